@@ -1,0 +1,54 @@
+"""The k-diffusion door: the signature every host calls samplers with."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from .sampling import sample
+from .solver import Solver
+
+_SAME_LEVEL = 1e-3          # float32 schedules and a host's rounding to its own table stay within this
+
+
+def sample_table(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None, callback=None,
+                 disable: bool | None = None, *, solver: Solver | Callable) -> Tensor:
+    """k-diffusion's sampler signature around the loop; returns the last state.
+
+    model is (x, sigma (B,), **extra_args) -> denoised. sigmas (steps + 1,) are the host's levels. solver is a
+    table learned for exactly these levels, or a function sigmas -> Solver such as those of `classical`.
+    callback gets {x, i, sigma, sigma_hat, denoised}, detached, once per network call, i from 0; sigma is the
+    level of x, sigma_hat the one the network is told. Whatever callback or model raise passes through.
+
+    Raises ValueError when a table meets levels it was not made for.
+    """
+    if len(sigmas) < 2:
+        return x
+    table = solver if isinstance(solver, Solver) else solver(sigmas.detach().double().cpu())
+    if table is solver:
+        check_levels(table, sigmas)
+    with tqdm(total=table.calls, disable=disable) as bar:
+        def on_call(i, state, row, denoised):
+            if callback is not None:
+                level, query = x.new_tensor([row.sigma, row.query], dtype=torch.float32)
+                callback({"x": state.detach(), "i": i, "sigma": level, "sigma_hat": query,
+                          "denoised": denoised.detach()})
+            bar.update()
+        return sample(model, x, table, extra_args, on_call)
+
+
+def check_levels(solver: Solver, sigmas) -> None:
+    """Raise ValueError unless the host's levels are those the table was made for, to 1 part in 1000."""
+    offered = np.asarray(sigmas.detach().double().cpu() if isinstance(sigmas, Tensor) else sigmas, dtype=np.float64)
+    wanted = solver.sigmas
+    if len(offered) == len(wanted) and np.allclose(offered, wanted, rtol=_SAME_LEVEL, atol=1e-6):
+        return
+    raise ValueError(
+        f"this table makes {solver.calls} calls from sigma {wanted[0]:g} to {wanted[-1]:g}, the host offers "
+        f"{len(offered) - 1} steps from {offered[0]:g} to {offered[-1]:g}"
+        + (" with other levels between" if len(offered) == len(wanted) else "")
+        + ": use the schedule that comes with the preset")

@@ -1,0 +1,79 @@
+"""Lowers any explicit solver to a table by running it once on symbols instead of images."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .solver import Row, Solver
+
+_NOISE = 1e-13      # what float64 leaves where two equal numbers were subtracted; no real weight is so small
+
+
+class Table(NamedTuple):
+    """The numbers of a Solver as float64 tensors that may carry gradients; unchecked. Shapes as in Solver."""
+
+    sigmas: Tensor
+    query: Tensor
+    scale: Tensor
+    carry: Tensor
+    weights: Tensor
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The rows of the loop as 0-dim tensors: every prediction so far is a term, so gradients reach all."""
+        calls = len(self.query)
+        query, scale, carry = self.query.unbind(), self.scale.unbind(), self.carry.unbind()
+        weights = [row.unbind() for row in self.weights.unbind()]
+        return tuple(Row(self.sigmas[i], query[i], scale[i] if self.scale.requires_grad else float(scale[i]),
+                         carry[i], tuple((j, weights[i][j]) for j in range(i, -1, -1)), ())
+                     for i in range(calls))
+
+    def solver(self, keeps_constants: bool = True) -> Solver:
+        """The checked, frozen table. Raises ValueError as Solver does."""
+        return Solver(*(part.detach().cpu().numpy() for part in self), keeps_constants=keeps_constants)
+
+
+class Trace:
+    """The linear state of an explicit solver: each vector holds the weights of x[0], D[0], D[1], ...
+
+    A solver written for images runs unchanged on these vectors; what it does to them is its table.
+    """
+
+    def __init__(self, sigmas: Tensor, calls: int):
+        self._sigmas = sigmas
+        self._basis = torch.eye(calls + 1, dtype=torch.float64)
+        self._shown, self._query, self._scale = [], [], []
+
+    @property
+    def start(self) -> Tensor:
+        """x[0]."""
+        return self._basis[0]
+
+    def call(self, x: Tensor, sigma, scale=1.0) -> Tensor:
+        """D of the next network call, which is shown scale * x and told sigma."""
+        self._shown.append(x)
+        self._query.append(_as_scalar(sigma))
+        self._scale.append(_as_scalar(scale))
+        return self._basis[len(self._shown)]
+
+    def finish(self, x: Tensor, nominal: list | None = None) -> Table:
+        """The table whose last state is x; nominal levels are those queried unless given."""
+        calls = len(self._shown)
+        states = torch.stack([*self._shown, x])[:, :calls + 1]
+        before, after = states[:-1], states[1:]
+        carry = _clean(after[:, 0] / before[:, 0])
+        weights = _clean(after[:, 1:] - carry[:, None] * before[:, 1:])
+        query = torch.stack(self._query)
+        levels = query if nominal is None else torch.stack([_as_scalar(level) for level in nominal])
+        return Table(torch.cat([levels, self._sigmas[-1:]]), query, torch.stack(self._scale), carry, weights)
+
+
+def _as_scalar(value) -> Tensor:
+    return torch.as_tensor(value, dtype=torch.float64)
+
+
+def _clean(values: Tensor) -> Tensor:
+    return torch.where(values.abs() < _NOISE, torch.zeros_like(values), values)
