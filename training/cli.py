@@ -1,0 +1,171 @@
+"""The command line: s4s demo, train, race, show."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import click
+
+from .config import Config, help_texts
+
+
+
+def _errors_in_words(command):
+    """Turn what users can mend into one message and an exit code, and leave tracebacks to real bugs."""
+    @functools.wraps(command)
+    def wrapped(*args, **kwargs):
+        from .runs import Stopped
+        try:
+            return command(*args, **kwargs)
+        except Stopped as stopped:
+            click.echo(f"\n{stopped}", err=True)
+            sys.exit(130)
+        except KeyboardInterrupt:
+            click.echo("\nstopped; nothing was left half-written", err=True)
+            sys.exit(130)
+        except (ValueError, RuntimeError, OSError) as error:
+            raise click.ClickException(str(error)) from (error if "--debug" in sys.argv else None)
+    return wrapped
+
+
+def _numbers(context, parameter, value: str) -> tuple:
+    try:
+        return tuple(int(part) for part in str(value).split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a list of whole numbers such as 4,5,6,8") from None
+
+
+def _words(context, parameter, value: str) -> tuple:
+    return tuple(part.strip() for part in value.split(","))
+
+
+def _config_options(command):
+    """One option per field of Config, with its default and its words."""
+    words = help_texts()
+    for setting in reversed(fields(Config)):
+        option = f"--{setting.name.replace('_', '-')}"
+        extra = {"type": type(setting.default)}
+        if isinstance(setting.default, tuple):
+            numbers = isinstance(setting.default[0], int)
+            extra = {"type": str, "callback": _numbers if numbers else _words}
+        default = ",".join(map(str, setting.default)) if isinstance(setting.default, tuple) else setting.default
+        command = click.option(option, setting.name, default=default, show_default=True, help=words[setting.name],
+                               **extra)(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option("0.1.0", prog_name="s4s")
+def main():
+    """S4S: learn a few-call solver for a diffusion model, and prove it.
+
+    A preset is a table of 20 to 60 learned numbers: which noise levels to visit and how to weigh the network's
+    answers. Start with `s4s demo`: it trains one for a small bundled model and races it against the classical
+    solvers, in a few minutes on two cores.
+    """
+
+
+@main.command()
+@click.option("--model", default="digits-eps", show_default=True, help="bundled model: digits-eps or digits-flow")
+@click.option("--calls", default="6", show_default=True, callback=_numbers, help="numbers of calls, e.g. 4,5,6,8")
+@click.option("--cfg", default=3.0, show_default=True, help="guidance scale")
+@click.option("--seeds", default=256, show_default=True, help="unseen seeds of the race")
+@click.option("--iterations", default=Config.iterations, show_default=True, help=help_texts()["iterations"])
+@click.option("--device", default="auto", show_default=True, help=help_texts()["device"])
+@click.option("--out", default="s4s-demo", show_default=True, type=click.Path(path_type=Path), help="folder to write")
+@_errors_in_words
+def demo(model, calls, cfg, seeds, iterations, device, out):
+    """Train a preset for a bundled model, race it on unseen seeds, and draw what came out.
+
+    Writes to the folder: the preset, race.txt (every classical pair), sheet.png (same seeds: teacher, best
+    classical pair, S4S), solver-*.png, race-*.png, curve-*.png. Run again to go on where it stopped.
+    """
+    from .report_run import report
+    from .runs import Run
+    config = Config(name=f"{model}-cfg{cfg:g}", model=model, calls=calls, cfg=cfg, iterations=iterations, device=device)
+    config_file = out / "config.json"
+    known = config_file.exists()
+    if known and Config.from_json(config_file.read_text()) != config:
+        raise ValueError(f"{out} holds a run with other settings: choose another folder with --out")
+    run = Run(config, out, resume=known)
+    run.train()
+    click.echo(f"trained in {run.seconds:.0f} s with {run.model_calls:,} network calls")
+    report(run, seeds)
+
+
+@main.command()
+@_config_options
+@click.option("--out", default=None, type=click.Path(path_type=Path), help="folder of the run [default: runs/NAME]")
+@click.option("--resume", default=None, type=click.Path(path_type=Path, exists=True, file_okay=False),
+              help="go on with the run in this folder, exactly where it stopped; its own settings count")
+@_errors_in_words
+def train(out, resume, **settings):
+    """Learn a preset: one table for each number of calls, against cached results of a fine teacher.
+
+    Ctrl-C saves and stops; --resume goes on bit for bit. The folder holds the preset, the state and a log.
+    """
+    from .runs import Run
+    if resume is not None:
+        config_file = resume / "config.json"
+        if not config_file.exists():
+            raise ValueError(f"{resume} holds no run (no config.json): name the folder of an earlier `s4s train`")
+        run = Run(Config.from_json(config_file.read_text()), resume, resume=True)
+    else:
+        config = Config(**settings)
+        run = Run(config, out or Path("runs") / config.name)
+    made = run.train()
+    click.echo(f"wrote {run.preset_path} ({made.short_hash}): {run.model_calls:,} network calls, {run.seconds:.0f} s")
+    click.echo(f"next: s4s race {run.preset_path}")
+
+
+@main.command()
+@click.argument("preset_file", type=click.Path(path_type=Path))
+@click.option("--calls", default=None, callback=lambda c, p, v: v and _numbers(c, p, v),
+              help="only the tables with these numbers of calls [default: all]")
+@click.option("--cfg", default=None, type=float, help="guidance scale [default: the one it was trained at]")
+@click.option("--seeds", default=256, show_default=True, help="unseen seeds")
+@click.option("--seed", default=0, show_default=True, help="first of them, counted from the race's own range")
+@click.option("--device", default="auto", show_default=True, help=help_texts()["device"])
+@click.option("--out", default=None, type=click.Path(path_type=Path), help="folder for pictures and race.txt")
+@click.option("--write/--no-write", default=False, help="write the scores into the preset")
+@_errors_in_words
+def race(preset_file, calls, cfg, seeds, seed, device, out, write):
+    """Race a preset against every classical solver x schedule at equal calls, on seeds it never saw.
+
+    The distance is the RMSE to the teacher's result from the same noise. Losing cells are shown. It also finds
+    the number of calls at which the best classical pair catches up.
+    """
+    from .core import preset as preset_file_module
+    from .report_run import race_preset
+    preset = preset_file_module.load(preset_file)
+    scores, preset = race_preset(preset, calls, cfg, seeds, seed, device, out)
+    if write:
+        preset_file_module.save(preset, preset_file)
+        click.echo(f"scores written into {preset_file}")
+
+
+@main.command()
+@click.argument("preset_file", type=click.Path(path_type=Path))
+@click.option("--plot", default=None, type=click.Path(path_type=Path), help="also draw the tables into this folder")
+@click.option("--json", "as_json", is_flag=True, help="every number, as JSON")
+@_errors_in_words
+def show(preset_file, plot, as_json):
+    """Describe a preset: what it is for, how it was made, its tables and scores; replay its self-test."""
+    from .core import preset as preset_module
+    preset = preset_module.load(preset_file)
+    if as_json:
+        tables = {name: {part: getattr(table, part).tolist() for part in ("sigmas", "query", "scale", "carry", "weights")}
+                  for name, table in preset.tables.items()}
+        click.echo(json.dumps({"name": preset.name, "hash": preset.short_hash, "tables": tables,
+                               "training": preset.training, "scores": preset.scores}, indent=1))
+        return
+    click.echo(preset_module.describe(preset))
+    click.echo(f"  self-test   replayed here, deviation {preset_module.verify(preset):.2g}")
+    if plot is not None:
+        from .report import plot_solver
+        for name, table in preset.tables.items():
+            click.echo(f"wrote {plot_solver(table, plot / f'{preset.name}-{name}.png', f'{preset.name}, {name}')}")

@@ -1,0 +1,78 @@
+"""The configuration of a run: one frozen page; its words are the command line's help."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+
+from .objective import OBJECTIVES
+
+MOST_CALLS = 50        # a learned table pays off below about 12 calls; 50 rows back-propagated already take hours
+
+
+def _set(default, words: str):
+    return field(default=default, metadata={"help": words})
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every setting of `s4s train`. Raises ValueError for a value that cannot work."""
+
+    name: str = _set("my-preset", "name of the preset")
+    model: str = _set("digits-eps", "what is distilled: digits-eps or digits-flow")
+    calls: tuple = _set((6,), "numbers of network calls to learn a table for, e.g. 4,5,6,8")
+    cfg: float = _set(3.0, "guidance scale of teacher and student")
+    teacher: str = _set("dpmpp_3m", "classical solver that makes the targets")
+    teacher_calls: int = _set(50, "its calls; checked once against twice as many")
+    base: str = _set("dpmpp_2m", "classical multistep solver the student starts from")
+    schedule: str = _set("auto", "schedule it starts on; auto takes the best of a short race")
+    order: int = _set(3, "newest predictions every row may weigh freely")
+    learn: tuple = _set(("sigmas", "query", "weights"), "what moves")
+    pairs: int = _set(256, "cached teacher pairs to learn from")
+    validation: int = _set(64, "held-out pairs that choose the best state")
+    batch: int = _set(16, "pairs per iteration")
+    iterations: int = _set(400, "optimiser steps per table")
+    rate: float = _set(0.03, "Adam's learning rate at its height, cosine to 1 % of it")
+    average: float = _set(0.97, "decay of the moving average that is validated and kept")
+    clip: float = _set(1.0, "largest gradient norm")
+    seed: int = _set(0, "first seed: training, validation and test seeds follow from it")
+    objective: str = _set("rmse", "distance to the target: rmse, mse or l1, the mean over images")
+    every: int = _set(20, "iterations between validations, each followed by a save")
+    device: str = _set("auto", "cpu, cuda, mps, or auto")
+
+    def __post_init__(self):
+        object.__setattr__(self, "calls", tuple(int(c) for c in self.calls))
+        object.__setattr__(self, "learn", tuple(self.learn))
+        for name in ("teacher_calls", "order", "pairs", "validation", "batch", "iterations", "every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: at least 1 is wanted")
+        if not self.calls:
+            raise ValueError("calls is empty: name at least one number of network calls, e.g. --calls 6")
+        for calls in self.calls:
+            if not 1 <= calls <= MOST_CALLS:
+                raise ValueError(f"{calls} calls asked for: a learned table has 1 to {MOST_CALLS} (they pay off "
+                                 "below about 12; above that use a classical solver)")
+        if len(set(self.calls)) < len(self.calls):
+            raise ValueError(f"calls {self.calls} names one number twice")
+        if not 0 <= self.average < 1:
+            raise ValueError(f"average is {self.average}: a decay from 0 up to, but not, 1 is wanted")
+        if self.objective not in OBJECTIVES:
+            raise ValueError(f"objective {self.objective!r}: use one of {', '.join(OBJECTIVES)}")
+        if self.rate <= 0 or self.clip <= 0:
+            raise ValueError(f"rate {self.rate} and clip {self.clip} must be above 0")
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Config":
+        """Raises ValueError for unknown settings."""
+        content = json.loads(text)
+        if unknown := set(content) - {f.name for f in fields(cls)}:
+            raise ValueError(f"unknown settings {', '.join(sorted(unknown))}: was this run made by a newer version?")
+        return cls(**content)
+
+
+def help_texts() -> dict[str, str]:
+    """What each setting means, by name."""
+    return {f.name: f.metadata["help"] for f in fields(Config)}

@@ -1,0 +1,89 @@
+"""What is distilled: a network under fixed guidance, as a k-diffusion denoiser with its own conditions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .core import Model, schedule
+
+
+class NaNFromModel(ValueError):
+    """The network answered NaN or infinity: nothing can be learned from it."""
+
+
+@dataclass
+class Source:
+    """A denoiser and everything needed to sample it by seed.
+
+    denoiser(x, sigma (B,), **extra) -> denoised of x's shape; conditions(seeds) -> the extra of these seeds,
+    tensors whose first dimension is the batch; levels: the model's own noise levels, rising.
+    model_calls counts network evaluations, one per image (a guided pair counts once).
+    """
+
+    name: str
+    model: Model
+    levels: np.ndarray
+    shape: tuple
+    network: Callable
+    conditions: Callable
+    cfg: float
+    device: torch.device
+    model_calls: int = 0
+
+    @property
+    def flow(self) -> bool:
+        return self.model.flow
+
+    @property
+    def sigma_max(self) -> float:
+        return float(self.levels[-1])
+
+    def denoiser(self, x: Tensor, sigma: Tensor, **extra) -> Tensor:
+        """The guided denoiser, counted. Raises NaNFromModel as soon as the network answers NaN."""
+        self.model_calls += len(x)
+        denoised = self.network(x, sigma, **extra)
+        if not bool(torch.isfinite(denoised).all()):
+            bad = ~torch.isfinite(denoised.flatten(1)).all(1)
+            state = "finite" if bool(torch.isfinite(x).all()) else "already not finite"
+            raise NaNFromModel(
+                f"{self.name} answered NaN or infinity at sigma {float(sigma[bad][0]):.4g} for {int(bad.sum())} of "
+                f"{len(x)} images (the state shown was {state}): try full precision, another VAE or checkpoint, "
+                "or a lower cfg")
+        return denoised
+
+    def noise(self, seeds) -> Tensor:
+        """Unit noise (len(seeds), *shape), one generator per seed: an image does not depend on its batch."""
+        drawn = [torch.randn(self.shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
+        return torch.stack(drawn).to(self.device)
+
+
+def guided(denoise: Callable, cfg: float, null: int) -> Callable:
+    """Classifier-free guidance (Ho and Salimans 2022) around denoise(x, sigma, label): D0 + cfg (D - D0)."""
+    def network(x: Tensor, sigma: Tensor, label: Tensor) -> Tensor:
+        if cfg == 1.0:
+            return denoise(x, sigma, label)
+        both = denoise(torch.cat([x, x]), torch.cat([sigma, sigma]),
+                       torch.cat([label, torch.full_like(label, null)]))
+        with_label, without = both.chunk(2)
+        return without + cfg * (with_label - without)
+    return network
+
+
+def bundled(name: str, cfg: float, device="cpu") -> Source:
+    """One of the small models that come with the package. Raises ValueError for an unknown name."""
+    from . import bundled as models
+    digits = models.load(name, device=str(device))
+    flow = digits.prediction == "flow"
+    levels = schedule.flow_levels() if flow else np.asarray(digits.sigmas.cpu(), dtype=np.float64)
+
+    def conditions(seeds):
+        return {"label": torch.as_tensor([int(seed) % digits.classes for seed in seeds], device=device)}
+    model = Model(name, digits.prediction, float(levels[0]), float(levels[-1]), shift=1.0 if flow else None,
+                  channels=digits.shape[0])
+    return Source(name, model, levels, tuple(digits.shape), guided(digits.denoise, cfg, digits.null), conditions,
+                  cfg, torch.device(device))

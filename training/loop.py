@@ -1,0 +1,150 @@
+"""The learning loop: Adam on a table's free numbers, through the sampler, against cached targets."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Callable
+
+import torch
+from torch import Tensor
+
+from .core import sample
+from .denoisers import Source
+from .objective import OBJECTIVES
+from .pairs import Pairs, errors, run
+from .parameters import Parameters
+
+WARM_UP = 0.05              # share of the iterations in which the rate rises
+FLOOR = 0.01                # of the rate, at the end
+MOST_SETBACKS = 5           # returns to the best state before a run is given up
+
+
+@dataclass
+class State:
+    """Where learning one table stands; everything the next iteration depends on is here."""
+
+    vector: Tensor                              # free numbers, float64
+    average: Tensor                             # their moving average
+    best: Tensor                                # the average that validated best
+    moments: tuple                              # Adam's two moments
+    iteration: int = 0
+    best_error: float = math.inf                # held-out RMSE of `best`
+    rate_factor: float = 1.0                    # halved after every setback
+    setbacks: int = 0
+    curve: list = field(default_factory=list)   # [iteration, training loss, held-out RMSE, model calls]
+
+    @classmethod
+    def start(cls, parameters: Parameters) -> "State":
+        vector = parameters.initial()
+        return cls(vector, vector.clone(), vector.clone(), (torch.zeros_like(vector), torch.zeros_like(vector)))
+
+
+def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, config, state: State,
+          on_progress: Callable | None = None) -> State:
+    """Carry the state on to config.iterations and return it; on_progress(state, loss) after every iteration.
+
+    The state is replaced only by whole iterations, so that stopping at any time (an exception out of the
+    network or out of on_progress) leaves it consistent. Validation runs every config.every iterations, and at
+    the start: the best state is never worse than the initial table on the held-out pairs.
+    """
+    moving = parameters.moving()
+    losses = []
+    if state.iteration == 0 and not state.curve:
+        validate(source, parameters, held_out, state, math.nan)
+    while state.iteration < config.iterations:
+        batch = pairs.part(batch_indices(len(pairs), config.batch, config.seed, state.iteration))
+        loss, gradient = loss_and_gradient(source, parameters, state.vector, batch, OBJECTIVES[config.objective])
+        if not (math.isfinite(loss) and bool(torch.isfinite(gradient).all())):
+            set_back(state)
+            continue
+        step(state, gradient * moving, config)
+        losses.append(loss)
+        if state.iteration % config.every == 0 or state.iteration == config.iterations:
+            validate(source, parameters, held_out, state, sum(losses) / len(losses))
+            losses = []
+        if on_progress is not None:
+            on_progress(state, loss)
+    return state
+
+
+def batch_indices(count: int, size: int, seed: int, iteration: int) -> list:
+    """The pairs of one iteration: a new shuffle every pass, computable from the iteration alone (for resuming)."""
+    size = min(size, count)
+    per_pass = count // size
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + iteration // per_pass))
+    start = iteration % per_pass * size
+    return order[start:start + size].tolist()
+
+
+def loss_and_gradient(source: Source, parameters: Parameters, vector: Tensor, batch: Pairs, objective):
+    """Mean objective of a batch and its gradient in the free numbers, by back-propagation through the sampler."""
+    free = vector.detach().requires_grad_()
+    table = parameters.table(free)
+    with torch.enable_grad():
+        start = batch.noise * float(parameters.start[0])
+        loss = objective(sample(source.denoiser, start, table, batch.extra), batch.target).mean()
+    gradient, = torch.autograd.grad(loss, free)
+    return float(loss.detach()), gradient
+
+
+def step(state: State, gradient: Tensor, config) -> None:
+    """One Adam step (Kingma and Ba 2015) on the clipped gradient, and the moving average after it."""
+    norm = float(gradient.norm())
+    gradient = gradient * min(1.0, config.clip / (norm + 1e-12))
+    optimiser, vector = adam(state, rate_at(state.iteration, config) * state.rate_factor)
+    vector.grad = gradient
+    optimiser.step()
+    kept = optimiser.state[vector]
+    state.vector = vector.detach()
+    state.moments = (kept["exp_avg"].detach(), kept["exp_avg_sq"].detach())
+    state.iteration += 1
+    decay = min(config.average, state.iteration / (state.iteration + 10))
+    state.average = decay * state.average + (1 - decay) * state.vector
+
+
+def adam(state: State, rate: float):
+    """torch's Adam at this state."""
+    vector = state.vector.clone().requires_grad_()
+    optimiser = torch.optim.Adam([vector], lr=rate, betas=(0.9, 0.99))
+    optimiser.state[vector] = {"step": torch.tensor(float(state.iteration)), "exp_avg": state.moments[0].clone(),
+                               "exp_avg_sq": state.moments[1].clone()}
+    return optimiser, vector
+
+
+def rate_at(iteration: int, config) -> float:
+    """Linear warm-up, then a cosine down to FLOOR of the rate."""
+    warm = max(1, int(WARM_UP * config.iterations))
+    if iteration < warm:
+        return config.rate * (iteration + 1) / warm
+    share = (iteration - warm) / max(1, config.iterations - warm)
+    return config.rate * (FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * share)) / 2)
+
+
+def validate(source: Source, parameters: Parameters, held_out: Pairs, state: State, loss: float) -> None:
+    """Measure the averaged numbers on the held-out pairs; keep them if they are the best so far."""
+    error = held_out_error(source, parameters, held_out, state.average)
+    if error < state.best_error:
+        state.best, state.best_error = state.average.clone(), error
+    state.curve = [*state.curve, [state.iteration, loss, error, source.model_calls]]
+
+
+def held_out_error(source: Source, parameters: Parameters, held_out: Pairs, vector: Tensor) -> float:
+    """Mean RMSE per image; infinite where the numbers make no valid table."""
+    try:
+        solver = parameters.solver(vector)
+    except ValueError:
+        return math.inf
+    error = float(errors(run(source, solver, held_out.noise, held_out.extra), held_out.target).mean())
+    return error if math.isfinite(error) else math.inf
+
+
+def set_back(state: State) -> None:
+    """Return to the best state with half the rate. Raises RuntimeError when that keeps happening."""
+    if state.setbacks >= MOST_SETBACKS:
+        raise RuntimeError(f"the loss was not finite {MOST_SETBACKS + 1} times, even at "
+                           f"{state.rate_factor:g} of the rate: the model may answer NaN; the best table so far is kept")
+    state.vector, state.average = state.best.clone(), state.best.clone()
+    state.moments = (torch.zeros_like(state.vector), torch.zeros_like(state.vector))
+    state.rate_factor, state.setbacks = state.rate_factor / 2, state.setbacks + 1

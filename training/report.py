@@ -1,0 +1,137 @@
+"""Pictures and tables for people: what was learned, how the race went, what the images look like."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from .core import Solver, write_atomically
+from .evaluate import Entry
+
+INK, LEARNED, OTHER = "#222222", "#d1495b", "#8d99ae"
+
+
+def _figure(*size_and_panels):
+    import matplotlib                       # slow to import, and only reports need it
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    width, height, panels = size_and_panels
+    figure, axes = plt.subplots(1, panels, figsize=(width, height), layout="constrained")
+    for axis in np.atleast_1d(axes):
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25)
+    return figure, axes
+
+
+def _save(figure, path) -> Path:
+    import matplotlib.pyplot as plt
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    plt.close(figure)
+    return write_atomically(path, buffer.getvalue())
+
+
+def plot_solver(solver: Solver, path, title: str, compared: dict[str, Solver] | None = None) -> Path:
+    """The table as a picture: levels and told levels by call on the left, weights of the predictions on the right."""
+    figure, (left, right) = _figure(11, 4.2, 2)
+    for name, other in (compared or {}).items():
+        left.plot(other.sigmas[:-1], "--", color=OTHER, marker=".", label=f"sigma, {name}")
+    left.plot(solver.sigmas[:-1], color=LEARNED, marker="o", label="sigma, learned")
+    left.plot(solver.query, color=INK, marker="x", linestyle=":", label="sigma told to the network")
+    left.set(yscale="log" if solver.sigmas[0] > 2 else "linear", xlabel="network call", ylabel="sigma",
+             title=f"{title}: schedule", xticks=range(solver.calls))
+    left.legend(frameon=False)
+    oldest = max(i - j for i, row in enumerate(solver.rows) for j, _ in row.terms) + 1
+    width = 0.8 / max(2, oldest)
+    for age in range(oldest):
+        heights = [solver.weights[i, i - age] if i >= age else 0.0 for i in range(solver.calls)]
+        name = "newest prediction" if age == 0 else f"{age} call{'s' * (age > 1)} older"
+        right.bar(np.arange(solver.calls) + (age - (oldest - 1) / 2) * width, heights, width, label=name,
+                  color=_shade(age, oldest))
+    right.plot(solver.carry, "D", color=INK, markersize=4, label="state carried on")
+    right.axhline(0, color=INK, linewidth=0.8)
+    right.set(xlabel="network call", title=f"{title}: weights in the next state", xticks=range(solver.calls))
+    right.legend(frameon=False, fontsize=8)
+    return _save(figure, path)
+
+
+def _shade(age: int, oldest: int):
+    import matplotlib
+    return matplotlib.colormaps["flare_r" if "flare_r" in matplotlib.colormaps else "magma"](0.25 + 0.6 * age / max(1, oldest))
+
+
+def plot_race(learned: Entry, ranked: list[Entry], path, title: str, shown: int = 14) -> Path:
+    """Errors of the learned table and the best classical pairs, with 95 % intervals over seeds."""
+    from .evaluate import interval
+    rows = [learned, *[entry for entry in ranked if len(entry.errors) == len(learned.errors)]][:shown][::-1]
+    figure, axis = _figure(8.5, 0.34 * len(rows) + 1.3, 1)
+    values = np.array([entry.rmse for entry in rows])
+    ends = np.abs(np.array([interval(entry.errors) for entry in rows]) - values[:, None]).T
+    names = ["S4S" if entry is learned else entry.name for entry in rows]
+    axis.barh(names, values, xerr=ends, color=[LEARNED if entry is learned else OTHER for entry in rows],
+              error_kw={"ecolor": INK, "capsize": 2})
+    axis.set(xlabel=f"RMSE to the teacher, {len(learned.errors)} unseen seeds (95 % interval)", title=title)
+    return _save(figure, path)
+
+
+def plot_curve(curve: list, path, title: str, classical: float | None = None) -> Path:
+    """Training loss and held-out error by network calls spent."""
+    figure, axis = _figure(7.5, 4, 1)
+    calls = [row[3] for row in curve]
+    axis.plot(calls[1:], [row[1] for row in curve[1:]], color=OTHER, label="training loss")
+    axis.plot(calls, [row[2] for row in curve], color=LEARNED, marker=".", label="held-out RMSE")
+    if classical is not None:
+        axis.axhline(classical, color=INK, linestyle="--", label="best classical solver")
+    axis.set(xlabel="network calls spent", ylabel="RMSE", title=title, yscale="log")
+    axis.legend(frameon=False)
+    return _save(figure, path)
+
+
+def sheet(rows: dict[str, Tensor], path, zoom: int = 3, margin: int = 6) -> Path:
+    """Images side by side, one labelled row per entry: (n, 1 or 3, H, W) in -1..1, the same seeds in a column."""
+    font = ImageFont.load_default(size=15)
+    words = 12 + max(int(font.getlength(line)) for name in rows for line in name.split("\n"))
+    first = next(iter(rows.values()))
+    height, width = first.shape[2] * zoom + margin, first.shape[3] * zoom + margin
+    page = Image.new("RGB", (words + width * len(first), height * len(rows) + margin), "white")
+    draw = ImageDraw.Draw(page)
+    for r, (name, images) in enumerate(rows.items()):
+        draw.multiline_text((6, r * height + height // 2), name, fill=INK, font=font, anchor="lm")
+        for c, image in enumerate(images):
+            page.paste(_picture(image, zoom), (words + c * width, r * height + margin))
+    buffer = io.BytesIO()
+    page.save(buffer, "PNG", optimize=True)
+    return write_atomically(path, buffer.getvalue())
+
+
+def _picture(image: Tensor, zoom: int) -> Image.Image:
+    pixels = ((image.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    picture = Image.fromarray(pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels).convert("RGB")
+    return picture.resize((picture.width * zoom, picture.height * zoom), Image.NEAREST)
+
+
+def race_table(learned: Entry, ranked: list[Entry], shown: int = 12) -> str:
+    """The race as text, best first; the losers below the last line printed are in the race file."""
+    lines = [f"{'solver, schedule':36} {'RMSE':>8} {'median':>8} {'seeds':>6}  times S4S",
+             f"{'S4S (learned)':36} {learned.rmse:8.4f} {learned.median:8.4f} {len(learned.errors):6d}"]
+    for entry in ranked[:shown]:
+        same = learned.errors[:len(entry.errors)]
+        times = entry.rmse / float(np.sqrt(np.mean(same ** 2)))
+        lines.append(f"{entry.name:36} {entry.rmse:8.4f} {entry.median:8.4f} {len(entry.errors):6d}  {times:6.2f}x")
+    return "\n".join([*lines, f"... and {max(0, len(ranked) - shown)} more"])
+
+
+def race_markdown(scores: dict) -> str:
+    """The summary of several tables as a Markdown table; scores: row label -> evaluate.summary."""
+    lines = ["| | S4S RMSE | best classical pair | its RMSE | ratio [95 %] | median ratio [95 %] | classical calls to match |",
+             "|---|---|---|---|---|---|---|"]
+    for label, s in scores.items():
+        match = s["classical_calls_to_match"] or f"more than {s.get('most_calls_tried', '4x')}"
+        lines.append(f"| {label} | {s['rmse']:.4f} | {s['best_classical']} | {s['best_rmse']:.4f} | "
+                     f"{s['ratio']:.2f} [{s['ratio_95'][0]:.2f}, {s['ratio_95'][1]:.2f}] | "
+                     f"{s['ratio_median']:.2f} [{s['ratio_median_95'][0]:.2f}, {s['ratio_median_95'][1]:.2f}] | {match} |")
+    return "\n".join(lines)
