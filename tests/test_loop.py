@@ -1,0 +1,99 @@
+"""Learning on a closed-form denoiser: it gets better, it is reproducible, its gradient is right."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from s4s_nodes.core import schedule
+from tests.toy import small, toy_source
+from training.loop import MOST_SETBACKS, State, batch_indices, held_out_error, learn, loss_and_gradient, rate_at
+from training.objective import OBJECTIVES
+from training.pairs import make_pairs, teacher_solver
+from training.parameters import Parameters
+
+
+def prepared(flow=False, calls=4, network=None, **changes):
+    config, source = small(**changes), toy_source(flow)
+    solver = teacher_solver(source, config.teacher, config.teacher_calls)
+    levels = schedule.linear_flow(calls, 2.0) if flow else schedule.karras(calls, 0.03, source.sigma_max)
+    parameters = Parameters(levels, flow=flow)
+    pairs = make_pairs(source, range(config.pairs), solver, "", quiet=True)
+    held_out = make_pairs(source, range(1000, 1000 + config.validation), solver, "", quiet=True)
+    if network is not None:
+        source.network = network
+    return source, parameters, pairs, held_out, config
+
+
+@pytest.mark.parametrize("flow", [False, True])
+def test_a_few_hundred_iterations_at_least_halve_the_held_out_error(flow):
+    source, parameters, pairs, held_out, config = prepared(flow, iterations=250, pairs=64, batch=32, every=25)
+    state = learn(source, parameters, pairs, held_out, config, State.start(parameters))
+    assert state.best_error < 0.5 * state.curve[0][2]
+    assert held_out_error(source, parameters, held_out, state.best) == state.best_error
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_the_gradient_equals_central_differences(name):
+    source, parameters, pairs, _, _ = prepared()
+    few = pairs.part(slice(0, 4))
+    few.noise, few.target = few.noise.double(), few.target.double()
+    vector = parameters.initial() + 0.05
+    _, gradient = loss_and_gradient(source, parameters, vector, few, OBJECTIVES[name])
+    for i in range(len(vector)):
+        ahead, behind = vector.clone(), vector.clone()
+        ahead[i] += 1e-5
+        behind[i] -= 1e-5
+        slope = (loss_and_gradient(source, parameters, ahead, few, OBJECTIVES[name])[0]
+                 - loss_and_gradient(source, parameters, behind, few, OBJECTIVES[name])[0]) / 2e-5
+        assert gradient[i] == pytest.approx(slope, rel=1e-5, abs=1e-8)      # differences: error of order 1e-10
+
+
+def test_learning_in_two_parts_is_learning_in_one():
+    source, parameters, pairs, held_out, config = prepared()
+    whole = learn(source, parameters, pairs, held_out, config, State.start(parameters))
+    stopped = State.start(parameters)
+
+    class Enough(Exception):
+        pass
+
+    def stop(state, loss):
+        if state.iteration == 5:
+            raise Enough
+    with pytest.raises(Enough):
+        learn(source, parameters, pairs, held_out, config, stopped, stop)
+    resumed = learn(source, parameters, pairs, held_out, config, stopped)
+    assert torch.equal(whole.vector, resumed.vector) and torch.equal(whole.best, resumed.best)
+
+
+def test_parts_that_are_not_learned_do_not_move():
+    source, parameters, pairs, held_out, config = prepared()
+    parameters = dataclasses.replace(parameters, learn=("weights",))
+    state = learn(source, parameters, pairs, held_out, config, State.start(parameters))
+    gaps_and_offsets = sum(parameters.sizes[:2])
+    assert torch.equal(state.vector[:gaps_and_offsets], parameters.initial()[:gaps_and_offsets])
+    assert not torch.equal(state.vector, parameters.initial())
+
+
+def test_a_loss_that_is_not_finite_goes_back_to_the_best_state_and_gives_up_in_the_end():
+    source, parameters, pairs, held_out, config = prepared()
+    state = State.start(parameters)
+    pairs.target[:] = math.inf
+    with pytest.raises(RuntimeError, match="not finite"):
+        learn(source, parameters, pairs, held_out, config, state)
+    assert state.setbacks == MOST_SETBACKS and state.rate_factor == 0.5 ** MOST_SETBACKS
+    assert torch.equal(state.vector, parameters.initial()) and math.isfinite(state.best_error)
+
+
+def test_every_pass_uses_every_pair_once():
+    seen = [i for iteration in range(4) for i in batch_indices(32, 8, seed=3, iteration=iteration)]
+    assert sorted(seen) == list(range(32))
+    assert seen[:8] != batch_indices(32, 8, seed=3, iteration=4)
+
+
+def test_the_rate_rises_then_falls_to_a_hundredth():
+    config = small(iterations=100)
+    rates = [rate_at(i, config) for i in range(100)]
+    assert rates[0] < rates[4] == max(rates) == config.rate
+    assert rates[-1] == pytest.approx(0.01 * config.rate, rel=0.1)

@@ -1,0 +1,27 @@
+"""A source without a network: the exact denoiser of a mixture, for tests of the trainer."""
+
+import torch
+
+from s4s_nodes.core import Model, mixture, schedule
+from training.config import Config
+from training.denoisers import Source
+
+SMALL = dict(calls=(4,), teacher_calls=20, pairs=32, validation=16, batch=8, iterations=12, every=4, schedule="karras")
+
+
+def toy_source(flow=False, network=None):
+    """Source over the mixture denoiser; its images are points of the plane."""
+    levels = schedule.flow_levels() if flow else schedule.sd_levels()
+    model = Model("toy", "flow" if flow else "eps", float(levels[0]), float(levels[-1]))
+
+    def answer(x, sigma, label):
+        return mixture(x, sigma, flow)
+
+    def conditions(seeds):
+        return {"label": torch.tensor([int(seed) % 3 for seed in seeds])}
+    return Source("toy", model, levels, (2,), network or answer, conditions, 1.0, torch.device("cpu"))
+
+
+def small(**changes):
+    """A Config whose run takes a second."""
+    return Config(**{**SMALL, **changes})
