@@ -8,6 +8,7 @@ import torch
 
 from s4s_nodes.core import schedule
 from tests.toy import small, toy_source
+from training.forward_only import TRIES, calls_per_image, learn_forward, normal_equations
 from training.loop import MOST_SETBACKS, State, batch_indices, held_out_error, learn, loss_and_gradient, rate_at
 from training.objective import OBJECTIVES
 from training.pairs import make_pairs, teacher_solver
@@ -58,7 +59,7 @@ def test_learning_in_two_parts_is_learning_in_one():
     class Enough(Exception):
         pass
 
-    def stop(state, loss):
+    def stop(state, loss, checked):
         if state.iteration == 5:
             raise Enough
     with pytest.raises(Enough):
@@ -97,3 +98,31 @@ def test_the_rate_rises_then_falls_to_a_hundredth():
     rates = [rate_at(i, config) for i in range(100)]
     assert rates[0] < rates[4] == max(rates) == config.rate
     assert rates[-1] == pytest.approx(0.01 * config.rate, rel=0.1)
+
+
+@pytest.mark.parametrize("flow", [False, True])
+def test_forward_only_learning_needs_a_tenth_of_the_calls(flow):
+    source, parameters, pairs, held_out, config = prepared(flow, pairs=64, mode="forward", iterations=5)
+    source.network = torch.no_grad()(source.network)                        # nothing to back-propagate through
+    source.model_calls = 0
+    state = learn_forward(source, parameters, pairs, held_out, config, State.start(parameters))
+    assert state.best_error < 0.2 * state.curve[0][2]
+    per_iteration = 64 * (calls_per_image(parameters) + TRIES * 4) + 16 * 4
+    assert source.model_calls <= 16 * 4 + 5 * per_iteration
+
+
+def test_the_normal_equations_are_those_of_the_gradient():
+    source, parameters, pairs, _, _ = prepared()
+    pairs.noise, pairs.target = pairs.noise.double(), pairs.target.double()
+    vector = parameters.initial() + 0.05
+    loss, normal, slope = normal_equations(source, parameters, vector, pairs)
+    wanted_loss, gradient = loss_and_gradient(source, parameters, vector, pairs, OBJECTIVES["rmse"])
+    assert loss == pytest.approx(wanted_loss, rel=1e-6)
+    torch.testing.assert_close(slope, gradient, rtol=0.05, atol=0.02 * float(gradient.abs().max()))     # nudge of 0.01
+    assert torch.linalg.eigvalsh(normal).min() > -1e-6 * normal.abs().max()      # sums are made in float32
+
+
+def test_a_number_of_the_last_row_costs_no_call():
+    parameters = Parameters(schedule.karras(4, 0.03, 14.6), learn=("weights",), order=1)
+    # residuals of rows 0, 1, 2 re-run 3, 2, 1 calls; the run itself makes 4
+    assert calls_per_image(parameters) == 4 + 3 + 2 + 1

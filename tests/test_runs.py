@@ -42,12 +42,13 @@ def test_a_run_leaves_a_preset_a_state_and_a_log(tmp_path):
     assert not list(tmp_path.rglob("*.part"))
 
 
+@pytest.mark.parametrize("mode", ["gradient", "forward"])
 @pytest.mark.parametrize("moment", [5, 30, 60, 75])      # teacher, choice of the start, learning, learning
-def test_ctrl_c_saves_and_resuming_gives_the_same_bits(tmp_path, moment):
-    whole = run_in(tmp_path / "whole").train()
+def test_ctrl_c_saves_and_resuming_gives_the_same_bits(tmp_path, moment, mode):
+    whole = run_in(tmp_path / "whole", mode=mode).train()
     with pytest.raises(Stopped, match="--resume"):
-        run_in(tmp_path / "parts", source=interrupt_after(moment)).train()
-    resumed = run_in(tmp_path / "parts", resume=True).train()
+        run_in(tmp_path / "parts", source=interrupt_after(moment), mode=mode).train()
+    resumed = run_in(tmp_path / "parts", resume=True, mode=mode).train()
     assert resumed.short_hash == whole.short_hash
 
 

@@ -9,6 +9,8 @@ from .objective import OBJECTIVES
 
 MOST_CALLS = 50        # a learned table pays off below about 12 calls; 50 rows back-propagated already take hours
 
+MODES = {"gradient": 400, "forward": 8}         # and the iterations each takes by default
+
 
 def _set(default, words: str):
     return field(default=default, metadata={"help": words})
@@ -31,18 +33,23 @@ class Config:
     pairs: int = _set(256, "cached teacher pairs to learn from")
     validation: int = _set(64, "held-out pairs that choose the best state")
     batch: int = _set(16, "pairs per iteration")
-    iterations: int = _set(400, "optimiser steps per table")
+    mode: str = _set("gradient", "gradient: Adam through the sampler; forward: Gauss-Newton, no backward pass")
+    iterations: int = _set(0, "optimiser steps per table; 0 means 400 in gradient mode, 8 in forward mode")
     rate: float = _set(0.03, "Adam's learning rate at its height, cosine to 1 % of it")
     average: float = _set(0.97, "decay of the moving average that is validated and kept")
     clip: float = _set(1.0, "largest gradient norm")
     seed: int = _set(0, "first seed: training, validation and test seeds follow from it")
     objective: str = _set("rmse", "distance to the target: rmse, mse or l1, the mean over images")
-    every: int = _set(20, "iterations between validations, each followed by a save")
+    every: int = _set(20, "gradient mode: iterations between validations, each followed by a save")
     device: str = _set("auto", "cpu, cuda, mps, or auto")
 
     def __post_init__(self):
         object.__setattr__(self, "calls", tuple(int(c) for c in self.calls))
         object.__setattr__(self, "learn", tuple(self.learn))
+        if self.mode not in MODES:
+            raise ValueError(f"mode {self.mode!r}: use one of {', '.join(MODES)}")
+        if self.iterations == 0:
+            object.__setattr__(self, "iterations", MODES[self.mode])
         for name in ("teacher_calls", "order", "pairs", "validation", "batch", "iterations", "every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: at least 1 is wanted")

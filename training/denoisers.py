@@ -34,6 +34,7 @@ class Source:
     cfg: float
     device: torch.device
     model_calls: int = 0
+    on_model_calls: Callable | None = None      # told of every batch: on_model_calls(images)
 
     @property
     def flow(self) -> bool:
@@ -46,6 +47,8 @@ class Source:
     def denoiser(self, x: Tensor, sigma: Tensor, **extra) -> Tensor:
         """The guided denoiser, counted. Raises NaNFromModel as soon as the network answers NaN."""
         self.model_calls += len(x)
+        if self.on_model_calls is not None:
+            self.on_model_calls(len(x))
         denoised = self.network(x, sigma, **extra)
         if not bool(torch.isfinite(denoised).all()):
             bad = ~torch.isfinite(denoised.flatten(1)).all(1)

@@ -33,6 +33,8 @@ class State:
     best_error: float = math.inf                # held-out RMSE of `best`
     rate_factor: float = 1.0                    # halved after every setback
     setbacks: int = 0
+    damping: float = 0.1                        # of the forward-only mode
+    finished: bool = False                      # the forward-only mode found no better step
     curve: list = field(default_factory=list)   # [iteration, training loss, held-out RMSE, model calls]
 
     @classmethod
@@ -43,7 +45,7 @@ class State:
 
 def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, config, state: State,
           on_progress: Callable | None = None) -> State:
-    """Carry the state on to config.iterations and return it; on_progress(state, loss) after every iteration.
+    """Carry the state on to config.iterations and return it; on_progress(state, loss, checked) after each.
 
     The state is replaced only by whole iterations, so that stopping at any time (an exception out of the
     network or out of on_progress) leaves it consistent. Validation runs every config.every iterations, and at
@@ -61,11 +63,12 @@ def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
             continue
         step(state, gradient * moving, config)
         losses.append(loss)
-        if state.iteration % config.every == 0 or state.iteration == config.iterations:
+        checked = state.iteration % config.every == 0 or state.iteration == config.iterations
+        if checked:
             validate(source, parameters, held_out, state, sum(losses) / len(losses))
             losses = []
         if on_progress is not None:
-            on_progress(state, loss)
+            on_progress(state, loss, checked)
     return state
 
 

@@ -20,13 +20,16 @@ from . import denoisers
 from .config import Config
 from .core import Preset, classical, preset as preset_file, write_atomically
 from .evaluate import Entry, measure, schedules
+from .forward_only import calls_per_image, learn_forward
 from .loop import State, learn
 from .pairs import VALIDATION_SEEDS, Pairs, make_pairs, teacher_error, teacher_solver
 from .parameters import Parameters
 
 TRAINER = "s4s 0.1.0"
 CHUNK = 64                  # teacher pairs made, then saved, at a time
+LEARNERS = {"gradient": learn, "forward": learn_forward}
 START_SEEDS = 32            # held-out pairs that choose the initial schedule
+_PLAIN_STATE = ("iteration", "best_error", "rate_factor", "setbacks", "damping", "finished", "curve")
 
 
 class Stopped(Exception):
@@ -86,24 +89,36 @@ class Run:
         state = self.states.get(name) or State.start(parameters)
         self.states[name] = state
         free = int(parameters.moving().sum())
+        left = self._calls_left(parameters, state)
         self._say(f"{name}: {calls} rows, {free} free numbers, from {config.base} on {self.starts[name]['schedule']}; "
-                  f"{config.iterations - state.iteration} iterations of {config.batch} images, about "
-                  f"{(config.iterations - state.iteration) * config.batch * calls:,} network calls and as many backward")
-        with tqdm(total=config.iterations, initial=state.iteration, desc=f"learning {name}", unit="it",
-                  disable=self.quiet or None) as bar:
-            def on_progress(state, loss):
-                bar.set_postfix({"loss": f"{loss:.4f}", "held-out": f"{state.best_error:.4f}",
-                                 "calls": f"{self.model_calls:,}"}, refresh=False)
-                bar.update()
-                if state.iteration % config.every == 0:
+                  f"{config.iterations - state.iteration} iterations, about {left:,} network calls"
+                  + (" and as many backward" if config.mode == "gradient" else ", none backward"))
+        with tqdm(total=left, desc=f"learning {name}", unit="call", disable=self.quiet or None) as bar:
+            def on_progress(state, loss, checked):
+                bar.set_postfix({"iteration": f"{state.iteration}/{config.iterations}", "loss": f"{loss:.4f}",
+                                 "held-out": f"{state.best_error:.4f}", "all calls": f"{self.model_calls:,}"})
+                if checked:
                     self.save()
-            learn(self.source, parameters, self.pairs, self.held_out, config, state, on_progress)
+            self.source.on_model_calls = bar.update
+            try:
+                LEARNERS[config.mode](self.source, parameters, self.pairs, self.held_out, config, state, on_progress)
+            finally:
+                self.source.on_model_calls = None
         self.save()
         began = state.curve[0][2]
         warn = self.starts["teacher"]["error"] > state.best_error / 5
         self._say(f"{name}: held-out RMSE {began:.4f} -> {state.best_error:.4f}"
                   + (f"; the teacher's own error is not far below: use more than {config.teacher_calls} "
                      "teacher calls" if warn else ""))
+
+    def _calls_left(self, parameters: Parameters, state: State) -> int:
+        """Network calls until the table is learned: a forecast, close in gradient mode, an upper bound in forward."""
+        config, left = self.config, self.config.iterations - state.iteration
+        if config.mode == "forward":
+            per_image = calls_per_image(parameters) + 2 * parameters.calls
+            return left * (config.pairs * per_image + config.validation * parameters.calls)
+        checks = 1 + left // config.every
+        return parameters.calls * (left * min(config.batch, config.pairs) + checks * config.validation)
 
     def _choose_start(self, calls: int) -> dict:
         """The schedule on which the base solver does best on a few held-out pairs, or the one asked for."""
@@ -168,13 +183,12 @@ class Run:
         for name, state in self.states.items():
             tensors |= {f"{name}/vector": state.vector, f"{name}/average": state.average, f"{name}/best": state.best,
                         f"{name}/moment1": state.moments[0], f"{name}/moment2": state.moments[1]}
-            about[name] = {"iteration": state.iteration, "best_error": state.best_error, "curve": state.curve,
-                           "rate_factor": state.rate_factor, "setbacks": state.setbacks}
+            about[name] = {part: getattr(state, part) for part in _PLAIN_STATE}
         tensors["version"] = torch.ones(1)
         text = json.dumps({"states": about, "starts": self.starts, "model_calls": self.model_calls,
                            "seconds": self.seconds})
         self._write(self.folder / "state.safetensors", safetensors.torch.save(
-            {name: tensor.contiguous() for name, tensor in tensors.items()}, metadata={"s4s_run": text}))
+            {name: tensor.clone() for name, tensor in tensors.items()}, metadata={"s4s_run": text}))
         self._write(self.folder / "log.jsonl", self._log().encode())
 
     def _log(self) -> str:
@@ -220,7 +234,7 @@ class Run:
         training = {"teacher": f"{config.teacher}, {config.teacher_calls} calls",
                     "teacher_error": self.starts["teacher"]["error"], "cfg": [config.cfg, config.cfg],
                     "resolution": list(self.source.shape[1:]), "base": config.base, "learned": list(config.learn),
-                    "order": config.order, "objective": config.objective, "seed": config.seed, "pairs": config.pairs,
+                    "order": config.order, "mode": config.mode, "objective": config.objective, "seed": config.seed, "pairs": config.pairs,
                     "iterations": {name: state.iteration for name, state in self.states.items()},
                     "held_out_rmse": {name: [state.curve[0][2], state.best_error]
                                       for name, state in self.states.items()},

@@ -10,27 +10,30 @@ from torch import Tensor
 Denoiser = Callable[..., Tensor]        # (x, sigma (B,), **extra) -> denoised, k-diffusion's convention
 
 
-def sample(denoiser: Denoiser, x: Tensor, solver, extra: dict | None = None, on_call=None) -> Tensor:
+def sample(denoiser: Denoiser, x: Tensor, solver, extra: dict | None = None, on_call=None,
+           first: int = 0, known: dict[int, Tensor] | None = None) -> Tensor:
     """Carry noise down the solver's levels, one network call per row, and return the state after the last row.
 
     x is (B, ...) of any rank: noise of deviation solver.sigmas[0], or a noised latent; the result has its
     shape, dtype and device, and x itself is never written to. solver is a Solver, or a Table whose numbers
     carry gradients. The denoiser gets the noise level as a (B,) vector, float32 at least.
     on_call(i, x, row, denoised) is told of every call; what it returns is ignored, what it raises passes.
+    To go on from the middle of a run, first names the row x stands at and known holds the predictions made so
+    far, by call; one that is known is not asked for again.
 
     Tables are float64 and are rounded once, where they meet the state; sums are made in the state's dtype.
     Differentiable in x, in the network and in a Table's numbers: hosts call it under no_grad, trainers not.
     """
     extra = extra or {}
     per_item = torch.ones(len(x), dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
-    history: dict[int, Tensor] = {}
-    for i, row in enumerate(solver.rows):
-        shown = x if isinstance(row.scale, float) and row.scale == 1.0 else x * row.scale
-        denoised = denoiser(shown, per_item * row.query, **extra)
-        history[i] = denoised
-        if on_call is not None:
-            on_call(i, x, row, denoised)
-        del shown, denoised                  # or the newest prediction would outlive its last use
+    history = dict(known or {})
+    for i, row in enumerate(solver.rows[first:], first):
+        if i not in history:
+            shown = x if isinstance(row.scale, float) and row.scale == 1.0 else x * row.scale
+            history[i] = denoiser(shown, per_item * row.query, **extra)
+            del shown                        # or the state would outlive its last use
+            if on_call is not None:
+                on_call(i, x, row, history[i])
         x = _next_state(x, row, history)
         for call in row.done:
             del history[call]

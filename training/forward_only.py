@@ -1,0 +1,151 @@
+"""Learning without a backward pass: Gauss-Newton on a table's few free numbers, with forward calls only.
+
+Works with whatever samples: quantised, compiled, offloaded or non-differentiable networks, at plain sampling's
+memory. The endpoint error is a sum of squares in 15 to 60 unknowns, so one Levenberg-Marquardt step (Marquardt
+1963) is worth tens of gradient steps. A column of the Jacobian is a finite difference; it re-runs only the rows
+behind the number it moves, and a number of the last row costs no network call at all.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .core import Solver, sample
+from .denoisers import Source
+from .loop import State, validate
+from .pairs import Pairs
+from .parameters import Parameters
+
+NUDGE = 1e-2                # finite-difference step in the free numbers' natural units; far above float32 rounding
+DAMPING = (1e-3, 1e3)       # range of the Levenberg-Marquardt damping
+TRIES = 4                   # damped steps tried before an iteration counts as no progress
+CHUNK = 32                  # images per network batch
+
+
+def learn_forward(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, config, state: State,
+                  on_progress: Callable | None = None) -> State:
+    """Carry the state on to config.iterations Gauss-Newton steps, or until none helps; as `loop.learn` otherwise."""
+    if state.iteration == 0 and not state.curve:
+        validate(source, parameters, held_out, state, math.nan)
+    while state.iteration < config.iterations and not state.finished:
+        loss, normal, slope = normal_equations(source, parameters, state.vector, pairs)
+        better, loss, state.damping = damped_step(source, parameters, state.vector, pairs, loss, normal, slope,
+                                                  state.damping)
+        state.finished = better is None
+        if better is not None:
+            state.vector, state.average = better, better
+        state.iteration += 1
+        validate(source, parameters, held_out, state, loss)
+        if on_progress is not None:
+            on_progress(state, loss, True)
+    return state
+
+
+@torch.no_grad()
+def normal_equations(source: Source, parameters: Parameters, vector: Tensor, pairs: Pairs):
+    """(mean RMSE, J^T W J, J^T W r) over all pairs at this vector; W weighs each image by 1 / its own RMSE.
+
+    With these weights a Gauss-Newton step lowers the mean of the images' RMSE (iteratively re-weighted least
+    squares), in which a few hopeless seeds do not drown the rest.
+    """
+    solver, moves = parameters.solver(vector), _moved_solvers(parameters, vector)
+    size = len(vector)
+    normal, slope = torch.zeros(size, size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
+    losses = []
+    for i in range(0, len(pairs), CHUNK):
+        part = pairs.part(slice(i, i + CHUNK))
+        end, states, known = _recorded(source, solver, part)
+        miss = (end - part.target).flatten(1).double()
+        error = miss.square().mean(1).sqrt().clamp(min=1e-6)
+        weight = (1 / (error * miss.shape[1])).sqrt()[:, None]
+        columns = torch.zeros(size, miss.numel(), dtype=torch.float32, device=miss.device)
+        for k, (moved, first, nudge) in moves.items():
+            reused = {j: d for j, d in known.items() if j < first + _same_call(solver, moved, first)}
+            there = sample(source.denoiser, states[first], moved, part.extra, first=first, known=reused)
+            columns[k] = ((there - end).flatten(1) / nudge * weight).flatten().float()
+        normal += (columns @ columns.T).double().cpu()
+        slope += (columns @ (miss * weight).flatten().float()).double().cpu()
+        losses.append(error)
+    return float(torch.cat(losses).mean()), normal / len(pairs), slope / len(pairs)
+
+
+def damped_step(source: Source, parameters: Parameters, vector: Tensor, pairs: Pairs, loss: float, normal: Tensor,
+                slope: Tensor, damping: float):
+    """(new vector or None, its loss, new damping): the first damped step that lowers the loss, or none of TRIES."""
+    moving = parameters.moving().bool() & (normal.diagonal() > 0)
+    for attempt in range(TRIES):
+        step = torch.zeros_like(vector)
+        inner = normal[moving][:, moving]
+        step[moving] = -torch.linalg.solve(inner + damping * torch.diag(inner.diagonal()), slope[moving])
+        candidate = vector + step.clamp(-1.0, 1.0)
+        there = mean_rmse(source, parameters, candidate, pairs)
+        if there < loss * (1 - 1e-4):
+            return candidate, there, max(DAMPING[0], damping / 4 if attempt == 0 else damping)
+        damping = min(DAMPING[1], damping * 6)
+    return None, loss, damping
+
+
+@torch.no_grad()
+def mean_rmse(source: Source, parameters: Parameters, vector: Tensor, pairs: Pairs) -> float:
+    """Mean over the pairs of each image's RMSE; infinite where the numbers make no table or no picture."""
+    try:
+        solver = parameters.solver(vector)
+    except ValueError:
+        return math.inf
+    found = []
+    for i in range(0, len(pairs), CHUNK):
+        part = pairs.part(slice(i, i + CHUNK))
+        end = sample(source.denoiser, part.noise * float(solver.sigmas[0]), solver, part.extra)
+        found.append((end - part.target).flatten(1).double().square().mean(1).sqrt())
+    mean = float(torch.cat(found).mean())
+    return mean if math.isfinite(mean) else math.inf
+
+
+def calls_per_image(parameters: Parameters) -> int:
+    """Network calls one image costs in one Jacobian: the run itself and every column's re-run tail."""
+    vector = parameters.initial()
+    solver = parameters.solver(vector)
+    tails = [solver.calls - first - _same_call(solver, moved, first)
+             for moved, first, _ in _moved_solvers(parameters, vector).values()]
+    return solver.calls + sum(tails)
+
+
+def _moved_solvers(parameters: Parameters, vector: Tensor) -> dict:
+    """free number -> (table with it moved, first row that differs, size of the move)."""
+    here, moves = parameters.solver(vector), {}
+    for k in torch.nonzero(parameters.moving()).flatten().tolist():
+        for nudge in (NUDGE, -NUDGE):
+            shifted = vector.clone()
+            shifted[k] += nudge
+            moved = parameters.solver(shifted)
+            if (first := _first_difference(here, moved)) is not None:
+                moves[k] = (moved, first, nudge)
+                break                       # a query at the model's highest level only moves down
+    return moves
+
+
+def _first_difference(one: Solver, other: Solver) -> int | None:
+    differs = ((one.weights != other.weights).any(1) | (one.carry != other.carry) | (one.query != other.query)
+               | (one.scale != other.scale))
+    return int(np.argmax(differs)) if differs.any() else None
+
+
+def _same_call(one: Solver, other: Solver, row: int) -> bool:
+    """Whether both tables ask the network the same at this row, given the same state."""
+    return bool(one.query[row] == other.query[row] and one.scale[row] == other.scale[row])
+
+
+def _recorded(source: Source, solver: Solver, part: Pairs):
+    """(end, states by row, predictions by call) of a run."""
+    states, known = [], {}
+
+    def on_call(i, x, row, denoised):
+        states.append(x)
+        known[i] = denoised
+    end = sample(source.denoiser, part.noise * float(solver.sigmas[0]), solver, part.extra, on_call)
+    return end, states, known
