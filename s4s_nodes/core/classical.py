@@ -54,8 +54,8 @@ def _check(levels: Tensor, flow: bool) -> None:
     if bool((levels[1:] >= levels[:-1]).any()) or bool(levels[-1] < 0):
         raise ValueError(f"sigmas must fall strictly to an end of at least 0, got {levels.tolist()[:6]}")
     if flow and bool(levels[0] > 1):
-        raise ValueError(f"sigmas start at {float(levels[0]):g}, but a flow's levels run from 1 to 0: leave flow=False "
-                         "for other models")
+        raise ValueError(f"sigmas start at {float(levels[0]):g}, but a flow's levels run from 1 to 0: leave "
+                         "flow=False for other models")
 
 
 # --- one call per step ------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ def dpmpp_2m(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
 def dpmpp_3m(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
     """DPM-Solver++(3M) (Lu et al. 2022, appendix; k-diffusion's 3M SDE without noise).
 
-    As published and as every host has it: `second` is half of Taylor's term, so the order is 2, not 3.
+    As k-diffusion, diffusers and the hosts have it: `second` is half of Taylor's term, so the order is 2, not 3.
     """
     x, past, steps = trace.start, [], []
     for sigma, after, h, h_before in _log_steps(sigmas, flow):
@@ -256,7 +256,7 @@ def _half_log_snr(sigmas: Tensor, flow: bool) -> Tensor:
     """
     inside = torch.where(sigmas > 0, sigmas, torch.ones_like(sigmas) / 2)
     if flow:
-        inside = inside.clamp(max=((1 + sigmas[1]) / 2).clamp(min=FLOW_TOP))      # below 1, above the next level
+        inside = inside.clamp(max=((1 + sigmas[1]) / 2).clamp(min=FLOW_TOP))   # below 1, above sigmas[1]
     logs = (torch.log1p(-inside) if flow else 0) - torch.log(inside)
     return torch.where(sigmas > 0, logs, torch.inf)
 

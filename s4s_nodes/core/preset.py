@@ -141,7 +141,7 @@ class Preset:
         if recorded is None:
             raise PresetError(f"preset {self.name!r} carries no self-test: write it again with `save`")
         now = self_test(self)
-        got, wanted = (np.array([answers[key] for key in now], dtype=np.float64) for answers in (now, recorded))
+        got, wanted = (np.array([answers[key] for key in now], dtype=float) for answers in (now, recorded))
         return float(np.max(np.abs(got - wanted) / (1 + np.abs(got))))
 
 
@@ -154,7 +154,7 @@ def self_test(preset: Preset) -> dict:
 
 
 def to_bytes(preset: Preset) -> bytes:
-    """The file's content, self-test added: always the same bytes. Raises PresetError where JSON cannot hold it."""
+    """The file's content with its self-test: always the same bytes. PresetError: JSON cannot hold a record."""
     training = {**preset.training, "self_test": self_test(preset)}
     content = {
         "format_version": FORMAT_VERSION, "name": preset.name, "model": asdict(preset.model), "training": training,
@@ -181,12 +181,10 @@ def load(path) -> Preset:
     path = Path(path)
     try:
         return _from_parts(*_read(path))
-    except PresetError as error:
-        raise PresetError(f"{path.name}: {error}") from None
     except OSError as error:
         raise PresetError(f"cannot read preset {path}: {error.strerror or error}") from None
-    except ValueError as error:                     # a table the constructor refuses
-        raise PresetError(f"{path.name}: {error}") from None
+    except ValueError as error:                     # a PresetError, or what a table's constructor says
+        raise PresetError(f"{path.name}: {str(error)[:500]}") from None
 
 
 def _read(path: Path) -> tuple[dict, dict]:
@@ -286,7 +284,7 @@ def with_scores(preset: Preset, scores: dict, recommended: bool) -> Preset:
 
 
 def describe(preset: Preset) -> str:
-    """The preset in words and numbers, for people."""
+    """The preset in words and numbers, for people; safe to print, whatever the file holds."""
     model, training = preset.model, preset.training
     verdict = "" if preset.recommended else "  NOT RECOMMENDED: a classical solver did better in its race"
     lines = [f"{preset.name}  ({preset.short_hash}){verdict}",
@@ -295,8 +293,8 @@ def describe(preset: Preset) -> str:
     for key in ("teacher", "cfg", "base", "learned", "pairs", "model_calls", "seconds", "trainer"):
         if key in training:
             lines.append(f"  {key:10} {training[key]}")
-    for key, table in preset.tables.items():
+    for key, table in sorted(preset.tables.items(), key=lambda item: (item[1].calls, item[0])):
         lines.append(f"  {key}: {table.calls} calls, sigmas " + " ".join(f"{s:.4g}" for s in table.sigmas))
         for name, score in preset.scores.get(key, {}).items():
             lines.append(f"      {name:22} {score}")
-    return "\n".join(lines)
+    return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)

@@ -52,7 +52,8 @@ class Solver:
             object.__setattr__(self, name, _frozen(name, getattr(self, name)))
         _check_shapes(self)
         _check_levels(self)
-        if self.keeps_constants and not (broken := constant_law_error(self)) <= LAW_TOLERANCE:    # NaN is broken too
+        # "not <=" because NaN is broken too
+        if self.keeps_constants and not (broken := constant_law_error(self)) <= LAW_TOLERANCE:
             raise ValueError(
                 f"the table breaks the constant law by {broken:.3g} (allowed: {LAW_TOLERANCE:g}): a denoiser "
                 "that always answers the same picture must end in that picture. Let the last row have carry 0 "
@@ -85,7 +86,7 @@ class Solver:
 def end_response(solver) -> tuple[float, float]:
     """How the last state answers a constant denoiser: (weight of x[0], total weight of the predictions)."""
     start, total = 1.0, 0.0
-    with np.errstate(over="ignore", invalid="ignore"):       # a hostile table overflows to inf or NaN, quietly
+    with np.errstate(over="ignore", invalid="ignore"):     # a hostile table overflows, quietly
         for i in range(len(solver.carry)):
             start, total = solver.carry[i] * start, solver.carry[i] * total + solver.weights[i].sum()
     return float(start), float(total)

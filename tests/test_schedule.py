@@ -1,0 +1,177 @@
+"""Schedules against k-diffusion, against the hosts' definitions; the published grids against their file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s4s_nodes.core import classical, schedule
+
+SD = schedule.sd_levels()
+PUBLISHED = json.loads((Path(schedule.__file__).parent / "published.json").read_text(encoding="utf-8"))
+
+EVERY = {
+    "karras": lambda calls: schedule.karras(calls, 0.0292, 14.6),
+    "exponential": lambda calls: schedule.exponential(calls, 0.0292, 14.6),
+    "polyexponential": lambda calls: schedule.polyexponential(calls, 0.0292, 14.6, rho=1.7),
+    "kl_optimal": lambda calls: schedule.kl_optimal(calls, 0.0292, 14.6),
+    "simple": lambda calls: schedule.simple(calls, SD),
+    "time_uniform": lambda calls: schedule.time_uniform(calls, SD),
+    "time_quadratic": lambda calls: schedule.time_quadratic(calls, SD),
+    "sgm_uniform": lambda calls: schedule.sgm_uniform(calls, SD),
+    "beta": lambda calls: schedule.beta(calls, SD),
+    "linear_flow": lambda calls: schedule.linear_flow(calls, 3.0),
+    "simple on a flow": lambda calls: schedule.simple(calls, schedule.flow_levels(3.0)),
+    "published": lambda calls: schedule.published("ays_sdxl", calls),
+}
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3, 10, 50])
+@pytest.mark.parametrize("ours, theirs, options", [
+    ("karras", "get_sigmas_karras", {}), ("karras", "get_sigmas_karras", {"rho": 3.0}),
+    ("exponential", "get_sigmas_exponential", {}), ("polyexponential", "get_sigmas_polyexponential", {}),
+    ("polyexponential", "get_sigmas_polyexponential", {"rho": 1.7})])
+def test_the_schedules_of_k_diffusion(ours, theirs, options, calls, k_diffusion_sampling):
+    expected = getattr(k_diffusion_sampling, theirs)(calls, 0.0292, 14.6146, **options)
+    got = getattr(schedule, ours)(calls, 0.0292, 14.6146, **options)
+    np.testing.assert_allclose(got, expected.double().numpy(), rtol=3e-6)  # theirs is float32, to the power 7
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3, 10, 37])
+def test_time_uniform_is_the_discrete_schedule_of_k_diffusion(calls, k_diffusion_external):
+    discrete = k_diffusion_external.DiscreteSchedule(torch.from_numpy(SD), quantize=False)
+    expected = discrete.get_sigmas(calls).numpy()
+    np.testing.assert_allclose(schedule.time_uniform(calls, SD), expected, rtol=1e-6)  # its t is float32
+
+
+def test_level_at_is_the_clock_of_k_diffusion(k_diffusion_external):
+    discrete = k_diffusion_external.DiscreteSchedule(torch.from_numpy(SD), quantize=False)
+    position = torch.tensor([0.0, 0.25, 1.0, 499.5, 998.75, 999.0])
+    got = schedule.level_at(SD, position.numpy())
+    np.testing.assert_allclose(got, discrete.t_to_sigma(position), rtol=1e-12)
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3, 7, 10, 20, 30])
+def test_simple_takes_every_stride_th_level_from_the_top_as_the_hosts_do(calls):
+    expected = [SD[len(SD) - 1 - int(k * len(SD) / calls)] for k in range(calls)] + [0.0]
+    assert schedule.simple(calls, SD).tolist() == expected
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3, 7, 10, 20, 30])
+def test_sgm_uniform_leaves_out_the_last_of_one_more_time(calls):
+    clock = [999 - 999 * k / calls for k in range(calls)]           # linspace(999, 0, calls + 1) less its end
+    expected = [float(np.exp(np.interp(t, np.arange(1000), np.log(SD)))) for t in clock] + [0.0]
+    np.testing.assert_allclose(schedule.sgm_uniform(calls, SD), expected, rtol=1e-13)
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3, 7, 10, 20, 30])
+@pytest.mark.parametrize("alpha, beta", [(0.6, 0.6), (1.0, 0.5)])
+def test_beta_takes_the_levels_at_rounded_quantiles(calls, alpha, beta):
+    scipy_stats = pytest.importorskip("scipy.stats")
+    index = [int(np.rint(scipy_stats.beta.ppf(1 - k / calls, alpha, beta) * 999)) for k in range(calls)]
+    assert schedule.beta(calls, SD, alpha, beta).tolist() == [*SD[index], 0.0]
+
+
+def test_beta_refuses_what_rounding_would_repeat():
+    pytest.importorskip("scipy.stats")
+    with pytest.raises(ValueError, match="cannot place 12 different levels on a model that has 10"):
+        schedule.beta(12, np.linspace(0.1, 1, 10))
+
+
+def test_the_levels_of_stable_diffusion():
+    assert len(SD) == 1000 and bool((np.diff(SD) > 0).all())
+    assert (round(SD[0], 4), round(SD[-1], 4)) == (0.0292, 14.6146)
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 12.0])
+def test_a_flow_is_shifted_in_its_odds(shift):
+    """s / (1 - s) = shift t / (1 - t), which is what multiplying the noise-to-signal ratio means."""
+    *levels, top = schedule.flow_levels(shift)
+    odds = np.array(levels) / (1 - np.array(levels))
+    np.testing.assert_allclose(odds, shift * np.arange(1, 1000) / np.arange(999, 0, -1), rtol=1e-9)
+    assert top == 1
+    got = schedule.linear_flow(4, shift)
+    assert got[0] == 1 and got[-1] == 0
+    np.testing.assert_allclose(got[1:-1] / (1 - got[1:-1]), shift * np.array([3, 1, 1 / 3]), rtol=1e-12)
+
+
+@given(calls=st.integers(1, 60), name=st.sampled_from(sorted(EVERY)))
+def test_every_schedule_falls_strictly_to_zero_and_makes_tables(calls, name):
+    sigmas = EVERY[name](calls)
+    assert sigmas.dtype == np.float64 and sigmas.shape == (calls + 1,)
+    assert sigmas[-1] == 0 and bool((np.diff(sigmas) < 0).all())
+    assert classical.dpmpp_2m(sigmas, flow="flow" in name).calls == calls
+
+
+@pytest.mark.parametrize("name", sorted(EVERY))
+@pytest.mark.parametrize("calls", [0, -3, 2.5, 2.0, True, False, "4", None, float("nan"), float("inf")])
+def test_what_is_no_number_of_calls_is_refused(name, calls):
+    with pytest.raises(ValueError, match="calls asked for: a schedule needs a whole number of at least 1"):
+        EVERY[name](calls)
+
+
+def test_numpy_integers_are_numbers_of_calls():
+    for name, make in EVERY.items():
+        assert make(np.int64(4)).tolist() == make(4).tolist(), name
+
+
+def test_the_ends_of_a_schedule_are_the_levels_asked_for():
+    for name in ("karras", "exponential", "polyexponential", "kl_optimal"):
+        sigmas = EVERY[name](8)
+        np.testing.assert_allclose(sigmas[[0, -2]], [14.6, 0.0292], rtol=1e-12, err_msg=name)
+
+
+# --- published grids ----------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("name", schedule.published_names())
+def test_a_published_grid_is_its_own_table_where_it_has_one(name):
+    assert schedule.published_counts(name)
+    for table in PUBLISHED[name]["tables"]:
+        sigmas = schedule.published(name, len(table) - 1)
+        np.testing.assert_allclose(sigmas[:-1], table[:-1], rtol=1e-12)
+        assert sigmas[-1] == 0 and bool((np.diff(sigmas) < 0).all())
+
+
+@pytest.mark.parametrize("name", schedule.published_names())
+def test_a_published_grid_is_stretched_elsewhere(name):
+    for calls in (1, 2, 5, 13, 50):
+        sigmas = schedule.published(name, calls)
+        assert len(sigmas) == calls + 1 and sigmas[-1] == 0 and bool((np.diff(sigmas) < 0).all())
+        assert sigmas[0] == pytest.approx(PUBLISHED[name]["tables"][0][0])
+
+
+def test_stretching_is_even_in_the_index_and_linear_in_the_logarithm():
+    table = np.array(PUBLISHED["ays_sd1"]["tables"][0])               # 10 calls; 20 put one level between two
+    sigmas = schedule.published("ays_sd1", 20)
+    np.testing.assert_allclose(sigmas[:-1:2], table[:-1], rtol=1e-12)
+    np.testing.assert_allclose(sigmas[1::2], np.sqrt(table[1:] * table[:-1]), rtol=1e-12)
+
+
+def test_published_counts_are_all_different():
+    for name, grid in PUBLISHED.items():
+        assert schedule.published_counts(name) == tuple(sorted({len(table) - 1 for table in grid["tables"]}))
+        assert len(grid["tables"]) == len(schedule.published_counts(name))
+
+
+def test_every_published_grid_names_its_source_and_licence():
+    for name, grid in PUBLISHED.items():
+        assert "arXiv" in grid["source"] and grid["licence"], name
+        assert grid["kind"] in ("sigma", "flow"), name
+        tops = [table[0] for table in grid["tables"]]
+        assert max(tops) <= 1 if grid["kind"] == "flow" else min(tops) > 10, name
+
+
+def test_an_unknown_grid_is_refused_with_those_there_are():
+    with pytest.raises(ValueError, match="no published grid 'ays_sd9'; there are: ays_sd1, ays_sdxl"):
+        schedule.published("ays_sd9", 10)
+
+
+def test_a_published_grid_is_a_fresh_array_each_time():
+    schedule.published("ays_sd1", 10)[0] = 7
+    assert schedule.published("ays_sd1", 10)[0] == pytest.approx(14.6146, abs=1e-4)
