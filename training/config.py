@@ -28,6 +28,7 @@ class Config:
     teacher_calls: int = _set(50, "its calls; checked once against twice as many")
     base: str = _set("dpmpp_2m", "classical multistep solver the student starts from")
     schedule: str = _set("auto", "schedule it starts on; auto takes the best of a short race")
+    starts: int = _set(3, "forward mode: schedules it explores before it settles on one")
     order: int = _set(3, "newest predictions every row may weigh freely")
     learn: tuple = _set(("sigmas", "query", "weights"), "what moves")
     pairs: int = _set(256, "cached teacher pairs to learn from")
@@ -50,7 +51,7 @@ class Config:
             raise ValueError(f"mode {self.mode!r}: use one of {', '.join(MODES)}")
         if self.iterations == 0:
             object.__setattr__(self, "iterations", MODES[self.mode])
-        for name in ("teacher_calls", "order", "pairs", "validation", "batch", "iterations", "every"):
+        for name in ("teacher_calls", "starts", "order", "pairs", "validation", "batch", "iterations", "every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: at least 1 is wanted")
         if not self.calls:

@@ -24,6 +24,7 @@ from .parameters import Parameters
 NUDGE = 1e-2                # finite-difference step in the free numbers' natural units; far above float32 rounding
 DAMPING = (1e-3, 1e3)       # range of the Levenberg-Marquardt damping
 TRIES = 4                   # damped steps tried before an iteration counts as no progress
+EXPLORED = 32               # pairs of the first iterations
 CHUNK = 32                  # images per network batch
 
 
@@ -33,10 +34,11 @@ def learn_forward(source: Source, parameters: Parameters, pairs: Pairs, held_out
     if state.iteration == 0 and not state.curve:
         validate(source, parameters, held_out, state, math.nan)
     while state.iteration < config.iterations and not state.finished:
-        loss, normal, slope = normal_equations(source, parameters, state.vector, pairs)
-        better, loss, state.damping = damped_step(source, parameters, state.vector, pairs, loss, normal, slope,
+        some = pairs.part(slice(0, pairs_at(state.iteration, config.iterations, len(pairs))))
+        loss, normal, slope = normal_equations(source, parameters, state.vector, some)
+        better, loss, state.damping = damped_step(source, parameters, state.vector, some, loss, normal, slope,
                                                   state.damping)
-        state.finished = better is None
+        state.finished = better is None and len(some) == len(pairs)
         if better is not None:
             state.vector, state.average = better, better
         state.iteration += 1
@@ -44,6 +46,12 @@ def learn_forward(source: Source, parameters: Parameters, pairs: Pairs, held_out
         if on_progress is not None:
             on_progress(state, loss, True)
     return state
+
+
+def pairs_at(iteration: int, iterations: int, count: int) -> int:
+    """Pairs an iteration uses: few while the steps are long, doubling, and all of them in the last two."""
+    left = iterations - 1 - iteration
+    return min(count, max(EXPLORED, count >> max(0, left - 1)))
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from . import denoisers
 from .config import Config
 from .core import Preset, classical, preset as preset_file, write_atomically
 from .evaluate import Entry, measure, schedules
-from .forward_only import calls_per_image, learn_forward
+from .forward_only import EXPLORED, calls_per_image, learn_forward, pairs_at
 from .loop import State, learn
 from .pairs import VALIDATION_SEEDS, Pairs, make_pairs, teacher_error, teacher_solver
 from .parameters import Parameters
@@ -28,6 +29,7 @@ from .parameters import Parameters
 TRAINER = "s4s 0.1.0"
 CHUNK = 64                  # teacher pairs made, then saved, at a time
 LEARNERS = {"gradient": learn, "forward": learn_forward}
+EXPLORING = 4               # forward-only steps that compare the starts
 START_SEEDS = 32            # held-out pairs that choose the initial schedule
 _PLAIN_STATE = ("iteration", "best_error", "rate_factor", "setbacks", "damping", "finished", "curve")
 
@@ -83,11 +85,9 @@ class Run:
 
     def _learn_table(self, calls: int) -> None:
         name, config = table_name(calls), self.config
-        if name not in self.starts:
-            self.starts[name] = self._choose_start(calls)
-        parameters = self.parameters(name)
-        state = self.states.get(name) or State.start(parameters)
-        self.states[name] = state
+        if name not in self.states:
+            self._settle_start(name, calls)
+        parameters, state = self.parameters(name), self.states[name]
         free = int(parameters.moving().sum())
         left = self._calls_left(parameters, state)
         self._say(f"{name}: {calls} rows, {free} free numbers, from {config.base} on {self.starts[name]['schedule']}; "
@@ -116,12 +116,31 @@ class Run:
         config, left = self.config, self.config.iterations - state.iteration
         if config.mode == "forward":
             per_image = calls_per_image(parameters) + 2 * parameters.calls
-            return left * (config.pairs * per_image + config.validation * parameters.calls)
+            images = sum(pairs_at(i, config.iterations, config.pairs) for i in range(state.iteration, config.iterations))
+            return images * per_image + left * config.validation * parameters.calls
         checks = 1 + left // config.every
         return parameters.calls * (left * min(config.batch, config.pairs) + checks * config.validation)
 
-    def _choose_start(self, calls: int) -> dict:
-        """The schedule on which the base solver does best on a few held-out pairs, or the one asked for."""
+    def _settle_start(self, name: str, calls: int) -> None:
+        """Choose the schedule to start on: by the base solver's result, or by a few forward-only steps on several."""
+        ranked = self._ranked_starts(calls)
+        starts = far_apart(ranked, self.config.starts) if self.config.mode == "forward" else ranked[:1]
+        tried = []
+        for entry in starts:
+            self.starts[name] = {"schedule": entry.schedule_name, "sigmas": entry.solver.sigmas.tolist()}
+            parameters = self.parameters(name)
+            state = State.start(parameters)
+            if len(starts) > 1:
+                config = replace(self.config, iterations=min(EXPLORING, self.config.iterations))
+                learn_forward(self.source, parameters, self.pairs.part(slice(0, EXPLORED)), self.held_out, config, state)
+                state.finished = False
+                self._say(f"{name}: from {entry.schedule_name}, {state.iteration} steps on {EXPLORED} pairs: held-out RMSE "
+                          f"{state.curve[0][2]:.4f} -> {state.best_error:.4f}")
+            tried.append((state.best_error, len(tried), state, self.starts[name]))
+        _, _, self.states[name], self.starts[name] = min(tried)
+
+    def _ranked_starts(self, calls: int) -> list[Entry]:
+        """The schedules on which the base solver does best on a few held-out pairs, or the one asked for."""
         known, config = schedules(self.source), self.config
         if config.schedule != "auto" and config.schedule not in known:
             raise ValueError(f"no schedule {config.schedule!r} for {config.model}; there are: auto, {', '.join(known)}")
@@ -130,8 +149,7 @@ class Run:
         base = classical.SOLVERS[Parameters(np.array([1., 0.]), config.base).base]
         entries = [measure(self.source, Entry(config.base, name, base(known[name](calls), flow=self.source.flow)), few)
                    for name in names]
-        best = min(entries, key=lambda entry: entry.errors.mean())
-        return {"schedule": best.schedule_name, "sigmas": best.solver.sigmas.tolist()}
+        return sorted(entries, key=lambda entry: entry.errors.mean())
 
     def parameters(self, name: str) -> Parameters:
         """The parametrisation of one of the run's tables."""
@@ -257,6 +275,18 @@ class Run:
     def _say(self, text: str) -> None:
         if not self.quiet:
             tqdm.write(text)
+
+
+def far_apart(ranked: list[Entry], count: int) -> list[Entry]:
+    """The best entry, then those of the better half whose levels are farthest (in log sigma) from all chosen so far."""
+    chosen, rest = ranked[:1], ranked[1:max(count, (len(ranked) + 1) // 2)]
+
+    def distance(entry):
+        return min(np.abs(np.log(entry.solver.sigmas[1:-1] / other.solver.sigmas[1:-1])).sum() for other in chosen)
+    while rest and len(chosen) < count:
+        chosen.append(max(rest, key=distance))
+        rest.remove(chosen[-1])
+    return chosen
 
 
 def table_name(calls: int) -> str:
