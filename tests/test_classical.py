@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from s4s_nodes.core import MAX_CALLS, classical, mixture, sample, schedule
+from s4s_nodes.core import MAX_CALLS, classical, log_snr, mixture, sample, schedule
 
 ADAMS_BASHFORTH = {1: [1], 2: [3 / 2, -1 / 2], 3: [23 / 12, -16 / 12, 5 / 12],
                    4: [55 / 24, -59 / 24, 37 / 24, -9 / 24]}
@@ -122,7 +122,7 @@ def test_one_to_three_steps_work_to_zero_and_above(name, flow, steps, noise):
 def test_a_flow_whose_first_levels_crowd_at_one_is_sampled_as_well_as_any(noise):
     """As of a teacher with many steps and a large shift: the second level lies above FLOW_TOP."""
     sigmas = np.concatenate([[1.0], 1 / (1 + np.exp(-np.linspace(11, -6, 150))), [0.0]])
-    assert sigmas[1] > classical.FLOW_TOP
+    assert sigmas[1] > log_snr.FLOW_TOP
     denoiser = partial(mixture, flow=True)
     reference = sample(denoiser, noise, classical.heun(sigmas))
     for solver in (classical.dpmpp_2m, classical.dpmpp_2s, classical.dpmpp_3m, classical.unipc):

@@ -16,7 +16,8 @@ def s4s(*words):
 @pytest.fixture
 def preset_file(tmp_path):
     table = classical.dpmpp_2m(schedule.karras(4, 0.03, 14.6))
-    return preset.save(Preset("two", {"calls4": table}, Model("digits-eps", "eps", 0.03, 14.6)), tmp_path / "two.safetensors")
+    made = Preset("two", {"calls4": table}, Model("digits-eps", "eps", 0.03, 14.6))
+    return preset.save(made, tmp_path / "two.safetensors")
 
 
 @pytest.mark.parametrize("command", ["demo", "train", "race", "show"])

@@ -16,7 +16,8 @@ from training.report_run import verdict
 @pytest.fixture(scope="module", params=[False, True], ids=["eps", "flow"])
 def raced(request):
     source = toy_source(request.param)
-    pairs = make_pairs(source, range(TEST_SEEDS, TEST_SEEDS + 40), teacher_solver(source, "dpmpp_3m", 60), "", quiet=True)
+    teacher = teacher_solver(source, "dpmpp_3m", 60)
+    pairs = make_pairs(source, range(TEST_SEEDS, TEST_SEEDS + 40), teacher, "", quiet=True)
     return source, pairs, race_classical(source, 5, pairs, quiet=True)
 
 

@@ -14,7 +14,7 @@ CORE = ROOT / "s4s_nodes" / "core"
 
 ORDER = {       # within the core a module may import those of a lower number
     "files": 0, "analytic": 0, "schedule": 0, "solver": 0, "sampling": 0,
-    "trace": 1, "classical": 2, "preset": 2, "k_sampler": 3, "__init__": 4,
+    "trace": 1, "lowering": 2, "slope": 3, "log_snr": 3, "classical": 4, "preset": 5, "k_sampler": 6, "__init__": 7,
 }
 LIBRARIES = {"torch", "numpy", "safetensors", "tqdm", "einops"}
 LAZY = {"scipy"}                                            # only inside a function

@@ -43,7 +43,8 @@ def test_no_vector_breaks_the_laws(seed, spread, flow, end):
 def test_the_free_numbers_are_counted_as_documented():
     parameters = Parameters(start(6), order=3)
     assert parameters.sizes == (5, 6, 1 + 2 + 3 + 3 + 3 + 2)                # the last row's newest is not free
-    assert Parameters(start(6), learn=("weights",)).moving().sum() == 14
+    assert Parameters(start(6), order=3, learn=("weights",)).moving().sum() == 14
+    assert Parameters(start(6)).sizes == (5, 6, 20)
 
 
 def test_the_table_is_differentiable_in_every_free_number():

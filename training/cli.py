@@ -162,7 +162,8 @@ def show(preset_file, plot, as_json):
     from .core import preset as preset_module
     preset = preset_module.load(preset_file)
     if as_json:
-        tables = {name: {part: getattr(table, part).tolist() for part in ("sigmas", "query", "scale", "carry", "weights")}
+        parts = ("sigmas", "query", "scale", "carry", "weights")
+        tables = {name: {part: getattr(table, part).tolist() for part in parts}
                   for name, table in preset.tables.items()}
         click.echo(json.dumps({"name": preset.name, "hash": preset.short_hash, "tables": tables,
                                "training": preset.training, "scores": preset.scores}, indent=1))

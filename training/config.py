@@ -29,7 +29,7 @@ class Config:
     base: str = _set("dpmpp_2m", "classical multistep solver the student starts from")
     schedule: str = _set("auto", "schedule it starts on; auto takes the best of a short race")
     starts: int = _set(3, "forward mode: schedules it explores before it settles on one")
-    order: int = _set(3, "newest predictions every row may weigh freely")
+    order: int = _set(0, "newest predictions every row may weigh freely; 0 means all (the paper: 3)")
     learn: tuple = _set(("sigmas", "query", "weights"), "what moves")
     pairs: int = _set(256, "cached teacher pairs to learn from")
     validation: int = _set(64, "held-out pairs that choose the best state")
@@ -51,9 +51,11 @@ class Config:
             raise ValueError(f"mode {self.mode!r}: use one of {', '.join(MODES)}")
         if self.iterations == 0:
             object.__setattr__(self, "iterations", MODES[self.mode])
-        for name in ("teacher_calls", "starts", "order", "pairs", "validation", "batch", "iterations", "every"):
+        for name in ("teacher_calls", "starts", "pairs", "validation", "batch", "iterations", "every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: at least 1 is wanted")
+        if self.order < 0:
+            raise ValueError(f"order is {self.order}: 0 for all predictions, or a number of them, is wanted")
         if not self.calls:
             raise ValueError("calls is empty: name at least one number of network calls, e.g. --calls 6")
         for calls in self.calls:

@@ -90,3 +90,15 @@ def bundled(name: str, cfg: float, device="cpu") -> Source:
                   channels=digits.shape[0])
     return Source(name, model, levels, tuple(digits.shape), guided(digits.denoise, cfg, digits.null), conditions,
                   cfg, torch.device(device))
+
+
+def pick_device(name: str) -> torch.device:
+    """auto: CUDA, else Apple's MPS, else CPU. Raises ValueError for a device this machine lacks."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} cannot be used here ({str(error).splitlines()[0][:80]}): try "
+                         "--device cpu") from None
+    return torch.device(name)

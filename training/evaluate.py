@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
-import torch
 from tqdm.auto import tqdm
 
 from .core import Solver, classical, schedule
@@ -106,7 +105,7 @@ def calls_to_match(source: Source, learned: Entry, ranked: list[Entry], pairs: P
     few = pairs.part(slice(0, seeds))
     goal = float(np.sqrt(np.mean(learned.errors[:seeds] ** 2)))
     names = {(entry.solver_name, entry.schedule_name) for entry in ranked[:opponents]}
-    names |= {("unipc_bh2_3", "karras"), ("dpmpp_3m", "exponential")} if not source.flow else {("unipc_bh2_3", "shift_2")}
+    names |= {("unipc_bh2_3", "shift_2")} if source.flow else {("unipc_bh2_3", "karras"), ("dpmpp_3m", "exponential")}
     counts = range(learned.solver.calls + 1, most * learned.solver.calls + 1)
     for calls in tqdm(counts, desc="when do classical solvers catch up", disable=quiet or None):
         measured = [measure(source, entry, few) for entry in contestants(source, calls, names)]

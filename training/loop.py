@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, field
 from typing import Callable
 
@@ -147,7 +146,7 @@ def set_back(state: State) -> None:
     """Return to the best state with half the rate. Raises RuntimeError when that keeps happening."""
     if state.setbacks >= MOST_SETBACKS:
         raise RuntimeError(f"the loss was not finite {MOST_SETBACKS + 1} times, even at "
-                           f"{state.rate_factor:g} of the rate: the model may answer NaN; the best table so far is kept")
+                           f"{state.rate_factor:g} of the rate: the model may answer NaN; the best so far is kept")
     state.vector, state.average = state.best.clone(), state.best.clone()
     state.moments = (torch.zeros_like(state.vector), torch.zeros_like(state.vector))
     state.rate_factor, state.setbacks = state.rate_factor / 2, state.setbacks + 1

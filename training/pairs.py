@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -63,6 +66,15 @@ def make_pairs(source: Source, seeds, solver, label: str, quiet: bool = False) -
     noise, extra = source.noise(seeds), source.conditions(seeds)
     with tqdm(total=len(seeds) * solver.calls, desc=label, unit="call", disable=quiet or None) as bar:
         return Pairs(seeds, noise, extra, run(source, solver, noise, extra, bar=bar))
+
+
+def load_targets(path: Path, count: int):
+    """The saved targets, or None where they are missing or damaged (they are then made again)."""
+    try:
+        target = safetensors.torch.load_file(path)["target"]
+    except (OSError, KeyError, safetensors.SafetensorError):
+        return None
+    return target if len(target) == count else None
 
 
 def teacher_error(source: Source, config, pairs: Pairs, count: int = 8) -> float:

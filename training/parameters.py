@@ -2,7 +2,8 @@
 
     sigmas   sigma[i+1] - end = (sigma[i] - end) * exp(-softplus(gap[i])): they fall by construction, the ends fixed
     weights  the base solver's own coefficients, as functions of these sigmas, plus a residual that starts at 0 on
-             the newest `order` predictions, in units of the step: weights[i, i-a] += (1 - carry[i]) residual[i, a]
+             the newest `order` predictions (0: all), in units of the step:
+             weights[i, i-a] += (1 - sigma[i+1] / sigma[i]) residual[i, a]
     query    query[i] = sigma[i] * exp(offset[i]), never above the model's highest level
 The newest weight of the last row is whatever the constant law leaves; all other row sums are free.
 (Frankel et al. 2025, eq. 5 and App. E.1; analytic part plus residual after GS, arXiv 2510.17699.)
@@ -32,7 +33,7 @@ class Parameters:
 
     start: np.ndarray
     base: str = "dpmpp_2m"
-    order: int = 3
+    order: int = 0
     flow: bool = False
     learn: tuple = LEARNABLE
 
@@ -42,8 +43,8 @@ class Parameters:
             raise ValueError(f"base solver {self.base!r}: use one with one call per step: {', '.join(usable)}")
         if not self.learn or set(self.learn) - set(LEARNABLE):
             raise ValueError(f"learn is {self.learn!r}: name at least one of {', '.join(LEARNABLE)}")
-        if self.order < 1:
-            raise ValueError(f"order {self.order}: the window needs at least the newest prediction")
+        if self.order < 0:
+            raise ValueError(f"order {self.order}: 0 for all predictions so far, or how many of the newest")
 
     @property
     def calls(self) -> int:
@@ -52,7 +53,7 @@ class Parameters:
     @property
     def _places(self) -> tuple[Tensor, Tensor]:
         """Row and column of every residual; the last row's newest weight is not free."""
-        places = [(i, i - age) for i in range(self.calls) for age in range(min(self.order, i + 1))]
+        places = [(i, i - age) for i in range(self.calls) for age in range(min(self.order or self.calls, i + 1))]
         places.remove((self.calls - 1, self.calls - 1))
         rows, columns = torch.tensor(places, dtype=torch.long).reshape(-1, 2).T
         return rows, columns

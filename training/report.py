@@ -61,7 +61,7 @@ def plot_solver(solver: Solver, path, title: str, compared: dict[str, Solver] | 
 
 def _shade(age: int, oldest: int):
     import matplotlib
-    return matplotlib.colormaps["flare_r" if "flare_r" in matplotlib.colormaps else "magma"](0.25 + 0.6 * age / max(1, oldest))
+    return matplotlib.colormaps["magma"](0.25 + 0.6 * age / max(1, oldest))
 
 
 def plot_race(learned: Entry, ranked: list[Entry], path, title: str, shown: int = 14) -> Path:
@@ -127,11 +127,18 @@ def race_table(learned: Entry, ranked: list[Entry], shown: int = 12) -> str:
 
 def race_markdown(scores: dict) -> str:
     """The summary of several tables as a Markdown table; scores: row label -> evaluate.summary."""
-    lines = ["| | S4S RMSE | best classical pair | its RMSE | ratio [95 %] | median ratio [95 %] | classical calls to match |",
-             "|---|---|---|---|---|---|---|"]
+    titles = ("", "S4S RMSE", "best classical pair: RMSE", "times closer [95 %]", "S4S median", "its best median",
+              "times closer [95 %]", "calls to match")
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for label, s in scores.items():
-        match = s["classical_calls_to_match"] or f"more than {s.get('most_calls_tried', '4x')}"
-        lines.append(f"| {label} | {s['rmse']:.4f} | {s['best_classical']} | {s['best_rmse']:.4f} | "
-                     f"{s['ratio']:.2f} [{s['ratio_95'][0]:.2f}, {s['ratio_95'][1]:.2f}] | "
-                     f"{s['ratio_median']:.2f} [{s['ratio_median_95'][0]:.2f}, {s['ratio_median_95'][1]:.2f}] | {match} |")
+        match = s["classical_calls_to_match"] or f"more than {s['most_calls_tried']}"
+        cells = (label, f"{s['rmse']:.4f}", f"{s['best_classical']}: {s['best_rmse']:.4f}", _times(s, "ratio"),
+                 f"{s['median']:.4f}", f"{s['best_classical_by_median']}: {s['best_median']:.4f}",
+                 _times(s, "ratio_median"), str(match))
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _times(scores: dict, key: str) -> str:
+    low, high = scores[f"{key}_95"]
+    return f"**{scores[key]:.2f}** [{low:.2f}, {high:.2f}]"

@@ -31,19 +31,19 @@ def report(run, seeds: int) -> None:
 
 
 def race_preset(preset: Preset, calls, cfg, seeds, seed, device, out) -> tuple[dict, Preset]:
-    """Race a preset's full tables; (scores, the preset with them). Raises ValueError for a model that is not bundled."""
+    """Race a preset's full tables; (scores, the preset with them). Raises ValueError for a foreign model."""
     from .bundled import NAMES
-    from .runs import pick_device
     if preset.model.family not in NAMES:
         raise ValueError(f"preset {preset.name!r} is for {preset.model.family!r}; this command can sample "
                          f"{', '.join(NAMES)}")
     trained_at = preset.training.get("cfg", [1.0])[0]
-    source = denoisers.bundled(preset.model.family, trained_at if cfg is None else cfg, pick_device(device))
+    source = denoisers.bundled(preset.model.family, trained_at if cfg is None else cfg, denoisers.pick_device(device))
     pairs = test_pairs(source, "dpmpp_3m", 50, seeds, seed)
     wanted = [name for name, table in preset.tables.items() if calls is None or table.calls in calls]
     if not wanted:
         raise ValueError(f"preset {preset.name!r} has tables for {preset.counts} calls, none for {list(calls)}")
     scores = {name: race_table_of(source, preset, name, pairs, out)[0] for name in wanted}
+    print_summary(preset, scores)
     return scores, with_scores(preset, {**preset.scores, **scores})
 
 
@@ -77,8 +77,8 @@ def draw_sheet(source, pairs: Pairs, learned: Entry, best: Entry, path) -> None:
     """Teacher, best classical pair and the learned table from the same noise."""
     few = pairs.part(slice(0, SHEET_COLUMNS))
     images = {entry.name: sample_run(source, entry.solver, few.noise, few.extra) for entry in (best, learned)}
-    draw.sheet({"teacher\n50 calls": few.target,
-                f"best classical\n{best.solver.calls} calls: {best.solver_name},\n{best.schedule_name}": images[best.name],
+    classical = f"best classical\n{best.solver.calls} calls: {best.solver_name},\n{best.schedule_name}"
+    draw.sheet({"teacher\n50 calls": few.target, classical: images[best.name],
                 f"S4S\n{learned.solver.calls} calls": images[learned.name]}, path)
 
 
@@ -106,4 +106,10 @@ def with_scores(preset: Preset, scores: dict) -> Preset:
 def finish(preset: Preset, scores: dict, path) -> None:
     """Write the preset with its scores and print the summary table."""
     preset_file.save(with_scores(preset, scores), path)
-    click.echo("\n" + draw.race_markdown({f"{s['cfg']:g} cfg, {name[5:]} calls": s for name, s in scores.items()}))
+    print_summary(preset, scores)
+
+
+def print_summary(preset: Preset, scores: dict) -> None:
+    """All raced tables as one Markdown table."""
+    rows = {f"{preset.model.family}, cfg {s['cfg']:g}, {name[5:]} calls": s for name, s in scores.items()}
+    click.echo("\n" + draw.race_markdown(rows))

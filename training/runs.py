@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,18 +18,16 @@ from tqdm.auto import tqdm
 
 from . import denoisers
 from .config import Config
-from .core import Preset, classical, preset as preset_file, write_atomically
-from .evaluate import Entry, measure, schedules
-from .forward_only import EXPLORED, calls_per_image, learn_forward, pairs_at
+from .core import Preset, preset as preset_file, write_atomically
+from .forward_only import calls_per_image, learn_forward, pairs_at
 from .loop import State, learn
-from .pairs import VALIDATION_SEEDS, Pairs, make_pairs, teacher_error, teacher_solver
+from .pairs import VALIDATION_SEEDS, Pairs, load_targets, make_pairs, teacher_error, teacher_solver
 from .parameters import Parameters
+from .starts import settle_start
 
 TRAINER = "s4s 0.1.0"
 CHUNK = 64                  # teacher pairs made, then saved, at a time
 LEARNERS = {"gradient": learn, "forward": learn_forward}
-EXPLORING = 4               # forward-only steps that compare the starts
-START_SEEDS = 32            # held-out pairs that choose the initial schedule
 _PLAIN_STATE = ("iteration", "best_error", "rate_factor", "setbacks", "damping", "finished", "curve")
 
 
@@ -50,7 +47,7 @@ class Run:
         self.starts: dict[str, dict] = {}           # table name -> {"schedule": ..., "sigmas": [...]}
         self.calls_before, self.seconds_before = 0, 0.0
         self._opened, self._warned = time.monotonic(), False
-        self.source = source or denoisers.bundled(config.model, config.cfg, pick_device(config.device))
+        self.source = source or denoisers.bundled(config.model, config.cfg, denoisers.pick_device(config.device))
         self.device = self.source.device
         self._open_folder(resume)
 
@@ -86,7 +83,9 @@ class Run:
     def _learn_table(self, calls: int) -> None:
         name, config = table_name(calls), self.config
         if name not in self.states:
-            self._settle_start(name, calls)
+            parameters, schedule_name, self.states[name] = settle_start(self.source, calls, self.pairs, self.held_out,
+                                                                        config, self._say)
+            self.starts[name] = {"schedule": schedule_name, "sigmas": parameters.start.tolist()}
         parameters, state = self.parameters(name), self.states[name]
         free = int(parameters.moving().sum())
         left = self._calls_left(parameters, state)
@@ -116,40 +115,11 @@ class Run:
         config, left = self.config, self.config.iterations - state.iteration
         if config.mode == "forward":
             per_image = calls_per_image(parameters) + 2 * parameters.calls
-            images = sum(pairs_at(i, config.iterations, config.pairs) for i in range(state.iteration, config.iterations))
+            images = sum(pairs_at(done, config.iterations, config.pairs)
+                         for done in range(state.iteration, config.iterations))
             return images * per_image + left * config.validation * parameters.calls
         checks = 1 + left // config.every
         return parameters.calls * (left * min(config.batch, config.pairs) + checks * config.validation)
-
-    def _settle_start(self, name: str, calls: int) -> None:
-        """Choose the schedule to start on: by the base solver's result, or by a few forward-only steps on several."""
-        ranked = self._ranked_starts(calls)
-        starts = far_apart(ranked, self.config.starts) if self.config.mode == "forward" else ranked[:1]
-        tried = []
-        for entry in starts:
-            self.starts[name] = {"schedule": entry.schedule_name, "sigmas": entry.solver.sigmas.tolist()}
-            parameters = self.parameters(name)
-            state = State.start(parameters)
-            if len(starts) > 1:
-                config = replace(self.config, iterations=min(EXPLORING, self.config.iterations))
-                learn_forward(self.source, parameters, self.pairs.part(slice(0, EXPLORED)), self.held_out, config, state)
-                state.finished = False
-                self._say(f"{name}: from {entry.schedule_name}, {state.iteration} steps on {EXPLORED} pairs: held-out RMSE "
-                          f"{state.curve[0][2]:.4f} -> {state.best_error:.4f}")
-            tried.append((state.best_error, len(tried), state, self.starts[name]))
-        _, _, self.states[name], self.starts[name] = min(tried)
-
-    def _ranked_starts(self, calls: int) -> list[Entry]:
-        """The schedules on which the base solver does best on a few held-out pairs, or the one asked for."""
-        known, config = schedules(self.source), self.config
-        if config.schedule != "auto" and config.schedule not in known:
-            raise ValueError(f"no schedule {config.schedule!r} for {config.model}; there are: auto, {', '.join(known)}")
-        names = list(known) if config.schedule == "auto" else [config.schedule]
-        few = self.held_out.part(slice(0, START_SEEDS))
-        base = classical.SOLVERS[Parameters(np.array([1., 0.]), config.base).base]
-        entries = [measure(self.source, Entry(config.base, name, base(known[name](calls), flow=self.source.flow)), few)
-                   for name in names]
-        return sorted(entries, key=lambda entry: entry.errors.mean())
 
     def parameters(self, name: str) -> Parameters:
         """The parametrisation of one of the run's tables."""
@@ -183,7 +153,7 @@ class Run:
         for start in range(seeds.start, seeds.stop, CHUNK):
             chunk = range(start, min(start + CHUNK, seeds.stop))
             path = self.folder / "pairs" / f"{kind}-{chunk.start}-{chunk.stop}.safetensors"
-            if (made := _load_targets(path, len(chunk))) is not None:
+            if (made := load_targets(path, len(chunk))) is not None:
                 target = made.to(self.device)
                 parts.append(Pairs(list(chunk), self.source.noise(chunk), self.source.conditions(chunk), target))
                 continue
@@ -211,7 +181,8 @@ class Run:
 
     def _log(self) -> str:
         names = ("iteration", "loss", "held_out_rmse", "model_calls")
-        rows = [{"table": table, **dict(zip(names, row))} for table, state in self.states.items() for row in state.curve]
+        rows = [{"table": table, **dict(zip(names, row))}
+                for table, state in self.states.items() for row in state.curve]
         return "".join(json.dumps({k: None if isinstance(v, float) and not math.isfinite(v) else v
                                    for k, v in row.items()}) + "\n" for row in rows)
 
@@ -252,7 +223,8 @@ class Run:
         training = {"teacher": f"{config.teacher}, {config.teacher_calls} calls",
                     "teacher_error": self.starts["teacher"]["error"], "cfg": [config.cfg, config.cfg],
                     "resolution": list(self.source.shape[1:]), "base": config.base, "learned": list(config.learn),
-                    "order": config.order, "mode": config.mode, "objective": config.objective, "seed": config.seed, "pairs": config.pairs,
+                    "order": config.order, "mode": config.mode, "objective": config.objective,
+                    "seed": config.seed, "pairs": config.pairs,
                     "iterations": {name: state.iteration for name, state in self.states.items()},
                     "held_out_rmse": {name: [state.curve[0][2], state.best_error]
                                       for name, state in self.states.items()},
@@ -277,39 +249,6 @@ class Run:
             tqdm.write(text)
 
 
-def far_apart(ranked: list[Entry], count: int) -> list[Entry]:
-    """The best entry, then those of the better half whose levels are farthest (in log sigma) from all chosen so far."""
-    chosen, rest = ranked[:1], ranked[1:max(count, (len(ranked) + 1) // 2)]
-
-    def distance(entry):
-        return min(np.abs(np.log(entry.solver.sigmas[1:-1] / other.solver.sigmas[1:-1])).sum() for other in chosen)
-    while rest and len(chosen) < count:
-        chosen.append(max(rest, key=distance))
-        rest.remove(chosen[-1])
-    return chosen
-
-
 def table_name(calls: int) -> str:
     """The key of a full table in its preset."""
     return f"calls{calls}"
-
-
-def pick_device(name: str) -> torch.device:
-    """auto: CUDA, else Apple's MPS, else CPU. Raises ValueError for a device this machine lacks."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} cannot be used here ({str(error).splitlines()[0][:80]}): try "
-                         "--device cpu") from None
-    return torch.device(name)
-
-
-def _load_targets(path: Path, count: int):
-    """The saved targets, or None where they are missing or damaged (they are then made again)."""
-    try:
-        target = safetensors.torch.load_file(path)["target"]
-    except (OSError, KeyError, safetensors.SafetensorError):
-        return None
-    return target if len(target) == count else None

@@ -1,0 +1,37 @@
+"""What a host and a newcomer run first."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from s4s_nodes.core import preset
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_install_is_silent_and_imports_nothing_heavy():
+    code = "import runpy, sys; runpy.run_path('install.py', run_name='__main__'); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_install_names_what_is_missing():
+    done = subprocess.run([sys.executable, "-S", "-I", str(ROOT / "install.py")], capture_output=True, text=True)
+    assert done.returncode == 0 and "lacks torch" in done.stdout
+
+
+def test_ci_and_the_workflow_run_the_test_command_of_the_readme():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    command = next(line for line in readme.splitlines() if line.endswith("-m pytest") and line.startswith("python3"))
+    assert command in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert command in (ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
+
+
+def test_every_shipped_preset_loads_replays_and_carries_its_race():
+    shipped = sorted((ROOT / "solver_presets").glob("*.safetensors"))
+    assert shipped
+    for path in shipped:
+        made = preset.load(path)
+        assert preset.verify(made) < 1e-9
+        assert set(made.scores) == set(made.tables) and made.recommended
+        assert all(score["seeds"] >= 256 and score["ratio"] > 1 for score in made.scores.values())
