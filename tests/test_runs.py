@@ -78,6 +78,26 @@ def test_a_full_disk_is_reported_once_and_the_run_goes_on(tmp_path, monkeypatch,
     assert preset.load(run.preset_path).counts == [4]
 
 
+def test_a_preset_without_room_goes_to_the_temporary_folder_or_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    run = run_in(tmp_path / "run")
+    run.train()
+    run.quiet, save, spare = False, preset.save, tmp_path / "spare"
+    spare.mkdir()
+    monkeypatch.setattr(runs.tempfile, "gettempdir", lambda: str(spare))
+
+    def full_here(made, path):
+        if path.parent != spare:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return save(made, path)
+    monkeypatch.setattr(preset, "save", full_here)
+    made = run.train()
+    assert preset.load(spare / "my-preset.safetensors").short_hash == made.short_hash
+    assert f"The preset is in {spare}" in capsys.readouterr().out
+    monkeypatch.setattr(runs.tempfile, "gettempdir", lambda: str(tmp_path / "elsewhere"))    # no room there either
+    with pytest.raises(OSError, match="Free some space, then: s4s train --resume"):
+        run.train()
+
+
 def test_a_damaged_state_is_refused_in_words(tmp_path):
     run_in(tmp_path).train()
     state = tmp_path / "state.safetensors"

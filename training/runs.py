@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import tempfile
 import time
 from pathlib import Path
 
@@ -234,8 +235,22 @@ class Run:
 
     def _write_preset(self) -> Preset:
         made = self.preset()
-        preset_file.save(made, self.preset_path)
+        try:
+            preset_file.save(made, self.preset_path)
+        except OSError as error:
+            self._rescue(made, error)
         return made
+
+    def _rescue(self, made: Preset, error: OSError) -> None:
+        """Put a preset that its folder has no room for into the system's temporary folder, or say how to go on."""
+        place = Path(tempfile.gettempdir()) / self.preset_path.name
+        reason = f"cannot write {self.preset_path}: {error.strerror or error}"
+        try:
+            preset_file.save(made, place)
+        except OSError:
+            raise OSError(f"{reason}; nor into {place.parent}. Free some space, then: s4s train --resume {self.folder}"
+                          ) from None
+        self._say(f"WARNING: {reason}. The preset is in {place}: move it to where there is room")
 
     def _write_partial_preset(self) -> str:
         try:
