@@ -60,6 +60,17 @@ def test_the_core_has_one_order():
             assert not dots or ORDER[name] < ORDER[path.stem], found(path, node)
 
 
+def test_inside_a_host_the_trainer_finds_the_core_as_its_neighbour(tmp_path):
+    """A host gives the clone a name of its own and keeps it off sys.path."""
+    code = (f"import sys, types; pack = types.ModuleType('custom.pack'); pack.__path__ = [{str(ROOT)!r}]; "
+            "sys.modules.update({'custom': types.ModuleType('custom'), 'custom.pack': pack}); "
+            "from custom.pack.training import runs; from custom.pack.s4s_nodes.core import Solver; "
+            "assert runs.Preset.__module__ == 'custom.pack.s4s_nodes.core.preset'; "
+            "assert not any(name.split('.')[0] in ('s4s_nodes', 'training') for name in sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_module_of_the_core_has_its_place():
     assert {path.stem for path in CORE.glob("*.py")} == set(ORDER)
 

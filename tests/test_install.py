@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from s4s_nodes.core import preset
+from training.report import passport
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,4 +35,5 @@ def test_every_shipped_preset_loads_replays_and_carries_its_race():
         made = preset.load(path)
         assert preset.verify(made) < 1e-9
         assert set(made.scores) == set(made.tables) and made.recommended
+        assert passport(made) in (ROOT / "solver_presets" / "README.md").read_text(encoding="utf-8")
         assert all(score["seeds"] >= 256 and score["ratio"] > 1 for score in made.scores.values())

@@ -156,8 +156,9 @@ def race(preset_file, calls, cfg, seeds, seed, device, out, write):
 @click.argument("preset_file", type=click.Path(path_type=Path))
 @click.option("--plot", default=None, type=click.Path(path_type=Path), help="also draw the tables into this folder")
 @click.option("--json", "as_json", is_flag=True, help="every number, as JSON")
+@click.option("--markdown", is_flag=True, help="provenance and scores, as solver_presets/README.md has them")
 @_errors_in_words
-def show(preset_file, plot, as_json):
+def show(preset_file, plot, as_json, markdown):
     """Describe a preset: what it is for, how it was made, its tables and scores; replay its self-test."""
     from .core import preset as preset_module
     preset = preset_module.load(preset_file)
@@ -167,6 +168,10 @@ def show(preset_file, plot, as_json):
                   for name, table in preset.tables.items()}
         click.echo(json.dumps({"name": preset.name, "hash": preset.short_hash, "tables": tables,
                                "training": preset.training, "scores": preset.scores}, indent=1))
+        return
+    if markdown:
+        from .report import passport
+        click.echo(passport(preset))
         return
     click.echo(preset_module.describe(preset))
     click.echo(f"  self-test   replayed here, deviation {preset_module.verify(preset):.2g}")

@@ -37,7 +37,7 @@ def _save(figure, path) -> Path:
 
 def plot_solver(solver: Solver, path, title: str, compared: dict[str, Solver] | None = None) -> Path:
     """The table as a picture: levels and told levels by call on the left, weights of the predictions on the right."""
-    figure, (left, right) = _figure(11, 4.2, 2)
+    figure, (left, right) = _figure(12, 4.2, 2)
     for name, other in (compared or {}).items():
         left.plot(other.sigmas[:-1], "--", color=OTHER, marker=".", label=f"sigma, {name}")
     left.plot(solver.sigmas[:-1], color=LEARNED, marker="o", label="sigma, learned")
@@ -55,7 +55,7 @@ def plot_solver(solver: Solver, path, title: str, compared: dict[str, Solver] | 
     right.plot(solver.carry, "D", color=INK, markersize=4, label="state carried on")
     right.axhline(0, color=INK, linewidth=0.8)
     right.set(xlabel="network call", title=f"{title}: weights in the next state", xticks=range(solver.calls))
-    right.legend(frameon=False, fontsize=8)
+    right.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return _save(figure, path)
 
 
@@ -136,6 +136,20 @@ def race_markdown(scores: dict) -> str:
                  f"{s['median']:.4f}", f"{s['best_classical_by_median']}: {s['best_median']:.4f}",
                  _times(s, "ratio_median"), str(match))
         lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def passport(preset) -> str:
+    """A preset's provenance and scores as Markdown: its part of solver_presets/README.md."""
+    made = preset.training
+    lines = [f"## {preset.name}", "",
+             f"For **{preset.model.family}** ({preset.model.prediction} prediction, sigma "
+             f"{preset.model.sigma_min:g} to {preset.model.sigma_max:g}), hash `{preset.short_hash}`, licence {preset.licence}, {preset.source}.",
+             f"Teacher {made['teacher']} (doubling its calls moves its results by RMSE {made['teacher_error']:.2g}), "
+             f"cfg {made['cfg'][0]:g}, {made['pairs']} pairs, seed {made['seed']}, {made['mode']} mode from "
+             f"{made['base']}; {made['model_calls']:,} network calls for all its tables, {made['seconds']:.0f} s.", "",
+             race_markdown({f"{score['cfg']:g} cfg, {name[5:]} calls" if name.startswith("calls") else name: score
+                            for name, score in preset.scores.items()})]
     return "\n".join(lines)
 
 

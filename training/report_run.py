@@ -9,10 +9,12 @@ import click
 
 from . import denoisers, report as draw
 from .core import Preset, preset as preset_file, write_atomically
-from .evaluate import Entry, calls_to_match, measure, race_classical, summary
+from .evaluate import Entry, calls_to_match, contestants, measure, race_classical, summary
 from .pairs import TEST_SEEDS, Pairs, make_pairs, run as sample_run, teacher_solver
 
 SHEET_COLUMNS = 12
+MISS_SHOWN = 3                  # times the difference to the teacher is enlarged in the sheet
+USUAL = {False: ("dpmpp_2m", "karras"), True: ("euler", "simple")}      # what most people run; by flow
 RECOMMENDED_ABOVE = 1.0         # times closer than the best classical pair
 
 
@@ -74,12 +76,16 @@ def race_table_of(source, preset: Preset, name: str, pairs: Pairs, out=None, com
 
 
 def draw_sheet(source, pairs: Pairs, learned: Entry, best: Entry, path) -> None:
-    """Teacher, best classical pair and the learned table from the same noise."""
-    few = pairs.part(slice(0, SHEET_COLUMNS))
-    images = {entry.name: sample_run(source, entry.solver, few.noise, few.extra) for entry in (best, learned)}
-    classical = f"best classical\n{best.solver.calls} calls: {best.solver_name},\n{best.schedule_name}"
-    draw.sheet({"teacher\n50 calls": few.target, classical: images[best.name],
-                f"S4S\n{learned.solver.calls} calls": images[learned.name]}, path)
+    """From the same noise: teacher, the usual choice, the best classical pair, the learned table; and their misses."""
+    few, calls = pairs.part(slice(0, SHEET_COLUMNS)), learned.solver.calls
+    usual = next(iter(contestants(source, calls, {USUAL[source.flow]})))
+    rows = {"teacher\n50 calls": few.target}
+    for title, entry in (("the usual choice", usual), ("best classical pair", best), ("S4S, learned", learned)):
+        images = sample_run(source, entry.solver, few.noise, few.extra)
+        words = f"\n{entry.solver_name}, {entry.schedule_name}" if entry is not learned else ""
+        rows[f"{title}\n{entry.solver.calls} calls{words}"] = images
+        rows[f"{title}:\nits miss, {MISS_SHOWN} times"] = MISS_SHOWN * (images - few.target)
+    draw.sheet(rows, path)
 
 
 def verdict(scores: dict) -> str:
