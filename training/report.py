@@ -144,7 +144,8 @@ def passport(preset) -> str:
     made = preset.training
     lines = [f"## {preset.name}", "",
              f"For **{preset.model.family}** ({preset.model.prediction} prediction, sigma "
-             f"{preset.model.sigma_min:g} to {preset.model.sigma_max:g}), hash `{preset.short_hash}`, licence {preset.licence}, {preset.source}.",
+             f"{preset.model.sigma_min:g} to {preset.model.sigma_max:g}), hash `{preset.short_hash}`, licence "
+             f"{preset.licence}, {preset.source}.",
              f"Teacher {made['teacher']} (doubling its calls moves its results by RMSE {made['teacher_error']:.2g}), "
              f"cfg {made['cfg'][0]:g}, {made['pairs']} pairs, seed {made['seed']}, {made['mode']} mode from "
              f"{made['base']}; {made['model_calls']:,} network calls for all its tables, {made['seconds']:.0f} s.", "",
