@@ -8,46 +8,23 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
+from ..core import classical, schedule
+from ..core import sample as carry
+from ..denoisers import guided
 from . import features
 from .models import load
 
 CHUNK = 250  # images sampled at once
 
 
-def guided(model, x, sigma, label, scale):
-    """Denoised estimate with classifier-free guidance of strength `scale`; 1 means none."""
-    sigma = sigma.expand(len(x))
-    if scale == 1:
-        return model.denoise(x, sigma, label)
-    both = torch.cat([label, torch.full_like(label, model.null)])
-    cond, free = model.denoise(x.repeat(2, 1, 1, 1), sigma.repeat(2), both).chunk(2)
-    return free + scale * (cond - free)
-
-
-def levels(model, steps):
-    """Noise levels (steps + 1,) falling from sigma_max to 0: Karras' for eps, even for flow."""
-    if model.prediction == "flow":
-        return torch.linspace(model.sigma_max, 0, steps + 1)
-    high, low = model.sigma_max ** (1 / 7), model.sigma_min ** (1 / 7)
-    return torch.cat([torch.linspace(high, low, steps) ** 7, torch.zeros(1)])
-
-
 @torch.inference_mode()
 def sample(model, label, scale, steps, generator):
-    """Images (B, 1, 28, 28) of the classes label (B,) by Heun's method, 2 steps - 1 calls.
-
-    It solves dx/dsigma = (x - D) / sigma, which holds for eps and flow models alike.
-    """
-    sigmas = levels(model, steps)
-    x = model.sigma_max * torch.randn(len(label), *model.shape, generator=generator)
-    for now, after in zip(sigmas[:-1], sigmas[1:]):
-        slope = (x - guided(model, x, now, label, scale)) / now
-        ahead = x + (after - now) * slope
-        if after > 0:
-            slope = (slope + (ahead - guided(model, ahead, after, label, scale)) / after) / 2
-            ahead = x + (after - now) * slope
-        x = ahead
-    return x.clamp(-1, 1)
+    """Images (B, 1, 28, 28) of the classes label (B,) by Heun's method, 2 steps - 1 calls."""
+    flow = model.prediction == "flow"
+    levels = schedule.linear_flow(steps) if flow else schedule.karras(steps, model.sigma_min, model.sigma_max)
+    start = model.sigma_max * torch.randn(len(label), *model.shape, generator=generator)
+    network = guided(model.denoise, scale, model.null)
+    return carry(network, start, classical.heun(levels, flow), {"label": label}).clamp(-1, 1)
 
 
 def draw(model, count, scale, steps, seed, label=""):
