@@ -30,7 +30,7 @@ def test_help_names_every_setting_with_its_default():
     from training.config import help_texts
     text = s4s("train", "--help").output
     assert all(f"--{name.replace('_', '-')} " in text for name in help_texts())
-    assert "my-preset" in text and "dpmpp_3m" in text
+    assert "my-preset" in text and "dpmpp_2m" in text
 
 
 def test_show_describes_and_replays(preset_file, tmp_path):

@@ -24,7 +24,7 @@ class Config:
     model: str = _set("digits-eps", "what is distilled: digits-eps or digits-flow")
     calls: tuple = _set((6,), "numbers of network calls to learn a table for, e.g. 4,5,6,8")
     cfg: float = _set(3.0, "guidance scale of teacher and student")
-    teacher: str = _set("dpmpp_3m", "classical solver that makes the targets")
+    teacher: str = _set("auto", "classical solver that makes the targets; auto: dpmpp_3m, for a flow lms_3")
     teacher_calls: int = _set(50, "its calls; checked once against twice as many")
     base: str = _set("dpmpp_2m", "classical multistep solver the student starts from")
     schedule: str = _set("auto", "schedule it starts on; auto takes the best of a short race")

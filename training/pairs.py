@@ -39,13 +39,22 @@ class Pairs:
 
 
 def teacher_solver(source: Source, name: str, calls: int) -> Solver:
-    """A classical solver on a schedule that suits many calls. Raises ValueError for an unknown name."""
+    """A classical solver on a schedule that suits many calls. Raises ValueError for an unknown name.
+
+    Of the classical solvers at 50 calls these are the closest to the exact solution on the bundled models.
+    """
+    name = teacher_name(source, name)
     if name not in classical.SOLVERS:
         raise ValueError(f"no solver {name!r}; there are: {', '.join(classical.SOLVERS)}")
     steps = max(1, calls // classical.SOLVERS[name].calls_per_step)
-    levels = schedule.linear_flow(steps, shift=2.0) if source.flow else schedule.karras(
+    levels = schedule.linear_flow(steps) if source.flow else schedule.karras(
         steps, float(source.levels[0]), source.sigma_max)
     return classical.SOLVERS[name](levels, flow=source.flow)
+
+
+def teacher_name(source: Source, name: str) -> str:
+    """The solver "auto" stands for."""
+    return name if name != "auto" else "lms_3" if source.flow else "dpmpp_3m"
 
 
 @torch.no_grad()

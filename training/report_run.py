@@ -40,7 +40,7 @@ def race_preset(preset: Preset, calls, cfg, seeds, seed, device, out) -> tuple[d
                          f"{', '.join(NAMES)}")
     trained_at = preset.training.get("cfg", [1.0])[0]
     source = denoisers.bundled(preset.model.family, trained_at if cfg is None else cfg, denoisers.pick_device(device))
-    pairs = test_pairs(source, "dpmpp_3m", 50, seeds, seed)
+    pairs = test_pairs(source, "auto", 50, seeds, seed)
     wanted = [name for name, table in preset.tables.items() if calls is None or table.calls in calls]
     if not wanted:
         raise ValueError(f"preset {preset.name!r} has tables for {preset.counts} calls, none for {list(calls)}")

@@ -22,7 +22,7 @@ from .config import Config
 from .core import Preset, preset as preset_file, write_atomically
 from .forward_only import calls_per_image, learn_forward, pairs_at
 from .loop import State, learn
-from .pairs import VALIDATION_SEEDS, Pairs, load_targets, make_pairs, teacher_error, teacher_solver
+from .pairs import VALIDATION_SEEDS, Pairs, load_targets, make_pairs, teacher_error, teacher_name, teacher_solver
 from .parameters import Parameters
 from .starts import settle_start
 
@@ -75,7 +75,7 @@ class Run:
         if "teacher" not in self.starts:
             self.starts["teacher"] = {"error": teacher_error(self.source, config, self.held_out)}
         error = self.starts["teacher"]["error"]
-        self._say(f"teacher {config.teacher}, {config.teacher_calls} calls: its targets move by RMSE {error:.2g} "
+        self._say(f"teacher {self.teacher}: its targets move by RMSE {error:.2g} "
                   "when its calls are doubled")
         for calls in config.calls:
             self._learn_table(calls)
@@ -126,6 +126,11 @@ class Run:
         """The parametrisation of one of the run's tables."""
         return Parameters(np.array(self.starts[name]["sigmas"]), self.config.base, self.config.order,
                           self.source.flow, self.config.learn)
+
+    @property
+    def teacher(self) -> str:
+        """The teacher in words."""
+        return f"{teacher_name(self.source, self.config.teacher)}, {self.config.teacher_calls} calls"
 
     @property
     def model_calls(self) -> int:
@@ -221,7 +226,7 @@ class Run:
         if not tables:
             raise ValueError("no table has been learned yet")
         config = self.config
-        training = {"teacher": f"{config.teacher}, {config.teacher_calls} calls",
+        training = {"teacher": self.teacher,
                     "teacher_error": self.starts["teacher"]["error"], "cfg": [config.cfg, config.cfg],
                     "resolution": list(self.source.shape[1:]), "base": config.base, "learned": list(config.learn),
                     "order": config.order, "mode": config.mode, "objective": config.objective,
