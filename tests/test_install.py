@@ -28,6 +28,14 @@ def test_ci_and_the_workflow_run_the_test_command_of_the_readme():
     assert command in (ROOT / ".github" / "workflows" / "tests.yml").read_text(encoding="utf-8")
 
 
+def test_the_example_of_the_readme_runs(monkeypatch):
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(ROOT)
+    names = {}
+    exec(text.split("```python\n")[1].split("```")[0], names)                      # noqa: S102 (our own text)
+    assert names["images"].shape == (10, 1, 28, 28) and names["images"].std() > 0.3
+
+
 def test_every_shipped_preset_loads_replays_and_carries_its_race():
     shipped = sorted((ROOT / "solver_presets").glob("*.safetensors"))
     assert shipped
