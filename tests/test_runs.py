@@ -120,6 +120,24 @@ def test_a_model_that_answers_nan_is_named(tmp_path):
         run_in(tmp_path, source=source).train()
 
 
+def test_a_model_that_breaks_in_the_middle_leaves_the_best_so_far_and_a_run_to_go_on_with(tmp_path):
+    whole = run_in(tmp_path / "whole").train()
+    source = toy_source()
+    network, calls = source.network, []
+
+    def breaking(x, sigma, **extra):
+        calls.append(1)
+        if len(calls) == 110:
+            raise RuntimeError("out of memory")
+        return network(x, sigma, **extra)
+    source.network = breaking
+    run = run_in(tmp_path / "broken", source=source)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run.train()
+    assert run.states["calls4"].iteration > 0 and preset.load(run.preset_path).counts == [4]
+    assert run_in(tmp_path / "broken", resume=True).train().short_hash == whole.short_hash
+
+
 @pytest.mark.parametrize("settings, words", [
     ({"calls": (0,)}, "0 calls"), ({"calls": (1000,)}, "1 to 50"), ({"calls": ()}, "calls is empty"),
     ({"calls": (4, 4)}, "twice"), ({"pairs": 0}, "pairs is 0"), ({"average": 1.0}, "average"), ({"rate": -1.0}, "rate"),

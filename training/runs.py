@@ -57,14 +57,17 @@ class Run:
     def train(self) -> Preset:
         """Make the pairs, learn every table, write the preset and return it.
 
-        Raises Stopped on Ctrl-C with everything saved; a full disk is reported and the run goes on in memory.
+        Raises Stopped on Ctrl-C, and whatever the model raises, with everything saved; a full disk is reported and
+        the run goes on in memory.
         """
         try:
             return self._train()
         except KeyboardInterrupt:
-            self.save()
-            note = self._write_partial_preset()
-            raise Stopped(f"stopped and saved; go on with: s4s train --resume {self.folder}{note}") from None
+            raise Stopped(f"stopped and saved; go on with: s4s train --resume {self.folder}{self._keep()}") from None
+        except Exception:
+            if self.states:
+                self._say(f"the run broke off and is saved; go on with: s4s train --resume {self.folder}{self._keep()}")
+            raise
 
     def _train(self) -> Preset:
         config = self.config
@@ -257,7 +260,9 @@ class Run:
                           ) from None
         self._say(f"WARNING: {reason}. The preset is in {place}: move it to where there is room")
 
-    def _write_partial_preset(self) -> str:
+    def _keep(self) -> str:
+        """Save the run and the best tables so far; words about the latter."""
+        self.save()
         try:
             self._write_preset()
         except (ValueError, OSError):
