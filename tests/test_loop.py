@@ -9,7 +9,7 @@ import torch
 from s4s_nodes.core import schedule
 from tests.toy import small, toy_source
 from training.forward_only import TRIES, calls_per_image, learn_forward, normal_equations
-from training.loop import MOST_SETBACKS, State, batch_indices, held_out_error, learn, loss_and_gradient, rate_at
+from training.loop import MOST_SETBACKS, State, batch_indices, mean_error, learn, loss_and_gradient, rate_at
 from training.objective import OBJECTIVES
 from training.pairs import make_pairs, teacher_solver
 from training.parameters import Parameters
@@ -32,7 +32,7 @@ def test_a_few_hundred_iterations_at_least_halve_the_held_out_error(flow):
     source, parameters, pairs, held_out, config = prepared(flow, iterations=250, pairs=64, batch=32, every=25)
     state = learn(source, parameters, pairs, held_out, config, State.start(parameters))
     assert state.best_error < 0.5 * state.curve[0][2]
-    assert held_out_error(source, parameters, held_out, state.best) == state.best_error
+    assert mean_error(source, parameters, held_out, state.best) == state.best_error
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .core import Solver, sample
 from .denoisers import Source
-from .loop import State, validate
+from .loop import State, mean_error, validate
 from .pairs import Pairs
 from .parameters import Parameters
 
@@ -91,27 +91,11 @@ def damped_step(source: Source, parameters: Parameters, vector: Tensor, pairs: P
         inner = normal[moving][:, moving]
         step[moving] = -torch.linalg.solve(inner + damping * torch.diag(inner.diagonal()), slope[moving])
         candidate = vector + step.clamp(-1.0, 1.0)
-        there = mean_rmse(source, parameters, candidate, pairs)
+        there = mean_error(source, parameters, pairs, candidate, CHUNK)
         if there < loss * (1 - 1e-4):
             return candidate, there, max(DAMPING[0], damping / 4 if attempt == 0 else damping)
         damping = min(DAMPING[1], damping * 6)
     return None, loss, damping
-
-
-@torch.no_grad()
-def mean_rmse(source: Source, parameters: Parameters, vector: Tensor, pairs: Pairs) -> float:
-    """Mean over the pairs of each image's RMSE; infinite where the numbers make no table or no picture."""
-    try:
-        solver = parameters.solver(vector)
-    except ValueError:
-        return math.inf
-    found = []
-    for i in range(0, len(pairs), CHUNK):
-        part = pairs.part(slice(i, i + CHUNK))
-        end = sample(source.denoiser, part.noise * float(solver.sigmas[0]), solver, part.extra)
-        found.append((end - part.target).flatten(1).double().square().mean(1).sqrt())
-    mean = float(torch.cat(found).mean())
-    return mean if math.isfinite(mean) else math.inf
 
 
 def calls_per_image(parameters: Parameters) -> int:

@@ -126,19 +126,19 @@ def rate_at(iteration: int, config) -> float:
 
 def validate(source: Source, parameters: Parameters, held_out: Pairs, state: State, loss: float) -> None:
     """Measure the averaged numbers on the held-out pairs; keep them if they are the best so far."""
-    error = held_out_error(source, parameters, held_out, state.average)
+    error = mean_error(source, parameters, held_out, state.average)
     if error < state.best_error:
         state.best, state.best_error = state.average.clone(), error
     state.curve = [*state.curve, [state.iteration, loss, error, source.model_calls]]
 
 
-def held_out_error(source: Source, parameters: Parameters, held_out: Pairs, vector: Tensor) -> float:
-    """Mean RMSE per image; infinite where the numbers make no valid table."""
+def mean_error(source: Source, parameters: Parameters, pairs: Pairs, vector: Tensor, batch: int = 64) -> float:
+    """Mean over the pairs of each image's RMSE; infinite where the numbers make no valid table or no picture."""
     try:
         solver = parameters.solver(vector)
     except ValueError:
         return math.inf
-    error = float(errors(run(source, solver, held_out.noise, held_out.extra), held_out.target).mean())
+    error = float(errors(run(source, solver, pairs.noise, pairs.extra, batch), pairs.target).mean())
     return error if math.isfinite(error) else math.inf
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -106,7 +105,7 @@ def verdict(scores: dict) -> str:
 def with_scores(preset: Preset, scores: dict) -> Preset:
     """The preset with its race; not recommended if a classical pair beat every table."""
     recommended = all(score["ratio"] >= RECOMMENDED_ABOVE for score in scores.values())
-    return replace(preset, scores=scores, recommended=recommended)
+    return preset_file.with_scores(preset, scores, recommended)
 
 
 def finish(preset: Preset, scores: dict, path) -> None:
