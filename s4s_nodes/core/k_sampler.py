@@ -45,10 +45,20 @@ def check_levels(solver: Solver, sigmas) -> None:
     """Raise ValueError unless the host's levels are those the table was made for, to 1 part in 1000."""
     offered = np.asarray(sigmas.detach().double().cpu() if isinstance(sigmas, Tensor) else sigmas, dtype=np.float64)
     wanted = solver.sigmas
-    if len(offered) == len(wanted) and np.allclose(offered, wanted, rtol=_SAME_LEVEL, atol=1e-6):
+    if same_levels(solver, offered):
         return
     raise ValueError(
         f"this table makes {solver.calls} calls from sigma {wanted[0]:g} to {wanted[-1]:g}, the host offers "
         f"{len(offered) - 1} steps from {offered[0]:g} to {offered[-1]:g}"
         + (" with other levels between" if len(offered) == len(wanted) else "")
         + ": use the schedule that comes with the preset")
+
+
+def same_levels(solver: Solver, levels: np.ndarray) -> bool:
+    """Whether these are the table's levels, to 1 part in 1000."""
+    return len(levels) == len(solver.sigmas) and close(levels, solver.sigmas)
+
+
+def close(levels, others) -> bool:
+    """Whether levels are equal to 1 part in 1000."""
+    return bool(np.allclose(levels, others, rtol=_SAME_LEVEL, atol=1e-6))

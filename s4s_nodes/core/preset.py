@@ -131,6 +131,11 @@ class Preset:
         raise PresetError(f"preset {self.name!r} has no table for {calls} calls; it has {self.counts}: "
                           "choose one of these or train another")
 
+    @property
+    def curve(self) -> np.ndarray:
+        """The levels of the full table with the most calls: what other numbers of calls are stretched from."""
+        return max(self._full(), key=lambda table: table.calls).sigmas
+
     def _full(self) -> list[Solver]:
         top = max(table.sigmas[0] for table in self.tables.values())
         return [table for table in self.tables.values() if table.sigmas[0] > 0.98 * top]

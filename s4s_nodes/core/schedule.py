@@ -124,6 +124,21 @@ def published(name: str, calls: int) -> np.ndarray:
     return _ended(np.exp(np.interp(index, np.arange(len(table)), np.log(table)))[:-1])
 
 
+def stretched(levels, calls: int, flow: bool) -> np.ndarray:
+    """A schedule for another number of calls: even in the index, both ends kept, itself for its own number.
+
+    levels (n+1,) fall. Between two of them arctan sigma is linear (a flow: its level is), in which the steps of a
+    good schedule are nearly even (Sabour et al. 2024, section 3.1), and which has a value at 0 and at infinity.
+    """
+    _ramp(calls)
+    levels = np.array(levels, dtype=np.float64)
+    if calls == len(levels) - 1:
+        return levels
+    even = levels if flow else np.arctan(levels)
+    between = np.interp(np.linspace(0, len(levels) - 1, calls + 1)[1:-1], np.arange(len(levels)), even)
+    return np.concatenate([levels[:1], between if flow else np.tan(between), levels[-1:]])
+
+
 def published_counts(name: str) -> tuple[int, ...]:
     """The numbers of calls a published grid has its own table for."""
     return tuple(sorted(len(table) - 1 for table in _published()[name]["tables"]))

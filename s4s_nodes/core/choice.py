@@ -1,0 +1,194 @@
+"""What to run on a host's levels: a preset's table, the same moved a little, or a classical solver, and why.
+
+A host asks for a number of steps, cuts the schedule (denoise below 1, start and end step) and hands over levels.
+The first and the last are its own: it makes the noise by the first and rescales by the last. What lies between may
+be the preset's, where the levels came from our schedule; and calls are always the steps it asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from . import classical, schedule
+from .adapt import adapted, distance, from_start
+from .facts import ENDLESS, ModelFacts, cfg_words, same_top, suits
+from .k_sampler import close, same_levels
+from .preset import Preset
+from .solver import MAX_CALLS, Solver
+
+MOVED_START = 1.25          # TO BE MEASURED
+MOVED_LEVELS = 0.15         # TO BE MEASURED
+FALLBACK = {True: "lms_2", False: "dpmpp_2m"}         # flow?, TO BE MEASURED
+_CURE = "pick the scheduler s4s for its own levels"
+_SPOKEN = {"dpmpp_2m": "DPM++ 2M", "unipc_bh2_2": "UniPC bh2, order 2", "lms_2": "LMS, order 2",
+           "ipndm_2": "iPNDM, order 2", "deis_2": "DEIS, order 2", "euler": "Euler"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A solver for the host's levels, and where it comes from.
+
+    solver.keeps_constants is False for a few imported tables: the host then puts the known region of an inpainting
+    back itself.
+    """
+
+    solver: Solver
+    preset: Preset | None
+    table: str                      # its name in the preset; of a classical solver, ""
+    kind: str                       # "exact", "window", "adapted" or "classical"
+    why: str
+    own_levels: bool = False        # levels between the ends are the preset's, not the host's
+    classical: str = ""             # which classical solver, spoken
+
+    @property
+    def fallback(self) -> bool:
+        """Whether nothing learned runs; hosts say so loudly."""
+        return self.kind == "classical"
+
+    def words(self) -> str:
+        """One line for the log, the node and the picture's metadata."""
+        if self.fallback:
+            return f"S4S fallback: {self.classical} on the given {len(self.solver.sigmas)} levels: {self.why}"
+        return f"S4S {self.preset.name} ({self.preset.short_hash}), {self.table}, {self.kind}: {self.why}"
+
+
+def levels_for(preset: Preset | None, facts: ModelFacts, steps: int) -> np.ndarray:
+    """The schedule for this many steps, (steps+1,): falling strictly from the model's highest level to 0.
+
+    The levels of the preset's full table where there is one for these steps, else its curve, stretched. Without a
+    preset, or where it is for another range, a classical schedule.
+    """
+    if preset is None or not same_top(preset.curve[0], facts.sigma_max):
+        return _classical_levels(facts, steps)
+    if steps in preset.counts:
+        levels = np.array(preset.table(steps).sigmas)
+    else:
+        levels = _kept_above(facts.sigma_min, schedule.stretched(preset.curve, steps, facts.flow), preset.curve[-2])
+    if abs(levels[0] - facts.sigma_max) > 0.02 * facts.sigma_max:
+        levels[0] = facts.sigma_max                 # zero terminal SNR: the hosts' numbers for endless noise differ
+    return levels
+
+
+def solver_for(sigmas, facts: ModelFacts, preset: Preset | None, cfg: float | None = None,
+               own_schedule: bool | None = None) -> Choice:
+    """The solver for a host's levels (N+1,), N calls; the first and last level stay the host's.
+
+    own_schedule says whether the levels are our schedule's, or a cut of it, so that those between may be replaced;
+    None finds out by comparing them with this preset's.
+    Raises ValueError for levels no solver can run on (rising, not finite, fewer than two).
+    """
+    levels = np.array(sigmas.detach().cpu() if hasattr(sigmas, "detach") else sigmas, dtype=np.float64)
+    reason = "no preset was chosen" if preset is None else suits(preset, facts)
+    if reason is not None:
+        return _fallback(levels, facts, reason if preset is None else f"{preset.name!r} does not suit: {reason}")
+    for name, table in preset.tables.items():
+        if same_levels(table, levels):
+            why = f"it has these very levels{cfg_words(preset, cfg)}"
+            return Choice(table, preset, name, _kind(preset, table), why)
+    own = is_own(levels, preset, facts) if own_schedule is None else own_schedule
+    if levels[-1] > 0:
+        return _fallback(levels, facts, f"the levels end at {levels[-1]:.4g}, and learned tables end at 0")
+    found = _nearest(preset, levels)
+    if found is None:
+        return _fallback(levels, facts, f"{preset.name!r} has no table for {len(levels) - 1} calls; "
+                                        f"it has {preset.counts}")
+    pick = _on_own_levels if own else _on_given_levels
+    return pick(levels, facts, preset, found, cfg_words(preset, cfg))
+
+
+def is_own(levels, preset: Preset | None, facts: ModelFacts) -> bool:
+    """Whether the levels are what `levels_for` gives for some number of steps, or a cut of it (the end may be 0)."""
+    levels = np.asarray(levels, dtype=np.float64)
+    return any(_is_cut(levels, levels_for(preset, facts, steps)) for steps in _possible_steps(levels, preset, facts))
+
+
+def _possible_steps(levels: np.ndarray, preset: Preset | None, facts: ModelFacts) -> set[int]:
+    """The numbers of steps whose schedule could have been cut to these levels: a few, by their places on the curve."""
+    curve = levels_for(preset, facts, 64) if preset is None else preset.curve
+    even = (lambda s: s) if facts.flow else np.arctan
+    place = np.interp(-even(levels), -even(curve), np.linspace(0, 1, len(curve)))
+    calls = len(levels) - 1
+    gaps = [(calls, place[-1] - place[0]), (calls - 1, place[-2] - place[0])]        # the end may have been set to 0
+    guesses = {round(steps / gap) for steps, gap in gaps if gap > 1e-6}
+    near = {guess + off for guess in guesses for off in (-1, 0, 1)} | set(preset.counts if preset else ())
+    return {steps for steps in near if calls <= steps <= MAX_CALLS}
+
+
+def _is_cut(levels: np.ndarray, whole: np.ndarray) -> bool:
+    """Whether levels are consecutive ones of the whole; their last may have been set to 0."""
+    first = int(np.argmin(np.abs(whole - levels[0])))
+    part = whole[first:first + len(levels)]
+    ends = len(part) == len(levels) and (levels[-1] == 0 or close(part[-1], levels[-1]))
+    return ends and close(part[:-1], levels[:-1])
+
+
+def _nearest(preset: Preset, levels: np.ndarray) -> tuple[str, Solver] | None:
+    """The table of as many calls, down to 0, whose start is nearest in ratio."""
+    fitting = [(abs(np.log(table.sigmas[0] / levels[0])), name) for name, table in preset.tables.items()
+               if table.calls == len(levels) - 1 and table.sigmas[-1] == 0]
+    return (min(fitting)[1], preset.tables[min(fitting)[1]]) if fitting else None
+
+
+def _on_own_levels(levels, facts: ModelFacts, preset: Preset, found: tuple, clause: str) -> Choice:
+    """The table on its own levels, moved to the host's start."""
+    name, table = found
+    if close(table.sigmas[0], levels[0]):
+        return Choice(table, preset, name, _kind(preset, table), f"its levels take the place of the schedule's{clause}",
+                      own_levels=True)
+    both_full = table.sigmas[0] > ENDLESS and levels[0] > ENDLESS
+    moved = max(table.sigmas[0], levels[0]) / min(table.sigmas[0], levels[0])
+    if moved > MOVED_START and not both_full:
+        return _fallback(levels, facts, f"{preset.name!r} has no table of {table.calls} calls that starts near "
+                                        f"{levels[0]:.4g}; the nearest, {name}, starts at {table.sigmas[0]:.4g}")
+    solver = adapted(table, from_start(table.sigmas, levels[0], facts.flow), facts.flow)
+    return Choice(solver, preset, name, "adapted", f"moved from a start at {table.sigmas[0]:.4g} to "
+                                                   f"{levels[0]:.4g}{clause}", own_levels=True)
+
+
+def _on_given_levels(levels, facts: ModelFacts, preset: Preset, found: tuple, clause: str) -> Choice:
+    """The table moved to another schedule's levels, if these are near its own."""
+    name, table = found
+    if not same_top(table.sigmas[0], levels[0]):
+        return _fallback(levels, facts, f"{preset.name!r} has no table of {table.calls} calls that starts at "
+                                        f"{levels[0]:.4g}, {_CURE}")
+    if not bool((np.diff(levels) < 0).all()) or (far := distance(levels, table.sigmas)) > MOVED_LEVELS:
+        return _fallback(levels, facts, f"they are too far from those of {preset.name!r}, {_CURE}")
+    solver = adapted(table, levels, facts.flow)
+    return Choice(solver, preset, name, "adapted", f"moved to levels {far:.0%} away from its own{clause}")
+
+
+def _kind(preset: Preset, table: Solver) -> str:
+    return "exact" if same_top(table.sigmas[0], preset.curve[0]) else "window"
+
+
+def _fallback(levels: np.ndarray, facts: ModelFacts, why: str) -> Choice:
+    """A classical multistep solver on the host's levels; Euler's method where levels repeat."""
+    name = FALLBACK[facts.flow]
+    if bool((np.diff(levels) == 0).any()):
+        name, why, solver = "euler", f"{why}, and some of them repeat", _euler(levels)
+    else:
+        solver = classical.SOLVERS[name](levels, facts.flow)
+    return Choice(solver, None, "", "classical", why, classical=_SPOKEN[name])
+
+
+def _euler(levels: np.ndarray) -> Solver:
+    """Euler's method on levels that never rise; a repeated one makes a row that changes nothing."""
+    kept = levels[1:] / levels[:-1]
+    return Solver(levels, levels[:-1], np.ones_like(kept), kept, np.diag(1 - kept))
+
+
+def _classical_levels(facts: ModelFacts, steps: int) -> np.ndarray:
+    if facts.flow:
+        return schedule.linear_flow(steps, facts.shift or 1.0)
+    return schedule.kl_optimal(steps, max(facts.sigma_min, 1e-3), facts.sigma_max)
+
+
+def _kept_above(low: float, levels: np.ndarray, last: float) -> np.ndarray:
+    """The levels with none between 0 and the model's lowest: those after the curve's last are spread down to it."""
+    if last <= low or len(levels) < 3 or levels[-2] >= low:
+        return levels
+    after = int((levels[:-1] < last).sum())
+    spread = np.tan(np.linspace(np.arctan(last), np.arctan(low), after + 1)[1:])
+    return np.concatenate([levels[:-1 - after], spread, levels[-1:]])

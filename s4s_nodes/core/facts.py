@@ -1,0 +1,143 @@
+"""Which preset is for a model: what a host can see of the model, held against what a preset says of its own.
+
+Pure: nothing is read or hashed here, and every decision comes with its reason in words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable
+
+from .preset import PREDICTIONS, Preset
+
+SAME_RANGE = 0.02           # highest levels this close are the same model's: hosts round and interpolate theirs
+ENDLESS = 100.0             # above this a level is noise and nothing else: zero terminal SNR, whatever its number
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a host can see of a model; None where it cannot. Levels are in sigma (a flow: s).
+
+    fingerprint is called only when a preset carries hashes to compare with: {"weights_1d": hex, ...}.
+    """
+
+    prediction: str                         # eps, v, flow or x0
+    sigma_min: float
+    sigma_max: float
+    family: str | None = None               # lower-case: "sd15", "sdxl", "sd3", "flux", "wan21"
+    channels: int | None = None             # of the latent
+    zero_terminal_snr: bool = False
+    shift: float | None = None              # a flow's
+    fingerprint: Callable[[], dict] | None = None
+
+    def __post_init__(self):
+        if self.prediction not in PREDICTIONS:
+            raise ValueError(f"prediction is {self.prediction!r}: use one of {', '.join(PREDICTIONS)}")
+        if not 0 <= self.sigma_min < self.sigma_max:
+            raise ValueError(f"levels from {self.sigma_min:g} to {self.sigma_max:g}: a model's highest level must be "
+                             "above its lowest, and none below 0")
+
+    @property
+    def flow(self) -> bool:
+        """Whether states are (1 - s) x0 + s noise instead of x0 + sigma noise."""
+        return self.prediction == "flow"
+
+
+def suits(preset: Preset, facts: ModelFacts) -> str | None:
+    """None if the preset's tables are valid for such a model, else the reason in words.
+
+    A flow's shift is no reason: it moves the model's schedule, and a preset brings its own levels. Nor is the
+    family: it decides between presets that suit.
+    """
+    model = preset.model
+    if model.prediction != facts.prediction:
+        return f"it is for {model.prediction} prediction, the model's is {facts.prediction}"
+    if model.zero_terminal_snr != facts.zero_terminal_snr:
+        return "it is for " + ("" if model.zero_terminal_snr else "no ") + "zero terminal SNR, the model " + (
+            "has it" if facts.zero_terminal_snr else "has none")
+    if not same_top(model.sigma_max, facts.sigma_max):
+        return f"it is for levels up to {model.sigma_max:.4g}, the model's go up to {facts.sigma_max:.4g}"
+    if None not in (model.channels, facts.channels) and model.channels != facts.channels:
+        return f"it is for {model.channels} latent channels, the model has {facts.channels}"
+    return None
+
+
+def same_top(one: float, other: float) -> bool:
+    """Whether two highest levels are the same in practice."""
+    return min(one, other) > ENDLESS or abs(one - other) <= SAME_RANGE * min(one, other)
+
+
+def choose(presets: list[Preset], facts: ModelFacts, cfg: float | None = None) -> tuple[Preset | None, str]:
+    """(the preset for this model, why), or (None, why none): what a host prints.
+
+    A preset made for these very weights (hash) comes first, then the model's family, then whatever suits its
+    prediction and levels. Among equals: a trained range that holds cfg, the model's shift, more tables, the newer
+    (training["created"], ISO date), the earlier in the list. Not recommended presets are taken by hash only.
+    """
+    if not presets:
+        return None, "no preset is installed"
+    reasons = {i: suits(preset, facts) for i, preset in enumerate(presets)}
+    fitting = [i for i in reasons if reasons[i] is None]
+    ours = _own_hashes([presets[i] for i in fitting], facts)
+    ranked = sorted(fitting, key=lambda i: _rank(presets[i], facts, cfg, ours), reverse=True)
+    usable = [i for i in ranked if presets[i].recommended or _made_for(presets[i], ours)]
+    for i in ranked:
+        reasons[i] = "it fits less well" if i in usable else "it is marked as not recommended"
+    if not usable:
+        return None, _passed_over("none fits this model", presets, reasons)
+    best = usable[0]
+    why = f"{presets[best].name!r} is {_merit(presets[best], facts, ours)}{cfg_words(presets[best], cfg)}"
+    return presets[best], _passed_over(why, presets, {i: reasons[i] for i in reasons if i != best})
+
+
+def cfg_words(preset: Preset, cfg: float | None) -> str:
+    """A clause when cfg is outside what the preset was trained at, else nothing."""
+    if cfg is None or (trained := _cfg_range(preset)) is None or trained[0] <= cfg <= trained[1]:
+        return ""
+    low, high = trained
+    return f" (trained at cfg {low:g}{f' to {high:g}' if high > low else ''}, not at {cfg:g})"
+
+
+def _rank(preset: Preset, facts: ModelFacts, cfg: float | None, ours: dict) -> tuple:
+    model = preset.model
+    return (_made_for(preset, ours), _same_family(preset, facts), not cfg_words(preset, cfg),
+            facts.shift is not None and model.shift == facts.shift, len(preset.tables),
+            str(preset.training.get("created", "")))
+
+
+def _own_hashes(presets: list[Preset], facts: ModelFacts) -> dict:
+    """The model's hashes, asked for only where a preset has some."""
+    if facts.fingerprint is None or not any(preset.model.hashes for preset in presets):
+        return {}
+    return facts.fingerprint()
+
+
+def _made_for(preset: Preset, ours: dict) -> bool:
+    return any(value == ours.get(kind) for kind, value in preset.model.hashes.items() if value)
+
+
+def _same_family(preset: Preset, facts: ModelFacts) -> bool:
+    return facts.family is not None and preset.model.family.lower() == facts.family
+
+
+def _merit(preset: Preset, facts: ModelFacts, ours: dict) -> str:
+    if _made_for(preset, ours):
+        return "made for these weights"
+    levels = f"{facts.prediction} prediction with levels up to {facts.sigma_max:.4g}"
+    if _same_family(preset, facts):
+        return f"for the family {facts.family}, {levels}"
+    family = f"the model's family is {facts.family}" if facts.family else "the model's family is unknown"
+    return f"for {levels}; it was made for {preset.model.family}, {family}: race it before you trust it"
+
+
+def _cfg_range(preset: Preset) -> tuple[float, float] | None:
+    """What training recorded: a number or [lowest, highest]; None where it says neither."""
+    recorded = preset.training.get("cfg")
+    values = recorded if isinstance(recorded, (list, tuple)) else [recorded]
+    numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    return (min(numbers), max(numbers)) if numbers else None
+
+
+def _passed_over(words: str, presets: list[Preset], reasons: dict) -> str:
+    others = "; ".join(f"{presets[i].name!r}: {reason}" for i, reason in reasons.items())
+    return f"{words}; passed over: {others}" if others else words

@@ -1,0 +1,146 @@
+"""The presets on this machine: those that ship and the user's own, by name; reading, saving, renaming, deleting.
+
+What to run with them on a host's levels is decided in core (facts.py, choice.py); its words are repeated here, so that
+a host needs this module alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from .core import preset as preset_file
+from .core.choice import Choice, is_own, levels_for, solver_for
+from .core.facts import ModelFacts, choose, suits
+from .core.preset import Preset, PresetError
+
+ENDING = ".safetensors"
+__all__ = ["Choice", "Library", "ModelFacts", "Preset", "PresetError", "choose", "file_name", "is_own",
+           "levels_for", "save_new", "shipped_folder", "solver_for", "suits"]
+
+
+def shipped_folder() -> Path:
+    """Where the presets that come with S4S are: in the installed package, else in the clone."""
+    here = Path(__file__).resolve().parent
+    return here / "solver_presets" if (here / "solver_presets").is_dir() else here.parent / "solver_presets"
+
+
+class Library:
+    """The presets in some folders and their sub-folders; the user's come before those that ship.
+
+    A preset's name here is its path without the ending, "portraits/sd15"; where two folders hold the same name, the
+    earlier folder's is meant. Every question looks at the folders again; a file is read again only when its size or
+    time changed. What cannot be read is left out and named in `problems`.
+    """
+
+    def __init__(self, folders, shipped: Path | None = None):
+        self._folders = [*map(Path, folders), shipped or shipped_folder()]
+        self._read: dict[Path, tuple[tuple, Preset | str]] = {}         # path -> ((size, time), preset or problem)
+
+    def names(self) -> list[str]:
+        """The names of all readable presets, the user's first."""
+        return [name for name, found in self._scan()[0].items() if isinstance(found, Preset)]
+
+    def presets(self) -> list[Preset]:
+        """All readable presets, in the order of their names."""
+        return [found for found in self._scan()[0].values() if isinstance(found, Preset)]
+
+    def get(self, name: str) -> Preset:
+        """The preset of this name. Raises PresetError with the names there are, or with what is wrong with its file."""
+        found = self._scan()[0].get(str(name))
+        if isinstance(found, Preset):
+            return found
+        raise PresetError(found or f"there is no preset {str(name)[:100]!r}; installed are: "
+                                   f"{', '.join(self.names()) or 'none'}")
+
+    def path(self, name: str) -> Path:
+        """The file of a preset. Raises PresetError where there is none."""
+        if name not in (paths := self._paths()[0]):
+            raise PresetError(f"there is no preset {str(name)[:100]!r}; installed are: {', '.join(paths) or 'none'}")
+        return paths[name]
+
+    def rename(self, name: str, new: str) -> Path:
+        """Give a preset of the user's another name, in the file and of the file, and return the new file.
+
+        Raises PresetError where it ships, where it is unreadable, or where the new name is taken.
+        """
+        old = self._own(name)
+        path = save_new(replace(self.get(name), name=new), old.parent)
+        if not path.samefile(old):
+            old.unlink()
+        return path
+
+    def delete(self, name: str) -> None:
+        """Remove a preset of the user's, readable or not. Raises PresetError where it ships or is not there."""
+        self._own(name).unlink()
+
+    def _own(self, name: str) -> Path:
+        path = self.path(name)
+        if self._folders[-1] in path.parents:
+            raise PresetError(f"preset {name!r} ships with S4S: save a copy under another name instead")
+        return path
+
+    def problems(self) -> list[str]:
+        """What is wrong with files that could not be read, and which names hide others."""
+        found, hidden = self._scan()
+        return [problem for problem in found.values() if isinstance(problem, str)] + hidden
+
+    def _scan(self) -> tuple[dict, list[str]]:
+        """({name: preset or problem}, what is hidden), as the folders are now."""
+        paths, hidden = self._paths()
+        read = {path: self._entry(path) for path in paths.values()}
+        self._read = read                           # files that are gone are forgotten
+        return {name: read[path][1] for name, path in paths.items()}, hidden
+
+    def _paths(self) -> tuple[dict[str, Path], list[str]]:
+        paths, hidden = {}, []
+        for folder in self._folders:
+            for path in _files(folder):
+                name = path.relative_to(folder).with_suffix("").as_posix()
+                if name in paths:
+                    hidden.append(f"{path} is hidden by {paths[name]}, which has the same name")
+                paths.setdefault(name, path)
+        return paths, hidden
+
+    def _entry(self, path: Path) -> tuple[tuple, Preset | str]:
+        try:
+            stat = os.stat(path)
+            mark = (stat.st_size, stat.st_mtime_ns)
+            if path in self._read and self._read[path][0] == mark:
+                return self._read[path]
+        except OSError as error:
+            return (), f"{path}: {error.strerror or error}"
+        try:
+            return mark, preset_file.load(path)
+        except PresetError as error:
+            return mark, f"{path.parent}: {error}" if str(error).startswith(path.name) else str(error)
+
+
+def save_new(preset: Preset, folder, overwrite: bool = False) -> Path:
+    """Write the preset into the folder under its own name, and return the file.
+
+    Raises PresetError where a file of that name is there, unless told to overwrite; OSError as the system gives it.
+    """
+    path = Path(folder) / (file_name(preset.name) + ENDING)
+    if path.exists() and not overwrite:
+        raise PresetError(f"{path} is there already: give the preset another name, or say that it may be overwritten")
+    return preset_file.save(preset, path)
+
+
+def file_name(name: str) -> str:
+    """A preset's name as every file system takes it, without folders."""
+    plain = re.sub(r"[^\w .()+=-]", "_", name).strip(" .")
+    return plain or "preset"
+
+
+def _files(folder: Path):
+    """The preset files under a folder in order of name; links to folders are followed, each folder once."""
+    seen = set()
+    for here, below, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        below[:] = [] if real in seen else sorted(b for b in below if not b.startswith("."))
+        if real not in seen:
+            yield from (Path(here) / name for name in sorted(names) if name.endswith(ENDING) and name[0] != ".")
+        seen.add(real)
