@@ -1,0 +1,25 @@
+"""A model's passport: sixteen numbers of its one-dimensional weights (norms, biases), the same in any precision.
+
+A file hash changes with every conversion, and a LoRA changes the matrices; the norms and biases of a loaded network
+change only when it is trained further. The sketch is a random projection (Johnson and Lindenstrauss, 1984): storage
+in fp16 or bf16 moves a number by less than 2, another fine-tune by tens.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+COUNT = 16
+_UNIT = 1000                # counts per standard deviation of a projection: bf16 rounding is about one count
+
+
+def sketch(weights: dict) -> str:
+    """64 hex digits from {name: tensor (n,)}: sixteen signed projections of the unit-length weights, as int16."""
+    numbers = torch.cat([weights[name].detach().float().cpu() for name in sorted(weights)] or [torch.zeros(1)])
+    numbers = numbers.double().numpy()
+    numbers = numbers / max(np.linalg.norm(numbers), 1e-30)
+    signs = np.random.Generator(np.random.PCG64(0)).integers(0, 2, len(numbers)) * 2 - 1
+    padded = np.append(signs * numbers, np.zeros(-len(numbers) % COUNT))
+    counts = np.rint(padded.reshape(-1, COUNT).sum(0) * COUNT ** 0.5 * _UNIT)
+    return counts.clip(-32767, 32767).astype(">i2").tobytes().hex()
