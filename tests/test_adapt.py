@@ -1,0 +1,162 @@
+"""A table on other levels: itself where nothing moved, a solver that obeys the constant law everywhere."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from s4s_nodes.core import Solver, adapt, adapted, classical, constant_law_error, mixture, preset, sample, schedule
+from s4s_nodes.library import shipped_folder
+from training.parameters import Parameters
+
+PARTS = ("sigmas", "query", "scale", "carry", "weights")
+
+
+def levels(calls, flow, end=0.0):
+    made = schedule.linear_flow(calls, 2.0) if flow else schedule.karras(calls, 0.1, 14.6)
+    made[-1] = end
+    return made
+
+
+def learned(calls, flow, end=0.0, seed=0, spread=0.3, base="dpmpp_2m") -> Solver:
+    """A table as the trainer makes them: a base solver and a residual of some size."""
+    parameters = Parameters(levels(calls, flow, end), base, flow=flow)
+    noise = torch.randn(sum(parameters.sizes), dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return parameters.solver(parameters.initial() + spread * noise)
+
+
+def moved(table, by, seed):
+    """The table's levels, each moved by up to half of `by` of the way to its neighbour; an end at 0 stays."""
+    sigmas = table.sigmas
+    up, down = np.append(0, sigmas[:-1] - sigmas[1:]), np.append(sigmas[:-1] - sigmas[1:], sigmas[-1])
+    draws = np.random.default_rng(seed).uniform(-by / 2, by / 2, len(sigmas))
+    return sigmas + np.where(draws > 0, draws * up * (sigmas > 0), draws * down)
+
+
+def difference(one, other) -> float:
+    return max(float(np.abs(getattr(one, part) - getattr(other, part)).max()) for part in PARTS)
+
+
+anything = given(calls=st.integers(1, 8), flow=st.booleans(), end=st.sampled_from([0.0, 0.02]),
+                 seed=st.integers(0, 10 ** 6), by=st.floats(0, 0.9))
+
+
+@anything
+def test_a_moved_table_obeys_the_constant_law(calls, flow, end, seed, by):
+    table = learned(calls, flow, end, seed)
+    there = adapted(table, moved(table, by, seed), flow)
+    assert there.keeps_constants and constant_law_error(there) < 1e-12
+    assert np.array_equal(there.scale, table.scale)
+
+
+@given(calls=st.integers(2, 6), seed=st.integers(0, 10 ** 6), flow=st.booleans(), end=st.sampled_from([0.0, 0.02]))
+def test_a_constant_picture_comes_out_of_a_moved_table(calls, seed, flow, end):
+    table = learned(calls, flow, end, seed)
+    there = adapted(table, moved(table, 0.5, seed), flow)
+    first, picture = there.sigmas[0], torch.tensor([[0.7, -1.2]], dtype=torch.float64)
+    noise = torch.tensor([[0.3, 0.5]], dtype=torch.float64)
+    alpha, alpha_end = (1 - first, 1 - there.sigmas[-1]) if flow else (1.0, 1.0)
+    got = sample(lambda x, sigma: picture, alpha * picture + first * noise, there)
+    torch.testing.assert_close(got, alpha_end * picture + there.sigmas[-1] * noise, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["digits-eps-cfg3", "digits-flow-cfg3"])
+def test_a_shipped_table_is_itself_on_its_own_levels(name):
+    shipped = preset.load(shipped_folder() / f"{name}.safetensors")
+    for table in shipped.tables.values():
+        assert adapted(table, table.sigmas.copy(), shipped.model.flow).same_as(table)
+        almost = table.sigmas * np.where(np.arange(table.calls + 1) % 2, 1 + 1e-13, 1)      # through all the formulas
+        assert difference(adapted(table, almost, shipped.model.flow), table) < 1e-11
+
+
+@anything
+def test_numbers_move_no_further_than_the_levels(calls, flow, end, seed, by):
+    table = learned(calls, flow, end, seed)
+    little = table.sigmas + 1e-7 * (moved(table, by, seed) - table.sigmas)
+    assert difference(adapted(table, little, flow), table) < 1e-4
+
+
+@given(calls=st.integers(1, 8), flow=st.booleans(), end=st.sampled_from([0.0, 0.02]), seed=st.integers(0, 10 ** 6))
+def test_there_and_back_is_the_same_table(calls, flow, end, seed):
+    table = learned(calls, flow, end, seed, spread=0.1)
+    there = adapted(table, moved(table, 0.5, seed), flow)
+    free = table.query < table.sigmas[0]                        # a clipped query cannot come back
+    back = adapted(there, table.sigmas, flow)
+    np.testing.assert_allclose(back.weights, table.weights, atol=1e-10)
+    np.testing.assert_allclose(back.query[free & (there.query < there.sigmas[0])],
+                               table.query[free & (there.query < there.sigmas[0])], rtol=1e-12)
+
+
+@pytest.mark.parametrize("flow", [False, True])
+def test_dpmpp_2m_anywhere_is_dpmpp_2m_there(flow):
+    table = classical.dpmpp_2m(levels(6, flow), flow)
+    elsewhere = moved(table, 0.8, 3)
+    assert difference(adapted(table, elsewhere, flow), classical.dpmpp_2m(elsewhere, flow)) < 1e-12
+
+
+@pytest.mark.parametrize("flow", [False, True])
+@pytest.mark.parametrize("base", ["unipc_bh2_2", "lms_2", "deis_2", "ipndm_2"])
+def test_a_moved_second_order_method_stays_well_ahead_of_euler(base, flow, noise):
+    def end(solver):
+        return sample(partial(mixture, flow=flow), noise * solver.sigmas[0], solver)
+    table = classical.SOLVERS[base](levels(12, flow), flow)
+    there = adapted(table, moved(table, 0.3, 1), flow)
+    exact = end(classical.dpmpp_3m(levels(400, flow), flow))
+    assert (end(there) - exact).norm() < 0.7 * (end(classical.euler(there.sigmas.copy(), flow)) - exact).norm()
+
+
+def test_a_query_is_never_above_the_highest_level():
+    table = learned(5, False)
+    query = np.minimum(table.sigmas[:-1] * 1.3, table.sigmas[0])
+    raised = Solver(table.sigmas, query, table.scale, table.carry, table.weights)
+    lower = adapted(raised, adapt.from_start(table.sigmas, 9.0, False), False)
+    assert lower.query.max() <= 14.6
+    np.testing.assert_allclose(lower.query[2:] / lower.sigmas[2:-1], 1.3)
+
+
+def test_a_table_that_breaks_the_law_stays_marked():
+    table = learned(4, False)
+    weights = table.weights.copy()
+    weights[-1, -1] += 0.1
+    broken = Solver(table.sigmas, table.query, table.scale, table.carry, weights, keeps_constants=False)
+    there = adapted(broken, moved(broken, 0.3, 0), False)
+    assert not there.keeps_constants and 0.01 < constant_law_error(there) < 1
+
+
+def test_what_cannot_be_moved_is_refused_in_words():
+    table, windowed = learned(4, False), learned(4, False, end=0.02)
+    with pytest.raises(ValueError, match="5 steps were given to a table of 4 calls"):
+        adapted(table, levels(5, False), False)
+    with pytest.raises(ValueError, match="the table ends at 0, the given levels at 0.02"):
+        adapted(table, windowed.sigmas, False)
+    with pytest.raises(ValueError, match="the table ends at 0.02, the given levels at 0: its last row is made for"):
+        adapted(windowed, table.sigmas, False)
+    for bad in ([3, 4, 2, 1, 0], [3, 2, 2, 1, 0], [3, 2, 1, np.nan, 0], [4, 3, 2, 1, -1]):
+        with pytest.raises(ValueError, match="the given levels do not fall strictly"):
+            adapted(table, bad, False)
+    heun = classical.heun(levels(3, False))
+    with pytest.raises(ValueError, match="the table's levels do not fall strictly"):
+        adapted(heun, levels(heun.calls, False), False)
+
+
+# --- other starts -------------------------------------------------------------------------------------------
+
+@given(calls=st.integers(1, 12), flow=st.booleans(), start=st.floats(0.01, 1.0))
+def test_levels_from_another_start_fall_from_it_to_0(calls, flow, start):
+    made = adapt.from_start(levels(calls, flow), start, flow)
+    assert made[0] == start and made[-1] == 0 and bool((np.diff(made) < 0).all())
+
+
+@pytest.mark.parametrize("flow", [False, True])
+def test_levels_from_their_own_start_are_themselves(flow):
+    np.testing.assert_allclose(adapt.from_start(levels(6, flow), levels(6, flow)[0], flow), levels(6, flow), rtol=1e-12)
+
+
+def test_the_distance_is_the_mean_ratio_between_the_ends():
+    assert adapt.distance([9, 4, 2, 0], [8, 2, 2, 0]) == pytest.approx(np.log(2) / 2)
+    assert adapt.distance([9, 0], [8, 0]) == 0
