@@ -1,0 +1,261 @@
+"""Pictures of presets, races and training runs, drawn with Pillow alone: every host has it, none has matplotlib.
+
+Everything is drawn at twice its size and scaled down once, which smooths Pillow's hard-edged lines.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+WIDTH = 1024
+INK, QUIET, FAINT = (32, 36, 44), (112, 118, 130), (226, 229, 235)
+BLUE, RED, GREEN = (36, 96, 178), (200, 62, 46), (30, 128, 84)
+COLOURS = (BLUE, RED, GREEN, (140, 86, 170), (196, 132, 20))
+_SCALE = 2
+
+
+class Canvas:
+    """A white page in final pixels; scaled only when it is finished."""
+
+    def __init__(self, width: int, height: int):
+        self._image = Image.new("RGB", (width * _SCALE, height * _SCALE), "white")
+        self._draw = ImageDraw.Draw(self._image)
+
+    def text(self, x: float, y: float, words: str, size: int = 15, colour=INK, anchor: str = "la", most: float = 0):
+        """Words at a point; shortened with an ellipsis where `most` pixels are given and they are longer."""
+        font = _font(size * _SCALE)
+        while most and len(words) > 1 and self._draw.textlength(words, font=font) > most * _SCALE:
+            words = words[:-2].rstrip() + "…"
+        self._draw.text((x * _SCALE, y * _SCALE), words, font=font, fill=colour, anchor=_anchor(font, anchor))
+
+    def line(self, points, colour=INK, width: float = 1.5):
+        """A line through points."""
+        self._draw.line([(x * _SCALE, y * _SCALE) for x, y in points], fill=colour,
+                        width=max(round(width * _SCALE), 1), joint="curve")
+
+    def dot(self, x: float, y: float, radius: float, colour=INK, hollow: bool = False):
+        """A disc, or with hollow a ring."""
+        box = [(x - radius) * _SCALE, (y - radius) * _SCALE, (x + radius) * _SCALE, (y + radius) * _SCALE]
+        self._draw.ellipse(box, fill="white" if hollow else colour, outline=colour, width=2 * _SCALE)
+
+    def box(self, x: float, y: float, width: float, height: float, fill=None, outline=None):
+        """A rectangle."""
+        self._draw.rectangle([x * _SCALE, y * _SCALE, (x + width) * _SCALE, (y + height) * _SCALE], fill=fill,
+                             outline=outline)
+
+    def paste(self, image: Image.Image, x: float, y: float, size: tuple[int, int]):
+        """Another picture, its pixels kept square: small ones are enlarged without smoothing."""
+        size = (size[0] * _SCALE, size[1] * _SCALE)
+        how = Image.NEAREST if image.width * 3 <= size[0] else Image.LANCZOS
+        self._image.paste(image.convert("RGB").resize(size, how), (round(x * _SCALE), round(y * _SCALE)))
+
+    def finish(self) -> Image.Image:
+        """The page at its final size."""
+        return self._image.resize((self._image.width // _SCALE, self._image.height // _SCALE), Image.LANCZOS)
+
+
+def table(preset, name: str) -> Image.Image:
+    """One table of a preset: its levels and queries at the left, its coefficients at the right, its scores below."""
+    solver, lines = preset.tables[name], score_lines(preset.scores.get(name, {}))
+    page = Canvas(WIDTH, 560 + 24 * len(lines))
+    page.text(32, 24, preset.name, 28, most=700)
+    page.text(WIDTH - 32, 32, preset.short_hash, 18, QUIET, "ra")
+    page.text(32, 66, f"{name}: {solver.calls} network call{'s' if solver.calls > 1 else ''}, sigma "
+              f"{solver.sigmas[0]:.4g} to {solver.sigmas[-1]:.4g}  ·  for {preset.model.family}, "
+              f"{preset.model.prediction} prediction", 16, QUIET, most=WIDTH - 64)
+    _levels(page, solver, preset.model.flow, (78, 132, 390, 350))
+    _coefficients(page, solver, (560, 132, 432, 350))
+    for i, line in enumerate(lines):
+        page.text(32, 536 + 24 * i, line, 16, most=WIDTH - 64)
+    return page.finish()
+
+
+def score_lines(scores: dict) -> list[str]:
+    """A table's race in words, a line each; none for a table that has not run one, or for results unknown here."""
+    numbers = {key: value for key, value in scores.items() if isinstance(value, (int, float))}
+    if not {"rmse", "best_rmse", "ratio"} <= set(numbers):
+        return []
+    sure = scores.get("ratio_95", ())
+    lines = [f"RMSE to the teacher {numbers['rmse']:.4g}; the best classical pair at equal calls, "
+             f"{scores.get('best_classical', 'unnamed')}, {numbers['best_rmse']:.4g}: {numbers['ratio']:.2f} times "
+             "closer" + (f" [{sure[0]:.2f}, {sure[1]:.2f}]" if len(sure) == 2 else "")]
+    more = [f"measured on {numbers['seeds']:g} unseen seeds"] if "seeds" in numbers else []
+    more += [f"at cfg {numbers['cfg']:g}"] if "cfg" in numbers else []
+    more += [f"classical needs {numbers['classical_calls_to_match']:g} calls to get as close"] \
+        if "classical_calls_to_match" in numbers else []
+    return [*lines, ", ".join(more)] if more else lines
+
+
+def _levels(page: Canvas, solver, flow: bool, where: tuple):
+    """The schedule over the calls; rings where the network is told another level than the state's."""
+    x, y, width, height = where
+    page.text(x - 46, y - 30, "noise level before each call" + ("" if flow else " (logarithmic)"), 16)
+    levels, calls = solver.sigmas, solver.calls
+    low, high = (0.0, levels[0]) if flow else (math.log(max(levels[-2], 1e-9)), math.log(levels[0]))
+    def at(i, level):
+        value = level if flow else math.log(max(level, math.exp(low)))
+        return x + width * i / calls, y + height - (height - 12) * (value - low) / max(high - low, 1e-9)
+    for value in _ticks(low, high, flow):
+        _, line = at(0, value)
+        page.line([(x, line), (x + width, line)], FAINT, 1)
+        page.text(x - 8, line, f"{value:.3g}", 13, QUIET, "rm")
+    points = [at(i, level) for i, level in enumerate(levels)]
+    page.line(points[:-1], BLUE, 2.5)
+    _dashed(page, points[-2], (x + width, y + height), BLUE)
+    every = max(1, math.ceil(calls / 12))
+    for i, (px, py) in enumerate(points):
+        end = i == calls
+        page.dot(px, y + height if end else py, 5, BLUE)
+        if i % every == 0 or end:
+            page.text(px, y + height + 12, str(i) if not end else "end", 13, QUIET, "ma")
+        if calls <= 12 and not end:
+            page.text(px + 9, py - 7, f"{levels[i]:.3g}", 13, INK, "ls")
+    moved = np.abs(solver.query / levels[:-1] - 1) > 0.002
+    for i in np.flatnonzero(moved):
+        page.dot(*at(i, solver.query[i]), 5, RED, hollow=True)
+    if moved.any():
+        page.dot(x + width - 168, y + 8, 5, RED, hollow=True)
+        page.text(x + width - 156, y + 8, "what the network is told", 13, QUIET, "lm")
+
+
+def _coefficients(page: Canvas, solver, where: tuple):
+    """Every weight as a coloured cell: red above 0, blue below; the first column is the state's own."""
+    x, y, width, height = where
+    page.text(x - 28, y - 30, "next state = carry · state + weights · predictions", 16)
+    rows = np.concatenate([solver.carry[:, None], solver.weights], axis=1)
+    size = min(width / rows.shape[1], height / len(rows), 64)
+    strongest = max(np.abs(rows).max(), 1e-9)
+    for i, row in enumerate(rows):
+        page.text(x - 8, y + size * (i + 0.5), str(i), 13, QUIET, "rm")
+        for j, value in enumerate(row[:i + 2]):
+            left, top = x + size * j + (6 if j else 0), y + size * i
+            page.box(left + 1, top + 1, size - 2, size - 2, fill=_shade(value / strongest))
+            if size >= 38:
+                strong = abs(value) > 0.6 * strongest
+                page.text(left + size / 2, top + size / 2, _short(value), 13 if size > 46 else 11,
+                          "white" if strong else INK, "mm")
+    every = 1 if size >= 26 else math.ceil(26 / size)
+    for j in range(rows.shape[1]):
+        if j == 0 or (j - 1) % every == 0:
+            page.text(x + size * (j + 0.5) + (6 if j else 0), y + size * len(rows) + 8,
+                      "carry" if j == 0 and size >= 34 else "c" if j == 0 else str(j - 1), 13, QUIET, "ma")
+
+
+def sheet(rows, title: str = "", note: str = "") -> Image.Image:
+    """Labelled rows of pictures: rows is [(label, caption, [Image, ...]), ...], columns the same start in each row."""
+    columns = max((len(pictures) for _, _, pictures in rows), default=1)
+    left, gap = 214, 8
+    size = int(min(192, (WIDTH - left - 32 - gap * (columns - 1)) / columns))
+    shape = rows[0][2][0].size if rows and rows[0][2] else (1, 1)
+    high = max(int(size * shape[1] / shape[0]), 56)
+    top = 84 if note else 66
+    page = Canvas(WIDTH, top + (high + gap) * len(rows) + 24)
+    page.text(32, 20, title, 24, most=WIDTH - 64)
+    page.text(32, 54, note, 15, QUIET, most=WIDTH - 64)
+    for i, (label, caption, pictures) in enumerate(rows):
+        y = top + (high + gap) * i
+        page.text(32, y + high / 2 - 11, label, 16, anchor="lm", most=left - 44)
+        page.text(32, y + high / 2 + 11, caption, 13, QUIET, "lm", most=left - 44)
+        for j, picture in enumerate(pictures):
+            page.paste(picture, left + (size + gap) * j, y, (size, int(size * shape[1] / shape[0])))
+    return page.finish()
+
+
+def curve(series: dict, title: str = "", x_label: str = "", y_label: str = "", height: int = 420) -> Image.Image:
+    """Lines over a common axis, the values logarithmic: series is {name: ([x, ...], [y > 0, ...])}."""
+    page = Canvas(WIDTH, height)
+    page.text(32, 20, title, 24, most=WIDTH - 64)
+    page.text(32, 58, y_label, 14, QUIET)
+    x, y, width, tall = where = 92, 84, WIDTH - 300, height - 142
+    page.text(x + width, y + tall + 32, x_label, 14, QUIET, "ra")
+    drawn = {name: (xs, np.log(np.maximum(np.asarray(ys, float), 1e-12)))
+             for name, (xs, ys) in series.items() if len(xs)}
+    if not drawn:
+        page.text(x + width / 2, y + tall / 2, "nothing yet", 16, QUIET, "mm")
+        return page.finish()
+    at = _axes(page, where, drawn)
+    labels = []
+    for colour, (name, (xs, logs)) in zip(COLOURS * len(drawn), drawn.items()):
+        points = [at(*point) for point in zip(xs, logs)]
+        page.line(points if len(points) > 1 else points * 2, colour, 2.5)
+        page.dot(*points[-1], 4, colour)
+        labels.append((points[-1][1], f"{name}  {math.exp(logs[-1]):.4g}", colour))
+    for line, words, colour in _apart(labels, 20):
+        page.text(x + width + 14, line, words, 14, colour, "lm", most=WIDTH - x - width - 24)
+    return page.finish()
+
+
+def _axes(page: Canvas, where: tuple, drawn: dict):
+    """Draw grid and numbers; return at(x, log y) -> point on the page."""
+    x, y, width, tall = where
+    values = np.concatenate([logs for _, logs in drawn.values()])
+    margin = 0.06 * float(np.ptp(values)) + 0.01
+    low, high = float(values.min()) - margin, float(values.max()) + margin
+    end = max(max(xs) for xs, _ in drawn.values()) or 1
+    def at(a, log):
+        return x + width * a / end, y + tall * (high - log) / (high - low)
+    for value in _ticks(low, high, False):
+        _, line = at(0, math.log(value))
+        page.line([(x, line), (x + width, line)], FAINT, 1)
+        page.text(x - 8, line, f"{value:.3g}", 13, QUIET, "rm")
+    for value in _ticks(0, end, True):
+        page.text(at(value, low)[0], y + tall + 10, f"{value:.4g}", 13, QUIET, "ma")
+    return at
+
+
+def _apart(labels: list, least: float) -> list:
+    """The labels from top to bottom, none closer to the one above than `least`."""
+    placed = []
+    for at, words, colour in sorted(labels):
+        placed.append((max(at, placed[-1][0] + least) if placed else at, words, colour))
+    return placed
+
+
+def _dashed(page: Canvas, start: tuple, end: tuple, colour):
+    steps = 9
+    at = [(start[0] + (end[0] - start[0]) * i / steps, start[1] + (end[1] - start[1]) * i / steps)
+          for i in range(steps + 1)]
+    for i in range(0, steps, 2):
+        page.line([at[i], at[i + 1]], colour, 2)
+
+
+def _ticks(low: float, high: float, linear: bool) -> list[float]:
+    """Round values between low and high; with linear False, both are logarithms and so is the spacing."""
+    if linear:
+        step = 10 ** math.floor(math.log10(max(high - low, 1e-9))) / 5
+        while (high - low) / step > 7:
+            step *= 2
+        return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+    for marks in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9),
+                  tuple(1 + 0.1 * i for i in range(90)), tuple(1 + 0.01 * i for i in range(900))):
+        found = [mark * 10.0 ** power for power in range(-12, 7) for mark in marks
+                 if low <= math.log(mark * 10.0 ** power) <= high]
+        if len(found) >= 4:
+            return found[::math.ceil(len(found) / 8)]
+    return found
+
+
+def _shade(value: float) -> tuple:
+    """White at 0, red at 1, blue at -1."""
+    strength, target = min(abs(value), 1.0) ** 0.7, RED if value > 0 else BLUE
+    return tuple(round(250 + (channel - 250) * strength) for channel in target)
+
+
+def _short(value: float) -> str:
+    """Two decimals without the leading zero: .86, -.35, 1.25."""
+    words = f"{value:.2f}" if abs(value) < 10 else f"{value:.0f}"
+    return "0" if words in ("0.00", "-0.00") else words.replace("-0.", "-.").removeprefix("0")
+
+
+def _font(size: int):
+    try:
+        return ImageFont.load_default(size)
+    except TypeError:                       # Pillow before 10.1 has one small bitmap font
+        return ImageFont.load_default()
+
+
+def _anchor(font, anchor: str) -> str | None:
+    return anchor if isinstance(font, ImageFont.FreeTypeFont) else None
