@@ -9,8 +9,9 @@ from tests.toy import toy_source
 from training import report
 from training.evaluate import (Entry, calls_to_match, contestants, interval, measure, pooled, race_classical, schedules,
                                summary)
-from training.pairs import TEST_SEEDS, VALIDATION_SEEDS, make_pairs, teacher_solver
+from training.pairs import TEST_SEEDS, VALIDATION_SEEDS, make_pairs
 from training.report_run import verdict
+from training.teacher import teacher_solver
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["eps", "flow"])

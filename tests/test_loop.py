@@ -11,8 +11,9 @@ from tests.toy import small, toy_source
 from training.forward_only import TRIES, calls_per_image, learn_forward, normal_equations
 from training.loop import MOST_SETBACKS, State, batch_indices, mean_error, learn, loss_and_gradient, rate_at
 from training.objective import OBJECTIVES
-from training.pairs import make_pairs, teacher_solver
+from training.pairs import make_pairs
 from training.parameters import Parameters
+from training.teacher import teacher_solver
 
 
 def prepared(flow=False, calls=4, network=None, **changes):

@@ -41,6 +41,13 @@ def _numbers(context, parameter, value: str) -> tuple:
         raise click.BadParameter(f"{value!r} is not a list of whole numbers such as 4,5,6,8") from None
 
 
+def _shares(context, parameter, value: str) -> tuple:
+    try:
+        return tuple(float(part) for part in str(value).split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a list of numbers such as 1,0.75,0.5") from None
+
+
 def _words(context, parameter, value: str) -> tuple:
     return tuple(part.strip() for part in value.split(","))
 
@@ -52,8 +59,8 @@ def _config_options(command):
         option = f"--{setting.name.replace('_', '-')}"
         extra = {"type": type(setting.default)}
         if isinstance(setting.default, tuple):
-            numbers = isinstance(setting.default[0], int)
-            extra = {"type": str, "callback": _numbers if numbers else _words}
+            reader = {int: _numbers, float: _shares, str: _words}[type(setting.default[0])]
+            extra = {"type": str, "callback": reader}
         default = ",".join(map(str, setting.default)) if isinstance(setting.default, tuple) else setting.default
         command = click.option(option, setting.name, default=default, show_default=True, help=words[setting.name],
                                **extra)(command)

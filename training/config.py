@@ -10,6 +10,7 @@ from .objective import OBJECTIVES
 MOST_CALLS = 50        # a learned table pays off below about 12 calls; 50 rows back-propagated already take hours
 
 MODES = {"gradient": 400, "forward": 8}         # and the iterations each takes by default
+NOT_IN_NAMES = set('/\\:*?"<>|')                # a preset's name is a file's name, on every system
 
 
 def _set(default, words: str):
@@ -23,6 +24,7 @@ class Config:
     name: str = _set("my-preset", "name of the preset")
     model: str = _set("digits-eps", "what is distilled: digits-eps or digits-flow")
     calls: tuple = _set((6,), "numbers of network calls to learn a table for, e.g. 4,5,6,8")
+    windows: tuple = _set((1.0,), "denoise strengths to learn tables for; below 1 for img2img, e.g. 1,0.75,0.5,0.35")
     cfg: float = _set(3.0, "guidance scale of teacher and student")
     teacher: str = _set("auto", "classical solver that makes the targets; auto: dpmpp_3m, for a flow lms_3")
     teacher_calls: int = _set(50, "its calls; checked once against twice as many")
@@ -34,8 +36,11 @@ class Config:
     pairs: int = _set(256, "cached teacher pairs to learn from")
     validation: int = _set(64, "held-out pairs that choose the best state")
     batch: int = _set(16, "pairs per iteration")
-    mode: str = _set("gradient", "gradient: Adam through the sampler; forward: Gauss-Newton, no backward pass")
-    iterations: int = _set(0, "optimiser steps per table; 0 means 400 in gradient mode, 8 in forward mode")
+    mode: str = _set("gradient", "gradient: Adam through the sampler; forward: Gauss-Newton, no backward pass; auto: "
+                                 "what a test backward and the budget allow")
+    budget: int = _set(0, "most network calls per table, its share of the teacher's included; 0: no limit")
+    iterations: int = _set(0, "optimiser steps per table; 0 means 400 in gradient mode, 8 in forward mode, with a "
+                              "budget as many as it allows")
     rate: float = _set(0.03, "Adam's learning rate at its height, cosine to 1 % of it")
     average: float = _set(0.97, "decay of the moving average that is validated and kept")
     clip: float = _set(1.0, "largest gradient norm")
@@ -46,30 +51,42 @@ class Config:
 
     def __post_init__(self):
         object.__setattr__(self, "calls", tuple(int(c) for c in self.calls))
+        object.__setattr__(self, "windows", tuple(float(w) for w in self.windows))
         object.__setattr__(self, "learn", tuple(self.learn))
-        if self.mode not in MODES:
-            raise ValueError(f"mode {self.mode!r}: use one of {', '.join(MODES)}")
-        if self.iterations == 0:
+        if self.mode not in (*MODES, "auto"):
+            raise ValueError(f"mode {self.mode!r}: use one of {', '.join(MODES)}, auto")
+        if self.iterations == 0 and self.budget == 0 and self.mode in MODES:
             object.__setattr__(self, "iterations", MODES[self.mode])
-        for name in ("teacher_calls", "starts", "pairs", "validation", "batch", "iterations", "every"):
+        for name in ("teacher_calls", "starts", "pairs", "validation", "batch", "every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: at least 1 is wanted")
-        if self.order < 0:
-            raise ValueError(f"order is {self.order}: 0 for all predictions, or a number of them, is wanted")
-        if not self.calls:
-            raise ValueError("calls is empty: name at least one number of network calls, e.g. --calls 6")
-        for calls in self.calls:
-            if not 1 <= calls <= MOST_CALLS:
-                raise ValueError(f"{calls} calls asked for: a learned table has 1 to {MOST_CALLS} (they pay off "
-                                 "below about 12; above that use a classical solver)")
-        if len(set(self.calls)) < len(self.calls):
-            raise ValueError(f"calls {self.calls} names one number twice")
+        for name in ("budget", "iterations", "order"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: 0 or more is wanted")
         if not 0 <= self.average < 1:
             raise ValueError(f"average is {self.average}: a decay from 0 up to, but not, 1 is wanted")
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective {self.objective!r}: use one of {', '.join(OBJECTIVES)}")
         if self.rate <= 0 or self.clip <= 0:
             raise ValueError(f"rate {self.rate} and clip {self.clip} must be above 0")
+        self._check_tables()
+
+    def _check_tables(self) -> None:
+        if not self.name.strip() or NOT_IN_NAMES & set(self.name):
+            raise ValueError(f"name {self.name!r}: a file's name without any of {' '.join(sorted(NOT_IN_NAMES))} is "
+                             "wanted")
+        if not self.calls:
+            raise ValueError("calls is empty: name at least one number of network calls, e.g. --calls 6")
+        for calls in self.calls:
+            if not 1 <= calls <= MOST_CALLS:
+                raise ValueError(f"{calls} calls asked for: a learned table has 1 to {MOST_CALLS} (they pay off "
+                                 "below about 12; above that use a classical solver)")
+        for what in (self.calls, self.windows):
+            if len(set(what)) < len(what):
+                raise ValueError(f"{what} names one number twice")
+        if 1.0 not in self.windows or not all(0 < window <= 1 for window in self.windows):
+            raise ValueError(f"windows {self.windows}: denoise strengths above 0 and up to 1 are wanted, 1 among them "
+                             "(the others start on the levels it learns)")
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)

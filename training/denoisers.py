@@ -9,7 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .core import Model, schedule
+from .core import Model, Solver, schedule
+from .recompute import recomputed
+
+MOST_AT_ONCE = 64           # images per network call, unless the source says less
 
 
 class NaNFromModel(ValueError):
@@ -20,8 +23,12 @@ class NaNFromModel(ValueError):
 class Source:
     """A denoiser and everything needed to sample it by seed.
 
-    denoiser(x, sigma (B,), **extra) -> denoised of x's shape; conditions(seeds) -> the extra of these seeds,
-    tensors whose first dimension is the batch; levels: the model's own noise levels, rising.
+    network(x, sigma (B,), **extra) -> denoised of x's shape, k-diffusion's convention, guidance included;
+    conditions(seeds) -> the extra of these seeds, tensors whose first dimension is the batch (a host with several
+    conditions gives {"which": LongTensor} and groups by it); levels: the model's own noise levels, rising.
+    differentiable: the network can be back-propagated through at the memory of one call; else the trainer runs it
+    again in the backward pass. teacher: a Solver, or (k-diffusion sampler function, its sigmas); None: the
+    configuration's classical one. chunk: images per network call, halved when memory runs out.
     model_calls counts network evaluations, one per image (a guided pair counts once).
     """
 
@@ -34,7 +41,11 @@ class Source:
     cfg: float
     device: torch.device
     model_calls: int = 0
-    on_model_calls: Callable | None = None      # told of every batch: on_model_calls(images)
+    on_model_calls: Callable | None = None      # told before every batch: on_model_calls(images)
+    differentiable: bool = False
+    teacher: Solver | tuple | None = None
+    chunk: int = MOST_AT_ONCE
+    say: Callable | None = None                 # told of memory that ran out, in words
 
     @property
     def flow(self) -> bool:
@@ -45,16 +56,50 @@ class Source:
         return float(self.levels[-1])
 
     def denoiser(self, x: Tensor, sigma: Tensor, **extra) -> Tensor:
-        """The guided denoiser, counted. Raises NaNFromModel as soon as the network answers NaN."""
-        self.model_calls += len(x)
+        """The guided denoiser, counted, in parts of at most `chunk` images. Raises NaNFromModel on its first NaN.
+
+        When memory runs out the parts are halved; at one image the error passes.
+        """
+        done = []
+        while (start := sum(map(len, done))) < len(x):
+            part = slice(start, start + self.chunk)
+            if (answer := self._answer(x[part], sigma[part], {k: v[part] for k, v in extra.items()})) is not None:
+                done.append(answer)
+        return done[0] if len(done) == 1 else torch.cat(done)
+
+    def _answer(self, x: Tensor, sigma: Tensor, extra: dict) -> Tensor | None:
+        """The network's answer to one part, or None after memory ran out and the parts were halved."""
         if self.on_model_calls is not None:
             self.on_model_calls(len(x))
-        denoised = self.network(x, sigma, **extra)
+        self.model_calls += len(x)
+        network = self.network if self.differentiable else recomputed(self.network, self._again)
+        try:
+            return self._checked(network(x, sigma, **extra), x, sigma)
+        except (RuntimeError, MemoryError) as error:
+            if not self.halve(error, len(x)):
+                raise
+        return None
+
+    def _again(self, images: int) -> None:
+        self.model_calls += images
+
+    def halve(self, error: BaseException, images: int) -> bool:
+        """Whether the error says that memory ran out and smaller parts can be tried; they are then half as large."""
+        if not out_of_memory(error) or (smaller := min(images, self.chunk) // 2) < 1:
+            return False
+        self.chunk = smaller
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if self.say is not None:
+            self.say(f"memory ran out with {images} images in one call: going on with {smaller}")
+        return True
+
+    def _checked(self, denoised: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
         if not bool(torch.isfinite(denoised).all()):
             bad = ~torch.isfinite(denoised.flatten(1)).all(1)
             state = "finite" if bool(torch.isfinite(x).all()) else "already not finite"
             raise NaNFromModel(
-                f"{self.name} answered NaN or infinity at sigma {float(sigma[bad][0]):.4g} for {int(bad.sum())} of "
+                f"{self.name} answered NaN or infinity at sigma {float(sigma.detach()[bad][0]):.4g} for {int(bad.sum())} of "
                 f"{len(x)} images (the state shown was {state}): try full precision, another VAE or checkpoint, "
                 "or a lower cfg")
         return denoised
@@ -63,6 +108,13 @@ class Source:
         """Unit noise (len(seeds), *shape), one generator per seed: an image does not depend on its batch."""
         drawn = [torch.randn(self.shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
         return torch.stack(drawn).to(self.device)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on whatever device and in whichever version of PyTorch."""
+    named = isinstance(error, (MemoryError, getattr(torch, "OutOfMemoryError", MemoryError)))
+    words = str(error).lower()
+    return named or isinstance(error, RuntimeError) and ("out of memory" in words or "can't allocate memory" in words)
 
 
 def guided(denoise: Callable, cfg: float, null: int) -> Callable:

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Callable
 
 import numpy as np
 from tqdm.auto import tqdm
 
-from .core import Solver, classical, schedule
+from .core import Preset, Solver, classical, preset as preset_file, schedule
 from .denoisers import Source
-from .pairs import Pairs, errors, run
+from .pairs import TEST_SEEDS, Pairs, ends, errors, make_pairs
+from .teacher import teacher_of
 
 GITS_SHOWN = ("gits_1.00", "gits_1.10", "gits_1.20", "gits_1.30")      # of 15 coefficients; the hosts' default is 1.20
 ROUNDS = ((8, 1.0), (32, 0.25), (None, 0.05))      # (seeds, share of the pairs that run them); None: all seeds
+SAME_START = 0.02                                  # a published grid is for models whose highest level is its own
 FEWEST = 8                                         # pairs that reach the last round
+RECOMMENDED_ABOVE = 1.0                            # times closer than the best classical pair
+# who a learned table has to beat where calls are dear: the pairs that win races, and those most people use
+STRONG_SOLVERS = ("euler", "dpmpp_2m", "unipc_bh2_2", "unipc_bh2_3", "deis_2", "deis_3", "ipndm_2", "lms_2")
+STRONG_SCHEDULES = ("karras", "beta", "sgm_uniform", "time_uniform", "kl_optimal", "gits_1.00", "gits_1.10", "ays_sd1",
+                    "shift_1.5", "shift_2", "shift_3", "oss_flux")
 
 
 @dataclass(frozen=True)
@@ -41,9 +49,11 @@ class Entry:
         return float(np.median(self.errors))
 
 
-def schedules(source: Source) -> dict:
-    """name -> (calls -> levels): every schedule that suits the model."""
-    levels, low, high = source.levels, float(source.levels[0]), source.sigma_max
+def schedules(source: Source, top: float | None = None) -> dict:
+    """name -> (calls -> levels): every schedule that suits the model, or its part from the level `top` on."""
+    top = top or source.sigma_max
+    levels = np.append(source.levels[source.levels < top], top)
+    low, high = float(levels[0]), top
     known = {"karras": lambda n: schedule.karras(n, low, high),
              "exponential": lambda n: schedule.exponential(n, low, high),
              "kl_optimal": lambda n: schedule.kl_optimal(n, low, high),
@@ -58,13 +68,19 @@ def schedules(source: Source) -> dict:
     else:
         published = ("ays_sd1", "ays_sdxl", *GITS_SHOWN)
     known.update({name: partial(schedule.published, name) for name in published})
-    return known
+    return {name: levels_for for name, levels_for in known.items()
+            if abs(levels_for(4)[0] / top - 1) < SAME_START}
 
 
-def contestants(source: Source, calls: int, names: set | None = None) -> list[Entry]:
-    """Every classical pair that makes at most `calls` calls; names keeps only those pairs."""
+def strong_pairs(source: Source, top: float | None = None) -> set:
+    """(solver, schedule) of the pairs that count."""
+    return {(solver, name) for solver in STRONG_SOLVERS for name in schedules(source, top) if name in STRONG_SCHEDULES}
+
+
+def contestants(source: Source, calls: int, names: set | None = None, top: float | None = None) -> list[Entry]:
+    """Every classical pair that makes at most `calls` calls, from the level `top` on; names keeps only those pairs."""
     entries = []
-    for schedule_name, levels in schedules(source).items():
+    for schedule_name, levels in schedules(source, top).items():
         for solver_name, solver in classical.SOLVERS.items():
             if names is not None and (solver_name, schedule_name) not in names:
                 continue
@@ -77,22 +93,112 @@ def contestants(source: Source, calls: int, names: set | None = None) -> list[En
 
 def measure(source: Source, entry: Entry, pairs: Pairs) -> Entry:
     """The entry with its errors on these pairs; a result that is not finite counts as infinitely far."""
-    found = errors(run(source, entry.solver, pairs.noise, pairs.extra), pairs.target)
+    found = errors(ends(source, entry.solver, pairs), pairs.target)
     return replace(entry, errors=np.nan_to_num(found, nan=np.inf, posinf=np.inf))
 
 
 def race_classical(source: Source, calls: int, pairs: Pairs, quiet: bool = False) -> list[Entry]:
     """All classical pairs, best first. The losers of a round drop out with the errors of the seeds they ran."""
-    running, out = contestants(source, calls), []
-    for seeds, share in ROUNDS:
-        keep = max(FEWEST, int(share * len(running))) if share < 1 else len(running)
+    return halved(source, contestants(source, calls), pairs, ROUNDS, FEWEST, quiet)
+
+
+def halved(source: Source, running: list[Entry], pairs: Pairs, rounds, fewest: int, quiet: bool) -> list[Entry]:
+    """Successive halving (Jamieson and Talwalkar 2016): rounds of (seeds, share of the entries that run them)."""
+    out, everyone = [], len(running)
+    for seeds, share in rounds:
+        keep = max(fewest, int(share * len(running))) if share < 1 else everyone
         running, dropped = running[:keep], running[keep:]
         out = dropped + out
         few = pairs.part(slice(0, seeds))
-        label = f"classical solvers, {calls} calls, {len(few)} seeds"
+        label = f"classical solvers, {len(few)} seeds"
         running = [measure(source, entry, few) for entry in tqdm(running, desc=label, disable=quiet or None)]
         running.sort(key=lambda entry: entry.errors.mean())
     return running + out
+
+
+@dataclass(frozen=True)
+class Raced:
+    """A race of one table: JSON-ready scores, the contestants (best classical first), and one sentence."""
+
+    scores: dict
+    learned: Entry
+    ranked: list[Entry]
+    verdict: str
+
+    @property
+    def best(self) -> Entry:
+        """The best classical pair."""
+        return next(entry for entry in self.ranked if entry.name == self.scores["best_classical"])
+
+    @property
+    def recommended(self) -> bool:
+        return self.scores["ratio"] >= RECOMMENDED_ABOVE
+
+
+def unseen_pairs(source: Source, seeds: int, table: Solver | None = None, teacher: str = "auto",
+                 teacher_calls: int = 50, seed: int = 0) -> Pairs:
+    """Teacher pairs on seeds no training run uses; for a window's table, from the teacher's images noised."""
+    made = teacher_of(source, teacher, teacher_calls)
+    numbers = range(TEST_SEEDS + seed, TEST_SEEDS + seed + seeds)
+    whole = make_pairs(source, numbers, made.from_level(None), "", quiet=True)
+    top = window_of(source, table) if table is not None else None
+    return whole if top is None else make_pairs(source, numbers, made.from_level(top), "", True, whole.target)
+
+
+def window_of(source: Source, table: Solver) -> float | None:
+    """The level a window's table starts at; None for a table of whole images."""
+    return None if table.sigmas[0] > (1 - SAME_START) * source.sigma_max else float(table.sigmas[0])
+
+
+def race(source: Source, preset: Preset, table: str, pairs: Pairs, opponents: set | None = None,
+         on_progress: Callable | None = None) -> Raced:
+    """Race one table of a preset, sparingly, against classical pairs at equal calls on pairs it never saw.
+
+    opponents: {(solver, schedule), ...}; None: the strong ones. on_progress(done, total) counts network calls
+    (total is a forecast) and may raise to stop. Raises ValueError for an unknown table or fewer than 2 pairs.
+    """
+    if table not in preset.tables:
+        raise ValueError(f"preset {preset.name!r} has no table {table!r}; it has {', '.join(sorted(preset.tables))}")
+    if len(pairs) < 2:
+        raise ValueError(f"{len(pairs)} pairs: a race needs at least 2, better 16")
+    solver, count = preset.tables[table], len(pairs)
+    top = window_of(source, solver)
+    entries = contestants(source, solver.calls, opponents or strong_pairs(source, top), top)
+    rounds = ((max(2, count // 8), 1.0), (max(2, count // 2), 0.2), (None, 0.3))
+    total = solver.calls * (count * 4 + len(entries) * rounds[0][0] + max(3, len(entries) // 5) * rounds[1][0])
+    before, told = source.model_calls, source.on_model_calls
+    if on_progress is not None:
+        source.on_model_calls = lambda images: on_progress(source.model_calls - before, total)
+    try:
+        learned = measure(source, Entry("S4S", "learned", solver), pairs)
+        ranked = halved(source, entries, pairs, rounds, 3, quiet=True)
+    finally:
+        source.on_model_calls = told
+    scores = {**summary(learned, ranked), "cfg": source.cfg}
+    return Raced(scores, learned, ranked, verdict(scores))
+
+
+def with_scores(preset: Preset, scores: dict) -> Preset:
+    """The preset with its race; not recommended if a classical pair beat one of its tables."""
+    recommended = all(score["ratio"] >= RECOMMENDED_ABOVE for score in scores.values())
+    return preset_file.with_scores(preset, scores, recommended)
+
+
+def verdict(scores: dict) -> str:
+    """One sentence: who is closer to the teacher, by how much, and when the other catches up."""
+    low, high = scores["ratio_95"]
+    if scores["ratio"] < RECOMMENDED_ABOVE:
+        return (f"{scores['best_classical']} is {1 / scores['ratio']:.2f} times closer to the teacher: the preset is "
+                "marked as not recommended")
+    closer = (f"S4S is {scores['ratio']:.2f} [{low:.2f}, {high:.2f}] times closer to the teacher than the best "
+              f"classical pair ({scores['best_classical']}); by the median seed {scores['ratio_median']:.2f} "
+              f"[{scores['ratio_median_95'][0]:.2f}, {scores['ratio_median_95'][1]:.2f}] times")
+    if "classical_calls_to_match" not in scores:
+        return closer
+    match = scores["classical_calls_to_match"]
+    reached = f"needs {match} calls to match it" if match else (
+        f"has not matched it with {scores['most_calls_tried']} calls")
+    return f"{closer}. A classical solver {reached}."
 
 
 def calls_to_match(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs, quiet: bool = False,
@@ -132,7 +238,7 @@ def pooled(per_seed: np.ndarray, axis: int = -1) -> np.ndarray:
     return np.sqrt(np.mean(per_seed ** 2, axis=axis))
 
 
-def summary(learned: Entry, ranked: list[Entry], matched: tuple) -> dict:
+def summary(learned: Entry, ranked: list[Entry], matched: tuple | None = None) -> dict:
     """What a preset's scores say of one table; JSON-ready. Ratios above 1 mean the learned table is closer."""
     finalists = [entry for entry in ranked if len(entry.errors) == len(learned.errors)]
     by_rmse = min(finalists, key=lambda entry: entry.rmse)
@@ -149,5 +255,5 @@ def summary(learned: Entry, ranked: list[Entry], matched: tuple) -> dict:
         "ratio": round(by_rmse.rmse / learned.rmse, 3), "ratio_95": [round(v, 3) for v in ratio],
         "ratio_median": round(by_median.median / learned.median, 3),
         "ratio_median_95": [round(v, 3) for v in ratio_median],
-        "classical_calls_to_match": matched[0], "matched_by": matched[1],
+        **({} if matched is None else {"classical_calls_to_match": matched[0], "matched_by": matched[1]}),
     }

@@ -139,5 +139,5 @@ def _recorded(source: Source, solver: Solver, part: Pairs):
     def on_call(i, x, row, denoised):
         states.append(x)
         known[i] = denoised
-    end = sample(source.denoiser, part.noise * float(solver.sigmas[0]), solver, part.extra, on_call)
+    end = sample(source.denoiser, part.start(float(solver.sigmas[0]), source.flow), solver, part.extra, on_call)
     return end, states, known

@@ -12,7 +12,7 @@ from torch import Tensor
 from .core import sample
 from .denoisers import Source
 from .objective import OBJECTIVES
-from .pairs import Pairs, errors, run
+from .pairs import Pairs, ends, errors
 from .parameters import Parameters
 
 WARM_UP = 0.05              # share of the iterations in which the rate rises
@@ -33,8 +33,11 @@ class State:
     rate_factor: float = 1.0                    # halved after every setback
     setbacks: int = 0
     damping: float = 0.1                        # of the forward-only mode
+    spent: int = 0                              # network calls this table has cost so far, all of them in whole steps
+    classical: float = math.inf                 # held-out RMSE of the best classical solver measured
     finished: bool = False                      # the forward-only mode found no better step
     curve: list = field(default_factory=list)   # [iteration, training loss, held-out RMSE, model calls]
+    memory: dict = field(default_factory=dict)  # tensors a learner keeps between its iterations
 
     @classmethod
     def start(cls, parameters: Parameters) -> "State":
@@ -83,9 +86,9 @@ def batch_indices(count: int, size: int, seed: int, iteration: int) -> list:
 def loss_and_gradient(source: Source, parameters: Parameters, vector: Tensor, batch: Pairs, objective):
     """Mean objective of a batch and its gradient in the free numbers, by back-propagation through the sampler."""
     free = vector.detach().requires_grad_()
-    table = parameters.table(free)
     with torch.enable_grad():
-        start = batch.noise * float(parameters.start[0])
+        table = parameters.table(free)
+        start = batch.start(float(parameters.start[0]), source.flow)
         loss = objective(sample(source.denoiser, start, table, batch.extra), batch.target).mean()
     gradient, = torch.autograd.grad(loss, free)
     return float(loss.detach()), gradient
@@ -138,7 +141,7 @@ def mean_error(source: Source, parameters: Parameters, pairs: Pairs, vector: Ten
         solver = parameters.solver(vector)
     except ValueError:
         return math.inf
-    error = float(errors(run(source, solver, pairs.noise, pairs.extra, batch), pairs.target).mean())
+    error = float(errors(ends(source, solver, pairs, batch), pairs.target).mean())
     return error if math.isfinite(error) else math.inf
 
 

@@ -1,32 +1,34 @@
-"""Teacher and cached pairs: seeds -> (noise, conditions, what many calls make of them)."""
+"""Cached pairs: seeds -> (noise, conditions, what the teacher's many calls make of them)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .core import Solver, classical, sample, schedule
 from .denoisers import Source
+from .teacher import Teacher, carried
 
 VALIDATION_SEEDS = 10_000_000       # far from the training seeds, which count up from the run's seed
 TEST_SEEDS = 20_000_000             # the race's
+FRESH_NOISE = 30_000_000            # added to a seed: the noise a window's clean image is noised with
 
 
 @dataclass
 class Pairs:
-    """Unit noise (n, ...), its conditions, and the teacher's result (n, ...), all on one device."""
+    """Unit noise (n, ...), its conditions, and the teacher's result (n, ...), all on one device.
+
+    clean: for a window below the top, the images (n, ...) that are noised to its first level; None: pure noise.
+    """
 
     seeds: list
     noise: Tensor
     extra: dict
     target: Tensor
+    clean: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -35,62 +37,60 @@ class Pairs:
         """The pairs at these positions (a slice or a list)."""
         index = list(range(len(self)))[index] if isinstance(index, slice) else [int(i) for i in index]
         return Pairs([self.seeds[i] for i in index], self.noise[index],
-                     {key: value[index] for key, value in self.extra.items()}, self.target[index])
+                     {key: value[index] for key, value in self.extra.items()}, self.target[index],
+                     None if self.clean is None else self.clean[index])
 
-
-def teacher_solver(source: Source, name: str, calls: int) -> Solver:
-    """A classical solver on a schedule that suits many calls. Raises ValueError for an unknown name.
-
-    Of the classical solvers at 50 calls these are the closest to the exact solution on the bundled models.
-    """
-    name = teacher_name(source, name)
-    if name not in classical.SOLVERS:
-        raise ValueError(f"no solver {name!r}; there are: {', '.join(classical.SOLVERS)}")
-    steps = max(1, calls // classical.SOLVERS[name].calls_per_step)
-    levels = schedule.linear_flow(steps) if source.flow else schedule.karras(
-        steps, float(source.levels[0]), source.sigma_max)
-    return classical.SOLVERS[name](levels, flow=source.flow)
-
-
-def teacher_name(source: Source, name: str) -> str:
-    """The solver "auto" stands for."""
-    return name if name != "auto" else "lms_3" if source.flow else "dpmpp_3m"
+    def start(self, sigma: float, flow: bool) -> Tensor:
+        """The states (n, ...) at this level: noise of deviation sigma, on the clean images where there are any."""
+        noise = self.noise * sigma
+        return noise if self.clean is None else self.clean * (1 - sigma if flow else 1.0) + noise
 
 
 @torch.no_grad()
-def run(source: Source, solver, noise: Tensor, extra: dict, batch: int = 64, bar: tqdm | None = None) -> Tensor:
-    """The solver's result for unit noise (n, ...), in batches, without gradients."""
+def run(source: Source, solver, noise: Tensor, extra: dict, batch: int = 64, bar: tqdm | None = None,
+        clean: Tensor | None = None) -> Tensor:
+    """The solver's result for unit noise (n, ...), on clean images where given, in batches, without gradients."""
     done = []
     for i in range(0, len(noise), batch):
-        part = {key: value[i:i + batch] for key, value in extra.items()}
-        start = noise[i:i + batch] * float(solver.sigmas[0])
-        done.append(sample(source.denoiser, start, solver, part,
-                           on_call=None if bar is None else lambda *call: bar.update(len(call[1]))))
+        part = slice(i, i + batch)
+        some = Pairs([], noise[part], {key: value[part] for key, value in extra.items()}, noise[part],
+                     None if clean is None else clean[part])
+        done.append(carried(source, solver, some.start(float(solver.sigmas[0]), source.flow), some.extra,
+                            None if bar is None else lambda *call: bar.update(len(call[1]))))
     return torch.cat(done)
 
 
-def make_pairs(source: Source, seeds, solver, label: str, quiet: bool = False) -> Pairs:
-    """Run the teacher on these seeds, with a progress bar in network calls."""
+def ends(source: Source, solver, pairs: Pairs, batch: int = 64) -> Tensor:
+    """Where the solver carries the pairs' starts (n, ...)."""
+    return run(source, solver, pairs.noise, pairs.extra, batch, clean=pairs.clean)
+
+
+def make_pairs(source: Source, seeds, solver, label: str, quiet: bool = False, clean: Tensor | None = None) -> Pairs:
+    """Run the teacher on these seeds, with a progress bar in network calls; from clean images where given."""
+    made = known_pairs(source, seeds, None, clean)
+    with tqdm(total=len(made) * solver.calls, desc=label, unit="call", disable=quiet or None) as bar:
+        return replace(made, target=run(source, solver, made.noise, made.extra, bar=bar, clean=clean))
+
+
+def known_pairs(source: Source, seeds, target: Tensor | None, clean: Tensor | None = None) -> Pairs:
+    """The pairs of these seeds whose targets were made before."""
     seeds = list(seeds)
-    noise, extra = source.noise(seeds), source.conditions(seeds)
-    with tqdm(total=len(seeds) * solver.calls, desc=label, unit="call", disable=quiet or None) as bar:
-        return Pairs(seeds, noise, extra, run(source, solver, noise, extra, bar=bar))
+    noise = source.noise(seeds if clean is None else [seed + FRESH_NOISE for seed in seeds])
+    return Pairs(seeds, noise, source.conditions(seeds), target, clean)
 
 
-def load_targets(path: Path, count: int):
-    """The saved targets, or None where they are missing or damaged (they are then made again)."""
-    try:
-        target = safetensors.torch.load_file(path)["target"]
-    except (OSError, KeyError, safetensors.SafetensorError):
-        return None
-    return target if len(target) == count else None
+def joined(parts: list[Pairs]) -> Pairs:
+    """Several sets of pairs as one."""
+    clean = None if parts[0].clean is None else torch.cat([part.clean for part in parts])
+    return Pairs([seed for part in parts for seed in part.seeds], torch.cat([part.noise for part in parts]),
+                 {key: torch.cat([part.extra[key] for part in parts]) for key in parts[0].extra},
+                 torch.cat([part.target for part in parts]), clean)
 
 
-def teacher_error(source: Source, config, pairs: Pairs, count: int = 8) -> float:
-    """RMSE between the teacher and itself with twice the calls, on a few pairs: how far its targets can be off."""
-    finer = teacher_solver(source, config.teacher, 2 * config.teacher_calls)
+def teacher_error(source: Source, teacher: Teacher, pairs: Pairs, count: int = 8) -> float:
+    """RMSE between the teacher and a finer one, on a few pairs: how far its targets can be off."""
     few = pairs.part(slice(0, count))
-    return rmse(run(source, finer, few.noise, few.extra), few.target)
+    return rmse(run(source, teacher.finer(None), few.noise, few.extra), few.target)
 
 
 def rmse(result: Tensor, target: Tensor) -> float:

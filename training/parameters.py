@@ -28,7 +28,8 @@ class Parameters:
     """The map from one free vector to a Table of `calls` rows over the window sigmas[0] .. sigmas[-1].
 
     start: the initial sigmas (N+1,); base: a name in classical.SOLVERS with one call per step; learn: which of
-    LEARNABLE move. The vector is float64: [gaps (N-1), offsets (N), residuals (rows x order)].
+    LEARNABLE move; highest: the model's highest level, start[0] where none is given. The vector is float64:
+    [gaps (N-1), offsets (N), residuals (rows x order)].
     """
 
     start: np.ndarray
@@ -36,6 +37,7 @@ class Parameters:
     order: int = 0
     flow: bool = False
     learn: tuple = LEARNABLE
+    highest: float | None = None
 
     def __post_init__(self):
         if self.base not in classical.SOLVERS or classical.SOLVERS[self.base].calls_per_step != 1:
@@ -80,7 +82,7 @@ class Parameters:
         gaps, offsets, residuals = vector.split(list(self.sizes))
         sigmas = self._sigmas(gaps)
         base = classical.SOLVERS[self.base].table(sigmas, self.flow)
-        query = (sigmas[:-1] * offsets.exp()).clamp(max=float(self.start[0]))
+        query = (sigmas[:-1] * offsets.exp()).clamp(max=max(float(self.start[0]), self.highest or 0.0))
         step = (1 - sigmas[1:] / sigmas[:-1]).clamp(min=0.05)
         rows, columns = self._places
         weights = base.weights.index_put((rows, columns), residuals * step[rows], accumulate=True)

@@ -16,21 +16,25 @@ from .pairs import Pairs
 from .parameters import Parameters
 
 EXPLORING = 4               # forward-only steps that compare the starts
-START_SEEDS = 32            # held-out pairs that rank the schedules
+CURVE = "curve"             # the name of the start on the full table's own levels
 
 
-def settle_start(source: Source, calls: int, pairs: Pairs, held_out: Pairs, config,
-                 say: Callable) -> tuple[Parameters, str, State]:
+def settle_start(source: Source, calls: int, pairs: Pairs, held_out: Pairs, config, say: Callable,
+                 curve: np.ndarray | None = None) -> tuple[Parameters, str, State]:
     """(parameters, name of the schedule, state to go on from) of a table of this many calls.
+
+    curve: for a window, its levels (calls + 1,) on the curve of the full table, one of the starts that are tried.
 
     Gradient mode takes the schedule on which the base solver does best. Forward mode takes a few cheap steps from
     several that lie far apart: the error has more than one valley.
     """
-    ranked = ranked_starts(source, calls, held_out, config)
+    before = source.model_calls
+    ranked = ranked_starts(source, calls, held_out, config, curve)
     chosen = far_apart(ranked, config.starts) if config.mode == "forward" else ranked[:1]
     tried = []
     for entry in chosen:
-        parameters = Parameters(entry.solver.sigmas, config.base, config.order, source.flow, config.learn)
+        parameters = Parameters(entry.solver.sigmas, config.base, config.order, source.flow, config.learn,
+                                source.sigma_max)
         state = State.start(parameters)
         if len(chosen) > 1:
             short = replace(config, iterations=min(EXPLORING, config.iterations))
@@ -39,19 +43,23 @@ def settle_start(source: Source, calls: int, pairs: Pairs, held_out: Pairs, conf
             say(f"calls{calls}: from {entry.schedule_name}, {state.iteration} steps on {EXPLORED} pairs: held-out RMSE "
                 f"{state.curve[0][2]:.4f} -> {state.best_error:.4f}")
         tried.append((parameters, entry.schedule_name, state))
-    return min(tried, key=lambda start: start[2].best_error)
+    best = min(tried, key=lambda start: start[2].best_error)
+    best[2].spent, best[2].classical = source.model_calls - before, float(ranked[0].errors.mean())
+    return best
 
 
-def ranked_starts(source: Source, calls: int, held_out: Pairs, config) -> list[Entry]:
+def ranked_starts(source: Source, calls: int, held_out: Pairs, config, curve: np.ndarray | None = None) -> list[Entry]:
     """The schedules by the base solver's error on a few held-out pairs, or the one asked for.
 
     Raises ValueError for an unknown schedule, with those there are.
     """
-    known = schedules(source)
-    if config.schedule != "auto" and config.schedule not in known:
+    known = schedules(source, None if curve is None else float(curve[0]))
+    if curve is not None:
+        known[CURVE] = lambda calls: curve
+    if config.schedule not in ("auto", *known) and (curve is None or config.schedule not in schedules(source)):
         raise ValueError(f"no schedule {config.schedule!r} for {source.name}; there are: auto, {', '.join(known)}")
-    names = list(known) if config.schedule == "auto" else [config.schedule]
-    few = held_out.part(slice(0, START_SEEDS))
+    names = list(known) if config.schedule not in known else [config.schedule]
+    few = held_out.part(slice(0, config.ranking))
     base = classical.SOLVERS[Parameters(np.array([1., 0.]), config.base).base]
     entries = [measure(source, Entry(config.base, name, base(known[name](calls), flow=source.flow)), few)
                for name in names]

@@ -1,0 +1,110 @@
+"""The trainer's narrow door: a host hands over a denoiser and gets a preset.
+
+    source = Source(name, model, levels, shape, network, conditions, cfg, device,
+                    differentiable=False, teacher=None, chunk=8)        # see denoisers.Source
+    config = Config(name="my-preset", calls=(5, 6, 8), windows=(1.0, 0.5), budget=HOST_BUDGET, mode="auto")
+    print(estimate(source, config).words)
+    preset = distil(source, config, folder, on_progress=show, say=log)  # show(Progress); resume=True goes on
+    raced = race(source, preset, "calls6", unseen_pairs(source, 16))    # Raced: scores, learned, ranked, verdict
+    preset = with_scores(preset, {"calls6": raced.scores})              # marks it where a classical pair won
+
+Whatever the network, on_progress or say raises, a host's own interruption too (BaseException), passes on
+unchanged, after the run is saved and the best tables so far are written to folder/NAME.safetensors.
+Nothing here prints, needs click or matplotlib, or touches the host's global state.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Callable
+
+import torch
+
+from .budget import forecast, planned
+from .config import Config
+from .core import Preset
+from .denoisers import Source
+from .evaluate import Raced, race, unseen_pairs, with_scores
+from .modes import settled_mode
+from .parameters import Parameters
+from .progress import Progress
+from .runs import Run
+
+HOST_BUDGET = 10_000        # network calls per table: one to two hours at half a second a call
+
+__all__ = ["Config", "Estimate", "Progress", "Raced", "Source", "distil", "estimate", "race", "unseen_pairs",
+           "with_scores", "HOST_BUDGET"]
+_log = logging.getLogger(__name__)
+
+
+def distil(source: Source, config: Config, folder, *, resume: bool = False,
+           on_progress: Callable[[Progress], None] | None = None, say: Callable[[str], None] | None = None) -> Preset:
+    """Learn config's tables for the source and return the preset, also written to folder/NAME.safetensors.
+
+    config.model and config.cfg are taken from the source. resume: go on with the run in the folder, exactly where
+    it stopped, or begin where there is none. say(text) gets what a person should read; default: logging.
+    Raises ValueError in words for settings that cannot work, a folder with another run, a budget that is too small,
+    a stochastic teacher, a network that answers NaN.
+    """
+    config = replace(config, model=source.name, cfg=float(source.cfg))
+    with torch.inference_mode(False), torch.no_grad():          # hosts run nodes under inference mode
+        return Run(config, Path(folder), resume, quiet=False, source=source, on_progress=on_progress,
+                   say=say or _log.info).carry_out()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will cost, all tables together; memory in bytes of one network call, None where it is unknown."""
+
+    rows: int
+    free: int
+    calls: int
+    seconds: float
+    memory: int | None
+    mode: str
+    why: str
+
+    @property
+    def words(self) -> str:
+        """One line for people."""
+        memory = "" if self.memory is None else f", {self.memory / 2 ** 20:,.0f} MB on top of the model"
+        return (f"{self.rows} rows, {self.free} free numbers, {self.calls:,} network calls, about "
+                f"{_duration(self.seconds)}{memory}; {self.mode} mode: {self.why}")
+
+
+def estimate(source: Source, config: Config) -> Estimate:
+    """What `distil` will cost, from two timed network calls (uncounted). Raises ValueError as `distil` does."""
+    config = replace(config, model=source.name, cfg=float(source.cfg))
+    with torch.inference_mode(False), torch.no_grad():
+        tried = replace(source, on_model_calls=None)
+        mode, why = settled_mode(tried, config)
+        plan = planned(config, tried, mode)
+        sizes = [Parameters(torch.linspace(1, 0, calls + 1).numpy(), plan.base, plan.order, source.flow, plan.learn)
+                 for calls in plan.calls]
+        seconds, memory = _one_call(tried)
+        calls, windows = forecast(plan, tried), len(plan.windows)
+    return Estimate(sum(plan.calls) * windows, windows * sum(int(size.moving().sum()) for size in sizes), calls,
+                    calls * seconds, memory, plan.mode, why)
+
+
+def _one_call(source: Source) -> tuple[float, int | None]:
+    """(seconds, bytes on top of what is held now) of one image through the network, after a first call to warm up."""
+    seeds, on_cuda = range(min(4, source.chunk)), source.device.type == "cuda"
+    x, extra = source.noise(seeds) * source.sigma_max, source.conditions(seeds)
+    sigma = torch.full((len(x),), source.sigma_max, device=source.device)
+    source.denoiser(x, sigma, **extra)
+    if on_cuda:
+        torch.cuda.synchronize(source.device)
+        torch.cuda.reset_peak_memory_stats(source.device)
+    held, began = torch.cuda.memory_allocated(source.device) if on_cuda else 0, time.perf_counter()
+    float(source.denoiser(x, sigma, **extra).sum())                 # waits for the device
+    seconds = (time.perf_counter() - began) / len(x)
+    return seconds, torch.cuda.max_memory_allocated(source.device) - held if on_cuda else None
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,51 @@
+"""What a run tells while it works: one event per batch of network calls, for bars, previews and cancelling."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Callable
+
+PHASES = ("teacher", "learning", "saving")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands. An on_progress that raises stops the run, which is saved first.
+
+    done and total count network calls of the whole run, one per image (total is a forecast); loss, held_out and
+    classical are mean RMSE to the teacher (of the last iteration; of the best state; of the best classical solver
+    measured so far), NaN while unknown. preview() -> (student (n, ...), teacher (n, ...)) from the same starts; it
+    makes a few network calls that are not counted, and is None while there is no table yet.
+    """
+
+    phase: str
+    table: str
+    done: int
+    total: int
+    loss: float = math.nan
+    held_out: float = math.nan
+    classical: float = math.nan
+    seconds_left: float = math.nan
+    preview: Callable | None = None
+
+    @property
+    def share(self) -> float:
+        """Of the whole run, 0 to 1."""
+        return min(1.0, self.done / max(1, self.total))
+
+
+class Clock:
+    """Forecasts the time that is left from the calls this session has made."""
+
+    def __init__(self):
+        self._opened = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._opened
+
+    def left(self, made: int, to_make: int) -> float:
+        """Seconds until `to_make` more calls are made, at the pace of the `made` ones; NaN before the first."""
+        return self.seconds / made * max(0, to_make) if made else math.nan

@@ -1,0 +1,47 @@
+"""Back-propagation through a network at the memory of one call: it is run again in the backward pass.
+
+`torch.utils.checkpoint` gives wrong gradients for networks that add in place into tensors autograd has saved (Flux,
+Wan and others do), without a word. Here the second run lets PyTorch keep copies of what is about to be overwritten.
+"""
+
+from __future__ import annotations
+
+from typing import Callable
+
+import torch
+from torch import Tensor
+
+
+def recomputed(network: Callable, on_again: Callable | None = None) -> Callable:
+    """The network (x, sigma (B,), **extra) -> (B, ...), keeping only x and sigma for its backward pass.
+
+    Differentiable in x and sigma; the network itself must be deterministic. on_again(images) is told of every
+    second run.
+    """
+    def wrapped(x: Tensor, sigma: Tensor, **extra) -> Tensor:
+        if not (torch.is_grad_enabled() and (x.requires_grad or sigma.requires_grad)):
+            return network(x, sigma, **extra)
+        return _Recomputed.apply(network, extra, on_again, x, sigma)
+    return wrapped
+
+
+class _Recomputed(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, network, extra, on_again, x, sigma):
+        ctx.network, ctx.extra, ctx.on_again = network, extra, on_again
+        ctx.save_for_backward(x, sigma)
+        return network(x, sigma, **extra)
+
+    @staticmethod
+    def backward(ctx, slope):
+        saved = [tensor.detach().requires_grad_(needed)
+                 for tensor, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[3:])]
+        if ctx.on_again is not None:
+            ctx.on_again(len(slope))
+        with torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
+            # clones, because a network may write into its arguments, and autograd forbids that for leaves
+            answer = ctx.network(*(tensor.clone() for tensor in saved), **ctx.extra)
+            wanted = [tensor for tensor in saved if tensor.requires_grad]
+            slopes = list(torch.autograd.grad(answer, wanted, slope, allow_unused=True))
+        return (None, None, None, *(slopes.pop(0) if tensor.requires_grad else None for tensor in saved))
