@@ -17,6 +17,7 @@ from .core.facts import ModelFacts, choose, suits
 from .core.preset import Preset, PresetError
 
 ENDING = ".safetensors"
+_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)      # no file name on Windows
 __all__ = ["Choice", "Library", "ModelFacts", "Preset", "PresetError", "choose", "file_name", "is_own",
            "levels_for", "save_new", "shipped_folder", "solver_for", "suits"]
 
@@ -115,7 +116,7 @@ class Library:
         try:
             return mark, preset_file.load(path)
         except PresetError as error:
-            return mark, f"{path.parent}: {error}" if str(error).startswith(path.name) else str(error)
+            return mark, str(error).replace(path.name, str(path), 1) if str(error).startswith(path.name) else str(error)
 
 
 def save_new(preset: Preset, folder, overwrite: bool = False) -> Path:
@@ -130,9 +131,9 @@ def save_new(preset: Preset, folder, overwrite: bool = False) -> Path:
 
 
 def file_name(name: str) -> str:
-    """A preset's name as every file system takes it, without folders."""
-    plain = re.sub(r"[^\w .()+=-]", "_", name).strip(" .")
-    return plain or "preset"
+    """A preset's name as every file system takes it: no folders, no device's name, not too long."""
+    plain = re.sub(r"[^\w .,()+=-]", "_", name).encode()[:200].decode(errors="ignore").strip(" .")
+    return f"_{plain}" if not plain or _DEVICES.match(plain) else plain
 
 
 def _files(folder: Path):

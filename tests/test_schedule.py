@@ -29,6 +29,7 @@ EVERY = {
     "linear_flow": lambda calls: schedule.linear_flow(calls, 3.0),
     "simple on a flow": lambda calls: schedule.simple(calls, schedule.flow_levels(3.0)),
     "published": lambda calls: schedule.published("ays_sdxl", calls),
+    "stretched": lambda calls: schedule.stretched(schedule.karras(6, 0.0292, 14.6), calls, False),
 }
 
 
@@ -125,6 +126,40 @@ def test_the_ends_of_a_schedule_are_the_levels_asked_for():
     for name in ("karras", "exponential", "polyexponential", "kl_optimal"):
         sigmas = EVERY[name](8)
         np.testing.assert_allclose(sigmas[[0, -2]], [14.6, 0.0292], rtol=1e-12, err_msg=name)
+
+
+# --- a schedule for another number of calls -----------------------------------------------------------------
+
+CURVES = {False: [14.6, 7.0, 4.1, 2.6, 1.5, 0.8, 0.3, 0.07, 0.0], True: [1.0, 0.9, 0.8, 0.7, 0.6, 0.4, 0.2, 0.05, 0.0]}
+
+
+@pytest.mark.parametrize("flow", [False, True])
+def test_stretched_to_its_own_number_of_calls_a_schedule_is_itself(flow):
+    assert schedule.stretched(CURVES[flow], 8, flow).tolist() == CURVES[flow]
+
+
+@pytest.mark.parametrize("flow", [False, True])
+def test_half_and_double_the_calls_share_their_levels(flow):
+    curve = np.array(CURVES[flow])
+    even = (lambda s: s) if flow else np.arctan
+    np.testing.assert_allclose(schedule.stretched(curve, 4, flow), curve[::2], rtol=1e-12)
+    double = schedule.stretched(curve, 16, flow)
+    np.testing.assert_allclose(double[::2], curve, rtol=1e-12)
+    np.testing.assert_allclose(even(double[1::2]), (even(curve[1:]) + even(curve[:-1])) / 2, rtol=1e-12)
+
+
+@given(calls=st.integers(1, 1000), flow=st.booleans(), top=st.sampled_from([1.0, 14.6, 80.0, 4518.8, 1e6]))
+def test_a_stretched_schedule_falls_strictly_between_the_same_ends(calls, flow, top):
+    curve = np.array(CURVES[flow]) * (1 if flow else top / 14.6)
+    sigmas = schedule.stretched(curve, calls, flow)
+    assert len(sigmas) == calls + 1 and bool((np.diff(sigmas) < 0).all())
+    assert sigmas[0] == curve[0] and sigmas[-1] == curve[-1]
+
+
+def test_a_stretched_schedule_is_a_fresh_array():
+    curve = np.array(CURVES[False])
+    schedule.stretched(curve, 8, False)[0] = 7
+    assert curve[0] == 14.6
 
 
 # --- published grids ----------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def levels_for(preset: Preset | None, facts: ModelFacts, steps: int) -> np.ndarr
     else:
         levels = _kept_above(facts.sigma_min, schedule.stretched(preset.curve, steps, facts.flow), preset.curve[-2])
     if abs(levels[0] - facts.sigma_max) > 0.02 * facts.sigma_max:
-        levels[0] = facts.sigma_max                 # zero terminal SNR: the hosts' numbers for endless noise differ
+        levels = from_start(levels, facts.sigma_max, facts.flow)    # the hosts' numbers for endless noise differ
     return levels
 
 

@@ -70,24 +70,29 @@ def same_top(one: float, other: float) -> bool:
 def choose(presets: list[Preset], facts: ModelFacts, cfg: float | None = None) -> tuple[Preset | None, str]:
     """(the preset for this model, why), or (None, why none): what a host prints.
 
-    A preset made for these very weights (hash) comes first, then the model's family, then whatever suits its
-    prediction and levels. Among equals: a trained range that holds cfg, the model's shift, more tables, the newer
-    (training["created"], ISO date), the earlier in the list. Not recommended presets are taken by hash only.
+    A preset made for these very weights (hash) comes first, then one for the model's family, then one whose
+    prediction, levels and latent channels are the model's. Among equals: a trained range that holds cfg, the model's
+    shift, more tables, the newer (training["created"], an ISO date), the earlier in the list. A preset that is marked
+    as not recommended is taken by its hash only.
     """
     if not presets:
         return None, "no preset is installed"
-    reasons = {i: suits(preset, facts) for i, preset in enumerate(presets)}
-    fitting = [i for i in reasons if reasons[i] is None]
-    ours = _own_hashes([presets[i] for i in fitting], facts)
-    ranked = sorted(fitting, key=lambda i: _rank(presets[i], facts, cfg, ours), reverse=True)
-    usable = [i for i in ranked if presets[i].recommended or _made_for(presets[i], ours)]
-    for i in ranked:
-        reasons[i] = "it fits less well" if i in usable else "it is marked as not recommended"
+    reasons = [suits(preset, facts) for preset in presets]
+    ours = _own_hashes([preset for preset, reason in zip(presets, reasons) if reason is None], facts)
+    reasons = [reason or _held_back(preset, facts, ours) for preset, reason in zip(presets, reasons)]
+    usable = [i for i, reason in enumerate(reasons) if reason is None]
     if not usable:
-        return None, _passed_over("none fits this model", presets, reasons)
-    best = usable[0]
-    why = f"{presets[best].name!r} is {_merit(presets[best], facts, ours)}{cfg_words(presets[best], cfg)}"
-    return presets[best], _passed_over(why, presets, {i: reasons[i] for i in reasons if i != best})
+        return None, "no preset is for this model" + _passed_over(presets, reasons)
+    best = max(usable, key=lambda i: (*_rank(presets[i], facts, cfg, ours), -i))
+    reasons = [reason or "it fits less well" for reason in reasons]
+    reasons[best] = None
+    why = f"{called(presets[best])} is {_merit(presets[best], facts, ours)}{cfg_words(presets[best], cfg)}"
+    return presets[best], why + _passed_over(presets, reasons)
+
+
+def called(preset: Preset) -> str:
+    """A preset's name and the hash of its numbers, in a sentence."""
+    return f"{preset.name} ({preset.short_hash})"
 
 
 def cfg_words(preset: Preset, cfg: float | None) -> str:
@@ -126,8 +131,8 @@ def _merit(preset: Preset, facts: ModelFacts, ours: dict) -> str:
     levels = f"{facts.prediction} prediction with levels up to {facts.sigma_max:.4g}"
     if _same_family(preset, facts):
         return f"for the family {facts.family}, {levels}"
-    family = f"the model's family is {facts.family}" if facts.family else "the model's family is unknown"
-    return f"for {levels}; it was made for {preset.model.family}, {family}: race it before you trust it"
+    return (f"for {levels}, like the model, but was made for {preset.model.family}, not "
+            f"{facts.family or 'a known family'}: race it before you trust it")
 
 
 def _cfg_range(preset: Preset) -> tuple[float, float] | None:
@@ -138,6 +143,18 @@ def _cfg_range(preset: Preset) -> tuple[float, float] | None:
     return (min(numbers), max(numbers)) if numbers else None
 
 
-def _passed_over(words: str, presets: list[Preset], reasons: dict) -> str:
-    others = "; ".join(f"{presets[i].name!r}: {reason}" for i, reason in reasons.items())
-    return f"{words}; passed over: {others}" if others else words
+def _held_back(preset: Preset, facts: ModelFacts, ours: dict) -> str | None:
+    """Why a preset that suits is not taken by itself."""
+    if _made_for(preset, ours):
+        return None
+    if not preset.recommended:
+        return "it is marked as not recommended"
+    if not _same_family(preset, facts) and (preset.model.channels is None or facts.channels is None):
+        return (f"it is for {preset.model.family}, the model's family is {facts.family or 'unknown'}, and whether their "
+                "latents are alike is not known")
+    return None
+
+
+def _passed_over(presets: list[Preset], reasons: list) -> str:
+    others = [f"{called(preset)}: {reason}" for preset, reason in zip(presets, reasons) if reason]
+    return f". Passed over: {'; '.join(others)}" if others else ""

@@ -1,0 +1,119 @@
+"""Which preset is for a model: by rule, and said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from s4s_nodes.core import Model, ModelFacts, Preset, choose, classical, schedule, suits
+
+SD15 = ModelFacts("eps", 0.0292, 14.6146, family="sd15", channels=4)
+FLUX = ModelFacts("flow", 0.0003, 1.0, family="flux", channels=16, shift=3.16)
+
+
+def preset(name="any", calls=(6,), training=None, recommended=True, **model) -> Preset:
+    about = Model(**{"family": "sd15", "prediction": "eps", "sigma_min": 0.0292, "sigma_max": 14.6146, "channels": 4,
+                     **model})
+    levels = {n: schedule.linear_flow(n) if about.flow else schedule.karras(n, 0.03, about.sigma_max) for n in calls}
+    tables = {f"calls{n}": classical.dpmpp_2m(levels[n], about.flow) for n in calls}
+    return Preset(name, tables, about, training or {}, recommended=recommended)
+
+
+@pytest.mark.parametrize("changed, reason", [
+    ({"prediction": "v"}, "it is for v prediction, the model's is eps"),
+    ({"zero_terminal_snr": True}, "it is for zero terminal SNR, the model has none"),
+    ({"sigma_max": 80.0}, "it is for levels up to 80, the model's go up to 14.61"),
+    ({"channels": 16}, "it is for 16 latent channels, the model has 4"),
+    ({"sigma_max": 14.8}, None), ({"channels": None}, None), ({"family": "sdxl"}, None), ({"sigma_min": 0.01}, None)])
+def test_a_preset_suits_or_says_why_not(changed, reason):
+    assert suits(preset(**changed), SD15) == reason
+
+
+def test_zero_terminal_snr_is_one_family_whatever_number_stands_for_endless():
+    facts = replace(SD15, prediction="v", zero_terminal_snr=True, sigma_max=4518.8)
+    assert suits(preset(prediction="v", zero_terminal_snr=True, sigma_max=4096.0), facts) is None
+    assert suits(preset(prediction="v"), facts) == "it is for no zero terminal SNR, the model has it"
+
+
+def test_a_shift_only_moves_the_models_own_schedule():
+    flow = preset(family="flux", prediction="flow", sigma_min=0.001, sigma_max=1.0, channels=16, shift=1.0)
+    assert suits(flow, FLUX) is None
+
+
+def test_a_hash_beats_the_family_and_the_family_beats_the_range():
+    by_range, by_family = preset("range", family="sdxl"), preset("family", calls=(4, 5, 6))
+    by_hash = preset("hash", family="my model", hashes={"weights_1d": "ab"}, recommended=False)
+    facts = replace(SD15, fingerprint=lambda: {"weights_1d": "ab"})
+    presets = [by_range, by_family, by_hash]
+    chosen, why = choose(presets, facts)
+    assert chosen is by_hash and "is made for these weights" in why and "family" in why and "fits less well" in why
+    chosen, why = choose(presets[:2], facts)
+    assert chosen is by_family and "is for the family sd15" in why
+    chosen, why = choose(presets[:1], facts)
+    assert chosen is by_range and "was made for sdxl, not sd15: race it before you trust it" in why
+
+
+def test_a_hash_does_not_make_a_preset_valid():
+    facts = replace(SD15, prediction="v", fingerprint=lambda: {"weights_1d": "ab"})
+    chosen, why = choose([preset(hashes={"weights_1d": "ab"})], facts)
+    assert chosen is None and "no preset is for this model" in why and "it is for eps prediction" in why
+
+
+def test_weights_are_hashed_only_where_a_preset_that_suits_has_a_hash():
+    def asked():
+        raise AssertionError("asked for the fingerprint")
+    facts = replace(SD15, fingerprint=asked)
+    assert choose([preset(), preset(prediction="v", hashes={"weights_1d": "ab"})], facts)[0] is not None
+    with pytest.raises(AssertionError, match="asked for the fingerprint"):
+        choose([preset(hashes={"weights_1d": "ab"})], facts)
+
+
+def test_not_recommended_presets_wait_to_be_asked_for():
+    chosen, why = choose([preset("slow", recommended=False)], SD15)
+    assert chosen is None and "slow" in why and "it is marked as not recommended" in why
+
+
+def test_another_familys_preset_needs_latents_known_to_be_alike():
+    for facts, family in ((replace(SD15, channels=None), "sdxl"), (replace(SD15, family=None, channels=None), "sd15")):
+        chosen, why = choose([preset(family=family)], facts)
+        assert chosen is None and "whether their latents are alike is not known" in why
+    assert choose([preset(family="SD15", channels=None)], SD15)[0] is not None
+
+
+@pytest.mark.parametrize("worse, better", [
+    ({"training": {"cfg": [1.0, 4.0]}, "calls": (4, 5, 6)}, {"training": {"cfg": [5.0, 9.0]}}),
+    ({"calls": (6,)}, {"calls": (4, 6)}),
+    ({"training": {"created": "2026-01-31"}}, {"training": {"created": "2026-02-01"}}),
+    ({"training": {}}, {"training": {"created": "2026-02-01"}})])
+def test_among_equals_cfg_then_tables_then_age_decide(worse, better):
+    one, other = preset("one", **worse), preset("other", **better)
+    assert choose([one, other], SD15, 7.0)[0] is other and choose([other, one], SD15, 7.0)[0] is other
+
+
+def test_among_true_equals_the_first_is_taken():
+    first, second = preset("first"), preset("second")
+    assert choose([first, second], SD15)[0] is first and choose([second, first], SD15)[0] is second
+
+
+def test_a_cfg_outside_the_trained_range_is_said_and_not_refused():
+    assert "(trained at cfg 2 to 5, not at 7)" in choose([preset(training={"cfg": [2.0, 5.0]})], SD15, 7.0)[1]
+    assert "(trained at cfg 3, not at 7)" in choose([preset(training={"cfg": 3})], SD15, 7.0)[1]
+    assert "cfg" not in choose([preset(training={"cfg": [2.0, 8.0]})], SD15, 7.0)[1]
+    assert "cfg" not in choose([preset(training={"cfg": "high"})], SD15, 7.0)[1]
+
+
+def test_everything_passed_over_is_named_with_its_reason():
+    presets = [preset("a"), preset("b", prediction="v"), preset("c", recommended=False), preset("d", family="sdxl")]
+    chosen, why = choose(presets, SD15)
+    assert chosen is presets[0]
+    for name, reason in (("b", "it is for v prediction"), ("c", "it is marked as not recommended"), ("d", "it fits")):
+        assert f"{name} ({presets[0].short_hash if name != 'b' else presets[1].short_hash}): {reason}" in why
+    assert choose([], SD15) == (None, "no preset is installed")
+
+
+def test_facts_that_make_no_model_are_refused():
+    with pytest.raises(ValueError, match="prediction is 'epsilon': use one of eps, v, flow, x0"):
+        ModelFacts("epsilon", 0.03, 14.6)
+    with pytest.raises(ValueError, match="levels from 14.6 to 0.03"):
+        ModelFacts("eps", 14.6, 0.03)
