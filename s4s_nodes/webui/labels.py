@@ -1,0 +1,54 @@
+"""Names as the host's dropdowns, infotext and XYZ plots can carry them. Knows no host."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+SAMPLER = "S4S"
+AUTO = "S4S Auto"
+KEY, HIRES_KEY = "S4S", "Hires S4S"         # infotext keys
+
+
+def labelled(names) -> dict[str, str]:
+    """{schedule type: preset name}, in order, all different, none of them `AUTO`.
+
+    An infotext splits at commas and colons, an XYZ plot at commas: both give way to "_".
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        label = f"{SAMPLER} {_plain_name(name)}"
+        while label in found or label == AUTO:
+            label += "_"
+        found[label] = name
+    return found
+
+
+def key(label: str) -> str:
+    """The internal name of a schedule type, as the hosts write theirs: s4s_auto."""
+    return re.sub(r"[^a-z0-9]+", "_", label.lower())
+
+
+def plain(text: str) -> str:
+    """Words for an infotext's value: one line without commas, colons and quotes, which would have to be escaped."""
+    return " ".join(re.sub(r'[,:"\\]', " ", text).split())[:300]
+
+
+def said(choice) -> str:
+    """What an infotext says of a run: preset, hash, table and kind; where it is not the table itself, why."""
+    if choice.fallback:
+        why = choice.why.partition(". ")[0]         # what else there is stands in the log
+        return plain(f"fallback {choice.classical} - {why} (S4S {version()})")
+    why = f" - {choice.why}" if choice.kind == "adapted" else ""
+    preset = choice.preset
+    return plain(f"{preset.name} {preset.short_hash} {choice.table} {choice.kind}{why} (S4S {version()})")
+
+
+def version() -> str:
+    """The clone's version, from its pyproject.toml."""
+    text = (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    return re.search(r'^version = "(.+)"$', text, re.M).group(1)
+
+
+def _plain_name(name: str) -> str:
+    return re.sub(r"[^\w .()+=/-]", "_", name).strip()

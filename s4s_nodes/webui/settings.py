@@ -1,0 +1,59 @@
+"""The page S4S in the host's settings."""
+
+from __future__ import annotations
+
+import re
+from functools import partial
+
+import gradio as gr
+from modules import script_callbacks, shared
+
+from .words import say
+
+MATCHING, FALLBACK = "s4s_matching", "s4s_fallback"
+FREE = "Auto"
+_FAMILY = "s4s_default_"
+
+
+def register(library) -> None:
+    """Make the settings known now (an API-only host asks no callback), and again when the host builds its page."""
+    add_options(library)
+    script_callbacks.on_ui_settings(partial(add_options, library))
+
+
+def add_options(library) -> None:
+    """One default preset for each family there is a preset of, how to match, and what to do when nothing matches."""
+    for family in sorted({preset.model.family for preset in library.presets()}):
+        _add(_FAMILY + _key(family), FREE, f"{say('Default preset for models of the family')} {family}", gr.Dropdown,
+             lambda: {"choices": [FREE, *library.names()]},
+             say("used where Schedule type is Automatic or S4S Auto"))
+    _add(MATCHING, "loose", say("Matching of presets to models"), gr.Radio, {"choices": ["loose", "strict"]},
+         say("strict: only presets made for the model's family or its very weights; loose: also those for the same "
+             "prediction and noise levels"))
+    _add(FALLBACK, "classical", say("When no preset fits"), gr.Radio, {"choices": ["classical", "stop"]},
+         say("classical: sample with a classical solver and say so; stop: end the generation with an error"))
+
+
+def default_for(family: str | None) -> str | None:
+    """The name of the preset chosen for a family; None where S4S may choose."""
+    chosen = getattr(shared.opts, _FAMILY + _key(family or ""), FREE)
+    return None if chosen in (None, "", FREE) else chosen
+
+
+def strict() -> bool:
+    """Whether only presets made for a model's family or weights are matched to it."""
+    return getattr(shared.opts, MATCHING, "loose") == "strict"
+
+
+def stops_without_preset() -> bool:
+    """Whether a generation ends with an error where it would fall back to a classical solver."""
+    return getattr(shared.opts, FALLBACK, "classical") == "stop"
+
+
+def _add(key: str, default, label: str, component, arguments, about: str) -> None:
+    info = shared.OptionInfo(default, label, component, arguments, section=("s4s", "S4S"))
+    shared.opts.add_option(key, info.info(about) if hasattr(info, "info") else info)
+
+
+def _key(family: str) -> str:
+    return re.sub(r"\W", "_", family.lower())
