@@ -1,0 +1,60 @@
+"""The grids of diff-sampler's family of repositories (DyWeight, EPD, GITS): what a file does not hold, by its name."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..core import Model
+from . import clock, models
+from .restricted import UnreadableFile, array
+
+
+def of(settings: dict, points: int, model: Model) -> np.ndarray:
+    """The grid of `points` levels that a predictor's settings mean: the one it stored, else by schedule_type.
+
+    Raises UnreadableFile for settings that mean none.
+    """
+    kept = array(settings.get("t_steps"))
+    if kept is not None and kept.shape == (points,):
+        return kept
+    kind, rho = settings.get("schedule_type") or "polynomial", settings.get("schedule_rho")
+    rho = 7.0 if rho is None else rho
+    if kind not in _KINDS or not isinstance(rho, (int, float)) or not 0.1 <= rho <= 100:
+        raise UnreadableFile(f"was learned on a grid {str(kind)[:40]!r} with rho {str(rho)[:20]}: known are "
+                             f"{', '.join(_KINDS)}")
+    if type(points) is not int or not 2 <= points <= 100:
+        raise UnreadableFile(f"holds {str(points)[:20]} levels: a grid has 2 to 100")
+    return _KINDS[kind](np.arange(points) / (points - 1), float(rho), model)
+
+
+def polynomial(ramp, rho: float, model: Model) -> np.ndarray:
+    """Even in sigma^(1/rho), Karras et al. (2022), down to the lowest level."""
+    high, low = model.sigma_max ** (1 / rho), model.sigma_min ** (1 / rho)
+    return (high + ramp * (low - high)) ** rho
+
+
+def log_snr(ramp, rho: float, model: Model) -> np.ndarray:
+    """Even in log sigma."""
+    return np.exp((1 - ramp) * np.log(model.sigma_max) + ramp * np.log(model.sigma_min))
+
+
+def time_uniform(ramp, rho: float, model: Model, epsilon: float = 1e-3) -> np.ndarray:
+    """Even in the time^(1/rho) of the VP process whose levels at epsilon and 1 are the model's ends."""
+    low, high = np.log1p(model.sigma_min ** 2), np.log1p(model.sigma_max ** 2)
+    slope = 2 * (low / epsilon - high) / (epsilon - 1)
+    time = (1 + ramp * (epsilon ** (1 / rho) - 1)) ** rho
+    return clock.continuous(high - slope / 2, high + slope / 2)(time)
+
+
+def discrete(ramp, rho: float, model: Model, epsilon: float = 1e-3) -> np.ndarray:
+    """Even in the network's clock from 1 to 0.001; rho acts on one end only, as in their code."""
+    return models.clock_of(model)((1 + ramp * (epsilon ** (1 / rho) - 1)) ** rho)
+
+
+def diffusers_flow(points: int, shift: float, low: float = 0.001) -> np.ndarray:
+    """diffusers' flow-matching levels without the last 0: even from 1 to `low`, then shifted."""
+    levels = np.linspace(1.0, low, points)
+    return shift * levels / (1 + (shift - 1) * levels)
+
+
+_KINDS = {"polynomial": polynomial, "logsnr": log_snr, "time_uniform": time_uniform, "discrete": discrete}

@@ -1,0 +1,57 @@
+"""From a published update, run on symbols, to a checked table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ..core import Solver, Trace, constant_law_error
+from ..core.slope import _EQUAL_STEPS as ADAMS_BASHFORTH
+from ..core.solver import LAW_TOLERANCE
+
+__all__ = ["ADAMS_BASHFORTH", "Run", "ended", "marked"]
+
+
+class Run:
+    """A sampler run on symbols (core.Trace), with the nominal level of each call beside it.
+
+    A first step that asks no network (the analytic first step: x is noise, so its slope is x / sqrt(1 + t^2))
+    leaves a multiple of x[0]; the first call then shows that multiple, so it costs the table nothing.
+    """
+
+    def __init__(self, start: float, calls: int):
+        self._trace = Trace(torch.zeros(1, dtype=torch.float64), calls)
+        self._start, self.levels = float(start), []
+
+    @property
+    def start(self) -> Tensor:
+        """x[0]."""
+        return self._trace.start
+
+    def call(self, x: Tensor, query, level=None, scale=1.0) -> Tensor:
+        """D of the next call: the network is shown scale * x and told query; level is x's own, query unless given."""
+        if not self.levels:
+            if x[1:].abs().max() > 0:
+                raise ValueError("the first call must be shown a multiple of the noise")
+            self.levels.append(self._start)
+            return self._trace.call(self.start, float(query), float(scale) * float(x[0]))
+        self.levels.append(float(query if level is None else level))
+        return self._trace.call(x, float(query), float(scale))
+
+    def finish(self, x: Tensor) -> Solver:
+        """The table that ends in x. Authors take their last state for the image, so its level is 0."""
+        return marked(self._trace.finish(x, self.levels).solver(keeps_constants=False))
+
+
+def marked(solver: Solver) -> Solver:
+    """The table, trusted to keep constants where it does."""
+    return replace(solver, keeps_constants=bool(constant_law_error(solver) <= LAW_TOLERANCE))
+
+
+def ended(solver: Solver, factor: float) -> Solver:
+    """The same with its end called 0 and its last state multiplied: where authors stop above 0 and take that."""
+    sigmas, carry, weights = solver.sigmas.copy(), solver.carry.copy(), solver.weights.copy()
+    sigmas[-1], carry[-1], weights[-1] = 0.0, factor * carry[-1], factor * weights[-1]
+    return marked(replace(solver, sigmas=sigmas, carry=carry, weights=weights, keeps_constants=False))

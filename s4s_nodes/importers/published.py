@@ -1,0 +1,105 @@
+"""Published tables and schedules as presets, by name: NeuralSolver, AYS, GITS and OSS.
+
+None of them was measured on the user's checkpoint, and each says so.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache, partial
+from pathlib import Path
+from typing import Callable
+
+from ..core import Model, Preset, Solver, classical, schedule
+from . import clock, neuralsolver
+
+UNMEASURED = "numbers as their authors published them; not measured on your checkpoint: race them before you trust them"
+
+_SD_RANGE = (0.0291671582, 14.6146411896)
+_FLOW_RANGE = (0.001, 1.0)
+_SD15 = Model("sd15", "eps", *_SD_RANGE, channels=4)
+_FLOW = partial(Model, prediction="flow", sigma_min=_FLOW_RANGE[0], sigma_max=_FLOW_RANGE[1])
+
+# name: (grid in core's published.json, the model it was made for, the solver its authors use it with)
+_GRIDS: dict[str, tuple[str, Model, str]] = {
+    "ays-sd15": ("ays_sd1", _SD15, "dpmpp_2m"),
+    "ays-sdxl": ("ays_sdxl", Model("sdxl", "eps", *_SD_RANGE, channels=4), "dpmpp_2m"),
+    "ays-svd": ("ays_svd", Model("svd", "v", 0.002, 700.0, channels=4), "dpmpp_2m"),
+    "oss-flux": ("oss_flux", _FLOW("flux", channels=16), "euler"),
+    "oss-wan": ("oss_wan", _FLOW("wan21", channels=16), "euler"),
+    "oss-chroma": ("oss_chroma", _FLOW("chroma", channels=16), "euler"),
+    **{grid.replace("_", "-"): (grid, _SD15, "dpmpp_2m") for grid in schedule.published_names()
+       if grid.startswith("gits_")},
+}
+
+# name: (table in neuralsolver.json, the model it was searched on or is carried over to, its clock)
+_LEARNED: dict[str, tuple[str, Model, Callable | None]] = {
+    "neuralsolver-sit": ("neuralsolver-sit", _FLOW("sit-xl-2"), None),
+    "neuralsolver-dcn": ("neuralsolver-dcn", _FLOW("flowdcn-b-2"), None),
+    "neuralsolver-ddpm": ("neuralsolver-ddpm", Model("dit-xl-2", "eps", 0.0100005, 157.407, channels=4), None),
+    "neuralsolver-ddpm-sd": ("neuralsolver-ddpm", _SD15, clock.stable_diffusion),
+}
+
+
+@cache
+def _tables() -> dict:
+    return json.loads((Path(__file__).parent / "neuralsolver.json").read_text(encoding="utf-8"))
+
+
+@cache
+def _credits() -> dict:
+    return json.loads((Path(schedule.__file__).parent / "published.json").read_text(encoding="utf-8"))
+
+
+def published() -> dict[str, Callable[[], Preset]]:
+    """Name -> function that makes the preset."""
+    return {name: partial(make, name) for name in (*_LEARNED, *_GRIDS)}
+
+
+def make(name: str, calls: int | tuple[int, ...] | None = None) -> Preset:
+    """The published preset of this name: every number of calls it was published for, or only the ones asked for.
+
+    A schedule can be asked for other numbers of calls and is then stretched; a learned table cannot. Raises
+    ValueError for an unknown name, or with the numbers of calls there are.
+    """
+    wanted = (calls,) if isinstance(calls, int) else calls
+    if name in _LEARNED:
+        return _learned(name, wanted)
+    if name in _GRIDS:
+        return _scheduled(name, wanted)
+    raise ValueError(f"nothing published is called {str(name)[:80]!r}; there are: {', '.join(published())}")
+
+
+def _learned(name: str, wanted: tuple[int, ...] | None) -> Preset:
+    table, model, carried = _LEARNED[name]
+    entry = _tables()[table]
+    found = {len(each["steps"]): each for each in entry["tables"]}
+    if missing := sorted(set(wanted or ()) - set(found)):
+        raise ValueError(f"{name} was published for {', '.join(map(str, found))} calls, not for {missing[0]}: a "
+                         "learned table cannot be stretched")
+    lower = neuralsolver.flow_table if entry["kind"] == "flow" else partial(
+        neuralsolver.vp_table, sigma=carried() if carried else None, to_zero=bool(carried))
+    record = {"imported": "NeuralSolver", "learned_on": entry["learned_on"], "note": UNMEASURED}
+    if carried:
+        record["note"] = (f"{UNMEASURED}; their grid of network times is read on Stable Diffusion's noise levels, down "
+                          "to 0, which its authors did not do")
+    # they lost to two-step Adams-Bashforth wherever they have been raced on another model
+    return Preset(name, {f"calls{n}": lower(found[n]["steps"], found[n]["coefficients"]) for n in wanted or found},
+                  model, record, recommended=False, licence=f"{entry['licence']}, {entry['credit']}",
+                  source=entry["source"])
+
+
+def _scheduled(name: str, wanted: tuple[int, ...] | None) -> Preset:
+    grid, model, solver = _GRIDS[name]
+    counts = schedule.published_counts(grid)
+    credit = _credits()[grid]
+    stretched = sorted(set(wanted or ()) - set(counts))
+    record = {"imported": f"schedule with the solver {solver}", "published_calls": list(counts), "note": UNMEASURED}
+    if stretched:
+        record["stretched_calls"] = stretched
+    tables = {f"calls{n}": _on_grid(solver, grid, n, model.flow) for n in wanted or counts}
+    return Preset(name, tables, model, record, licence=credit["licence"], source=credit["source"])
+
+
+def _on_grid(solver: str, grid: str, calls: int, flow: bool) -> Solver:
+    return classical.SOLVERS[solver](schedule.published(grid, calls), flow)
