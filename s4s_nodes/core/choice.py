@@ -21,7 +21,7 @@ from .solver import MAX_CALLS, Solver
 MOVED_START = 1.25          # TO BE MEASURED
 MOVED_LEVELS = 0.15         # TO BE MEASURED
 FALLBACK = {True: "lms_2", False: "dpmpp_2m"}         # flow?, TO BE MEASURED
-_CURE = "pick the scheduler s4s for its own levels"
+_CURE = "pick scheduler s4s"
 _SPOKEN = {"dpmpp_2m": "DPM++ 2M", "unipc_bh2_2": "UniPC bh2, order 2", "lms_2": "LMS, order 2",
            "ipndm_2": "iPNDM, order 2", "deis_2": "DEIS, order 2", "euler": "Euler"}
 
@@ -65,7 +65,7 @@ def levels_for(preset: Preset | None, facts: ModelFacts, steps: int) -> np.ndarr
     if steps in preset.counts:
         levels = np.array(preset.table(steps).sigmas)
     else:
-        levels = _kept_above(facts.sigma_min, schedule.stretched(preset.curve, steps, facts.flow), preset.curve[-2])
+        levels = schedule.stretched(preset.curve, steps, facts.flow)
     if abs(levels[0] - facts.sigma_max) > 0.02 * facts.sigma_max:
         levels = from_start(levels, facts.sigma_max, facts.flow)    # the hosts' numbers for endless noise differ
     return levels
@@ -79,23 +79,35 @@ def solver_for(sigmas, facts: ModelFacts, preset: Preset | None, cfg: float | No
     None finds out by comparing them with this preset's.
     Raises ValueError for levels no solver can run on (rising, not finite, fewer than two).
     """
-    levels = np.array(sigmas.detach().cpu() if hasattr(sigmas, "detach") else sigmas, dtype=np.float64)
+    levels = _checked(sigmas)
     reason = "no preset was chosen" if preset is None else suits(preset, facts)
     if reason is not None:
-        return _fallback(levels, facts, reason if preset is None else f"{preset.name!r} does not suit: {reason}")
+        return _fallback(levels, facts, reason if preset is None else f"{preset.name} does not suit: {reason}")
     for name, table in preset.tables.items():
         if same_levels(table, levels):
-            why = f"it has these very levels{cfg_words(preset, cfg)}"
+            why = f"these are its levels{cfg_words(preset, cfg)}"
             return Choice(table, preset, name, _kind(preset, table), why)
     own = is_own(levels, preset, facts) if own_schedule is None else own_schedule
     if levels[-1] > 0:
         return _fallback(levels, facts, f"the levels end at {levels[-1]:.4g}, and learned tables end at 0")
     found = _nearest(preset, levels)
     if found is None:
-        return _fallback(levels, facts, f"{preset.name!r} has no table for {len(levels) - 1} calls; "
+        return _fallback(levels, facts, f"{preset.name} has no table for {len(levels) - 1} calls; "
                                         f"it has {preset.counts}")
     pick = _on_own_levels if own else _on_given_levels
     return pick(levels, facts, preset, found, cfg_words(preset, cfg))
+
+
+def _checked(sigmas) -> np.ndarray:
+    """The host's levels in float64. Raises ValueError where no solver can run on them."""
+    levels = np.array(sigmas.detach().cpu() if hasattr(sigmas, "detach") else sigmas, dtype=np.float64)
+    if levels.ndim != 1 or len(levels) < 2:
+        raise ValueError(f"sigmas of shape {levels.shape}: at least two levels in one dimension are wanted, the start "
+                         "and the end")
+    if not bool(np.isfinite(levels).all() and (np.diff(levels) <= 0).all() and levels[-2] > 0 and levels[-1] >= 0):
+        raise ValueError(f"sigmas must fall, and only their last may be 0, got {levels.tolist()[:6]}: connect a "
+                         "schedule that is not flipped")
+    return levels
 
 
 def is_own(levels, preset: Preset | None, facts: ModelFacts) -> bool:
@@ -140,7 +152,7 @@ def _on_own_levels(levels, facts: ModelFacts, preset: Preset, found: tuple, clau
     both_full = table.sigmas[0] > ENDLESS and levels[0] > ENDLESS
     moved = max(table.sigmas[0], levels[0]) / min(table.sigmas[0], levels[0])
     if moved > MOVED_START and not both_full:
-        return _fallback(levels, facts, f"{preset.name!r} has no table of {table.calls} calls that starts near "
+        return _fallback(levels, facts, f"{preset.name} has no table of {table.calls} calls that starts near "
                                         f"{levels[0]:.4g}; the nearest, {name}, starts at {table.sigmas[0]:.4g}")
     solver = adapted(table, from_start(table.sigmas, levels[0], facts.flow), facts.flow)
     return Choice(solver, preset, name, "adapted", f"moved from a start at {table.sigmas[0]:.4g} to "
@@ -151,10 +163,10 @@ def _on_given_levels(levels, facts: ModelFacts, preset: Preset, found: tuple, cl
     """The table moved to another schedule's levels, if these are near its own."""
     name, table = found
     if not same_top(table.sigmas[0], levels[0]):
-        return _fallback(levels, facts, f"{preset.name!r} has no table of {table.calls} calls that starts at "
-                                        f"{levels[0]:.4g}, {_CURE}")
+        return _fallback(levels, facts, f"{preset.name} has no table of {table.calls} calls that starts at "
+                                        f"{levels[0]:.4g}; {_CURE}")
     if not bool((np.diff(levels) < 0).all()) or (far := distance(levels, table.sigmas)) > MOVED_LEVELS:
-        return _fallback(levels, facts, f"they are too far from those of {preset.name!r}, {_CURE}")
+        return _fallback(levels, facts, f"they are too far from those of {preset.name}; {_CURE}")
     solver = adapted(table, levels, facts.flow)
     return Choice(solver, preset, name, "adapted", f"moved to levels {far:.0%} away from its own{clause}")
 
@@ -183,12 +195,3 @@ def _classical_levels(facts: ModelFacts, steps: int) -> np.ndarray:
     if facts.flow:
         return schedule.linear_flow(steps, facts.shift or 1.0)
     return schedule.kl_optimal(steps, max(facts.sigma_min, 1e-3), facts.sigma_max)
-
-
-def _kept_above(low: float, levels: np.ndarray, last: float) -> np.ndarray:
-    """The levels with none between 0 and the model's lowest: those after the curve's last are spread down to it."""
-    if last <= low or len(levels) < 3 or levels[-2] >= low:
-        return levels
-    after = int((levels[:-1] < last).sum())
-    spread = np.tan(np.linspace(np.arctan(last), np.arctan(low), after + 1)[1:])
-    return np.concatenate([levels[:-1 - after], spread, levels[-1:]])

@@ -150,8 +150,8 @@ def _held_back(preset: Preset, facts: ModelFacts, ours: dict) -> str | None:
     if not preset.recommended:
         return "it is marked as not recommended"
     if not _same_family(preset, facts) and (preset.model.channels is None or facts.channels is None):
-        return (f"it is for {preset.model.family}, the model's family is {facts.family or 'unknown'}, and whether their "
-                "latents are alike is not known")
+        return (f"it is for {preset.model.family}, the model's family is {facts.family or 'unknown'}, and whether "
+                "their latents are alike is not known")
     return None
 
 
