@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from s4s_nodes.core import preset
+from s4s_nodes.core import mixture, preset
 from tests.toy import small, toy_source
 from training.distil import Config, distil, estimate, race, unseen_pairs, with_scores
 
@@ -115,3 +115,39 @@ print(len(ours), raced.scores["ratio"])
     assert done.returncode == 0, done.stderr
     ours, ratio = done.stdout.split()
     assert ours == "0" and float(ratio) > 1
+
+
+def test_when_memory_runs_out_the_parts_are_halved_and_it_is_said(tmp_path):
+    most, said, sizes = 5, [], []
+
+    def answer(x, sigma, **extra):
+        if len(x) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB") if len(x) > 16 else (
+                RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+        sizes.append(len(x))
+        return mixture(x, sigma)
+    for mode in ("forward", "gradient"):
+        source = toy_source(network=answer)
+        made = distil(source, small(mode=mode, iterations=4), tmp_path / mode, say=said.append)
+        assert source.chunk == 4 and max(sizes) == 4 and made.training["mode"] == mode
+        assert "memory ran out with 8 images in one call: going on with 4" in said
+    whole = distil(toy_source(), small(mode="forward", iterations=4), tmp_path / "whole").tables["calls4"]
+    parts = preset.load(tmp_path / "forward" / "my-preset.safetensors").tables["calls4"]
+    assert abs(parts.weights - whole.weights).max() < 1e-3      # batches of another size round differently
+
+
+def test_memory_that_runs_out_in_the_backward_pass_halves_too(tmp_path):
+    def answer(x, sigma, **extra):
+        if x.requires_grad and len(x) > 3:
+            raise MemoryError
+        return mixture(x, sigma)
+    source, said = toy_source(network=answer), []
+    made = distil(source, small(iterations=4), tmp_path, say=said.append)
+    assert source.chunk == 2 and made.training["mode"] == "gradient" and any("memory ran out" in line for line in said)
+
+
+def test_memory_that_does_not_suffice_for_one_image_is_the_hosts_own_error(tmp_path):
+    def answer(x, sigma, **extra):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(torch.OutOfMemoryError):
+        distil(toy_source(network=answer), small(mode="forward"), tmp_path)

@@ -98,10 +98,10 @@ class Source:
         if not bool(torch.isfinite(denoised).all()):
             bad = ~torch.isfinite(denoised.flatten(1)).all(1)
             state = "finite" if bool(torch.isfinite(x).all()) else "already not finite"
+            level = float(sigma.detach()[bad][0])
             raise NaNFromModel(
-                f"{self.name} answered NaN or infinity at sigma {float(sigma.detach()[bad][0]):.4g} for {int(bad.sum())} of "
-                f"{len(x)} images (the state shown was {state}): try full precision, another VAE or checkpoint, "
-                "or a lower cfg")
+                f"{self.name} answered NaN or infinity at sigma {level:.4g} for {int(bad.sum())} of {len(x)} images "
+                f"(the state shown was {state}): try full precision, another VAE or checkpoint, or a lower cfg")
         return denoised
 
     def noise(self, seeds) -> Tensor:

@@ -59,7 +59,12 @@ def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
         validate(source, parameters, held_out, state, math.nan)
     while state.iteration < config.iterations:
         batch = pairs.part(batch_indices(len(pairs), config.batch, config.seed, state.iteration))
-        loss, gradient = loss_and_gradient(source, parameters, state.vector, batch, OBJECTIVES[config.objective])
+        try:
+            loss, gradient = loss_and_gradient(source, parameters, state.vector, batch, OBJECTIVES[config.objective])
+        except (RuntimeError, MemoryError) as error:
+            if not source.halve(error, len(batch)):     # the backward pass of a part needs more than its forward pass
+                raise
+            continue
         if not (math.isfinite(loss) and bool(torch.isfinite(gradient).all())):
             set_back(state)
             continue
