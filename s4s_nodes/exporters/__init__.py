@@ -1,0 +1,62 @@
+"""Presets for other programs: plain levels, JSON, and a diffusers scheduler (needs diffusers, only when asked for)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ..core import Preset, write_atomically
+
+FORMATS = ("sigmas", "json", "diffusers")
+_PARTS = ("sigmas", "query", "scale", "carry", "weights")
+
+
+def sigmas_text(preset: Preset, calls: int) -> str:
+    """The levels of one table, "14.61, 6.475, ..., 0.0": for ManualSigmas and the hosts' custom-sigma fields.
+
+    They are the schedule only: with another solver the coefficients are its own. A flow's levels are as the model
+    sees them, its shift included.
+    """
+    return ", ".join(repr(float(f"{level:.9g}")) for level in preset.table(calls).sigmas)
+
+
+def unshifted(sigmas, shift: float) -> np.ndarray:
+    """A flow's levels without the shift that the receiver applies to them again (diffusers' `sigmas=` does).
+
+    Inverse of s -> shift s / (1 + (shift - 1) s). diffusers' dynamic shift mu is shift = e^mu.
+    """
+    sigmas = np.asarray(sigmas, dtype=np.float64)
+    if not shift > 0 or sigmas.min() < 0 or sigmas.max() > 1:
+        raise ValueError(f"levels from {sigmas.min():g} to {sigmas.max():g} and shift {shift:g}: a flow's levels are "
+                         "between 0 and 1, and its shift is above 0")
+    return sigmas / (shift - (shift - 1) * sigmas)
+
+
+def json_text(preset: Preset) -> str:
+    """Everything in the preset, for reading and for other programs; `core.preset.load` does not read it back."""
+    model = {key: value for key, value in vars(preset.model).items() if value not in (None, {}, False)}
+    tables = {name: {part: getattr(table, part).tolist() for part in _PARTS} for name, table in preset.tables.items()}
+    return json.dumps({"name": preset.name, "hash": preset.short_hash, "model": model, "tables": tables,
+                       "training": preset.training, "scores": preset.scores, "recommended": preset.recommended,
+                       "licence": preset.licence, "source": preset.source}, indent=1)
+
+
+def write(preset: Preset, to: str, path, calls: int | None = None) -> Path:
+    """Write the preset in one of FORMATS and return what was written.
+
+    sigmas: one line per table, or only the one with `calls`. json: one file. diffusers: a folder with
+    scheduler_config.json, for `S4SScheduler.from_pretrained`. Raises ValueError for an unknown format or calls that
+    the preset does not have, ImportError without diffusers.
+    """
+    if to == "sigmas":
+        lines = [sigmas_text(preset, count) for count in ([calls] if calls else preset.counts)]
+        return write_atomically(path, ("\n".join(lines) + "\n").encode())
+    if to == "json":
+        return write_atomically(path, json_text(preset).encode())
+    if to == "diffusers":
+        from .scheduler import S4SScheduler
+        S4SScheduler.from_preset(preset).save_config(path)
+        return Path(path) / "scheduler_config.json"
+    raise ValueError(f"cannot export to {to!r}: use one of {', '.join(FORMATS)}")
