@@ -59,15 +59,21 @@ class Canvas:
 
 def table(preset, name: str) -> Image.Image:
     """One table of a preset: its levels and queries at the left, its coefficients at the right, its scores below."""
-    solver, lines = preset.tables[name], score_lines(preset.scores.get(name, {}))
+    found = preset.tables[name]
+    words = (f"{name}: {found.calls} network call{'s' if found.calls > 1 else ''}, sigma {found.sigmas[0]:.4g} to "
+             f"{found.sigmas[-1]:.4g}  ·  for {preset.model.family}, {preset.model.prediction} prediction")
+    return solver(found, preset.name, preset.short_hash, words, preset.model.flow,
+                  score_lines(preset.scores.get(name, {})))
+
+
+def solver(table, title: str, mark: str, words: str, flow: bool, lines) -> Image.Image:
+    """Any table under a title: mark at the right of it, words below, lines at the foot."""
     page = Canvas(WIDTH, 560 + 24 * len(lines))
-    page.text(32, 24, preset.name, 28, most=700)
-    page.text(WIDTH - 32, 32, preset.short_hash, 18, QUIET, "ra")
-    page.text(32, 66, f"{name}: {solver.calls} network call{'s' if solver.calls > 1 else ''}, sigma "
-              f"{solver.sigmas[0]:.4g} to {solver.sigmas[-1]:.4g}  ·  for {preset.model.family}, "
-              f"{preset.model.prediction} prediction", 16, QUIET, most=WIDTH - 64)
-    _levels(page, solver, preset.model.flow, (78, 132, 390, 350))
-    _coefficients(page, solver, (560, 132, 432, 350))
+    page.text(32, 24, title, 28, most=700)
+    page.text(WIDTH - 32, 32, mark, 18, QUIET, "ra")
+    page.text(32, 66, words, 16, QUIET, most=WIDTH - 64)
+    _levels(page, table, flow, (78, 132, 390, 350))
+    _coefficients(page, table, (560, 132, 432, 350))
     for i, line in enumerate(lines):
         page.text(32, 536 + 24 * i, line, 16, most=WIDTH - 64)
     return page.finish()

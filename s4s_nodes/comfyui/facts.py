@@ -45,9 +45,15 @@ def _of(network, sampling, patcher) -> ModelFacts:
     seen = of_schedule(sampling)
     latent = getattr(network, "latent_format", None)
     return ModelFacts(
-        seen.prediction, seen.sigma_min, seen.sigma_max, family=type(network.model_config).__name__.lower(),
+        seen.prediction, seen.sigma_min, seen.sigma_max, family=_family(network.model_config),
         channels=getattr(latent, "latent_channels", None), zero_terminal_snr=seen.zero_terminal_snr,
         shift=seen.shift, fingerprint=lambda: _hashes(network, patcher))
+
+
+def _family(config) -> str:
+    """The host's name for the architecture without what it is for: WAN21_I2V and WAN21_T2V are both "wan21"."""
+    name = type(config).__name__.lower()
+    return name if name.startswith("stable_") else name.split("_")[0]
 
 
 def _prediction(sampling) -> str:

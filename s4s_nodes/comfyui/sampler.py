@@ -1,14 +1,15 @@
-"""The dropdown rows: sampler `s4s`, which finds the table for the model and the levels it meets, and scheduler `s4s`."""
+"""The dropdown rows: sampler `s4s`, which finds the table for its model and levels, and scheduler `s4s`."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ..core import end_response, sample_table
-from ..library import Choice, choose, is_own, levels_for, solver_for
+from ..library import Choice, ModelFacts, Preset, choose, is_own, levels_for, solver_for, suits
 from . import facts, record
 from .folder import presets
 
@@ -59,9 +60,18 @@ def s4s_scheduler(sampling, steps: int) -> Tensor:
     return torch.tensor(levels_for(_scheduled(presets().presets(), seen), seen, steps), dtype=torch.float32)
 
 
-def _scheduled(installed: list, seen):
-    """The preset a scheduler takes: it sees no channels, and none of the host's models has the digits' single one."""
-    return choose([preset for preset in installed if preset.model.channels != 1], seen)[0]
+def _scheduled(installed: list, seen: ModelFacts) -> Preset | None:
+    """The preset a scheduler takes: it sees no family, so the shift and the lowest level are its best clues.
+
+    No model of this host has a single channel, as the bundled digits do.
+    """
+    fitting = [preset for preset in installed
+               if preset.recommended and preset.model.channels != 1 and suits(preset, seen) is None]
+
+    def likeness(preset: Preset) -> tuple:
+        lowest = math.isclose(preset.model.sigma_min, seen.sigma_min, rel_tol=0.02)
+        return (preset.model.shift == seen.shift, lowest, len(preset.tables), str(preset.training.get("created", "")))
+    return max(fitting, key=likeness, default=None)
 
 
 def _check_falling(sigmas: Tensor) -> None:

@@ -6,6 +6,7 @@ other Python nothing here is collected.
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -42,7 +43,6 @@ def pytest_configure(config):
 
 def pytest_unconfigure(config):
     if base := getattr(config, "s4s_base", None):
-        import shutil
         shutil.rmtree(base, ignore_errors=True)
 
 
@@ -71,16 +71,18 @@ def models(base):
 
 @pytest.fixture
 def installed(base):
-    """install(preset) for the length of one test."""
+    """install(preset) for the length of one test, in which no other preset of the user's is there."""
     import s4s_tools
-    written = []
+    folder, aside = base / "models" / "s4s_presets", base / "aside"
+    folder.rename(aside)
+    folder.mkdir()
 
     def install(preset):
-        written.append(s4s_tools.install(base, preset))
+        s4s_tools.install(base, preset)
         return preset
     yield install
-    for path in written:
-        path.unlink(missing_ok=True)
+    shutil.rmtree(folder)
+    aside.rename(folder)
 
 
 @pytest.fixture(scope="session")
@@ -92,3 +94,23 @@ def comfy(base):
         yield server.wait()
     finally:
         server.stop()
+
+
+_figures: list[str] = []
+
+
+@pytest.fixture
+def figure(request):
+    """figure(what, value): a measured number, listed at the end of the run."""
+    def note(what: str, value):
+        _figures.append(f"{request.node.name}: {what} {value:.3g}" if isinstance(value, float) else
+                        f"{request.node.name}: {what} {value}")
+        return value
+    return note
+
+
+def pytest_terminal_summary(terminalreporter):
+    if _figures:
+        terminalreporter.section("measured")
+        for line in _figures:
+            terminalreporter.write_line(line)

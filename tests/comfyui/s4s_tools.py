@@ -24,6 +24,14 @@ KINDS = {"sd15": Kind("checkpoints/tiny_sd15", (4, 8, 8), 768),
          "flux": Kind("diffusion_models/tiny_flux", (16, 8, 8), 64, 32)}
 
 
+FAMILIES = ["sd15", "v", "sd3", "wan", "flux"]          # what the fixture `models` knows
+
+
+def kind(name: str) -> str:
+    """The tiny model behind one of FAMILIES: v is sd15, patched."""
+    return "sd15" if name == "v" else name
+
+
 def load(base, name: str, **options):
     """A fresh MODEL of this kind through the host's own loader, as its nodes load it: under inference mode."""
     import comfy.sd
@@ -98,6 +106,17 @@ def moved(table, by: float = 0.05):
     loose = c.Solver(table.sigmas, table.query, table.scale, table.carry, weights, keeps_constants=False)
     weights[-1, -1] += 1 - c.end_response(loose)[1]
     return c.Solver(table.sigmas, table.query, table.scale, table.carry, weights)
+
+
+def classical_preset(model, solver: str, sigmas, flow: bool = False):
+    """A preset for this MODEL whose only table is a classical solver on these levels."""
+    table = core().classical.SOLVERS[solver](sigmas.double(), flow)
+    return core().Preset(solver, {"table": table}, preset_for(model, calls=(4,)).model)
+
+
+def preset_levels(preset, calls: int) -> torch.Tensor:
+    """The levels of a preset's full table, as SIGMAS."""
+    return torch.tensor(preset.table(calls).sigmas, dtype=torch.float32)
 
 
 def install(base, preset):
