@@ -106,7 +106,7 @@ def test_a_fallback_is_loud_once_a_generation(host, caplog):
     for _ in range(3):                                                          # three batches of one generation
         ran(host, p)
     said = p.extra_generation_params["S4S"]
-    assert said.startswith("fallback DPM++ 2M - ") and "20 calls" in said and not set(said) & set(",:\"\n")
+    assert said.startswith("fallback ") and "20 calls" in said and not set(said) & set(",:\"\n")
     assert len(warnings_of(caplog)) == 1 and "20 calls" in warnings_of(caplog)[0]
     assert len(p.comments) == 1 and "20 calls" in next(iter(p.comments))
     ran(host, host.process(steps=20, scheduler=TOY))

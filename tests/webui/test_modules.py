@@ -1,0 +1,180 @@
+"""S4S in a host's own modules: the same numbers as the core, the same calls as the host counts."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+
+import in_process
+import pytest
+import s4s_webui_host as hosts
+import torch
+
+from webui_presets import eps_preset, flow_preset
+
+from s4s_nodes.core import Model, Preset, preset, sample, schedule
+
+PREDICTIONS = {"forge": ("eps", "v", "sd3", "flux"), "a1111": ("eps", "v", "sd3"), "reforge": ("eps", "v")}
+TOY = "S4S toy_ sd15"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    made = hosts.make_data(tmp_path_factory.mktemp("data"), checkpoint=False)
+    v = eps_preset("toy-v")
+    v = Preset(v.name, v.tables, Model("sd20", "v", 0.0292, 14.6146, channels=v.model.channels))
+    flux = Preset("toy-flux", flow_preset().tables, Model("flux", "flow", 0.0003, 1.0, channels=16))
+    for extra in (v, flux):
+        preset.save(extra, made / "models" / "s4s_presets" / f"{extra.name}.safetensors")
+    in_process.start(made)
+    yield made
+    shutil.rmtree(made, ignore_errors=True)
+
+
+@pytest.fixture(params=PREDICTIONS[hosts.kind()])
+def model(request, data, monkeypatch):
+    return in_process.Model(monkeypatch, request.param)
+
+
+@pytest.fixture
+def eps(data, monkeypatch):
+    return in_process.Model(monkeypatch, "eps")
+
+
+def label(model) -> str:
+    return {"eps": TOY, "v": "S4S toy-v", "sd3": "S4S toy-flow", "flux": "S4S toy-flux"}[model.prediction]
+
+
+def made(model, name="S4S"):
+    from modules import sd_samplers
+    return sd_samplers.create_sampler(name, model.shown)
+
+
+def noise(seed=0):
+    return torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def condition():
+    return torch.zeros(2, 77, 8)
+
+
+def sampled(model, p, x=None, name="S4S"):
+    """(latent, calls of the network for one image's conditional half, what the host counts as its steps)."""
+    from modules import shared
+    sampler, before = made(model, name), model.calls
+    image_cond = torch.zeros(2, 5, 1, 1)
+    if x is None:
+        latent = sampler.sample(p, noise(), condition(), condition(), image_conditioning=image_cond)
+    else:
+        latent = sampler.sample_img2img(p, x, noise(), condition(), condition(), image_conditioning=image_cond)
+    return latent, model.calls - before, shared.state.sampling_steps
+
+
+def known(model):
+    return flow_preset() if model.flow else eps_preset()
+
+
+@pytest.mark.parametrize("steps", [4, 6])
+def test_the_latent_is_the_cores(model, steps):
+    """Same preset, noise and denoiser: float32 rounding apart, ComfyUI's test has the other half."""
+    p = in_process.process(steps=steps, scheduler=label(model))
+    latent, calls, counted = sampled(model, p)
+    table = known(model).table(steps)
+    start = noise().double() * float(table.sigmas[0])
+    wanted = sample(lambda x, sigma: in_process.gaussian(x, sigma, model.flow), start, table)
+    torch.testing.assert_close(latent.double(), wanted, rtol=0, atol=2e-4)      # A1111 also rounds sigma to its clock
+    assert calls == counted == steps
+    assert f"calls{steps} exact" in p.extra_generation_params["S4S"]
+    assert p.extra_generation_params["Schedule type"] == label(model)
+
+
+def test_what_the_host_shows_of_a_model(model):
+    facts = part("facts").of(made(model).model_wrap, model.shown)
+    assert facts.flow == model.flow and facts.prediction == ("flow" if model.flow else model.prediction)
+    assert facts.sigma_max == pytest.approx(1.0 if model.flow else 14.6146, rel=1e-3)
+    assert facts.shift == (pytest.approx({"sd3": 3.0, "flux": 3.158}[model.prediction], rel=1e-3) if model.flow else None)
+    if model.prediction in ("eps", "sd3"):
+        assert facts.family == {"eps": "sd15", "sd3": "sd3"}[model.prediction]
+
+
+def test_every_schedule_type_answers_any_number_of_steps_through_the_host(model):
+    from modules import sd_schedulers
+    sampler = made(model, "Euler")
+    for row in (row for row in sd_schedulers.schedulers if row.label.startswith("S4S")):
+        for n in range(1, 151):
+            sigmas = sampler.get_sigmas(in_process.process(scheduler=row.label), n)
+            assert sigmas.shape == (n + 1,) and sigmas[-1] == 0 and bool((sigmas.diff() < 0).all()), (row.label, n)
+
+
+@pytest.mark.parametrize("strength", [0.05, 0.3, 0.5, 0.75, 0.999, 1.0])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_img2img_makes_the_calls_the_host_counts(model, strength, fixed, monkeypatch):
+    from modules import shared
+    monkeypatch.setitem(shared.opts.data, "img2img_fix_steps", fixed)
+    for steps in (1, 4, 6, 8, 13):
+        p = in_process.process(steps=steps, scheduler=label(model), denoising_strength=strength)
+        x = torch.full((2, 4, 8, 8), in_process.MEAN)
+        latent, calls, counted = sampled(model, p, x)
+        assert calls == counted == (steps if fixed else int(min(strength, 0.999) * steps) + 1)
+        assert bool(torch.isfinite(latent).all()) and (latent - x).abs().max() < 6 * in_process.DEVIATION
+        assert p.extra_generation_params["S4S"]
+
+
+def test_a_host_setting_does_not_take_a_level_away(eps, monkeypatch):
+    from modules import shared
+    monkeypatch.setitem(shared.opts.data, "always_discard_next_to_last_sigma", True)
+    p = in_process.process(steps=6, scheduler=TOY)
+    assert sampled(eps, p)[1] == 6 and "calls6 exact" in p.extra_generation_params["S4S"]
+
+
+def test_an_interrupt_returns_what_there_is(eps, monkeypatch):
+    from modules import shared
+    monkeypatch.setattr(shared.state, "interrupted", False)
+
+    def press():
+        shared.state.interrupted = True
+    eps.press = (3, press)
+    latent, calls, _ = sampled(eps, in_process.process(steps=8, scheduler=TOY))
+    assert calls == 4 and latent.shape == (2, 4, 8, 8)          # the host looks before each call, and gives its preview
+
+
+def test_no_sampler_of_the_host_ends_in_one_of_our_schedule_types(eps):
+    from modules import sd_samplers, sd_schedulers
+    tails = [f" {n}".lower() for row in sd_schedulers.schedulers if row.name.startswith("s4s_")
+             for n in (row.name, row.label)]
+    assert not [data.name for data in sd_samplers.all_samplers for tail in tails if data.name.lower().endswith(tail)]
+    for data in sd_samplers.all_samplers:
+        if not hasattr(sd_samplers, "get_sampler_and_scheduler"):
+            break
+        assert sd_samplers.get_sampler_and_scheduler("S4S", TOY) == ("S4S", TOY)
+
+
+def test_executing_the_script_again_doubles_nothing(eps, data):
+    from modules import sd_samplers, sd_schedulers
+    before = [data.name for data in sd_samplers.all_samplers], [row.label for row in sd_schedulers.schedulers]
+    path = list(sys.path)
+    in_process.load_script(data)
+    assert before == ([d.name for d in sd_samplers.all_samplers], [row.label for row in sd_schedulers.schedulers])
+    assert sys.path == path
+
+
+def test_every_preset_replays_its_self_test_here(data):
+    library = part("shelf").library()
+    assert len(library.names()) >= 6
+    for name in library.names():
+        assert library.get(name).replay() < 1e-9
+
+
+def test_the_fallback_is_the_hosts_own_solver_in_all_but_name(eps):
+    """On a foreign schedule with more steps than any table, ours is a classical multistep: nearer the end than Euler."""
+    exact = in_process.MEAN + (noise() * schedule.sd_levels()[-1] - in_process.MEAN) * in_process.DEVIATION / (
+        in_process.DEVIATION ** 2 + schedule.sd_levels()[-1] ** 2) ** 0.5
+    off = {name: float((sampled(eps, in_process.process(steps=20, scheduler="Karras"), name=name)[0] - exact).abs().mean())
+           for name in ("S4S", "Euler")}
+    assert off["S4S"] < 0.3 * off["Euler"]
+
+
+def part(name: str):
+    """A module of the clone as the host's loader imported it."""
+    return importlib.import_module(f"s4s_webui_clone.s4s_nodes.webui.{name}")
