@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import fields
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 from comfy_execution.utils import get_executing_context
 
 from ...training.config import Config
 from ...training.distil import HOST_BUDGET
 from .. import picture
+from . import parts
 from .denoiser import Scene
 from .train_run import Order, train
-from .train_view import Show, as_image, as_pictures, batch, sheet
+from .train_view import Show, drawn_sheet
 
 MODES = {"auto": "auto", "gradient": "gradient", "forward-only": "forward"}
-PRESET = io.Custom("S4S_PRESET")
+MORE_PROMPTS = ("positive_2", "positive_3", "positive_4")
 
 
 def numbers(text: str, kind: type) -> tuple:
@@ -28,33 +28,51 @@ def numbers(text: str, kind: type) -> tuple:
                          f"{'4,5,6,8' if kind is int else '1.0,0.75,0.5'}") from None
 
 
-def words_to_find_it(*aliases: str) -> dict:
-    """The schema's search aliases, where the host has them."""
-    return {"search_aliases": list(aliases)} if "search_aliases" in {f.name for f in fields(io.Schema)} else {}
+def scene_inputs(verb: str) -> tuple[list, list]:
+    """(required, optional) inputs of what is sampled, for a node that would train or race."""
+    required = [
+        io.Model.Input("model", tooltip=f"The model to {verb} on, exactly as you sample it: LoRAs, quantisation, "
+                                        "ModelSampling nodes and other patches in front. It is not changed."),
+        io.Conditioning.Input("positive", tooltip="A prompt typical of what you make. More prompts make the result "
+                                                  "more general: connect positive_2 to positive_4."),
+        io.Latent.Input("latent", tooltip="The size of the images. Only the size counts, not the content."),
+        io.Float.Input("cfg", default=5.0, min=0.0, max=100.0, step=0.1, round=0.01,
+                       tooltip="The guidance you sample with. A preset is best at the cfg it was learned at."),
+    ]
+    optional = [
+        io.Conditioning.Input("negative", optional=True,
+                              tooltip="The negative prompt. May stay unconnected when cfg is 1."),
+        *(io.Conditioning.Input(name, optional=True,
+                                tooltip="One more prompt; each image is made for one of them. Conditioning (Combine) "
+                                        "would mix them in every image instead.") for name in MORE_PROMPTS),
+        io.Vae.Input("vae", optional=True,
+                     tooltip="Decodes the pictures of the sheet. Unconnected: quick latent previews are shown."),
+    ]
+    return required, optional
 
 
-class TrainPreset(io.ComfyNode):
+def scene_of(model, positive, latent, cfg, negative=None, **more) -> Scene:
+    """The Scene of a node's inputs."""
+    prompts = [positive, *(more[name] for name in MORE_PROMPTS if more.get(name) is not None)]
+    return Scene(model, prompts, negative, cfg, latent)
+
+
+class S4STrainPreset(io.ComfyNode):
     """Learn a few-call solver for a model, race it, save it."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
+        inputs, optional = scene_inputs("learn")
         return io.Schema(
             node_id="S4STrainPreset",
             display_name="S4S Train Preset",
-            category="S4S",
+            category=parts.CATEGORY,
             description="Learns a solver of a few network calls for this very MODEL: it compares what a few calls "
                         "make of a noise with what the same model makes of it in many, and turns the table of the "
                         "solver until they agree. The model itself is not changed. The preset is saved into "
                         "models/s4s_presets and can be used at once by sampler and scheduler s4s.",
             inputs=[
-                io.Model.Input("model", tooltip="The model to learn for, exactly as you sample it: LoRAs, "
-                                                "quantisation, ModelSampling nodes and other patches in front."),
-                io.Conditioning.Input("positive", tooltip="A prompt typical of what you make. More prompts make the "
-                                                          "preset more general: connect positive_2 to positive_4."),
-                io.Latent.Input("latent", tooltip="The size to learn at. Only its size counts, not its content."),
-                io.Float.Input("cfg", default=5.0, min=0.0, max=100.0, step=0.1, round=0.01,
-                               tooltip="The guidance you will sample with. A preset is best at the cfg it was "
-                                       "learned at."),
+                *inputs,
                 io.String.Input("calls", default="6",
                                 tooltip="For how many network calls (KSampler's steps) to learn a table. A list such "
                                         "as 4,5,6,8 makes several in one preset."),
@@ -83,22 +101,15 @@ class TrainPreset(io.ComfyNode):
                 io.Boolean.Input("resume", default=True,
                                  tooltip="Go on with a run of the same settings that was stopped (kept in "
                                          "output/s4s_runs). Off: start over."),
-                io.Conditioning.Input("negative", optional=True,
-                                      tooltip="The negative prompt. May stay unconnected when cfg is 1."),
-                *(io.Conditioning.Input(f"positive_{i}", optional=True,
-                                        tooltip="One more prompt to learn with. Each image is made for one prompt; "
-                                                "Conditioning (Combine) would mix them in every image instead.")
-                  for i in (2, 3, 4)),
                 io.Sampler.Input("teacher_sampler", optional=True,
                                  tooltip="A deterministic SAMPLER whose results are to be reached, with "
                                          "teacher_sigmas. Unconnected: a third-order solver suited to the model."),
                 io.Sigmas.Input("teacher_sigmas", optional=True,
                                 tooltip="The SIGMAS of the teacher: many steps, denoise 1."),
-                io.Vae.Input("vae", optional=True, tooltip="Decodes the pictures of the sheet. Unconnected: quick "
-                                                           "latent previews are shown."),
+                *optional,
             ],
             outputs=[
-                PRESET.Output("preset", display_name="preset",
+                parts.PresetType.Output("preset", display_name="preset",
                               tooltip="The learned preset, already saved and in the dropdowns."),
                 io.String.Output("report", display_name="report",
                                  tooltip="What was learned, at which cost, and the race in numbers."),
@@ -108,7 +119,7 @@ class TrainPreset(io.ComfyNode):
                                 tooltip="Unseen seeds side by side: teacher, best classical sampler, S4S."),
             ],
             is_output_node=True,
-            **words_to_find_it("S4S", "distill", "few steps", "train sampler", "learned sampler", "fast sampling"),
+            **parts.aliases("S4S", "distill", "few steps", "train sampler", "learned sampler", "fast sampling"),
         )
 
     @classmethod
@@ -120,22 +131,18 @@ class TrainPreset(io.ComfyNode):
         return True
 
     @classmethod
-    def execute(cls, model, positive, latent, cfg, calls, windows, mode, budget, teacher_calls, race_seeds, name, seed,
-                resume, negative=None, positive_2=None, positive_3=None, positive_4=None, teacher_sampler=None,
-                teacher_sigmas=None, vae=None) -> io.NodeOutput:
-        positives = [p for p in (positive, positive_2, positive_3, positive_4) if p is not None]
+    def execute(cls, cfg, calls, windows, mode, budget, teacher_calls, race_seeds, name, seed, resume,
+                teacher_sampler=None, teacher_sigmas=None, vae=None, **scene) -> io.NodeOutput:
         config = Config(name=name, calls=numbers(calls, int), windows=numbers(windows, float), budget=budget,
                         mode=MODES[mode], teacher_calls=teacher_calls, seed=seed)
-        order = Order(Scene(model, positives, negative, cfg, latent), config,
-                      both_or_none(teacher_sampler, teacher_sigmas), race_seeds, resume)
+        order = Order(scene_of(cfg=cfg, **scene), config, both_or_none(teacher_sampler, teacher_sigmas), race_seeds,
+                      resume)
         context = get_executing_context()
         made = train(order, Show(None if context is None else context.node_id))
         logging.info(made.report)
-        tables = batch([picture.table(made.preset, table) for table in made.preset.tables])
-        seen = as_image(sheet(made.shown if vae is None else
-                              {row: as_pictures(vae, latents) for row, latents in made.latents.items()}))
-        shown = {**ui.PreviewImage(seen, cls=cls).as_dict(), **ui.PreviewText(made.report).as_dict()}
-        return io.NodeOutput(made.preset, made.report, tables, seen, ui=shown)
+        tables = parts.image(*(picture.table(made.preset, table) for table in made.preset.tables))
+        sheet = drawn_sheet(made, vae)
+        return io.NodeOutput(made.preset, made.report, tables, sheet, ui=parts.shown(cls, made.report, sheet))
 
 
 def both_or_none(sampler, sigmas) -> tuple | None:
@@ -144,3 +151,6 @@ def both_or_none(sampler, sigmas) -> tuple | None:
         raise ValueError("a teacher needs both teacher_sampler and teacher_sigmas: connect the other one too, or "
                          "neither for the default teacher")
     return None if sampler is None else (sampler, sigmas)
+
+
+NODES = [S4STrainPreset]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import logging
 import shutil
@@ -16,17 +17,16 @@ from torch import Tensor
 from ...training import distil as trainer
 from ...training.config import Config
 from ...training.denoisers import Source
-from ...training.evaluate import Raced, race, unseen_pairs, with_scores
+from ...training.evaluate import Raced, with_scores
 from ...training.modes import ENOUGH_STEPS, gradient_steps
-from ...training.pairs import Pairs, ends
 from ..core import preset as preset_file
 from ..core.preset import Model, Preset
 from ..library import file_name, save_new
 from . import facts, folder, gradient
 from .denoiser import Scene, inside, teacher_of
-from .train_view import Show, painter, unpacked
+from .race_run import race_all, seen_rows, table_lines
+from .train_view import Show, painter
 
-SHEET = 4                   # images side by side in the sheet
 log = logging.getLogger("s4s")
 
 
@@ -45,7 +45,7 @@ class Order:
 class Trained:
     """The preset, where it was saved, its report, and rows of latents (name -> (n, ...)) to look at.
 
-    shown: the rows as quick pictures; latents: the same as a VAE takes them.
+    shown: the rows as quick pictures (n, H, W, 3); latents: the same as a VAE takes them.
     """
 
     preset: Preset
@@ -118,44 +118,11 @@ def learned(source: Source, order: Order, place: Path, show: Show, say: Callable
 def judged(source: Source, made: Preset, order: Order, show: Show) -> Trained:
     """Race every table on unseen seeds, write the scores into the preset and save it."""
     before, began = source.model_calls, time.monotonic()
-    raced, pairs = race_all(source, made, order.race_seeds, order.config.teacher_calls, show)
+    raced, pairs = race_all(source, made, list(made.tables), range(order.race_seeds), order.config.teacher_calls, show)
     made = with_scores(made, {name: result.scores for name, result in raced.items()})
     path = save_new(made, folder.home(), overwrite=True)
     spent = f"race: {source.model_calls - before:,} network calls, {time.monotonic() - began:.0f} s"
-    rows = sheet_rows(source, raced, pairs)
-    base = source.network.guider.inner_model
-    return Trained(made, path, report(made, raced, path, spent),
-                   {name: show.paint(latents) for name, latents in rows.items()},
-                   {name: unpacked(base, base.process_latent_out(latents.float())) for name, latents in rows.items()})
-
-
-def race_all(source: Source, preset: Preset, seeds: int, teacher_calls: int, show: Show) -> tuple[dict, Pairs]:
-    """({table: Raced}, the teacher's pairs of whole images) of every table, against the strong classical pairs."""
-    raced, whole = {}, None
-    for name, table in preset.tables.items():
-        source.on_model_calls = lambda images: show.bar.update(0)     # the host's chance to interrupt a teacher's run
-        try:
-            pairs = unseen_pairs(source, seeds, table, teacher_calls=teacher_calls)
-        finally:
-            source.on_model_calls = None
-        whole = pairs if pairs.clean is None else whole
-        show.say(f"race of {name} on {seeds} unseen seeds")
-        raced[name] = race(source, preset, name, pairs, on_progress=show.counted)
-    return raced, whole
-
-
-def sheet_rows(source: Source, raced: dict[str, Raced], pairs: Pairs) -> dict[str, Tensor]:
-    """The same unseen seeds by teacher, best classical pair and preset: name -> latents (n, ...)."""
-    few = pairs.part(slice(0, SHEET))
-    rows = {"teacher": few.target}
-    for name, result in raced.items():
-        if "_from" in name:
-            continue
-        calls, best = result.learned.solver.calls, result.best
-        rows[f"{calls} calls: {best.name}, the best classical ({result.scores['best_rmse']:.4f})"] = ends(
-            source, best.solver, few)
-        rows[f"{calls} calls: S4S ({result.scores['rmse']:.4f})"] = ends(source, result.learned.solver, few)
-    return rows
+    return Trained(made, path, report(made, raced, path, spent), *seen_rows(source, raced, pairs, show))
 
 
 def report(preset: Preset, raced: dict[str, Raced], path: Path, spent: str) -> str:
@@ -169,13 +136,6 @@ def report(preset: Preset, raced: dict[str, Raced], path: Path, spent: str) -> s
     for name, result in raced.items():
         lines += ["", f"{name}: {result.verdict}", *table_lines(result)]
     return "\n".join(lines)
-
-
-def table_lines(result: Raced, shown: int = 6) -> list[str]:
-    """The race in rows: RMSE to the teacher, best first."""
-    entries = sorted([result.learned, *result.ranked[:shown]], key=lambda entry: entry.rmse)
-    names = {id(entry): "S4S" if entry is result.learned else entry.name for entry in entries}
-    return [f"  {names[id(entry)]:32} {entry.rmse:.4f}  ({len(entry.errors)} seeds)" for entry in entries]
 
 
 # --- where things are kept ------------------------------------------------------------------------------------------
@@ -255,4 +215,4 @@ def _recorded(made: Preset, order: Order, key: str) -> Preset:
     samples = order.scene.latent["samples"]
     size = [] if samples.is_nested else list(samples.shape[1:])
     return replace(made, training={**made.training, "run": key, "conditionings": len(order.scene.positives),
-                                   "latent": size})
+                                   "latent": size, "created": datetime.date.today().isoformat()})

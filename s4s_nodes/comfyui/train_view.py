@@ -13,6 +13,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from . import parts
+
 CELL = 512                  # pixels: the widest cell of a sheet
 PREVIEW = 192               # and of a live preview
 EVERY = 4.0                 # seconds between live previews: each costs a few network calls
@@ -69,11 +71,12 @@ def as_pictures(vae, latents: Tensor) -> Tensor:
 def sheet(rows: dict[str, Tensor], cell: int = CELL) -> Image.Image:
     """Pictures side by side, one labelled row per entry: name -> (n, H, W, 3), the same seeds in a column."""
     first = next(iter(rows.values()))
-    zoom = min(8, cell / max(first.shape[1:3]))
+    zoom = min(16, cell / max(first.shape[1:3]))
     width, height = max(1, int(first.shape[2] * zoom)), max(1, int(first.shape[1] * zoom))
     font = ImageFont.load_default(size=max(11, min(18, height // 8)))
     line = font.size + 8
-    page = Image.new("RGB", (len(first) * (width + 4), len(rows) * (height + line)), "white")
+    wide = max(len(first) * (width + 4), *(int(font.getlength(name)) + 8 for name in rows))
+    page = Image.new("RGB", (wide, len(rows) * (height + line)), "white")
     draw = ImageDraw.Draw(page)
     for r, (name, pictures) in enumerate(rows.items()):
         draw.text((4, r * (height + line) + 2), name, fill=INK, font=font)
@@ -88,18 +91,11 @@ def as_pil(picture: Tensor, size: tuple) -> Image.Image:
     return pixels.resize(size, Image.NEAREST if size[0] > pixels.width else Image.LANCZOS)
 
 
-def as_image(picture: Image.Image) -> Tensor:
-    """A PIL picture as the host's IMAGE, (1, H, W, 3) float32."""
-    return torch.from_numpy(np.asarray(picture.convert("RGB"), np.float32) / 255)[None]
-
-
-def batch(pictures: list[Image.Image]) -> Tensor:
-    """PIL pictures as one IMAGE, (n, H, W, 3): the smaller ones on white."""
-    size = max(p.width for p in pictures), max(p.height for p in pictures)
-    pages = [Image.new("RGB", size, "white") for _ in pictures]
-    for page, picture in zip(pages, pictures):
-        page.paste(picture, (0, 0))
-    return torch.cat([as_image(page) for page in pages])
+def drawn_sheet(found, vae) -> Tensor:
+    """The sheet of a training or race as the host's IMAGE (1, H, W, 3): decoded, or of quick pictures without a VAE."""
+    if vae is None:
+        return parts.image(sheet(found.shown))
+    return parts.image(sheet({name: as_pictures(vae, latents) for name, latents in found.latents.items()}))
 
 
 # --- while it runs --------------------------------------------------------------------------------------------------

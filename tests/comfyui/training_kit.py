@@ -74,7 +74,7 @@ def train(model, which: str, /, **settings):
     settings = {"positive": prompt(which), "negative": prompt(which, 9), "latent": latent(which), "cfg": 3.0,
                 "calls": "4", "windows": "1.0", "mode": "forward-only", "budget": 4000, "teacher_calls": 24,
                 "race_seeds": 4, "name": "tested", "seed": 0, "resume": False, **settings}
-    return ours("comfyui.train").TrainPreset.execute(model=model, **settings).args
+    return ours("comfyui.train").S4STrainPreset.execute(model=model, **settings).args
 
 
 def state_of(model) -> tuple:

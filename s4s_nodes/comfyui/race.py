@@ -1,0 +1,109 @@
+"""The node that races a preset against the classical samplers on the MODEL it is given."""
+
+from __future__ import annotations
+
+import logging
+
+from comfy_api.latest import io
+from comfy_execution.utils import get_executing_context
+
+from ..core import preset as preset_file
+from ..core.preset import Preset
+from ..library import save_new, shipped_folder
+from . import parts
+from .folder import home, presets
+from .race_run import Race, run_race
+from .train import numbers, scene_inputs, scene_of
+from .train_view import Show, drawn_sheet
+
+
+class S4SRace(io.ComfyNode):
+    """Equal calls, unseen seeds, your model: is the preset closer to many calls than the best classical sampler?"""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        inputs, optional = scene_inputs("race")
+        return io.Schema(
+            node_id="S4SRace",
+            display_name="S4S Race",
+            category=parts.CATEGORY,
+            description="Samples unseen seeds with a preset and with the classical samplers and schedules that usually "
+                        "win, all at the same number of network calls, and measures how far each ends from what the "
+                        "model makes in many calls.",
+            inputs=[
+                *inputs,
+                parts.preset_input("The preset to race, from S4S Preset, S4S Load Preset or S4S Train Preset."),
+                io.String.Input("calls", default="", tooltip="Only the tables with these numbers of calls, e.g. 5,6. "
+                                                             "Empty: every table of the preset."),
+                io.Int.Input("seeds", default=16, min=2, max=4096,
+                             tooltip="How many images each contestant makes. More give firmer numbers."),
+                io.Int.Input("seed", default=0, min=0, max=0xFFFFFF, control_after_generate=True,
+                             tooltip="First of the seeds, counted within the range that no training uses."),
+                io.Int.Input("opponents", default=0, min=0, max=500,
+                             tooltip="How many classical pairs of sampler and schedule take part, the strongest first. "
+                                     "0: all that count, about eighty."),
+                io.Int.Input("budget", default=20000, min=0, max=10_000_000, step=500,
+                             tooltip="Most network calls to spend; opponents are left out until it suffices. 0: no "
+                                     "limit."),
+                io.Int.Input("teacher_calls", default=50, min=4, max=1000,
+                             tooltip="Network calls of the reference every contestant is measured against."),
+                io.Boolean.Input("write_scores", default=False,
+                                 tooltip="Write the result into the preset's file in models/s4s_presets. A preset "
+                                         "that loses is marked as not recommended and no longer chosen by itself."),
+                *optional,
+            ],
+            outputs=[
+                parts.PresetType.Output("preset", display_name="preset", tooltip="The preset with its new scores."),
+                io.String.Output("report", display_name="report", tooltip="The race in numbers, best first."),
+                io.Image.Output("sheet", display_name="sheet",
+                                tooltip="The same seeds by teacher, best classical sampler and preset."),
+            ],
+            is_output_node=True,
+            **parts.aliases("S4S", "compare samplers", "benchmark", "evaluate preset"))
+
+    @classmethod
+    def validate_inputs(cls, calls=""):
+        try:
+            numbers(calls, int)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, preset, cfg, calls, seeds, seed, opponents, budget, teacher_calls, write_scores, vae=None,
+                **scene) -> io.NodeOutput:
+        context = get_executing_context()
+        wish = Race(scene_of(cfg=cfg, **scene), preset, tables_of(preset, numbers(calls, int)),
+                    range(seed, seed + seeds), opponents, budget, teacher_calls)
+        found = run_race(wish, Show(None if context is None else context.node_id))
+        report = found.report + ("\n" + written(found.preset) if write_scores else "")
+        logging.info(report)
+        sheet = drawn_sheet(found, vae)
+        return io.NodeOutput(found.preset, report, sheet, ui=parts.shown(cls, report, sheet))
+
+
+def tables_of(preset: Preset, calls: tuple) -> list[str]:
+    """The tables with these numbers of calls, by name; all for none given. Raises ValueError where there is none."""
+    found = [name for name, table in sorted(preset.tables.items(), key=lambda item: (item[1].calls, item[0]))
+             if not calls or table.calls in calls]
+    if not found:
+        have = sorted({table.calls for table in preset.tables.values()})
+        raise ValueError(f"preset {preset.name!r} has tables for {', '.join(map(str, have))} calls, none for "
+                         f"{', '.join(map(str, calls))}")
+    return found
+
+
+def written(preset: Preset) -> str:
+    """Write the scores into the file that holds these tables, or make one; words about it."""
+    library = presets()
+    for name in library.names():
+        if library.get(name).short_hash == preset.short_hash:
+            path = library.path(name)
+            if shipped_folder() in path.parents:
+                return f"the scores were not written: {name} ships with S4S; save a copy with S4S Save Preset first"
+            preset_file.save(preset, path)
+            return f"scores written into {path}"
+    return f"saved with its scores as {save_new(preset, home())}"
+
+
+NODES = [S4SRace]
