@@ -90,6 +90,15 @@ def test_the_levels_of_stable_diffusion():
     assert (round(SD[0], 4), round(SD[-1], 4)) == (0.0292, 14.6146)
 
 
+def test_zero_terminal_snr_keeps_the_first_level_and_scales_the_signal():
+    """Lin et al. (2024), Alg. 1: sqrt(alpha_bar) is shifted to end at 0 and scaled to begin where it began."""
+    levels = schedule.zero_snr_levels(4518.8)
+    signal, before = 1 / np.sqrt(1 + levels ** 2), 1 / np.sqrt(1 + SD ** 2)
+    assert levels[0] == pytest.approx(SD[0]) and levels[-1] == 4518.8 and bool((np.diff(levels) > 0).all())
+    scaled = (before[:-1] - before[-1]) / (before[0] - before[-1])
+    np.testing.assert_allclose(signal[:-1] / signal[0], scaled, rtol=1e-9)
+
+
 @pytest.mark.parametrize("shift", [1.0, 3.0, 12.0])
 def test_a_flow_is_shifted_in_its_odds(shift):
     """s / (1 - s) = shift t / (1 - t), which is what multiplying the noise-to-signal ratio means."""

@@ -20,6 +20,16 @@ def sd_levels(beta_start: float = 0.00085, beta_end: float = 0.012, count: int =
     return np.sqrt((1 - kept) / kept)
 
 
+def zero_snr_levels(top: float, **betas) -> np.ndarray:
+    """Stable Diffusion's levels rescaled to zero terminal SNR, rising (Lin et al. 2024, Alg. 1).
+
+    The last would be infinite; top is what the host takes in its place.
+    """
+    signal = 1 / np.sqrt(1 + sd_levels(**betas) ** 2)
+    signal = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
+    return np.append(np.sqrt(1 - signal[:-1] ** 2) / signal[:-1], top)
+
+
 def flow_levels(shift: float = 1.0, count: int = 1000) -> np.ndarray:
     """A rectified flow's levels, rising to 1: s = shift t / (1 + (shift - 1) t) (Esser et al. 2024, eq. 23)."""
     time = np.arange(1, count + 1) / count
@@ -56,7 +66,7 @@ def kl_optimal(calls: int, sigma_min: float, sigma_max: float) -> np.ndarray:
 
 def simple(calls: int, levels) -> np.ndarray:
     """Every (len/calls)-th of the model's levels, from the top, truncating: the hosts' "simple"."""
-    _ramp(calls)
+    check_calls(calls)
     stride = len(levels) / calls
     return _ended([levels[-(1 + int(i * stride))] for i in range(calls)])
 
@@ -73,7 +83,7 @@ def time_quadratic(calls: int, levels) -> np.ndarray:
 
 def sgm_uniform(calls: int, levels) -> np.ndarray:
     """Even in the network's clock with the last level left out, as Stability's sgm spaces it."""
-    _ramp(calls)
+    check_calls(calls)
     return _ended(time_uniform(calls + 1, levels)[:calls])
 
 
@@ -83,7 +93,7 @@ def beta(calls: int, levels, alpha: float = 0.6, beta: float = 0.6) -> np.ndarra
     Raises ValueError where rounding to the model's levels would repeat one.
     """
     from scipy.stats import beta as distribution      # every host carries scipy; only this schedule asks for it
-    _ramp(calls)
+    check_calls(calls)
     quantiles = distribution.ppf(1 - np.linspace(0, 1, calls, endpoint=False), alpha, beta)
     index = np.rint(quantiles * (len(levels) - 1)).astype(int)
     if len(np.unique(index)) < calls:
@@ -94,7 +104,7 @@ def beta(calls: int, levels, alpha: float = 0.6, beta: float = 0.6) -> np.ndarra
 
 def linear_flow(calls: int, shift: float = 1.0) -> np.ndarray:
     """A rectified flow's even levels from 1 to 0, shifted as `flow_levels`."""
-    _ramp(calls)
+    check_calls(calls)
     time = 1 - _ramp(calls + 1)
     return shift * time / (1 + (shift - 1) * time)
 
@@ -117,7 +127,7 @@ def published(name: str, calls: int) -> np.ndarray:
     """
     if name not in _published():
         raise ValueError(f"no published grid {name!r}; there are: {', '.join(published_names())}")
-    _ramp(calls)
+    check_calls(calls)
     tables = {len(table) - 1: table for table in _published()[name]["tables"]}
     table = tables.get(calls) or tables[min(tables, key=lambda count: abs(count - calls))]
     index = np.linspace(0, len(table) - 1, calls + 1)
@@ -130,7 +140,7 @@ def stretched(levels, calls: int, flow: bool) -> np.ndarray:
     levels (n+1,) fall. Between two of them arctan sigma is linear (a flow: its level is), in which the steps of a
     good schedule are nearly even (Sabour et al. 2024, section 3.1), and which has a value at 0 and at infinity.
     """
-    _ramp(calls)
+    check_calls(calls)
     levels = np.array(levels, dtype=np.float64)
     if calls == len(levels) - 1:
         return levels
@@ -144,10 +154,15 @@ def published_counts(name: str) -> tuple[int, ...]:
     return tuple(sorted(len(table) - 1 for table in _published()[name]["tables"]))
 
 
-def _ramp(calls: int) -> np.ndarray:
-    """`calls` even numbers from 0 to 1; refuses what is not a number of calls."""
+def check_calls(calls: int) -> None:
+    """Raise ValueError for what is not a number of calls."""
     if isinstance(calls, bool) or not isinstance(calls, (int, np.integer)) or calls < 1:
         raise ValueError(f"{calls!r} calls asked for: a schedule needs a whole number of at least 1")
+
+
+def _ramp(calls: int) -> np.ndarray:
+    """`calls` even numbers from 0 to 1; refuses what is not a number of calls."""
+    check_calls(calls)
     return np.linspace(0, 1, calls)
 
 
