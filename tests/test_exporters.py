@@ -193,3 +193,57 @@ def test_a_preset_trained_here_runs_in_diffusers(scheduler_class):
     made = preset.load(ROOT / "solver_presets" / "digits-eps-cfg3.safetensors")
     scheduler = scheduler_class.from_preset(made)
     assert sorted(scheduler._tables) == made.counts and len(scheduler) == 1000
+
+
+def test_stable_diffusions_pipeline_makes_the_latent_of_our_loop(scheduler_class):
+    """With guidance; tiny random networks."""
+    pytest.importorskip("transformers")
+    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(sample_size=8, block_out_channels=(8, 16), layers_per_block=1, cross_attention_dim=8,
+                                attention_head_dim=2, norm_num_groups=4,
+                                down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+                                up_block_types=("CrossAttnUpBlock2D", "UpBlock2D")).double()
+    vae = AutoencoderKL(block_out_channels=(4, 4), norm_num_groups=2, latent_channels=4,
+                        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2).double()
+    made = eps_preset()
+    pipe = StableDiffusionPipeline(vae, None, None, unet, scheduler_class.from_preset(made), None, None,
+                                   requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    prompt, negative, noise = (torch.randn(*shape).double() for shape in ((1, 5, 8), (1, 5, 8), (1, 4, 8, 8)))
+    theirs = pipe(prompt_embeds=prompt, negative_prompt_embeds=negative, latents=noise, guidance_scale=3.0,
+                  num_inference_steps=6, output_type="latent").images
+
+    def guided(x, t):
+        without, with_prompt = (unet(x, t, encoder_hidden_states=each).sample for each in (negative, prompt))
+        return without + 3.0 * (with_prompt - without)
+    table = made.table(6)
+    with torch.no_grad():
+        ours = sample(denoiser_of(guided, "eps", pipe.scheduler._levels), noise * float(table.sigmas[0]), table)
+    torch.testing.assert_close(theirs, ours, rtol=1e-7, atol=1e-7)
+
+
+def test_fluxs_pipeline_makes_the_latent_of_our_loop(scheduler_class):
+    pytest.importorskip("transformers")
+    from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
+    torch.manual_seed(0)
+    network = FluxTransformer2DModel(patch_size=1, in_channels=4, num_layers=1, num_single_layers=1,
+                                     attention_head_dim=16, num_attention_heads=2, joint_attention_dim=8,
+                                     pooled_projection_dim=8, axes_dims_rope=[4, 4, 8])
+    vae = AutoencoderKL(block_out_channels=(4,), norm_num_groups=2, latent_channels=1, shift_factor=0.0)
+    made = flow_preset()
+    pipe = FluxPipeline(scheduler_class.from_preset(made, {"num_train_timesteps": 1000}), vae, None, None, None, None,
+                        network)
+    pipe.set_progress_bar_config(disable=True)
+    prompt, pooled, noise = torch.randn(1, 5, 8), torch.randn(1, 8), torch.randn(1, 16, 4)
+    theirs = pipe(prompt_embeds=prompt, pooled_prompt_embeds=pooled, latents=noise, height=8, width=8,
+                  num_inference_steps=5, output_type="latent").images
+    ids = FluxPipeline._prepare_latent_image_ids(1, 4, 4, "cpu", torch.float32)
+
+    def denoised(x, s):
+        velocity = network(x, encoder_hidden_states=prompt, pooled_projections=pooled, timestep=s, img_ids=ids,
+                           txt_ids=torch.zeros(5, 3)).sample
+        return x - s[:, None, None] * velocity
+    with torch.no_grad():
+        ours = sample(denoised, noise, made.table(5))
+    torch.testing.assert_close(theirs, ours, rtol=0, atol=1e-5)

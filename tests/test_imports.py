@@ -100,12 +100,22 @@ def test_hosts_are_imported_behind_their_own_door_only():
             assert host is None or path in doors[host], found(path, node)
 
 
-def test_the_trainer_reaches_the_core_and_nothing_else_of_ours():
+def test_the_trainer_reaches_the_core_and_its_command_line_the_exchange():
+    rooms = {"exchange.py": ("s4s_nodes.importers", "s4s_nodes.exporters")}
     for path in sources("training"):
         depth = len(path.relative_to(ROOT / "training").parts)          # so many dots stay inside the trainer
         for node, dots, name, _ in imports(path):
             if dots > depth or (dots == 0 and name.split(".")[0] in FIRST_PARTY):
-                assert name == "s4s_nodes.core" or name.startswith("s4s_nodes.core."), found(path, node)
+                open_to = rooms.get(path.name, ("s4s_nodes.core",))
+                assert name in open_to or name.startswith("s4s_nodes.core."), found(path, node)
+
+
+def test_importers_and_exporters_reach_the_core_only():
+    for path in sources("s4s_nodes/importers", "s4s_nodes/exporters"):
+        known = sys.stdlib_module_names | {"numpy", "torch"} | ({"diffusers"} if path.stem == "scheduler" else set())
+        for node, dots, name, _ in imports(path):
+            top = name.split(".")[0]
+            assert top in known if not dots else dots == 1 or top == "core", found(path, node)
 
 
 @pytest.mark.parametrize("module", ["solver", "trace", "sampling", "classical"])

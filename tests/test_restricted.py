@@ -73,6 +73,11 @@ def test_numpy_arrays_and_scalars_come_out(value):
     np.testing.assert_array_equal(found, value)
 
 
+def test_a_tensor_alone_comes_out_too():
+    for save in (torch_bytes, pickle.dumps, lambda value: torch_bytes(value, new_format=False)):
+        assert restricted.loads(save(torch.arange(3.))).tolist() == [0, 1, 2]
+
+
 def test_objects_become_records_of_what_they_were():
     found = restricted.loads(pickle.dumps({"o": types.SimpleNamespace(weight=torch.ones(2))}))["o"]
     assert found.what == "types.SimpleNamespace" and restricted.array(found.state["weight"]).tolist() == [1, 1]

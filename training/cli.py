@@ -186,3 +186,56 @@ def show(preset_file, plot, as_json, markdown):
         from .report import plot_solver
         for name, table in preset.tables.items():
             click.echo(f"wrote {plot_solver(table, plot / f'{preset.name}-{name}.png', f'{preset.name}, {name}')}")
+
+
+@main.command("import")
+@click.argument("sources", nargs=-1, metavar="[NAME|FILE]...")
+@click.option("--kind", default="auto", show_default=True, help="of a FILE: auto, dyweight, epd, gas or ld3")
+@click.option("--like", default=None, type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="a preset for the model that a FILE is for, where it does not say")
+@click.option("--calls", default=None, callback=lambda c, p, v: v and _numbers(c, p, v),
+              help="of a NAME: only these numbers of calls [default: all that were published]")
+@click.option("--name", default=None, help="the preset's name [default: NAME, or after the FILE]")
+@click.option("--out", default=".", show_default=True, type=click.Path(path_type=Path, file_okay=False),
+              help="folder to write to")
+@_errors_in_words
+def import_(sources, kind, like, calls, name, out):
+    """Make a preset of published numbers (NAME) or of downloaded files (FILE); without either, list the names.
+
+    Files of DyWeight, EPD, GAS and LD3 are read without executing anything in them; several become one preset. None of
+    it was measured on your checkpoint: race it before you trust it.
+    """
+    from dataclasses import replace
+
+    from . import exchange
+    from .core import preset as preset_module
+    if not sources:
+        click.echo("\n".join(exchange.published()))
+        return
+    model = preset_module.load(like).model if like else None
+    made = [exchange.read(source, kind, model) if Path(source).exists() else exchange.make(source, calls)
+            for source in sources]
+    made = replace(exchange.merged(made, made[0].name) if len(made) > 1 else made[0], name=name or made[0].name)
+    written = preset_module.save(made, out / f"{made.name}.safetensors")
+    click.echo(preset_module.describe(made))
+    click.echo(f"  licence     {made.licence}\n  source      {made.source}\n  note        {made.training['note']}")
+    click.echo(f"wrote {written}")
+
+
+@main.command()
+@click.argument("preset_file", type=click.Path(path_type=Path))
+@click.option("--to", default="sigmas", show_default=True, help="sigmas (plain levels), json, or diffusers (a folder)")
+@click.option("--calls", default=None, type=int, help="of sigmas: only the table with this number of calls")
+@click.option("--out", default=None, type=click.Path(path_type=Path), help="where to [default: beside the preset]")
+@_errors_in_words
+def export(preset_file, to, calls, out):
+    """Write a preset for other programs; plain levels without --out are printed."""
+    from . import exchange
+    from .core import preset as preset_module
+    preset = preset_module.load(preset_file)
+    if to == "sigmas" and out is None:
+        for count in [calls] if calls else preset.counts:
+            click.echo(exchange.sigmas_text(preset, count))
+        return
+    ending = {"json": ".json", "diffusers": "-diffusers"}.get(to, ".txt")
+    click.echo(f"wrote {exchange.write(preset, to, out or preset_file.with_name(preset_file.stem + ending), calls)}")
