@@ -53,9 +53,9 @@ class S4SRace(io.ComfyNode):
                 *optional,
             ],
             outputs=[
-                parts.PresetType.Output("preset", display_name="preset", tooltip="The preset with its new scores."),
-                io.String.Output("report", display_name="report", tooltip="The race in numbers, best first."),
-                io.Image.Output("sheet", display_name="sheet",
+                parts.PresetType.Output(display_name="preset", tooltip="The preset with its new scores."),
+                io.String.Output(display_name="report", tooltip="The race in numbers, best first."),
+                io.Image.Output(display_name="sheet",
                                 tooltip="The same seeds by teacher, best classical sampler and preset."),
             ],
             is_output_node=True,
