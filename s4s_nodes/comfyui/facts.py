@@ -8,8 +8,8 @@ import weakref
 import comfy.model_sampling
 import torch
 
+from ..core.sketch import KIND, sketch
 from ..library import ModelFacts
-from .sketch import sketch
 
 _CLASSES = (("flow", "CONST"), ("x0", "X0"), ("x0", "COSMOS_RFLOW"), ("v", "V_PREDICTION"),
             ("v", "V_PREDICTION_DDPM"), ("eps", "EPS"))          # X0 and V_PREDICTION derive from EPS: it comes last
@@ -73,7 +73,7 @@ def _hashes(network, patcher) -> dict:
                    if tensor.ndim == 1 and name.startswith("diffusion_model.")}
         try:
             with torch.no_grad():
-                _sketches[network] = {"weights_1d": sketch(weights)}
+                _sketches[network] = {KIND: sketch(weights)}
         except (RuntimeError, NotImplementedError) as error:      # offloaded to nowhere, or a storage of its own kind
             logging.info("S4S cannot read this model's norms and biases (%s): presets are chosen by family", error)
             _sketches[network] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Callable
 
+from . import sketch
 from .preset import PREDICTIONS, Preset
 
 SAME_RANGE = 0.02           # highest levels this close are the same model's: hosts round and interpolate theirs
@@ -118,7 +119,8 @@ def _own_hashes(presets: list[Preset], facts: ModelFacts) -> dict:
 
 
 def _made_for(preset: Preset, ours: dict) -> bool:
-    return any(value == ours.get(kind) for kind, value in preset.model.hashes.items() if value)
+    return any(sketch.same(value, ours.get(kind)) if kind == sketch.KIND else value == ours.get(kind)
+               for kind, value in preset.model.hashes.items() if value)
 
 
 def _same_family(preset: Preset, facts: ModelFacts) -> bool:

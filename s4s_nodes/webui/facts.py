@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 
-from ..comfyui.sketch import sketch
+from ..core.sketch import sketch
 from ..library import ModelFacts
 
 _PREDICTORS = {"epsilon": "eps", "v_prediction": "v", "const": "flow"}         # Forge's names

@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 COUNT = 16
+KIND = "weights_1d"         # its name among a preset's hashes
 _UNIT = 1000                # counts per standard deviation of a projection: bf16 rounding is about one count
+_ROUNDING = 6               # counts two precisions of one network may be apart
 
 
 def sketch(weights: dict) -> str:
@@ -23,3 +25,15 @@ def sketch(weights: dict) -> str:
     padded = np.append(signs * numbers, np.zeros(-len(numbers) % COUNT))
     counts = np.rint(padded.reshape(-1, COUNT).sum(0) * COUNT ** 0.5 * _UNIT)
     return counts.clip(-32767, 32767).astype(">i2").tobytes().hex()
+
+
+def same(one, other) -> bool:
+    """Whether two sketches are of one network, in whatever precisions it was loaded."""
+    if one == other or not _is_sketch(one) or not _is_sketch(other):
+        return one == other
+    apart = np.subtract(*(np.frombuffer(bytes.fromhex(each), ">i2").astype(int) for each in (one, other)))
+    return bool(np.abs(apart).max() <= _ROUNDING)
+
+
+def _is_sketch(value) -> bool:
+    return isinstance(value, str) and len(value) == 4 * COUNT and set(value) <= set("0123456789abcdef")
