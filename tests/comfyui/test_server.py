@@ -1,0 +1,272 @@
+"""A real server over HTTP: what the browser is shown, and whole workflows with our nodes."""
+
+import json
+
+import pytest
+import s4s_client
+import s4s_tools as t
+from PIL import Image
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture(scope="module", autouse=True)
+def presets(base, models):
+    """Presets for the tiny models, there before the server is asked."""
+    made = [t.preset_for(models(name), calls=(4, 6), name=f"served-{name}", family=family)
+            for name, family in (("sd15", "sd15"), ("sd3", "sd3"))]
+    paths = [t.install(base, preset) for preset in made]
+    yield {preset.name: preset for preset in made}
+    for path in paths:
+        path.unlink(missing_ok=True)
+
+
+def graph(name: str, size: int = 64) -> dict:
+    """The loader, conditioning and an empty latent for a tiny model."""
+    kind = t.KINDS[name]
+    words = {"width": kind.width, "tokens": 8, "pooled": kind.pooled}
+    latent = "EmptyLatentImage" if name == "sd15" else "EmptySD3LatentImage"
+    return {"model": node("CheckpointLoaderSimple", ckpt_name=f"tiny_{name}.safetensors"),
+            "positive": node("TestConditioning", **words, seed=0),
+            "negative": node("TestConditioning", **words, seed=1),
+            "latent": node(latent, width=size, height=size, batch_size=1)}
+
+
+def node(name_: str, **inputs) -> dict:
+    return {"class_type": name_, "inputs": inputs}
+
+
+def ksampler(name: str, sampler="s4s", scheduler="s4s", steps=4, denoise=1.0, seed=1, size=64) -> dict:
+    return graph(name, size) | {"samples": node(
+        "KSampler", model=["model", 0], seed=seed, steps=steps, cfg=3.0, sampler_name=sampler, scheduler=scheduler,
+        positive=["positive", 0], negative=["negative", 0], latent_image=["latent", 0], denoise=denoise)}
+
+
+def saved(prompt: dict, name: str, prefix="test") -> dict:
+    vae = {"sd15": "taesd", "sd3": "taesd3"}[name]
+    return prompt | {"vae": node("VAELoader", vae_name=vae),
+                     "image": node("VAEDecode", samples=["samples", 0], vae=["vae", 0]),
+                     "save": node("SaveImage", images=["image", 0], filename_prefix=prefix)}
+
+
+def custom(name: str, preset: str, calls=4, denoise=1.0, advanced=True, **more) -> dict:
+    """SamplerCustom(Advanced) on the outputs of S4S Preset."""
+    prompt = graph(name) | {"preset": node("S4SPreset", preset=preset, calls=calls, denoise=denoise, strict=False,
+                                           model=["model", 0], **more)}
+    common = {"sampler": ["preset", 1], "sigmas": ["preset", 2], "latent_image": ["latent", 0]}
+    if advanced:
+        return prompt | {
+            "noise": node("RandomNoise", noise_seed=1),
+            "guider": node("CFGGuider", model=["model", 0], positive=["positive", 0], negative=["negative", 0], cfg=3.0),
+            "samples": node("SamplerCustomAdvanced", noise=["noise", 0], guider=["guider", 0], **common)}
+    return prompt | {"samples": node("SamplerCustom", model=["model", 0], add_noise=True, noise_seed=1, cfg=3.0,
+                                     positive=["positive", 0], negative=["negative", 0], **common)}
+
+
+def done(run: s4s_client.Run) -> s4s_client.Run:
+    assert run.error is None, run.error
+    return run
+
+
+def png(comfy, run, node_id="save") -> Image.Image:
+    found = run.outputs(node_id)["images"][0]
+    return Image.open(comfy.base / found["type"] / found["subfolder"] / found["filename"])
+
+
+def test_the_clone_is_imported_and_nothing_is_said_against_it(comfy):
+    log = comfy.log()
+    assert "S4S-clone" in log
+    for bad in ("IMPORT FAILED", "Cannot import", "Traceback", "comfy_entrypoint"):
+        assert bad not in "\n".join(line for line in log.splitlines() if "S4S" in line or "s4s" in line), log[-2000:]
+    assert "(IMPORT FAILED): " + str(comfy.base) not in log
+
+
+def test_the_browser_is_shown_both_rows(comfy):
+    nodes = comfy.get("/object_info")
+    def options(kind, name):
+        spec = nodes[kind]["input"]["required"][name]
+        return spec[0] if isinstance(spec[0], list) else spec[1]["options"]
+    for kind, name in (("KSampler", "sampler_name"), ("KSamplerAdvanced", "sampler_name"),
+                       ("KSamplerSelect", "sampler_name"), ("KSampler", "scheduler"), ("KSamplerAdvanced", "scheduler"),
+                       ("BasicScheduler", "scheduler")):
+        assert options(kind, name).count("s4s") == 1, (kind, name)
+    for kind, spec in nodes.items():                # every list of samplers has the row, not only these
+        for inputs in spec["input"].values():
+            for name, (values, *_) in ((n, v) for n, v in inputs.items() if isinstance(v, list) and v):
+                if isinstance(values, list) and "euler" in values and "dpmpp_2m" in values:
+                    assert "s4s" in values, (kind, name)
+
+
+def test_every_input_and_output_has_a_tooltip(comfy):
+    ours = {name: spec for name, spec in comfy.get("/object_info").items()
+            if name.startswith("S4S")}
+    assert len(ours) >= 9
+    for name, spec in ours.items():
+        assert spec["display_name"].startswith("S4S ") and spec["description"] and spec["category"].startswith("S4S")
+        for section in ("required", "optional"):
+            for key, (_, options) in spec["input"].get(section, {}).items():
+                assert len(options.get("tooltip", "")) > 10, (name, key)
+        assert len(spec["output_tooltips"]) == len(spec["output"])
+        assert all(len(tip or "") > 5 for tip in spec["output_tooltips"]), name
+
+
+def test_the_folder_lists_what_is_installed(comfy, presets):
+    listed = comfy.get("/models/s4s_presets")
+    assert "served-sd3.safetensors" in listed and any(name.startswith("digits-eps") for name in listed)
+    spec = comfy.get("/object_info/S4SPreset")["S4SPreset"]["input"]["required"]["preset"]
+    options = spec[0] if isinstance(spec[0], list) else spec[1]["options"]
+    assert options[0] == "auto" and {"served-sd15", "served-sd3", "digits-eps-cfg3"} <= set(options)
+
+
+@pytest.mark.parametrize("name", ["sd15", "sd3"])
+def test_a_plain_ksampler_writes_its_preset_into_the_image(comfy, presets, name):
+    run = done(comfy.run(saved(ksampler(name), name), workflow={"nodes": []}))
+    info = png(comfy, run).info
+    [note] = json.loads(info["s4s"])
+    preset = presets[f"served-{name}"]
+    assert note["preset"] == preset.name and note["hash"] == preset.short_hash and note["table"] == "calls4"
+    assert note["calls"] == 4 and note["fallback"] is False and note["node"] == "samples" and note["format"] == 1
+    assert json.loads(info["workflow"]) == {"nodes": []} and "KSampler" in info["prompt"]
+    assert run.previews >= 1                                        # live previews
+    assert ("samples", note["text"]) in run.texts                   # and the words on the node's face
+
+
+def test_a_fallback_is_written_too(comfy):
+    run = done(comfy.run(saved(ksampler("sd3", scheduler="normal", steps=5, seed=2), "sd3")))
+    [note] = json.loads(png(comfy, run).info["s4s"])
+    assert note["fallback"] is True and note["text"].startswith("S4S fallback") and note["calls"] == 5
+    assert "S4S fallback" in comfy.log()
+
+
+def test_a_prompt_without_s4s_is_left_alone(comfy):
+    run = done(comfy.run(saved(ksampler("sd3", "euler", "normal", seed=3), "sd3")))
+    assert "s4s" not in png(comfy, run).info
+
+
+def test_image_info_tells_the_same_as_the_metadata(comfy):
+    prompt = saved(ksampler("sd3", seed=4), "sd3") | {"info": node("S4SImageInfo", images=["image", 0])}
+    prompt["save"]["inputs"]["images"] = ["info", 0]
+    prompt["shown"] = node("PreviewAny", source=["info", 1])
+    run = done(comfy.run(prompt))
+    [note] = json.loads(png(comfy, run).info["s4s"])
+    assert run.outputs("info")["text"] == [note["text"]]
+
+
+@pytest.mark.parametrize("advanced", [True, False])
+@pytest.mark.parametrize("name", ["sd15", "sd3"])
+def test_a_custom_graph_on_the_preset_nodes_outputs(comfy, presets, name, advanced):
+    calls = 4 if advanced else 6                # another number, or the node would come from the cache, without words
+    run = done(comfy.run(saved(custom(name, "auto", calls=calls, advanced=advanced), name)))
+    [note] = json.loads(png(comfy, run).info["s4s"])
+    assert note["preset"] == f"served-{name}" and note["kind"] == "exact"
+    shown = run.outputs("preset")
+    assert note["preset"] in shown["text"][0] and "cfg: 3" in shown["text"][0] and len(shown["images"]) == 1
+    page = png(comfy, run, "preset")
+    assert page.width == 1024
+
+
+def test_the_nodes_one_by_one_give_what_the_preset_node_gives(comfy):
+    whole = done(comfy.run(custom("sd3", "served-sd3") | {"keep": node(
+        "SaveLatent", samples=["samples", 0], filename_prefix="whole")}))
+    prompt = custom("sd3", "served-sd3") | {
+        "loaded": node("S4SLoadPreset", preset="served-sd3", path=""),
+        "one": node("S4SSampler", preset=["loaded", 0], unmatched="error"),
+        "two": node("S4SSigmas", preset=["loaded", 0], calls=4, denoise=1.0, model=["model", 0]),
+        "keep": node("SaveLatent", samples=["samples", 0], filename_prefix="parts")}
+    prompt["samples"]["inputs"] |= {"sampler": ["one", 0], "sigmas": ["two", 0]}
+    del prompt["preset"]
+    parts = done(comfy.run(prompt))
+    assert latent(comfy, whole).equal(latent(comfy, parts))
+
+
+def latent(comfy, run, node_id="keep"):
+    from safetensors.torch import load_file
+    found = run.outputs(node_id)["latents"][0]
+    return load_file(comfy.base / "output" / found["subfolder"] / found["filename"])["latent_tensor"]
+
+
+def test_dropdown_rows_and_nodes_give_the_same_latent(comfy):
+    rows = done(comfy.run(ksampler("sd3") | {"keep": node("SaveLatent", samples=["samples", 0], filename_prefix="rows")}))
+    nodes = done(comfy.run(custom("sd3", "auto", advanced=False) | {"keep": node(
+        "SaveLatent", samples=["samples", 0], filename_prefix="nodes")}))
+    assert latent(comfy, rows).equal(latent(comfy, nodes))
+
+
+def test_an_edited_file_runs_again_and_an_untouched_one_does_not(comfy, base, models):
+    prompt = {"loaded": node("S4SLoadPreset", preset="edited", path=""),
+              "shown": node("S4SShowPreset", preset=["loaded", 0])}
+    path = t.install(base, t.preset_for(models("sd3"), calls=(4,), name="edited"))
+    first = done(comfy.run(prompt))
+    assert "calls4" in first.outputs("shown")["text"][0] and len(first.outputs("shown")["images"]) == 1
+    again = done(comfy.run(prompt))
+    assert again.count("executed") == 0 or ran(again, "shown") == 0
+    t.install(base, t.preset_for(models("sd3"), calls=(4, 6), name="edited"))
+    edited = done(comfy.run(prompt))
+    assert ran(edited, "shown") == 1 and len(edited.outputs("shown")["images"]) == 2
+    path.unlink()
+    refused = comfy.run(prompt)
+    assert "no preset 'edited' is installed" in json.dumps(refused.error)
+
+
+def ran(run, node_id: str) -> int:
+    """How often a node was executed, rather than taken from the cache."""
+    return sum(e["type"] == "executing" and e["data"].get("node") == node_id for e in run.events)
+
+
+def test_import_save_and_load_again(comfy, base):
+    prompt = {"made": node("S4SImport", source="ays-sd15", path="", kind="auto"),
+              "kept": node("S4SSavePreset", preset=["made", 0], name="my ays", overwrite=False)}
+    run = done(comfy.run(prompt))
+    path = base / "models" / "s4s_presets" / "my ays.safetensors"
+    assert str(path) in run.outputs("kept")["text"][0] and path.is_file()
+    assert "licence" in run.outputs("made")["text"][0] and "race them" in run.outputs("made")["text"][0]
+    used = done(comfy.run(saved(custom("sd15", "my ays", calls=10), "sd15")))
+    assert json.loads(png(comfy, used).info["s4s"])[0]["preset"] == "my ays"
+    prompt["made"]["inputs"]["source"] = "ays-sdxl"
+    refused = comfy.run(prompt)
+    assert "is there already" in json.dumps(refused.error)
+    path.unlink()
+
+
+@pytest.mark.parametrize("prompt, words", [
+    (custom("sd3", "nowhere"), "no preset 'nowhere' is installed"),
+    (custom("sd3", "served-sd15"), "does not suit this model"),
+    ({"x": node("S4SLoadPreset", preset="served-sd3", path="/no/such/file"),
+      "y": node("S4SShowPreset", preset=["x", 0])}, "there is no file"),
+    ({"x": node("S4SImport", source="from a file", path="/no/such/file", kind="auto"),
+      "y": node("S4SShowPreset", preset=["x", 0])}, "is no file"),
+    (custom("sd3", "served-sd3", calls=0), "smaller than min"),
+])
+def test_what_is_wrong_is_said_in_words(comfy, prompt, words):
+    if "samples" in prompt:
+        prompt = saved(prompt, "sd3")
+    run = comfy.run(prompt)
+    assert words in json.dumps(run.error), run.error
+
+
+def test_strict_stops_with_what_to_do(comfy):
+    prompt = saved(custom("sd3", "served-sd3", calls=5), "sd3")
+    prompt["preset"]["inputs"]["strict"] = True
+    run = comfy.run(prompt)
+    assert run.error["event"] == "execution_error" and "strict" in run.error["exception_message"]
+
+
+def test_the_scheduler_function_gives_the_presets_levels(comfy):
+    """Through a stand-in for the packs that take one: KSampler-like, it calls func(model, sampler name, steps)."""
+    prompt = graph("sd3") | {
+        "loaded": node("S4SLoadPreset", preset="served-sd3", path=""),
+        "func": node("S4SSchedulerFunc", preset=["loaded", 0]),
+        "levels": node("TestSchedulerFunc", model=["model", 0], scheduler_func_opt=["func", 0], steps=6),
+        "shown": node("PreviewAny", source=["levels", 0])}
+    run = done(comfy.run(prompt))
+    assert run.outputs("shown")["text"][0].startswith("1.0,") and run.outputs("shown")["text"][0].count(",") == 6
+
+
+def test_interrupting_stops_within_one_call(comfy):
+    async def stop(post, event):
+        if event["type"] == "progress" and event["data"]["value"] == 2:
+            await post("/interrupt")
+    run = comfy.run(saved(ksampler("sd15", steps=60, seed=9, size=256), "sd15"), on_event=stop)
+    assert run.error and run.error["event"] == "execution_interrupted"
+    furthest = max(e["data"]["value"] for e in run.events if e["type"] == "progress")
+    assert furthest <= 4            # the interrupt itself travels over HTTP while a call is running
