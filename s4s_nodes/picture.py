@@ -114,7 +114,8 @@ def _levels(page: Canvas, solver, flow: bool, where: tuple):
     every = max(1, math.ceil(calls / 12))
     for i, (px, py) in enumerate(points):
         end = i == calls
-        page.dot(px, y + height if end else py, 5, BLUE)
+        if calls <= 60 or end:
+            page.dot(px, y + height if end else py, 5, BLUE)
         if i % every == 0 or end:
             page.text(px, y + height + 12, str(i) if not end else "end", 13, QUIET, "ma")
         if calls <= 12 and not end:
@@ -134,20 +135,33 @@ def _coefficients(page: Canvas, solver, where: tuple):
     rows = np.concatenate([solver.carry[:, None], solver.weights], axis=1)
     size = min(width / rows.shape[1], height / len(rows), 64)
     strongest = max(np.abs(rows).max(), 1e-9)
+    if size < 8:
+        return _coloured(page, rows / strongest, (x, y, size))
     for i, row in enumerate(rows):
         page.text(x - 8, y + size * (i + 0.5), str(i), 13, QUIET, "rm")
         for j, value in enumerate(row[:i + 2]):
-            left, top = x + size * j + (6 if j else 0), y + size * i
-            page.box(left + 1, top + 1, size - 2, size - 2, fill=_shade(value / strongest))
-            if size >= 38:
-                strong = abs(value) > 0.6 * strongest
-                page.text(left + size / 2, top + size / 2, _short(value), 13 if size > 46 else 11,
-                          "white" if strong else INK, "mm")
+            _cell(page, (x + size * j + (6 if j else 0), y + size * i, size), value, value / strongest)
     every = 1 if size >= 26 else math.ceil(26 / size)
-    for j in range(rows.shape[1]):
-        if j == 0 or (j - 1) % every == 0:
-            page.text(x + size * (j + 0.5) + (6 if j else 0), y + size * len(rows) + 8,
-                      "carry" if j == 0 and size >= 34 else "c" if j == 0 else str(j - 1), 13, QUIET, "ma")
+    for j in range(0, solver.calls, every):
+        page.text(x + size * (j + 1.5) + 6, y + size * len(rows) + 8, str(j), 13, QUIET, "ma")
+    page.text(x + size / 2, y + size * len(rows) + 8, "carry" if size >= 34 else "c", 13, QUIET, "ma")
+
+
+def _cell(page: Canvas, where: tuple, value: float, strength: float):
+    left, top, size = where
+    page.box(left + 1, top + 1, size - 2, size - 2, fill=_shade(strength))
+    if size >= 38:
+        page.text(left + size / 2, top + size / 2, _short(value), 13 if size > 46 else 11,
+                  "white" if abs(strength) > 0.6 else INK, "mm")
+
+
+def _coloured(page: Canvas, strengths: np.ndarray, where: tuple):
+    """Too many cells for lines between them: one picture of them all."""
+    x, y, size = where
+    seen = np.triu(np.ones_like(strengths, dtype=bool), 2)[..., None]
+    colours = np.array([[_shade(value) for value in row] for row in strengths], dtype=np.uint8)
+    colours[np.broadcast_to(seen, colours.shape)] = 255
+    page.paste(Image.fromarray(colours), x, y, (round(size * strengths.shape[1]), round(size * len(strengths))))
 
 
 def sheet(rows, title: str = "", note: str = "") -> Image.Image:
