@@ -54,11 +54,9 @@ class Model:
     def __init__(self, monkeypatch, prediction: str):
         self.prediction, self.flow, self.calls, self.press = prediction, prediction in ("sd3", "flux"), 0, None
         self.shown = {"forge": self._forge, "a1111": self._a1111, "reforge": self._reforge}[hosts.kind()](monkeypatch)
-        from modules import prompt_parser, sd_models, shared
+        from modules import prompt_parser, sd_models
         monkeypatch.setattr(sd_models.model_data, "sd_model", self.shown)
         monkeypatch.setattr(sd_models.model_data, "was_loaded_at_least_once", True, raising=False)
-        if hosts.kind() == "a1111":
-            monkeypatch.setattr(shared.opts, "enable_quantization", False)
         monkeypatch.setattr(prompt_parser, "reconstruct_multicond_batch", lambda cond, step: (
             [[(i, 1.0)] for i in range(len(cond))], cond))
         monkeypatch.setattr(prompt_parser, "reconstruct_cond_batch", lambda cond, step: cond)
@@ -119,9 +117,10 @@ class Model:
                            forge_objects=SimpleNamespace(unet=unet))
 
     def _named(self, **more):
-        return SimpleNamespace(is_sdxl=False, is_sd1=self.prediction == "eps", is_sd3=self.flow, sd_checkpoint_info=None,
-                               cond_stage_key="txt", model=SimpleNamespace(conditioning_key="crossattn"),
-                               parameterization="v" if self.prediction == "v" else "eps", latent_channels=4, **more)
+        return SimpleNamespace(
+            is_sdxl=False, is_sd1=self.prediction == "eps", is_sd3=self.flow, sd_checkpoint_info=None,
+            cond_stage_key="txt", model=SimpleNamespace(conditioning_key="crossattn"),
+            parameterization="v" if self.prediction == "v" else "eps", latent_channels=16 if self.flow else 4, **more)
 
     @staticmethod
     def _latent_diffusion():
@@ -140,12 +139,13 @@ class Pictures:
 
 def process(**changes):
     """A host's processing object, as its samplers read it."""
-    plain = {"steps": 8, "scheduler": "Automatic", "hr_scheduler": None, "is_hr_pass": False, "eta": None, "scripts": None,
-             "sampler_noise_scheduler_override": None, "extra_generation_params": {}, "s_min_uncond": 0.0,
-             "rng": Pictures(), "refiner_switch_at": None, "refiner_checkpoint_info": None, "denoising_strength": 0.5,
-             "cfg_scale": 3.0, "hr_cfg": 3.0, "all_seeds": [0, 1], "seeds": [0, 1], "sampler": None, "s_churn": 0,
-             "s_tmin": 0, "s_tmax": 0, "s_noise": 1, "iteration": 0, "batch_size": 2, "comments": {},
-             "sampler_name": "S4S", "image_cfg_scale": None, "enable_hr": False}
+    plain = {
+        "steps": 8, "scheduler": "Automatic", "hr_scheduler": None, "is_hr_pass": False, "enable_hr": False, "eta": None,
+        "sampler_name": "S4S", "sampler": None, "sampler_noise_scheduler_override": None, "denoising_strength": 0.5,
+        "cfg_scale": 3.0, "hr_cfg": 3.0, "image_cfg_scale": None, "s_min_uncond": 0.0, "s_churn": 0, "s_tmin": 0,
+        "s_tmax": 0, "s_noise": 1, "refiner_switch_at": None, "refiner_checkpoint_info": None, "rng": Pictures(),
+        "seeds": [0, 1], "all_seeds": [0, 1], "iteration": 0, "batch_size": 2, "scripts": None, "comments": {},
+        "extra_generation_params": {}}
     made = SimpleNamespace(**{**plain, **changes})
     made.comment = lambda text: made.comments.update({text: 1})
     return made

@@ -78,20 +78,25 @@ class Server:
         with open(self.log, "wb") as log:
             self.process = subprocess.Popen(command, cwd=folder(), env=environment, stdout=log,
                                             stderr=subprocess.STDOUT)
-        self.wait_for("/s4s-test/rows")           # answered when the page is up and nothing is left to load
+        self.wait_for_start(1)
         self.seconds = time.monotonic() - began
 
-    def wait_for(self, path: str, seconds: float = 240, until=lambda answer: True):
-        """The answer to a GET once the server gives one that will do. Raises with the end of its log."""
+    def wait_for_start(self, count: int, seconds: float = 300) -> None:
+        """Until the log says for the count-th time that all is loaded. Raises with the end of the log.
+
+        Nothing is asked over HTTP before: a request between the page and its API leaves reForge without the API.
+        """
         end = time.monotonic() + seconds
-        while time.monotonic() < end and self.process.poll() is None:
-            try:
-                if until(answer := self.call(path)):
-                    return answer
-            except (OSError, RuntimeError):
-                pass
+        while self.text().count("Startup time:") < count:
+            if time.monotonic() > end or self.process.poll() is not None:
+                raise RuntimeError("the server did not come up; its log ends in:\n" + self.text()[-4000:])
             time.sleep(0.5)
-        raise RuntimeError(f"{path} was not answered; the log ends in:\n" + self.text()[-4000:])
+
+    def reload_ui(self) -> None:
+        """Press the button of that name."""
+        starts = self.text().count("Startup time:")
+        self.call("/s4s-test/reload", {})
+        self.wait_for_start(starts + 1)
 
     def call(self, path: str, body: dict | None = None, seconds: float = 240):
         """POST body, or GET. Raises RuntimeError with the server's words."""

@@ -217,8 +217,9 @@ def test_reload_ui_brings_a_new_preset_and_doubles_nothing(server):
     shelf = server.data / "models" / "s4s_presets"
     shutil.copy(shelf / "toy, sd15.safetensors", shelf / "a new one.safetensors")
     before = server.call("/s4s-test/rows")
-    server.call("/s4s-test/reload", {})
-    after = server.wait_for("/s4s-test/rows", until=lambda rows: rows["loaded"] > before["loaded"])
+    server.reload_ui()
+    after = server.call("/s4s-test/rows")
+    assert after["loaded"] > before["loaded"]
     assert sorted(after["samplers"]) == sorted(before["samplers"])
     assert sorted(after["schedules"]) == sorted([*before["schedules"], "S4S a new one"])
     _, [text] = txt2img(server, steps=4, scheduler="S4S a new one")

@@ -1,0 +1,52 @@
+"""The tests in tests/webui, run by each WebUI host on this machine with its own Python.
+
+A host is a checkout that can start, with an environment beside it: $FORGE_PATH, $A1111_PATH and $REFORGE_PATH, else
+~/.cache/s4s-hosts/forge, a1111 and reforge; each with .venv/bin/python, pytest in it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+HOSTS = {"FORGE_PATH": "forge", "A1111_PATH": "a1111", "REFORGE_PATH": "reforge"}
+
+
+def checkout(variable: str) -> tuple[Path, Path]:
+    """(folder, its Python), or a skip that says what is missing."""
+    folder = Path(os.environ.get(variable) or Path.home() / ".cache" / "s4s-hosts" / HOSTS[variable])
+    if not (folder / "modules" / "sd_samplers_kdiffusion.py").is_file():
+        pytest.skip(f"no WebUI at {folder}: set {variable} to a checkout that starts")
+    for python in (folder / ".venv" / "bin" / "python", folder / ".venv" / "Scripts" / "python.exe"):
+        if python.is_file():
+            return folder, python
+    pytest.skip(f"{folder} has no .venv to run it with")
+
+
+def run(variable: str, *command, timeout: float = 900):
+    """A command of the host's Python, as its launcher would start it; its finished process."""
+    folder, python = checkout(variable)
+    environment = {**os.environ, "S4S_WEBUI_HOST": str(folder), "OMP_NUM_THREADS": "1"}
+    environment.pop("PYTHONPATH", None)
+    return subprocess.run([python, *command], cwd=HERE, env=environment, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=timeout)
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("test", ["test_modules.py", "test_server.py"])
+@pytest.mark.parametrize("variable", HOSTS)
+def test_the_extension_passes_its_tests_in(variable, test):
+    done = run(variable, "-m", "pytest", HERE / "webui" / test)
+    assert done.returncode == 0, "\n" + done.stdout[-6000:]
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("variable", HOSTS)
+def test_install_is_silent_in(variable):
+    """The host's launcher runs it at every start and prints what it says."""
+    done = run(variable, HERE.parent / "install.py")
+    assert (done.returncode, done.stdout) == (0, "")
