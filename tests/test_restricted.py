@@ -11,7 +11,6 @@ import os
 import pickle
 import struct
 import sys
-import time
 import tracemalloc
 import types
 import zipfile
@@ -219,7 +218,6 @@ def nested_zips(depth) -> bytes:
 def test_a_bomb_costs_little_and_is_refused(name):
     content = bombs()[name]
     tracemalloc.start()
-    began = time.process_time()
     try:
         if name in ("nested 200,000 deep", "memo at 2 billion", "a long frame"):      # cost nothing here
             try:
@@ -232,7 +230,7 @@ def test_a_bomb_costs_little_and_is_refused(name):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 2 ** 27 and time.process_time() - began < 60         # 128 MB under a tracer that slows it tenfold
+    assert peak < 2 ** 27
 
 
 def test_a_file_too_large_is_not_opened(tmp_path):

@@ -15,7 +15,8 @@ import torch
 from ..core import Model, Solver, schedule
 from . import grids, models
 from .lower import Run
-from .restricted import Stub, UnreadableFile, array
+from .persistence import class_of, record_of, state_of
+from .restricted import UnreadableFile, array
 
 SOURCE = "DyWeight, arXiv 2603.11607; github.com/Westlake-AGI-Lab/DyWeight"
 _FLUX_SHIFT = np.exp(0.63)              # Flux's own at 512 x 512, where the tables were learned (1,024 tokens)
@@ -54,59 +55,41 @@ def _weighted(weights, slopes: list) -> torch.Tensor:
 
 def fits(content) -> bool:
     """Whether a file's content is one of DyWeight's."""
-    return isinstance(content, dict) and ("dyweight_weights_raw" in content or _class(content) == "DyWeight_predictor")
+    return isinstance(content, dict) and ("dyweight_weights_raw" in content
+                                          or class_of(content.get("predictor")) == "DyWeight_predictor")
 
 
 def read(content: dict, model: Model | None) -> tuple[Solver, Model, dict]:
     """(table, model, record) of a file's content."""
     if "dyweight_weights_raw" in content:
-        weights, scales = (array(content.get(f"dyweight_{key}")) for key in ("weights_raw", "t_scales"))
-        _check(weights, scales, len(weights) if weights is not None else 0)
-        grid = schedule.linear_flow(len(weights), _FLUX_SHIFT)
-        band = np.tril(np.triu(np.ones_like(weights), 1 - int(content.get("window_size") or len(weights))))
-        return (flow_table(weights * band, scales, grid), model or models.FLUX,
-                {"grid": "Flux's at 512 x 512", "teacher": "euler, 28 calls"})
-    state = state_of(content["predictor"])
-    loss = state_of(content.get("loss_fn"))
+        return _read_flow(content, model or models.FLUX)
+    return _read_exploding(state_of(content["predictor"]), state_of(content.get("loss_fn")), model)
+
+
+def _read_flow(content: dict, model: Model) -> tuple[Solver, Model, dict]:
+    weights, scales = (array(content.get(f"dyweight_{key}")) for key in ("weights_raw", "t_scales"))
+    steps = 0 if weights is None else len(weights)
+    _check(weights, scales, steps, steps)
+    band = np.tril(np.triu(np.ones_like(weights), 1 - int(content.get("window_size") or steps)))
+    made = flow_table(weights * band, scales, schedule.linear_flow(steps, _FLUX_SHIFT))
+    return made, model, {"grid": "Flux's at 512 x 512", "teacher": "euler, 28 calls"}
+
+
+def _read_exploding(state: dict, loss: dict, model: Model | None) -> tuple[Solver, Model, dict]:
     dataset = state.get("dataset_name") or loss.get("dataset_name")
     model = model or models.named(dataset)
-    weights, scales = array(state["_parameters"].get("hybrid_weights")), array(state["_parameters"].get("t_scale"))
-    steps, analytic = state.get("num_steps"), bool(state.get("afs"))
-    calls = steps - 1 - analytic
-    scales = np.ones(calls) if scales is None else scales
-    mask = array(state.get("_buffers", {}).get("mask"))
-    _check(weights, scales, steps - 1, calls)
-    grid = grids.of(loss, steps, model)
-    table = exploding_table(weights * (1 if mask is None else mask), scales, grid, analytic)
-    return table, model, record_of(state, dataset, analytic)
+    weights, scales, mask = (array(state.get(group, {}).get(key)) for group, key in (
+        ("_parameters", "hybrid_weights"), ("_parameters", "t_scale"), ("_buffers", "mask")))
+    steps, analytic = state["num_steps"] - 1, bool(state.get("afs"))
+    scales = np.ones(steps - analytic) if scales is None else scales
+    _check(weights, scales, steps, steps - analytic)
+    grid = grids.of(loss, steps + 1, model)
+    made = exploding_table(weights if mask is None else weights * mask, scales, grid, analytic)
+    return made, model, record_of(state, dataset)
 
 
-def record_of(state: dict, dataset, analytic: bool) -> dict:
-    """What a diff-sampler predictor says of how it was learned."""
-    record = {"learned_on": str(dataset)[:60], "analytic_first_step": analytic}
-    if isinstance(state.get("guidance_rate"), float) and state["guidance_rate"] > 1:
-        record["cfg"] = state["guidance_rate"]
-    return record
-
-
-def state_of(value) -> dict:
-    """The attributes of an object that was saved together with its source (NVIDIA's `persistence`)."""
-    if isinstance(value, Stub) and value.what.endswith("persistence._reconstruct_persistent_obj") and value.args:
-        meta = value.args[0]
-        if isinstance(meta, dict) and isinstance(meta.get("state"), dict):
-            return meta["state"]
-    return {}
-
-
-def _class(content: dict) -> str | None:
-    value = content.get("predictor")
-    meta = value.args[0] if isinstance(value, Stub) and value.args else None
-    return meta.get("class_name") if isinstance(meta, dict) else None
-
-
-def _check(weights, scales, steps: int, calls: int | None = None) -> None:
-    calls = steps if calls is None else calls
-    if weights is None or scales is None or weights.shape != (steps, steps) or scales.shape != (calls,) or calls < 1:
-        raise UnreadableFile(f"holds weights of shape {getattr(weights, 'shape', None)} and "
-                             f"{getattr(scales, 'shape', None)} time scales: {steps} steps and {calls} calls need "
-                             f"({steps}, {steps}) and ({calls},)")
+def _check(weights, scales, steps: int, calls: int) -> None:
+    shapes = [None if each is None else each.shape for each in (weights, scales)]
+    if shapes != [(steps, steps), (calls,)] or calls < 1:
+        raise UnreadableFile(f"holds weights of shape {shapes[0]} and time scales of shape {shapes[1]}: {steps} steps "
+                             f"and {calls} calls need ({steps}, {steps}) and ({calls},)")

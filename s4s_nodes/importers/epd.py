@@ -13,9 +13,9 @@ import numpy as np
 
 from ..core import Model, Solver
 from . import grids, models
-from .dyweight import record_of, state_of
 from .lower import ADAMS_BASHFORTH, Run
-from .restricted import Stub, UnreadableFile, array
+from .persistence import class_of, record_of, state_of
+from .restricted import UnreadableFile, array
 
 SOURCE = "EPD-Solver, arXiv 2507.14797 and 2512.22796; github.com/BeierZhu/EPD"
 
@@ -41,9 +41,7 @@ def table(ratios, shares, directions, times, grid, analytic_first: bool, order: 
 
 def fits(content) -> bool:
     """Whether a file's content is one of EPD's."""
-    value = content.get("model") if isinstance(content, dict) else None
-    meta = value.args[0] if isinstance(value, Stub) and value.args else None
-    return isinstance(meta, dict) and meta.get("class_name") == "EPD_predictor"
+    return isinstance(content, dict) and class_of(content.get("model")) == "EPD_predictor"
 
 
 def read(content: dict, model: Model | None) -> tuple[Solver, Model, dict]:
@@ -67,7 +65,7 @@ def read(content: dict, model: Model | None) -> tuple[Solver, Model, dict]:
         raise UnreadableFile(f"uses order {str(order)[:20]}: there are 1 to {len(ADAMS_BASHFORTH)}")
     made = table(_sigmoid(raw["r_params"]), _softmax(raw["weight_s"]), directions,
                  _scaled(raw["scale_time_params"], state.get("scale_time")), grid, analytic, order)
-    record = {**record_of(state, state.get("dataset_name"), analytic), "steps": points - 1,
+    record = {**record_of(state, state.get("dataset_name")), "steps": points - 1,
               "points_a_step": raw["r_params"].shape[1]}
     return made, model, record
 
