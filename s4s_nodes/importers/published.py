@@ -83,7 +83,7 @@ def _learned(name: str, wanted: tuple[int, ...] | None) -> Preset:
     if carried:
         record["note"] = (f"{UNMEASURED}; their grid of network times is read on Stable Diffusion's noise levels, down "
                           "to 0, which its authors did not do")
-    # they lost to two-step Adams-Bashforth wherever they have been raced on another model
+    # on the bundled models classical solvers do better in 23 of 24 cells: tests/bench/published_tables.py
     return Preset(name, {f"calls{n}": lower(found[n]["steps"], found[n]["coefficients"]) for n in wanted or found},
                   model, record, recommended=False, licence=f"{entry['licence']}, {entry['credit']}",
                   source=entry["source"])
