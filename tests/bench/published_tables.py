@@ -1,6 +1,6 @@
 """NeuralSolver's published tables on the two bundled models: RMSE to a 50-call teacher, beside classical solvers.
 
-    python tests/bench/published_tables.py [SEEDS]      # 32 seeds: a minute a model on one idle core, 24 lines
+    python tests/bench/published_tables.py [SEEDS]      # 32 seeds: some minutes on one core, 24 lines
 
 Measured (32 seeds, CPU, float32): better than Euler everywhere, and worse than the best of five classical solvers on
 a few schedules in 23 of 24 cells. So the importer marks them as not recommended.
