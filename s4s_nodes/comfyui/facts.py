@@ -13,6 +13,7 @@ from ..library import ModelFacts
 
 _CLASSES = (("flow", "CONST"), ("x0", "X0"), ("x0", "COSMOS_RFLOW"), ("v", "V_PREDICTION"),
             ("v", "V_PREDICTION_DDPM"), ("eps", "EPS"))          # X0 and V_PREDICTION derive from EPS: it comes last
+_OF_STORAGE = ("scale_weight", "scale_input", "weight_scale", "input_scale")     # only a quantised file has them
 _sketches: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()      # loaded network -> its sketch
 
 
@@ -45,13 +46,15 @@ def _of(network, sampling, patcher) -> ModelFacts:
     seen = of_schedule(sampling)
     latent = getattr(network, "latent_format", None)
     return ModelFacts(
-        seen.prediction, seen.sigma_min, seen.sigma_max, family=_family(network.model_config),
+        seen.prediction, seen.sigma_min, seen.sigma_max, family=_family(getattr(network, "model_config", None)),
         channels=getattr(latent, "latent_channels", None), zero_terminal_snr=seen.zero_terminal_snr,
         shift=seen.shift, fingerprint=lambda: _hashes(network, patcher))
 
 
-def _family(config) -> str:
+def _family(config) -> str | None:
     """The host's name for the architecture without what it is for: WAN21_I2V and WAN21_T2V are both "wan21"."""
+    if config is None:
+        return None
     name = type(config).__name__.lower()
     return name if name.startswith("stable_") else name.split("_")[0]
 
@@ -70,7 +73,7 @@ def _hashes(network, patcher) -> dict:
     if network not in _sketches:
         originals = {key: saved.weight for key, saved in getattr(patcher, "backup", {}).items()}
         weights = {name: originals.get(name, tensor) for name, tensor in network.named_parameters()
-                   if tensor.ndim == 1 and name.startswith("diffusion_model.")}
+                   if tensor.ndim == 1 and name.startswith("diffusion_model.") and not name.endswith(_OF_STORAGE)}
         try:
             with torch.no_grad():
                 _sketches[network] = {KIND: sketch(weights)}

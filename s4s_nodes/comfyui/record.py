@@ -28,10 +28,11 @@ _notes: weakref.WeakValueDictionary = weakref.WeakValueDictionary()    # prompt 
 def on_prompt(data: dict) -> dict:
     """The host's hook, before a prompt is queued: prepare the entry where the prompt uses S4S."""
     if _uses_s4s(data.get("prompt")):
-        data["prompt_id"] = str(data.get("prompt_id") or uuid.uuid4())
+        if data.get("prompt_id") is None:               # the server would mint one after this hook
+            data["prompt_id"] = str(uuid.uuid4())
         extra = data["extra_data"] = data.get("extra_data") or {}
         info = extra["extra_pnginfo"] = extra.get("extra_pnginfo") or {}
-        info[KEY] = _notes[data["prompt_id"]] = Notes()
+        info[KEY] = _notes[str(data["prompt_id"])] = Notes()
     return data
 
 

@@ -51,7 +51,7 @@ def choose_table(model, sigmas: Tensor, preset=None) -> Choice:
     scheduled = _scheduled(installed, scheduler_saw)
     own = is_own(levels, scheduled, scheduler_saw) or is_own(levels, preset, seen)
     choice = solver_for(levels, seen, preset, cfg, own_schedule=own)
-    return choice if preset is not None else replace(choice, why=why)
+    return choice if preset is not None else replace(choice, why=". Unreadable: ".join([why, *presets().problems()]))
 
 
 def s4s_scheduler(sampling, steps: int) -> Tensor:

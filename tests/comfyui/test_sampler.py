@@ -83,6 +83,29 @@ def test_a_ksampler_makes_as_many_calls_as_steps(models, installed, name, option
     assert len(made) == calls and torch.isfinite(result).all()
 
 
+def test_a_scheduler_that_is_off_by_one_gets_as_many_calls_as_it_made_levels(models, installed):
+    """The host's ddim_uniform gives 8 steps where 7 were asked for."""
+    installed(t.preset_for(models("sd15"), calls=(7, 8)))
+    model, made = counted(models("sd15"))
+    levels = t.sigmas_of(model, "ddim_uniform", 7)
+    ksampled(model, "sd15", 7, scheduler="ddim_uniform")
+    assert len(made) == len(levels) - 1 == 8
+
+
+def test_endless_noise(models, installed):
+    """Zero terminal SNR: the levels start at 4500."""
+    model = t.v_prediction(models("sd15"), zsnr=True)
+    installed(t.preset_for(model))
+    sigmas = t.sigmas_of(model, "s4s", 4)
+    assert sigmas[0] > 4000 and torch.isfinite(t.sample(model, "sd15", "s4s", sigmas)).all()
+    assert torch.isfinite(t.sample(model, "sd15", "s4s", t.sigmas_of(model, "normal", 5))).all()
+
+
+def test_an_unreadable_preset_is_named_where_none_was_found(models, installed, base):
+    (base / "models" / "s4s_presets" / "mine.safetensors").write_bytes(b"half of a file")
+    assert "mine.safetensors" in chosen(models("sd3"), t.sigmas_of(models("sd3"), "s4s", 4)).words()
+
+
 def test_leftover_noise_goes_on_where_it_was(models, installed, figure):
     """Two KSamplerAdvanced in a row, both on the scheduler s4s: every call of both is made, on a falling schedule."""
     installed(t.preset_for(models("sd3"), calls=(3, 6)))
