@@ -9,7 +9,7 @@ from functools import partial
 
 import torch
 
-from ..core.sketch import sketch
+from ..core.sketch import KIND, sketch
 from ..library import ModelFacts
 
 _PREDICTORS = {"epsilon": "eps", "v_prediction": "v", "const": "flow"}         # Forge's names
@@ -63,7 +63,7 @@ def _hashes(model) -> dict:
     """{"weights_1d": sketch, "sha256_10": ..., "file": ...}, as far as they can be had without reading the file."""
     checkpoint = getattr(model, "sd_checkpoint_info", None)
     known = {"sha256_10": getattr(checkpoint, "shorthash", None), "file": getattr(checkpoint, "name_for_extra", None),
-             "weights_1d": _sketch(model)}
+             KIND: _sketch(model)}
     return {kind: value for kind, value in known.items() if value}
 
 

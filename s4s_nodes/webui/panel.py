@@ -7,6 +7,7 @@ from html import escape
 import gradio as gr
 from modules import scripts
 
+from .. import picture
 from ..core.preset import describe
 from . import labels, shelf
 from .words import say
@@ -33,10 +34,13 @@ class S4SScript(scripts.Script):
         known = list(shelf.names())
         with gr.Accordion(label=say("S4S presets"), open=False, elem_id=f"s4s_{tab}"):
             gr.HTML(escape(say("Choose the sampler S4S and a schedule type S4S; the steps choose the table.")))
-            preset = gr.Dropdown(label=say("Show preset"), choices=known, value=known[0] if known else None,
-                                 elem_id=f"s4s_{tab}_preset")
-            text = gr.HTML(value=about(preset.value), elem_id=f"s4s_{tab}_about")
-            preset.change(about, inputs=[preset], outputs=[text], show_progress=False)
+            with gr.Row():
+                preset = gr.Dropdown(label=say("Preset"), choices=known, value=None, elem_id=f"s4s_{tab}_preset")
+                table = gr.Dropdown(label=say("Table"), choices=[], value=None, elem_id=f"s4s_{tab}_table")
+            image = gr.Image(type="pil", interactive=False, show_label=False, visible=False, elem_id=f"s4s_{tab}_image")
+            text = gr.HTML(value="" if known else escape(say("There is no preset.")), elem_id=f"s4s_{tab}_about")
+            preset.change(shown, inputs=[preset], outputs=[table, image, text], show_progress=False)
+            table.change(drawn, inputs=[preset, table], outputs=[image], show_progress=False)
             if schedule is not None:
                 schedule.change(followed, inputs=[schedule], outputs=[preset], show_progress=False)
         return []
@@ -51,11 +55,22 @@ class S4SScript(scripts.Script):
                 del written[key]
 
 
-def about(label) -> str:
-    """A preset in words and numbers, as HTML."""
-    name = shelf.names().get(label)
-    text = describe(shelf.library().get(name)) if name else say("There is no preset.")
-    return f"<pre>{escape(text)}</pre>"
+def shown(label) -> tuple:
+    """Updates of tables, picture and words for a preset; all empty for one that is not there."""
+    preset = shelf.labelled(label)
+    if preset is None:
+        return gr.update(choices=[], value=None), gr.update(value=None, visible=False), ""
+    tables = sorted(preset.tables, key=lambda name: (preset.tables[name].calls, name))
+    return (gr.update(choices=tables, value=tables[0]), drawn(label, tables[0]),
+            f"<pre>{escape(describe(preset))}</pre>")
+
+
+def drawn(label, table):
+    """The picture of a preset's table."""
+    preset = shelf.labelled(label)
+    if preset is None or table not in preset.tables:
+        return gr.update()
+    return gr.update(value=picture.table(preset, table), visible=True)
 
 
 def followed(schedule):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from modules import paths
 
+from ..core.sketch import same
 from ..library import Library, ModelFacts, Preset, PresetError, choose
 from . import labels, settings
 
@@ -58,6 +59,12 @@ def label_of(preset: Preset) -> str:
     return next((label for label, name in names().items() if library().get(name) is preset), labels.AUTO)
 
 
+def labelled(label) -> Preset | None:
+    """The preset a schedule type names, or None."""
+    name = names().get(label)
+    return None if name is None else _got(name, "")[0]
+
+
 def _got(name: str, why: str) -> tuple[Preset | None, str]:
     try:
         return library().get(name), why
@@ -72,4 +79,4 @@ def _matching(facts: ModelFacts) -> list[Preset]:
         return presets
     hashes = facts.fingerprint() if any(preset.model.hashes for preset in presets) else {}
     return [preset for preset in presets if preset.model.family.lower() == facts.family
-            or any(hashes.get(kind) == value for kind, value in preset.model.hashes.items() if value)]
+            or any(same(value, hashes.get(kind)) for kind, value in preset.model.hashes.items() if value)]

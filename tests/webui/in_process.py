@@ -140,12 +140,12 @@ class Pictures:
 def process(**changes):
     """A host's processing object, as its samplers read it."""
     plain = {
-        "steps": 8, "scheduler": "Automatic", "hr_scheduler": None, "is_hr_pass": False, "enable_hr": False, "eta": None,
+        "steps": 8, "scheduler": "Automatic", "hr_scheduler": None, "is_hr_pass": False, "enable_hr": False,
         "sampler_name": "S4S", "sampler": None, "sampler_noise_scheduler_override": None, "denoising_strength": 0.5,
         "cfg_scale": 3.0, "hr_cfg": 3.0, "image_cfg_scale": None, "s_min_uncond": 0.0, "s_churn": 0, "s_tmin": 0,
         "s_tmax": 0, "s_noise": 1, "refiner_switch_at": None, "refiner_checkpoint_info": None, "rng": Pictures(),
-        "seeds": [0, 1], "all_seeds": [0, 1], "iteration": 0, "batch_size": 2, "scripts": None, "comments": {},
-        "extra_generation_params": {}}
+        "eta": None, "seeds": [0, 1], "all_seeds": [0, 1], "iteration": 0, "batch_size": 2, "scripts": None,
+        "comments": {}, "extra_generation_params": {}}
     made = SimpleNamespace(**{**plain, **changes})
     made.comment = lambda text: made.comments.update({text: 1})
     return made
