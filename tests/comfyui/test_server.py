@@ -57,7 +57,8 @@ def custom(name: str, preset: str, calls=4, denoise=1.0, advanced=True, **more) 
     if advanced:
         return prompt | {
             "noise": node("RandomNoise", noise_seed=1),
-            "guider": node("CFGGuider", model=["model", 0], positive=["positive", 0], negative=["negative", 0], cfg=3.0),
+            "guider": node("CFGGuider", model=["model", 0], positive=["positive", 0], negative=["negative", 0],
+                           cfg=3.0),
             "samples": node("SamplerCustomAdvanced", noise=["noise", 0], guider=["guider", 0], **common)}
     return prompt | {"samples": node("SamplerCustom", model=["model", 0], add_noise=True, noise_seed=1, cfg=3.0,
                                      positive=["positive", 0], negative=["negative", 0], **common)}
@@ -186,7 +187,8 @@ def latent(comfy, run, node_id="keep"):
 
 
 def test_dropdown_rows_and_nodes_give_the_same_latent(comfy):
-    rows = done(comfy.run(ksampler("sd3") | {"keep": node("SaveLatent", samples=["samples", 0], filename_prefix="rows")}))
+    rows = done(comfy.run(ksampler("sd3") | {"keep": node(
+        "SaveLatent", samples=["samples", 0], filename_prefix="rows")}))
     nodes = done(comfy.run(custom("sd3", "auto", advanced=False) | {"keep": node(
         "SaveLatent", samples=["samples", 0], filename_prefix="nodes")}))
     assert latent(comfy, rows).equal(latent(comfy, nodes))

@@ -67,6 +67,18 @@ def test_half_precision_models_sample_and_are_recognised(models, base, dtype, fi
     assert figure("sketch counts apart", max(abs(a - b) for a, b in zip(*counts))) <= 4
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_network_that_computes_in_half_precision_ends_near_the_full_one(models, dtype, figure):
+    preset = t.preset_for(models("sd3"))
+    model = models("sd3").clone()
+    model.set_model_compute_dtype(dtype)
+    levels = t.preset_levels(preset, 4)
+    half, again, full = (t.sample(m, "sd3", t.with_preset(preset), levels) for m in (model, model, models("sd3")))
+    assert torch.equal(half, again) and half.dtype == torch.float32
+    # a coefficient enters in float32; what is left is the network's own rounding
+    assert 0 < figure("difference / deviation", t.off(half, full)) < 0.1
+
+
 def sketch_of(model) -> list[int]:
     digits = t.facts(model).fingerprint()["weights_1d"]
     return [int.from_bytes(bytes.fromhex(digits[i:i + 4]), "big", signed=True) for i in range(0, len(digits), 4)]
