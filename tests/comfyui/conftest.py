@@ -109,8 +109,8 @@ def figure(request):
     return note
 
 
-def pytest_terminal_summary(terminalreporter):
-    if _figures:
+def pytest_terminal_summary(terminalreporter, exitstatus):
+    if _figures and exitstatus == 0:                # they would push a failure out of sight
         terminalreporter.section("measured")
         for line in _figures:
             terminalreporter.write_line(line)
