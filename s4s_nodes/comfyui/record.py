@@ -1,7 +1,8 @@
 """What a sampler used, told where people look: the log, the node's face, and the saved image.
 
 A prompt that uses S4S gets an entry "s4s" in its extra_pnginfo, the dictionary every saving node embeds; the samplers
-fill it while they run. Through the host's own on_prompt hook: nothing is patched.
+fill it while they run. Through the host's own on_prompt hook: nothing is patched. Where the host reuses a sampler's
+result of an earlier prompt, no sampler runs and the entry stays empty; the first image of that result has it.
 """
 
 from __future__ import annotations

@@ -139,6 +139,12 @@ def test_a_fallback_is_written_too(comfy):
     assert "S4S fallback" in comfy.log()
 
 
+def test_a_result_the_host_reuses_leaves_the_entry_empty(comfy):
+    prompt = ksampler("sd3", seed=21)
+    first, again = (done(comfy.run(saved(prompt, "sd3", prefix))) for prefix in ("first", "again"))
+    assert len(json.loads(png(comfy, first).info["s4s"])) == 1 and json.loads(png(comfy, again).info["s4s"]) == []
+
+
 def test_a_prompt_without_s4s_is_left_alone(comfy):
     run = done(comfy.run(saved(ksampler("sd3", "euler", "normal", seed=3), "sd3")))
     assert "s4s" not in png(comfy, run).info
