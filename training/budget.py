@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, replace
 
 from .config import MODES, Config
 from .denoisers import Source
 from .evaluate import schedules
-from .forward_only import calls_per_image
+from .forward_only import calls_per_image, pairs_at
 from .parameters import Parameters
+from .teacher import calls_of
 
-# with a budget
-PAIRS, HELD_OUT, TEACHER_CALLS, RANKING, CHECKED = 32, 16, 24, 8, 2
+# with a budget: held-out pairs, the teacher's calls, pairs that rank the starts, pairs that check the teacher
+HELD_OUT, TEACHER_CALLS, RANKING, CHECKED = 12, 24, 12, 2
+LEAST_PAIRS = 16            # fewer would be learned by heart
+STEPS_SHARE = 0.3           # of what is left after the start is for the steps; the rest teaches and measures pairs
 
 
 @dataclass(frozen=True)
@@ -29,40 +33,80 @@ def planned(config: Config, source: Source, mode: str) -> Plan:
     plan = Plan(**{**asdict(config), "mode": mode, "iterations": iterations})
     if not config.budget:
         return plan
-    plan = replace(plan, pairs=min(config.pairs, PAIRS), validation=min(config.validation, HELD_OUT),
-                   teacher_calls=min(config.teacher_calls, TEACHER_CALLS), ranking=RANKING, checked=CHECKED, starts=1)
-    for calls in config.calls:
-        left = config.budget - fixed_cost(plan, source, calls)
-        iterations = left // step_cost(plan, source, calls)
-        if iterations < 1:
-            least = fixed_cost(plan, source, calls) + step_cost(plan, source, calls)
-            raise ValueError(f"a budget of {config.budget:,} network calls is too small for a table of {calls} calls: "
-                             f"at least {least:,} are needed")
-        plan = replace(plan, iterations=min(plan.iterations or iterations, iterations))
-    return plan
+    plan = replace(plan, validation=min(config.validation, HELD_OUT), ranking=RANKING, checked=CHECKED, starts=1,
+                   teacher_calls=calls_of(source.teacher, min(config.teacher_calls, TEACHER_CALLS)))
+    return _gradient_plan(plan, source) if mode == "gradient" else _forward_plan(plan, source)
+
+
+def _forward_plan(plan: Plan, source: Source) -> Plan:
+    """As many pairs as the budget can teach and measure, for the table that affords the fewest."""
+    def affordable(calls):
+        left = (plan.budget - fixed_cost(plan, source, calls)) * (1 - STEPS_SHARE)
+        return int(left / pair_cost(plan, source, calls))
+    calls = min(plan.calls, key=affordable)
+    if affordable(calls) < LEAST_PAIRS:
+        least = fixed_cost(plan, source, calls) + LEAST_PAIRS * pair_cost(plan, source, calls) / (1 - STEPS_SHARE)
+        _refuse(plan, calls, least)
+    return replace(plan, pairs=min(plan.pairs, affordable(calls)))
+
+
+def _gradient_plan(plan: Plan, source: Source) -> Plan:
+    """As many steps as the budget allows, for the table that affords the fewest."""
+    plan = replace(plan, pairs=min(plan.pairs, 4 * plan.batch))
+    shared = plan.pairs * plan.teacher_calls // len(plan.calls)
+    steps = {calls: (plan.budget - fixed_cost(plan, source, calls) - shared) // step_cost(plan, calls)
+             for calls in plan.calls}
+    calls = min(steps, key=steps.get)
+    if steps[calls] < 1:
+        _refuse(plan, calls, fixed_cost(plan, source, calls) + shared + step_cost(plan, calls))
+    return replace(plan, iterations=min(plan.iterations or steps[calls], steps[calls]))
+
+
+def _refuse(plan: Plan, calls: int, least: float) -> None:
+    raise ValueError(f"a budget of {plan.budget:,} network calls is too small for a table of {calls} calls: at least "
+                     f"{math.ceil(least):,} are needed")
 
 
 def fixed_cost(plan: Plan, source: Source, calls: int) -> int:
-    """Network calls before the first step: teacher (shared by the tables), its check, choice of the start."""
-    teacher = (plan.pairs + plan.validation + 2 * plan.checked) * plan.teacher_calls
+    """Network calls before the first step, without the training pairs: held-out pairs (shared by the tables), the
+    check of the teacher, the choice of the start."""
     choice = min(plan.ranking, plan.validation) * calls * (len(schedules(source)) if plan.schedule == "auto" else 1)
-    return teacher // len(plan.calls) + choice + plan.validation * calls
+    return shared_cost(plan, plan.validation + 2 * plan.checked) + choice + plan.validation * calls
 
 
-def step_cost(plan: Plan, source: Source, calls: int) -> int:
-    """Network calls of one iteration, on average over a forward run without a budget."""
-    if plan.mode == "gradient":
-        return calls * (2 * min(plan.batch, plan.pairs) + plan.validation // plan.every)
-    known = schedules(source)
-    parameters = Parameters(known["time_uniform"](calls), plan.base, plan.order, source.flow, plan.learn)
-    return plan.pairs * (calls_per_image(parameters) + 2 * calls) + plan.validation * calls
+def shared_cost(plan: Plan, pairs: int) -> int:
+    """One table's share of so many teacher pairs."""
+    return math.ceil(pairs * plan.teacher_calls / len(plan.calls))
+
+
+def pair_cost(plan: Plan, source: Source, calls: int) -> float:
+    """Network calls a training pair costs without a step: the teacher's, and one measured Jacobian."""
+    return plan.teacher_calls / len(plan.calls) + measured_cost(plan, source, calls)
+
+
+def measured_cost(plan: Plan, source: Source, calls: int) -> int:
+    levels = schedules(source)["time_uniform"](calls)
+    return calls_per_image(Parameters(levels, plan.base, plan.order, source.flow, plan.learn))
+
+
+def step_cost(plan: Plan, calls: int) -> int:
+    """Network calls of one step in gradient mode, which runs each call twice, with its share of the validations."""
+    return calls * (2 * min(plan.batch, plan.pairs) + math.ceil(plan.validation / plan.every))
 
 
 def forecast(plan: Plan, source: Source, calls: int | None = None) -> int:
-    """Network calls of one table after its start is chosen, or of the whole run with its teacher."""
-    if calls is not None and plan.budget:
-        return plan.budget - fixed_cost(plan, source, calls)
-    if calls is not None:
-        return plan.iterations * step_cost(plan, source, calls)
-    each = sum(plan.budget or fixed_cost(plan, source, calls) + forecast(plan, source, calls) for calls in plan.calls)
-    return each * len(plan.windows)
+    """Network calls of one table after its start is chosen, or of the whole run with its teacher.
+
+    An upper bound in forward mode without a budget.
+    """
+    if calls is None:
+        each = sum(plan.budget or fixed_cost(plan, source, calls) + shared_cost(plan, plan.pairs)
+                   + forecast(plan, source, calls) for calls in plan.calls)
+        return each * len(plan.windows)
+    if plan.budget:
+        return plan.budget - fixed_cost(plan, source, calls) - shared_cost(plan, plan.pairs)
+    if plan.mode == "gradient":
+        return plan.iterations * step_cost(plan, calls)
+    per_image = measured_cost(plan, source, calls) + 2 * calls
+    images = sum(pairs_at(done, plan.iterations, plan.pairs) for done in range(plan.iterations))
+    return images * per_image + plan.iterations * plan.validation * calls

@@ -61,19 +61,19 @@ def normal_equations(source: Source, parameters: Parameters, vector: Tensor, pai
     With these weights a Gauss-Newton step lowers the mean of the images' RMSE (iteratively re-weighted least
     squares), in which a few hopeless seeds do not drown the rest.
     """
-    solver, moves = parameters.solver(vector), _moved_solvers(parameters, vector)
+    solver, moves = parameters.solver(vector), moved_solvers(parameters, vector)
     size = len(vector)
     normal, slope = torch.zeros(size, size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
     losses = []
     for i in range(0, len(pairs), CHUNK):
         part = pairs.part(slice(i, i + CHUNK))
-        end, states, known = _recorded(source, solver, part)
+        end, states, known = recorded(source, solver, part)
         miss = (end - part.target).flatten(1).double()
         error = miss.square().mean(1).sqrt().clamp(min=1e-6)
         weight = (1 / (error * miss.shape[1])).sqrt()[:, None]
         columns = torch.zeros(size, miss.numel(), dtype=torch.float32, device=miss.device)
         for k, (moved, first, nudge) in moves.items():
-            reused = {j: d for j, d in known.items() if j < first + _same_call(solver, moved, first)}
+            reused = {j: d for j, d in known.items() if j < first + same_call(solver, moved, first)}
             there = sample(source.denoiser, states[first], moved, part.extra, first=first, known=reused)
             columns[k] = ((there - end).flatten(1) / nudge * weight).flatten().float()
         normal += (columns @ columns.T).double().cpu()
@@ -102,12 +102,12 @@ def calls_per_image(parameters: Parameters) -> int:
     """Network calls one image costs in one Jacobian: the run itself and every column's re-run tail."""
     vector = parameters.initial()
     solver = parameters.solver(vector)
-    tails = [solver.calls - first - _same_call(solver, moved, first)
-             for moved, first, _ in _moved_solvers(parameters, vector).values()]
+    tails = [solver.calls - first - same_call(solver, moved, first)
+             for moved, first, _ in moved_solvers(parameters, vector).values()]
     return solver.calls + sum(tails)
 
 
-def _moved_solvers(parameters: Parameters, vector: Tensor) -> dict:
+def moved_solvers(parameters: Parameters, vector: Tensor) -> dict:
     """free number -> (table with it moved, first row that differs, size of the move)."""
     here, moves = parameters.solver(vector), {}
     for k in torch.nonzero(parameters.moving()).flatten().tolist():
@@ -127,12 +127,12 @@ def _first_difference(one: Solver, other: Solver) -> int | None:
     return int(np.argmax(differs)) if differs.any() else None
 
 
-def _same_call(one: Solver, other: Solver, row: int) -> bool:
+def same_call(one: Solver, other: Solver, row: int) -> bool:
     """Whether both tables ask the network the same at this row, given the same state."""
     return bool(one.query[row] == other.query[row] and one.scale[row] == other.scale[row])
 
 
-def _recorded(source: Source, solver: Solver, part: Pairs):
+def recorded(source: Source, solver: Solver, part: Pairs):
     """(end, states by row, predictions by call) of a run."""
     states, known = [], {}
 

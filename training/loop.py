@@ -36,6 +36,8 @@ class State:
     spent: int = 0                              # network calls this table has cost so far, all of them in whole steps
     classical: float = math.inf                 # held-out RMSE of the best classical solver measured
     finished: bool = False                      # the forward-only mode found no better step
+    to_measure: int = 16                        # with a budget: pairs to measure before the next step
+    in_round: int = 0                           # and steps since the last ones were
     curve: list = field(default_factory=list)   # [iteration, training loss, held-out RMSE, model calls]
     memory: dict = field(default_factory=dict)  # tensors a learner keeps between its iterations
 

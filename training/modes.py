@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .budget import fixed_cost, planned, step_cost
+from .budget import planned
 from .config import Config
 from .denoisers import NaNFromModel, Source
 from .evaluate import schedules
@@ -34,12 +34,13 @@ def settled_mode(source: Source, config: Config) -> tuple[str, str]:
 
 
 def gradient_steps(source: Source, config: Config) -> int:
-    """The gradient steps that the budget allows for the smallest table; none to speak of is asked without one."""
+    """The gradient steps that the budget allows for the table that affords the fewest; enough without a budget."""
     if not config.budget:
         return ENOUGH_STEPS
-    calls = min(config.calls)
-    plan = planned(config, source, "gradient")
-    return (config.budget - fixed_cost(plan, source, calls)) // step_cost(plan, source, calls)
+    try:
+        return planned(config, source, "gradient").iterations
+    except ValueError:
+        return 0
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from . import denoisers
-from .budget import forecast, planned
+from .budget import Plan, forecast, planned
 from .config import Config
 from .core import Preset
 from .folder import Folder
@@ -21,6 +21,7 @@ from .modes import settled_mode
 from .pairs import VALIDATION_SEEDS, Pairs, ends, joined, known_pairs, make_pairs, teacher_error
 from .parameters import Parameters
 from .progress import Clock, Progress
+from .sparing import learn_sparingly
 from .starts import settle_start
 from .teacher import teacher_of
 from .windows import table_name, window_levels, window_top
@@ -28,21 +29,27 @@ from .windows import table_name, window_levels, window_top
 TRAINER = "s4s 0.1.0"
 CHUNK = 64                  # teacher pairs made, then saved, at a time
 PREVIEWED = 4               # images of a preview
-LEARNERS = {"gradient": learn, "forward": learn_forward}
 
 
 class Stopped(Exception):
     """The user stopped the run; it is saved, and the message says how to go on."""
 
 
+def learner(plan: Plan) -> Callable:
+    """What carries a table's state on: all three have `loop.learn`'s signature."""
+    return learn if plan.mode == "gradient" else learn_sparingly if plan.budget else learn_forward
+
+
 @dataclass
 class Window:
-    """A denoise strength, the level it starts at (None: the model's highest), and its pairs."""
+    """A denoise strength, the level it starts at (None: the model's highest), its pairs, and the network calls they
+    and the checks cost, which its tables share."""
 
     denoise: float
     top: float | None
     pairs: Pairs
     held_out: Pairs
+    shared: int
 
 
 class Run:
@@ -112,8 +119,9 @@ class Run:
 
     def _settle_mode(self) -> None:
         if "mode" not in self.starts:
+            before = self.source.model_calls
             mode, why = settled_mode(self.source, self.config)
-            self.starts["mode"] = {"mode": mode, "why": why}
+            self.starts["mode"] = {"mode": mode, "why": why, "calls": self.source.model_calls - before}
         mode, why = self.starts["mode"]["mode"], self.starts["mode"]["why"]
         self._say(f"{'WARNING: ' if self.config.mode not in (mode, 'auto') else ''}{mode} mode: {why}")
         self.plan = planned(self.config, self.source, mode)
@@ -130,16 +138,18 @@ class Run:
                             ("validation", range(first, first + self.plan.validation))):
             clean = None if top is None else self.images[kind]
             made.append(self._cached_pairs(kind, mark, seeds, solver, clean))
-        window = Window(denoise, top, *made)
+        shared = (self.plan.pairs + self.plan.validation) * solver.calls
         if top is None:
-            self.images = {"train": window.pairs.target, "validation": window.held_out.target}
-            self._check_teacher(window.held_out)
-        return window
+            self.images = {"train": made[0].target, "validation": made[1].target}
+            self._check_teacher(made[1])
+            shared += self.starts["mode"]["calls"] + self.starts["teacher"]["calls"] + self.teacher.check_calls
+        return Window(denoise, top, *made, shared)
 
     def _check_teacher(self, held_out: Pairs) -> None:
         if "teacher" not in self.starts:
+            before = self.source.model_calls
             error = teacher_error(self.source, self.teacher, held_out, self.plan.checked)
-            self.starts["teacher"] = {"error": error}
+            self.starts["teacher"] = {"error": error, "calls": self.source.model_calls - before}
         self._say(f"teacher {self.teacher.words}: its targets move by RMSE {self.starts['teacher']['error']:.2g} "
                   "when its calls are doubled")
 
@@ -150,6 +160,7 @@ class Run:
             curve = None if window.top is None else window_levels(self.curve, window.denoise, calls, self.source.flow)
             parameters, schedule_name, self.states[name] = settle_start(
                 self.source, calls, window.pairs, window.held_out, plan, self._say, curve)
+            self.states[name].spent += math.ceil(window.shared / len(plan.calls))
             self.starts[name] = {"schedule": schedule_name, "sigmas": parameters.start.tolist(),
                                  "denoise": window.denoise}
         parameters, state = self.parameters(name), self.states[name]
@@ -165,7 +176,7 @@ class Run:
                 if checked:
                     self.save()
             try:
-                LEARNERS[plan.mode](self.source, parameters, window.pairs, window.held_out, plan, state, on_progress)
+                learner(plan)(self.source, parameters, window.pairs, window.held_out, plan, state, on_progress)
             finally:
                 self._bar = None
         self.save()

@@ -38,12 +38,13 @@ class HostSampler:
 class Teacher:
     """Words that name it, and from_level(sigma) -> the Solver or HostSampler that makes targets from this level on.
 
-    finer: the same with about twice the calls, which checks it.
+    finer: the same with about twice the calls, which checks it; check_calls: what the check for chance has cost.
     """
 
     words: str
     from_level: Callable
     finer: Callable
+    check_calls: int = 0
 
 
 def carried(source: Source, solver, start: Tensor, extra: dict, on_call=None) -> Tensor:
@@ -65,6 +66,13 @@ def teacher_of(source: Source, name: str, calls: int) -> Teacher:
     if isinstance(source.teacher, Solver):
         return _table_teacher(source, source.teacher)
     return _host_teacher(source, *source.teacher)
+
+
+def calls_of(teacher, calls: int) -> int:
+    """Calls per image of a source's own teacher, before it has run; else the configured ones."""
+    if teacher is None:
+        return calls
+    return teacher.calls if isinstance(teacher, Solver) else len(teacher[1]) - 1
 
 
 def teacher_solver(source: Source, name: str, calls: int, top: float | None = None) -> Solver:
@@ -125,7 +133,7 @@ def _host_teacher(source: Source, function: Callable, sigmas) -> Teacher:
         levels = levels if top is None else below(levels, top)
         return HostSampler(function, levels, round(per_step * (len(levels) - 1)))
     return Teacher(f"{words}, {checked.calls} calls", lambda top: on(levels, top),
-                   lambda top: on(refined(levels, source.flow), top))
+                   lambda top: on(refined(levels, source.flow), top), 2 * checked.calls)
 
 
 def _table_teacher(source: Source, table: Solver) -> Teacher:

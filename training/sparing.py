@@ -1,0 +1,195 @@
+"""Learning on a budget: Gauss-Newton that measures every pair's Jacobian once and keeps it up to date by secants.
+
+With few pairs a table learns the pairs; with many, measuring their Jacobians (tens of network calls a pair) eats the
+budget. So pairs join in blocks while the numbers already improve: a block is measured where the numbers then stand,
+and from then on each step corrects its Jacobian along the way it went (Broyden 1965), at no further call. Steps are
+damped (Marquardt 1963); the damping is searched anew each time, since a trial costs one run only.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Callable
+
+import torch
+from torch import Tensor
+
+from .core import sample
+from .denoisers import Source
+from .forward_only import calls_per_image, moved_solvers, recorded, same_call
+from .loop import State
+from .pairs import Pairs, ends, errors
+from .parameters import Parameters
+
+BLOCK = 8                   # pairs measured at a time, then saved
+MORE = 16                   # pairs that join before each round of steps; State has those of the first
+STEPS = 2                   # most steps of a round
+TRIED = 16                  # newest pairs that choose a step's damping
+ENOUGH = 0.04               # share of the loss a step must win for another one to follow in its round
+DAMPING = (1e-3, 1e2)
+TRIALS = 4                  # dampings tried for one step
+SKETCHED = 4096             # numbers an image's miss is kept in; larger ones are hashed down to as many
+
+
+def learn_sparingly(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, config, state: State,
+                    on_progress: Callable | None = None) -> State:
+    """Carry the state on until its budget is spent or nothing helps any more; as `loop.learn` otherwise.
+
+    state.spent counts all network calls of the table; the next piece of work begins only if it surely fits.
+    """
+    if not state.curve:
+        _validate(source, parameters, held_out, state, math.nan)
+    while not state.finished and state.iteration < (config.iterations or math.inf):
+        before, loss = source.model_calls, math.nan
+        if (work := _next_work(parameters, pairs, held_out, config, state)) is None:
+            state.finished = True
+        elif work == "measure":
+            state.memory = _with_block(source, parameters, state, pairs)
+        else:
+            loss = _step(source, parameters, pairs, held_out, state)
+        state.spent += source.model_calls - before
+        if on_progress is not None:
+            on_progress(state, loss, True)
+    return state
+
+
+def _next_work(parameters: Parameters, pairs: Pairs, held_out: Pairs, config, state: State) -> str | None:
+    """"measure" while a round's pairs are not all in, else "step"; None where the budget or the pairs are used up."""
+    known, left = len(state.memory.get("miss", ())), config.budget - state.spent
+    if state.to_measure > 0 and known < len(pairs):
+        cost = min(BLOCK, len(pairs) - known) * calls_per_image(parameters)
+        return "measure" if cost + step_calls(parameters, known + BLOCK, held_out) <= left else None
+    if state.to_measure > 0:
+        return None
+    return "step" if step_calls(parameters, known, held_out) <= left else None
+
+
+def step_calls(parameters: Parameters, known: int, held_out: Pairs) -> int:
+    """The most network calls of one step: its trials and its validation."""
+    return parameters.calls * (TRIALS * min(TRIED, known) + known + len(held_out))
+
+
+@torch.no_grad()
+def _with_block(source: Source, parameters: Parameters, state: State, pairs: Pairs) -> dict:
+    """The memory with the next block of pairs measured at the present numbers."""
+    known = len(state.memory.get("miss", ()))
+    part = pairs.part(slice(known, known + BLOCK))
+    miss, jacobian = measured(source, parameters, state.vector, part)
+    state.to_measure -= len(part)
+    old = state.memory if known else {"miss": miss[:0], "jacobian": jacobian[:0]}
+    return {**state.memory, "miss": torch.cat([old["miss"], miss]),
+            "jacobian": torch.cat([old["jacobian"], jacobian])}
+
+
+def measured(source: Source, parameters: Parameters, vector: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
+    """(miss (n, d), its Jacobian (n, free numbers, d)) by finite differences, each re-running only the rows behind."""
+    solver = parameters.solver(vector)
+    end, states, known = recorded(source, solver, pairs)
+    miss = sketch(end - pairs.target)
+    jacobian = torch.zeros(len(pairs), len(vector), miss.shape[1])
+    for k, (moved, first, nudge) in moved_solvers(parameters, vector).items():
+        reused = {j: d for j, d in known.items() if j < first + same_call(solver, moved, first)}
+        there = sample(source.denoiser, states[first], moved, pairs.extra, first=first, known=reused)
+        jacobian[:, k] = sketch(there - end) / nudge
+    return miss, jacobian
+
+
+def sketch(difference: Tensor) -> Tensor:
+    """The difference (n, ...) as (n, at most SKETCHED): hashed with signs, which keeps inner products on average.
+
+    Charikar, Chen and Farach-Colton (2002). Scaled so that the mean of squares is kept.
+    """
+    flat = difference.flatten(1).float().cpu()
+    size = flat.shape[1]
+    if size <= SKETCHED:
+        return flat
+    generator = torch.Generator().manual_seed(size)
+    place = torch.randint(0, SKETCHED, (size,), generator=generator)
+    sign = torch.randint(0, 2, (size,), generator=generator).float() * 2 - 1
+    return torch.zeros(len(flat), SKETCHED).index_add_(1, place, flat * sign) * (SKETCHED / size) ** 0.5
+
+
+def _step(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, state: State) -> float:
+    """Take the best of a few damped steps, if it helps, and correct the Jacobian; the loss then."""
+    miss, jacobian = state.memory["miss"], state.memory["jacobian"]
+    loss, found = _mean_rmse(miss), _search(source, parameters, pairs, state)
+    there = None if found is None else _miss(source, parameters, state.vector + found[0].double(),
+                                             pairs.part(slice(0, len(miss))))
+    after = math.inf if there is None else _mean_rmse(there)
+    if not after < loss:
+        state.damping, state.to_measure, state.in_round = min(DAMPING[1], state.damping * 10), MORE, 0
+        return loss
+    step, state.damping = found
+    wrong = there - miss - torch.einsum("nkd,k->nd", jacobian, step)
+    jacobian = jacobian + torch.einsum("k,nd->nkd", step / step.square().sum(), wrong)
+    state.memory |= {"miss": there, "jacobian": jacobian}
+    state.vector = state.average = state.vector + step.double()
+    state.iteration, state.in_round = state.iteration + 1, state.in_round + 1
+    if loss - after < ENOUGH * loss or state.in_round == STEPS:
+        state.to_measure, state.in_round = MORE, 0
+    _validate(source, parameters, held_out, state, after)
+    return after
+
+
+def _search(source: Source, parameters: Parameters, pairs: Pairs, state: State) -> tuple[Tensor, float] | None:
+    """(step, its damping), the best on the newest pairs: damping rises while nothing helps, falls while it does."""
+    miss, known = state.memory["miss"], len(state.memory["miss"])
+    newest = slice(max(0, known - TRIED), known)
+    best, least, damping = None, _mean_rmse(miss[newest]), state.damping
+    for _ in range(TRIALS):
+        step = damped(state.memory["jacobian"], miss, parameters.moving().bool(), damping)
+        there = _miss(source, parameters, state.vector + step.double(), pairs.part(newest))
+        after = math.inf if there is None else _mean_rmse(there)
+        if after < least * (1 - 1e-4):
+            won, least, best = least - after, after, (step, damping)
+            if won < ENOUGH * least or damping / 10 < DAMPING[0]:
+                break
+            damping /= 10
+        elif best is not None or damping * 10 > DAMPING[1]:
+            break
+        else:
+            damping *= 10
+    return best
+
+
+def damped(jacobian: Tensor, miss: Tensor, moving: Tensor, damping: float) -> Tensor:
+    """The damped Gauss-Newton step (free numbers,) for the mean of the images' RMSE.
+
+    Each image weighs 1 / its own RMSE, so that a few hopeless seeds do not drown the rest.
+    """
+    weight = 1 / (miss.square().mean(1).sqrt().clamp(min=1e-6) * miss.shape[1] * len(miss))
+    columns = jacobian[:, moving].transpose(0, 1)                                          # (k, n, d)
+    weighed = (columns * weight[None, :, None]).flatten(1)
+    normal = (weighed @ columns.flatten(1).T).double()
+    slope = (weighed @ miss.flatten()).double()
+    scale = normal.diagonal().clamp(min=1e-12)
+    step = torch.zeros(len(moving))
+    step[moving] = -torch.linalg.solve(normal + damping * torch.diag(scale), slope).float()
+    return step.clamp(-1.0, 1.0)
+
+
+def _miss(source: Source, parameters: Parameters, vector: Tensor, used: Pairs) -> Tensor | None:
+    """Where these numbers miss the targets, or None where they make no valid table or no picture."""
+    try:
+        miss = sketch(ends(source, parameters.solver(vector), used) - used.target)
+    except ValueError:
+        return None
+    return miss if bool(torch.isfinite(miss).all()) else None
+
+
+def _mean_rmse(miss: Tensor) -> float:
+    return float(miss.square().mean(1).sqrt().mean())
+
+
+def _validate(source: Source, parameters: Parameters, held_out: Pairs, state: State, loss: float) -> None:
+    """Keep the present numbers as the best, unless the held-out pairs are clearly against it.
+
+    There are few of them, and one hard seed among them outweighs a step's gain: what counts is whether they got
+    worse by more than the standard error of the paired difference.
+    """
+    found = torch.from_numpy(errors(ends(source, parameters.solver(state.vector), held_out), held_out.target))
+    known = state.memory.get("held_out")
+    if known is None or float((found - known).mean()) <= float((found - known).std()) / len(found) ** 0.5:
+        state.best, state.best_error = state.vector.clone(), float(found.mean())
+        state.memory["held_out"] = found
+    state.curve = [*state.curve, [state.iteration, loss, float(found.mean()), source.model_calls]]
