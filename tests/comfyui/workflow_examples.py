@@ -1,0 +1,202 @@
+"""What the example workflows hold: nodes with their inputs, in groups of columns from left to right, and notes.
+
+`python workflow_files.py http://127.0.0.1:8188` writes them as the browser's files into example_workflows/.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"
+CFG = 5.0                   # what S4S Train Preset learns at unless told otherwise
+CALLS = 6
+
+
+@dataclass(frozen=True)
+class Example:
+    """nodes: key -> (class, inputs), an input being a value or (key, number of the output).
+
+    groups: (title, columns of keys) from left to right; without a title no frame is drawn.
+    """
+
+    nodes: dict
+    groups: list
+
+
+def note(text: str) -> tuple:
+    """A note on the canvas; the browser's own node, unknown to the server."""
+    return "MarkdownNote", {"text": text}
+
+
+def checkpoint(positive: str = "photograph of a red fox in the snow, soft morning light") -> dict:
+    """A Stable Diffusion 1.5 checkpoint and two prompts."""
+    return {"checkpoint": ("CheckpointLoaderSimple", {"ckpt_name": CHECKPOINT}),
+            "positive": ("CLIPTextEncode", {"text": positive, "clip": ("checkpoint", 1)}),
+            "negative": ("CLIPTextEncode", {"text": "blurry, low quality", "clip": ("checkpoint", 1)})}
+
+
+def empty(size: int = 512) -> dict:
+    return {"latent": ("EmptyLatentImage", {"width": size, "height": size, "batch_size": 1})}
+
+
+def ksampler(latent: str = "latent", denoise: float = 1.0) -> dict:
+    """A plain KSampler on the two dropdown rows."""
+    return {"sampler": ("KSampler", {
+        "model": ("checkpoint", 0), "seed": 1, "steps": CALLS, "cfg": CFG, "sampler_name": "s4s", "scheduler": "s4s",
+        "positive": ("positive", 0), "negative": ("negative", 0), "latent_image": (latent, 0), "denoise": denoise})}
+
+
+def saved(name: str, latent: str = "sampler", vae: tuple = ("checkpoint", 2), told: bool = True) -> dict:
+    """Decoded and saved, with S4S Image Info on the way where its words are wanted."""
+    nodes = {"decode": ("VAEDecode", {"samples": (latent, 0), "vae": vae})}
+    if told:
+        nodes |= {"info": ("S4SImageInfo", {"images": ("decode", 0)}), "words": shown(("info", 1))}
+    images = ("info", 0) if told else ("decode", 0)
+    return nodes | {"save": ("SaveImage", {"images": images, "filename_prefix": f"S4S/{name}"})}
+
+
+def shown(text: tuple) -> tuple:
+    return "PreviewAny", {"source": text}
+
+
+def loaded(picture: str = "example.png") -> tuple:
+    return "LoadImage", {"image": picture}
+
+
+TEXT_TO_IMAGE = Example(
+    {"note": note("## Text to image in 6 calls\n\n"
+                  "A plain **KSampler** with sampler `s4s` **and** scheduler `s4s`. The preset for the loaded model, "
+                  "this number of steps and this denoise is found by itself; the log and the saved image tell which "
+                  "one ran.\n\n"
+                  "**No preset for your checkpoint yet?** Then a classical solver runs, and the node says *S4S "
+                  "fallback*. Open the example *s4s_train* and learn one.\n\n"
+                  "* **steps**: one of the numbers of calls the preset has tables for\n"
+                  "* **cfg**: the one it was learned at"),
+     **checkpoint(), **empty(), **ksampler(), **saved("text_to_image", told=False)},
+    [("", [["note"]]), ("Model and prompts", [["checkpoint", "latent"], ["positive", "negative"]]),
+     ("Sampler s4s, scheduler s4s", [["sampler"]]), ("Image", [["decode", "save"]])])
+
+CUSTOM = Example(
+    {"note": note("## Custom sampling\n\n"
+                  "**S4S Preset** hands one preset's SAMPLER and SIGMAS to SamplerCustomAdvanced, and the cfg it was "
+                  "learned at to the guider.\n\n"
+                  "* **auto** takes the preset that suits the connected MODEL; it stops with a message where there is "
+                  "none\n"
+                  "* **strict** refuses to sample where no learned table fits, instead of falling back to a classical "
+                  "solver\n"
+                  "* its picture shows the noise levels, the coefficients and the scores of the table"),
+     **checkpoint(), **empty(),
+     "preset": ("S4SPreset", {"preset": "auto", "calls": CALLS, "denoise": 1.0, "strict": False,
+                              "model": ("checkpoint", 0)}),
+     "text": shown(("preset", 5)),
+     "noise": ("RandomNoise", {"noise_seed": 1}),
+     "guider": ("CFGGuider", {"model": ("checkpoint", 0), "positive": ("positive", 0), "negative": ("negative", 0),
+                              "cfg": ("preset", 4)}),
+     "sampler": ("SamplerCustomAdvanced", {"noise": ("noise", 0), "guider": ("guider", 0), "sampler": ("preset", 1),
+                                           "sigmas": ("preset", 2), "latent_image": ("latent", 0)}),
+     **saved("custom_sampling", told=False)},
+    [("", [["note"]]), ("Model and prompts", [["checkpoint", "latent"], ["positive", "negative"]]),
+     ("The preset", [["preset", "text"]]), ("Sampling", [["noise", "guider", "sampler"]]),
+     ("Image", [["decode", "save"]])])
+
+FLUX = Example(
+    {"note": note("## Flux and other models with built-in guidance\n\n"
+                  "The same as *s4s_custom_sampling*, with **BasicGuider**: there is no negative prompt, and the "
+                  "guidance is a number the model was taught to read.\n\n"
+                  "Train the preset on a MODEL and a prompt that come from the same nodes: **FluxGuidance** in front "
+                  "of the Train node's positive, its cfg 1, its negative unconnected."),
+     "model": ("UNETLoader", {"unet_name": "flux1-dev.safetensors", "weight_dtype": "default"}),
+     "clip": ("DualCLIPLoader", {"clip_name1": "clip_l.safetensors", "clip_name2": "t5xxl_fp16.safetensors",
+                                 "type": "flux", "device": "default"}),
+     "vae": ("VAELoader", {"vae_name": "ae.safetensors"}),
+     "positive": ("CLIPTextEncode", {"text": "photograph of a red fox in the snow, soft morning light",
+                                     "clip": ("clip", 0)}),
+     "guidance": ("FluxGuidance", {"conditioning": ("positive", 0), "guidance": 3.5}),
+     "latent": ("EmptySD3LatentImage", {"width": 1024, "height": 1024, "batch_size": 1}),
+     "preset": ("S4SPreset", {"preset": "auto", "calls": CALLS, "denoise": 1.0, "strict": False,
+                              "model": ("model", 0)}),
+     "text": shown(("preset", 5)),
+     "noise": ("RandomNoise", {"noise_seed": 1}),
+     "guider": ("BasicGuider", {"model": ("model", 0), "conditioning": ("guidance", 0)}),
+     "sampler": ("SamplerCustomAdvanced", {"noise": ("noise", 0), "guider": ("guider", 0), "sampler": ("preset", 1),
+                                           "sigmas": ("preset", 2), "latent_image": ("latent", 0)}),
+     **saved("flux", vae=("vae", 0), told=False)},
+    [("", [["note"]]), ("Model and prompt", [["model", "clip", "vae"], ["positive", "guidance", "latent"]]),
+     ("The preset", [["preset", "text"]]), ("Sampling", [["noise", "guider", "sampler"]]),
+     ("Image", [["decode", "save"]])])
+
+IMAGE_TO_IMAGE = Example(
+    {"note": note("## Image to image, denoise 0.6\n\n"
+                  "A part of the way from noise needs a table of its own: train the preset with **windows** "
+                  "`1.0,0.6`. It is found by the noise level the sampling starts at, so a denoise near 0.6 uses it "
+                  "too, moved a little.\n\n"
+                  "Without such a table a classical solver runs on the preset's levels. **S4S Image Info** says which "
+                  "of the two made the image."),
+     **checkpoint("oil painting of a red fox in the snow"),
+     "picture": loaded(),
+     "scaled": ("ImageScale", {"image": ("picture", 0), "upscale_method": "lanczos", "width": 512, "height": 512,
+                               "crop": "center"}),
+     "encode": ("VAEEncode", {"pixels": ("scaled", 0), "vae": ("checkpoint", 2)}),
+     **ksampler("encode", 0.6), **saved("image_to_image")},
+    [("", [["note"]]), ("Model and prompts", [["checkpoint", "positive", "negative"]]),
+     ("The image to start from", [["picture", "scaled", "encode"]]), ("Sampler s4s, scheduler s4s", [["sampler"]]),
+     ("Image, and what made it", [["decode", "info", "words"], ["save"]])])
+
+INPAINT = Example(
+    {"note": note("## Inpainting\n\n"
+                  "Right-click **Load Image**, *Open in MaskEditor*, and paint over what is to be made anew.\n\n"
+                  "**VAE Encode (for Inpainting)** empties the painted region, so denoise stays 1 and the preset's "
+                  "table for text to image is the right one. What is not painted ends exactly as it came in.\n\n"
+                  "To keep something of the old content, use *VAE Encode* and *Set Latent Noise Mask* with a denoise "
+                  "below 1, and a preset with a table for that window (see *s4s_image_to_image*)."),
+     **checkpoint(), "picture": loaded(),
+     "encode": ("VAEEncodeForInpaint", {"pixels": ("picture", 0), "vae": ("checkpoint", 2), "mask": ("picture", 1),
+                                        "grow_mask_by": 6}),
+     **ksampler("encode"), **saved("inpaint")},
+    [("", [["note"]]), ("Model and prompts", [["checkpoint", "positive", "negative"]]),
+     ("The image and its mask", [["picture", "encode"]]), ("Sampler s4s, scheduler s4s", [["sampler"]]),
+     ("Image, and what made it", [["decode", "info", "words"], ["save"]])])
+
+TRAIN = Example(
+    {"note": note("## Train a preset for your checkpoint\n\n"
+                  "1. Choose the checkpoint you sample with; put your LoRAs between it and the Train node.\n"
+                  "2. Write prompts typical of what you make, at your usual size and **cfg**.\n"
+                  "3. **calls**: the numbers of steps you want, e.g. `4,6,8`. **windows**: add `0.6` for image to "
+                  "image. Every pair of the two costs one budget.\n"
+                  "4. Queue. The node shows the time left, the error beside the best classical solver's, and images "
+                  "as they get better. Cancelling keeps the best table so far; queueing again goes on.\n\n"
+                  "Then use sampler `s4s` and scheduler `s4s` in any KSampler."),
+     **checkpoint(),
+     "positive_2": ("CLIPTextEncode", {"text": "portrait of an old sailor, film grain", "clip": ("checkpoint", 1)}),
+     **empty(),
+     "train": ("S4STrainPreset", {
+         "model": ("checkpoint", 0), "positive": ("positive", 0), "latent": ("latent", 0), "cfg": CFG,
+         "calls": str(CALLS), "windows": "1.0", "mode": "auto", "budget": 10000, "teacher_calls": 50, "race_seeds": 8,
+         "name": "my-sd15", "seed": 0, "resume": True, "negative": ("negative", 0), "positive_2": ("positive_2", 0),
+         "vae": ("checkpoint", 2)}),
+     "report": shown(("train", 1)), "tables": ("PreviewImage", {"images": ("train", 2)}),
+     "sheet": ("PreviewImage", {"images": ("train", 3)})},
+    [("", [["note"]]), ("What you sample", [["checkpoint", "latent"], ["positive", "positive_2", "negative"]]),
+     ("Training", [["train"]]), ("What was learned", [["report", "tables"], ["sheet"]])])
+
+RACE = Example(
+    {"note": note("## Race a preset on your model\n\n"
+                  "Unseen seeds, the same number of calls for everyone: how far does each end from what the model "
+                  "makes in 50 calls? The opponents are the classical samplers and schedules that usually win.\n\n"
+                  "* **seeds**: more give firmer numbers\n"
+                  "* **budget**: the most network calls to spend; opponents are left out until it suffices\n"
+                  "* **write_scores** writes the result into the preset's file; one that loses is no longer chosen "
+                  "by itself"),
+     **checkpoint(), **empty(),
+     "preset": ("S4SPreset", {"preset": "auto", "calls": CALLS, "denoise": 1.0, "strict": False,
+                              "model": ("checkpoint", 0)}),
+     "race": ("S4SRace", {
+         "model": ("checkpoint", 0), "positive": ("positive", 0), "latent": ("latent", 0), "cfg": ("preset", 4),
+         "preset": ("preset", 0), "calls": "", "seeds": 16, "seed": 0, "opponents": 0, "budget": 20000,
+         "teacher_calls": 50, "write_scores": False, "negative": ("negative", 0), "vae": ("checkpoint", 2)}),
+     "report": shown(("race", 1)), "sheet": ("PreviewImage", {"images": ("race", 2)})},
+    [("", [["note"]]), ("Model and prompts", [["checkpoint", "latent"], ["positive", "negative"]]),
+     ("The preset", [["preset"]]), ("Race", [["race"]]), ("Result", [["report", "sheet"]])])
+
+EXAMPLES = {"s4s_text_to_image": TEXT_TO_IMAGE, "s4s_custom_sampling": CUSTOM, "s4s_flux": FLUX,
+            "s4s_image_to_image": IMAGE_TO_IMAGE, "s4s_inpaint": INPAINT, "s4s_train": TRAIN, "s4s_race": RACE}
