@@ -11,7 +11,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
-PACK = "S4S-clone.under an odd name"       # the folder a user chose: no part of the pack may depend on it
+PACK = "S4S-clone.under-an_odd.name"       # the folder a user chose; with a space in it the host serves no files of it
 REQUIRED = ("torch", "torchvision", "torchsde", "transformers", "safetensors", "aiohttp", "PIL", "av", "yaml", "einops")
 
 
