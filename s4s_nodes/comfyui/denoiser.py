@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import itertools
 from dataclasses import dataclass
 from typing import Callable
 
@@ -54,17 +55,22 @@ class Guider(comfy.samplers.CFGGuider):
         self.prepared = []
 
     def inner_sample(self, noise, latent_image, device, sampler, *rest, **options):
-        """Let the host prepare every pair of conditionings, then run the sampler under the first."""
+        """Let the host prepare every pair of conditionings, then run the sampler."""
         every = self.conds
-        for name in (name for name in every if name.startswith("positive")):
-            self.conds = {"positive": list(every[name])}
-            if "negative" in every:
-                self.conds["negative"] = list(every["negative"])
-            super().inner_sample(noise, latent_image, device, Inside(self._remember), *rest, **options)
         try:
+            for name in (name for name in every if name.startswith("positive")):
+                self._take(every, name)
+                super().inner_sample(noise, latent_image, device, Inside(self._remember), *rest, **options)
+            self._take(every, "positive 0")         # anew: what is prepared must not be prepared twice
             return super().inner_sample(noise, latent_image, device, sampler, *rest, **options)
         finally:
-            self.conds = every              # the host cleans up the ControlNets it finds here
+            self.conds = every                      # the host cleans up the ControlNets it finds here
+
+    def _take(self, every: dict, positive: str) -> None:
+        """Make this positive, with the negative, all that the host knows of; it writes into what it is given."""
+        self.conds = {"positive": list(every[positive])}
+        if "negative" in every:
+            self.conds["negative"] = list(every["negative"])
 
     def _remember(self, *_) -> None:
         self.prepared.append(self.conds)
@@ -143,7 +149,7 @@ class Network:
         self.guider, self.extra_args, self.gradients = guider, extra_args, gradients
 
     def __call__(self, x: Tensor, sigma: Tensor, which: Tensor) -> Tensor:
-        places = [torch.nonzero(which == index).flatten() for index in which.unique()]
+        places = grouped(which)
         done = [self._asked(x[here], sigma[here], int(which[here[0]])) for here in places]
         return torch.cat(done)[torch.cat(places).argsort()]
 
@@ -162,6 +168,11 @@ class Network:
             yield
         finally:
             self.extra_args = before
+
+
+def grouped(which: Tensor) -> list[Tensor]:
+    """The places of each number."""
+    return [torch.nonzero(which == index).flatten() for index in which.unique()]
 
 
 # --- a SAMPLER of the host as the teacher ---------------------------------------------------------------------------
@@ -186,11 +197,27 @@ def teacher_of(source: Source, sampler, sigmas: Tensor) -> tuple[Callable, Tenso
         first = f"start at {float(sigmas[0]):g}" if len(sigmas) else "are empty"
         raise ValueError(f"the teacher's SIGMAS {first}, the model's pictures begin at {source.sigma_max:g}: make them "
                          "with denoise 1")
-    network = source.network
+    network, seeds = source.network, itertools.count()      # another seed each time, so that drawn noise shows
 
-    def teach(denoiser, x, levels, extra_args=None, disable=True):
-        told = {**(extra_args or {}), "model_options": network.extra_args["model_options"], "seed": 0}
-        return sampler.sampler_function(Shown(denoiser, network), x, levels, extra_args=told, callback=None,
+    def run(denoiser, x, levels, extra, disable):
+        told = {**extra, "model_options": network.extra_args["model_options"], "seed": next(seeds)}
+        return sampler.sampler_function(Shown(denoiser, network), x, levels.clone(), extra_args=told, callback=None,
                                         disable=disable, **sampler.extra_options)
+
+    def teach(denoiser, x, levels, extra_args, disable=True):
+        # a prompt and a call's worth at a time: some samplers read off the model's last answer, whole
+        places, done = grouped(extra_args["which"]), []
+        while places:
+            chunk = denoiser.__self__.chunk                 # of the Source, which halves it when memory runs out
+            here = places[0][:chunk]
+            try:
+                end = run(denoiser, x[here], levels, {"which": extra_args["which"][here]}, disable)
+            except RuntimeError:
+                if denoiser.__self__.chunk == chunk:
+                    raise
+                continue
+            done.append((here, end))
+            places = [rest for rest in (places[0][chunk:], *places[1:]) if len(rest)]
+        return torch.cat([end for _, end in done])[torch.cat([here for here, _ in done]).argsort()]
     teach.__name__ = getattr(sampler.sampler_function, "__name__", "sampler").removeprefix("sample_")
     return teach, sigmas
