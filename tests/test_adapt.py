@@ -144,6 +144,39 @@ def test_what_cannot_be_moved_is_refused_in_words():
         adapted(heun, levels(heun.calls, False), False)
 
 
+# --- heads ----------------------------------------------------------------------------------------------------
+
+@given(calls=st.integers(2, 8), rows=st.integers(1, 7), flow=st.booleans(), seed=st.integers(0, 10 ** 6))
+def test_a_head_obeys_the_constant_law_at_its_own_end(calls, rows, flow, seed):
+    table = learned(calls, flow, seed=seed)
+    rows = min(rows, calls - 1)
+    first = adapt.head(table, rows, flow)
+    assert first.calls == rows and constant_law_error(first) < 1e-12
+    assert np.array_equal(first.sigmas, table.sigmas[:rows + 1]) and np.array_equal(first.query, table.query[:rows])
+    moved_weights = first.weights - table.weights[:rows, :rows]
+    moved_weights[-1, -1] = 0
+    assert not moved_weights.any()
+
+
+@pytest.mark.parametrize("flow", [False, True])
+@pytest.mark.parametrize("name", ["dpmpp_2m", "unipc_bh2_2", "lms_3"])
+def test_the_head_of_a_classical_table_is_its_first_rows(name, flow, noise):
+    """Classical rows obey the law already: a head and the rest is the whole run."""
+    whole = classical.SOLVERS[name](levels(6, flow), flow)
+    first = adapt.head(whole, 3, flow)
+    states = {}
+    sample(partial(mixture, flow=flow), noise * whole.sigmas[0], whole,
+           on_call=lambda i, x, row, denoised: states.update({i: x}))
+    got = sample(partial(mixture, flow=flow), noise * whole.sigmas[0], first)
+    torch.testing.assert_close(got, states[3], rtol=0, atol=1e-10)
+
+
+def test_a_head_is_some_of_the_rows():
+    for rows in (0, 4, 5, -1):
+        with pytest.raises(ValueError, match=f"{rows} rows of a table of 4 are no head of it: 1 to 3 are"):
+            adapt.head(learned(4, False), rows, False)
+
+
 # --- other starts -------------------------------------------------------------------------------------------
 
 @given(calls=st.integers(1, 12), flow=st.booleans(), start=st.floats(0.01, 1.0))
@@ -155,6 +188,20 @@ def test_levels_from_another_start_fall_from_it_to_0(calls, flow, start):
 @pytest.mark.parametrize("flow", [False, True])
 def test_levels_from_their_own_start_are_themselves(flow):
     np.testing.assert_allclose(adapt.from_start(levels(6, flow), levels(6, flow)[0], flow), levels(6, flow), rtol=1e-12)
+
+
+def test_the_last_level_stays_where_the_start_moves_and_noise_stays_noise():
+    eps = levels(6, False)
+    moved_levels = adapt.from_start(eps, 9.0, False)
+    assert moved_levels[-2] == pytest.approx(eps[-2]) and bool((moved_levels[:-2] < eps[:-2]).all())
+    endless = np.append(4518.8, eps[1:])
+    np.testing.assert_allclose(adapt.from_start(endless, 4000.0, False)[1:], eps[1:], rtol=1e-3)
+
+
+def test_starts_are_compared_by_noise_to_signal():
+    assert adapt.start_ratio(2.0, 1.0, False) == adapt.start_ratio(1.0, 2.0, False) == 2
+    assert adapt.start_ratio(2 / 3, 0.5, True) == pytest.approx(2) and adapt.start_ratio(1.0, 0.9, True) > 1e6
+    assert adapt.start_ratio(1.0, 1.0, True) == 1
 
 
 def test_the_distance_is_the_mean_ratio_between_the_ends():

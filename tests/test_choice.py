@@ -172,6 +172,26 @@ def test_a_schedule_cut_short_and_set_to_0_gets_the_table_of_its_calls(made):
     assert (found.kind, found.table, found.own_levels) == ("exact", "calls6", True)
 
 
+@BOTH
+@pytest.mark.parametrize("rows", [1, 3, 7])
+def test_the_first_part_of_the_tables_schedule_gets_its_first_rows(made, rows):
+    """KSamplerAdvanced, end_at_step below steps, with leftover noise: what samples on finds a proper latent."""
+    sigmas = np.float32(levels_for(made, asked(made), 8)[:rows + 1])
+    found = solver_for(sigmas, asked(made), made)
+    check(found, sigmas, made.model.flow)
+    assert (found.kind, found.table, found.own_levels) == ("adapted", "calls8", False)
+    assert found.solver.same_as(adapt.head(made.table(8), rows, made.model.flow))
+    assert f"the first {rows} of its calls" in found.words()
+
+
+@BOTH
+def test_a_middle_or_a_head_nobody_learned_gets_a_classical_solver(made):
+    for sigmas in (levels_for(made, asked(made), 8)[2:6], levels_for(made, asked(made), 10)[:4]):
+        found = solver_for(sigmas, asked(made), made)
+        check(found, sigmas, made.model.flow)
+        assert found.fallback and "no table of mine begins with them" in found.words()
+
+
 @given(steps=st.integers(1, 60), share=st.floats(0, 1), length=st.floats(0, 1), flow=st.booleans(),
        forced=st.booleans())
 def test_every_cut_of_our_schedule_is_known_as_ours_and_runs(steps, share, length, flow, forced):

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Callable
 
 from . import sketch
+from .adapt import ENDLESS
 from .preset import PREDICTIONS, Preset
 
 SAME_RANGE = 0.02           # highest levels this close are the same model's: hosts round and interpolate theirs
-ENDLESS = 100.0             # above this a level is noise and nothing else: zero terminal SNR, whatever its number
 
 
 @dataclass(frozen=True)
