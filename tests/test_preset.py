@@ -73,6 +73,13 @@ def test_every_field_comes_back(tmp_path):
     assert replace(read, tables=written.tables) == written
 
 
+def test_the_curve_is_the_longest_full_tables_each_level_once():
+    heun = classical.heun(schedule.karras(4, 0.03, 14.6))               # two calls at most levels
+    made = example(tables={"a": heun, **example().tables})
+    assert made.curve.tolist() == schedule.karras(4, 0.03, 14.6).tolist()
+    assert example().curve.tolist() == schedule.karras(6, 0.03, 14.6).tolist()
+
+
 def test_the_same_preset_gives_the_same_bytes_in_any_order(tmp_path):
     first = example()
     turned = replace(first, tables=dict(reversed(first.tables.items())),

@@ -176,21 +176,30 @@ def _on_own_levels(levels, facts: ModelFacts, preset: Preset, found: tuple, clau
     if start_ratio(table.sigmas[0], levels[0], facts.flow) > MOVED_START and not both_full:
         return _fallback(levels, facts, f"{preset.name} has no table of {table.calls} calls that starts near "
                                         f"{levels[0]:.4g}; the nearest, {name}, starts at {table.sigmas[0]:.4g}")
-    solver = adapted(table, from_start(table.sigmas, levels[0], facts.flow), facts.flow)
-    return Choice(solver, preset, name, "adapted", f"moved from a start at {table.sigmas[0]:.4g} to "
-                                                   f"{levels[0]:.4g}{clause}", own_levels=True)
+    why = f"moved from a start at {table.sigmas[0]:.4g} to {levels[0]:.4g}{clause}"
+    there = from_start(table.sigmas, levels[0], facts.flow)
+    return _moved(levels, facts, preset, found, there, why, own_levels=True)
 
 
 def _on_given_levels(levels, facts: ModelFacts, preset: Preset, found: tuple, clause: str) -> Choice:
     """The table moved to another schedule's levels, if these are near its own."""
-    name, table = found
+    _, table = found
     if not same_top(table.sigmas[0], levels[0]):
         return _fallback(levels, facts, f"{preset.name} has no table of {table.calls} calls that starts at "
                                         f"{levels[0]:.4g}; {_CURE}")
     if not bool((np.diff(levels) < 0).all()) or (far := distance(levels, table.sigmas)) > MOVED_LEVELS:
         return _fallback(levels, facts, f"they are too far from those of {preset.name}; {_CURE}")
-    solver = adapted(table, levels, facts.flow)
-    return Choice(solver, preset, name, "adapted", f"moved to levels {far:.0%} away from its own{clause}")
+    return _moved(levels, facts, preset, found, levels, f"moved to levels {far:.0%} away from its own{clause}")
+
+
+def _moved(levels, facts: ModelFacts, preset: Preset, found: tuple, there, why: str, own_levels=False) -> Choice:
+    """The table on the levels `there`, or a classical solver where it is of a kind that cannot be moved."""
+    name, table = found
+    try:
+        solver = adapted(table, there, facts.flow)
+    except ValueError as error:
+        return _fallback(levels, facts, f"{name} of {preset.name} cannot be moved there: {error}")
+    return Choice(solver, preset, name, "adapted", why, own_levels=own_levels)
 
 
 def _kind(preset: Preset, table: Solver) -> str:

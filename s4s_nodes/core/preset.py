@@ -133,8 +133,8 @@ class Preset:
 
     @property
     def curve(self) -> np.ndarray:
-        """The levels of the full table with the most calls: what other numbers of calls are stretched from."""
-        return max(self._full(), key=lambda table: table.calls).sigmas
+        """The levels of the full table with the most calls, each once: what other schedules are stretched from."""
+        return np.unique(max(self._full(), key=lambda table: table.calls).sigmas)[::-1]
 
     def _full(self) -> list[Solver]:
         top = max(table.sigmas[0] for table in self.tables.values())
