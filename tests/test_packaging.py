@@ -1,0 +1,128 @@
+"""What the ComfyUI registry and a user's first look need; read from the files, no host is started."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).parents[1]
+LANGUAGES = ("en", "zh", "ja")
+CORE_NODES = {"CheckpointLoaderSimple", "UNETLoader", "DualCLIPLoader", "VAELoader", "CLIPTextEncode", "FluxGuidance",
+              "EmptyLatentImage", "EmptySD3LatentImage", "LoadImage", "ImageScale", "VAEEncode", "VAEEncodeForInpaint",
+              "KSampler", "RandomNoise", "CFGGuider", "BasicGuider", "SamplerCustomAdvanced", "VAEDecode", "SaveImage",
+              "PreviewImage", "PreviewAny", "MarkdownNote"}
+WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
+
+
+def node_ids() -> set[str]:
+    """The node_id="..." of every schema in the code, as a registry's scanner finds them."""
+    found = set()
+    for path in (ROOT / "s4s_nodes" / "comfyui").glob("*.py"):
+        named = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+                 if isinstance(node, ast.keyword) and node.arg == "node_id"]
+        found |= {node.value.value for node in named if isinstance(node.value, ast.Constant)}
+    return found
+
+
+def words(lang: str) -> dict:
+    return json.loads((ROOT / "locales" / lang / "nodeDefs.json").read_text(encoding="utf-8"))
+
+
+def field(name: str) -> str:
+    """A value of pyproject.toml (no TOML reader is in Python 3.10)."""
+    return re.search(rf'^{re.escape(name)} = "(.*?)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M)[1]
+
+
+def left_out() -> set[Path]:
+    """The tracked files that .comfyignore keeps out of the registry's package, by git's own rules."""
+    try:
+        done = subprocess.run(["git", "ls-files", "-z", "--cached", "--ignored", "--exclude-from=.comfyignore"],
+                              cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"needs git and a clone: {error}")
+    return {ROOT / name for name in done.stdout.split("\0") if name}
+
+
+def imported(path: Path, seen: set[Path]) -> set[Path]:
+    """The files of ours a module imports at import or in a function, through and through, itself included."""
+    if path in seen:
+        return seen
+    seen.add(path)
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            folder = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+            for place in (folder, *(folder / alias.name for alias in node.names)):
+                for file in (place.with_suffix(".py"), place / "__init__.py"):
+                    if file.is_file():
+                        imported(file, seen)
+    return seen
+
+
+def test_the_registry_finds_what_it_asks_for():
+    assert re.fullmatch(r"\d+\.\d+\.\d+", field("version"))
+    assert re.fullmatch(r"[a-z][a-z0-9-]{2,99}", field("name")) and "comfyui" not in field("name")
+    for name in ("PublisherId", "DisplayName", "Icon", "Repository"):
+        assert field(name)
+    assert field("requires-comfyui").startswith(">=")
+    assert (ROOT / "LICENSE").is_file()
+
+
+def test_the_icon_is_a_small_square():
+    path = ROOT / "docs" / "images" / field("Icon").rsplit("/", 1)[1]
+    assert field("Icon").endswith(path.relative_to(ROOT).as_posix())
+    with Image.open(path) as icon:
+        assert icon.width == icon.height <= 400
+
+
+def test_the_package_keeps_what_the_nodes_need():
+    gone = left_out()
+    needed = imported(ROOT / "__init__.py", set())
+    assert {ROOT / "training" / "distil.py", ROOT / "s4s_nodes" / "comfyui" / "race.py"} <= needed
+    demo = ROOT / "training" / "bundled"                                # named by the command line's part alone
+    assert not {path for path in needed & gone if demo not in path.parents}
+    for folder, ending in (("s4s_nodes", "json"), ("solver_presets", "safetensors"), ("web", "md"), ("locales", "json"),
+                           ("example_workflows", "jpg"), ("example_workflows", "json")):
+        files = set((ROOT / folder).rglob(f"*.{ending}")) - set((ROOT / "s4s_nodes" / "webui").rglob("*"))
+        assert files and not files & gone, (folder, files & gone)
+
+
+def test_the_package_leaves_out_what_no_user_of_the_nodes_opens():
+    gone = {path.relative_to(ROOT).parts[0] for path in left_out()}
+    assert {"tests", "docs", ".github", "scripts"} <= gone
+
+
+@pytest.mark.parametrize("lang", LANGUAGES)
+def test_every_node_has_a_help_page_and_words(lang):
+    assert len(node_ids()) >= 11 and set(words(lang)) == node_ids()
+    assert {path.parent.name for path in (ROOT / "web" / "docs").glob(f"*/{lang}.md")} == node_ids()
+    for kind, node in words(lang).items():
+        page = (ROOT / "web" / "docs" / kind / f"{lang}.md").read_text(encoding="utf-8")
+        assert page.startswith(f"# {node['display_name']}\n") and page.count("\n## ") == 4
+        assert node["inputs"].keys() == words("en")[kind]["inputs"].keys()
+        assert node["outputs"].keys() == words("en")[kind]["outputs"].keys()
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_is_whole(path):
+    workflow = json.loads(path.read_text(encoding="utf-8"))
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    assert {node["type"] for node in nodes.values()} <= CORE_NODES | node_ids()
+    assert any(node["type"].startswith("S4S") or "s4s" in node["widgets_values"] for node in nodes.values())
+    for number, origin, output, target, slot, kind in workflow["links"]:
+        assert number in nodes[origin]["outputs"][output]["links"]
+        assert nodes[target]["inputs"][slot]["link"] == number
+        assert nodes[origin]["outputs"][output]["type"] == kind
+    with Image.open(path.with_suffix(".jpg")) as picture:
+        assert picture.format == "JPEG" and 300 <= picture.width <= 1024
+    assert path.with_suffix(".jpg").stat().st_size <= 60_000
+
+
+def test_there_is_a_workflow_for_every_use():
+    assert {path.stem for path in WORKFLOWS} >= {f"s4s_{use}" for use in (
+        "text_to_image", "custom_sampling", "image_to_image", "inpaint", "train", "race")}
