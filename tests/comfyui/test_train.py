@@ -89,9 +89,9 @@ def test_an_eps_model_learns_too():
     before = state_of(model)
     with torch.inference_mode():
         small = {"samples": torch.zeros(1, 4, 4, 4)}
-    preset, report, *_ = train(model, "tiny_sd15", **SMALL | {"latent": small, "name": "eps", "budget": 1500,
-                                                              "teacher_calls": 6})
-    began, ended = preset.training["held_out_rmse"]["calls3"]
+    preset, report, *_ = train(model, "tiny_sd15", **SMALL | {"latent": small, "name": "eps", "calls": "2",
+                                                              "budget": 1000, "teacher_calls": 6})
+    began, ended = preset.training["held_out_rmse"]["calls2"]
     assert preset.model.prediction == "eps" and ended < began, report
     assert same_state(before, state_of(model))
 
@@ -206,6 +206,22 @@ def with_lora(model, strength: float = 1.0):
     change = 0.1 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
     assert model.add_patches({name: ("diff", (change,))}, strength)
     return model
+
+
+def test_the_bar_counts_calls_and_shows_the_student_above_its_teacher(sd3, monkeypatch):
+    import comfy.utils
+    from PIL import Image
+    monkeypatch.setattr(ours("comfyui.train_view"), "EVERY", 0.0)
+    seen = []
+    comfy.utils.set_progress_bar_global_hook(lambda value, total, preview, **more: seen.append((value, total, preview)))
+    try:
+        train(sd3, "tiny_sd3", **SMALL, name="shown")
+    finally:
+        comfy.utils.set_progress_bar_global_hook(None)
+    pictures = [preview for _, _, preview in seen if preview is not None]
+    assert all(kind == "JPEG" and isinstance(picture, Image.Image) for kind, picture, _ in pictures)
+    assert len(pictures) > 5 and all(0 <= value <= total for value, total, _ in seen)
+    assert max(value for value, *_ in seen) > 1000
 
 
 # --- whatever samples -----------------------------------------------------------------------------------------------
