@@ -27,7 +27,7 @@ def checkout(variable: str) -> tuple[Path, Path]:
     pytest.skip(f"{folder} has no .venv to run it with")
 
 
-def run(variable: str, *command, timeout: float = 900):
+def run(variable: str, *command, timeout: float = 1800):
     """A command of the host's Python, as its launcher would start it; its finished process."""
     folder, python = checkout(variable)
     environment = {**os.environ, "S4S_WEBUI_HOST": str(folder), "OMP_NUM_THREADS": "1"}
@@ -37,7 +37,8 @@ def run(variable: str, *command, timeout: float = 900):
 
 
 @pytest.mark.host
-@pytest.mark.parametrize("test", ["test_modules.py", "test_server.py"])
+@pytest.mark.parametrize("test", ["test_modules.py", "test_server.py",
+                                  pytest.param("test_training.py", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("variable", HOSTS)
 def test_the_extension_passes_its_tests_in(variable, test):
     done = run(variable, "-m", "pytest", HERE / "webui" / test)

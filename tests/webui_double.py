@@ -113,7 +113,7 @@ class Host:
     """One fake host in sys.modules. schedules=False is one without schedule types."""
 
     def __init__(self, monkeypatch, models: Path, schedules: bool = True, flow: bool = False):
-        self.monkeypatch, self.callbacks = monkeypatch, {"on_ui_settings": [], "on_before_ui": []}
+        self.monkeypatch, self.callbacks = monkeypatch, {"on_ui_settings": [], "on_before_ui": [], "on_ui_tabs": []}
         levels = schedule.flow_levels(3.0) if flow else schedule.sd_levels()
         self.wrap = Wrap(levels, flow, SimpleNamespace(prediction_type="const", shift=3.0) if flow else None)
         model = SimpleNamespace(wrap=self.wrap, is_sd1=not flow, is_sd3=flow, latent_channels=16 if flow else 4)

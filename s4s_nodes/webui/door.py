@@ -17,10 +17,11 @@ def opened():
     if not hasattr(sd_samplers_common, "Sampler"):
         log.warning("S4S: this host is older than WebUI 1.6 and cannot take a sampler from outside: not loaded")
         return None
-    from . import panel, rows, settings, shelf, xyz
+    from . import panel, rows, settings, shelf, tab, xyz
     rows.register()
     settings.register(shelf.library())
     xyz.register()
+    tab.register()
     for problem in shelf.problems():
         log.warning("S4S: a preset was left out: %s", problem)
     return panel.S4SScript

@@ -38,7 +38,16 @@ def tensors() -> dict:
             fan_in = 768 if "embedding" in name else torch.Size(shape[1:]).numel()
             gain = 1.7 if "out.2" in name else 0.7
             made[name] = torch.randn(shape, generator=generator) * gain / fan_in ** 0.5
+    made["cond_stage_model.transformer.text_model.final_layer_norm.bias"] += 0.1    # hosts divide by the mean
+    made["model.diffusion_model.time_embed.0.weight"] *= slow_columns(CHANNELS)     # smooth in sigma, as if trained
     return {name: tensor.half() for name, tensor in made.items()}
+
+
+def slow_columns(width: int, cutoff: float = 0.005) -> torch.Tensor:
+    """Gains for the clock's columns [cos f t..., sin f t...], f = 10000^(-k / half): fast ones fade."""
+    frequency = 10000.0 ** (-torch.arange(width // 2) / (width // 2))
+    gain = (cutoff / frequency).clamp(max=1.0)
+    return torch.cat([gain, gain]) / gain.square().mean().sqrt()
 
 
 def shapes() -> dict:

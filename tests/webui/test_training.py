@@ -1,0 +1,56 @@
+"""A training in a host's server: minutes, for the search for a table asks the network thousands of times."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+
+import pytest
+import s4s_webui_host as hosts
+
+TRAINING = {"name": "trained here", "prompts": ["a cat", "a red house <lora:none:1>"], "negative": "bad", "cfg": 2.0,
+            "width": 64, "height": 64, "calls": [4], "budget": 2400, "race_seeds": 2}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    data = hosts.make_data(tmp_path_factory.mktemp("data"))
+    made = hosts.Server(data)
+    yield made
+    made.stop()
+    shutil.rmtree(data / "models" / "Stable-diffusion", ignore_errors=True)
+
+
+def infotext(server, schedule: str) -> str:
+    """What four steps of a schedule type say of themselves."""
+    answer = server.call("/sdapi/v1/txt2img", {
+        "prompt": "a cat", "width": 64, "height": 64, "cfg_scale": 2, "steps": 4, "sampler_name": "S4S",
+        "scheduler": schedule})
+    return json.loads(answer["info"])["infotexts"][0]
+
+
+def test_a_preset_is_trained_for_the_loaded_checkpoint_and_is_there_at_once(server):
+    made = server.call("/s4s-test/train", TRAINING, seconds=900)
+    assert "error" not in made, made
+    assert made["images"] >= 4 and made["scores"]["calls4"]["seeds"] == 2, made
+    assert any("saved as" in words for words in made["words"]) and len(made["told"]) > len(made["words"])
+    assert "S4S trained here" in server.call("/s4s-test/rows")["schedules"]
+    assert "S4S: trained here " in infotext(server, "S4S trained here")
+    assert "S4S: trained here " in infotext(server, "Automatic")                 # made for these very weights
+    again = server.call("/s4s-test/train", TRAINING, seconds=900)
+    assert "was trained before" in again["words"][0]
+
+
+def test_a_training_is_interrupted_and_refused_in_words(server):
+    asked, done = {**TRAINING, "name": "stopped", "budget": 100_000}, []
+    runner = threading.Thread(target=lambda: done.append(server.call("/s4s-test/train", asked, seconds=900)))
+    runner.start()
+    time.sleep(5)
+    server.call("/sdapi/v1/interrupt", {})
+    runner.join(120)
+    assert not runner.is_alive() and done[0]["scores"] is None and "stopped" in done[0]["words"][-1]
+    assert "calls4 exact" in infotext(server, "S4S toy_ sd15")
+    refused = server.call("/s4s-test/train", {**TRAINING, "name": "toy, sd15"}, seconds=900)
+    assert "is a preset for another model" in refused["error"]
