@@ -22,12 +22,13 @@ from .solver import MAX_CALLS, Solver
 # window tables of 4 and 6 calls moved by 0.5 to 2 in noise-to-signal ratio stay 1.1 to 2.6 times closer than the best
 # of five classical multistep solvers on the host's levels (by 0.7 to 1.4: 1.2 to 2.6 times)
 MOVED_START = 2.0
-# up to 0.088 away (mean |log ratio|) all 31 tables moved towards the hosts' schedules stay 1.05 to 2 times closer than
-# the best of the five; the first that loses is 0.095 away (4 calls, beta), and from 0.2 on most do
-MOVED_LEVELS = 0.08
+# the preset's full tables of 4, 6 and 8 calls moved towards the hosts' schedules, by their distance (mean |log ratio|):
+# up to 0.09 (flow: 0.065) away all 18 (14) stay 1.2 to 2.0 (1.06 to 2.2) times closer than the best of the five; the
+# next that loses is 0.095 (0.073) away, both towards "beta", and from 0.2 on half of them do
+MOVED_LEVELS = {True: 0.065, False: 0.09}               # by whether it is a flow
 # on stretched and on the hosts' schedules at 4 to 8 calls, mean ratio to the best of the five: UniPC bh2 1.06, iPNDM
 # 1.11, DEIS 1.17, DPM++ 2M 1.19, LMS 1.38; for a flow iPNDM 1.04, DEIS 1.07, LMS 1.13, UniPC bh2 1.13, DPM++ 2M 1.34
-FALLBACK = {True: "ipndm_2", False: "unipc_bh2_2"}     # by whether it is a flow; all of order 2
+FALLBACK = {True: "ipndm_2", False: "unipc_bh2_2"}      # by whether it is a flow; all of order 2
 USUAL_SHIFT = 3.0           # of a rectified flow whose host does not tell its own
 _CURE = "pick scheduler s4s"
 _SPOKEN = {"dpmpp_2m": "DPM++ 2M", "unipc_bh2_2": "UniPC bh2, order 2", "lms_2": "LMS, order 2",
@@ -187,7 +188,7 @@ def _on_given_levels(levels, facts: ModelFacts, preset: Preset, found: tuple, cl
     if not same_top(table.sigmas[0], levels[0]):
         return _fallback(levels, facts, f"{preset.name} has no table of {table.calls} calls that starts at "
                                         f"{levels[0]:.4g}; {_CURE}")
-    if not bool((np.diff(levels) < 0).all()) or (far := distance(levels, table.sigmas)) > MOVED_LEVELS:
+    if not bool((np.diff(levels) < 0).all()) or (far := distance(levels, table.sigmas)) > MOVED_LEVELS[facts.flow]:
         return _fallback(levels, facts, f"they are too far from those of {preset.name}; {_CURE}")
     return _moved(levels, facts, preset, found, levels, f"moved to levels {far:.0%} away from its own{clause}")
 
