@@ -37,7 +37,9 @@ def pytest_configure(config):
         base = s4s_host.make_base(Path(tempfile.mkdtemp(prefix="s4s-host-")))
         config.s4s_base = base
         s4s_host.start(base)
+        import emoji_race
         import tiny_models
+        emoji_race.add_emoji(base)
         tiny_models.write_all(base / "models")
 
 
