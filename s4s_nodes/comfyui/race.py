@@ -75,10 +75,12 @@ class S4SRace(io.ComfyNode):
         context = get_executing_context()
         wish = Race(scene_of(cfg=cfg, **scene), preset, tables_of(preset, numbers(calls, int)),
                     range(seed, seed + seeds), opponents, budget, teacher_calls)
-        found = run_race(wish, Show(None if context is None else context.node_id))
+        show = Show(None if context is None else context.node_id)
+        found = run_race(wish, show)
         report = found.report + ("\n" + written(found.preset) if write_scores else "")
         logging.info(report)
         sheet = drawn_sheet(found, vae)
+        show.end(report, sheet)
         return io.NodeOutput(found.preset, report, sheet, ui=parts.shown(cls, report, sheet))
 
 

@@ -138,10 +138,12 @@ class S4STrainPreset(io.ComfyNode):
         order = Order(scene_of(cfg=cfg, **scene), config, both_or_none(teacher_sampler, teacher_sigmas), race_seeds,
                       resume)
         context = get_executing_context()
-        made = train(order, Show(None if context is None else context.node_id))
+        show = Show(None if context is None else context.node_id)
+        made = train(order, show)
         logging.info(made.report)
         tables = parts.image(*(picture.table(made.preset, table) for table in made.preset.tables))
         sheet = drawn_sheet(made, vae)
+        show.end(made.report, sheet)
         return io.NodeOutput(made.preset, made.report, tables, sheet, ui=parts.shown(cls, made.report, sheet))
 
 

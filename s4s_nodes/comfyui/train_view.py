@@ -73,7 +73,7 @@ def sheet(rows: dict[str, Tensor], cell: int = CELL) -> Image.Image:
     first = next(iter(rows.values()))
     zoom = min(16, cell / max(first.shape[1:3]))
     width, height = max(1, int(first.shape[2] * zoom)), max(1, int(first.shape[1] * zoom))
-    font = ImageFont.load_default(size=max(11, min(18, height // 8)))
+    font = ImageFont.load_default(size=max(11, min(18, height // 8), height // 13))
     line = font.size + 8
     wide = max(len(first) * (width + 4), *(int(font.getlength(name)) + 8 for name in rows))
     page = Image.new("RGB", (wide, len(rows) * (height + line)), "white")
@@ -85,9 +85,11 @@ def sheet(rows: dict[str, Tensor], cell: int = CELL) -> Image.Image:
     return page
 
 
-def as_pil(picture: Tensor, size: tuple) -> Image.Image:
+def as_pil(picture: Tensor, size: tuple | None = None) -> Image.Image:
     """(H, W, 3) in 0..1 as a PIL picture of this size; enlarged without smoothing, so that latents stay honest."""
     pixels = Image.fromarray((picture.numpy() * 255).round().astype(np.uint8))
+    if size is None:
+        return pixels
     return pixels.resize(size, Image.NEAREST if size[0] > pixels.width else Image.LANCZOS)
 
 
@@ -124,6 +126,11 @@ class Show:
     def counted(self, done: int, total: int) -> None:
         """on_progress of a race: the bar alone."""
         self.bar.update_absolute(done, max(done, total))
+
+    def end(self, report: str, drawn: Tensor) -> None:
+        """What the node's face keeps: browsers go on showing the last live picture and words, not the node's output."""
+        self.bar.update_absolute(self.bar.total, self.bar.total, ("JPEG", as_pil(drawn[0].cpu()), 2 * CELL))
+        self.say(report)
 
     def say(self, text: str) -> None:
         """Words on the node's face."""
