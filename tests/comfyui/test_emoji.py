@@ -1,4 +1,4 @@
-"""The whole way on a real trained model over HTTP: train with the node, sample in a plain KSampler, beat core's samplers."""
+"""The whole way on a real model over HTTP: train with the node, sample in a plain KSampler, beat core's samplers."""
 
 from __future__ import annotations
 
