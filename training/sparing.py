@@ -23,9 +23,9 @@ from .parameters import Parameters
 
 BLOCK = 8                   # pairs measured at a time, then saved
 MORE = 16                   # pairs that join before each round of steps; State has those of the first
-STEPS = 2                   # most steps of a round
+STEPS = 3                   # most steps of a round
 TRIED = 16                  # newest pairs that choose a step's damping
-ENOUGH = 0.04               # share of the loss a step must win for another one to follow in its round
+ENOUGH = 0.02               # share of the loss a step must win for another one to follow in its round
 DAMPING = (1e-3, 1e2)
 TRIALS = 4                  # dampings tried for one step
 SKETCHED = 4096             # numbers an image's miss is kept in; larger ones are hashed down to as many
@@ -40,28 +40,27 @@ def learn_sparingly(source: Source, parameters: Parameters, pairs: Pairs, held_o
     if not state.curve:
         _validate(source, parameters, held_out, state, math.nan)
     while not state.finished and state.iteration < (config.iterations or math.inf):
-        before, loss = source.model_calls, math.nan
-        if (work := _next_work(parameters, pairs, held_out, config, state)) is None:
-            state.finished = True
-        elif work == "measure":
+        before, loss, steps = source.model_calls, math.nan, state.iteration
+        if _may_measure(parameters, pairs, held_out, config, state):
             state.memory = _with_block(source, parameters, state, pairs)
-        else:
+        elif step_calls(parameters, len(state.memory.get("miss", ())), held_out) <= config.budget - state.spent:
+            stuck = state.to_measure > 0            # no pair can join any more: the last of the budget is for steps
             loss = _step(source, parameters, pairs, held_out, state)
+            state.finished = stuck and state.iteration == steps
+        else:
+            state.finished = True
         state.spent += source.model_calls - before
         if on_progress is not None:
             on_progress(state, loss, True)
     return state
 
 
-def _next_work(parameters: Parameters, pairs: Pairs, held_out: Pairs, config, state: State) -> str | None:
-    """"measure" while a round's pairs are not all in, else "step"; None where the budget or the pairs are used up."""
-    known, left = len(state.memory.get("miss", ())), config.budget - state.spent
-    if state.to_measure > 0 and known < len(pairs):
-        cost = min(BLOCK, len(pairs) - known) * calls_per_image(parameters)
-        return "measure" if cost + step_calls(parameters, known + BLOCK, held_out) <= left else None
-    if state.to_measure > 0:
-        return None
-    return "step" if step_calls(parameters, known, held_out) <= left else None
+def _may_measure(parameters: Parameters, pairs: Pairs, held_out: Pairs, config, state: State) -> bool:
+    """Whether a round still lacks pairs, there are some, and the budget allows one more block and a step."""
+    known = len(state.memory.get("miss", ()))
+    new = min(BLOCK, len(pairs) - known)
+    cost = new * calls_per_image(parameters) + step_calls(parameters, known + new, held_out)
+    return state.to_measure > 0 and new > 0 and cost <= config.budget - state.spent
 
 
 def step_calls(parameters: Parameters, known: int, held_out: Pairs) -> int:
@@ -165,7 +164,7 @@ def damped(jacobian: Tensor, miss: Tensor, moving: Tensor, damping: float) -> Te
     scale = normal.diagonal().clamp(min=1e-12)
     step = torch.zeros(len(moving))
     step[moving] = -torch.linalg.solve(normal + damping * torch.diag(scale), slope).float()
-    return step.clamp(-1.0, 1.0)
+    return step / step.abs().max().clamp(min=1.0)           # a longer one leaves what the Jacobian knows
 
 
 def _miss(source: Source, parameters: Parameters, vector: Tensor, used: Pairs) -> Tensor | None:
