@@ -16,7 +16,7 @@ from .pairs import known_pairs
 from .parameters import Parameters
 
 NUDGES = (0.02, 0.04)       # of the finite differences, in the free numbers' natural units
-ENOUGH_STEPS = 200          # with fewer, Adam ends behind Gauss-Newton at the same calls
+ENOUGH_STEPS = 200          # half of the default: with fewer, the cosine ends before the numbers have settled
 ALLOWED = 0.05              # of the gradient's length, on top of what the two differences disagree by
 
 
@@ -25,7 +25,7 @@ def settled_mode(source: Source, config: Config) -> tuple[str, str]:
     if config.mode == "forward":
         return "forward", "as asked for"
     if config.mode == "auto" and (steps := gradient_steps(source, config)) < ENOUGH_STEPS:
-        return "forward", (f"it learns with fewer calls; the budget would allow {steps} gradient steps, of which "
+        return "forward", (f"the budget would allow {steps} gradient steps, of which "
                            f"about {ENOUGH_STEPS} are needed")
     found = check_gradient(source)
     if found.fits:
