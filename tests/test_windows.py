@@ -16,7 +16,8 @@ from training.windows import table_name, window_levels, window_top
 @pytest.mark.parametrize("flow", [False, True])
 def test_one_run_learns_full_tables_and_windows_that_win(tmp_path, flow):
     source = toy_source(flow)
-    made = distil(source, small(calls=(3, 4), windows=(0.5, 1.0), mode="forward", iterations=4, schedule="auto"), tmp_path)
+    config = small(calls=(3, 4), windows=(0.5, 1.0), mode="forward", iterations=4, schedule="auto")
+    made = distil(source, config, tmp_path)
     curve = made.tables["calls4"].sigmas
     top = window_top(curve, 0.5, flow)
     assert set(made.tables) == {"calls3", "calls4", table_name(3, top), table_name(4, top)}
