@@ -117,3 +117,11 @@ def test_facts_that_make_no_model_are_refused():
         ModelFacts("epsilon", 0.03, 14.6)
     with pytest.raises(ValueError, match="levels from 14.6 to 0.03"):
         ModelFacts("eps", 14.6, 0.03)
+
+
+def test_of_two_presets_for_the_same_weights_the_one_with_a_table_of_these_calls_is_taken():
+    """However well the other's cfg fits: without a table it could only fall back."""
+    four, six = preset("four", (4,), {"cfg": 7.0}), preset("six", (6,), {"cfg": 3.0})
+    for calls, wanted in ((4, four), (6, six)):
+        assert choose([four, six], SD15, 7.0, calls)[0] is wanted
+    assert choose([four, six], SD15, 7.0, 9)[0] is four

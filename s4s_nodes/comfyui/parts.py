@@ -71,7 +71,7 @@ def mark(name: str) -> str:
     return f"{path}:{path.stat().st_mtime_ns}:{path.stat().st_size}"
 
 
-def pick(name: str, model=None) -> tuple[Preset, str]:
+def pick(name: str, model=None, calls: int | None = None) -> tuple[Preset, str]:
     """(the preset of this name, or for "auto" the model's, why). Raises ValueError with what to do."""
     if name != AUTO:
         preset = presets().get(name)
@@ -81,7 +81,7 @@ def pick(name: str, model=None) -> tuple[Preset, str]:
         return preset, "chosen by name"
     if model is None:
         raise ValueError("auto needs the MODEL that will be sampled: connect it, or choose a preset by name")
-    preset, why = choose(presets().presets(), facts.of_model(model))
+    preset, why = choose(presets().presets(), facts.of_model(model), calls=calls)
     if preset is None:
         raise ValueError(f"no preset for this model: {why}. Train one with S4S Train Preset, or import a published one")
     return preset, why

@@ -68,13 +68,14 @@ def same_top(one: float, other: float) -> bool:
     return min(one, other) > ENDLESS or abs(one - other) <= SAME_RANGE * min(one, other)
 
 
-def choose(presets: list[Preset], facts: ModelFacts, cfg: float | None = None) -> tuple[Preset | None, str]:
+def choose(presets: list[Preset], facts: ModelFacts, cfg: float | None = None,
+           calls: int | None = None) -> tuple[Preset | None, str]:
     """(the preset for this model, why), or (None, why none): what a host prints.
 
     A preset made for these very weights (hash) comes first, then one for the model's family, then one whose
-    prediction, levels and latent channels are the model's. Among equals: a trained range that holds cfg, the model's
-    shift, more tables, the newer (training["created"], an ISO date), the earlier in the list. A preset that is marked
-    as not recommended is taken by its hash only.
+    prediction, levels and latent channels are the model's. Among equals: a table of this many calls, a trained range
+    that holds cfg, the model's shift, more tables, the newer (training["created"], an ISO date), the earlier in the
+    list. A preset that is marked as not recommended is taken by its hash only.
     """
     if not presets:
         return None, "no preset is installed"
@@ -84,7 +85,7 @@ def choose(presets: list[Preset], facts: ModelFacts, cfg: float | None = None) -
     usable = [i for i, reason in enumerate(reasons) if reason is None]
     if not usable:
         return None, "no preset is for this model" + _passed_over(presets, reasons)
-    best = max(usable, key=lambda i: (*_rank(presets[i], facts, cfg, ours), -i))
+    best = max(usable, key=lambda i: (*_rank(presets[i], facts, cfg, calls, ours), -i))
     reasons = [reason or "it fits less well" for reason in reasons]
     reasons[best] = None
     why = f"{called(presets[best])} is {_merit(presets[best], facts, ours)}{cfg_words(presets[best], cfg)}"
@@ -104,9 +105,10 @@ def cfg_words(preset: Preset, cfg: float | None) -> str:
     return f" (trained at cfg {low:g}{f' to {high:g}' if high > low else ''}, not at {cfg:g})"
 
 
-def _rank(preset: Preset, facts: ModelFacts, cfg: float | None, ours: dict) -> tuple:
+def _rank(preset: Preset, facts: ModelFacts, cfg: float | None, calls: int | None, ours: dict) -> tuple:
     model = preset.model
-    return (_made_for(preset, ours), _same_family(preset, facts), not cfg_words(preset, cfg),
+    has_table = any(table.calls == calls for table in preset.tables.values())
+    return (_made_for(preset, ours), _same_family(preset, facts), has_table, not cfg_words(preset, cfg),
             facts.shift is not None and model.shift == facts.shift, len(preset.tables),
             str(preset.training.get("created", "")))
 

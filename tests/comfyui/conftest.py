@@ -54,6 +54,16 @@ def base(pytestconfig) -> Path:
     return pytestconfig.s4s_base
 
 
+@pytest.fixture(scope="module", autouse=True)
+def nothing_left_over(base):
+    """A preset one file's tests trained is made for a model that all share: it would be chosen in the next file."""
+    folder = base / "models" / "s4s_presets"
+    before = set(folder.glob("*"))
+    yield
+    for path in set(folder.glob("*")) - before:
+        path.unlink()
+
+
 @pytest.fixture(scope="session")
 def models(base):
     """name -> MODEL, loaded once: sd15 (eps), v (sd15 patched to v-prediction), sd3, wan, flux (newer hosts)."""
