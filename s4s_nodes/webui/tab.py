@@ -1,4 +1,4 @@
-"""The tab S4S: train a preset for the loaded checkpoint."""
+"""The tab S4S: train a preset for the loaded checkpoint, or race one on it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import threading
 import time
 from importlib import import_module
 from importlib.util import find_spec
+from typing import Callable, Iterator
 
 import gradio as gr
 from modules import script_callbacks, shared
 
+from . import shelf
 from .words import say
 
 
@@ -21,62 +23,126 @@ def register() -> None:
 def tabs() -> list:
     """[(page, title, id)], as the host wants it."""
     with gr.Blocks(analytics_enabled=False) as page:
-        gr.HTML(say("Learns a solver of few steps for the loaded checkpoint: it samples the prompts in many steps and "
-                    "turns a table until few steps give the same. The checkpoint is not changed. Forward-only: it "
-                    "works on whatever the host can sample, LoRAs in the prompts included."))
         with gr.Row():
             with gr.Column():
-                inputs = _inputs()
+                scene = _scene()
+                with gr.Tabs():
+                    with gr.Tab(say("Train"), elem_id="s4s_train_tab"):
+                        wish, forecast, start = _training()
+                    with gr.Tab(say("Race"), elem_id="s4s_race_tab"):
+                        entry, race, preset = _race()
             with gr.Column():
-                with gr.Row():
-                    start = gr.Button(say("Train"), variant="primary", elem_id="s4s_train")
-                    stop = gr.Button(say("Interrupt"), elem_id="s4s_interrupt")
-                report = gr.Textbox(label=say("Report"), lines=14, interactive=False, elem_id="s4s_report")
-                gallery = gr.Gallery(label=say("Pictures of the new preset"), elem_id="s4s_gallery")
-        start.click(trained, inputs=inputs, outputs=[report, gallery])
+                stop = gr.Button(say("Interrupt"), elem_id="s4s_interrupt")
+                report = gr.Textbox(label=say("Report"), lines=12, interactive=False, elem_id="s4s_report")
+                live = gr.Image(type="pil", label=say("Learned so far, and the teacher"), interactive=False,
+                                visible=False, elem_id="s4s_live")
+                gallery = gr.Gallery(label=say("Pictures"), elem_id="s4s_gallery")
+        seen = [report, live, gallery]
+        forecast.click(forecasted, inputs=[*scene, *wish], outputs=seen)
+        start.click(trained, inputs=[*scene, *wish], outputs=seen).then(known, inputs=[], outputs=[preset])
+        race.click(raced, inputs=[*scene, *entry], outputs=seen)
         stop.click(lambda: shared.state.interrupt(), inputs=[], outputs=[], queue=False)
     return [(page, "S4S", "s4s_tab")]
 
 
-def _inputs() -> list:
-    """The controls, in the order of `trained`'s arguments."""
+def _scene() -> list:
+    """The controls of inside.Scene, in its order."""
     prompts = gr.Textbox(label=say("Prompts, one a line"), lines=4, elem_id="s4s_prompts")
     negative = gr.Textbox(label=say("Negative prompt"), elem_id="s4s_negative")
+    with gr.Row():
+        cfg = gr.Number(label="CFG", value=5.0, elem_id="s4s_cfg")
+        width = gr.Number(label=say("Width"), value=512, precision=0, elem_id="s4s_width")
+        height = gr.Number(label=say("Height"), value=512, precision=0, elem_id="s4s_height")
+    return [prompts, negative, cfg, width, height]
+
+
+def _training() -> tuple:
+    """(the controls of `trained` behind the scene's, the button Estimate, the button Train)"""
+    gr.HTML(say("Learns a solver of few steps for the loaded checkpoint: it samples the prompts in many steps and "
+                "turns a table until few steps give the same. The checkpoint is not changed. Forward-only: it "
+                "works on whatever the host can sample, LoRAs in the prompts included."))
     name = gr.Textbox(label=say("Name of the preset"), value="my-preset", elem_id="s4s_name")
     with gr.Row():
         calls = gr.Textbox(label=say("Sampling steps, e.g. 4,6,8"), value="6", elem_id="s4s_calls")
         windows = gr.Textbox(label=say("Denoising strengths, e.g. 1,0.75,0.5"), value="1", elem_id="s4s_windows")
-        cfg = gr.Number(label="CFG", value=5.0, elem_id="s4s_cfg")
     with gr.Row():
-        width = gr.Number(label=say("Width"), value=512, precision=0, elem_id="s4s_width")
-        height = gr.Number(label=say("Height"), value=512, precision=0, elem_id="s4s_height")
         budget = gr.Number(label=say("Most network calls per table"), value=10000, precision=0, elem_id="s4s_budget")
         seeds = gr.Number(label=say("Seeds of the race"), value=8, precision=0, elem_id="s4s_race_seeds")
-    return [prompts, negative, name, calls, windows, cfg, width, height, budget, seeds]
+    with gr.Row():
+        forecast = gr.Button(say("Estimate"), elem_id="s4s_estimate")
+        start = gr.Button(say("Train"), variant="primary", elem_id="s4s_train")
+    return [name, calls, windows, budget, seeds], forecast, start
 
 
-def trained(prompts, negative, name, calls, windows, cfg, width, height, budget, seeds):
-    """(report, pictures) again and again while a training runs, then for good."""
-    lines, done = [], {}
+def _race() -> tuple:
+    """(the controls of `raced` behind the scene's, the button Race, the dropdown of presets)"""
+    gr.HTML(say("Samples unseen seeds with a preset and with the classical samplers and schedules that usually win, "
+                "all in the same number of steps, and measures how far each ends from what many steps give."))
+    preset = gr.Dropdown(label=say("Preset"), choices=list(shelf.names()), value=None, elem_id="s4s_race_preset")
+    with gr.Row():
+        calls = gr.Textbox(label=say("Sampling steps, e.g. 4,6,8 (empty: all tables)"), elem_id="s4s_race_calls")
+        seeds = gr.Number(label=say("Seeds of the race"), value=8, precision=0, elem_id="s4s_race_count")
+    write = gr.Checkbox(label=say("Write the scores into the preset"), value=False, elem_id="s4s_race_write")
+    start = gr.Button(say("Race"), variant="primary", elem_id="s4s_race")
+    return [preset, calls, seeds, write], start, preset
 
-    def work():
+
+def known():
+    """The presets there are now."""
+    return gr.update(choices=list(shelf.names()))
+
+
+def forecasted(*asked) -> Iterator[tuple]:
+    """What a training would cost. A generator function, as the next two: gradio knows no other."""
+    yield from worked(lambda room, show: room("train").forecast(_wish(room, *asked), show))
+
+
+def trained(*asked) -> Iterator[tuple]:
+    """A training: the rows of the report, the live picture, the pictures, again and again."""
+    yield from worked(lambda room, show: room("train").train(_wish(room, *asked), show))
+
+
+def _wish(room, prompts, negative, cfg, width, height, name, calls, windows, budget, seeds):
+    return room("train").Wish(**_scene_of(prompts, negative, cfg, width, height), name=name, calls=numbers(calls, int),
+                              windows=numbers(windows, float), budget=int(budget), race_seeds=int(seeds))
+
+
+def raced(prompts, negative, cfg, width, height, preset, calls, seeds, write) -> Iterator[tuple]:
+    """A race, shown in the same way."""
+    yield from worked(lambda room, show: room("race").race(room("race").Race(
+        **_scene_of(prompts, negative, cfg, width, height), label=preset or "", calls=numbers(calls, int),
+        seeds=int(seeds), write=bool(write)), show))
+
+
+def _scene_of(prompts, negative, cfg, width, height) -> dict:
+    return {"prompts": tuple(line.strip() for line in prompts.splitlines() if line.strip()), "negative": negative,
+            "cfg": float(cfg), "width": int(width), "height": int(height)}
+
+
+def worked(work: Callable) -> Iterator[tuple]:
+    """(report, live picture, pictures) each second while work(room, show) runs, then for good.
+
+    room(name) is a module of this package: the trainer is read when it is wanted, not at the host's start.
+    """
+    def room(name):
+        return import_module(f".{name}", __package__)
+    show, done = room("inside").Show(), []
+
+    def run():
         try:
-            trainer = import_module(".train", __package__)      # the trainer is read when it is wanted, not at start
-            wish = trainer.Wish(name, tuple(line.strip() for line in prompts.splitlines() if line.strip()), negative,
-                                cfg, int(width), int(height), numbers(calls, int), numbers(windows, float),
-                                int(budget), int(seeds))
-            done["outcome"] = trainer.train(wish, lines.append)
+            done.append(work(room, show))
         except Exception as error:
-            lines.append(f"{type(error).__name__}: {error}")
+            show.words.append(f"{type(error).__name__}: {error}")
             if not isinstance(error, ValueError):
                 raise
-    runner = threading.Thread(target=on_the_hosts_thread, args=(work,))
+    runner, drawn = threading.Thread(target=on_the_hosts_thread, args=(run,)), None
     runner.start()
     while runner.is_alive():
         time.sleep(1)
-        yield "\n".join(lines[-3:]), []
-    outcome = done.get("outcome")
-    yield "\n".join(lines[-1:] if outcome is None else outcome.words), [] if outcome is None else outcome.images
+        fresh, drawn = show.picture is not drawn, show.picture
+        yield show.text, gr.update(value=drawn, visible=True) if fresh else gr.update(), gr.update()
+    images = getattr(done[0], "images", []) if done else []
+    yield "\n".join(show.words), gr.update(value=None, visible=False), images
 
 
 def on_the_hosts_thread(work) -> None:
