@@ -27,19 +27,32 @@ def add_routes(demo, app):
         return {}
 
 
-def add_training(demo, app):
-    @app.post("/s4s-test/train")
-    def train(wish: dict):
-        """What the tab's button does."""
-        room = importlib.import_module("s4s_webui_clone.s4s_nodes.webui.train")
-        told = []
+def add_work(demo, app):
+    def worked(room, wish, work):
+        """What a button of the tab does; "prompts" and "calls" are lists in JSON."""
+        inside = importlib.import_module("s4s_webui_clone.s4s_nodes.webui.inside")
+        module, show = importlib.import_module(f"s4s_webui_clone.s4s_nodes.webui.{room}"), inside.Show()
+        asked = {key: tuple(value) if isinstance(value, list) else value for key, value in wish.items()}
         try:
-            made = room.train(room.Wish(**{**wish, "prompts": tuple(wish["prompts"])}), told.append)
+            made = work(module, asked, show)
         except ValueError as error:
             return {"error": str(error)}
-        return {"words": made.words, "told": told, "images": len(made.images),
-                "scores": None if made.preset is None else made.preset.scores}
+        preset = getattr(made, "preset", None)
+        return {"words": show.words, "images": len(getattr(made, "images", [])), "previewed": show.picture is not None,
+                "scores": getattr(made, "scores", None) if preset is None else preset.scores}
+
+    @app.post("/s4s-test/train")
+    def train(wish: dict):
+        return worked("train", wish, lambda room, asked, show: room.train(room.Wish(**asked), show))
+
+    @app.post("/s4s-test/forecast")
+    def forecast(wish: dict):
+        return worked("train", wish, lambda room, asked, show: room.forecast(room.Wish(**asked), show))
+
+    @app.post("/s4s-test/race")
+    def race(wish: dict):
+        return worked("race", wish, lambda room, asked, show: room.race(room.Race(**asked), show))
 
 
-script_callbacks.on_app_started(add_training)
+script_callbacks.on_app_started(add_work)
 script_callbacks.on_app_started(add_routes)

@@ -1,4 +1,4 @@
-"""A training in a host's server: minutes, for the search for a table asks the network thousands of times."""
+"""A training and a race in a host's server: minutes, for the search for a table asks the network thousands of times."""
 
 from __future__ import annotations
 
@@ -32,10 +32,12 @@ def infotext(server, schedule: str) -> str:
 
 
 def test_a_preset_is_trained_for_the_loaded_checkpoint_and_is_there_at_once(server):
+    cost = server.call("/s4s-test/forecast", TRAINING)
+    assert "2,400 network calls" in cost["words"][0] and cost["images"] == 0
     made = server.call("/s4s-test/train", TRAINING, seconds=900)
     assert "error" not in made, made
     assert made["images"] >= 4 and made["scores"]["calls4"]["seeds"] == 2, made
-    assert any("saved as" in words for words in made["words"]) and len(made["told"]) > len(made["words"])
+    assert any("saved as" in words for words in made["words"]) and made["previewed"]
     assert "S4S trained here" in server.call("/s4s-test/rows")["schedules"]
     assert "S4S: trained here " in infotext(server, "S4S trained here")
     assert "S4S: trained here " in infotext(server, "Automatic")                 # made for these very weights
@@ -54,3 +56,25 @@ def test_a_training_is_interrupted_and_refused_in_words(server):
     assert "calls4 exact" in infotext(server, "S4S toy_ sd15")
     refused = server.call("/s4s-test/train", {**TRAINING, "name": "toy, sd15"}, seconds=900)
     assert "is a preset for another model" in refused["error"]
+
+
+RACE = {"prompts": ["a cat", "a red house"], "cfg": 2.0, "width": 64, "height": 64, "label": "S4S toy_ sd15",
+        "calls": [4], "seeds": 2}
+
+
+def test_a_race_says_how_near_each_comes_and_writes_it_where_asked(server):
+    raced = server.call("/s4s-test/race", RACE, seconds=900)
+    assert raced["images"] == 1 and set(raced["scores"]) == {"calls4"}, raced
+    assert any("classical pairs that took part" in words for words in raced["words"])
+    assert not any("written" in words for words in raced["words"])
+    written = server.call("/s4s-test/race", {**RACE, "write": True}, seconds=900)
+    assert "scores written into " in written["words"][-1]
+    again = server.call("/s4s-test/race", {**RACE, "write": True}, seconds=900)
+    assert again["scores"] == written["scores"] == raced["scores"]
+
+
+def test_a_race_is_refused_in_words(server):
+    for changes, why in (({"label": "S4S none"}, "there is no preset"), ({"calls": [7]}, "none for 7"),
+                         ({"label": "S4S toy-flow", "calls": []}, "cannot be raced on this checkpoint"),
+                         ({"prompts": []}, "no prompt is given")):
+        assert why in server.call("/s4s-test/race", {**RACE, **changes}, seconds=900)["error"]
