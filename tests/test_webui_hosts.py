@@ -12,24 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from tests.host_checkout import checkout
+
 HERE = Path(__file__).parent
 HOSTS = {"FORGE_PATH": "forge", "A1111_PATH": "a1111", "REFORGE_PATH": "reforge"}
 
 
-def checkout(variable: str) -> tuple[Path, Path]:
-    """(folder, its Python), or a skip that says what is missing."""
-    folder = Path(os.environ.get(variable) or Path.home() / ".cache" / "s4s-hosts" / HOSTS[variable])
-    if not (folder / "modules" / "sd_samplers_kdiffusion.py").is_file():
-        pytest.skip(f"no WebUI at {folder}: set {variable} to a checkout that starts")
-    for python in (folder / ".venv" / "bin" / "python", folder / ".venv" / "Scripts" / "python.exe"):
-        if python.is_file():
-            return folder, python
-    pytest.skip(f"{folder} has no .venv to run it with")
-
-
 def run(variable: str, *command, timeout: float = 1800):
     """A command of the host's Python, as its launcher would start it; its finished process."""
-    folder, python = checkout(variable)
+    folder, python = checkout(variable, HOSTS[variable], "modules/sd_samplers_kdiffusion.py")
     environment = {**os.environ, "S4S_WEBUI_HOST": str(folder), "OMP_NUM_THREADS": "1"}
     environment.pop("PYTHONPATH", None)
     return subprocess.run([python, *command], cwd=HERE, env=environment, text=True, stdout=subprocess.PIPE,
