@@ -15,6 +15,7 @@ INK, QUIET, FAINT = (32, 36, 44), (112, 118, 130), (226, 229, 235)
 BLUE, RED, GREEN = (36, 96, 178), (200, 62, 46), (30, 128, 84)
 COLOURS = (BLUE, RED, GREEN, (140, 86, 170), (196, 132, 20))
 _SCALE = 2
+host_font = None            # size -> font, set by a host whose Pillow is older than 10.1: that has one tiny font only
 
 
 class Canvas:
@@ -271,6 +272,8 @@ def _short(value: float) -> str:
 
 
 def _font(size: int):
+    if host_font is not None:
+        return host_font(size)
     try:
         return ImageFont.load_default(size)
     except TypeError:                       # Pillow before 10.1 has one small bitmap font

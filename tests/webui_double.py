@@ -125,6 +125,7 @@ class Host:
         self.scripts = module("modules.scripts", Script=Script, AlwaysVisible=object(), scripts_data=[
             SimpleNamespace(path="/host/scripts/xyz_grid.py", module=axes)])
         parts = [self.shared, self.samplers, self.scripts, module("modules.paths", models_path=str(models)),
+                 module("modules.images"),
                  module("modules.script_callbacks", **{n: f.append for n, f in self.callbacks.items()}),
                  module("modules.sd_samplers_common", SamplerData=SamplerData, Sampler=object),
                  module("modules.sd_samplers_kdiffusion", KDiffusionSampler=KDiffusionSampler)]

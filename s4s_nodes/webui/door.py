@@ -17,7 +17,11 @@ def opened():
     if not hasattr(sd_samplers_common, "Sampler"):
         log.warning("S4S: this host is older than WebUI 1.6 and cannot take a sampler from outside: not loaded")
         return None
+    from modules import images
+
+    from .. import picture
     from . import panel, rows, settings, shelf, tab, xyz
+    picture.host_font = getattr(images, "get_font", None)
     rows.register()
     settings.register(shelf.library())
     xyz.register()
