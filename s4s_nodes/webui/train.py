@@ -122,7 +122,9 @@ class Work:
         parts = [f"{now.phase} {now.table}".strip(), f"{now.done:,} of {now.total:,} network calls"]
         parts += [f"RMSE to the teacher {now.held_out:.4g}"] if isfinite(now.held_out) else []
         parts += [f"best classical {now.classical:.4g}"] if isfinite(now.classical) else []
-        parts += [f"about {now.seconds_left / 60:.0f} min left"] if isfinite(now.seconds_left) else []
+        left = now.seconds_left
+        if isfinite(left):
+            parts.append(f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left")
         self.show.count(now.done, now.total, ", ".join(parts))
         self.show.preview(now.preview)
 
