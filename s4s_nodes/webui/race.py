@@ -64,7 +64,9 @@ def race(wish: Race, show: Show) -> Outcome:
         outcome.scores = {name: one.scores for name, one in raced.items()}
     inside(wish, max(preset.tables[name].calls for name in names), work)
     show.line = ""
-    if wish.write and outcome.scores:
+    if not outcome.scores:                  # the host ends an interrupted sampling quietly
+        show.say("stopped: the race is not finished, and nothing was written")
+    elif wish.write:
         show.say(written(trainer.with_scores(preset, {**preset.scores, **outcome.scores}), wish.label))
     return outcome
 

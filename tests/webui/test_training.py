@@ -69,6 +69,16 @@ def test_a_race_says_how_near_each_comes_and_writes_it_where_asked(server):
     assert "scores written into " in raced["words"][-1]
 
 
+def test_a_race_is_interrupted(server):
+    done = []
+    runner = threading.Thread(target=lambda: done.append(server.call("/s4s-test/race", {**RACE, "write": True}, 900)))
+    runner.start()
+    time.sleep(5)
+    server.call("/sdapi/v1/interrupt", {})
+    runner.join(120)
+    assert not runner.is_alive() and done[0]["scores"] == {} and "nothing was written" in done[0]["words"][-1]
+
+
 def test_a_race_is_refused_in_words(server):
     for changes, why in (({"label": "S4S none"}, "there is no preset"), ({"calls": [7]}, "none for 7"),
                          ({"label": "S4S toy-flow", "calls": []}, "cannot be raced on this checkpoint"),
