@@ -100,7 +100,8 @@ class Run:
             self.source.on_model_calls = None
             kept = self._keep()
             if self.states and not isinstance(error, KeyboardInterrupt):
-                self._say(f"the run broke off and is saved; go on with: s4s train --resume {self.folder}{kept}")
+                self._say(f"the run broke off and is saved in {self.folder}; started again with the same settings it "
+                          f"goes on (on the command line: s4s train --resume {self.folder}){kept}")
             raise
         finally:
             self.source.on_model_calls = None
