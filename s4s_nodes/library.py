@@ -13,13 +13,13 @@ from pathlib import Path
 
 from .core import preset as preset_file
 from .core.choice import Choice, is_own, levels_for, solver_for
-from .core.facts import ModelFacts, choose, suits
+from .core.facts import ModelFacts, cfg_range, choose, suits
 from .core.preset import Preset, PresetError
 
 ENDING = ".safetensors"
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)      # no file name on Windows
-__all__ = ["Choice", "Library", "ModelFacts", "Preset", "PresetError", "choose", "file_name", "is_own",
-           "levels_for", "save_new", "shipped_folder", "solver_for", "suits"]
+__all__ = ["Choice", "Library", "ModelFacts", "Preset", "PresetError", "cfg_range", "choose", "file_name",
+           "is_own", "levels_for", "save_new", "shipped_folder", "solver_for", "suits", "tables_of"]
 
 
 def shipped_folder() -> Path:
@@ -128,6 +128,20 @@ def save_new(preset: Preset, folder, overwrite: bool = False) -> Path:
     if path.exists() and not overwrite:
         raise PresetError(f"{path} is there already: give the preset another name, or say that it may be overwritten")
     return preset_file.save(preset, path)
+
+
+def tables_of(preset: Preset, calls: tuple, word: str = "calls") -> list[str]:
+    """The tables with these numbers of calls, by name; all for none given. word: what the host calls a call.
+
+    Raises PresetError where there is none.
+    """
+    found = [name for name, table in sorted(preset.tables.items(), key=lambda item: (item[1].calls, item[0]))
+             if not calls or table.calls in calls]
+    if not found:
+        have = sorted({table.calls for table in preset.tables.values()})
+        raise PresetError(f"preset {preset.name!r} has tables for {', '.join(map(str, have))} {word}, none for "
+                          f"{', '.join(map(str, calls))}")
+    return found
 
 
 def file_name(name: str) -> str:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from .. import picture
 from ..core import preset as preset_file
-from ..library import Choice, ModelFacts, Preset, choose, levels_for, solver_for, suits
+from ..library import Choice, ModelFacts, Preset, cfg_range, choose, levels_for, solver_for, suits
 from . import facts
 from .folder import presets
 
@@ -117,12 +117,10 @@ def plan(preset: Preset, seen: ModelFacts, calls: int, denoise: float) -> Plan:
 
 def cfg_of(preset: Preset) -> tuple[float, str]:
     """(the guidance a preset was made at, in words); 1.0 where it does not say."""
-    recorded = preset.training.get("cfg")
-    values = recorded if isinstance(recorded, (list, tuple)) else [recorded]
-    numbers = [float(v) for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)]
-    if not numbers:
+    trained = cfg_range(preset)
+    if trained is None:
         return 1.0, "cfg: the preset does not say; 1 is put out, use what suits your model"
-    low, high = min(numbers), max(numbers)
+    low, high = trained
     return (low + high) / 2, f"cfg: {low:g}" + (f" to {high:g}" if high > low else "")
 
 

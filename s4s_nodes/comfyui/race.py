@@ -9,7 +9,7 @@ from comfy_execution.utils import get_executing_context
 
 from ..core import preset as preset_file
 from ..core.preset import Preset
-from ..library import save_new, shipped_folder
+from ..library import save_new, shipped_folder, tables_of
 from . import parts
 from .folder import home, presets
 from .race_run import Race, run_race
@@ -82,17 +82,6 @@ class S4SRace(io.ComfyNode):
         sheet = drawn_sheet(found, vae)
         show.end(report, sheet)
         return io.NodeOutput(found.preset, report, sheet, ui=parts.shown(cls, report, sheet))
-
-
-def tables_of(preset: Preset, calls: tuple) -> list[str]:
-    """The tables with these numbers of calls, by name; all for none given. Raises ValueError where there is none."""
-    found = [name for name, table in sorted(preset.tables.items(), key=lambda item: (item[1].calls, item[0]))
-             if not calls or table.calls in calls]
-    if not found:
-        have = sorted({table.calls for table in preset.tables.values()})
-        raise ValueError(f"preset {preset.name!r} has tables for {', '.join(map(str, have))} calls, none for "
-                         f"{', '.join(map(str, calls))}")
-    return found
 
 
 def written(preset: Preset) -> str:

@@ -99,7 +99,7 @@ def called(preset: Preset) -> str:
 
 def cfg_words(preset: Preset, cfg: float | None) -> str:
     """A clause when cfg is outside what the preset was trained at, else nothing."""
-    if cfg is None or (trained := _cfg_range(preset)) is None or trained[0] <= cfg <= trained[1]:
+    if cfg is None or (trained := cfg_range(preset)) is None or trained[0] <= cfg <= trained[1]:
         return ""
     low, high = trained
     return f" (trained at cfg {low:g}{f' to {high:g}' if high > low else ''}, not at {cfg:g})"
@@ -139,7 +139,7 @@ def _merit(preset: Preset, facts: ModelFacts, ours: dict) -> str:
             f"{facts.family or 'a known family'}: race it before you trust it")
 
 
-def _cfg_range(preset: Preset) -> tuple[float, float] | None:
+def cfg_range(preset: Preset) -> tuple[float, float] | None:
     """What training recorded: a number or [lowest, highest]; None where it says neither."""
     recorded = preset.training.get("cfg")
     values = recorded if isinstance(recorded, (list, tuple)) else [recorded]

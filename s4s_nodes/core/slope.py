@@ -53,11 +53,11 @@ def ipndm(trace: Trace, sigmas: Tensor, flow: bool, order: int = 4) -> Tensor:
         slopes = [(x - denoised) / sigma, *slopes][:order]
         if after == 0:
             return denoised
-        x = x + (after - sigma) * sum(w * d for w, d in zip(_EQUAL_STEPS[len(slopes)], slopes))
+        x = x + (after - sigma) * sum(w * d for w, d in zip(EQUAL_STEPS[len(slopes)], slopes))
     return x
 
 
-_EQUAL_STEPS = {1: (1.,), 2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
+EQUAL_STEPS = {1: (1.,), 2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
 
 
 def _adams_bashforth(trace: Trace, sigmas: Tensor, order: int, clock, euler_at_end: bool) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..core import Solver, Trace, constant_law_error
-from ..core.slope import _EQUAL_STEPS as ADAMS_BASHFORTH
+from ..core.slope import EQUAL_STEPS as ADAMS_BASHFORTH
 from ..core.solver import LAW_TOLERANCE
 
 __all__ = ["ADAMS_BASHFORTH", "Run", "ended", "marked"]

@@ -12,7 +12,7 @@ from ...training.denoisers import Source
 from ...training.pairs import Pairs, ends
 from ..core import preset as preset_file
 from ..core.preset import Preset
-from ..library import shipped_folder, suits
+from ..library import shipped_folder, suits, tables_of
 from . import rows, shelf
 from .inside import Scene, Show, inside, sheet
 
@@ -47,7 +47,7 @@ def race(wish: Race, show: Show) -> Outcome:
     preset = shelf.labelled(wish.label)
     if preset is None:
         raise ValueError(f"there is no preset {wish.label!r}: choose one, or Reload UI if it is new")
-    names, outcome = tables_of(preset, wish.calls), Outcome()
+    names, outcome = tables_of(preset, wish.calls, "steps"), Outcome()
 
     def work(source: Source, facts) -> None:
         if reason := suits(preset, facts):
@@ -69,17 +69,6 @@ def race(wish: Race, show: Show) -> Outcome:
     elif wish.write:
         show.say(written(trainer.with_scores(preset, {**preset.scores, **outcome.scores}), wish.label))
     return outcome
-
-
-def tables_of(preset: Preset, calls: tuple) -> list[str]:
-    """The tables with these numbers of calls, by name; all for none given. Raises ValueError where there is none."""
-    found = [name for name, table in sorted(preset.tables.items(), key=lambda item: (item[1].calls, item[0]))
-             if not calls or table.calls in calls]
-    if not found:
-        have = sorted({table.calls for table in preset.tables.values()})
-        raise ValueError(f"preset {preset.name!r} has tables for {', '.join(map(str, have))} steps, none for "
-                         f"{', '.join(map(str, calls))}")
-    return found
 
 
 def teacher_pairs(source: Source, preset: Preset, name: str, seeds: int, show: Show) -> Pairs:
