@@ -118,17 +118,23 @@ def train(out, resume, **settings):
     """Learn a preset: one table for each number of calls, against cached results of a fine teacher.
 
     Ctrl-C saves and stops; --resume goes on bit for bit. The folder holds the preset, the state and a log.
+    Several GPUs or machines: torchrun --nproc-per-node 4 -m s4s_training train ..., or accelerate launch.
     """
+    from . import parallel
     from .runs import Run
+    world = parallel.joined()
     if resume is not None:
         config_file = resume / "config.json"
         if not config_file.exists():
             raise ValueError(f"{resume} holds no run (no config.json): name the folder of an earlier `s4s train`")
-        run = Run(Config.from_json(config_file.read_text()), resume, resume=True)
+        run = Run(Config.from_json(config_file.read_text()), resume, resume=True, world=world)
     else:
         config = Config(**settings)
-        run = Run(config, out or Path("runs") / config.name)
+        run = Run(config, out or Path("runs") / config.name, world=world)
     made = run.train()
+    parallel.left()
+    if world and not world.first:
+        return
     click.echo(f"wrote {run.preset_path} ({made.short_hash}): {run.model_calls:,} network calls, {run.seconds:.0f} s")
     click.echo(f"next: s4s race {run.preset_path}")
 

@@ -72,7 +72,7 @@ class Source:
         if self.on_model_calls is not None:
             self.on_model_calls(len(x))
         self.model_calls += len(x)
-        network = self.network if self.differentiable else recomputed(self.network, self._again)
+        network = self.network if self.differentiable else recomputed(self.network, self.again)
         try:
             return self._checked(network(x, sigma, **extra), x, sigma)
         except (RuntimeError, MemoryError) as error:
@@ -80,7 +80,8 @@ class Source:
                 raise
         return None
 
-    def _again(self, images: int) -> None:
+    def again(self, images: int) -> None:
+        """Count images that the network is shown once more, in a backward pass."""
         self.model_calls += images
 
     def halve(self, error: BaseException, images: int) -> bool:

@@ -24,16 +24,30 @@ _TENSORS = {"vector": "vector", "average": "average", "best": "best"}
 
 
 class Folder:
-    """Where a run lives. Raises ValueError if it holds another run than the one wanted."""
+    """Where a run lives. Raises ValueError if it holds another run than the one wanted.
 
-    def __init__(self, path, config: Config, resume: bool, say: Callable):
-        self.path, self.config, self.say = Path(path), config, say
+    world: of a run of many processes, the first of which alone reads and writes.
+    """
+
+    def __init__(self, path, config: Config, resume: bool, say: Callable, world=None):
+        self.path, self.config, self.say, self.world = Path(path), config, say, world
         self._warned = False
+        self._read(lambda: self._open(resume))
+
+    def _open(self, resume: bool) -> None:
         known = self.path / "config.json"
         if known.exists():
             self._check_same(known, resume)
         else:
-            write_atomically(known, config.to_json().encode())
+            write_atomically(known, self.config.to_json().encode())
+
+    def _read(self, read: Callable):
+        """What read() returns or raises, in the first process, for all of them."""
+        return self.world.shared(read) if self.world else read()
+
+    @property
+    def _writes(self) -> bool:
+        return self.world is None or self.world.first
 
     def _check_same(self, known: Path, resume: bool) -> None:
         if not resume:
@@ -64,6 +78,9 @@ class Folder:
 
     def load_state(self) -> tuple[dict[str, State], dict]:
         """(states, facts) as saved, or nothing where no state was saved. Raises ValueError for a damaged one."""
+        return self._read(self._load_state)
+
+    def _load_state(self) -> tuple[dict[str, State], dict]:
         path = self.path / "state.safetensors"
         if not path.exists():
             return {}, {}
@@ -80,6 +97,9 @@ class Folder:
 
     def load_targets(self, name: str, shape: tuple):
         """The saved targets of this shape, or None where they are missing or damaged (they are then made again)."""
+        return self._read(lambda: self._load_targets(name, shape))
+
+    def _load_targets(self, name: str, shape: tuple):
         try:
             # not load_file: a host has replaced it by one that turns every error into another and moves the file
             with safetensors.safe_open(self.path / "pairs" / f"{name}.safetensors", framework="pt") as file:
@@ -100,6 +120,8 @@ class Folder:
 
     def save_preset(self, made: Preset) -> None:
         """Write the preset, if need be into the system's temporary folder. Raises OSError where neither has room."""
+        if not self._writes:
+            return
         try:
             preset_file.save(made, self.preset_path)
         except OSError as error:
@@ -117,6 +139,8 @@ class Folder:
 
     def write(self, path: Path, content: bytes) -> None:
         """Write a file; a failing disk is reported once and the run goes on in memory."""
+        if not self._writes:
+            return
         try:
             write_atomically(path, content)
             self._warned = False

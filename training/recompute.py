@@ -35,13 +35,18 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, slope):
-        saved = [tensor.detach().requires_grad_(needed)
-                 for tensor, needed in zip(ctx.saved_tensors, ctx.needs_input_grad[3:])]
         if ctx.on_again is not None:
             ctx.on_again(len(slope))
-        with torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
-            # clones, because a network may write into its arguments, and autograd forbids that for leaves
-            answer = ctx.network(*(tensor.clone() for tensor in saved), **ctx.extra)
-            wanted = [tensor for tensor in saved if tensor.requires_grad]
-            slopes = list(torch.autograd.grad(answer, wanted, slope, allow_unused=True))
-        return (None, None, None, *(slopes.pop(0) if tensor.requires_grad else None for tensor in saved))
+        return (None, None, None,
+                *slopes_through(ctx.network, ctx.extra, ctx.saved_tensors, ctx.needs_input_grad[3:], slope))
+
+
+def slopes_through(network: Callable, extra: dict, arguments, needed, slope: Tensor) -> list:
+    """The network run again at its arguments (x, sigma), and the gradients in those that are needed, None elsewhere."""
+    leaves = [tensor.detach().requires_grad_(wanted) for tensor, wanted in zip(arguments, needed)]
+    with torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
+        # clones, because a network may write into its arguments, and autograd forbids that for leaves
+        answer = network(*(tensor.clone() for tensor in leaves), **extra)
+        wanted = [tensor for tensor in leaves if tensor.requires_grad]
+        found = list(torch.autograd.grad(answer, wanted, slope, allow_unused=True))
+    return [found.pop(0) if tensor.requires_grad else None for tensor in leaves]

@@ -55,23 +55,27 @@ class Window:
 class Run:
     """One training run in its folder: of the bundled model its configuration names, or of a source from outside.
 
-    on_progress(Progress) is told before every network call, say(text) of everything else. Raises ValueError where
-    the folder holds another run, or the configuration cannot work.
+    on_progress(Progress) is told before every network call, say(text) of everything else. world: the processes it is
+    spread over. Raises ValueError where the folder holds another run, or the configuration cannot work.
     """
 
     def __init__(self, config: Config, folder, resume: bool = False, quiet: bool = False, source=None,
-                 on_progress: Callable | None = None, say: Callable | None = None):
-        self.config, self.folder, self.quiet, self.on_progress = config, Path(folder), quiet, on_progress
+                 on_progress: Callable | None = None, say: Callable | None = None, world=None):
+        self.config, self.folder, self.on_progress, self.world = config, Path(folder), on_progress, world
+        self.quiet = quiet = quiet or bool(world) and not world.first
         self._told, self.bars = say or tqdm.write, not (quiet or say or on_progress)
         self.states: dict[str, State] = {}
         self.starts: dict[str, dict] = {}           # table name -> {"schedule": ..., "sigmas": [...], "denoise": ...}
         self.calls_before, self.seconds_before, self._clock = 0, 0.0, Clock()
         self._phase, self._table, self._window, self._loss, self._bar = "teacher", "", None, math.nan, None
         self._total = 0
-        self.source = source or denoisers.bundled(config.model, config.cfg, denoisers.pick_device(config.device))
+        self.source = source or denoisers.bundled(config.model, config.cfg, denoisers.pick_device(
+            world.device(config.device) if world else config.device))
+        if world:
+            self.source = world.spread(self.source)
         self.device = self.source.device
         self.plan = planned(config, self.source, "forward" if config.mode == "auto" else config.mode)
-        self.files = Folder(self.folder, config, resume, self._say)
+        self.files = Folder(self.folder, config, resume, self._say, world)
         if resume:
             self.states, facts = self.files.load_state()
             self.starts, self.calls_before = facts.get("starts", {}), facts.get("model_calls", 0)
@@ -122,6 +126,8 @@ class Run:
         if "mode" not in self.starts:
             before = self.source.model_calls
             mode, why = settled_mode(self.source, self.config)
+            if self.world:
+                mode, why = self.world.shared(lambda: (mode, why))
             self.starts["mode"] = {"mode": mode, "why": why, "calls": self.source.model_calls - before}
         mode, why = self.starts["mode"]["mode"], self.starts["mode"]["why"]
         self._say(f"{'WARNING: ' if self.config.mode not in (mode, 'auto') else ''}{mode} mode: {why}")
@@ -283,5 +289,6 @@ class Run:
                                       for name, state in self.states.items()},
                     "start": {name: self.starts[name]["schedule"] for name in self.states},
                     "denoise": {name: self.starts[name]["denoise"] for name in self.states},
-                    "model_calls": self.model_calls, "seconds": round(self.seconds, 1), "trainer": TRAINER}
+                    "model_calls": self.model_calls, "seconds": round(self.seconds, 1), "trainer": TRAINER,
+                    **({"processes": self.world.size} if self.world else {})}
         return Preset(plan.name, tables, self.source.model, training, licence="CC0-1.0", source="trained with S4S")

@@ -1,0 +1,157 @@
+"""Many processes, one run: each answers for its share of the images of every network call.
+
+    torchrun --nproc-per-node 4 -m training train ...       (or `accelerate launch`; once installed: -m s4s_training)
+
+All processes carry out the same program on the same numbers; where the network is called, a process evaluates its
+share and the answers are gathered, in the backward pass too. So the teacher, every way to learn and the validation are
+spread alike, and the result is one process's but for the rounding of other batch sizes. What travels is latents, never
+weights. The first process alone reads, writes and speaks.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from dataclasses import replace
+from typing import Callable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .denoisers import Source, out_of_memory
+from .recompute import slopes_through
+
+
+class World:
+    """The processes of one run; spread(source) splits its network calls over them."""
+
+    def __init__(self, rank: int, size: int, local_rank: int):
+        self.rank, self.size, self.local_rank = rank, size, local_rank
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that reads, writes and speaks."""
+        return self.rank == 0
+
+    def device(self, name: str) -> str:
+        """This process's own device for a device setting: with CUDA one card a process."""
+        uses_cuda = name == "cuda" or name == "auto" and torch.cuda.is_available()
+        return f"cuda:{self.local_rank}" if uses_cuda else name
+
+    def shared(self, made: Callable):
+        """made() of the first process, in all of them; what it raises there, all raise."""
+        held = [None, None]
+        if self.first:
+            try:
+                held[0] = made()
+            except Exception as error:
+                held[1] = error
+        dist.broadcast_object_list(held, src=0)
+        if held[1] is not None:
+            raise held[1]
+        return held[0]
+
+    def spread(self, source: Source) -> Source:
+        """The source with every network call split over the processes; its calls are still counted all together."""
+        share = Share(self, source.network, source.chunk)
+        made = replace(source, network=share, differentiable=True, chunk=source.chunk * self.size)
+        share.on_again = made.again
+        return made
+
+
+def joined() -> World | None:
+    """The world this process was started into by torchrun or accelerate, or None.
+
+    The other processes are told to stop when one breaks off: that reaches them as KeyboardInterrupt, and the first
+    one saves the run.
+    """
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if size < 2:
+        return None
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    world = World(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", 0)))
+    if torch.cuda.is_available():
+        torch.cuda.set_device(world.local_rank)
+    return world
+
+
+def left() -> None:
+    """Leave the world, if one was joined."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+class Share:
+    """A network (x, sigma (B,), **extra) -> (B, ...) of which each process evaluates an equal share of the images.
+
+    images: how many this process has evaluated, second runs for a backward pass included; on_again(images) is told of
+    those of all processes. When memory runs out here the share is cut smaller, unseen by the others.
+    """
+
+    def __init__(self, world: World, network: Callable, chunk: int):
+        self.world, self.network, self.chunk = world, network, chunk
+        self.images, self.on_again = 0, None
+
+    def __call__(self, x: Tensor, sigma: Tensor, **extra) -> Tensor:
+        if torch.is_grad_enabled() and (x.requires_grad or sigma.requires_grad):
+            return _Shared.apply(self, extra, x, sigma)
+        return self.answer(x, sigma, extra)
+
+    def answer(self, x: Tensor, sigma: Tensor, extra: dict) -> Tensor:
+        """The network's answers (B, ...) from all processes."""
+        def work(some):
+            return self.network(x[some], sigma[some], **{key: value[some] for key, value in extra.items()})
+        return self._gathered(torch.cat(self._in_parts(work, x)), len(x))
+
+    def slopes(self, x: Tensor, sigma: Tensor, extra: dict, slope: Tensor) -> tuple[Tensor, Tensor]:
+        """The gradients in x (B, ...) and sigma (B,) for output gradients (B, ...); every call is made again."""
+        def work(some):
+            found = slopes_through(self.network, {key: value[some] for key, value in extra.items()},
+                                   (x[some], sigma[some]), (True, True), slope[some])
+            return [torch.zeros_like(at[some]) if one is None else one for one, at in zip(found, (x, sigma))]
+        if self.on_again is not None:
+            self.on_again(len(x))
+        parts = self._in_parts(work, x)
+        return tuple(self._gathered(torch.cat(column), len(x)) for column in zip(*parts))
+
+    def _in_parts(self, work: Callable, x: Tensor) -> list:
+        """work(places) over this process's share: as many as every other has, past the end the last image again."""
+        each = -(-len(x) // self.world.size)
+        places = (self.world.rank * each + torch.arange(each)).clamp(max=len(x) - 1).to(x.device)
+        done, start = [], 0
+        while start < each:
+            some = places[start:start + self.chunk]
+            try:
+                done.append(work(some))
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or len(some) < 2:
+                    raise
+                self.chunk = len(some) // 2
+                continue
+            start, self.images = start + len(some), self.images + len(some)
+        return done
+
+    def _gathered(self, mine: Tensor, count: int) -> Tensor:
+        """Every process's part, in order, without what lies past the end."""
+        mine = mine.contiguous()
+        everyone = [torch.empty_like(mine) for _ in range(self.world.size)]
+        dist.all_gather(everyone, mine)
+        return torch.cat(everyone)[:count]
+
+
+class _Shared(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, share, extra, x, sigma):
+        ctx.share, ctx.extra = share, extra
+        ctx.save_for_backward(x, sigma)
+        return share.answer(x, sigma, extra)
+
+    @staticmethod
+    def backward(ctx, slope):
+        return None, None, *ctx.share.slopes(*ctx.saved_tensors, ctx.extra, slope)
