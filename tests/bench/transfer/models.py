@@ -1,0 +1,154 @@
+"""The small real models of the study: ten, in three families that share prediction, noise levels and range.
+
+Two come with the package (digits-eps, digits-flow), one lies in tests/assets (emoji-sd3, latents); the others are
+trained by train.py and kept in the cache folder. All are class-conditional and can be guided.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from s4s_nodes.core import Model, schedule
+from tests.assets.emoji import conditions as words
+from tests.assets.emoji import network as mmdit
+from training import denoisers
+from training.bundled import models as bundled
+from training.bundled.network import Transformer, UNet
+from training.denoisers import Source
+
+ZERO_SNR_TOP = 4518.0                   # the highest level ComfyUI and WebUI give a zero terminal SNR model
+FLOW_FLOOR = 1e-3
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What is trained: prediction and data, network and its width, and for how long.
+
+    sizes: sides of the pictures, drawn by the batch; the first is the one the model is known for.
+    """
+
+    prediction: str                     # eps, flow, or v (zero terminal SNR)
+    data: str                           # digits, cifar or emoji
+    network: str
+    width: int
+    iterations: int
+    seed: int
+    sizes: tuple = (32,)
+
+
+TRAINED = {
+    "emoji-eps": Kind("eps", "emoji", "unet", 48, 4600, 1, (32, 24, 16)),
+    "cifar-eps": Kind("eps", "cifar", "unet", 64, 3600, 2),
+    "cifar-flow": Kind("flow", "cifar", "unet", 64, 3600, 3),
+    "emoji-flow": Kind("flow", "emoji", "unet", 48, 4600, 4, (32, 24, 16)),
+    "digits-v": Kind("v", "digits", "unet", 48, 4200, 5, (28,)),
+    "emoji-v": Kind("v", "emoji", "unet", 48, 4600, 6, (32, 24, 16)),
+    "digits-dit": Kind("eps", "digits", "transformer", 96, 4200, 7, (28,)),
+}
+FAMILIES = {"eps": ("digits-eps", "digits-dit", "emoji-eps", "cifar-eps"),
+            "flow": ("digits-flow", "emoji-sd3", "emoji-flow", "cifar-flow"),
+            "v, zero SNR": ("digits-v", "emoji-v")}
+CLASSES = {"digits": 10, "cifar": 10, "emoji": len(words.CLASSES)}
+
+
+class Small(nn.Module):
+    """A model like training.bundled.models.Digits, for any picture; sigma is always a noise level, never a time.
+
+    eps and v: x = x0 + sigma noise. The network gives what v-prediction means, for eps too (see Digits.denoise): the
+    optimum is the same and at high noise its errors are not multiplied by sigma. flow: x = (1 - s) x0 + s noise.
+    """
+
+    def __init__(self, kind: Kind):
+        super().__init__()
+        self.kind, self.flow = kind, kind.prediction == "flow"
+        self.null = CLASSES[kind.data]
+        self.channels = 1 if kind.data == "digits" else 3
+        self.shape = (self.channels, kind.sizes[0], kind.sizes[0])
+        levels = (schedule.flow_levels() if self.flow else schedule.sd_levels() if kind.prediction == "eps"
+                  else schedule.zero_snr_levels(ZERO_SNR_TOP))
+        self.register_buffer("levels", torch.from_numpy(levels.copy()), persistent=False)
+        self.network = _network(kind, self.channels, self.null + 1)
+
+    def forward(self, shown: Tensor, sigma: Tensor, label: Tensor) -> Tensor:
+        """The network's answer to the unit-variance state shown at sigma (B,)."""
+        time = sigma if self.flow else bundled.level_to_time(sigma, self.levels)
+        return self.network(shown, time.float(), label)
+
+    def denoise(self, x: Tensor, sigma: Tensor, label: Tensor) -> Tensor:
+        """The estimate of the clean picture, as x."""
+        level = sigma.to(x.dtype)[:, None, None, None]
+        if self.flow:
+            return x - level * self(x, sigma, label)
+        c_in = (1 + level ** 2).rsqrt()
+        return c_in ** 2 * x - level * c_in * self(c_in * x, sigma, label)
+
+
+def _network(kind: Kind, channels: int, labels: int) -> nn.Module:
+    """A bundled network with as many channels and labels as asked for."""
+    if kind.network == "transformer":
+        return Transformer(channels=kind.width, depth=4)
+    network = UNet(kind.width)
+    network.stem = nn.Conv2d(4 * channels, kind.width, 3, padding=1)
+    network.head = nn.Conv2d(kind.width, 4 * channels, 3, padding=1)
+    nn.init.zeros_(network.head.weight)
+    nn.init.zeros_(network.head.bias)
+    network.condition.label = nn.Embedding(labels, network.condition.label.embedding_dim)
+    return network
+
+
+def family_of(name: str) -> str:
+    """The family a model belongs to. Raises KeyError for an unknown one."""
+    return next(family for family, names in FAMILIES.items() if name in names)
+
+
+def source(name: str, cfg: float, cache: Path, size: int = 0) -> Source:
+    """The model under guidance; size: the side of its pictures (latents), 0 for the one it is known for."""
+    if name in bundled.NAMES:
+        made = denoisers.bundled(name, cfg)
+    elif name == "emoji-sd3":
+        made = _sd3(cfg)
+    else:
+        made = _trained(name, cfg, cache)
+    if size:
+        made.shape = (made.shape[0], size, size)
+    return made
+
+
+def _trained(name: str, cfg: float, cache: Path) -> Source:
+    model = Small(TRAINED[name])
+    bundled.read_weights(model.network, weights_path(name, cache))
+    model.network.to(memory_format=torch.channels_last)
+    model.eval().requires_grad_(False)
+    facts = Model(name, model.kind.prediction, float(model.levels[0]), float(model.levels[-1]),
+                  zero_terminal_snr=model.kind.prediction == "v", shift=1.0 if model.flow else None,
+                  channels=model.channels)
+    return _source(name, facts, model.levels.numpy(), model.shape, denoisers.guided(model.denoise, cfg, model.null),
+                   cfg, model.null)
+
+
+def weights_path(name: str, cache: Path) -> Path:
+    return Path(cache) / "models" / f"{name}.safetensors"
+
+
+def _sd3(cfg: float) -> Source:
+    """The MMDiT of tests/assets/emoji, with the shift 3 of Stable Diffusion 3."""
+    network, null = mmdit.load(), len(words.CLASSES)
+
+    def denoise(x, sigma, label):
+        return network.denoise(x, sigma, *words.conditions(label))
+    levels = schedule.flow_levels(3.0)
+    facts = Model("emoji-sd3", "flow", float(levels[0]), float(levels[-1]), shift=3.0, channels=mmdit.CHANNELS)
+    return _source("emoji-sd3", facts, levels, (mmdit.CHANNELS, mmdit.SIZE, mmdit.SIZE),
+                   denoisers.guided(denoise, cfg, null), cfg, null)
+
+
+def _source(name, facts, levels, shape, network, cfg, classes) -> Source:
+    def conditions(seeds):
+        return {"label": torch.as_tensor([int(seed) % classes for seed in seeds])}
+    return Source(name, facts, np.asarray(levels, dtype=np.float64), shape, network, conditions, cfg,
+                  torch.device("cpu"))
