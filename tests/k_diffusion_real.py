@@ -24,7 +24,7 @@ def load(name: str = "sampling") -> types.ModuleType:
     before = _take_out("k_diffusion")
     sys.modules["k_diffusion"] = package
     try:
-        _import_torchvision()
+        import_torchvision()
         return importlib.import_module(f"k_diffusion.{name}")
     except (ImportError, RuntimeError) as error:            # RuntimeError: a torchvision for another torch
         raise NotHere(f"k-diffusion is installed, but {error}") from error
@@ -33,7 +33,7 @@ def load(name: str = "sampling") -> types.ModuleType:
         sys.modules.update(before)
 
 
-def _import_torchvision() -> None:
+def import_torchvision() -> None:
     """Import torchvision; a CUDA build beside a CPU torch lacks no more than the schemas of two operators."""
     try:
         importlib.import_module("torchvision")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, field, fields
 
-from .objective import OBJECTIVES
+from .objective import NAMES as OBJECTIVES
 
 MOST_CALLS = 50        # a learned table pays off below about 12 calls; 50 rows back-propagated already take hours
 
@@ -45,7 +45,8 @@ class Config:
     average: float = _set(0.97, "decay of the moving average that is validated and kept")
     clip: float = _set(1.0, "largest gradient norm")
     seed: int = _set(0, "first seed: training, validation and test seeds follow from it")
-    objective: str = _set("rmse", "distance to the target: rmse, mse or l1, the mean over images")
+    objective: str = _set("rmse", "distance to the target, its mean is lowered: rmse, mse, l1, pseudo_huber, or lpips (on "
+                                  "decoded images); forward mode lowers rmse only")
     every: int = _set(20, "gradient mode: iterations between validations, each followed by a save")
     device: str = _set("auto", "cpu, cuda, mps, or auto")
 
@@ -67,9 +68,22 @@ class Config:
             raise ValueError(f"average is {self.average}: a decay from 0 up to, but not, 1 is wanted")
         if self.objective not in OBJECTIVES:
             raise ValueError(f"objective {self.objective!r}: use one of {', '.join(OBJECTIVES)}")
+        if self.mode == "forward" and self.gradient_only:
+            raise ValueError(f"{' and '.join(self.gradient_only)} need the backward pass: use --mode gradient, or "
+                             "leave them out (forward mode lowers the RMSE to cached pairs from plain noise)")
         if self.rate <= 0 or self.clip <= 0:
             raise ValueError(f"rate {self.rate} and clip {self.clip} must be above 0")
         self._check_tables()
+
+    @property
+    def gradient_only(self) -> list[str]:
+        """The settings that gradient mode alone honours, as they would be typed."""
+        return [f"--objective {self.objective}"] if self.objective != "rmse" else []
+
+    @property
+    def first_mode(self) -> str:
+        """The mode that auto is planned for before a test backward pass settles it."""
+        return self.mode if self.mode != "auto" else "gradient" if self.gradient_only else "forward"
 
     def _check_tables(self) -> None:
         if not self.name.strip() or NOT_IN_NAMES & set(self.name):

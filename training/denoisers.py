@@ -26,9 +26,10 @@ class Source:
     network(x, sigma (B,), **extra) -> denoised of x's shape, k-diffusion's convention, guidance included;
     conditions(seeds) -> the extra of these seeds, tensors whose first dimension is the batch (a host with several
     conditions gives {"which": LongTensor} and groups by it); levels: the model's own noise levels, rising.
-    differentiable: the network can be back-propagated through at the memory of one call; else the trainer runs it
-    again in the backward pass. teacher: a Solver, or (k-diffusion sampler function, its sigmas); None: the
-    configuration's classical one. chunk: images per network call, halved when memory runs out.
+    decode: latents (n, *shape) -> images (n, 1 or 3, H, W) in -1..1, differentiable, for the objective lpips; None:
+    they are images. differentiable: the network can be back-propagated through at the memory of one call; else the
+    trainer runs it again in the backward pass. teacher: a Solver, or (k-diffusion sampler function, its sigmas);
+    None: the configuration's classical one. chunk: images per network call, halved when memory runs out.
     model_calls counts network evaluations, one per image (a guided pair counts once).
     """
 
@@ -46,6 +47,7 @@ class Source:
     teacher: Solver | tuple | None = None
     chunk: int = MOST_AT_ONCE
     say: Callable | None = None                 # told of memory that ran out, in words
+    decode: Callable | None = None
 
     @property
     def flow(self) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .core import sample
 from .denoisers import Source
-from .objective import OBJECTIVES
+from .objective import objective_of, rmse
 from .pairs import Pairs, ends, errors
 from .parameters import Parameters
 
@@ -30,6 +30,7 @@ class State:
     moments: tuple                              # Adam's two moments
     iteration: int = 0
     best_error: float = math.inf                # held-out RMSE of `best`
+    best_score: float = math.inf                # its held-out objective, by which it was chosen
     rate_factor: float = 1.0                    # halved after every setback
     setbacks: int = 0
     damping: float = 0.1                        # of the forward-only mode
@@ -55,14 +56,14 @@ def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
     network or out of on_progress) leaves it consistent. Validation runs every config.every iterations, and at
     the start: the best state is never worse than the initial table on the held-out pairs.
     """
-    moving = parameters.moving()
+    moving, objective = parameters.moving(), objective_of(config.objective, source)
     losses = []
     if state.iteration == 0 and not state.curve:
-        validate(source, parameters, held_out, state, math.nan)
+        validate(source, parameters, held_out, state, math.nan, objective)
     while state.iteration < config.iterations:
         batch = pairs.part(batch_indices(len(pairs), config.batch, config.seed, state.iteration))
         try:
-            loss, gradient = loss_and_gradient(source, parameters, state.vector, batch, OBJECTIVES[config.objective])
+            loss, gradient = loss_and_gradient(source, parameters, state.vector, batch, objective)
         except (RuntimeError, MemoryError) as error:
             if not source.halve(error, len(batch)):     # the backward pass of a part needs more than its forward pass
                 raise
@@ -74,7 +75,7 @@ def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
         losses.append(loss)
         checked = state.iteration % config.every == 0 or state.iteration == config.iterations
         if checked:
-            validate(source, parameters, held_out, state, sum(losses) / len(losses))
+            validate(source, parameters, held_out, state, sum(losses) / len(losses), objective)
             losses = []
         if on_progress is not None:
             on_progress(state, loss, checked)
@@ -134,22 +135,41 @@ def rate_at(iteration: int, config) -> float:
     return config.rate * (FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * share)) / 2)
 
 
-def validate(source: Source, parameters: Parameters, held_out: Pairs, state: State, loss: float) -> None:
-    """Measure the averaged numbers on the held-out pairs; keep them if they are the best so far."""
-    error = mean_error(source, parameters, held_out, state.average)
-    if error < state.best_error:
-        state.best, state.best_error = state.average.clone(), error
+def validate(source: Source, parameters: Parameters, held_out: Pairs, state: State, loss: float,
+             objective: Callable = rmse) -> None:
+    """Measure the averaged numbers on the held-out pairs; keep them if the objective was never lower."""
+    found = held_out_ends(source, parameters, held_out, state.average)
+    error = _finite(errors(found, held_out.target).mean()) if found is not None else math.inf
+    score = error if objective is rmse or error == math.inf else _finite(mean_objective(objective, found, held_out))
+    if score < (state.best_error if objective is rmse else state.best_score):
+        state.best, state.best_error, state.best_score = state.average.clone(), error, score
     state.curve = [*state.curve, [state.iteration, loss, error, source.model_calls]]
 
 
 def mean_error(source: Source, parameters: Parameters, pairs: Pairs, vector: Tensor, batch: int = 64) -> float:
     """Mean over the pairs of each image's RMSE; infinite where the numbers make no valid table or no picture."""
+    found = held_out_ends(source, parameters, pairs, vector, batch)
+    return math.inf if found is None else _finite(errors(found, pairs.target).mean())
+
+
+def held_out_ends(source: Source, parameters: Parameters, pairs: Pairs, vector: Tensor, batch: int = 64):
+    """Where these numbers carry the pairs' starts (n, ...); None where they make no valid table."""
     try:
         solver = parameters.solver(vector)
     except ValueError:
-        return math.inf
-    error = float(errors(ends(source, solver, pairs, batch), pairs.target).mean())
-    return error if math.isfinite(error) else math.inf
+        return None
+    return ends(source, solver, pairs, batch)
+
+
+@torch.no_grad()
+def mean_objective(objective: Callable, found: Tensor, pairs: Pairs, batch: int = 16) -> float:
+    """Mean objective of ends (n, ...), a few images at a time."""
+    parts = [slice(i, i + batch) for i in range(0, len(pairs), batch)]
+    return float(torch.cat([objective(found[part], pairs.target[part]) for part in parts]).mean())
+
+
+def _finite(error) -> float:
+    return float(error) if math.isfinite(error) else math.inf
 
 
 def set_back(state: State) -> None:

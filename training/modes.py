@@ -11,7 +11,7 @@ from .config import Config
 from .denoisers import NaNFromModel, Source
 from .evaluate import schedules
 from .loop import loss_and_gradient, mean_error
-from .objective import rmse
+from .objective import objective_of, rmse
 from .pairs import known_pairs
 from .parameters import Parameters
 
@@ -21,15 +21,22 @@ ALLOWED = 0.05              # of the gradient's length, on top of what the two d
 
 
 def settled_mode(source: Source, config: Config) -> tuple[str, str]:
-    """(gradient or forward, why). A gradient mode that was asked for gives way to wrong gradients only."""
+    """(gradient or forward, why). A gradient mode that was asked for gives way to wrong gradients only.
+
+    Raises ValueError where settings ask for gradients that cannot be had, or for an objective that cannot.
+    """
     if config.mode == "forward":
         return "forward", "as asked for"
-    if config.mode == "auto" and (steps := gradient_steps(source, config)) < ENOUGH_STEPS:
+    objective_of(config.objective, source)
+    if config.mode == "auto" and not config.gradient_only and (steps := gradient_steps(source, config)) < ENOUGH_STEPS:
         return "forward", (f"the budget would allow {steps} gradient steps, of which "
                            f"about {ENOUGH_STEPS} are needed")
     found = check_gradient(source)
     if found.fits:
         return "gradient", found.words
+    if config.gradient_only:
+        raise ValueError(f"{' and '.join(config.gradient_only)} need the backward pass, and the network cannot be "
+                         f"learned through: {found.words}")
     return "forward", f"the network cannot be learned through: {found.words}"
 
 

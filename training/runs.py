@@ -74,7 +74,7 @@ class Run:
         if world:
             self.source = world.spread(self.source)
         self.device = self.source.device
-        self.plan = planned(config, self.source, "forward" if config.mode == "auto" else config.mode)
+        self.plan = planned(config, self.source, config.first_mode)
         self.files = Folder(self.folder, config, resume, self._say, world)
         if resume:
             self.states, facts = self.files.load_state()
