@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s4s_nodes.core import Model, Preset, PresetError, Solver, classical, files, preset, schedule
+from s4s_nodes.core.model import PREDICTIONS
 
 PARTS = ("sigmas", "query", "scale", "carry", "weights")
 
@@ -54,7 +55,7 @@ def tables(draw):
 
 
 @settings(max_examples=40)
-@given(drawn=st.lists(tables(), min_size=1, max_size=3), prediction=st.sampled_from(preset.PREDICTIONS))
+@given(drawn=st.lists(tables(), min_size=1, max_size=3), prediction=st.sampled_from(PREDICTIONS))
 def test_what_is_read_is_what_was_written_bit_for_bit(drawn, prediction, tmp_path):
     model = Model("any", prediction, 0.0, 1.0)
     written = Preset("drawn", {f"t{i}": table for i, table in enumerate(drawn)}, model)

@@ -10,7 +10,8 @@ from typing import Callable
 
 from . import sketch
 from .adapt import ENDLESS
-from .preset import PREDICTIONS, Preset
+from .model import PREDICTIONS
+from .preset import Preset
 
 SAME_RANGE = 0.02           # highest levels this close are the same model's: hosts round and interpolate theirs
 

@@ -19,66 +19,16 @@ import torch
 
 from .analytic import mixture
 from .files import write_atomically
+from .model import Model, PresetError, is_name, is_number
 from .sampling import sample
 from .solver import Solver
 
 FORMAT_VERSION = 1
-PREDICTIONS = ("eps", "v", "flow", "x0")
 MAX_BYTES = 32 * 2 ** 20
 _KEY = "s4s_preset"                 # the one metadata entry: safetensors does not keep several in order
 _PARTS = ("sigmas", "query", "scale", "carry", "weights")
 _TABLE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _SELF_TEST_LIMIT = 1e-9
-
-
-class PresetError(ValueError):
-    """A preset file that cannot be used; the message says what came, what was wanted and what to do."""
-
-
-def _is_name(value) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= 100 and value.isprintable()
-
-
-def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
-
-
-_LEVEL = (lambda v: _is_number(v) and v >= 0, "a finite number of at least 0")
-_MODEL_FIELDS = {                   # field: (whether a value fits, what is wanted)
-    "family": (_is_name, "a name of 1 to 100 printable characters"), "sigma_min": _LEVEL, "sigma_max": _LEVEL,
-    "shift": (lambda v: v is None or _is_number(v) and v > 0, "null or a number above 0"),
-    "channels": (lambda v: v is None or _is_number(v) and isinstance(v, int) and v > 0, "null or a count"),
-    "zero_terminal_snr": (lambda v: isinstance(v, bool), "true or false"),
-    "hashes": (lambda v: isinstance(v, dict), "an object"),
-}
-
-
-@dataclass(frozen=True)
-class Model:
-    """What a preset's tables are for. Hashes are hints to find it by, never the only key."""
-
-    family: str                             # e.g. "sd15", "sdxl", "flux", or a name of one's own
-    prediction: str                         # one of PREDICTIONS
-    sigma_min: float
-    sigma_max: float
-    zero_terminal_snr: bool = False
-    shift: float | None = None              # a rectified flow's shift
-    channels: int | None = None             # of the latent (or pixel) state
-    hashes: dict = field(default_factory=dict)      # {"tensors_sha256": ..., "sha256_10": ..., "file": ...}
-
-    def __post_init__(self):
-        if self.prediction not in PREDICTIONS:
-            raise PresetError(f"model.prediction is {self.prediction!r}: use one of {', '.join(PREDICTIONS)}")
-        for name, (fits, wanted) in _MODEL_FIELDS.items():
-            if not fits(getattr(self, name)):
-                raise PresetError(f"model.{name} is {str(getattr(self, name))[:60]!r}: {wanted} is wanted")
-        if not self.sigma_min < self.sigma_max:
-            raise PresetError(f"model.sigma_min {self.sigma_min:g} is not below sigma_max {self.sigma_max:g}")
-
-    @property
-    def flow(self) -> bool:
-        """Whether states are (1 - s) x0 + s noise instead of x0 + sigma noise."""
-        return self.prediction == "flow"
 
 
 @dataclass(frozen=True)
@@ -99,7 +49,7 @@ class Preset:
     source: str = ""
 
     def __post_init__(self):
-        if not _is_name(self.name):
+        if not is_name(self.name):
             raise PresetError(f"preset name {str(self.name)[:120]!r}: 1 to 100 printable characters are wanted")
         if not self.tables:
             raise PresetError(f"preset {self.name!r} holds no table: it needs at least one")
@@ -268,7 +218,7 @@ def _model(content: dict) -> Model:
 def _check_self_test(preset: Preset) -> None:
     recorded = preset.training.get("self_test")
     shaped = isinstance(recorded, dict) and set(recorded) == set(preset.tables) and all(
-        isinstance(row, list) and len(row) == 4 and all(_is_number(x) for x in row)
+        isinstance(row, list) and len(row) == 4 and all(is_number(x) for x in row)
         for row in recorded.values())
     if not shaped:
         raise PresetError("its self-test is missing or damaged: download or save it again")
@@ -295,7 +245,7 @@ def describe(preset: Preset) -> str:
     lines = [f"{preset.name}  ({preset.short_hash}){verdict}",
              f"  model      {model.family}, {model.prediction} prediction, sigma {model.sigma_min:g} to "
              f"{model.sigma_max:g}"]
-    for key in ("teacher", "cfg", "base", "learned", "pairs", "model_calls", "seconds", "trainer"):
+    for key in ("teacher", "cfg", "base", "learn", "learned", "pairs", "model_calls", "seconds", "trainer"):
         if key in training:
             lines.append(f"  {key:10} {training[key]}")
     for key, table in sorted(preset.tables.items(), key=lambda item: (item[1].calls, item[0])):

@@ -1,0 +1,57 @@
+"""Which model a preset's tables are for, as far as it can be told without the model: checked when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+PREDICTIONS = ("eps", "v", "flow", "x0")
+
+
+class PresetError(ValueError):
+    """A preset file that cannot be used; the message says what came, what was wanted and what to do."""
+
+
+def is_name(value) -> bool:
+    return isinstance(value, str) and 0 < len(value) <= 100 and value.isprintable()
+
+
+def is_number(value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
+
+
+_LEVEL = (lambda v: is_number(v) and v >= 0, "a finite number of at least 0")
+_MODEL_FIELDS = {                   # field: (whether a value fits, what is wanted)
+    "family": (is_name, "a name of 1 to 100 printable characters"), "sigma_min": _LEVEL, "sigma_max": _LEVEL,
+    "shift": (lambda v: v is None or is_number(v) and v > 0, "null or a number above 0"),
+    "channels": (lambda v: v is None or is_number(v) and isinstance(v, int) and v > 0, "null or a count"),
+    "zero_terminal_snr": (lambda v: isinstance(v, bool), "true or false"),
+    "hashes": (lambda v: isinstance(v, dict), "an object"),
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a preset's tables are for. Hashes are hints to find it by, never the only key."""
+
+    family: str                             # e.g. "sd15", "sdxl", "flux", or a name of one's own
+    prediction: str                         # one of PREDICTIONS
+    sigma_min: float
+    sigma_max: float
+    zero_terminal_snr: bool = False
+    shift: float | None = None              # a rectified flow's shift
+    channels: int | None = None             # of the latent (or pixel) state
+    hashes: dict = field(default_factory=dict)      # {"tensors_sha256": ..., "sha256_10": ..., "file": ...}
+
+    def __post_init__(self):
+        if self.prediction not in PREDICTIONS:
+            raise PresetError(f"model.prediction is {self.prediction!r}: use one of {', '.join(PREDICTIONS)}")
+        for name, (fits, wanted) in _MODEL_FIELDS.items():
+            if not fits(getattr(self, name)):
+                raise PresetError(f"model.{name} is {str(getattr(self, name))[:60]!r}: {wanted} is wanted")
+        if not self.sigma_min < self.sigma_max:
+            raise PresetError(f"model.sigma_min {self.sigma_min:g} is not below sigma_max {self.sigma_max:g}")
+
+    @property
+    def flow(self) -> bool:
+        """Whether states are (1 - s) x0 + s noise instead of x0 + sigma noise."""
+        return self.prediction == "flow"
