@@ -8,6 +8,8 @@ import torch
 
 from s4s_nodes.core import schedule
 from tests.toy import small, toy_source
+from training.denoisers import bundled
+from training.distil import distil
 from training.forward_only import TRIES, calls_per_image, learn_forward, normal_equations
 from training.loop import MOST_SETBACKS, State, batch_indices, mean_error, learn, loss_and_gradient, rate_at
 from training.objective import OBJECTIVES
@@ -127,3 +129,19 @@ def test_a_number_of_the_last_row_costs_no_call():
     parameters = Parameters(schedule.karras(4, 0.03, 14.6), learn=("weights",), order=1)
     # residuals of rows 0, 1, 2 re-run 3, 2, 1 calls; the run itself makes 4
     assert calls_per_image(parameters) == 4 + 3 + 2 + 1
+
+
+def test_several_guidance_scales_take_turns_and_every_digit_meets_all_of_them(tmp_path):
+    several, one = bundled("digits-flow", (1.0, 3.0, 5.0)), bundled("digits-flow", 5.0)
+    seeds = range(60)
+    extra = several.conditions(seeds)
+    met = {(int(label), float(cfg)) for label, cfg in zip(extra["label"], extra["cfg"])}
+    assert len(met) == 30 and several.cfg == 3.0 and several.cfgs == (1.0, 3.0, 5.0)
+    fives = [seed for seed, cfg in zip(seeds, extra["cfg"]) if cfg == 5.0][:4]
+    x, sigma = several.noise(fives), torch.full((4,), 0.7)
+    assert torch.equal(several.denoiser(x, sigma, **several.conditions(fives)),
+                       one.denoiser(x, sigma, **one.conditions(fives)))
+    config = small(cfg=several.cfgs, calls=(3,), pairs=6, validation=6, batch=3, iterations=2, schedule="shift_2",
+                   teacher_calls=6)
+    made = distil(several, config, tmp_path)
+    assert made.training["cfg"] == [1.0, 5.0]

@@ -25,7 +25,8 @@ class Config:
     model: str = _set("digits-eps", "what is distilled: digits-eps or digits-flow")
     calls: tuple = _set((6,), "numbers of network calls to learn a table for, e.g. 4,5,6,8")
     windows: tuple = _set((1.0,), "denoise strengths to learn tables for; below 1 for img2img, e.g. 1,0.75,0.5,0.35")
-    cfg: float = _set(3.0, "guidance scale of teacher and student")
+    cfg: tuple = _set((3.0,), "guidance scale of teacher and student; several, e.g. 1,3,5: one table for all of them, "
+                              "pairs take turns")
     teacher: str = _set("auto", "classical solver that makes the targets; auto: dpmpp_3m, for a flow lms_3")
     teacher_calls: int = _set(50, "its calls; checked once against twice as many")
     base: str = _set("dpmpp_2m", "classical multistep solver the student starts from")
@@ -45,14 +46,16 @@ class Config:
     average: float = _set(0.97, "decay of the moving average that is validated and kept")
     clip: float = _set(1.0, "largest gradient norm")
     seed: int = _set(0, "first seed: training, validation and test seeds follow from it")
-    objective: str = _set("rmse", "distance to the target, its mean is lowered: rmse, mse, l1, pseudo_huber, or lpips (on "
-                                  "decoded images); forward mode lowers rmse only")
+    objective: str = _set("rmse", "distance to the target, the mean over images: rmse, mse, l1, pseudo_huber, or lpips "
+                                  "(of decoded images); forward mode lowers rmse only")
     every: int = _set(20, "gradient mode: iterations between validations, each followed by a save")
     device: str = _set("auto", "cpu, cuda, mps, or auto")
 
     def __post_init__(self):
         object.__setattr__(self, "calls", tuple(int(c) for c in self.calls))
         object.__setattr__(self, "windows", tuple(float(w) for w in self.windows))
+        several = self.cfg if isinstance(self.cfg, (tuple, list)) else (self.cfg,)
+        object.__setattr__(self, "cfg", tuple(float(scale) for scale in several))
         object.__setattr__(self, "learn", tuple(self.learn))
         if self.mode not in (*MODES, "auto"):
             raise ValueError(f"mode {self.mode!r}: use one of {', '.join(MODES)}, auto")
@@ -95,7 +98,9 @@ class Config:
             if not 1 <= calls <= MOST_CALLS:
                 raise ValueError(f"{calls} calls asked for: a learned table has 1 to {MOST_CALLS} (they pay off "
                                  "below about 12; above that use a classical solver)")
-        for what in (self.calls, self.windows):
+        if not self.cfg:
+            raise ValueError("cfg is empty: name at least one guidance scale, e.g. --cfg 3")
+        for what in (self.calls, self.windows, self.cfg):
             if len(set(what)) < len(what):
                 raise ValueError(f"{what} names one number twice")
         if 1.0 not in self.windows or not all(0 < window <= 1 for window in self.windows):

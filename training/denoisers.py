@@ -30,6 +30,7 @@ class Source:
     they are images. differentiable: the network can be back-propagated through at the memory of one call; else the
     trainer runs it again in the backward pass. teacher: a Solver, or (k-diffusion sampler function, its sigmas);
     None: the configuration's classical one. chunk: images per network call, halved when memory runs out.
+    cfg: the guidance scale; cfgs: where the conditions carry one for each seed, all of them, and cfg their middle.
     model_calls counts network evaluations, one per image (a guided pair counts once).
     """
 
@@ -48,6 +49,7 @@ class Source:
     chunk: int = MOST_AT_ONCE
     say: Callable | None = None                 # told of memory that ran out, in words
     decode: Callable | None = None
+    cfgs: tuple = ()
 
     @property
     def flow(self) -> bool:
@@ -120,31 +122,44 @@ def out_of_memory(error: BaseException) -> bool:
     return named or isinstance(error, RuntimeError) and ("out of memory" in words or "can't allocate memory" in words)
 
 
-def guided(denoise: Callable, cfg: float, null: int) -> Callable:
-    """Classifier-free guidance (Ho and Salimans 2022) around denoise(x, sigma, label): D0 + cfg (D - D0)."""
-    def network(x: Tensor, sigma: Tensor, label: Tensor) -> Tensor:
-        if cfg == 1.0:
+def guided(denoise: Callable, scale: float, null: int) -> Callable:
+    """Classifier-free guidance (Ho and Salimans 2022) around denoise(x, sigma, label): D0 + cfg (D - D0).
+
+    cfg is `scale`, unless the call brings its own (B,).
+    """
+    def network(x: Tensor, sigma: Tensor, label: Tensor, cfg: Tensor | None = None) -> Tensor:
+        if cfg is None and scale == 1.0:
             return denoise(x, sigma, label)
         both = denoise(torch.cat([x, x]), torch.cat([sigma, sigma]),
                        torch.cat([label, torch.full_like(label, null)]))
         with_label, without = both.chunk(2)
-        return without + cfg * (with_label - without)
+        weight = scale if cfg is None else cfg.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+        return without + weight * (with_label - without)
     return network
 
 
-def bundled(name: str, cfg: float, device="cpu") -> Source:
-    """One of the small models that come with the package. Raises ValueError for an unknown name."""
+def bundled(name: str, cfg: float | tuple, device="cpu") -> Source:
+    """One of the small models that come with the package. Raises ValueError for an unknown name.
+
+    cfg: one guidance scale, or several that the seeds take turns with, each digit with all of them.
+    """
     from . import bundled as models
     digits = models.load(name, device=str(device))
     flow = digits.prediction == "flow"
     levels = schedule.flow_levels() if flow else np.asarray(digits.sigmas.cpu(), dtype=np.float64)
 
+    cfgs = tuple(cfg) if isinstance(cfg, (tuple, list)) else (cfg,)
+
     def conditions(seeds):
-        return {"label": torch.as_tensor([int(seed) % digits.classes for seed in seeds], device=device)}
+        seeds = [int(seed) for seed in seeds]
+        labels = {"label": torch.as_tensor([seed % digits.classes for seed in seeds], device=device)}
+        turns = [cfgs[(seed + seed // digits.classes) % len(cfgs)] for seed in seeds]
+        return labels if len(cfgs) == 1 else {**labels, "cfg": torch.tensor(turns, device=device)}
     model = Model(name, digits.prediction, float(levels[0]), float(levels[-1]), shift=1.0 if flow else None,
                   channels=digits.shape[0])
-    return Source(name, model, levels, tuple(digits.shape), guided(digits.denoise, cfg, digits.null), conditions,
-                  cfg, torch.device(device))
+    middle = (min(cfgs) + max(cfgs)) / 2
+    return Source(name, model, levels, tuple(digits.shape), guided(digits.denoise, middle, digits.null), conditions,
+                  middle, torch.device(device), cfgs=cfgs if len(cfgs) > 1 else ())
 
 
 def pick_device(name: str) -> torch.device:

@@ -49,7 +49,7 @@ def distil(source: Source, config: Config, folder, *, resume: bool = False,
     Raises ValueError in words for settings that cannot work, a folder with another run, a budget that is too small,
     a stochastic teacher, a network that answers NaN.
     """
-    config = replace(config, model=source.name, cfg=float(source.cfg))
+    config = replace(config, model=source.name, cfg=source.cfgs or source.cfg)
     with torch.inference_mode(False), torch.no_grad():          # hosts run nodes under inference mode
         return Run(config, Path(folder), resume, quiet=False, source=source, on_progress=on_progress,
                    say=say or _log.info).carry_out()
@@ -77,7 +77,7 @@ class Estimate:
 
 def estimate(source: Source, config: Config) -> Estimate:
     """What `distil` will cost, from two timed network calls (uncounted). Raises ValueError as `distil` does."""
-    config = replace(config, model=source.name, cfg=float(source.cfg))
+    config = replace(config, model=source.name, cfg=source.cfgs or source.cfg)
     with torch.inference_mode(False), torch.no_grad():
         tried = replace(source, on_model_calls=None)
         mode, why = settled_mode(tried, config)

@@ -147,7 +147,8 @@ def passport(preset) -> str:
              f"{preset.model.sigma_min:g} to {preset.model.sigma_max:g}), hash `{preset.short_hash}`, licence "
              f"{preset.licence}, {preset.source}.",
              f"Teacher {made['teacher']} (doubling its calls moves its results by RMSE {made['teacher_error']:.2g}), "
-             f"cfg {made['cfg'][0]:g}, {made['pairs']} pairs, seed {made['seed']}, {made['mode']} mode from "
+             f"cfg {' to '.join(f'{scale:g}' for scale in sorted(set(made['cfg'])))}, {made['pairs']} pairs, seed "
+             f"{made['seed']}, {made['mode']} mode from "
              f"{made['base']}; {made['model_calls']:,} network calls for all its tables, {made['seconds']:.0f} s.", "",
              race_markdown({f"{score['cfg']:g} cfg, {name[5:]} calls" if name.startswith("calls") else name: score
                             for name, score in preset.scores.items()})]

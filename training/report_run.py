@@ -37,8 +37,9 @@ def race_preset(preset: Preset, calls, cfg, seeds, seed, device, out) -> tuple[d
     if preset.model.family not in NAMES:
         raise ValueError(f"preset {preset.name!r} is for {preset.model.family!r}; this command can sample "
                          f"{', '.join(NAMES)}")
-    trained_at = preset.training.get("cfg", [1.0])[0]
-    source = denoisers.bundled(preset.model.family, trained_at if cfg is None else cfg, denoisers.pick_device(device))
+    recorded = preset.training.get("cfg", [1.0])
+    source = denoisers.bundled(preset.model.family, (min(recorded) + max(recorded)) / 2 if cfg is None else cfg,
+                               denoisers.pick_device(device))
     pairs = unseen_pairs(source, seeds, seed=seed)
     wanted = [name for name, table in preset.tables.items() if calls is None or table.calls in calls]
     if not wanted:

@@ -279,9 +279,9 @@ class Run:
         tables = {name: self.parameters(name).solver(state.best) for name, state in self.states.items()}
         if not tables:
             raise ValueError("no table has been learned yet")
-        plan = self.plan
+        plan, scales = self.plan, self.source.cfgs or (self.source.cfg,)
         training = {"teacher": self.teacher.words, "teacher_error": self.starts["teacher"]["error"],
-                    "cfg": [self.source.cfg, self.source.cfg], "resolution": list(self.source.shape[1:]),
+                    "cfg": [min(scales), max(scales)], "resolution": list(self.source.shape[1:]),
                     "base": plan.base, "learned": list(plan.learn), "order": plan.order, "mode": plan.mode,
                     "objective": plan.objective, "seed": plan.seed, "pairs": plan.pairs, "budget": plan.budget,
                     "iterations": {name: state.iteration for name, state in self.states.items()},
