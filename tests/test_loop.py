@@ -73,7 +73,7 @@ def test_learning_in_two_parts_is_learning_in_one():
 
 def test_parts_that_are_not_learned_do_not_move():
     source, parameters, pairs, held_out, config = prepared()
-    parameters = dataclasses.replace(parameters, learn=("weights",))
+    parameters = dataclasses.replace(parameters, learn="coefficients")
     state = learn(source, parameters, pairs, held_out, config, State.start(parameters))
     gaps_and_offsets = sum(parameters.sizes[:2])
     assert torch.equal(state.vector[:gaps_and_offsets], parameters.initial()[:gaps_and_offsets])
@@ -126,7 +126,7 @@ def test_the_normal_equations_are_those_of_the_gradient():
 
 
 def test_a_number_of_the_last_row_costs_no_call():
-    parameters = Parameters(schedule.karras(4, 0.03, 14.6), learn=("weights",), order=1)
+    parameters = Parameters(schedule.karras(4, 0.03, 14.6), learn="coefficients", order=1)
     # residuals of rows 0, 1, 2 re-run 3, 2, 1 calls; the run itself makes 4
     assert calls_per_image(parameters) == 4 + 3 + 2 + 1
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s4s_nodes.core import classical, constant_law_error, schedule
-from training.parameters import Parameters
+from training.parameters import LEARN, Parameters
 
 MULTISTEP = [name for name, solver in classical.SOLVERS.items() if solver.calls_per_step == 1]
 
@@ -40,15 +40,54 @@ def test_no_vector_breaks_the_laws(seed, spread, flow, end):
     assert solver.query.max() <= levels[0] * (1 + 1e-12)
 
 
+@pytest.mark.parametrize("learn", sorted(LEARN))
+@pytest.mark.parametrize("end", [0.0, 0.05])
+def test_what_is_not_learned_stays_and_the_law_holds(learn, end):
+    levels = np.append(start(5)[:-1], end) if end < start(5)[-2] else np.append(start(5)[:-2], [0.1, end])
+    parameters = Parameters(levels, learn=learn)
+    generator = torch.Generator().manual_seed(0)
+    moved = torch.randn(sum(parameters.sizes), dtype=torch.float64, generator=generator) * parameters.moving()
+    table, still = (parameters.solver(parameters.initial() + scale * moved) for scale in (0.3, 0.0))
+    changed = {part for part, name in (("sigmas", "sigmas"), ("weights", "weights"), ("carry", "carry"))
+               if not np.allclose(getattr(table, name), getattr(still, name), rtol=1e-12)}
+    if not np.allclose(table.query / table.sigmas[:-1], still.query / still.sigmas[:-1], rtol=1e-12):
+        changed.add("query")
+    follows = {"weights", "carry"} if "sigmas" in LEARN[learn] else set()      # the base solver's own, on these levels
+    assert changed == set(LEARN[learn]) | follows
+    assert constant_law_error(table) < 1e-12
+
+
+def test_generalized_rows_are_every_sum_of_the_start_and_the_predictions():
+    """Any a[i] and b[i, j] of BNS's x[i+1] = a[i] x[0] + sum_j b[i, j] D[j] is some free vector's table."""
+    parameters = Parameters(start(4), learn="generalized")
+    vector = parameters.initial()
+    generator = torch.Generator().manual_seed(1)
+    share = torch.rand(3, dtype=torch.float64, generator=generator) + 0.1           # a, of rows 0 to 2
+    wanted = torch.randn(4, 4, dtype=torch.float64, generator=generator).tril()     # b
+    here = parameters.table(vector)
+    carry = torch.cat([share[:1], share[1:] / share[:-1], torch.zeros(1, dtype=torch.float64)])
+    weights = torch.cat([wanted[:1], wanted[1:] - carry[1:, None] * wanted[:-1]])
+    unit = 1 - here.sigmas[1:] / here.sigmas[:-1]
+    changes = torch.log(carry[:-1] / here.carry[:-1])
+    residuals = (weights - here.weights + torch.diag(carry - here.carry)) / unit[:, None]
+    free = torch.cat([torch.stack([residuals[i, i - age] for age in range(i + 1)]) for i in range(4)][:-1]
+                     + [residuals[3, [2, 1, 0]], changes])
+    found = parameters.table(torch.cat([vector[:3 + 4], free]))
+    torch.testing.assert_close(found.carry, carry)
+    torch.testing.assert_close(found.weights[:3], weights[:3])
+    torch.testing.assert_close(found.weights[3, :3], weights[3, :3])
+
+
 def test_the_free_numbers_are_counted_as_documented():
     parameters = Parameters(start(6), order=3)
     assert parameters.sizes == (5, 6, 1 + 2 + 3 + 3 + 3 + 2)                # the last row's newest is not free
-    assert Parameters(start(6), order=3, learn=("weights",)).moving().sum() == 14
+    assert Parameters(start(6), order=3, learn="coefficients").moving().sum() == 14
     assert Parameters(start(6)).sizes == (5, 6, 20)
 
 
-def test_the_table_is_differentiable_in_every_free_number():
-    parameters = Parameters(start(4), "dpmpp_3m")
+@pytest.mark.parametrize("learn", ["joint", "generalized"])
+def test_the_table_is_differentiable_in_every_free_number(learn):
+    parameters = Parameters(start(4), "dpmpp_3m", learn=learn)
     vector = (parameters.initial() + 0.1).requires_grad_()
 
     def numbers(v):
@@ -60,5 +99,5 @@ def test_the_table_is_differentiable_in_every_free_number():
 def test_a_two_call_base_and_unknown_parts_are_refused():
     with pytest.raises(ValueError, match="one call per step"):
         Parameters(start(4), "heun")
-    with pytest.raises(ValueError, match="name at least one of"):
-        Parameters(start(4), learn=("sigma",))
+    with pytest.raises(ValueError, match="use one of"):
+        Parameters(start(4), learn="sigma")

@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field, fields
 
 from .objective import NAMES as OBJECTIVES
+from .parameters import LEARN
 
 MOST_CALLS = 50        # a learned table pays off below about 12 calls; 50 rows back-propagated already take hours
 
@@ -33,7 +34,8 @@ class Config:
     schedule: str = _set("auto", "schedule it starts on; auto takes the best of a short race")
     starts: int = _set(3, "forward mode: schedules it explores before it settles on one")
     order: int = _set(0, "newest predictions every row may weigh freely; 0 means all (the paper: 3)")
-    learn: tuple = _set(("sigmas", "query", "weights"), "what moves")
+    learn: str = _set("joint", "coefficients: weights only (S4S); schedule: noise levels and those told to the network "
+                               "(LD3); joint: both; generalized: each row's carry, too (BNS, GS)")
     pairs: int = _set(256, "cached teacher pairs to learn from")
     validation: int = _set(64, "held-out pairs that choose the best state")
     batch: int = _set(16, "pairs per iteration")
@@ -56,9 +58,9 @@ class Config:
         object.__setattr__(self, "windows", tuple(float(w) for w in self.windows))
         several = self.cfg if isinstance(self.cfg, (tuple, list)) else (self.cfg,)
         object.__setattr__(self, "cfg", tuple(float(scale) for scale in several))
-        object.__setattr__(self, "learn", tuple(self.learn))
-        if self.mode not in (*MODES, "auto"):
-            raise ValueError(f"mode {self.mode!r}: use one of {', '.join(MODES)}, auto")
+        for name, words in (("mode", (*MODES, "auto")), ("learn", LEARN), ("objective", OBJECTIVES)):
+            if getattr(self, name) not in words:
+                raise ValueError(f"{name} {getattr(self, name)!r}: use one of {', '.join(words)}")
         if self.iterations == 0 and self.budget == 0 and self.mode in MODES:
             object.__setattr__(self, "iterations", MODES[self.mode])
         for name in ("teacher_calls", "starts", "pairs", "validation", "batch", "every"):
@@ -69,8 +71,6 @@ class Config:
                 raise ValueError(f"{name} is {getattr(self, name)}: 0 or more is wanted")
         if not 0 <= self.average < 1:
             raise ValueError(f"average is {self.average}: a decay from 0 up to, but not, 1 is wanted")
-        if self.objective not in OBJECTIVES:
-            raise ValueError(f"objective {self.objective!r}: use one of {', '.join(OBJECTIVES)}")
         if self.mode == "forward" and self.gradient_only:
             raise ValueError(f"{' and '.join(self.gradient_only)} need the backward pass: use --mode gradient, or "
                              "leave them out (forward mode lowers the RMSE to cached pairs from plain noise)")
@@ -114,6 +114,8 @@ class Config:
     def from_json(cls, text: str) -> "Config":
         """Raises ValueError for unknown settings."""
         content = json.loads(text)
+        if content.get("learn") == ["sigmas", "query", "weights"]:          # as version 0.2.0 wrote the default
+            content["learn"] = "joint"
         if unknown := set(content) - {f.name for f in fields(cls)}:
             raise ValueError(f"unknown settings {', '.join(sorted(unknown))}: was this run made by a newer version?")
         return cls(**content)

@@ -282,7 +282,7 @@ class Run:
         plan, scales = self.plan, self.source.cfgs or (self.source.cfg,)
         training = {"teacher": self.teacher.words, "teacher_error": self.starts["teacher"]["error"],
                     "cfg": [min(scales), max(scales)], "resolution": list(self.source.shape[1:]),
-                    "base": plan.base, "learned": list(plan.learn), "order": plan.order, "mode": plan.mode,
+                    "base": plan.base, "learn": plan.learn, "order": plan.order, "mode": plan.mode,
                     "objective": plan.objective, "seed": plan.seed, "pairs": plan.pairs, "budget": plan.budget,
                     "iterations": {name: state.iteration for name, state in self.states.items()},
                     "held_out_rmse": {name: [state.curve[0][2], state.best_error]
