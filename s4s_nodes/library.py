@@ -13,13 +13,14 @@ from pathlib import Path
 
 from .core import preset as preset_file
 from .core.choice import Choice, is_own, levels_for, solver_for
-from .core.facts import ModelFacts, cfg_range, choose, suits
+from .core.facts import ModelFacts, cfg_range, choose, suits, unproven
 from .core.preset import Preset, PresetError
 
 ENDING = ".safetensors"
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)      # no file name on Windows
 __all__ = ["Choice", "Library", "ModelFacts", "Preset", "PresetError", "cfg_range", "choose", "file_name",
-           "is_own", "levels_for", "save_new", "shipped_folder", "solver_for", "suits", "tables_of"]
+           "is_own", "levels_for", "save_new", "save_scores", "shipped_folder", "solver_for", "suits", "tables_of",
+           "unproven"]
 
 
 def shipped_folder() -> Path:
@@ -128,6 +129,22 @@ def save_new(preset: Preset, folder, overwrite: bool = False) -> Path:
     if path.exists() and not overwrite:
         raise PresetError(f"{path} is there already: give the preset another name, or say that it may be overwritten")
     return preset_file.save(preset, path)
+
+
+def save_scores(library: Library, preset: Preset, folder) -> str:
+    """Write a preset's scores into the file that holds its tables, or a new file into the folder; words about it.
+
+    What ships is left as it is.
+    """
+    same = [name for name in library.names() if library.get(name).short_hash == preset.short_hash]
+    if not same:
+        return f"saved with its scores as {save_new(preset, folder)}"
+    name = min(same, key=lambda name: library.get(name).name != preset.name)         # of several copies, the namesake
+    path = library.path(name)
+    if shipped_folder() in path.parents:
+        return f"the scores were not written: {name} ships with S4S; a copy of it under another name can take them"
+    preset_file.save(preset, path)
+    return f"scores written into {path}"
 
 
 def tables_of(preset: Preset, calls: tuple, word: str = "calls") -> list[str]:

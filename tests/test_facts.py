@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from s4s_nodes.core import Model, ModelFacts, Preset, choose, classical, schedule, suits
+from s4s_nodes.core import Model, ModelFacts, Preset, choose, classical, schedule, solver_for, suits
 
 SD15 = ModelFacts("eps", 0.0292, 14.6146, family="sd15", channels=4)
 FLUX = ModelFacts("flow", 0.0003, 1.0, family="flux", channels=16, shift=3.16)
@@ -125,3 +125,69 @@ def test_of_two_presets_for_the_same_weights_the_one_with_a_table_of_these_calls
     for calls, wanted in ((4, four), (6, six)):
         assert choose([four, six], SD15, 7.0, calls)[0] is wanted
     assert choose([four, six], SD15, 7.0, 9)[0] is four
+
+
+# --- published numbers without a race -------------------------------------------------------------------------
+
+def published(name="ays", calls=(4, 6), **more) -> Preset:
+    return preset(name, calls, {"imported": "a schedule"}, **more)
+
+
+def test_published_numbers_run_on_their_family_only():
+    chosen, why = choose([published()], SD15, calls=6)
+    assert chosen is not None and "is for the family sd15" in why
+    assert "(published numbers, not measured on this checkpoint)" in why
+    for family in ("sdxl", "sd20", None):
+        chosen, why = choose([published()], replace(SD15, family=family), calls=6)
+        assert chosen is None and "its published numbers were not measured elsewhere" in why
+
+
+def test_published_numbers_run_at_their_numbers_of_calls_only():
+    chosen, why = choose([published()], SD15, calls=20)
+    assert chosen is None and "it has no table for 20 calls" in why
+    assert choose([published()], SD15)[0] is not None                      # a host that does not know the calls yet
+
+
+@pytest.mark.parametrize("calls", [4, 9])
+def test_a_measured_preset_beats_published_numbers_whatever_these_have(calls):
+    own = replace(preset("own", (6,)), scores={"calls6": {"rmse": 0.1}})
+    trained = preset("trained", (6,))                                      # a training without a race is no import
+    for mine in (own, trained):
+        assert choose([published(calls=(4, 6, 8, 9)), mine], SD15, calls=calls)[0] is mine
+
+
+def test_published_numbers_that_were_raced_are_published_no_longer():
+    raced = replace(published(), scores={"calls6": {"rmse": 0.1}})
+    chosen, why = choose([published(), raced], SD15, calls=6)
+    assert chosen is raced and "not measured" not in why.partition(". Passed over")[0]
+
+
+def test_published_numbers_for_these_weights_are_theirs():
+    ours = replace(SD15, family=None, fingerprint=lambda: {"weights_1d": "ab"})
+    chosen, why = choose([published(hashes={"weights_1d": "ab"})], ours, calls=20)
+    assert chosen is not None and "is made for these weights" in why
+
+
+def test_strict_matching_leaves_other_families_out_and_says_so():
+    other = preset("other", family="sdxl")
+    assert choose([other], SD15)[0] is other
+    chosen, why = choose([other], SD15, strict=True)
+    assert chosen is None and "it is for sdxl, the model's family is sd15, and matching is strict" in why
+    ours = replace(SD15, fingerprint=lambda: {"weights_1d": "ab"})
+    assert choose([preset(family="sdxl", hashes={"weights_1d": "ab"})], ours, strict=True)[0] is not None
+
+
+@pytest.mark.parametrize("theirs, made_for", [
+    ({"weights_1d": "ab", "file": "other"}, True), ({"weights_1d": "cd", "file": "model"}, False),
+    ({"sha256_10": "12", "file": "model"}, True), ({"tensors_sha256": "99", "file": "model"}, True)])
+def test_the_most_telling_hash_that_both_sides_have_decides(theirs, made_for):
+    """Two checkpoints are both called model.safetensors; their weights differ."""
+    ours = replace(SD15, family="other", fingerprint=lambda: {"weights_1d": "ab", "sha256_10": "12", "file": "model"})
+    chosen, why = choose([preset(hashes=theirs)], ours)
+    assert chosen is not None and ("made for these weights" in why) == made_for
+
+
+def test_published_numbers_are_said_to_be_unmeasured_where_they_run():
+    made = published()
+    words = solver_for(made.table(6).sigmas, SD15, made).words()
+    assert words.endswith("these are its levels (published numbers, not measured on this checkpoint)")

@@ -202,6 +202,7 @@ def test_facts_of_the_hosts_models(host):
     assert eps.sigma_max == pytest.approx(14.6146, rel=1e-4)
     v = of(host.wrap, SimpleNamespace(is_sd2=True, parameterization="v", latent_channels=4))
     assert (v.prediction, v.family, v.channels) == ("v", "sd20", 4)
+    assert of(host.wrap, SimpleNamespace(model_config=_config("WAN21_I2V"))).family == "wan21"
     flux = SimpleNamespace(prediction_type="const", mu=1.15)
     wrap = SimpleNamespace(sigmas=np.linspace(0.0003, 1, 10000), predictor=flux)
     seen = of(wrap, SimpleNamespace(model_config=_config("Flux")))
@@ -210,6 +211,23 @@ def test_facts_of_the_hosts_models(host):
         prediction_type="v_prediction"))
     assert of(endless, SimpleNamespace()).zero_terminal_snr
     assert of(SimpleNamespace(sigmas=np.linspace(0.003, 1, 1000)), SimpleNamespace(is_sd3=True, shift=3)).shift == 3.0
+
+
+def test_another_checkpoint_in_the_same_network_is_hashed_anew(host, tmp_path):
+    """A1111 loads a checkpoint of the same kind into the network it has; the file's size and time tell."""
+    host.load()
+    network, path = torch.nn.LayerNorm(64), tmp_path / "model.safetensors"
+    path.write_bytes(b"one")
+    model = SimpleNamespace(model=SimpleNamespace(diffusion_model=network),
+                            sd_checkpoint_info=SimpleNamespace(filename=str(path), shorthash=None,
+                                                               name_for_extra="model"))
+    hashes = host.part("facts").of(host.wrap, model).fingerprint
+    first = hashes()
+    with torch.no_grad():
+        network.bias.normal_(generator=torch.Generator().manual_seed(0))
+    assert hashes() == first                                    # read once, whatever is patched while it is loaded
+    path.write_bytes(b"another")
+    assert hashes()["weights_1d"] != first["weights_1d"] and hashes()["file"] == first["file"]
 
 
 def _config(name: str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import weakref
 
 import comfy.model_sampling
@@ -21,9 +22,16 @@ def of_schedule(sampling) -> ModelFacts:
     """All that a scheduler is shown: the model_sampling object. Raises ValueError for a prediction unknown here."""
     low, high = float(sampling.sigma_min), float(sampling.sigma_max)
     prediction = _prediction(sampling)
-    shift = getattr(sampling, "shift", None) if prediction == "flow" else None
     return ModelFacts(prediction, low, high, zero_terminal_snr=bool(getattr(sampling, "zsnr", False)),
-                      shift=None if shift is None else float(shift))
+                      shift=_shift(sampling) if prediction == "flow" else None)
+
+
+def _shift(sampling) -> float | None:
+    """A flow's shift; Flux' sampling keeps its logarithm, mu."""
+    shift = getattr(sampling, "shift", None)
+    if shift is None:
+        return None
+    return math.exp(shift) if isinstance(sampling, comfy.model_sampling.ModelSamplingFlux) else float(shift)
 
 
 def of_model(model) -> ModelFacts:

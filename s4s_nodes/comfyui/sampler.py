@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..core import end_response, sample_table
-from ..library import Choice, ModelFacts, Preset, choose, is_own, levels_for, solver_for, suits
+from ..library import Choice, ModelFacts, Preset, choose, is_own, levels_for, solver_for, suits, unproven
 from . import facts, record
 from .folder import presets
 
@@ -63,10 +63,10 @@ def s4s_scheduler(sampling, steps: int) -> Tensor:
 def _scheduled(installed: list, seen: ModelFacts) -> Preset | None:
     """The preset a scheduler takes: it sees no family, so the shift and the lowest level are its best clues.
 
-    No model of this host has a single channel, as the bundled digits do.
+    No model of this host has a single channel, as the bundled digits do; and published numbers are for one family.
     """
-    fitting = [preset for preset in installed
-               if preset.recommended and preset.model.channels != 1 and suits(preset, seen) is None]
+    fitting = [preset for preset in installed if preset.recommended and preset.model.channels != 1
+               and not unproven(preset) and suits(preset, seen) is None]
 
     def likeness(preset: Preset) -> tuple:
         lowest = math.isclose(preset.model.sigma_min, seen.sigma_min, rel_tol=0.02)

@@ -13,7 +13,7 @@ import numpy as np
 
 from . import classical, schedule
 from .adapt import ENDLESS, adapted, distance, from_start, head, start_ratio
-from .facts import ModelFacts, cfg_words, same_top, suits
+from .facts import ModelFacts, remarks, same_top, suits
 from .k_sampler import close, same_levels
 from .preset import Preset
 from .solver import MAX_CALLS, Solver
@@ -98,17 +98,17 @@ def solver_for(sigmas, facts: ModelFacts, preset: Preset | None, cfg: float | No
         return _fallback(levels, facts, reason if preset is None else f"{preset.name} does not suit: {reason}")
     for name, table in preset.tables.items():
         if same_levels(table, levels):
-            why = f"these are its levels{cfg_words(preset, cfg)}"
+            why = f"these are its levels{remarks(preset, cfg)}"
             return Choice(table, preset, name, _kind(preset, table), why)
     if levels[-1] > 0:
-        return _on_a_head(levels, facts, preset, cfg_words(preset, cfg))
+        return _on_a_head(levels, facts, preset, remarks(preset, cfg))
     own = is_own(levels, preset, facts) if own_schedule is None else own_schedule
     found = _nearest(preset, levels)
     if found is None:
         return _fallback(levels, facts, f"{preset.name} has no table for {len(levels) - 1} calls; "
                                         f"it has {preset.counts}")
     pick = _on_own_levels if own else _on_given_levels
-    return pick(levels, facts, preset, found, cfg_words(preset, cfg))
+    return pick(levels, facts, preset, found, remarks(preset, cfg))
 
 
 def _checked(sigmas) -> np.ndarray:

@@ -13,6 +13,7 @@ from .adapt import ENDLESS
 from .model import PREDICTIONS
 from .preset import Preset
 
+HASHES = (sketch.KIND, "tensors_sha256", "sha256_10", "file")       # the most telling first: a file name tells little
 SAME_RANGE = 0.02           # highest levels this close are the same model's: hosts round and interpolate theirs
 
 
@@ -69,28 +70,40 @@ def same_top(one: float, other: float) -> bool:
     return min(one, other) > ENDLESS or abs(one - other) <= SAME_RANGE * min(one, other)
 
 
-def choose(presets: list[Preset], facts: ModelFacts, cfg: float | None = None,
-           calls: int | None = None) -> tuple[Preset | None, str]:
+def choose(presets: list[Preset], facts: ModelFacts, cfg: float | None = None, calls: int | None = None,
+           strict: bool = False) -> tuple[Preset | None, str]:
     """(the preset for this model, why), or (None, why none): what a host prints.
 
     A preset made for these very weights (hash) comes first, then one for the model's family, then one whose
-    prediction, levels and latent channels are the model's. Among equals: a table of this many calls, a trained range
-    that holds cfg, the model's shift, more tables, the newer (training["created"], an ISO date), the earlier in the
-    list. A preset that is marked as not recommended is taken by its hash only.
+    prediction, levels and latent channels are the model's; strict leaves these out. Among equals: one whose numbers
+    were measured somewhere, a table of this many calls, a trained range that holds cfg, the model's shift, more tables,
+    the newer (training["created"], an ISO date), the earlier in the list.
+    Two kinds are taken for less: a preset marked as not recommended by its hash only, and published numbers that
+    nobody measured (`unproven`) for their own family and their own numbers of calls only.
     """
     if not presets:
         return None, "no preset is installed"
     reasons = [suits(preset, facts) for preset in presets]
     ours = _own_hashes([preset for preset, reason in zip(presets, reasons) if reason is None], facts)
-    reasons = [reason or _held_back(preset, facts, ours) for preset, reason in zip(presets, reasons)]
+    reasons = [reason or _held_back(preset, facts, ours, calls, strict) for preset, reason in zip(presets, reasons)]
     usable = [i for i, reason in enumerate(reasons) if reason is None]
     if not usable:
         return None, "no preset is for this model" + _passed_over(presets, reasons)
     best = max(usable, key=lambda i: (*_rank(presets[i], facts, cfg, calls, ours), -i))
     reasons = [reason or "it fits less well" for reason in reasons]
     reasons[best] = None
-    why = f"{called(presets[best])} is {_merit(presets[best], facts, ours)}{cfg_words(presets[best], cfg)}"
+    why = f"{called(presets[best])} is {_merit(presets[best], facts, ours)}{remarks(presets[best], cfg)}"
     return presets[best], why + _passed_over(presets, reasons)
+
+
+def unproven(preset: Preset) -> bool:
+    """Whether a preset is published numbers without a race: a starting point, and no claim."""
+    return "imported" in preset.training and not preset.scores
+
+
+def remarks(preset: Preset, cfg: float | None) -> str:
+    """What has to be said of a preset wherever it runs, as clauses in brackets; mostly nothing."""
+    return cfg_words(preset, cfg) + (" (published numbers, not measured on this checkpoint)" if unproven(preset) else "")
 
 
 def called(preset: Preset) -> str:
@@ -109,8 +122,8 @@ def cfg_words(preset: Preset, cfg: float | None) -> str:
 def _rank(preset: Preset, facts: ModelFacts, cfg: float | None, calls: int | None, ours: dict) -> tuple:
     model = preset.model
     has_table = any(table.calls == calls for table in preset.tables.values())
-    return (_made_for(preset, ours), _same_family(preset, facts), has_table, not cfg_words(preset, cfg),
-            facts.shift is not None and model.shift == facts.shift, len(preset.tables),
+    return (_made_for(preset, ours), _same_family(preset, facts), not unproven(preset), has_table,
+            not cfg_words(preset, cfg), facts.shift is not None and model.shift == facts.shift, len(preset.tables),
             str(preset.training.get("created", "")))
 
 
@@ -122,8 +135,12 @@ def _own_hashes(presets: list[Preset], facts: ModelFacts) -> dict:
 
 
 def _made_for(preset: Preset, ours: dict) -> bool:
-    return any(sketch.same(value, ours.get(kind)) if kind == sketch.KIND else value == ours.get(kind)
-               for kind, value in preset.model.hashes.items() if value)
+    """Whether the most telling hash that both sides have is the same."""
+    for kind in HASHES:
+        theirs, here = preset.model.hashes.get(kind), ours.get(kind)
+        if theirs and here:
+            return sketch.same(theirs, here) if kind == sketch.KIND else theirs == here
+    return False
 
 
 def _same_family(preset: Preset, facts: ModelFacts) -> bool:
@@ -148,15 +165,22 @@ def cfg_range(preset: Preset) -> tuple[float, float] | None:
     return (min(numbers), max(numbers)) if numbers else None
 
 
-def _held_back(preset: Preset, facts: ModelFacts, ours: dict) -> str | None:
+def _held_back(preset: Preset, facts: ModelFacts, ours: dict, calls: int | None, strict: bool) -> str | None:
     """Why a preset that suits is not taken by itself."""
     if _made_for(preset, ours):
         return None
     if not preset.recommended:
         return "it is marked as not recommended"
-    if not _same_family(preset, facts) and (preset.model.channels is None or facts.channels is None):
-        return (f"it is for {preset.model.family}, the model's family is {facts.family or 'unknown'}, and whether "
-                "their latents are alike is not known")
+    family = f"it is for {preset.model.family}, the model's family is {facts.family or 'unknown'}"
+    if not _same_family(preset, facts):
+        if strict:
+            return f"{family}, and matching is strict"
+        if unproven(preset):
+            return f"{family}, and its published numbers were not measured elsewhere"
+        if preset.model.channels is None or facts.channels is None:
+            return f"{family}, and whether their latents are alike is not known"
+    if unproven(preset) and calls is not None and all(table.calls != calls for table in preset.tables.values()):
+        return f"it has no table for {calls} calls, and its published numbers promise nothing there"
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import weakref
 from functools import partial
 
@@ -16,7 +17,7 @@ _PREDICTORS = {"epsilon": "eps", "v_prediction": "v", "const": "flow"}         #
 _FAMILIES = {"is_sdxl": "sdxl", "is_sd3": "sd3", "is_flux": "flux", "is_wan": "wan21", "is_sd2": "sd20",
              "is_sd1": "sd15"}
 ENDLESS = 100.0                             # a highest level above this is zero terminal SNR
-_sketches: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()              # network -> its sketch
+_sketches: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()              # network -> (file, its sketch)
 
 
 def of(wrap, model) -> ModelFacts:
@@ -43,7 +44,8 @@ def _family(model) -> str | None:
     """The loader's own name for the architecture, as in ComfyUI, where the host keeps it; else a flag it sets."""
     config = type(getattr(model, "model_config", None))
     if config.__module__.startswith("huggingface_guess"):
-        return config.__name__.lower()
+        name = config.__name__.lower()
+        return name if name.startswith("stable_") else name.split("_")[0]      # wan21_i2v and wan21_t2v: wan21
     return next((family for flag, family in _FAMILIES.items() if getattr(model, flag, False)), None)
 
 
@@ -74,15 +76,26 @@ def network(model):
 
 
 def _sketch(model) -> str | None:
-    found = network(model)
+    """Of the norms and biases; taken again where the network holds another file: A1111 loads into the one it has."""
+    found, file = network(model), _file(model)
     if found is None:
         return None
-    if found not in _sketches:
+    if found not in _sketches or _sketches[found][0] != file:
         weights = {f"diffusion_model.{name}": tensor for name, tensor in found.named_parameters() if tensor.ndim == 1}
         try:
             with torch.no_grad():
-                _sketches[found] = sketch(weights)
+                _sketches[found] = file, sketch(weights)
         except (RuntimeError, NotImplementedError) as error:       # offloaded to nowhere, or a storage of its own kind
             logging.getLogger("S4S").info("S4S cannot read this model's norms and biases: %s", error)
-            _sketches[found] = None
-    return _sketches[found]
+            _sketches[found] = file, None
+    return _sketches[found][1]
+
+
+def _file(model) -> tuple | None:
+    """(path, size, time) of the checkpoint's file; None where the host names none that can be seen."""
+    path = getattr(getattr(model, "sd_checkpoint_info", None), "filename", None)
+    try:
+        seen = os.stat(path)
+    except (OSError, TypeError, ValueError):
+        return path
+    return path, seen.st_size, seen.st_mtime_ns

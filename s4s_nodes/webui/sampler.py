@@ -25,7 +25,7 @@ class S4SSampler(sd_samplers_kdiffusion.KDiffusionSampler):
         label = self.row or asked_for(p, self.config)
         seen, hires = facts.of(self.model_wrap, shared.sd_model), _is_hires(p)
         cfg = (getattr(p, "hr_cfg", None) if hires else None) or getattr(p, "cfg_scale", None)
-        self.s4s_run = run = Run(p, hires, seen, cfg, *shelf.pick(label, seen, cfg))
+        self.s4s_run = run = Run(p, hires, seen, cfg, *shelf.pick(label, seen, cfg, steps))
         if getattr(p, "sampler_noise_scheduler_override", None) is not None or not shelf.is_ours(label):
             return super().get_sigmas(p, steps)
         run.name_schedule(label)

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from modules import paths
 
-from ..core.sketch import same
 from ..library import Library, ModelFacts, Preset, PresetError, choose
 from . import labels, settings
 
@@ -42,7 +41,7 @@ def is_ours(label) -> bool:
     return str(label).startswith((f"{labels.SAMPLER} ", labels.key(f"{labels.SAMPLER} ")))
 
 
-def pick(label, facts: ModelFacts, cfg: float | None = None) -> tuple[Preset | None, str]:
+def pick(label, facts: ModelFacts, cfg: float | None = None, calls: int | None = None) -> tuple[Preset | None, str]:
     """(preset, why) for a schedule type: the one it names, else the settings' for this family, else what fits best."""
     for known, name in names().items():
         if label in (known, labels.key(known)):
@@ -51,7 +50,7 @@ def pick(label, facts: ModelFacts, cfg: float | None = None) -> tuple[Preset | N
         return None, f"the schedule type {label} names a preset that is not there"
     if name := settings.default_for(facts.family):
         return _got(name, f"it is the settings' default for {facts.family}")
-    return choose(_matching(facts), facts, cfg)
+    return choose(library().presets(), facts, cfg, calls, settings.strict())
 
 
 def label_of(preset: Preset) -> str:
@@ -70,13 +69,3 @@ def _got(name: str, why: str) -> tuple[Preset | None, str]:
         return library().get(name), why
     except PresetError as error:
         return None, str(error)
-
-
-def _matching(facts: ModelFacts) -> list[Preset]:
-    """All presets, or with strict matching those made for the model's family or its very weights."""
-    presets = library().presets()
-    if not settings.strict():
-        return presets
-    hashes = facts.fingerprint() if any(preset.model.hashes for preset in presets) else {}
-    return [preset for preset in presets if preset.model.family.lower() == facts.family
-            or any(same(value, hashes.get(kind)) for kind, value in preset.model.hashes.items() if value)]
