@@ -103,7 +103,8 @@ def unproven(preset: Preset) -> bool:
 
 def remarks(preset: Preset, cfg: float | None) -> str:
     """What has to be said of a preset wherever it runs, as clauses in brackets; mostly nothing."""
-    return cfg_words(preset, cfg) + (" (published numbers, not measured on this checkpoint)" if unproven(preset) else "")
+    unmeasured = " (published numbers, not measured on this checkpoint)" if unproven(preset) else ""
+    return cfg_words(preset, cfg) + unmeasured
 
 
 def called(preset: Preset) -> str:
