@@ -92,7 +92,31 @@ def halving(x, sigma, label):
     return mixture((x + x.detach()) / 2, sigma)
 
 
-@pytest.mark.parametrize("network", [rounding, halving])
+def wiggling(x, sigma, label):
+    """Turns many times within a wide nudge, as random weights behind a sinusoidal clock do; smooth all the same."""
+    turns = torch.cos(sigma[:, None] * 200 * torch.logspace(0, -4, 24))
+    return mixture(x, sigma) * (1 + turns.sum(1, keepdim=True) / 5)
+
+
+def halved_wiggling(x, sigma, label):
+    """The same with half of the true slope in x."""
+    return wiggling((x + x.detach()) / 2, sigma, label)
+
+
+def rounded_clock(x, sigma, label):
+    """A host's discrete model: the clock is rounded to a level, the step around it follows sigma."""
+    levels = torch.tensor(toy_source().levels, dtype=torch.float32)
+    clock = levels[(sigma.detach()[:, None] / levels).log().abs().argmin(1)]
+    return x - (x - mixture(x, clock)) * (sigma / clock)[:, None]
+
+
+def test_a_network_that_bends_within_the_nudges_is_accepted_for_its_right_gradients():
+    source = toy_source(network=wiggling)
+    assert check_gradient(source).fits
+    assert source.model_calls < 600                         # the slopes along two ways were added up
+
+
+@pytest.mark.parametrize("network", [rounding, halving, halved_wiggling, rounded_clock])
 def test_wrong_gradients_are_refused_and_the_run_goes_on_without_them(network, tmp_path):
     assert not check_gradient(toy_source(network=network)).fits
     said = []

@@ -1,23 +1,28 @@
-"""Which way to learn: whether the network can be back-propagated through, and which way the budget favours."""
+"""Which way to learn: whether the network can be back-propagated through, and what budget and memory allow."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
+from . import memory
 from .budget import planned
 from .config import Config
-from .denoisers import NaNFromModel, Source
+from .denoisers import NaNFromModel, Source, out_of_memory
 from .evaluate import schedules
 from .loop import loss_and_gradient, mean_error
 from .objective import objective_of, rmse
-from .pairs import known_pairs
+from .pairs import Pairs, known_pairs
 from .parameters import Parameters
 
-NUDGES = (0.02, 0.04)       # of the finite differences, in the free numbers' natural units
+NUDGES = (0.02, 0.04)       # of the finite differences, in the free numbers' natural units: wider than a rounded clock
+PIECES = 16                 # of the way along which slopes are added up, even
 ENOUGH_STEPS = 200          # half of the default: with fewer, the cosine ends before the numbers have settled
-ALLOWED = 0.05              # of the gradient's length, on top of what the two differences disagree by
+ALLOWED = 0.05              # of the gradient's length, on top of the doubt about the slope
+DOUBTFUL = 0.1              # of the gradient's length: a slope in larger doubt says nothing
+SPARED = 0.1                # of the free memory is left alone
 
 
 def settled_mode(source: Source, config: Config) -> tuple[str, str]:
@@ -28,16 +33,57 @@ def settled_mode(source: Source, config: Config) -> tuple[str, str]:
     if config.mode == "forward":
         return "forward", "as asked for"
     objective_of(config.objective, source)
-    if config.mode == "auto" and not config.gradient_only and (steps := gradient_steps(source, config)) < ENOUGH_STEPS:
-        return "forward", (f"the budget would allow {steps} gradient steps, of which "
-                           f"about {ENOUGH_STEPS} are needed")
+    room = ""
+    if config.mode == "auto" and not config.gradient_only:
+        if (steps := gradient_steps(source, config)) < ENOUGH_STEPS:
+            return "forward", (f"the budget would allow {steps} gradient steps, of which "
+                               f"about {ENOUGH_STEPS} are needed")
+        fits, room = memory_for_gradient(source)
+        if not fits:
+            return "forward", room
     found = check_gradient(source)
     if found.fits:
-        return "gradient", found.words
+        return "gradient", found.words + (f"; {room}" if room else "")
     if config.gradient_only:
         raise ValueError(f"{' and '.join(config.gradient_only)} need the backward pass, and the network cannot be "
                          f"learned through: {found.words}")
     return "forward", f"the network cannot be learned through: {found.words}"
+
+
+def memory_for_gradient(source: Source) -> tuple[bool, str]:
+    """Whether the backward pass of one image fits beside what is held now, and the two numbers in words.
+
+    One image is enough: with more, the trainer halves its parts until they fit. A backward pass that fails for
+    another reason is for `check_gradient` to tell.
+    """
+    try:
+        need, there = backward_bytes(source, 1), memory.free(source.device)
+    except NaNFromModel:
+        raise
+    except (RuntimeError, MemoryError, NotImplementedError) as error:
+        return not out_of_memory(error), "memory ran out in the backward pass of one image"
+    words = f"the backward pass of one image needs {memory.words(need)}"
+    if there is None:
+        return True, words
+    return need <= there * (1 - SPARED), f"{words}, and {memory.words(there)} are free"
+
+
+def backward_bytes(source: Source, images: int) -> int:
+    """Bytes that one network call and its backward pass hold at their height."""
+    x, extra, sigma = one_call(source, images)
+
+    def work():
+        with torch.enable_grad():
+            leaf = x.clone().requires_grad_()
+            torch.autograd.grad(source.denoiser(leaf, sigma, **extra).sum(), leaf)
+    return memory.needed(work, source.device)
+
+
+def one_call(source: Source, images: int) -> tuple:
+    """(x, extra, sigma (B,)) of a first network call of so many images."""
+    seeds = range(images)
+    x = source.noise(seeds) * source.sigma_max
+    return x, source.conditions(seeds), torch.full((images,), source.sigma_max, device=source.device)
 
 
 def gradient_steps(source: Source, config: Config) -> int:
@@ -62,36 +108,76 @@ def check_gradient(source: Source, calls: int = 3) -> GradientCheck:
     """Compare back-propagation through a short run with finite differences, along the gradient and across it.
 
     Across it too: a network that rounds its noise level has no slope there, and along the gradient that would not
-    show.
+    show. Differences that such rounding cannot hide from are wide, and a network may bend within them: where they
+    disagree, the slopes along the way are added up and have to make the whole difference.
     """
     levels = schedules(source)["time_uniform"](calls)
     parameters = Parameters(levels, flow=source.flow, highest=source.sigma_max)
     vector = parameters.initial()
     vector[calls - 1:2 * calls - 1] -= 0.1             # queries clear of the model's highest level, where they stop
     seeds = range(2)
-    pairs = known_pairs(source, seeds, torch.zeros_like(source.noise(seeds)))
+    run = ShortRun(source, parameters, known_pairs(source, seeds, torch.zeros_like(source.noise(seeds))))
     try:
-        _, gradient = loss_and_gradient(source, parameters, vector, pairs, rmse)
+        gradient = run.gradient(vector)
     except NaNFromModel:
         raise
-    except (RuntimeError, NotImplementedError) as error:
+    except (RuntimeError, MemoryError, NotImplementedError) as error:
         return GradientCheck(False, f"a test backward pass failed ({str(error).splitlines()[0][:200]})")
     size = float(gradient.norm())
     generator = torch.Generator().manual_seed(0)
     across = torch.randint(0, 2, (len(vector),), generator=generator).double() * 2 - 1
     for direction in (gradient / max(size, 1e-12), across / across.norm()):
-        slope, doubt = _difference(source, parameters, pairs, vector, direction)
-        off = abs(float(gradient @ direction) - slope)
-        if not off <= ALLOWED * size + doubt:
-            return GradientCheck(False, f"its gradients are wrong: {float(gradient @ direction):.4g} by "
-                                        f"back-propagation, {slope:.4g} by differences")
-    return GradientCheck(True, f"its gradients agree with finite differences ({float(gradient @ direction):.4g} and "
-                               f"{slope:.4g})")
+        slope = float(gradient @ direction)
+        found, doubt = run.difference(vector, direction)
+        if not _agree(slope, found, size, doubt):
+            slope, found, length, doubt = run.along(vector, direction)
+            if not _agree(slope, found, length, doubt):
+                return GradientCheck(False, f"its gradients are wrong: {slope:.4g} by back-propagation, {found:.4g} "
+                                            "by differences")
+    return GradientCheck(True, f"its gradients agree with finite differences ({slope:.4g} and {found:.4g})")
 
 
-def _difference(source, parameters, pairs, vector, direction) -> tuple[float, float]:
-    """(slope of the mean error along the direction, how far the two step sizes disagree on it)."""
-    small, large = ((mean_error(source, parameters, pairs, vector + nudge * direction)
-                     - mean_error(source, parameters, pairs, vector - nudge * direction)) / (2 * nudge)
-                    for nudge in NUDGES)
-    return (4 * small - large) / 3, abs(small - large)             # Richardson
+def _agree(slope: float, found: float, size: float, doubt: float) -> bool:
+    """Whether two slopes are the same, beside gradients of this length; a large doubt is no agreement."""
+    return abs(slope - found) <= ALLOWED * size + doubt and doubt <= DOUBTFUL * size
+
+
+@dataclass(frozen=True)
+class ShortRun:
+    """The mean error of a short run on a few pairs, as a function of the free numbers."""
+
+    source: Source
+    parameters: Parameters
+    pairs: Pairs
+
+    def error(self, vector: Tensor) -> float:
+        return mean_error(self.source, self.parameters, self.pairs, vector)
+
+    def gradient(self, vector: Tensor) -> Tensor:
+        return loss_and_gradient(self.source, self.parameters, vector, self.pairs, rmse)[1]
+
+    def difference(self, vector: Tensor, direction: Tensor) -> tuple[float, float]:
+        """(slope along the direction, how far the two step sizes disagree on it)."""
+        small, large = ((self.error(vector + nudge * direction) - self.error(vector - nudge * direction)) / (2 * nudge)
+                        for nudge in NUDGES)
+        return (4 * small - large) / 3, abs(small - large)             # Richardson
+
+    def along(self, vector: Tensor, direction: Tensor) -> tuple[float, float, float, float]:
+        """(mean slope by back-propagation, by the ends' difference, mean length of the gradients, doubt of the first).
+
+        The way is as long as the narrower difference; its slopes are summed by Simpson's rule, and the doubt is what
+        half of them would have made of it.
+        """
+        places = torch.linspace(-NUDGES[0], NUDGES[0], PIECES + 1, dtype=torch.float64)
+        found = [self.gradient(vector + place * direction) for place in places]
+        slopes = torch.stack([gradient @ direction for gradient in found])
+        mean, coarse = _simpson(slopes), _simpson(slopes[::2])
+        whole = self.error(vector + places[-1] * direction) - self.error(vector + places[0] * direction)
+        return (mean, whole / (2 * NUDGES[0]), sum(float(gradient.norm()) for gradient in found) / len(found),
+                abs(mean - coarse))
+
+
+def _simpson(values: Tensor) -> float:
+    """The mean of a function from its values at an odd number of even steps, by Simpson's rule."""
+    inner = 4 * values[1:-1:2].sum() + 2 * values[2:-1:2].sum()
+    return float(values[0] + inner + values[-1]) / (3 * (len(values) - 1))

@@ -1,0 +1,84 @@
+"""How much memory a piece of work needs on top of what is held, and how much there is."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Callable
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+def needed(work: Callable, device: torch.device) -> int:
+    """Bytes that work() holds at its height, on top of what is held before it.
+
+    On CUDA the allocator's own account; elsewhere the tensors that PyTorch's operations make are counted while they
+    live, without what an operation uses inside itself.
+    """
+    if device.type != "cuda":
+        with Meter() as meter:
+            work()
+        return meter.highest
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    work()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+class Meter(TorchDispatchMode):
+    """Counts the bytes of the tensors made inside it: `held` now, `highest` so far."""
+
+    def __init__(self):
+        super().__init__()
+        self.held, self.highest, self._known = 0, 0, {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        before = {id(leaf.untyped_storage()) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
+        made = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(made):
+            if isinstance(leaf, torch.Tensor) and id(leaf.untyped_storage()) not in before:
+                self._count(leaf.untyped_storage())
+        return made
+
+    def _count(self, storage) -> None:
+        key, size = id(storage), storage.nbytes()
+        if key in self._known:
+            return
+
+        def gone(_):
+            if self._known.pop(key, None) is not None:
+                self.held -= size
+        self._known[key] = weakref.ref(storage, gone)
+        self.held += size
+        self.highest = max(self.highest, self.held)
+
+
+def words(size: float) -> str:
+    """A number of bytes for people."""
+    mega = size / 2 ** 20
+    return f"{mega / 1024:,.1f} GB" if mega >= 1024 else f"{mega:.0f} MB" if mega >= 10 else f"{mega:.1f} MB"
+
+
+def free(device: torch.device) -> int | None:
+    """Bytes that may still be used on the device, None where nobody says."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    if device.type != "cpu":
+        return None
+    try:
+        with open("/proc/meminfo") as lines:                    # Linux: what caches would give back counts as free
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration, ValueError):
+        return _free_pages()
+
+
+def _free_pages() -> int | None:
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):                # Windows has no sysconf, macOS not this number
+        return None
