@@ -85,6 +85,8 @@ def test_an_estimate_counts_what_will_be_learned_and_spent():
     found = estimate(toy_source(), Config(calls=(4, 6), budget=10_000, mode="auto"))
     assert found.rows == 10 and found.free == (3 + 4 + 9) + (5 + 6 + 20) and found.calls == 20_000
     assert found.mode == "forward" and "gradient steps" in found.words
+    assert found.memory > 0 and "MB on top of the model with 64 images at once; forward mode" in found.words
+    assert "16 images at once; gradient mode" in estimate(toy_source(), Config(mode="auto")).words
 
 
 def test_a_budget_that_is_too_small_is_refused_with_what_would_do(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from tests.toy import small, toy_source
 from training import memory
 from training.denoisers import bundled
-from training.modes import backward_bytes, memory_for_gradient, settled_mode
+from training.modes import memory_for_gradient, settled_mode
 
 CPU = torch.device("cpu")
 
@@ -42,15 +42,17 @@ def saved_by(source, images: int) -> int:
 def test_a_backward_pass_needs_what_its_activations_hold():
     source = bundled("digits-flow", 1.0)
     activations = (saved_by(source, 4) - saved_by(source, 1)) / 3
-    assert 0.9 * activations < backward_bytes(source, 1) < 1.6 * activations
-    assert backward_bytes(source, 4) == pytest.approx(4 * backward_bytes(source, 1), rel=0.1)
+    assert 0.9 * activations < memory.of_a_call(source, 1, backward=True) < 1.6 * activations
+    alone, four = (memory.of_a_call(source, images, backward=True) for images in (1, 4))
+    assert four == pytest.approx(4 * alone, rel=0.1)
+    assert memory.of_a_call(source) < alone / 2
 
 
 def test_without_room_for_a_backward_pass_a_run_is_forward_only_and_says_the_numbers(monkeypatch):
     config = small(mode="auto", iterations=0)
     assert settled_mode(toy_source(), config)[0] == "gradient"
     assert "are free" in settled_mode(toy_source(), config)[1]
-    need = backward_bytes(toy_source(), 1)
+    need = memory.of_a_call(toy_source(), backward=True)
     monkeypatch.setattr(memory, "free", lambda device: need)            # a tenth of it is to stay free
     mode, why = settled_mode(toy_source(), config)
     assert mode == "forward" and why == (f"the backward pass of one image needs {memory.words(need)}, and "

@@ -23,6 +23,7 @@ from typing import Callable
 
 import torch
 
+from . import memory
 from .budget import forecast, planned
 from .config import Config
 from .core import Preset
@@ -57,26 +58,28 @@ def distil(source: Source, config: Config, folder, *, resume: bool = False,
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will cost, all tables together; memory in bytes of one network call, None where it is unknown."""
+    """What a run will cost, all tables together; memory in bytes on top of what is held now, for `images` at once."""
 
     rows: int
     free: int
     calls: int
     seconds: float
-    memory: int | None
+    memory: int
+    images: int
     mode: str
     why: str
 
     @property
     def words(self) -> str:
         """One line for people."""
-        memory = "" if self.memory is None else f", {self.memory / 2 ** 20:,.0f} MB on top of the model"
         return (f"{self.rows} rows, {self.free} free numbers, {self.calls:,} network calls, about "
-                f"{_duration(self.seconds)}{memory}; {self.mode} mode: {self.why}")
+                f"{_duration(self.seconds)} and {memory.words(self.memory)} on top of the model with {self.images} "
+                f"image{'s' if self.images > 1 else ''} at once; {self.mode} mode: {self.why}")
 
 
 def estimate(source: Source, config: Config) -> Estimate:
-    """What `distil` will cost, from two timed network calls (uncounted). Raises ValueError as `distil` does."""
+    """What `distil` will cost, from a few network calls (uncounted), timed and weighed. Raises ValueError as `distil`
+    does."""
     config = replace(config, model=source.name, cfg=source.cfgs or source.cfg)
     with torch.inference_mode(False), torch.no_grad():
         tried = replace(source, on_model_calls=None)
@@ -84,25 +87,23 @@ def estimate(source: Source, config: Config) -> Estimate:
         plan = planned(config, tried, mode)
         sizes = [Parameters(torch.linspace(1, 0, calls + 1).numpy(), plan.base, plan.order, source.flow, plan.learn)
                  for calls in plan.calls]
-        seconds, memory = _one_call(tried)
         calls, windows = forecast(plan, tried), len(plan.windows)
+        seconds, weight, images = calls * _seconds(tried, False), memory.of_a_call(tried), tried.chunk
+        if mode == "gradient":                                      # its second runs are among the calls already
+            behind = sum(plan.iterations * plan.batch * each for each in plan.calls) * windows
+            seconds += behind * max(0.0, _seconds(tried, True) - 2 * _seconds(tried, False))
+            weight, images = memory.of_a_call(tried, backward=True), min(plan.batch, tried.chunk)
     return Estimate(sum(plan.calls) * windows, windows * sum(int(size.moving().sum()) for size in sizes), calls,
-                    calls * seconds, memory, plan.mode, why)
+                    seconds, weight * images, images, plan.mode, why)
 
 
-def _one_call(source: Source) -> tuple[float, int | None]:
-    """(seconds, bytes on top of what is held now) of one image through the network, after a first call to warm up."""
-    seeds, on_cuda = range(min(4, source.chunk)), source.device.type == "cuda"
-    x, extra = source.noise(seeds) * source.sigma_max, source.conditions(seeds)
-    sigma = torch.full((len(x),), source.sigma_max, device=source.device)
-    source.denoiser(x, sigma, **extra)
-    if on_cuda:
-        torch.cuda.synchronize(source.device)
-        torch.cuda.reset_peak_memory_stats(source.device)
-    held, began = torch.cuda.memory_allocated(source.device) if on_cuda else 0, time.perf_counter()
-    float(source.denoiser(x, sigma, **extra).sum())                 # waits for the device
-    seconds = (time.perf_counter() - began) / len(x)
-    return seconds, torch.cuda.max_memory_allocated(source.device) - held if on_cuda else None
+def _seconds(source: Source, backward: bool) -> float:
+    """Of one image through the network, and back if wanted, after a first call to warm up."""
+    shown = memory.first_call(source, min(4, source.chunk))
+    memory.call(source, shown, backward)
+    began = time.perf_counter()
+    memory.call(source, shown, backward)
+    return (time.perf_counter() - began) / len(shown[0])
 
 
 def _duration(seconds: float) -> str:

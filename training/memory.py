@@ -7,8 +7,34 @@ import weakref
 from typing import Callable
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from .denoisers import Source
+
+
+def of_a_call(source: Source, images: int = 1, backward: bool = False) -> int:
+    """Bytes that one network call of so many images holds at its height, with its backward pass or without."""
+    shown = first_call(source, images)
+    return needed(lambda: call(source, shown, backward), source.device)
+
+
+def first_call(source: Source, images: int) -> tuple[Tensor, Tensor, dict]:
+    """(x, sigma (B,), extra) of a run's first network call."""
+    x = source.noise(range(images)) * source.sigma_max
+    return x, torch.full((images,), source.sigma_max, device=source.device), source.conditions(range(images))
+
+
+def call(source: Source, shown: tuple, backward: bool) -> float:
+    """Make a network call, and its backward pass if wanted; the number is there once the device is done."""
+    x, sigma, extra = shown
+    if not backward:
+        return float(source.denoiser(x, sigma, **extra).sum())
+    with torch.enable_grad():
+        leaf = x.clone().requires_grad_()
+        slope, = torch.autograd.grad(source.denoiser(leaf, sigma, **extra).sum(), leaf)
+    return float(slope.sum())
 
 
 def needed(work: Callable, device: torch.device) -> int:

@@ -57,7 +57,7 @@ def memory_for_gradient(source: Source) -> tuple[bool, str]:
     another reason is for `check_gradient` to tell.
     """
     try:
-        need, there = backward_bytes(source, 1), memory.free(source.device)
+        need, there = memory.of_a_call(source, backward=True), memory.free(source.device)
     except NaNFromModel:
         raise
     except (RuntimeError, MemoryError, NotImplementedError) as error:
@@ -66,24 +66,6 @@ def memory_for_gradient(source: Source) -> tuple[bool, str]:
     if there is None:
         return True, words
     return need <= there * (1 - SPARED), f"{words}, and {memory.words(there)} are free"
-
-
-def backward_bytes(source: Source, images: int) -> int:
-    """Bytes that one network call and its backward pass hold at their height."""
-    x, extra, sigma = one_call(source, images)
-
-    def work():
-        with torch.enable_grad():
-            leaf = x.clone().requires_grad_()
-            torch.autograd.grad(source.denoiser(leaf, sigma, **extra).sum(), leaf)
-    return memory.needed(work, source.device)
-
-
-def one_call(source: Source, images: int) -> tuple:
-    """(x, extra, sigma (B,)) of a first network call of so many images."""
-    seeds = range(images)
-    x = source.noise(seeds) * source.sigma_max
-    return x, source.conditions(seeds), torch.full((images,), source.sigma_max, device=source.device)
 
 
 def gradient_steps(source: Source, config: Config) -> int:
