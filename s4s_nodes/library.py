@@ -38,7 +38,8 @@ class Library:
     """
 
     def __init__(self, folders, shipped: Path | None = None):
-        self._folders = [*map(Path, folders), shipped or shipped_folder()]
+        self._shipped = Path(shipped or shipped_folder()).resolve()
+        self._folders = [*(Path(one) for one in folders if Path(one).resolve() != self._shipped), self._shipped]
         self._read: dict[Path, tuple[tuple, Preset | str]] = {}         # path -> ((size, time), preset or problem)
 
     def names(self) -> list[str]:
@@ -80,7 +81,7 @@ class Library:
 
     def _own(self, name: str) -> Path:
         path = self.path(name)
-        if self._folders[-1] in path.parents:
+        if self._shipped in path.resolve().parents:
             raise PresetError(f"preset {name!r} ships with S4S: save a copy under another name instead")
         return path
 

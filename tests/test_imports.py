@@ -101,7 +101,7 @@ def test_hosts_are_imported_behind_their_own_door_only():
 
 
 def test_the_trainer_reaches_the_core_and_its_command_line_the_exchange():
-    rooms = {"exchange.py": ("s4s_nodes.importers", "s4s_nodes.exporters")}
+    rooms = {"exchange.py": ("s4s_nodes.importers", "s4s_nodes.exporters", "s4s_nodes.library")}
     for path in sources("training"):
         depth = len(path.relative_to(ROOT / "training").parts)          # so many dots stay inside the trainer
         for node, dots, name, _ in imports(path):

@@ -9,7 +9,7 @@ import pytest
 
 from s4s_nodes import library
 from s4s_nodes.core import Model, Preset, PresetError, classical, preset as preset_file, schedule
-from s4s_nodes.library import Library, save_new
+from s4s_nodes.library import Library, save_new, save_scores
 
 
 def preset(name="mine", calls=6) -> Preset:
@@ -172,6 +172,28 @@ def test_what_ships_is_neither_renamed_nor_deleted(mine, shipped):
     assert found.names() == ["base"]
 
 
+def test_what_ships_ships_by_whatever_path_it_is_reached(shipped, monkeypatch):
+    monkeypatch.chdir(shipped.parent)
+    found = Library(["shipped"], shipped)
+    assert found.names() == ["base"] and found.problems() == []
+    with pytest.raises(PresetError, match="preset 'base' ships with S4S"):
+        found.delete("base")
+
+
+def test_a_file_of_a_newer_format_is_named_with_what_to_do_and_hides_no_other(mine, shipped, monkeypatch):
+    with monkeypatch.context() as future:
+        future.setattr(preset_file, "FORMAT_VERSION", 2)
+        path = save_new(preset("tomorrow"), mine)
+    save_new(preset("today"), mine)
+    found = Library([mine], shipped)
+    assert found.names() == ["today", "base"]
+    assert found.problems() == [f"{path}: has format version 2, this program reads 1: update S4S"]
+    with pytest.raises(PresetError, match="update S4S"):
+        found.get("tomorrow")
+    found.delete("tomorrow")
+    assert found.problems() == []
+
+
 def test_deleting_takes_the_users_file_and_shows_what_it_hid(mine, shipped):
     save_new(preset("base", calls=4), mine)
     (mine / "broken.safetensors").write_bytes(b"x")
@@ -195,3 +217,21 @@ def test_a_full_disk_leaves_the_old_preset(mine, monkeypatch):
 
 def test_the_library_repeats_what_a_host_needs():
     assert all(hasattr(library, name) for name in library.__all__)
+
+
+def test_scores_go_into_the_file_that_holds_the_tables(mine, shipped):
+    save_new(preset("copy"), mine)
+    path = save_new(preset("one"), mine)
+    library_here = Library([mine], shipped)
+    scored = replace(preset("one"), scores={"calls6": {"ratio": 2.0}})
+    assert save_scores(library_here, scored, mine) == f"scores written into {path}"
+    assert library_here.get("one").scores == scored.scores and library_here.get("copy").scores == {}
+    fresh = replace(preset("fresh", calls=4), scores={"calls4": {"ratio": 2.0}})
+    assert "saved with its scores as" in save_scores(library_here, fresh, mine)
+    assert library_here.get("fresh").scores == fresh.scores
+
+
+def test_scores_of_what_ships_are_not_written(mine, shipped, monkeypatch):
+    monkeypatch.setattr(library, "shipped_folder", lambda: shipped)
+    assert "base ships with S4S" in save_scores(Library([mine], shipped), preset("base"), mine)
+    assert not mine.exists()

@@ -2,36 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import json
-import sys
 from dataclasses import fields
 from pathlib import Path
 
 import click
 
+from .cli_errors import errors_in_words
+from .cli_shelf import COMMANDS
 from .config import Config, help_texts
 
 DEMO_MODE = "forward"       # in three minutes on two cores it learns more than the gradient mode
-
-
-
-def _errors_in_words(command):
-    """Turn what users can mend into one message and an exit code, and leave tracebacks to real bugs."""
-    @functools.wraps(command)
-    def wrapped(*args, **kwargs):
-        from .runs import Stopped
-        try:
-            return command(*args, **kwargs)
-        except Stopped as stopped:
-            click.echo(f"\n{stopped}", err=True)
-            sys.exit(130)
-        except KeyboardInterrupt:
-            click.echo("\nstopped; nothing was left half-written", err=True)
-            sys.exit(130)
-        except (ValueError, RuntimeError, OSError) as error:
-            raise click.ClickException(str(error)) from (error if "--debug" in sys.argv else None)
-    return wrapped
 
 
 def _numbers(context, parameter, value: str) -> tuple:
@@ -87,7 +68,7 @@ def main():
 @click.option("--iterations", default=0, show_default=True, help=help_texts()["iterations"])
 @click.option("--device", default="auto", show_default=True, help=help_texts()["device"])
 @click.option("--out", default="s4s-demo", show_default=True, type=click.Path(path_type=Path), help="folder to write")
-@_errors_in_words
+@errors_in_words
 def demo(model, calls, cfg, seeds, mode, iterations, device, out):
     """Train a preset for a bundled model, race it on unseen seeds, and draw what came out.
 
@@ -113,7 +94,7 @@ def demo(model, calls, cfg, seeds, mode, iterations, device, out):
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="folder of the run [default: runs/NAME]")
 @click.option("--resume", default=None, type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="go on with the run in this folder, exactly where it stopped; its own settings count")
-@_errors_in_words
+@errors_in_words
 def train(out, resume, **settings):
     """Learn a preset: one table for each number of calls, against cached results of a fine teacher.
 
@@ -149,7 +130,7 @@ def train(out, resume, **settings):
 @click.option("--device", default="auto", show_default=True, help=help_texts()["device"])
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="folder for pictures and race.txt")
 @click.option("--write/--no-write", default=False, help="write the scores into the preset")
-@_errors_in_words
+@errors_in_words
 def race(preset_file, calls, cfg, seeds, seed, device, out, write):
     """Race a preset against every classical solver x schedule at equal calls, on seeds it never saw.
 
@@ -170,7 +151,7 @@ def race(preset_file, calls, cfg, seeds, seed, device, out, write):
 @click.option("--plot", default=None, type=click.Path(path_type=Path), help="also draw the tables into this folder")
 @click.option("--json", "as_json", is_flag=True, help="every number, as JSON")
 @click.option("--markdown", is_flag=True, help="provenance and scores, as solver_presets/README.md has them")
-@_errors_in_words
+@errors_in_words
 def show(preset_file, plot, as_json, markdown):
     """Describe a preset: what it is for, how it was made, its tables and scores; replay its self-test."""
     from .core import preset as preset_module
@@ -183,8 +164,8 @@ def show(preset_file, plot, as_json, markdown):
                                "training": preset.training, "scores": preset.scores}, indent=1))
         return
     if markdown:
-        from .report import passport
-        click.echo(passport(preset))
+        from .passports import passport
+        click.echo(passport(preset, preset_file))
         return
     click.echo(preset_module.describe(preset))
     click.echo(f"  self-test   replayed here, deviation {preset_module.verify(preset):.2g}")
@@ -204,7 +185,7 @@ def show(preset_file, plot, as_json, markdown):
 @click.option("--name", default=None, help="the preset's name [default: NAME, or after the FILE]")
 @click.option("--out", default=".", show_default=True, type=click.Path(path_type=Path, file_okay=False),
               help="folder to write to")
-@_errors_in_words
+@errors_in_words
 def import_(sources, kind, like, calls, name, out):
     """Make a preset of published numbers (NAME) or of downloaded files (FILE); without either, list the names.
 
@@ -233,7 +214,7 @@ def import_(sources, kind, like, calls, name, out):
 @click.option("--to", default="sigmas", show_default=True, help="sigmas (plain levels), json, or diffusers (a folder)")
 @click.option("--calls", default=None, type=int, help="of sigmas: only the table with this number of calls")
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="where to [default: beside the preset]")
-@_errors_in_words
+@errors_in_words
 def export(preset_file, to, calls, out):
     """Write a preset for other programs; plain levels without --out are printed."""
     from . import exchange
@@ -245,3 +226,7 @@ def export(preset_file, to, calls, out):
         return
     ending = {"json": ".json", "diffusers": "-diffusers"}.get(to, ".txt")
     click.echo(f"wrote {exchange.write(preset, to, out or preset_file.with_name(preset_file.stem + ending), calls)}")
+
+
+for _command in COMMANDS:
+    main.add_command(_command)

@@ -139,22 +139,6 @@ def race_markdown(scores: dict) -> str:
     return "\n".join(lines)
 
 
-def passport(preset) -> str:
-    """A preset's provenance and scores as Markdown: its part of solver_presets/README.md."""
-    made = preset.training
-    lines = [f"## {preset.name}", "",
-             f"For **{preset.model.family}** ({preset.model.prediction} prediction, sigma "
-             f"{preset.model.sigma_min:g} to {preset.model.sigma_max:g}), hash `{preset.short_hash}`, licence "
-             f"{preset.licence}, {preset.source}.",
-             f"Teacher {made['teacher']} (doubling its calls moves its results by RMSE {made['teacher_error']:.2g}), "
-             f"cfg {' to '.join(f'{scale:g}' for scale in sorted(set(made['cfg'])))}, {made['pairs']} pairs, seed "
-             f"{made['seed']}, {made['mode']} mode from "
-             f"{made['base']}; {made['model_calls']:,} network calls for all its tables, {made['seconds']:.0f} s.", "",
-             race_markdown({f"{score['cfg']:g} cfg, {name[5:]} calls" if name.startswith("calls") else name: score
-                            for name, score in preset.scores.items()})]
-    return "\n".join(lines)
-
-
 def _times(scores: dict, key: str) -> str:
     low, high = scores[f"{key}_95"]
     return f"**{scores[key]:.2f}** [{low:.2f}, {high:.2f}]"

@@ -1,0 +1,66 @@
+"""The commands for the presets one has: what a user types, reads and gets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+
+from s4s_nodes.core import Model, Preset, classical, preset, schedule
+from s4s_nodes.library import shipped_folder
+from training.cli import main
+
+
+def s4s(*words, **options):
+    return CliRunner().invoke(main, [str(word) for word in words], **options)
+
+
+@pytest.fixture
+def mine(tmp_path):
+    table = classical.dpmpp_2m(schedule.karras(4, 0.03, 14.6))
+    made = Preset("mine", {"calls4": table}, Model("sd15", "eps", 0.0292, 14.6146), licence="CC0-1.0", source="here")
+    return preset.save(made, tmp_path / "presets" / "mine.safetensors")
+
+
+@pytest.mark.parametrize("command", ["list", "rename", "delete", "passports"])
+def test_every_command_explains_itself(command):
+    answer = s4s(command, "--help")
+    assert answer.exit_code == 0 and "Usage" in answer.output and len(answer.output) > 150
+
+
+def test_list_shows_mine_and_what_ships_and_names_broken_files(mine):
+    (mine.parent / "cut.safetensors").write_bytes(mine.read_bytes()[:100])
+    preset.save(replace(preset.load(mine), scores={"calls4": {"ratio": 0.9}}, recommended=False),
+                mine.with_name("lost.safetensors"))
+    answer = s4s("list", mine.parent)
+    assert answer.exit_code == 0
+    rows = {line.split()[0]: line for line in answer.output.splitlines()}
+    assert rows["mine"].split() == ["mine", preset.load(mine).short_hash, "sd15,", "eps", "4", "no", "yes"]
+    assert rows["lost"].endswith("0.90 to 0.90 times closer  no")
+    assert "1.24 to 1.79 times closer" in rows["digits-eps-cfg3"]
+    assert "cut.safetensors" in answer.output and "not a whole .safetensors file" in answer.output
+
+
+def test_rename_and_delete_are_for_ones_own(mine):
+    answer = s4s("rename", mine, "portraits, cfg 5")
+    there = mine.with_name("portraits, cfg 5.safetensors")
+    assert answer.exit_code == 0 and preset.load(there).name == "portraits, cfg 5" and not mine.exists()
+    assert s4s("delete", there, input="n\n").exit_code == 1 and there.exists()
+    assert s4s("delete", there, "--yes").exit_code == 0 and not there.exists()
+
+
+def test_what_ships_stays(monkeypatch):
+    monkeypatch.chdir(shipped_folder().parent)
+    for words in (("delete", "--yes", "{}"), ("rename", "{}", "other")):
+        answer = s4s(*(word.format("solver_presets/digits-eps-cfg3.safetensors") for word in words))
+        assert answer.exit_code == 1 and "ships with S4S" in answer.output
+    assert (shipped_folder() / "digits-eps-cfg3.safetensors").exists()
+
+
+def test_passports_of_any_folder_are_one_page(mine):
+    answer = s4s("passports", mine.parent, "--write")
+    text = (mine.parent / "README.md").read_text(encoding="utf-8")
+    assert answer.exit_code == 0 and "wrote" in answer.output
+    assert "## mine" in text and "licence CC0-1.0, here." in text and "How it was made is not recorded." in text
+    assert s4s("show", mine, "--markdown").output.strip() in text

@@ -1,0 +1,86 @@
+"""The commands for the presets one has: s4s list, rename, delete, passports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .cli_errors import errors_in_words
+
+
+@click.command("list")
+@click.argument("folders", nargs=-1, metavar="[FOLDER]...", type=click.Path(path_type=Path, exists=True,
+                                                                            file_okay=False))
+@errors_in_words
+def list_(folders):
+    """The presets in these folders and those that ship, with what each is for; files that cannot be read are named.
+
+    ComfyUI and WebUI keep theirs in models/s4s_presets.
+    """
+    from .exchange import Library
+    library = Library(folders)
+    rows = [("name", "hash", "for", "calls", "measured", "recommended")]
+    rows += [(name, made.short_hash, f"{made.model.family}, {made.model.prediction}",
+              ",".join(map(str, made.counts)), _measured(made), "yes" if made.recommended else "no")
+             for name, made in zip(library.names(), library.presets())]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
+    for problem in library.problems():
+        click.echo(f"! {problem}", err=True)
+
+
+def _measured(made) -> str:
+    if not made.scores:
+        return "no"
+    ratios = [score["ratio"] for score in made.scores.values() if "ratio" in score]
+    return f"{min(ratios):.2f} to {max(ratios):.2f} times closer" if ratios else "yes"
+
+
+def _one_of_mine(preset_file: Path):
+    """(library, name) of a preset file."""
+    from .exchange import Library
+    return Library([preset_file.parent]), preset_file.name.removesuffix(".safetensors")
+
+
+@click.command()
+@click.argument("preset_file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("name")
+@errors_in_words
+def rename(preset_file, name):
+    """Give a preset of yours another NAME, in the file and of the file; nothing is overwritten."""
+    library, known = _one_of_mine(preset_file)
+    click.echo(f"{preset_file} is now {library.rename(known, name)}")
+
+
+@click.command()
+@click.argument("preset_file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--yes", is_flag=True, help="do not ask")
+@errors_in_words
+def delete(preset_file, yes):
+    """Delete a preset of yours, readable or not; what ships stays."""
+    library, known = _one_of_mine(preset_file)
+    if not yes:
+        click.confirm(f"delete {preset_file}?", abort=True)
+    library.delete(known)
+    click.echo(f"deleted {preset_file}")
+
+
+@click.command()
+@click.argument("folder", required=False, type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--write", is_flag=True, help="write it into the folder's README.md")
+@errors_in_words
+def passports(folder, write):
+    """The passports of all presets in a FOLDER as one Markdown page [default: those that ship]."""
+    from .core import write_atomically
+    from .exchange import shipped_folder
+    from .passports import SHIPPED, page
+    text = page(folder) if folder else page(shipped_folder(), SHIPPED)
+    folder = folder or shipped_folder()
+    if write:
+        text = f"wrote {write_atomically(folder / 'README.md', text.encode())}"
+    click.echo(text.rstrip("\n"))
+
+
+COMMANDS = (list_, rename, delete, passports)
