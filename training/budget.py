@@ -53,7 +53,7 @@ def _forward_plan(plan: Plan, source: Source) -> Plan:
 def _gradient_plan(plan: Plan, source: Source) -> Plan:
     """As many steps as the budget allows, for the table that affords the fewest."""
     plan = replace(plan, pairs=min(plan.pairs, 4 * plan.batch))
-    shared = plan.pairs * plan.teacher_calls // len(plan.calls)
+    shared = taught_before(plan) * plan.teacher_calls // len(plan.calls)
     steps = {calls: (plan.budget - fixed_cost(plan, source, calls) - shared) // step_cost(plan, calls)
              for calls in plan.calls}
     calls = min(steps, key=steps.get)
@@ -74,6 +74,11 @@ def fixed_cost(plan: Plan, source: Source, calls: int) -> int:
     return shared_cost(plan, plan.validation + 2 * plan.checked) + choice + plan.validation * calls
 
 
+def taught_before(plan: Plan) -> int:
+    """Training pairs that are made before the first step."""
+    return 0 if plan.fresh else plan.pairs
+
+
 def shared_cost(plan: Plan, pairs: int) -> int:
     """One table's share of so many teacher pairs."""
     return math.ceil(pairs * plan.teacher_calls / len(plan.calls))
@@ -90,8 +95,13 @@ def measured_cost(plan: Plan, source: Source, calls: int) -> int:
 
 
 def step_cost(plan: Plan, calls: int) -> int:
-    """Network calls of one step in gradient mode, which runs each call twice, with its share of the validations."""
-    return calls * (2 * min(plan.batch, plan.pairs) + math.ceil(plan.validation / plan.every))
+    """Network calls of one step in gradient mode, which runs each call twice, with its share of the validations.
+
+    Relaxed starts are tried once more; fresh noise is taught.
+    """
+    images, runs = min(plan.batch, plan.pairs), 3 if plan.relaxed else 2
+    taught = plan.teacher_calls * images if plan.fresh else 0
+    return calls * (runs * images + math.ceil(plan.validation / plan.every)) + taught
 
 
 def forecast(plan: Plan, source: Source, calls: int | None = None) -> int:
@@ -100,11 +110,11 @@ def forecast(plan: Plan, source: Source, calls: int | None = None) -> int:
     An upper bound in forward mode without a budget.
     """
     if calls is None:
-        each = sum(plan.budget or fixed_cost(plan, source, calls) + shared_cost(plan, plan.pairs)
+        each = sum(plan.budget or fixed_cost(plan, source, calls) + shared_cost(plan, taught_before(plan))
                    + forecast(plan, source, calls) for calls in plan.calls)
         return each * len(plan.windows)
     if plan.budget:
-        return plan.budget - fixed_cost(plan, source, calls) - shared_cost(plan, plan.pairs)
+        return plan.budget - fixed_cost(plan, source, calls) - shared_cost(plan, taught_before(plan))
     if plan.mode == "gradient":
         return plan.iterations * step_cost(plan, calls)
     per_image = measured_cost(plan, source, calls) + 2 * calls

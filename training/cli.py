@@ -39,6 +39,8 @@ def _config_options(command):
     for setting in reversed(fields(Config)):
         option = f"--{setting.name.replace('_', '-')}"
         extra = {"type": type(setting.default)}
+        if isinstance(setting.default, bool):
+            option, extra = f"{option}/--no-{option[2:]}", {}
         if isinstance(setting.default, tuple):
             reader = {int: _numbers, float: _shares, str: _words}[type(setting.default[0])]
             extra = {"type": str, "callback": reader}

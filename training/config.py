@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields
 
 from .objective import NAMES as OBJECTIVES
@@ -37,6 +38,7 @@ class Config:
     learn: str = _set("joint", "coefficients: weights only (S4S); schedule: noise levels and those told to the network "
                                "(LD3); joint: both; generalized: each row's carry, too (BNS, GS)")
     pairs: int = _set(256, "cached teacher pairs to learn from")
+    fresh: bool = _set(False, "gradient mode: new noise in every iteration, taught there and then, in place of pairs")
     validation: int = _set(64, "held-out pairs that choose the best state")
     batch: int = _set(16, "pairs per iteration")
     mode: str = _set("gradient", "gradient: Adam through the sampler; forward: Gauss-Newton, no backward pass; auto: "
@@ -50,6 +52,8 @@ class Config:
     seed: int = _set(0, "first seed: training, validation and test seeds follow from it")
     objective: str = _set("rmse", "distance to the target, the mean over images: rmse, mse, l1, pseudo_huber, or lpips "
                                   "(of decoded images); forward mode lowers rmse only")
+    relaxed: float = _set(0.0, "gradient mode: how far a pair's start may move to meet its target, in units of LD3's "
+                               "radius; 0: not at all")
     every: int = _set(20, "gradient mode: iterations between validations, each followed by a save")
     device: str = _set("auto", "cpu, cuda, mps, or auto")
 
@@ -69,8 +73,12 @@ class Config:
         for name in ("budget", "iterations", "order"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: 0 or more is wanted")
+        if not 0 <= self.relaxed < math.inf:
+            raise ValueError(f"relaxed is {self.relaxed}: 0 (off) or a multiple of LD3's radius is wanted, e.g. 1")
         if not 0 <= self.average < 1:
             raise ValueError(f"average is {self.average}: a decay from 0 up to, but not, 1 is wanted")
+        if self.relaxed and self.fresh:
+            raise ValueError("--relaxed moves the starts of cached pairs, and --fresh has none: use one of them")
         if self.mode == "forward" and self.gradient_only:
             raise ValueError(f"{' and '.join(self.gradient_only)} need the backward pass: use --mode gradient, or "
                              "leave them out (forward mode lowers the RMSE to cached pairs from plain noise)")
@@ -81,7 +89,9 @@ class Config:
     @property
     def gradient_only(self) -> list[str]:
         """The settings that gradient mode alone honours, as they would be typed."""
-        return [f"--objective {self.objective}"] if self.objective != "rmse" else []
+        asked = {f"--objective {self.objective}": self.objective != "rmse", "--relaxed": self.relaxed > 0,
+                 "--fresh": self.fresh}
+        return [words for words, given in asked.items() if given]
 
     @property
     def first_mode(self) -> str:

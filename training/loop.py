@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Callable
 
 import torch
 from torch import Tensor
 
-from .core import sample
 from .denoisers import Source
-from .objective import objective_of, rmse
+from .objective import distances, objective_of, rmse
 from .pairs import Pairs, ends, errors
 from .parameters import Parameters
+from .relaxed import ball_of
 
 WARM_UP = 0.05              # share of the iterations in which the rate rises
 FLOOR = 0.01                # of the rate, at the end
@@ -57,21 +57,28 @@ def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
     the start: the best state is never worse than the initial table on the held-out pairs.
     """
     moving, objective = parameters.moving(), objective_of(config.objective, source)
-    losses = []
+    ball, losses = ball_of(source, parameters, pairs, objective, config.relaxed), []
     if state.iteration == 0 and not state.curve:
         validate(source, parameters, held_out, state, math.nan, objective)
     while state.iteration < config.iterations:
-        batch = pairs.part(batch_indices(len(pairs), config.batch, config.seed, state.iteration))
+        places = batch_indices(len(pairs), config.batch, config.seed, state.iteration)
         try:
-            loss, gradient = loss_and_gradient(source, parameters, state.vector, batch, objective)
+            if ball is None:
+                loss, gradient = loss_and_gradient(source, parameters, state.vector, pairs.part(places), objective)
+            else:
+                loss, gradient, offer = ball.loss_gradient_offer(state.vector, state.memory, places)
+            if not (math.isfinite(loss) and bool(torch.isfinite(gradient).all())):
+                set_back(state)
+                continue
+            ahead = replace(state)
+            step(ahead, gradient * moving, config)
+            if ball is not None:
+                ahead.memory = ball.kept(ahead.vector, state.memory, offer)
         except (RuntimeError, MemoryError) as error:
-            if not source.halve(error, len(batch)):     # the backward pass of a part needs more than its forward pass
+            if not source.halve(error, len(places)):    # the backward pass of a part needs more than its forward pass
                 raise
             continue
-        if not (math.isfinite(loss) and bool(torch.isfinite(gradient).all())):
-            set_back(state)
-            continue
-        step(state, gradient * moving, config)
+        vars(state).update(vars(ahead))
         losses.append(loss)
         checked = state.iteration % config.every == 0 or state.iteration == config.iterations
         if checked:
@@ -95,9 +102,7 @@ def loss_and_gradient(source: Source, parameters: Parameters, vector: Tensor, ba
     """Mean objective of a batch and its gradient in the free numbers, by back-propagation through the sampler."""
     free = vector.detach().requires_grad_()
     with torch.enable_grad():
-        table = parameters.table(free)
-        start = batch.start(float(parameters.start[0]), source.flow)
-        loss = objective(sample(source.denoiser, start, table, batch.extra), batch.target).mean()
+        loss = distances(source, parameters, free, batch, objective).mean()
     gradient, = torch.autograd.grad(loss, free)
     return float(loss.detach()), gradient
 

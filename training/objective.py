@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from .core import sample
+
 CHARBONNIER_C = 0.03        # a smaller difference counts squared, a larger one as it is; latents have deviation 1
 LPIPS = "lpips"
 LPIPS_SIZE = 224            # smaller images are enlarged to what VGG was trained on, as GS (arXiv 2510.17699) does
@@ -55,6 +57,12 @@ def objective_of(name: str, source) -> Callable:
             wanted = as_images(decode(target))
         return network(as_images(decode(student)), wanted).flatten()
     return lpips
+
+
+def distances(source, parameters, vector: Tensor, pairs, objective: Callable) -> Tensor:
+    """Each pair's objective (B,) under these free numbers, differentiable in them and in the pairs' noise."""
+    start = pairs.start(float(parameters.start[0]), source.flow)
+    return objective(sample(source.denoiser, start, parameters.table(vector), pairs.extra), pairs.target)
 
 
 def as_images(decoded: Tensor) -> Tensor:

@@ -65,6 +65,28 @@ def ends(source: Source, solver, pairs: Pairs, batch: int = 64) -> Tensor:
     return run(source, solver, pairs.noise, pairs.extra, batch, clean=pairs.clean)
 
 
+@dataclass(frozen=True)
+class FreshPairs:
+    """Pairs that are made when they are asked for, one for each seed.
+
+    whole: for a window below the top, the teacher of the images that are noised to its first level.
+    """
+
+    source: Source
+    seeds: range
+    solver: object
+    whole: object | None = None
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def part(self, places: list) -> Pairs:
+        """The pairs of the seeds at these places."""
+        seeds = [self.seeds[place] for place in places]
+        clean = None if self.whole is None else make_pairs(self.source, seeds, self.whole, "", quiet=True).target
+        return make_pairs(self.source, seeds, self.solver, "", quiet=True, clean=clean)
+
+
 def make_pairs(source: Source, seeds, solver, label: str, quiet: bool = False, clean: Tensor | None = None) -> Pairs:
     """Run the teacher on these seeds, with a progress bar in network calls; from clean images where given."""
     made = known_pairs(source, seeds, None, clean)

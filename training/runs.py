@@ -11,14 +11,14 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from . import denoisers
-from .budget import Plan, forecast, planned
+from .budget import Plan, forecast, planned, taught_before
 from .config import Config
 from .core import Preset
 from .folder import Folder
 from .forward_only import learn_forward
 from .loop import State, learn
 from .modes import settled_mode
-from .pairs import VALIDATION_SEEDS, Pairs, ends, joined, known_pairs, make_pairs, teacher_error
+from .pairs import VALIDATION_SEEDS, FreshPairs, Pairs, ends, joined, known_pairs, make_pairs, teacher_error
 from .parameters import Parameters
 from .progress import Clock, Progress
 from .sparing import learn_sparingly
@@ -139,18 +139,21 @@ class Run:
         self._phase, self._table = "teacher", ""
         top = None if denoise == 1 else window_top(self.curve, denoise, self.source.flow)
         solver, mark = self.teacher.from_level(top), "" if top is None else f"-from{top:.6g}"
-        seeds, first = self.plan.seed, VALIDATION_SEEDS + self.plan.seed
-        made = []
-        for kind, seeds in (("train", range(seeds, seeds + self.plan.pairs)),
-                            ("validation", range(first, first + self.plan.validation))):
-            clean = None if top is None else self.images[kind]
-            made.append(self._cached_pairs(kind, mark, seeds, solver, clean))
-        shared = (self.plan.pairs + self.plan.validation) * solver.calls
+        plan, first = self.plan, VALIDATION_SEEDS + self.plan.seed
+        made = {}
+        for kind, seeds in (("train", range(plan.seed, plan.seed + taught_before(plan))),
+                            ("validation", range(first, first + plan.validation))):
+            if seeds:
+                made[kind] = self._cached_pairs(kind, mark, seeds, solver, None if top is None else self.images[kind])
+        shared = sum(map(len, made.values())) * solver.calls
+        if plan.fresh:
+            made["train"] = FreshPairs(self.source, range(plan.seed, plan.seed + plan.iterations * plan.batch), solver,
+                                       None if top is None else self.teacher.from_level(None))
         if top is None:
-            self.images = {"train": made[0].target, "validation": made[1].target}
-            self._check_teacher(made[1])
+            self.images = {kind: pairs.target for kind, pairs in made.items() if not isinstance(pairs, FreshPairs)}
+            self._check_teacher(made["validation"])
             shared += self.starts["mode"]["calls"] + self.starts["teacher"]["calls"] + self.teacher.check_calls
-        return Window(denoise, top, *made, shared)
+        return Window(denoise, top, made["train"], made["validation"], shared)
 
     def _check_teacher(self, held_out: Pairs) -> None:
         if "teacher" not in self.starts:
@@ -283,7 +286,9 @@ class Run:
         training = {"teacher": self.teacher.words, "teacher_error": self.starts["teacher"]["error"],
                     "cfg": [min(scales), max(scales)], "resolution": list(self.source.shape[1:]),
                     "base": plan.base, "learn": plan.learn, "order": plan.order, "mode": plan.mode,
-                    "objective": plan.objective, "seed": plan.seed, "pairs": plan.pairs, "budget": plan.budget,
+                    "objective": plan.objective, "seed": plan.seed, "budget": plan.budget,
+                    "pairs": plan.iterations * plan.batch if plan.fresh else plan.pairs,
+                    **({"relaxed": plan.relaxed} if plan.relaxed else {}),
                     "iterations": {name: state.iteration for name, state in self.states.items()},
                     "held_out_rmse": {name: [state.curve[0][2], state.best_error]
                                       for name, state in self.states.items()},
