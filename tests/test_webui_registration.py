@@ -172,6 +172,46 @@ def test_the_settings_are_known_at_once_and_again_when_the_page_is_built(host):
     assert set(known) == set(first)
 
 
+class Dropdown:
+    """A host's component: what it lets a user choose."""
+
+    def __init__(self, choices):
+        self.choices = choices
+
+
+@pytest.mark.parametrize("pairs", [False, True])
+def test_a_new_preset_is_put_into_the_dropdowns_of_the_open_page(host, tmp_path, pairs):
+    host.load()
+    theirs = ["Use same scheduler", *labels_of(host)]
+    made = {"hr_scheduler": Dropdown([(c, c) for c in theirs] if pairs else list(theirs)),
+            "s4s_race_preset": Dropdown([]), "txt2img_sampling": Dropdown(["Euler", "S4S"]), "seed": Dropdown([])}
+    for name, component in made.items():
+        for callback in host.callbacks["on_after_component"]:
+            callback(component, elem_id=name)
+    shutil.copy(ROOT / "solver_presets" / "digits-eps-cfg3.safetensors", tmp_path / "s4s_presets" / "mine.safetensors")
+    found = host.part("dropdowns").on_this_page()
+    assert set(found) == {"hr_scheduler", "s4s_race_preset"}
+    hires, ours = host.part("dropdowns").refreshed(found)
+    assert hires["choices"] == ["Use same scheduler", *labels_of(host)] and "S4S mine" in hires["choices"]
+    assert "S4S mine" in ours["choices"] and "S4S Auto" not in ours["choices"]
+    assert len(made["hr_scheduler"].choices) == len(theirs) + 1
+    assert isinstance(made["hr_scheduler"].choices[0], tuple) == pairs
+    (tmp_path / "s4s_presets" / "mine.safetensors").unlink()
+    assert host.part("dropdowns").refreshed(found)[0]["choices"] == theirs
+
+
+def test_without_schedule_types_the_samplers_are_what_changes(monkeypatch, tmp_path):
+    shelved(tmp_path)
+    host = Host(monkeypatch, tmp_path, schedules=False)
+    host.load()
+    names = [data.name for data in host.samplers.all_samplers]
+    for callback in host.callbacks["on_after_component"]:
+        callback(Dropdown(names), elem_id="txt2img_sampling")
+    shutil.copy(ROOT / "solver_presets" / "digits-eps-cfg3.safetensors", tmp_path / "s4s_presets" / "mine.safetensors")
+    [changed] = host.part("dropdowns").refreshed(host.part("dropdowns").on_this_page())
+    assert changed["choices"][:2] == names[:2] and "S4S mine" in changed["choices"]
+
+
 def test_every_word_is_translated_and_the_files_are_whole():
     texts = set()
     for path in (ROOT / "s4s_nodes" / "webui").glob("*.py"):

@@ -113,14 +113,16 @@ class Host:
     """One fake host in sys.modules. schedules=False is one without schedule types."""
 
     def __init__(self, monkeypatch, models: Path, schedules: bool = True, flow: bool = False):
-        self.monkeypatch, self.callbacks = monkeypatch, {"on_ui_settings": [], "on_before_ui": [], "on_ui_tabs": []}
+        self.monkeypatch, self.callbacks = monkeypatch, {
+            "on_ui_settings": [], "on_before_ui": [], "on_ui_tabs": [], "on_after_component": []}
         levels = schedule.flow_levels(3.0) if flow else schedule.sd_levels()
         self.wrap = Wrap(levels, flow, SimpleNamespace(prediction_type="const", shift=3.0) if flow else None)
         model = SimpleNamespace(wrap=self.wrap, is_sd1=not flow, is_sd3=flow, latent_channels=16 if flow else 4)
         self.shared = module("modules.shared", sd_model=model, OptionInfo=OptionInfo,
                              opts=Options(data_labels={}, localization="None", hide_samplers=[]))
         euler = SamplerData("Euler", lambda m: KDiffusionSampler(None, m), ["k_euler"], {})
-        self.samplers = module("modules.sd_samplers", all_samplers=[euler], set_samplers=self._set_samplers)
+        self.samplers = module("modules.sd_samplers", all_samplers=[euler], set_samplers=self._set_samplers,
+                               visible_samplers=lambda: self.samplers.all_samplers)
         axes = module("xyz_grid.py", AxisOption=AxisOption, axis_options=[AxisOption("Nothing", str, None)])
         self.scripts = module("modules.scripts", Script=Script, AlwaysVisible=object(), scripts_data=[
             SimpleNamespace(path="/host/scripts/xyz_grid.py", module=axes)])

@@ -21,10 +21,11 @@ import inspect
 import comfy.model_management
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
-from torch import Tensor
+
+from ...training.visible import between_levels, cloned, visible_weights
 
 ALL_THERE_IS = 1e20         # bytes asked for, so that the host moves everything else out
-
+__all__ = ["cloned", "differentiable", "training_mode", "visible_weights"]
 
 
 @contextlib.contextmanager
@@ -68,53 +69,6 @@ def own_copy(patcher):
         return patcher.clone()
 
 
-def cloned(content):
-    """A conditioning or latent with every tensor copied out of inference mode, containers and all."""
-    if isinstance(content, Tensor):
-        return content.detach().clone()
-    if isinstance(content, dict):
-        return {key: cloned(value) for key, value in content.items()}
-    if type(content) in (list, tuple):
-        return type(content)(cloned(value) for value in content)
-    return content
-
-
-# --- weights ------------------------------------------------------------------------------------------------------
-
-@contextlib.contextmanager
-def visible_weights(model: torch.nn.Module):
-    """Show autograd every weight through a normal tensor on the same memory; put the very same objects back.
-
-    Enter it after the host has loaded and patched the model: both replace weights.
-    """
-    swapped, frozen = [], []
-    for module in model.modules():
-        for store in (module._parameters, module._buffers):
-            for name, tensor in store.items():
-                if tensor is not None and tensor.is_inference():
-                    swapped.append((store, name, tensor))
-                    store[name] = normal(tensor)
-        frozen += [p for p in module._parameters.values() if p is not None and p.requires_grad]
-    for parameter in frozen:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for store, name, tensor in swapped:
-            store[name] = tensor
-        for parameter in frozen:
-            parameter.requires_grad_(True)
-
-
-def normal(tensor: Tensor) -> Tensor:
-    """A tensor outside inference mode on the same memory; a copy for the quantised kinds that cannot be aliased."""
-    if type(tensor) not in (Tensor, torch.nn.Parameter, torch.nn.Buffer):
-        return torch.nn.Parameter(tensor.detach().clone(), requires_grad=False)
-    alias = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-    alias.set_(tensor.untyped_storage(), tensor.storage_offset(), tensor.size(), tensor.stride())
-    return torch.nn.Parameter(alias, requires_grad=False) if isinstance(tensor, torch.nn.Parameter) else alias
-
-
 # --- timesteps ----------------------------------------------------------------------------------------------------
 
 def rounds_timesteps(sampling) -> bool:
@@ -134,10 +88,3 @@ def smooth(sampling):
     changed = copy.copy(sampling)
     changed.__class__ = Smooth
     return changed
-
-
-def between_levels(log_levels: Tensor, sigma: Tensor) -> Tensor:
-    """The fractional index of sigma in rising log levels, linear in log sigma, differentiable."""
-    at = sigma.log()
-    low = (torch.searchsorted(log_levels, at.detach().contiguous()) - 1).clamp(0, len(log_levels) - 2)
-    return (low + (at - log_levels[low]) / (log_levels[low + 1] - log_levels[low])).clamp(0, len(log_levels) - 1)

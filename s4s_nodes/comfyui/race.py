@@ -7,9 +7,8 @@ import logging
 from comfy_api.latest import io
 from comfy_execution.utils import get_executing_context
 
-from ..core import preset as preset_file
-from ..core.preset import Preset
-from ..library import save_new, shipped_folder, tables_of
+from ...training.host_race import Terms
+from ..library import save_scores, tables_of
 from . import parts
 from .folder import home, presets
 from .race_run import Race, run_race
@@ -73,28 +72,15 @@ class S4SRace(io.ComfyNode):
     def execute(cls, preset, cfg, calls, seeds, seed, opponents, budget, teacher_calls, write_scores, vae=None,
                 **scene) -> io.NodeOutput:
         context = get_executing_context()
-        wish = Race(scene_of(cfg=cfg, **scene), preset, tables_of(preset, numbers(calls, int)),
-                    range(seed, seed + seeds), opponents, budget, teacher_calls)
+        terms = Terms(tuple(tables_of(preset, numbers(calls, int))), range(seed, seed + seeds), opponents, budget,
+                      teacher_calls)
         show = Show(None if context is None else context.node_id)
-        found = run_race(wish, show)
-        report = found.report + ("\n" + written(found.preset) if write_scores else "")
+        found = run_race(Race(scene_of(cfg=cfg, **scene), preset, terms), show)
+        report = found.report + ("\n" + save_scores(presets(), found.preset, home()) if write_scores else "")
         logging.info(report)
         sheet = drawn_sheet(found, vae)
         show.end(report, sheet)
         return io.NodeOutput(found.preset, report, sheet, ui=parts.shown(cls, report, sheet))
-
-
-def written(preset: Preset) -> str:
-    """Write the scores into the file that holds these tables, or make one; words about it."""
-    library = presets()
-    for name in library.names():
-        if library.get(name).short_hash == preset.short_hash:
-            path = library.path(name)
-            if shipped_folder() in path.parents:
-                return f"the scores were not written: {name} ships with S4S; save a copy with S4S Save Preset first"
-            preset_file.save(preset, path)
-            return f"scores written into {path}"
-    return f"saved with its scores as {save_new(preset, home())}"
 
 
 NODES = [S4SRace]

@@ -6,7 +6,6 @@ import datetime
 import hashlib
 import logging
 import shutil
-import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Callable
@@ -17,14 +16,15 @@ from torch import Tensor
 from ...training import distil as trainer
 from ...training.config import Config
 from ...training.denoisers import Source
-from ...training.evaluate import Raced, with_scores
+from ...training.evaluate import Raced
+from ...training.host_race import Terms, hold, table_lines
 from ...training.modes import ENOUGH_STEPS, gradient_steps
 from ..core import preset as preset_file
 from ..core.preset import Model, Preset
 from ..library import file_name, save_new
 from . import facts, folder, gradient
 from .denoiser import Scene, inside, teacher_of
-from .race_run import race_all, seen_rows, table_lines
+from .race_run import seen_rows, told
 from .train_view import Show, painter
 
 log = logging.getLogger("s4s")
@@ -117,12 +117,11 @@ def learned(source: Source, order: Order, place: Path, show: Show, say: Callable
 
 def judged(source: Source, made: Preset, order: Order, show: Show) -> Trained:
     """Race every table on unseen seeds, write the scores into the preset and save it."""
-    before, began = source.model_calls, time.monotonic()
-    raced, pairs = race_all(source, made, list(made.tables), range(order.race_seeds), order.config.teacher_calls, show)
-    made = with_scores(made, {name: result.scores for name, result in raced.items()})
-    path = save_new(made, folder.home(), overwrite=True)
-    spent = f"race: {source.model_calls - before:,} network calls, {time.monotonic() - began:.0f} s"
-    return Trained(made, path, report(made, raced, path, spent), *seen_rows(source, raced, pairs, show))
+    held = hold(source, made, Terms(tuple(made.tables), range(order.race_seeds),
+                                    teacher_calls=order.config.teacher_calls), told(show))
+    path = save_new(held.preset, folder.home(), overwrite=True)
+    return Trained(held.preset, path, report(held.preset, held.raced, path, f"race: {held.words}"),
+                   *seen_rows(source, held, show))
 
 
 def report(preset: Preset, raced: dict[str, Raced], path: Path, spent: str) -> str:

@@ -20,11 +20,12 @@ def opened():
     from modules import images
 
     from .. import picture
-    from . import panel, rows, settings, shelf, tab, xyz
+    from . import dropdowns, panel, rows, settings, shelf, tab, xyz
     picture.host_font = getattr(images, "get_font", None)
     rows.register()
     settings.register(shelf.library())
     xyz.register()
+    dropdowns.register()
     tab.register()
     for problem in shelf.problems():
         log.warning("S4S: a preset was left out: %s", problem)

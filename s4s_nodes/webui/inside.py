@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from typing import Callable
 
 import torch
-from modules import call_queue, processing, sd_samplers_common, shared
+from modules import call_queue, processing, scripts, sd_samplers_common, shared
 from torch import Tensor
 
 from ...training.denoisers import Source
 from .. import picture
 from ..core import sample_table
 from ..core.preset import Model
-from . import labels, sampler
+from . import gradient, labels, sampler
 
 log = logging.getLogger("S4S")
 AT_ONCE = 4                 # images in a network call at most
@@ -50,6 +50,7 @@ class Show:
 
     words: list = field(default_factory=list)
     line: str = ""
+    place: str = ""
     picture: object = None
     _due: float = 0.0
 
@@ -57,10 +58,14 @@ class Show:
         log.warning("S4S: %s", words)
         self.words.append(words)
 
+    def at(self, place: str) -> None:
+        """What is being done now, before the numbers that `count` adds."""
+        self.place = self.line = place
+
     def count(self, done: int, total: int, line: str = "") -> None:
         """For the host's own progress bar, and a line of words."""
         shared.state.sampling_step, shared.state.sampling_steps = int(done), max(int(total), 1)
-        self.line = line or f"{done:,} of about {max(done, total):,} network calls"
+        self.line = line or f"{self.place}: {done:,} of about {max(done, total):,} network calls".lstrip(": ")
 
     def preview(self, made: Callable | None) -> None:
         """made() -> (student, teacher), drawn where the tab and the host's live preview show it, if it is time."""
@@ -69,7 +74,7 @@ class Show:
             return
         student, teacher = made()                   # asks the network: an interrupt passes
         try:
-            self.picture = sheet({"learned so far": student, "teacher": teacher}, cheap_decoder())
+            self.picture = sheet([("learned so far", "", student), ("teacher", "", teacher)], cheap_decoder())
             shared.state.assign_current_image(self.picture)
         except (RuntimeError, ValueError, TypeError, AttributeError) as error:      # a latent no quick decoder is for
             log.info("S4S cannot draw a preview: %s", error)
@@ -99,6 +104,7 @@ def inside(scene: Scene, steps: int, work: Callable) -> list:
                 width=scene.width, height=scene.height, cfg_scale=scene.cfg, steps=steps, seed=0,
                 sampler_name=labels.SAMPLER, do_not_save_samples=True, do_not_save_grid=True)
             p.s4s_work = Stage(scene, work)
+            p.scripts, p.script_args = scripts.ScriptRunner(), ()   # of no script: reForge takes it for granted
             with contextlib.closing(p):
                 return processing.process_images(p).images
         except Finished:
@@ -126,7 +132,8 @@ class Stage:
         def conditions(seeds):
             return {"which": torch.tensor([int(seed) % count for seed in seeds], device=x.device)}
         levels = denoiser.inner_model.sigmas.detach().double().cpu().numpy().copy()
-        return Source(model.family, model, levels, tuple(x.shape[1:]), Network(denoiser, extra_args), conditions,
+        network = Network(denoiser, extra_args, x.device)
+        return Source(model.family, model, levels, tuple(x.shape[1:]), network, conditions,
                       self.scene.cfg, x.device, chunk=AT_ONCE)
 
 
@@ -137,15 +144,25 @@ class Network:
     prompt editing and settings by step stay out of what is learned.
     """
 
-    def __init__(self, denoiser, extra_args: dict):
-        self.denoiser, self.extra_args = denoiser, extra_args
+    def __init__(self, denoiser, extra_args: dict, device: torch.device):
+        self.denoiser, self.extra_args, self.gradients = denoiser, extra_args, False
         self.inference = torch.is_inference_mode_enabled()          # as the host samples: its weights may demand it
+        self.autocast = gradient.Autocast(device)
 
     def __call__(self, x: Tensor, sigma: Tensor, which: Tensor) -> Tensor:
         self.denoiser.step = 0
+        if self.gradients:
+            with self.autocast():
+                answer = self.denoiser(x, sigma, **self._for(which.tolist()))
+            gradient.forget(self.denoiser, answer)
+            return answer
         with torch.inference_mode() if self.inference else contextlib.nullcontext():
             answer = self.denoiser(x, sigma, **self._for(which.tolist()))
         return answer.clone()                                       # outside: a tensor that may be worked with
+
+    def through(self):
+        """Calls carry gradients while this context lasts."""
+        return gradient.through(self, shared.sd_model)
 
     def _for(self, which: list) -> dict:
         """The host's arguments for a batch of these prompts."""
@@ -167,10 +184,7 @@ def cheap_decoder() -> int:
     return sd_samplers_common.approximation_indexes.get(shared.opts.show_progress_type, 0) or CHEAP
 
 
-def sheet(rows: dict, decoder: int, title: str = ""):
-    """Labelled rows of latents (n, ...) as one picture; decoder: the host's number, 0 for the autoencoder."""
-    drawn = []
-    for name, latents in rows.items():
-        label, _, caption = name.partition(": ")
-        drawn.append((label, caption, [sd_samplers_common.single_sample_to_image(one, decoder) for one in latents]))
-    return picture.sheet(drawn, title)
+def sheet(rows: list, decoder: int, title: str = ""):
+    """Rows (label, caption, latents (n, ...)) as one picture; decoder: the host's number, 0 for the autoencoder."""
+    return picture.sheet([(label, caption, [sd_samplers_common.single_sample_to_image(one, decoder)
+                                            for one in latents]) for label, caption, latents in rows], title)

@@ -45,13 +45,14 @@ def _samplers(with_schedules: bool) -> list:
 def _register_samplers(ours: list) -> None:
     listed = sd_samplers.all_samplers
     new = {data.name: data for data in ours}
-    listed[:] = [new.pop(data.name, data) for data in listed if data.name in new or not _is_our_sampler(data.name)]
+    listed[:] = [new.pop(data.name, data) for data in listed if data.name in new or not is_our_sampler(data.name)]
     listed.extend(new.values())
     sd_samplers.all_samplers_map = {data.name: data for data in listed}
     sd_samplers.set_samplers()
 
 
-def _is_our_sampler(name: str) -> bool:
+def is_our_sampler(name: str) -> bool:
+    """Whether a sampler is one of S4S's."""
     return name == labels.SAMPLER or shelf.is_ours(name)
 
 

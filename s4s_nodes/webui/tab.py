@@ -11,9 +11,10 @@ from typing import Callable, Iterator
 import gradio as gr
 from modules import script_callbacks, shared
 
-from . import shelf
+from . import dropdowns, shelf
 from .words import say
 
+MODES = {"auto": "auto", "gradient": "gradient", "forward-only": "forward"}      # as read here, as the trainer takes it
 
 def register() -> None:
     """Have the host build the tab with its page."""
@@ -30,16 +31,19 @@ def tabs() -> list:
                     with gr.Tab(say("Train"), elem_id="s4s_train_tab"):
                         wish, forecast, start = _training()
                     with gr.Tab(say("Race"), elem_id="s4s_race_tab"):
-                        entry, race, preset = _race()
+                        entry, race, again = _race()
             with gr.Column():
                 stop = gr.Button(say("Interrupt"), elem_id="s4s_interrupt")
                 report = gr.Textbox(label=say("Report"), lines=12, interactive=False, elem_id="s4s_report")
                 live = gr.Image(type="pil", label=say("Learned so far, and the teacher"), interactive=False,
                                 visible=False, elem_id="s4s_live")
                 gallery = gr.Gallery(label=say("Pictures"), elem_id="s4s_gallery")
-        seen = [report, live, gallery]
+        seen, lists = [report, live, gallery], dropdowns.on_this_page()
+        fresh = {"fn": lambda: dropdowns.refreshed(lists), "inputs": [], "outputs": list(lists.values())}
         forecast.click(forecasted, inputs=[*scene, *wish], outputs=seen)
-        start.click(trained, inputs=[*scene, *wish], outputs=seen).then(known, inputs=[], outputs=[preset])
+        start.click(trained, inputs=[*scene, *wish], outputs=seen).then(**fresh)
+        again.click(**fresh)
+        page.load(**fresh)
         race.click(raced, inputs=[*scene, *entry], outputs=seen)
         stop.click(lambda: shared.state.interrupt(), inputs=[], outputs=[], queue=False)
     return [(page, "S4S", "s4s_tab")]
@@ -59,37 +63,42 @@ def _scene() -> list:
 def _training() -> tuple:
     """(the controls of `trained` behind the scene's, the button Estimate, the button Train)"""
     gr.HTML(say("Learns a solver of few steps for the loaded checkpoint: it samples the prompts in many steps and "
-                "turns a table until few steps give the same. The checkpoint is not changed. Forward-only: it "
-                "works on whatever the host can sample, LoRAs in the prompts included."))
+                "turns a table until few steps give the same. The checkpoint is not changed; LoRAs in the prompts "
+                "take part."))
     name = gr.Textbox(label=say("Name of the preset"), value="my-preset", elem_id="s4s_name")
     with gr.Row():
         calls = gr.Textbox(label=say("Sampling steps, e.g. 4,6,8"), value="6", elem_id="s4s_calls")
         windows = gr.Textbox(label=say("Denoising strengths, e.g. 1,0.75,0.5"), value="1", elem_id="s4s_windows")
+    mode = gr.Radio(label=say("Mode"), choices=list(MODES), value="auto", elem_id="s4s_mode", info=say(
+        "forward-only asks for nothing but sampling; gradient goes back through the checkpoint, which is checked "
+        "first: dearer, and better with a large budget; auto decides by the budget and that check"))
     with gr.Row():
         budget = gr.Number(label=say("Most network calls per table"), value=10000, precision=0, elem_id="s4s_budget")
         seeds = gr.Number(label=say("Seeds of the race"), value=8, precision=0, elem_id="s4s_race_seeds")
     with gr.Row():
         forecast = gr.Button(say("Estimate"), elem_id="s4s_estimate")
         start = gr.Button(say("Train"), variant="primary", elem_id="s4s_train")
-    return [name, calls, windows, budget, seeds], forecast, start
+    return [name, calls, windows, mode, budget, seeds], forecast, start
 
 
 def _race() -> tuple:
-    """(the controls of `raced` behind the scene's, the button Race, the dropdown of presets)"""
+    """(the controls of `raced` behind the scene's, the button Race, the button that looks for presets again)"""
     gr.HTML(say("Samples unseen seeds with a preset and with the classical samplers and schedules that usually win, "
                 "all in the same number of steps, and measures how far each ends from what many steps give."))
-    preset = gr.Dropdown(label=say("Preset"), choices=list(shelf.names()), value=None, elem_id="s4s_race_preset")
+    with gr.Row():
+        preset = gr.Dropdown(label=say("Preset"), choices=list(shelf.names()), value=None, elem_id="s4s_race_preset")
+        again = gr.Button(say("Look for new presets"), elem_id="s4s_refresh")
     with gr.Row():
         calls = gr.Textbox(label=say("Sampling steps, e.g. 4,6,8 (empty: all tables)"), elem_id="s4s_race_calls")
         seeds = gr.Number(label=say("Seeds of the race"), value=8, precision=0, elem_id="s4s_race_count")
+    with gr.Row():
+        opponents = gr.Number(label=say("Classical pairs that take part, at most (0: all that count)"), value=0,
+                              precision=0, elem_id="s4s_race_opponents")
+        budget = gr.Number(label=say("Most network calls of the race (0: no limit)"), value=20000, precision=0,
+                           elem_id="s4s_race_budget")
     write = gr.Checkbox(label=say("Write the scores into the preset"), value=False, elem_id="s4s_race_write")
     start = gr.Button(say("Race"), variant="primary", elem_id="s4s_race")
-    return [preset, calls, seeds, write], start, preset
-
-
-def known():
-    """The presets there are now."""
-    return gr.update(choices=list(shelf.names()))
+    return [preset, calls, seeds, opponents, budget, write], start, again
 
 
 def forecasted(*asked) -> Iterator[tuple]:
@@ -102,16 +111,17 @@ def trained(*asked) -> Iterator[tuple]:
     yield from worked(lambda room, show: room("train").train(_wish(room, *asked), show))
 
 
-def _wish(room, prompts, negative, cfg, width, height, name, calls, windows, budget, seeds):
+def _wish(room, prompts, negative, cfg, width, height, name, calls, windows, mode, budget, seeds):
     return room("train").Wish(**_scene_of(prompts, negative, cfg, width, height), name=name, calls=numbers(calls, int),
-                              windows=numbers(windows, float), budget=int(budget), race_seeds=int(seeds))
+                              windows=numbers(windows, float), mode=MODES[mode], budget=int(budget),
+                              race_seeds=int(seeds))
 
 
-def raced(prompts, negative, cfg, width, height, preset, calls, seeds, write) -> Iterator[tuple]:
+def raced(prompts, negative, cfg, width, height, preset, calls, seeds, opponents, budget, write) -> Iterator[tuple]:
     """A race, shown in the same way."""
     yield from worked(lambda room, show: room("race").race(room("race").Race(
         **_scene_of(prompts, negative, cfg, width, height), label=preset or "", calls=numbers(calls, int),
-        seeds=int(seeds), write=bool(write)), show))
+        seeds=int(seeds), opponents=int(opponents), budget=int(budget), write=bool(write)), show))
 
 
 def _scene_of(prompts, negative, cfg, width, height) -> dict:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import shutil
@@ -14,12 +15,15 @@ from modules import paths
 from ...training import distil as trainer
 from ...training.config import Config
 from ...training.denoisers import Source
+from ...training.host_race import Terms, hold
+from ...training.modes import ENOUGH_STEPS, gradient_steps
 from ..core import preset as preset_file
 from ..core.preset import Model, Preset
 from ..core.solver import Solver
 from ..library import file_name, save_new
 from . import rows, shelf
 from .inside import Scene, Show, inside
+from .race import told
 
 
 @dataclass(frozen=True)
@@ -30,12 +34,14 @@ class Wish(Scene):
     calls: tuple = (6,)
     windows: tuple = (1.0,)
     budget: int = trainer.HOST_BUDGET
+    mode: str = "auto"
     race_seeds: int = 8
 
     @property
     def config(self) -> Config:
         """The trainer's page of it. Raises ValueError for what cannot work."""
-        return Config(name=self.name, calls=self.calls, windows=self.windows, budget=self.budget, mode="forward")
+        return Config(name=self.name, calls=self.calls, windows=self.windows, budget=self.budget,
+                      mode=self.mode)
 
 
 @dataclass
@@ -52,7 +58,8 @@ def forecast(wish: Wish, show: Show) -> None:
 
     def work(source: Source, facts) -> None:
         check_free(wish.name, source.model)
-        show.say(trainer.estimate(source, config).words)
+        with the_right_way(source, config):
+            show.say(trainer.estimate(source, config).words)
     inside(wish, max(config.calls), work)
 
 
@@ -80,8 +87,6 @@ class Work:
         """Train, and return the table of the most calls, to be seen."""
         place, key = run_folder(self.wish, source.model)
         check_free(self.wish.name, source.model)
-        if not (place / "finished").exists():
-            self.show.say(trainer.estimate(source, self.wish.config).words)
         try:
             made = self._learned(source, place, key)
         except BaseException:               # the host's interrupt too: it passes on
@@ -97,7 +102,9 @@ class Work:
             self.show.say(f"this was trained before: taken from {place}; delete that folder to train again")
             return preset_file.load(file)
         config = self.wish.config
-        made = trainer.distil(source, config, place, resume=True, on_progress=self._progress, say=self.show.say)
+        with the_right_way(source, config):
+            self.show.say(trainer.estimate(source, config).words)
+            made = trainer.distil(source, config, place, resume=True, on_progress=self._progress, say=self.show.say)
         made = replace(made, training={
             **made.training, "run": key, "conditionings": len(self.wish.prompts), "latent": list(source.shape),
             "created": datetime.date.today().isoformat()})
@@ -108,15 +115,9 @@ class Work:
 
     def _judged(self, source: Source, made: Preset) -> Preset:
         """The preset with its race on unseen seeds, saved where the host finds it."""
-        scores = {}
-        for name, table in made.tables.items():
-            pairs = trainer.unseen_pairs(source, self.wish.race_seeds, table)
-            raced = trainer.race(source, made, name, pairs, on_progress=self.show.count)
-            scores[name] = raced.scores
-            self.show.say(f"{name}: {raced.verdict}")
-        made = trainer.with_scores(made, scores)
-        self.show.say(f"saved as {save_new(made, shelf.folder(), overwrite=True)}")
-        return made
+        held = hold(source, made, Terms(tuple(made.tables), range(self.wish.race_seeds)), told(self.show))
+        self.show.say(f"saved as {save_new(held.preset, shelf.folder(), overwrite=True)}")
+        return held.preset
 
     def _progress(self, now: trainer.Progress) -> None:
         parts = [f"{now.phase} {now.table}".strip(), f"{now.done:,} of {now.total:,} network calls"]
@@ -127,6 +128,12 @@ class Work:
             parts.append(f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left")
         self.show.count(now.done, now.total, ", ".join(parts))
         self.show.preview(now.preview)
+
+
+def the_right_way(source: Source, config: Config):
+    """A context in which calls carry gradients, where they are asked for or worth trying; the trainer checks them."""
+    tried = config.mode == "gradient" or (config.mode == "auto" and gradient_steps(source, config) >= ENOUGH_STEPS)
+    return source.network.through() if tried else contextlib.nullcontext()
 
 
 def run_folder(wish: Wish, model: Model) -> tuple[Path, str]:

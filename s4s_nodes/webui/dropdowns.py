@@ -1,0 +1,64 @@
+"""The dropdowns of the open page: a new preset is put into them, as the host's own refresh buttons do it.
+
+The host tells of every component it makes, before it builds the tabs of extensions; those that name presets are kept
+until ours is built, whose events may then change them.
+"""
+
+from __future__ import annotations
+
+import gradio as gr
+from modules import script_callbacks, sd_samplers
+
+from . import rows, shelf
+
+SCHEDULES = ("txt2img_scheduler", "img2img_scheduler", "hr_scheduler")
+SAMPLERS = ("txt2img_sampling", "img2img_sampling", "hr_sampler")               # where there are no schedule types
+PRESETS = ("s4s_txt2img_preset", "s4s_img2img_preset", "s4s_race_preset")
+_made: dict = {}                            # elem_id -> the component of the page that is being built
+
+
+def register() -> None:
+    """Have the host tell of its components."""
+    script_callbacks.on_after_component(remember)
+
+
+def remember(component, **arguments) -> None:
+    """Keep a dropdown that names presets; one of an older page is forgotten for it."""
+    name = arguments.get("elem_id")
+    if name in (*SCHEDULES, *SAMPLERS, *PRESETS):
+        _made[name] = component
+
+
+def on_this_page() -> dict:
+    """{elem_id: component} of those whose choices change with the presets."""
+    host = SCHEDULES if rows.schedule_types() is not None else SAMPLERS
+    return {name: component for name, component in _made.items() if name in (*host, *PRESETS)}
+
+
+def refreshed(components: dict) -> list:
+    """Look at the folders again, and give an update for each of these dropdowns, in order."""
+    rows.register()
+    return [_update(name, component) for name, component in components.items()]
+
+
+def _update(name: str, component):
+    """The host's own choices, and ours behind them. Set on the component too, for pages that are opened later."""
+    theirs = [] if name in PRESETS else [plain for plain in map(_plain, component.choices)
+                                         if plain != "S4S" and not shelf.is_ours(plain)]
+    choices = [*theirs, *_ours(name)]
+    pairs = bool(component.choices) and isinstance(component.choices[0], tuple)
+    component.choices = [(choice, choice) for choice in choices] if pairs else choices
+    return gr.update(choices=choices)
+
+
+def _ours(name: str) -> list[str]:
+    if name in PRESETS:
+        return list(shelf.names())
+    if name in SAMPLERS:
+        return [data.name for data in sd_samplers.visible_samplers() if rows.is_our_sampler(data.name)]
+    return [row.label for row in rows.schedule_types().schedulers if shelf.is_ours(row.label)]
+
+
+def _plain(choice) -> str:
+    """Gradio 4 keeps a choice as (label, value)."""
+    return choice[1] if isinstance(choice, (tuple, list)) else choice
