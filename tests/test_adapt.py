@@ -10,7 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from s4s_nodes.core import Solver, adapt, adapted, classical, constant_law_error, mixture, preset, sample, schedule
+from s4s_nodes.core import (Model, ModelFacts, Preset, Solver, adapt, adapted, classical, constant_law_error, mixture,
+                            preset, sample, schedule, solver_for)
 from s4s_nodes.library import shipped_folder
 from training.parameters import Parameters
 
@@ -207,3 +208,13 @@ def test_starts_are_compared_by_noise_to_signal():
 def test_the_distance_is_the_mean_ratio_between_the_ends():
     assert adapt.distance([9, 4, 2, 0], [8, 2, 2, 0]) == pytest.approx(np.log(2) / 2)
     assert adapt.distance([9, 0], [8, 0]) == 0
+
+
+def test_a_flow_that_starts_a_hair_below_pure_noise_moves_to_it():
+    """Optimal Steps' grid for Flux starts at 0.9968, a host's schedule at 1: both are noise and nothing else."""
+    levels = schedule.published("oss_flux", 10)
+    made = Preset("grid", {"calls10": classical.euler(levels, True)}, Model("flux", "flow", 0.001, 1.0, channels=16))
+    facts = ModelFacts("flow", 0.001, 1.0, family="flux", channels=16, shift=3.0)
+    found = solver_for(schedule.linear_flow(10, 3.0), facts, made, own_schedule=True)
+    assert (found.kind, found.table, found.solver.sigmas[0]) == ("adapted", "calls10", 1.0)
+    np.testing.assert_allclose(found.solver.sigmas[1:], levels[1:] / levels[0], rtol=1e-12)

@@ -12,7 +12,7 @@ import numpy as np
 from . import classical
 from .solver import Solver, end_response
 
-ENDLESS = 100.0             # a sigma above this is noise and nothing else: zero terminal SNR, whatever its number
+ENDLESS = 100.0             # a sigma (noise to signal) above this is noise and nothing else, whatever its number
 SMALLEST_STEP = 0.05        # of 1 - sigma'/sigma, as in training: a residual's unit never vanishes
 
 
@@ -72,8 +72,17 @@ def from_start(levels, start: float, flow: bool) -> np.ndarray:
 
 def start_ratio(one: float, other: float, flow: bool) -> float:
     """How far two starts are apart: the larger noise-to-signal ratio over the smaller, at least 1."""
-    first, second = (level / max(1 - level, 1e-9) if flow else level for level in (one, other))
+    first, second = _noise_to_signal(one, flow), _noise_to_signal(other, flow)
     return max(first, second) / min(first, second)
+
+
+def is_noise(level: float, flow: bool) -> bool:
+    """Whether a state at this level is noise and, in practice, nothing else."""
+    return _noise_to_signal(level, flow) > ENDLESS
+
+
+def _noise_to_signal(level: float, flow: bool) -> float:
+    return level / max(1 - level, 1e-9) if flow else level
 
 
 def distance(levels, others) -> float:

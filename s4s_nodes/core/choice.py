@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import classical, schedule
-from .adapt import ENDLESS, adapted, distance, from_start, head, start_ratio
+from .adapt import adapted, distance, from_start, head, is_noise, start_ratio
 from .facts import ModelFacts, remarks, same_top, suits
 from .k_sampler import close, same_levels
 from .preset import Preset
@@ -176,7 +176,7 @@ def _on_own_levels(levels, facts: ModelFacts, preset: Preset, found: tuple, clau
     if close(table.sigmas[0], levels[0]):
         return Choice(table, preset, name, _kind(preset, table), f"its levels take the place of the schedule's{clause}",
                       own_levels=True)
-    both_full = table.sigmas[0] > ENDLESS and levels[0] > ENDLESS
+    both_full = is_noise(table.sigmas[0], facts.flow) and is_noise(levels[0], facts.flow)
     if start_ratio(table.sigmas[0], levels[0], facts.flow) > MOVED_START and not both_full:
         return _fallback(levels, facts, f"{preset.name} has no table of {table.calls} calls that starts near "
                                         f"{levels[0]:.4g}; the nearest, {name}, starts at {table.sigmas[0]:.4g}")
