@@ -35,7 +35,7 @@ def adapted(table: Solver, sigmas, flow: bool) -> Solver:
     top = max(table.sigmas[0], sigmas[0], table.query.max())
     query = np.minimum(sigmas[:-1] * table.query / table.sigmas[:-1], top)
     there = Solver(sigmas, query, table.scale, carry, weights, keeps_constants=False)
-    return _lawful(there, flow) if table.keeps_constants else there
+    return lawful(there, flow) if table.keeps_constants else there
 
 
 def head(table: Solver, calls: int, flow: bool) -> Solver:
@@ -46,7 +46,7 @@ def head(table: Solver, calls: int, flow: bool) -> Solver:
     """
     if not 0 < calls < table.calls:
         raise ValueError(f"{calls} rows of a table of {table.calls} are no head of it: 1 to {table.calls - 1} are")
-    return _lawful(Solver(table.sigmas[:calls + 1], table.query[:calls], table.scale[:calls], table.carry[:calls],
+    return lawful(Solver(table.sigmas[:calls + 1], table.query[:calls], table.scale[:calls], table.carry[:calls],
                           table.weights[:calls, :calls], keeps_constants=False), flow)
 
 
@@ -114,7 +114,7 @@ def _carries(table: Solver, old: Solver, new: Solver) -> np.ndarray:
     return np.where(ends, table.carry, new.carry * table.carry / np.where(ends, 1.0, old.carry))
 
 
-def _lawful(table: Solver, flow: bool) -> Solver:
+def lawful(table: Solver, flow: bool) -> Solver:
     """The table with the newest weight of its last row set by the constant law at its end level."""
     first, end = table.sigmas[0], table.sigmas[-1]
     kept = end / first
