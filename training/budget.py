@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, replace
 
-from .config import MODES, Config
+from .config import Config
 from .denoisers import Source
 from .evaluate import schedules
 from .forward_only import calls_per_image, pairs_at
@@ -29,7 +29,7 @@ class Plan(Config):
 
 def planned(config: Config, source: Source, mode: str) -> Plan:
     """The plan of a configuration in this mode. Raises ValueError for too small a budget, with what would do."""
-    iterations = config.iterations if mode == config.mode or config.budget else MODES[mode]
+    iterations = config.iterations if mode == config.mode or config.budget else config.usual_iterations(mode)
     plan = Plan(**{**asdict(config), "mode": mode, "iterations": iterations})
     if not config.budget:
         return plan
@@ -91,7 +91,7 @@ def pair_cost(plan: Plan, source: Source, calls: int) -> float:
 
 def measured_cost(plan: Plan, source: Source, calls: int) -> int:
     levels = schedules(source)["time_uniform"](calls)
-    return calls_per_image(Parameters(levels, plan.base, plan.order, source.flow, plan.learn))
+    return calls_per_image(Parameters.of(plan, source, levels))
 
 
 def step_cost(plan: Plan, calls: int) -> int:

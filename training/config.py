@@ -6,8 +6,9 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, fields
 
+from .families import FAMILIES, check_base, usual_base
 from .objective import NAMES as OBJECTIVES
-from .parameters import LEARN
+from .parameters import CLOCKS, LEARN, RESTRICT, TURNS
 
 MOST_CALLS = 50        # a learned table pays off below about 12 calls; 50 rows back-propagated already take hours
 
@@ -31,12 +32,23 @@ class Config:
                               "pairs take turns")
     teacher: str = _set("auto", "classical solver that makes the targets; auto: dpmpp_3m, for a flow lms_3")
     teacher_calls: int = _set(50, "its calls; checked once against twice as many")
-    base: str = _set("dpmpp_2m", "classical multistep solver the student starts from")
+    family: str = _set("lms", "lms: multistep; pc: predictor-corrector, no call more; ss: single-step, several calls "
+                              "each")
+    base: str = _set("auto", "classical solver the student starts from; auto: dpmpp_2m, for pc unipc_bh2_3, for ss "
+                             "dpmpp_2s, with order 3 dpmpp_3s")
     schedule: str = _set("auto", "schedule it starts on; auto takes the best of a short race")
     starts: int = _set(3, "forward mode: schedules it explores before it settles on one")
     order: int = _set(0, "newest predictions every row may weigh freely; 0 means all (the paper: 3)")
     learn: str = _set("joint", "coefficients: weights only (S4S); schedule: noise levels and those told to the network "
-                               "(LD3); joint: both; generalized: each row's carry, too (BNS, GS)")
+                               "(LD3); joint: both; alternate: both in turn (S4S-Alt); generalized: each row's "
+                               "carry, too (BNS, GS)")
+    rounds: int = _set(8, "of alternate: turns of schedule and coefficients each; with a budget, a step each while it "
+                          "lasts")
+    clock: str = _set("host", "what a network told another level than its state's is shown: host: what the host shows "
+                              "it; paper: the state's own input")
+    restrict: str = _set("none", "for studies: fixed, one set of coefficients for all rows; sum_to_one, rows whose "
+                                 "weights sum up as the solver's")
+    initial: str = _set("solver", "for studies: coefficients start at the solver's, or at random")
     pairs: int = _set(256, "cached teacher pairs to learn from")
     fresh: bool = _set(False, "gradient mode: new noise in every iteration, taught there and then, in place of pairs")
     validation: int = _set(64, "held-out pairs that choose the best state")
@@ -62,12 +74,17 @@ class Config:
         object.__setattr__(self, "windows", tuple(float(w) for w in self.windows))
         several = self.cfg if isinstance(self.cfg, (tuple, list)) else (self.cfg,)
         object.__setattr__(self, "cfg", tuple(float(scale) for scale in several))
-        for name, words in (("mode", (*MODES, "auto")), ("learn", LEARN), ("objective", OBJECTIVES)):
+        for name, words in (("mode", (*MODES, "auto")), ("learn", LEARN), ("objective", OBJECTIVES),
+                            ("family", FAMILIES), ("clock", CLOCKS), ("restrict", RESTRICT),
+                            ("initial", ("solver", "random"))):
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} {getattr(self, name)!r}: use one of {', '.join(words)}")
+        if self.base == "auto":
+            object.__setattr__(self, "base", usual_base(self.family, self.order))
+        check_base(self.family, self.base, self.order)
         if self.iterations == 0 and self.budget == 0 and self.mode in MODES:
-            object.__setattr__(self, "iterations", MODES[self.mode])
-        for name in ("teacher_calls", "starts", "pairs", "validation", "batch", "every"):
+            object.__setattr__(self, "iterations", self.usual_iterations(self.mode))
+        for name in ("teacher_calls", "starts", "pairs", "validation", "batch", "every", "rounds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: at least 1 is wanted")
         for name in ("budget", "iterations", "order"):
@@ -116,6 +133,10 @@ class Config:
         if 1.0 not in self.windows or not all(0 < window <= 1 for window in self.windows):
             raise ValueError(f"windows {self.windows}: denoise strengths above 0 and up to 1 are wanted, 1 among them "
                              "(the others start on the levels it learns)")
+
+    def usual_iterations(self, mode: str) -> int:
+        """The iterations a mode takes by default: an alternation in forward mode one in every turn."""
+        return self.rounds * len(TURNS) if (mode, self.learn) == ("forward", "alternate") else MODES[mode]
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)

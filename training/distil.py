@@ -85,8 +85,7 @@ def estimate(source: Source, config: Config) -> Estimate:
         tried = replace(source, on_model_calls=None)
         mode, why = settled_mode(tried, config)
         plan = planned(config, tried, mode)
-        sizes = [Parameters(torch.linspace(1, 0, calls + 1).numpy(), plan.base, plan.order, source.flow, plan.learn)
-                 for calls in plan.calls]
+        sizes = [Parameters.of(plan, source, torch.linspace(1, 0, calls + 1).numpy()) for calls in plan.calls]
         calls, windows = forecast(plan, tried), len(plan.windows)
         seconds, weight, images = calls * _seconds(tried, False), memory.of_a_call(tried), tried.chunk
         if mode == "gradient":                                      # its second runs are among the calls already

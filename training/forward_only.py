@@ -35,10 +35,11 @@ def learn_forward(source: Source, parameters: Parameters, pairs: Pairs, held_out
         validate(source, parameters, held_out, state, math.nan)
     while state.iteration < config.iterations and not state.finished:
         some = pairs.part(slice(0, pairs_at(state.iteration, config.iterations, len(pairs))))
-        loss, normal, slope = normal_equations(source, parameters, state.vector, some)
-        better, loss, state.damping = damped_step(source, parameters, state.vector, some, loss, normal, slope,
-                                                  state.damping)
-        state.finished = better is None and len(some) == len(pairs)
+        now = parameters.at(state.iteration)
+        loss, normal, slope = normal_equations(source, now, state.vector, some)
+        better, loss, state.damping = damped_step(source, now, state.vector, some, loss, normal, slope, state.damping)
+        state.stuck = state.stuck + 1 if better is None and len(some) == len(pairs) else 0
+        state.finished = state.stuck >= parameters.turns
         if better is not None:
             state.vector, state.average = better, better
         state.iteration += 1

@@ -12,7 +12,7 @@ from torch import Tensor
 from .denoisers import Source
 from .objective import distances, objective_of, rmse
 from .pairs import Pairs, ends, errors
-from .parameters import Parameters
+from .parameters import TURNS, Parameters
 from .relaxed import ball_of
 
 WARM_UP = 0.05              # share of the iterations in which the rate rises
@@ -37,6 +37,8 @@ class State:
     spent: int = 0                              # network calls this table has cost so far, all of them in whole steps
     classical: float = math.inf                 # held-out RMSE of the best classical solver measured
     finished: bool = False                      # the forward-only mode found no better step
+    stuck: int = 0                              # and for so many steps in a row, with all pairs
+    turn: int = 0                               # of an alternation
     to_measure: int = 16                        # with a budget: pairs to measure before the next step
     in_round: int = 0                           # and steps since the last ones were
     curve: list = field(default_factory=list)   # [iteration, training loss, held-out RMSE, model calls]
@@ -56,11 +58,12 @@ def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
     network or out of on_progress) leaves it consistent. Validation runs every config.every iterations, and at
     the start: the best state is never worse than the initial table on the held-out pairs.
     """
-    moving, objective = parameters.moving(), objective_of(config.objective, source)
+    objective = objective_of(config.objective, source)
     ball, losses = ball_of(source, parameters, pairs, objective, config.relaxed), []
     if state.iteration == 0 and not state.curve:
         validate(source, parameters, held_out, state, math.nan, objective)
     while state.iteration < config.iterations:
+        moving = turned(parameters, state, config).moving()
         places = batch_indices(len(pairs), config.batch, config.seed, state.iteration)
         try:
             if ball is None:
@@ -87,6 +90,18 @@ def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
         if on_progress is not None:
             on_progress(state, loss, checked)
     return state
+
+
+def turned(parameters: Parameters, state: State, config) -> Parameters:
+    """What this iteration may move: of an alternation one half, in config.rounds turns each.
+
+    A new turn forgets the moments, by which the resting half would coast on.
+    """
+    turns = len(TURNS) * config.rounds
+    turn = state.iteration * turns // max(turns, config.iterations)
+    if parameters.learn == "alternate" and turn != state.turn:
+        state.turn, state.moments = turn, (torch.zeros_like(state.vector), torch.zeros_like(state.vector))
+    return parameters.at(turn)
 
 
 def batch_indices(count: int, size: int, seed: int, iteration: int) -> list:

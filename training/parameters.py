@@ -1,40 +1,50 @@
 """Free numbers -> table: what the trainer turns, and the laws it cannot break.
 
     sigmas   sigma[i+1] - end = (sigma[i] - end) * exp(-softplus(gap[i])): they fall by construction, the ends fixed
-    weights  the base solver's own coefficients, as functions of these sigmas, plus a residual that starts at 0 on
-             the newest `order` predictions (0: all), in units of the step:
-             weights[i, i-a] += (1 - sigma[i+1] / sigma[i]) residual[i, a]
+    weights  the base solver's own coefficients, as functions of these sigmas, plus a residual that starts at 0, in
+             units of the step; where it stands and what it adds is the family's (families.py), by default on the
+             newest `order` predictions (0: all): weights[i, i-a] += (1 - sigma[i+1] / sigma[i]) residual[i, a]
     query    query[i] = sigma[i] * exp(offset[i]), never above the model's highest level
     carry    the base solver's, times exp(change[i]): the row's share of x[0], with which the rows are the whole class
              x[i+1] = a[i] x[0] + sum_j b[i, j] D[j] (BNS, arXiv 2403.01329); the newest prediction takes what the
              state loses, so that row sums do not move
+With the paper's clock (clock.py) the rows so made hold for the predictions it means.
 The newest weight of the last row, and its carry, are whatever the constant law leaves; all other row sums are free.
 (Frankel et al. 2025, eq. 5 and App. E.1; analytic part plus residual after GS, arXiv 2510.17699.)
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from .core import Solver, Table, classical
+from .clock import collapsed, meant, shown_scale
+from .core import Solver, Table
+from .families import FAMILIES, added, base_table, check_base, places, units
 
 PARTS = ("sigmas", "query", "weights", "carry")
 LEARN = {"coefficients": ("weights",), "schedule": ("sigmas", "query"), "joint": ("sigmas", "query", "weights"),
-         "generalized": PARTS}                           # the words of `learn` -> the parts of the vector that move
+         "generalized": PARTS, "alternate": ("sigmas", "query", "weights")}     # word of `learn` -> parts that move
+TURNS = ("schedule", "coefficients")                     # of `alternate`, in this order
+CLOCKS = ("host", "paper")
+RESTRICT = ("none", "fixed", "sum_to_one")
+RANDOM = 0.5                                             # deviation of residuals that start at random
 
 
 @dataclass(frozen=True)
 class Parameters:
     """The map from one free vector to a Table of `calls` rows over the window sigmas[0] .. sigmas[-1].
 
-    start: the initial sigmas (N+1,); base: a name in classical.SOLVERS with one call per step; learn: a word of LEARN;
-    highest: the model's highest level, start[0] where none is given. The vector is float64: [gaps (N-1), offsets (N),
-    residuals (rows x order)], where the carry is learned followed by [changes (N-1)].
+    start: the initial sigmas (N+1,); base: a solver the family can start from; learn: a word of LEARN; highest: the
+    model's highest level, start[0] where none is given. clock: "paper" shows the network of this prediction its
+    state's own input at the offset level, "host" what a host would. restrict: "fixed", one set of residuals for all
+    rows; "sum_to_one": rows sum up as the base solver's. random: the seed of residuals to start from, None: zeros.
+    The vector is float64: [gaps (N-1), offsets (N), residuals], where the carry is learned also [changes (N-1)].
     """
 
     start: np.ndarray
@@ -43,40 +53,66 @@ class Parameters:
     flow: bool = False
     learn: str = "joint"
     highest: float | None = None
+    family: str = "lms"
+    clock: str = "host"
+    prediction: str = "eps"
+    restrict: str = "none"
+    random: int | None = None
 
     def __post_init__(self):
-        if self.base not in classical.SOLVERS or classical.SOLVERS[self.base].calls_per_step != 1:
-            usable = [name for name, solver in classical.SOLVERS.items() if solver.calls_per_step == 1]
-            raise ValueError(f"base solver {self.base!r}: use one with one call per step: {', '.join(usable)}")
-        if self.learn not in LEARN:
-            raise ValueError(f"learn is {self.learn!r}: use one of {', '.join(LEARN)}")
-        if self.order < 0:
-            raise ValueError(f"order {self.order}: 0 for all predictions so far, or how many of the newest")
+        for name, words in (("learn", LEARN), ("family", FAMILIES), ("clock", CLOCKS), ("restrict", RESTRICT)):
+            if getattr(self, name) not in words:
+                raise ValueError(f"{name} is {getattr(self, name)!r}: use one of {', '.join(words)}")
+        check_base(self.family, self.base, self.order)
+
+    @classmethod
+    def of(cls, config, source, start: np.ndarray) -> "Parameters":
+        """What a configuration makes of these levels for a source."""
+        return cls(start, config.base, config.order, source.flow, config.learn, source.sigma_max, config.family,
+                   config.clock, source.model.prediction, config.restrict,
+                   config.seed if config.initial == "random" else None)
+
+    @property
+    def turns(self) -> int:
+        """Steps that try everything once: two of an alternation."""
+        return len(TURNS) if self.learn == "alternate" else 1
+
+    def at(self, turn: int) -> "Parameters":
+        """What moves in this turn of an alternation; else these themselves."""
+        return replace(self, learn=TURNS[turn % len(TURNS)]) if self.learn == "alternate" else self
 
     @property
     def calls(self) -> int:
         return len(self.start) - 1
 
-    @property
+    @cached_property
     def _places(self) -> tuple[Tensor, Tensor]:
-        """Row and column of every residual; the last row's newest weight is not free."""
-        places = [(i, i - age) for i in range(self.calls) for age in range(min(self.order or self.calls, i + 1))]
-        places.remove((self.calls - 1, self.calls - 1))
-        rows, columns = torch.tensor(places, dtype=torch.long).reshape(-1, 2).T
-        return rows, columns
+        """(block, row, column) of every residual in the rows (3, n), and which free number it is (n,)."""
+        found = places(self.family, self.base, self.calls, self.order, self.start[-1] == 0)
+        if self.restrict == "sum_to_one":                           # the newest takes what the others leave
+            found = [place for place in found if place.row != place.column]
+        ranks = sorted({place.rank for place in found})
+        numbers = [ranks.index(place.rank) for place in found] if self.restrict == "fixed" else range(len(found))
+        index = torch.tensor([place[:3] for place in found], dtype=torch.long).reshape(-1, 3).T
+        return index, torch.tensor(numbers, dtype=torch.long)
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """Lengths of the parts of the vector, in the order of PARTS."""
         carries = (self.calls - 1,) if "carry" in LEARN[self.learn] else ()
-        return self.calls - 1, self.calls, len(self._places[0]), *carries
+        numbers = self._places[1]
+        return self.calls - 1, self.calls, int(numbers.max()) + 1 if len(numbers) else 0, *carries
 
     def initial(self) -> Tensor:
-        """The vector whose table is the base solver on the initial sigmas, exactly."""
+        """The vector whose table is the base solver on the initial sigmas, exactly, unless it starts at random."""
         above = self.start[:-1] - self.start[-1]
         ratios = np.log(above[:-1] / above[1:])                                 # softplus(gap) must equal these
         gaps = torch.from_numpy(ratios + np.log(-np.expm1(-ratios)))
-        return torch.cat([gaps, torch.zeros(sum(self.sizes[1:]), dtype=torch.float64)])
+        rest = [torch.zeros(size, dtype=torch.float64) for size in self.sizes[1:]]
+        if self.random is not None:
+            generator = torch.Generator().manual_seed(self.random)
+            rest[1] = RANDOM * torch.randn(len(rest[1]), generator=generator, dtype=torch.float64)
+        return torch.cat([gaps, *rest])
 
     def moving(self) -> Tensor:
         """1.0 where the vector is to be learned, else 0.0."""
@@ -87,29 +123,39 @@ class Parameters:
         """The table of a free vector, differentiable in it."""
         gaps, offsets, residuals, *changes = vector.split(list(self.sizes))
         sigmas = self._sigmas(gaps)
-        base = classical.SOLVERS[self.base].table(sigmas, self.flow)
+        base = base_table(self.family, self.base, sigmas, self.flow)
         query = (sigmas[:-1] * offsets.exp()).clamp(max=max(float(self.start[0]), self.highest or 0.0))
-        step = (1 - sigmas[1:] / sigmas[:-1]).clamp(min=0.05)
-        rows, columns = self._places
-        weights, carry = base.weights.index_put((rows, columns), residuals * step[rows], accumulate=True), base.carry
+        scale, carry, kept = base.scale, base.carry, sigmas[-1] / sigmas[0]
         if changes:
-            carry = _changed(base.carry, changes[0], sigmas[-1] / sigmas[0])
+            carry = _ended(base.carry[:-1] * changes[0].exp(), kept)
+        weights = base.weights + added(self.family, self.base, self._blocks(residuals, sigmas), carry)
+        if changes:
             weights = weights + torch.diag(base.carry - carry)
-        return Table(sigmas, query, base.scale, carry, _obey_constant_law(weights, carry, sigmas, self.flow))
+        if self.clock == "paper":
+            scale = shown_scale(self.prediction, sigmas[:-1], query)
+            carry, weights = collapsed(carry, weights, *meant(self.prediction, sigmas[:-1], query))
+            carry = _ended(carry[:-1], kept)
+        return Table(sigmas, query, scale, carry, _obey_constant_law(weights, carry, sigmas, self.flow))
 
     def solver(self, vector: Tensor) -> Solver:
         """The checked table. Raises ValueError where the numbers have run away."""
         return self.table(vector.detach()).solver()
+
+    def _blocks(self, residuals: Tensor, sigmas: Tensor) -> Tensor:
+        """The residuals in their places, (2, N, N), in units of their steps."""
+        (block, row, column), numbers = self._places
+        scaled = residuals[numbers] * units(self.family, self.base, sigmas)[block, row]
+        blocks = torch.zeros(2, self.calls, self.calls, dtype=torch.float64).index_put((block, row, column), scaled)
+        return blocks - torch.diag_embed(blocks.sum(2)) if self.restrict == "sum_to_one" else blocks
 
     def _sigmas(self, gaps: Tensor) -> Tensor:
         first, end = torch.from_numpy(self.start[[0, -1]]).split(1)
         return torch.cat([first, end + (first - end) * torch.exp(-softplus(gaps).cumsum(0)), end])
 
 
-def _changed(carry: Tensor, changes: Tensor, kept: Tensor) -> Tensor:
-    """The carries with all but the last changed; the last leaves of x[0] what the end level keeps of it."""
-    free = carry[:-1] * changes.exp()
-    return torch.cat([free, (kept / free.prod())[None]])
+def _ended(carry: Tensor, kept: Tensor) -> Tensor:
+    """The carries (N-1,) and the last row's, which leaves of x[0] what the end level keeps of it."""
+    return torch.cat([carry, (kept / carry.prod())[None]])
 
 
 def _obey_constant_law(weights: Tensor, carry: Tensor, sigmas: Tensor, flow: bool) -> Tensor:

@@ -29,6 +29,7 @@ from .windows import table_name, window_levels, window_top
 TRAINER = "s4s 0.2.0"
 CHUNK = 64                  # teacher pairs made, then saved, at a time
 PREVIEWED = 4               # images of a preview
+RECORDED = ("family", "base", "order", "learn", "clock", "mode", "objective", "seed", "budget")
 
 
 class Stopped(Exception):
@@ -204,8 +205,7 @@ class Run:
 
     def parameters(self, name: str) -> Parameters:
         """The parametrisation of one of the run's tables."""
-        return Parameters(np.array(self.starts[name]["sigmas"]), self.plan.base, self.plan.order, self.source.flow,
-                          self.plan.learn, self.source.sigma_max)
+        return Parameters.of(self.plan, self.source, np.array(self.starts[name]["sigmas"]))
 
     # --- what is told -------------------------------------------------------------------------------------------
 
@@ -285,8 +285,7 @@ class Run:
         plan, scales = self.plan, self.source.cfgs or (self.source.cfg,)
         training = {"teacher": self.teacher.words, "teacher_error": self.starts["teacher"]["error"],
                     "cfg": [min(scales), max(scales)], "resolution": list(self.source.shape[1:]),
-                    "base": plan.base, "learn": plan.learn, "order": plan.order, "mode": plan.mode,
-                    "objective": plan.objective, "seed": plan.seed, "budget": plan.budget,
+                    **{name: getattr(plan, name) for name in RECORDED},
                     "pairs": plan.iterations * plan.batch if plan.fresh else plan.pairs,
                     **({"relaxed": plan.relaxed} if plan.relaxed else {}),
                     "iterations": {name: state.iteration for name, state in self.states.items()},

@@ -45,8 +45,9 @@ def learn_sparingly(source: Source, parameters: Parameters, pairs: Pairs, held_o
             state.memory = _with_block(source, parameters, state, pairs)
         elif step_calls(parameters, len(state.memory.get("miss", ())), held_out) <= config.budget - state.spent:
             stuck = state.to_measure > 0            # no pair can join any more: the last of the budget is for steps
-            loss = _step(source, parameters, pairs, held_out, state)
-            state.finished = stuck and state.iteration == steps
+            loss = _step(source, parameters.at(state.turn), pairs, held_out, state)
+            state.turn, state.stuck = state.turn + 1, state.stuck + 1 if stuck and state.iteration == steps else 0
+            state.finished = state.stuck >= parameters.turns
         else:
             state.finished = True
         state.spent += source.model_calls - before

@@ -9,7 +9,8 @@ import numpy as np
 
 from .denoisers import Source
 from .evaluate import Entry, measure, schedules
-from .core import classical
+from .core import schedule
+from .families import start_on
 from .forward_only import EXPLORED, learn_forward
 from .loop import State
 from .pairs import Pairs
@@ -33,13 +34,12 @@ def settle_start(source: Source, calls: int, pairs: Pairs, held_out: Pairs, conf
     chosen = far_apart(ranked, config.starts) if config.mode == "forward" else ranked[:1]
     tried = []
     for entry in chosen:
-        parameters = Parameters(entry.solver.sigmas, config.base, config.order, source.flow, config.learn,
-                                source.sigma_max)
+        parameters = Parameters.of(config, source, entry.solver.sigmas)
         state = State.start(parameters)
         if len(chosen) > 1:
             short = replace(config, iterations=min(EXPLORING, config.iterations))
             learn_forward(source, parameters, pairs.part(slice(0, EXPLORED)), held_out, short, state)
-            state.finished = False
+            state.finished, state.stuck = False, 0
             say(f"calls{calls}: from {entry.schedule_name}, {state.iteration} steps on {EXPLORED} pairs: held-out RMSE "
                 f"{state.curve[0][2]:.4f} -> {state.best_error:.4f}")
         tried.append((parameters, entry.schedule_name, state))
@@ -55,14 +55,13 @@ def ranked_starts(source: Source, calls: int, held_out: Pairs, config, curve: np
     """
     known = schedules(source, None if curve is None else float(curve[0]))
     if curve is not None:
-        known[CURVE] = lambda calls: curve
+        known[CURVE] = lambda steps: schedule.stretched(curve, steps, source.flow)
     if config.schedule not in ("auto", *known) and (curve is None or config.schedule not in schedules(source)):
         raise ValueError(f"no schedule {config.schedule!r} for {source.name}; there are: auto, {', '.join(known)}")
     names = list(known) if config.schedule not in known else [config.schedule]
     few = held_out.part(slice(0, config.ranking))
-    base = classical.SOLVERS[Parameters(np.array([1., 0.]), config.base).base]
-    entries = [measure(source, Entry(config.base, name, base(known[name](calls), flow=source.flow)), few)
-               for name in names]
+    entries = [measure(source, Entry(config.base, name, start_on(config.family, config.base, known[name], calls,
+                                                                 source.flow)), few) for name in names]
     return sorted(entries, key=lambda entry: entry.errors.mean())
 
 

@@ -8,12 +8,27 @@ trainer. flow=True selects a rectified flow, x = (1-s) x0 + s noise, in place of
 from __future__ import annotations
 
 import functools
-from typing import Callable
+from typing import Callable, NamedTuple
 
-from .log_snr import dpmpp_2m, dpmpp_2s, dpmpp_3m, unipc
-from .slope import deis, dpm_2, euler, heun, ipndm, lms
+from .log_snr import dpmpp_2m, dpmpp_2s, dpmpp_3m, single_step, unipc, with_middles
+from .slope import deis, dpm_2, dpm_2_steps, euler, heun, ipndm, lms
 
 SOLVERS: dict[str, Callable] = {}        # name -> function(sigmas, flow=False) -> Solver
+
+
+class SingleStep(NamedTuple):
+    """A solver of several calls a step, on all its levels: function(levels, flow, sizes) -> Solver, sizes of its steps.
+
+    levels_on(levels of the steps, sizes, flow): those with the ones inside the steps.
+    """
+
+    calls: int
+    function: Callable
+    levels_on: Callable = with_middles
+
+
+SINGLE_STEP = {"dpmpp_2s": SingleStep(2, single_step), "dpmpp_3s": SingleStep(3, single_step),
+               "dpm_2": SingleStep(2, dpm_2_steps, lambda levels, sizes, flow: with_middles(levels, sizes, False))}
 
 
 def _register() -> None:

@@ -118,6 +118,51 @@ def dpmpp_2s(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
     return x
 
 
+@lowered()
+def single_step(trace: Trace, sigmas: Tensor, flow: bool, sizes: tuple) -> Tensor:
+    """DPM-Solver++ (1S, 2S, 3S) in steps of `sizes` calls (Lu et al. 2022, Alg. 1; its third order as in their code).
+
+    sigmas (N+1,) holds the levels between the ends of a step, too, anywhere between them.
+    """
+    x, logs, at = trace.start, _half_log_snr(sigmas, flow), 0
+    for size in sizes:
+        x = _one_step(trace, x, sigmas[at:at + size + 1], logs[at:at + size + 1], flow)
+        at += size
+    return x
+
+
+def with_middles(levels, sizes: tuple, flow: bool) -> Tensor:
+    """Levels (steps+1,) and those inside steps of so many calls, even in lambda."""
+    sigmas = torch.as_tensor(levels, dtype=torch.float64)
+    logs, inside = _half_log_snr(sigmas, flow), []
+    for i, size in enumerate(sizes):
+        shares = torch.arange(1, size, dtype=torch.float64) / size
+        points = torch.lerp(logs[i], logs[i + 1], shares) if size > 1 else shares       # lambda is infinite at 0
+        inside += [sigmas[i:i + 1], torch.sigmoid(-points) if flow else torch.exp(-points)]
+    return torch.cat([*inside, sigmas[-1:]])
+
+
+def _one_step(trace: Trace, x: Tensor, sigmas: Tensor, logs: Tensor, flow: bool) -> Tensor:
+    sigma, end = sigmas[0], sigmas[-1]
+    first = trace.call(x, sigma)
+    if len(sigmas) == 2:
+        return _towards(x, first, sigma, end)
+    h = logs[-1] - logs[0]
+    r1 = (logs[1] - logs[0]) / h
+    change = trace.call(_towards(x, first, sigma, sigmas[1]), sigmas[1]) - first
+    if len(sigmas) == 3:
+        return _towards(x, first + change / (2 * r1), sigma, end)
+    r2 = (logs[2] - logs[0]) / h
+    there = _towards(x, first, sigma, sigmas[2]) + _slope_share(sigmas[2], r2 * h, flow) * r2 / r1 * change
+    change = trace.call(there, sigmas[2]) - first
+    return _towards(x, first, sigma, end) + _slope_share(end, h, flow) / r2 * change
+
+
+def _slope_share(end: Tensor, h: Tensor, flow: bool) -> Tensor:
+    """alpha phi_2(h) = alpha ((e^-h - 1) / h + 1): the weight of a prediction that changes by 1 over the step."""
+    return (1 - end if flow else 1.0) * (torch.expm1(-h) / h + 1)
+
+
 def _towards(x: Tensor, denoised: Tensor, sigma: Tensor, after: Tensor) -> Tensor:
     """The exponential-integrator step with a constant prediction; the same for flow: (after/sigma) x + (1 - ..) D."""
     kept = after / sigma

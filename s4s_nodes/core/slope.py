@@ -131,3 +131,18 @@ def dpm_2(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
             slope = (halfway - trace.call(halfway, middle)) / middle
         x = x + (after - sigma) * slope
     return x
+
+
+@lowered()
+def dpm_2_steps(trace: Trace, sigmas: Tensor, flow: bool, sizes: tuple) -> Tensor:
+    """`dpm_2` in steps of one or two calls; sigmas (N+1,) holds each middle, too, anywhere between its step's ends."""
+    x, at = trace.start, 0
+    for size in sizes:
+        sigma, after = sigmas[at], sigmas[at + size]
+        slope = (x - trace.call(x, sigma)) / sigma
+        if size == 2:
+            middle = sigmas[at + 1]
+            halfway = x + (middle - sigma) * slope
+            slope = (halfway - trace.call(halfway, middle)) / middle
+        x, at = x + (after - sigma) * slope, at + size
+    return x

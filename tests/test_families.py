@@ -1,0 +1,336 @@
+"""Every family's table is the paper's formula, run step by step on images with the same free numbers."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from s4s_nodes.core import classical, constant_law_error, log_snr, mixture, sample, schedule
+from tests.toy import small, toy_source
+from training import families
+from training.clock import meant
+from training.distil import distil
+from training.forward_only import calls_per_image, moved_solvers, same_call
+from training.parameters import RANDOM, Parameters
+
+BASES = {"lms": ["dpmpp_2m", "ipndm_3"], "pc": ["unipc_bh2_3", "unipc_bh1_2", "dpmpp_2m"],
+         "ss": sorted(classical.SINGLE_STEP)}
+PAIRS = [(family, base) for family, bases in BASES.items() for base in bases]
+
+
+def levels(steps, flow=False):
+    return schedule.linear_flow(steps, 2.0) if flow else schedule.karras(steps, 0.05, 14.6)
+
+
+def made(family, base, calls=6, flow=False, **settings) -> Parameters:
+    start = families.start_on(family, base, lambda steps: levels(steps, flow), calls, flow)
+    return Parameters(start.sigmas, base, flow=flow, family=family, **settings)
+
+
+def random_vector(parameters: Parameters, spread=0.3):
+    noise = torch.randn(sum(parameters.sizes), dtype=torch.float64, generator=torch.Generator().manual_seed(5))
+    return parameters.initial() + spread * noise
+
+
+def start_states(flow):
+    noise = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    return noise if flow else 14.6 * noise
+
+
+def sampled(table, flow):
+    return sample(lambda x, sigma: mixture(x, sigma, flow), start_states(flow), table)
+
+
+class Formula:
+    """alpha, sigma, lambda of each level, the paper's A and S between two of them, and the denoiser."""
+
+    def __init__(self, table, flow):
+        self.flow, self.sigma, self.query = flow, table.sigmas, table.query
+
+    def alpha(self, i):
+        return 1 - self.sigma[i] if self.flow else 1.0
+
+    def move(self, x, i, k, delta):
+        """(sigma_k / sigma_i) x - alpha_k (e^-h - 1) Delta; h = lambda_k - lambda_i."""
+        ratio = (self.sigma[k] / self.alpha(k)) / (self.sigma[i] / self.alpha(i)) if self.alpha(i) else 0.0    # e^-h
+        step = self.alpha(k) * (1 - ratio) if self.alpha(i) else 1 - self.sigma[k]          # its limit at s = 1
+        return self.sigma[k] / self.sigma[i] * x + step * delta
+
+    def denoised(self, x, i):
+        return mixture(x, torch.full((len(x),), float(self.query[i]), dtype=torch.float64), self.flow)
+
+
+def numbers(parameters, vector):
+    """(R, C): the free numbers as dictionaries row, column -> number, without their unit."""
+    places = families.places(parameters.family, parameters.base, parameters.calls, parameters.order,
+                             parameters.start[-1] == 0)
+    residuals = vector.split(list(parameters.sizes))[2]
+    return [{(p.row, p.column): float(r) for p, r in zip(places, residuals) if p.block == block} for block in (0, 1)]
+
+
+def weighed(coefficients, row, predictions):
+    return sum(coefficients.get((row, j), 0.0) * d for j, d in enumerate(predictions))
+
+
+def newest(parameters, table, row, predictions):
+    """What the law gives the last row: Delta with coefficients that sum to 1."""
+    total = table.weights[-1, :-1]
+    return sum(w * d for w, d in zip(total, predictions)) + (1 - total.sum()) * predictions[-1]
+
+
+@pytest.mark.parametrize("flow", [False, True])
+def test_multistep_is_equation_five_in_data_prediction(flow):
+    parameters = made("lms", "euler", flow=flow, order=3)              # whose own coefficients are 1 on the newest
+    vector = random_vector(parameters)
+    table, (extra, _) = parameters.solver(vector), numbers(parameters, vector)
+    paper, x, seen = Formula(table, flow), start_states(flow), []
+    for i in range(table.calls):
+        seen.append(paper.denoised(x, i))
+        delta = seen[-1] + weighed(extra, i, seen)
+        x = paper.move(x, i, i + 1, delta) if i + 1 < table.calls else newest(parameters, table, i, seen)
+    torch.testing.assert_close(sampled(table, flow), x, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("order", [0, 2])
+@pytest.mark.parametrize("base", ["euler", "unipc_bh2_2"])
+@pytest.mark.parametrize("flow", [False, True])
+def test_the_corrector_uses_the_call_at_the_predicted_point_and_the_next_step_starts_there(flow, base, order):
+    parameters = made("pc", base, flow=flow, order=order)
+    vector = random_vector(parameters, 0.1)
+    table, (predictor, corrector) = parameters.solver(vector), numbers(parameters, vector)
+    paper, sigmas = Formula(table, flow), torch.tensor(table.sigmas)
+    logs = log_snr._half_log_snr(sigmas, flow)
+    shown = corrected = start_states(flow)
+    seen, calls = [], table.calls
+
+    def step(x, i, used, end=None):                                     # the base's own Delta, as a state
+        if base == "euler":
+            return paper.move(x, i, i + 1, seen[i])
+        past = seen[:i + 1][::-1][:2]
+        return log_snr._unipc_step(x, past, i, logs, sigmas, flow, "bh2", used, end)
+    for i in range(calls):
+        seen.append(paper.denoised(shown, i))
+        if i:                                                           # x[i] from x[i-1], with D[i] seen at u[i]
+            used = min(2, i, calls + 1 - i)
+            corrected = step(corrected, i - 1, used, seen[i] if base != "euler" else None) \
+                + (1 - sigmas[i] / sigmas[i - 1]) * weighed(corrector, i, seen)
+        if i + 1 < calls:
+            shown = step(corrected, i, min(2, i + 1, calls - i)) \
+                + (1 - sigmas[i + 1] / sigmas[i]) * weighed(predictor, i, seen)
+    end = newest(parameters, table, i, seen)
+    torch.testing.assert_close(sampled(table, flow), end, rtol=1e-10, atol=1e-10)
+    assert any(table.weights[2, :2] != parameters.solver(parameters.initial()).weights[2, :2])
+
+
+@pytest.mark.parametrize("calls", [6, 7, 8])
+@pytest.mark.parametrize("flow", [False, True])
+def test_single_steps_see_points_of_their_own(flow, calls):
+    parameters = made("ss", "dpmpp_3s", calls, flow)
+    vector = random_vector(parameters, 0.1)
+    table, (extra, _) = parameters.solver(vector), numbers(parameters, vector)
+    paper, x, at = Formula(table, flow), start_states(flow), 0
+    own = classical.single_step(torch.tensor(table.sigmas), flow, sizes=families.step_sizes("ss", "dpmpp_3s", calls))
+    for size in families.step_sizes("ss", "dpmpp_3s", calls)[:-1]:
+        seen, point = [], x
+        for stage in range(size):
+            seen.append(paper.denoised(point, at + stage))
+            step = max(families.LEAST_STEP, 1 - table.sigmas[at + stage + 1] / table.sigmas[at])
+            point = base_point(own, at, stage, x, seen) + step * sum(extra[at + stage, at + q] * d
+                                                                     for q, d in enumerate(seen))
+        x, at = point, at + size
+    end = paper.denoised(x, at)
+    torch.testing.assert_close(sampled(table, flow), end, rtol=1e-10, atol=1e-10)
+
+
+def base_point(own, at, stage, x, seen):
+    """DPM-Solver++'s own next point of a step from x, by its table's rows on these predictions."""
+    for row in range(at, at + stage + 1):
+        x = own.carry[row] * x + sum(own.weights[row, at + q] * d for q, d in enumerate(seen[:row - at + 1]))
+    return x
+
+
+def test_the_third_order_single_step_is_that_of_the_paper():
+    """Lu et al. (2022), DPM-Solver-3 in data prediction, r1 = 1/3, r2 = 2/3, written out."""
+    sigmas = classical.with_middles(np.array([5.0, 1.0, 0.0]), (3, 1), False)
+    table = classical.single_step(sigmas, sizes=(3, 1))
+    x = 5 * torch.randn(3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    s, s1, s2, t = sigmas[:4]
+    h, r1, r2 = torch.log(s / t), 1 / 3, 2 / 3
+    assert torch.log(s / s1) == pytest.approx(float(h) / 3) and torch.log(s / s2) == pytest.approx(2 * float(h) / 3)
+
+    def denoised(x, sigma):
+        return mixture(x, sigma.expand(len(x)))
+    m = denoised(x, s)
+    x1 = s1 / s * x - torch.expm1(-r1 * h) * m
+    m1 = denoised(x1, s1)
+    x2 = s2 / s * x - torch.expm1(-r2 * h) * m + r2 / r1 * (torch.expm1(-r2 * h) / (r2 * h) + 1) * (m1 - m)
+    m2 = denoised(x2, s2)
+    end = t / s * x - torch.expm1(-h) * m + 1 / r2 * (torch.expm1(-h) / h + 1) * (m2 - m)
+    torch.testing.assert_close(sample(mixture, x, table), denoised(end, t), rtol=1e-12, atol=1e-12)
+
+
+# ---------------------------------------------------------------------------- starts, laws, gradients
+
+@pytest.mark.parametrize("flow", [False, True])
+@pytest.mark.parametrize("family, base", PAIRS)
+def test_each_family_starts_at_the_classical_solver(family, base, flow):
+    for calls in (1, 2, 5, 7):
+        parameters = made(family, base, calls, flow)
+        table = parameters.solver(parameters.initial())
+        if family == "ss" and (base == "dpmpp_3s" or calls % 2 == 0):
+            wanted = families.start_on(family, base, lambda steps: levels(steps, flow), calls, flow)
+        else:
+            steps = (calls + 1) // 2 if family == "ss" else calls
+            wanted = classical.SOLVERS[base](levels(steps, flow), flow=flow)
+        assert table.calls == wanted.calls == calls
+        for part in ("sigmas", "query", "scale", "carry", "weights"):
+            np.testing.assert_allclose(getattr(table, part), getattr(wanted, part), rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("settings", [{}, {"clock": "paper"}, {"learn": "generalized"}, {"restrict": "sum_to_one"},
+                                      {"learn": "generalized", "clock": "paper"}, {"restrict": "fixed"}])
+@pytest.mark.parametrize("flow", [False, True])
+@pytest.mark.parametrize("family, base", PAIRS)
+def test_no_free_number_breaks_the_constant_law_and_each_has_its_gradient(family, base, flow, settings):
+    parameters = made(family, base, 5, flow, prediction="flow" if flow else "v", **settings)
+    vector = random_vector(parameters)
+    assert constant_law_error(parameters.solver(vector)) < 1e-10
+    where = random_vector(parameters, 0.1) - 0.1 * torch.ones(len(vector))       # queries below the highest level
+    assert torch.autograd.gradcheck(lambda v: tuple(parameters.table(v)[:]), (where.requires_grad_(),), atol=1e-6)
+
+
+@pytest.mark.parametrize("family, base", PAIRS)
+def test_a_moved_number_reruns_only_the_rows_behind_it(family, base):
+    parameters = made(family, base, 6)
+    vector = random_vector(parameters, 0.05)
+    vector[5] = 0.0                                             # the first query stands at the model's highest level
+    here, moves = parameters.solver(vector), moved_solvers(parameters, vector)
+    assert len(moves) == sum(parameters.sizes)                                   # none is without effect
+    x = start_states(False)
+    states, known = [], {}
+    end = sample(mixture, x, here, on_call=lambda i, x, row, d: (states.append(x), known.update({i: d})))
+    for moved, first, _ in moves.values():
+        reused = {j: d for j, d in known.items() if j < first + same_call(here, moved, first)}
+        there = sample(mixture, states[first], moved, first=first, known=reused)
+        torch.testing.assert_close(there, sample(mixture, x, moved), rtol=1e-9, atol=1e-9)
+        assert not torch.equal(there, end)
+    assert calls_per_image(parameters) <= 6 * (1 + len(moves))
+
+
+# ---------------------------------------------------------------------------- counts and refusals
+
+def test_the_free_numbers_of_each_family_are_counted():
+    assert made("lms", "dpmpp_2m", order=3).sizes[2] == 3 * 6 - 3 - 1          # the paper's 3N - 3, less the law's
+    assert made("pc", "unipc_bh2_3", order=3).sizes[2] == 14 + (2 + 3 + 4 + 4)         # corrections after calls 1 to 4
+    assert families.step_sizes("ss", "dpmpp_2s", 6) == (2, 2, 1, 1)
+    assert families.step_sizes("ss", "dpmpp_3s", 7) == (3, 3, 1) and families.step_sizes("ss", "dpm_2", 1) == (1,)
+    assert made("ss", "dpmpp_2s", 7).sizes[2] == 3 * 3 and made("ss", "dpmpp_3s", 7).sizes[2] == 2 * 6
+    assert made("lms", "dpmpp_2m", restrict="fixed", order=3).sizes[2] == 3
+    assert made("lms", "dpmpp_2m", restrict="sum_to_one", order=3).sizes[2] == 1 + 2 + 2 + 2 + 2
+    assert made("ss", "dpmpp_2s", 7, restrict="fixed").sizes[2] == 3
+
+
+@pytest.mark.parametrize("family, base", PAIRS)
+def test_fixed_rows_share_their_coefficients_and_consistent_rows_sum_up(family, base):
+    for restrict in ("fixed", "sum_to_one"):
+        parameters = made(family, base, 7, restrict=restrict, order=0 if family == "ss" else 3)
+        sigmas, residuals = torch.tensor(parameters.start), random_vector(parameters).split(list(parameters.sizes))[2]
+        blocks = parameters._blocks(residuals, sigmas) / families.units(family, base, sigmas)[..., None]
+        if restrict == "sum_to_one":
+            assert blocks.sum(2).abs().max() < 1e-14 and blocks.abs().max() > 0.1
+        elif family == "ss":
+            size = classical.SINGLE_STEP[base].calls
+            torch.testing.assert_close(blocks[0][:size, :size], blocks[0][size:2 * size, size:2 * size])
+        else:
+            torch.testing.assert_close(blocks[:, 3, 1:4], blocks[:, 4, 2:5])
+
+
+def test_a_random_start_is_seeded_and_gaussian():
+    one, same, other = (made("lms", "dpmpp_2m", 10, random=seed).initial() for seed in (0, 0, 1))
+    assert torch.equal(one, same) and not torch.equal(one, other)
+    assert float(one[19:].std()) == pytest.approx(RANDOM, rel=0.2) and one[9:19].abs().max() == 0
+
+
+@pytest.mark.parametrize("family, base, order, words", [
+    ("lms", "dpmpp_2s", 0, "one call per step"), ("ss", "dpmpp_2m", 0, "single-step solver: dpmpp_2s, dpmpp_3s, dpm_2"),
+    ("ss", "dpmpp_2s", 3, "makes 2 calls"), ("rk", "auto", 0, "lms, pc, ss")])
+def test_bases_a_family_cannot_start_from_are_refused(family, base, order, words):
+    with pytest.raises(ValueError, match=words):
+        small(family=family, base=base, order=order)
+
+
+# ---------------------------------------------------------------------------- runs
+
+@pytest.mark.parametrize("flow, settings", [
+    (False, {"family": "pc"}), (True, {"family": "ss", "order": 3}), (True, {"clock": "paper"}),
+    (False, {"clock": "paper", "learn": "generalized"}), (True, {"family": "pc", "learn": "coefficients"}),
+    (False, {"family": "ss", "windows": (1.0, 0.5), "schedule": "auto"})])
+def test_every_family_learns_within_its_budget(tmp_path, settings, flow):
+    source = toy_source(flow)
+    config = small(mode="forward", budget=5_000, iterations=0, pairs=256, validation=64, calls=(5,), **settings)
+    preset = distil(source, config, tmp_path)
+    assert source.model_calls <= config.budget * len(preset.tables) + source.chunk
+    for name, (began, ended) in preset.training["held_out_rmse"].items():
+        assert ended < began, name
+    assert preset.training["family"] == config.family and preset.training["base"] == config.base
+
+
+# ---------------------------------------------------------------------------- the clock
+
+def test_with_the_papers_clock_the_network_sees_its_own_input_at_the_shifted_level():
+    parameters = made("lms", "dpmpp_2m", clock="paper", prediction="eps")
+    vector = random_vector(parameters)
+    table, states, inputs = parameters.solver(vector), [], []
+    assert np.abs(table.query / table.sigmas[:-1] - 1).max() > 0.1
+
+    def denoiser(x, sigma):                                             # k-diffusion's wrapper of an eps network
+        inputs.append((x / torch.sqrt(1 + sigma[:, None] ** 2), float(sigma[0])))
+        return x - sigma[:, None] * network(*inputs[-1])
+    sample(denoiser, start_states(False), table, on_call=lambda i, x, row, d: states.append(x))
+    for i, (shown, told) in enumerate(inputs):
+        torch.testing.assert_close(shown, states[i] / np.sqrt(1 + table.sigmas[i] ** 2), rtol=1e-12, atol=1e-12)
+        assert told == table.query[i]
+
+
+def network(shown, level):
+    return torch.tanh(1.5 * shown + level / (1 + level))
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v", "flow", "x0"])
+def test_with_the_papers_clock_only_the_networks_level_is_shifted(prediction):
+    """All rows but the last: x' from D = x - sigma eps(x's own input, query), eps meant as the prediction has it."""
+    flow = prediction == "flow"
+    parameters = made("lms", "euler", 5, flow, clock="paper", prediction=prediction)
+    vector = random_vector(parameters, 0.2)
+    table, (extra, _) = parameters.solver(vector), numbers(parameters, vector)
+
+    def meaning(x, sigma, level, answer):                               # what an answer says of a state at sigma
+        c = 1 + sigma ** 2
+        return {"eps": x - sigma * answer, "flow": x - sigma * answer, "x0": answer,
+                "v": x / c - sigma / c ** 0.5 * answer}[prediction]
+
+    def denoiser(x, sigma):
+        level = float(sigma[0])
+        return meaning(x, level, level, network(x if flow else x / np.sqrt(1 + level ** 2), level))
+    states, paper, x, seen = [], Formula(table, flow), start_states(flow), []
+    sample(denoiser, x, table, on_call=lambda i, x, row, d: states.append(x))
+    for i in range(table.calls - 1):
+        torch.testing.assert_close(states[i], x, rtol=1e-10, atol=1e-10)
+        answer = network(x if flow else x / np.sqrt(1 + table.sigmas[i] ** 2), float(table.query[i]))
+        seen.append(meaning(x, table.sigmas[i], table.query[i], answer))
+        x = paper.move(x, i, i + 1, seen[-1] + weighed(extra, i, seen))
+    torch.testing.assert_close(states[-1], x, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("prediction", ["eps", "v", "flow", "x0"])
+def test_without_offsets_both_clocks_are_one(prediction):
+    sigmas = torch.tensor([0.9, 0.5, 0.1], dtype=torch.float64)
+    u, v = meant(prediction, sigmas, sigmas)
+    assert u.abs().max() < 1e-15 and (v - 1).abs().max() < 1e-15
+    host, paper = (made("lms", "dpmpp_3m", 5, prediction == "flow", clock=clock, prediction=prediction)
+                   for clock in ("host", "paper"))
+    vector = random_vector(host) * torch.cat([torch.ones(4), torch.zeros(5), torch.ones(14)])
+    for one, other in zip(host.table(vector), paper.table(vector)):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+    assert dataclasses.replace(host, clock="paper", prediction=prediction).sizes == host.sizes
