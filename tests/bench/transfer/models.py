@@ -43,12 +43,12 @@ class Kind:
 
 TRAINED = {
     "emoji-eps": Kind("eps", "emoji", "unet", 48, 4600, 1, (32, 24, 16)),
-    "cifar-eps": Kind("eps", "cifar", "unet", 64, 3600, 2),
-    "cifar-flow": Kind("flow", "cifar", "unet", 64, 3600, 3),
+    "cifar-eps": Kind("eps", "cifar", "unet", 48, 2400, 2),
+    "cifar-flow": Kind("flow", "cifar", "unet", 48, 2400, 3),
     "emoji-flow": Kind("flow", "emoji", "unet", 48, 4600, 4, (32, 24, 16)),
-    "digits-v": Kind("v", "digits", "unet", 48, 4200, 5, (28,)),
-    "emoji-v": Kind("v", "emoji", "unet", 48, 4600, 6, (32, 24, 16)),
-    "digits-dit": Kind("eps", "digits", "transformer", 96, 4200, 7, (28,)),
+    "digits-v": Kind("v", "digits", "unet", 48, 2400, 5, (28,)),
+    "emoji-v": Kind("v", "emoji", "unet", 48, 2400, 6, (32, 24, 16)),
+    "digits-dit": Kind("eps", "digits", "transformer", 96, 2400, 7, (28,)),
 }
 FAMILIES = {"eps": ("digits-eps", "digits-dit", "emoji-eps", "cifar-eps"),
             "flow": ("digits-flow", "emoji-sd3", "emoji-flow", "cifar-flow"),
@@ -133,6 +133,11 @@ def _trained(name: str, cfg: float, cache: Path) -> Source:
 
 def weights_path(name: str, cache: Path) -> Path:
     return Path(cache) / "models" / f"{name}.safetensors"
+
+
+def ready(name: str, cache: Path) -> bool:
+    """Whether the model's weights are there."""
+    return name not in TRAINED or weights_path(name, cache).is_file()
 
 
 def _sd3(cfg: float) -> Source:

@@ -1,0 +1,71 @@
+"""Which learned tables survive a change of model, data, cfg, size of picture or precision: the transfer study.
+
+    python -m tests.bench.transfer --data ../shared/data [--cache FOLDER] [--write docs/transfer.md]
+
+Trains the models the cache lacks (about 40 minutes on one core), learns tables on each and on several together
+without a backward pass, and races them on seeds none was learned from (about an hour). Everything is kept in the
+cache, model by model and cell by cell: the same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from pathlib import Path
+
+import torch
+
+from . import models, page, train
+from .cells import OutOfTime, Store
+from .questions import CFG_MODELS, COUNTS, ROUNDED_MODELS, SIZE_MODELS
+from .questions import cfg_rows, family_rows, rounding_rows, size_rows
+from .study import Study
+
+PARTS = ("families", "cfg", "sizes", "rounding")
+
+
+def measured(study: Study, parts, names, counts) -> dict:
+    """The rows of every part, of the models of these names."""
+    found = {}
+    if "families" in parts:
+        for family, members in models.FAMILIES.items():
+            known = tuple(name for name in members if name in names)
+            if len(known) > 1:
+                found[family] = [row for calls in counts for row in family_rows(study, family, calls, known)]
+    for part, rows, of in (("cfg", cfg_rows, CFG_MODELS), ("sizes", size_rows, SIZE_MODELS),
+                           ("rounding", rounding_rows, ROUNDED_MODELS)):
+        if part in parts:
+            found[part] = [row for name in of if name in names for row in rows(study, name)]
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True,
+                        help="folder of mnist_train.npz, cifar10_train_jpeg.npz and noto_emoji64.npz")
+    parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "s4s-transfer")
+    parser.add_argument("--only", nargs="*", choices=("train", *PARTS), default=("train", *PARTS))
+    parser.add_argument("--ready", action="store_true", help="leave out models that are not trained yet")
+    parser.add_argument("--counts", type=int, nargs="*", default=COUNTS, help="numbers of calls")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so long; call again to go on")
+    parser.add_argument("--write", type=Path, help="page to write, docs/transfer.md")
+    options = parser.parse_args()
+    torch.set_num_threads(1)            # the order of sums, and so the last bits, depend on the number of threads
+    if "train" in options.only and not options.ready:
+        train.train_all(options.data, options.cache)
+    every = [name for members in models.FAMILIES.values() for name in members]
+    names = [name for name in every if not options.ready or models.ready(name, options.cache)]
+    study = Study(Store(options.cache, options.minutes))
+    try:
+        found = measured(study, options.only, names, options.counts)
+    except OutOfTime as over:
+        raise SystemExit(str(over)) from None
+    text = page.page(study, found, names)
+    if options.write:
+        options.write.write_text(text)
+    else:
+        print(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""One table learned on several models at once, without a backward pass.
+
+What is lowered is the mean over the models of (mean RMSE of its images) / (its unit), the unit being what a classical
+solver leaves on that model: a table learns to be so many times closer everywhere. The normal equations of a
+Gauss-Newton step are sums over images, so those of several models add (training/sparing.py does it for one).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from s4s_nodes.core import classical
+from training.denoisers import Source
+from training.evaluate import schedules
+from training.pairs import Pairs, ends, errors
+from training.parameters import Parameters
+from training.sparing import measured
+
+BASE, ORDER = "dpmpp_2m", 3             # order 3: the paper's, and fewer numbers to fit than the trainer's default
+ROUNDS, STEPS = (8, 16, 32), 4          # pairs of a model in each round, and most steps in one
+ENOUGH = 0.01                           # share a step must win for another one to follow
+DAMPINGS = (1e-2, 1e-1, 1.0, 10.0)
+FLOOR = 1e-6
+
+
+@dataclass
+class Lesson:
+    """A model, its pairs to learn from and to be checked by, and its unit of error; and what was measured on it."""
+
+    source: Source
+    pairs: Pairs
+    held_out: Pairs
+    unit: float = 1.0
+    miss: Tensor | None = None          # (n, d)
+    jacobian: Tensor | None = None      # (n, free numbers, d)
+
+    def measure(self, parameters: Parameters, vector: Tensor, count: int) -> None:
+        """Measure the first pairs at these numbers."""
+        self.miss, self.jacobian = measured(self.source, parameters, vector, self.pairs.part(slice(0, count)))
+
+    def error(self, parameters: Parameters, vector: Tensor, held_out: bool) -> tuple[float, Tensor | None]:
+        """(mean RMSE in units, misses) on the held-out pairs or on those measured; infinite where there is no table."""
+        pairs = self.held_out if held_out else self.pairs.part(slice(0, len(self.miss)))
+        try:
+            miss = (ends(self.source, parameters.solver(vector), pairs) - pairs.target).flatten(1).float()
+        except ValueError:
+            return float("inf"), None
+        found = float(miss.square().mean(1).sqrt().mean()) / self.unit
+        return (found if np.isfinite(found) else float("inf")), miss
+
+    def normal_equations(self) -> tuple[Tensor, Tensor]:
+        """(J^T W J, J^T W r) of the mean RMSE in units; W weighs an image by 1 / its RMSE."""
+        count, size = self.miss.shape
+        weight = 1 / (self.miss.square().mean(1).sqrt().clamp(min=FLOOR) * size * count * self.unit)
+        columns = self.jacobian.transpose(0, 1)
+        weighed = (columns * weight[None, :, None]).flatten(1)
+        return (weighed @ columns.flatten(1).T).double(), (weighed @ self.miss.flatten()).double()
+
+    def moved(self, step: Tensor, there: Tensor) -> None:
+        """Broyden's correction of the Jacobian after a step that led to these misses."""
+        wrong = there - self.miss - torch.einsum("nkd,k->nd", self.jacobian, step)
+        self.jacobian = self.jacobian + torch.einsum("k,nd->nkd", step / step.square().sum(), wrong)
+        self.miss = there
+
+
+@dataclass(frozen=True)
+class Learned:
+    """Free numbers, their parametrisation, and the held-out error in units before and after."""
+
+    parameters: Parameters
+    vector: Tensor
+    before: float
+    after: float
+    schedule: str
+    curve: list = field(default_factory=list)
+
+    @property
+    def solver(self):
+        return self.parameters.solver(self.vector)
+
+
+def start(lessons: list[Lesson], calls: int, few: int = 8) -> tuple[Parameters, str]:
+    """The base solver on the schedule, of all that any of the models has, on which it is best over all of them."""
+    flow, tried = lessons[0].source.flow, {}
+    for lesson in lessons:
+        for name, levels in schedules(lesson.source).items():
+            there = levels(calls)
+            if not any(np.allclose(there, other) for _, other in tried.values()):
+                tried[f"{name} of {lesson.source.name}"] = (name, there)
+    scores = {key: np.mean([np.log(_mean(lesson, classical.SOLVERS[BASE](levels, flow=flow), few))
+                            for lesson in lessons]) for key, (_, levels) in tried.items()}
+    best = min(scores, key=scores.get)
+    highest = max(lesson.source.sigma_max for lesson in lessons)
+    return Parameters(tried[best][1], BASE, ORDER, flow, highest=highest), best
+
+
+def _mean(lesson: Lesson, solver, few: int) -> float:
+    some = lesson.held_out.part(slice(0, few))
+    return float(errors(ends(lesson.source, solver, some), some.target).mean()) + FLOOR
+
+
+def learn(lessons: list[Lesson], calls: int, begun: tuple | None = None) -> Learned:
+    """The table of this many calls for all lessons together; begun: (parameters, vector, words) to go on from."""
+    if begun is None:
+        parameters, words = start(lessons, calls)
+        vector = parameters.initial()
+    else:
+        parameters, vector, words = begun
+    before = best_error = _checked(lessons, parameters, vector)
+    best, curve = vector, [before]
+    for count in ROUNDS:
+        for lesson in lessons:
+            lesson.measure(parameters, vector, count)
+        for _ in range(STEPS):
+            loss = sum(float(lesson.miss.square().mean(1).sqrt().mean()) / lesson.unit for lesson in lessons)
+            found = _step(lessons, parameters, vector, loss)
+            if found is None:
+                break
+            vector, after = found
+            curve.append(_checked(lessons, parameters, vector))
+            if curve[-1] < best_error:
+                best, best_error = vector, curve[-1]
+            if loss - after < ENOUGH * loss:
+                break
+    return Learned(parameters, best, before, best_error, words, curve)
+
+
+def _checked(lessons: list[Lesson], parameters: Parameters, vector: Tensor) -> float:
+    """The mean error in units on the held-out pairs."""
+    return float(np.mean([lesson.error(parameters, vector, held_out=True)[0] for lesson in lessons]))
+
+
+@torch.no_grad()
+def _step(lessons: list[Lesson], parameters: Parameters, vector: Tensor, loss: float):
+    """(new numbers, their loss), by the damping that helps most of those tried in turn; None where none helps."""
+    parts = [lesson.normal_equations() for lesson in lessons]
+    normal, slope = sum(part[0] for part in parts), sum(part[1] for part in parts)
+    moving = parameters.moving().bool() & (normal.diagonal() > 0)
+    best = None
+    for damping in DAMPINGS:
+        step = torch.zeros_like(vector)
+        inner = normal[moving][:, moving]
+        step[moving] = -torch.linalg.solve(inner + damping * torch.diag(inner.diagonal()), slope[moving])
+        step = step / step.abs().max().clamp(min=1.0)       # a longer one leaves what the Jacobian knows
+        there = [lesson.error(parameters, vector + step, held_out=False) for lesson in lessons]
+        after = sum(error for error, _ in there)
+        if after < loss * (1 - 1e-4) and (best is None or after < best[1]):
+            best = (step, after, there)
+        elif best is not None:
+            break                                           # more damping only shortens the step that was found
+    if best is None:
+        return None
+    for lesson, (_, miss) in zip(lessons, best[2]):
+        lesson.moved(best[0].float(), miss)
+    return vector + best[0], best[1]

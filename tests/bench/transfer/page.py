@@ -1,0 +1,128 @@
+"""The page: the rows of every question as Markdown, and the verdict on transfer presets."""
+
+from __future__ import annotations
+
+from . import models
+from .questions import CFG_CALLS, Ratio
+from .study import CFG, CHECK, FEW, LESSON, TEST, Setting, Study
+
+HEAD = """# What survives a change of model: the transfer study
+
+Made by `python -m tests.bench.transfer --data FOLDER --write docs/transfer.md`; the numbers below are of that run.
+
+A learned table is a few dozen numbers fitted to one network at one guidance scale. This page asks what happens to it
+when the model, the data, the guidance, the size of the picture or the precision is another. Everything here is
+measured on small real networks, each trained on real data and guided by class: they share prediction, noise levels
+and range with the big ones, but not their size. A number here is a reason to race a preset on your checkpoint, not
+a measurement of it.
+
+**How to read the numbers.** Each is a ratio: how many times closer to a fine solver (50 calls) the table ends than the
+best classical pair at equal calls, by RMSE over all pixels of {test} seeds that nothing was learned from, with a
+95 % bootstrap interval over the seeds. Above 1 the table wins. The pair is the best of the 96 or so strong pairs
+(8 solvers, every schedule that suits; {few} seeds for all, {test} for the best six) on the very seeds that are raced,
+which favours it. A **bold** ratio wins by RMSE and by the median seed; one in (brackets) has an interval that
+reaches below 1. Tables are learned with forward calls only, on {lesson} seeds, {check} more choose the best state;
+`shipped` are the presets in `solver_presets/`, learned far longer.
+"""
+
+
+def page(study: Study, found: dict, names: list[str]) -> str:
+    """The whole page in Markdown."""
+    parts = [HEAD.format(test=TEST, few=FEW, lesson=LESSON, check=CHECK), _models(study, names)]
+    families = {family: rows for family, rows in found.items() if family in models.FAMILIES}
+    if families:
+        parts += [_verdict(families), "## Another model of the family\n\nLearned and raced at guidance "
+                  f"{CFG:g}. *others together*: one table learned on all other models of the family at once, "
+                  "none of whose numbers have seen the model it is raced on. *fair pair*: the classical pair that is "
+                  "best over the other models, the equal of a transferred table; *default*: DPM++ 2M Karras, "
+                  "for a flow and for v Euler simple. Both are compared with the best pair, too.\n"]
+        parts += [_family(family, rows) for family, rows in families.items()]
+    if found.get("cfg"):
+        parts.append(_section("Another guidance scale", found["cfg"], f"{CFG_CALLS} calls. Rows: the guidance that is "
+                     "sampled with; columns: the guidance a table was learned at. *between*: interpolated from the "
+                     "two nearest learned ones (`s4s_nodes/core/between.py`), linear in cfg or in its logarithm; "
+                     "*this cfg*: learned at the very guidance."))
+    if found.get("sizes"):
+        parts.append(_section("Another size of picture", found["sizes"], "6 calls, guidance 3, networks trained on "
+                     "all three sizes. Columns: the size a table was learned at."))
+    if found.get("rounding"):
+        parts.append(_section("Half precision", found["rounding"], "6 calls, guidance 3. fp16 and bf16: what goes into "
+                     "the network and what comes out of it is rounded; bf16 net: all of it computes in bf16. The fine "
+                     "solver runs in the same precision."))
+    return "\n".join(parts)
+
+
+def _ratio(found: Ratio, interval: bool = True) -> str:
+    """A ratio as the page shows it."""
+    if found.rmse == float("inf"):
+        return "–"
+    text = f"{found.rmse:.2f}"
+    text = f"**{text}**" if found.wins else text
+    if not interval:
+        return text
+    low, high = found.rmse_95
+    return f"({text} [{low:.2f}, {high:.2f}])" if low < 1 < high else f"{text} [{low:.2f}, {high:.2f}]"
+
+
+def _table(head: list[str], lines: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(line) + " |" for line in [head, ["---"] * len(head), *lines]) + "\n"
+
+
+def _models(study: Study, names: list[str]) -> str:
+    """What the models are, and how exact the fine solver is on each."""
+    lines = []
+    for name in names:
+        source = study.source(Setting(name))
+        kind = models.TRAINED.get(name)
+        made = ("comes with the package" if kind is None and name.startswith("digits") else "tests/assets/emoji"
+                if kind is None else f"{kind.iterations:,} batches of 64, seed {kind.seed}")
+        network = {"digits-flow": "DiT", "emoji-sd3": "MMDiT (SD 3)", "digits-dit": "DiT"}.get(name, "U-Net")
+        lines.append([name, models.family_of(name), network, " x ".join(map(str, source.shape)), made,
+                      f"{study.teacher(Setting(name))['error']:.4f}"])
+    return "## The models\n\n" + _table(["model", "family", "network", "state", "made", "fine solver off by"], lines)
+
+
+def _family(family: str, rows: list[dict]) -> str:
+    keys = list(dict.fromkeys(key for row in rows for key in row["tables"]))
+    head = ["raced on", "calls", "best pair", "RMSE", *keys, "fair pair", "default"]
+    lines = [[row["on"], str(row["calls"]), row["best"].replace(", ", " "), f"{row['best_rmse']:.3f}",
+              *(_ratio(row["tables"][key]) if key in row["tables"] else "" for key in keys),
+              _ratio(row["fair_ratio"], False), _ratio(row["default_ratio"], False)] for row in rows]
+    return f"### {family}\n\n" + _table(head, lines)
+
+
+def _section(title: str, rows: list[dict], words: str) -> str:
+    keys = list(dict.fromkeys(key for row in rows for key in row["tables"]))
+    lines = [[row["on"], row["best"].replace(", ", " "), f"{row['best_rmse']:.3f}",
+              *(_ratio(row["tables"][key]) if key in row["tables"] else "" for key in keys)] for row in rows]
+    return f"## {title}\n\n{words}\n\n" + _table(["raced on", "best pair", "RMSE", *keys], lines)
+
+
+def transferred(row: dict) -> Ratio:
+    """The ratio of the table that was learned on everything but this model."""
+    return row["tables"].get("the others together") or next(
+        found for key, found in row["tables"].items() if key != "its own" and not key.endswith("shipped"))
+
+
+def passes(rows: list[dict], calls: int) -> bool:
+    """Whether the transferred table beats the best classical pair on every left-out model of the family."""
+    mine = [row for row in rows if row["calls"] == calls]
+    return bool(mine) and all(transferred(row).wins for row in mine)
+
+
+def _verdict(families: dict) -> str:
+    """Which families may ship a transfer preset, at which calls."""
+    lines = []
+    for family, rows in families.items():
+        counts = sorted({row["calls"] for row in rows})
+        for calls in counts:
+            mine = [row for row in rows if row["calls"] == calls]
+            won = [row["on"] for row in mine if transferred(row).wins]
+            over_fair = [row["over_fair"].get("the others together") for row in mine]
+            fair = " ".join(f"{found.rmse:.2f}" for found in over_fair if found)
+            lines.append([family, str(calls), f"{len(won)} of {len(mine)}", " ".join(
+                f"{transferred(row).rmse:.2f}" for row in mine), fair, "yes" if passes(rows, calls) else "no"])
+    return ("## The verdict\n\nA transfer preset ships for a family only if the table learned on the others beats the "
+            "best classical pair on every left-out model, by RMSE and by the median seed.\n\n"
+            + _table(["family", "calls", "models it wins on", "times the best pair", "times the fair pair", "ships"],
+                     lines))

@@ -1,0 +1,169 @@
+"""What the study measures: every learned table and every classical pair, on pairs none of them was learned from.
+
+Errors are the RMSE of each test seed to a fine solver on the same model, at the same guidance. A cell holds them all;
+page.py makes ratios and intervals of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from s4s_nodes.core import Solver, preset
+from s4s_nodes.library import shipped_folder
+from training.evaluate import Entry, contestants, measure, strong_pairs
+from training.pairs import TEST_SEEDS, VALIDATION_SEEDS, teacher_error
+from training.parameters import Parameters
+from training.teacher import teacher_of
+
+from . import cells, models
+from .learn import BASE, ORDER, Learned, Lesson, learn
+
+CFG = 3.0
+LESSON, CHECK, TEST = 32, 12, 48        # pairs to learn from, to choose by, and to race on
+FEW, FINALISTS = 8, 6                   # test pairs all classical pairs run, and how many of them run all
+DEFAULTS = {"eps": ("dpmpp_2m", "karras"), "v": ("euler", "simple"), "flow": ("euler", "simple")}
+SHIPPED = ("digits-eps", "digits-flow")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A model as it is run: guidance, side of the picture (0: its own), and how the network's numbers are rounded."""
+
+    name: str
+    cfg: float = CFG
+    size: int = 0
+    rounding: str = ""                  # "", "fp16", "bf16": what goes in and what comes out; "bf16 net": all of it
+
+    @property
+    def mark(self) -> str:
+        """Its name in file names."""
+        size, rounding = f"-{self.size}px" if self.size else "", f"-{self.rounding.replace(' ', '-')}"
+        return f"{self.name}-cfg{self.cfg:g}{size}{rounding if self.rounding else ''}"
+
+
+def rounded(network, rounding: str):
+    """The guided network as half precision would have it."""
+    if rounding == "bf16 net":
+        def half(x, sigma, **extra):
+            with torch.autocast("cpu", torch.bfloat16):
+                return network(x, sigma, **extra).to(x.dtype)
+        return half
+    kind = {"fp16": torch.float16, "bf16": torch.bfloat16}[rounding]
+    return lambda x, sigma, **extra: network(x.to(kind).to(x.dtype), sigma, **extra).to(kind).to(x.dtype)
+
+
+class Study:
+    """The cells of one cache folder, each measured when it is first asked for."""
+
+    def __init__(self, store: cells.Store):
+        self.store = store
+        self._sources: dict = {}
+
+    def source(self, setting: Setting):
+        """The model of a setting."""
+        if setting not in self._sources:
+            made = models.source(setting.name, setting.cfg, self.store.folder, setting.size)
+            if setting.rounding:
+                made = replace(made, network=rounded(made.network, setting.rounding))
+            self._sources[setting] = made
+        return self._sources[setting]
+
+    def pairs(self, setting: Setting, part: str):
+        """The lesson, check or test pairs of a setting."""
+        first, count = {"lesson": (0, LESSON), "check": (VALIDATION_SEEDS, CHECK), "test": (TEST_SEEDS, TEST)}[part]
+        return self.store.pairs(self.source(setting), setting.mark, range(first, first + count))
+
+    def teacher(self, setting: Setting) -> dict:
+        """How far the fine solver's results move when its calls are doubled."""
+        def make():
+            source = self.source(setting)
+            off = teacher_error(source, teacher_of(source, "auto", 50), self.pairs(setting, "test"), 8)
+            return {"error": off, "words": f"teacher off by {off:.4f}"}
+        return self.store.cell(f"teacher-{setting.mark}", make)
+
+    def classical(self, setting: Setting, calls: int) -> dict:
+        """{"few": {pair: errors of FEW seeds}, "all": {pair: errors of all}}: the strong pairs, finalists in "all"."""
+        def make():
+            source, pairs = self.source(setting), self.pairs(setting, "test")
+            some = pairs.part(slice(0, FEW))
+            tried = [measure(source, entry, some) for entry in contestants(source, calls, strong_pairs(source))]
+            tried.sort(key=lambda entry: entry.errors.mean())
+            final = tried[:FINALISTS]
+            default = DEFAULTS[source.model.prediction]
+            if not any((entry.solver_name, entry.schedule_name) == default for entry in final):
+                final += contestants(source, calls, {default})
+            full = [measure(source, entry, pairs) for entry in final]
+            best = min(full, key=lambda entry: entry.rmse)
+            return {"few": {entry.name: entry.errors.tolist() for entry in tried},
+                    "all": {entry.name: entry.errors.tolist() for entry in full},
+                    "words": f"{best.name} {best.rmse:.4f}"}
+        return self.store.cell(f"classical-{setting.mark}-calls{calls}", make)
+
+    def pair(self, setting: Setting, calls: int, name: str) -> np.ndarray:
+        """Errors of one classical pair, "solver, schedule", on all test seeds; infinite where the model has no such."""
+        if name in (known := self.classical(setting, calls)["all"]):
+            return np.array(known[name])
+
+        def make():
+            source = self.source(setting)
+            found = contestants(source, calls, {tuple(name.split(", "))})
+            if not found:
+                return {"errors": [float("inf")] * TEST}
+            return {"errors": measure(source, found[0], self.pairs(setting, "test")).errors.tolist()}
+        kept = self.store.cell(f"pair-{setting.mark}-calls{calls}-{name.replace(', ', '-')}", make)
+        return np.array(kept["errors"])
+
+    def unit(self, setting: Setting, calls: int) -> float:
+        """The mean error of the best classical pair on the few seeds: what a lesson's errors are measured in."""
+        return min(np.mean(found) for found in self.classical(setting, calls)["few"].values())
+
+    def table(self, settings: tuple, calls: int, begin: tuple = ()) -> dict:
+        """The table learned on these settings together; begin: the settings whose table it goes on from."""
+        name = "+".join(setting.mark for setting in settings) + (f"-from-{begin[0].mark}" if begin else "")
+
+        def make():
+            lessons = [Lesson(self.source(s), self.pairs(s, "lesson"), self.pairs(s, "check"), self.unit(s, calls))
+                       for s in settings]
+            begun = None
+            if begin:
+                origin = self.learned(begin, calls)
+                begun = (origin.parameters, origin.vector, origin.schedule)
+            found = learn(lessons, calls, begun)
+            return {"table": cells.numbers(found.solver), "vector": found.vector.tolist(),
+                    "start": found.parameters.start.tolist(), "schedule": found.schedule, "before": found.before,
+                    "after": found.after, "curve": found.curve,
+                    "words": f"{found.before:.3f} -> {found.after:.3f} of the best classical pair"}
+        return self.store.cell(f"table-{name}-calls{calls}", make)
+
+    def learned(self, settings: tuple, calls: int) -> Learned:
+        """The free numbers of a table that `table` has learned."""
+        kept, source = self.table(settings, calls), self.source(settings[0])
+        parameters = Parameters(np.array(kept["start"]), BASE, ORDER, source.flow, highest=source.sigma_max)
+        return Learned(parameters, torch.tensor(kept["vector"], dtype=torch.float64), kept["before"], kept["after"],
+                       kept["schedule"])
+
+    def errors(self, name: str, solver: Solver, setting: Setting) -> np.ndarray:
+        """Errors of a table on all test seeds of a setting."""
+        def make():
+            found = measure(self.source(setting), Entry("S4S", name, solver), self.pairs(setting, "test"))
+            return {"errors": found.errors.tolist(), "words": f"{found.rmse:.4f}"}
+        return np.array(self.store.cell(f"race-{name}-on-{setting.mark}", make)["errors"])
+
+    def raced(self, settings: tuple, calls: int, on: Setting, begin: tuple = ()) -> np.ndarray:
+        """Errors on a setting of the table learned on others."""
+        solver = cells.table(self.table(settings, calls, begin)["table"])
+        return self.errors("+".join(s.mark for s in settings) + f"-calls{calls}", solver, on)
+
+    def shipped(self, name: str, calls: int, on: Setting) -> np.ndarray | None:
+        """Errors of a bundled model's own preset, learned far longer; None where it has no such table."""
+        found = self.presets[name]
+        return self.errors(f"shipped-{name}-calls{calls}", found.table(calls), on) if calls in found.counts else None
+
+    @cached_property
+    def presets(self) -> dict:
+        """The presets of the bundled models."""
+        return {name: preset.load(shipped_folder() / f"{name}-cfg3.safetensors") for name in SHIPPED}
