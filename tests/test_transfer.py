@@ -86,7 +86,7 @@ def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, mon
     assert all(torch.equal(weight, resumed.average[name]) for name, weight in whole.average.items())
 
 
-@pytest.mark.parametrize("name", ["emoji-eps", "cifar-flow", "digits-v"])
+@pytest.mark.parametrize("name", ["emoji-eps", "emoji-flow", "digits-v"])
 def test_a_small_model_answers_a_constant_at_no_noise_and_its_levels_are_its_familys(name):
     """D = x at the lowest level, whatever the network says: its answer there counts for little."""
     model = models.Small(replace(models.TRAINED[name], width=16)).eval()

@@ -1,4 +1,4 @@
-"""The small real models of the study: ten, in three families that share prediction, noise levels and range.
+"""The small real models of the study: eight, in three families that share prediction, noise levels and range.
 
 Two come with the package (digits-eps, digits-flow), one lies in tests/assets (emoji-sd3, latents); the others are
 trained by train.py and kept in the cache folder. All are class-conditional and can be guided.
@@ -18,7 +18,7 @@ from tests.assets.emoji import conditions as words
 from tests.assets.emoji import network as mmdit
 from training import denoisers
 from training.bundled import models as bundled
-from training.bundled.network import Transformer, UNet
+from training.bundled.network import UNet
 from training.denoisers import Source
 
 ZERO_SNR_TOP = 4518.0                   # the highest level ComfyUI and WebUI give a zero terminal SNR model
@@ -27,14 +27,13 @@ FLOW_FLOOR = 1e-3
 
 @dataclass(frozen=True)
 class Kind:
-    """What is trained: prediction and data, network and its width, and for how long.
+    """What is trained: prediction and data, the U-Net's width, and for how long, in batches.
 
     sizes: sides of the pictures, drawn by the batch; the first is the one the model is known for.
     """
 
     prediction: str                     # eps, flow, or v (zero terminal SNR)
     data: str                           # digits, cifar or emoji
-    network: str
     width: int
     iterations: int
     seed: int
@@ -42,16 +41,14 @@ class Kind:
 
 
 TRAINED = {
-    "emoji-eps": Kind("eps", "emoji", "unet", 48, 4600, 1, (32, 24, 16)),
-    "cifar-eps": Kind("eps", "cifar", "unet", 48, 2400, 2),
-    "cifar-flow": Kind("flow", "cifar", "unet", 48, 2400, 3),
-    "emoji-flow": Kind("flow", "emoji", "unet", 48, 4600, 4, (32, 24, 16)),
-    "digits-v": Kind("v", "digits", "unet", 48, 2400, 5, (28,)),
-    "emoji-v": Kind("v", "emoji", "unet", 48, 2400, 6, (32, 24, 16)),
-    "digits-dit": Kind("eps", "digits", "transformer", 96, 2400, 7, (28,)),
+    "emoji-eps": Kind("eps", "emoji", 48, 4600, 1, (32, 24, 16)),
+    "cifar-eps": Kind("eps", "cifar", 48, 2400, 2),
+    "emoji-flow": Kind("flow", "emoji", 48, 4600, 4, (32, 24, 16)),
+    "digits-v": Kind("v", "digits", 48, 2400, 5, (28,)),
+    "emoji-v": Kind("v", "emoji", 48, 2400, 6, (32, 24, 16)),
 }
-FAMILIES = {"eps": ("digits-eps", "digits-dit", "emoji-eps", "cifar-eps"),
-            "flow": ("digits-flow", "emoji-sd3", "emoji-flow", "cifar-flow"),
+FAMILIES = {"eps": ("digits-eps", "emoji-eps", "cifar-eps"),
+            "flow": ("digits-flow", "emoji-sd3", "emoji-flow"),
             "v, zero SNR": ("digits-v", "emoji-v")}
 CLASSES = {"digits": 10, "cifar": 10, "emoji": len(words.CLASSES)}
 
@@ -89,9 +86,7 @@ class Small(nn.Module):
 
 
 def _network(kind: Kind, channels: int, labels: int) -> nn.Module:
-    """A bundled network with as many channels and labels as asked for."""
-    if kind.network == "transformer":
-        return Transformer(channels=kind.width, depth=4)
+    """The bundled U-Net with as many channels and labels as asked for."""
     network = UNet(kind.width)
     network.stem = nn.Conv2d(4 * channels, kind.width, 3, padding=1)
     network.head = nn.Conv2d(kind.width, 4 * channels, 3, padding=1)

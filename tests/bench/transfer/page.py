@@ -76,7 +76,7 @@ def _models(study: Study, names: list[str]) -> str:
         kind = models.TRAINED.get(name)
         made = ("comes with the package" if kind is None and name.startswith("digits") else "tests/assets/emoji"
                 if kind is None else f"{kind.iterations:,} batches of 64, seed {kind.seed}")
-        network = {"digits-flow": "DiT", "emoji-sd3": "MMDiT (SD 3)", "digits-dit": "DiT"}.get(name, "U-Net")
+        network = {"digits-flow": "DiT", "emoji-sd3": "MMDiT (SD 3)"}.get(name, "U-Net")
         lines.append([name, models.family_of(name), network, " x ".join(map(str, source.shape)), made,
                       f"{study.teacher(Setting(name))['error']:.4f}"])
     return "## The models\n\n" + _table(["model", "family", "network", "state", "made", "fine solver off by"], lines)
