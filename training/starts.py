@@ -7,11 +7,12 @@ from typing import Callable
 
 import numpy as np
 
+from .core import schedule
 from .denoisers import Source
 from .evaluate import Entry, measure, schedules
-from .core import schedule
 from .families import start_on
 from .forward_only import EXPLORED, learn_forward
+from .grids import NAMES, asked_for
 from .loop import State
 from .pairs import Pairs
 from .parameters import Parameters
@@ -49,15 +50,19 @@ def settle_start(source: Source, calls: int, pairs: Pairs, held_out: Pairs, conf
 
 
 def ranked_starts(source: Source, calls: int, held_out: Pairs, config, curve: np.ndarray | None = None) -> list[Entry]:
-    """The schedules by the base solver's error on a few held-out pairs, or the one asked for.
+    """The schedules by the base solver's error on a few held-out pairs, or the one asked for where it reaches.
 
     Raises ValueError for an unknown schedule, with those there are.
     """
-    known = schedules(source, None if curve is None else float(curve[0]))
+    known = whole = schedules(source)
+    if (asked := asked_for(source, config.schedule)) is not None:
+        whole[config.schedule] = asked
     if curve is not None:
-        known[CURVE] = lambda steps: schedule.stretched(curve, steps, source.flow)
-    if config.schedule not in ("auto", *known) and (curve is None or config.schedule not in schedules(source)):
-        raise ValueError(f"no schedule {config.schedule!r} for {source.name}; there are: auto, {', '.join(known)}")
+        known = {**schedules(source, float(curve[0])),
+                 CURVE: lambda steps: schedule.stretched(curve, steps, source.flow)}
+    if config.schedule not in ("auto", *known, *whole):
+        raise ValueError(f"no schedule {config.schedule!r} for {source.name}; there are: auto, "
+                         f"{', '.join([*known, *NAMES])}")
     names = list(known) if config.schedule not in known else [config.schedule]
     few = held_out.part(slice(0, config.ranking))
     entries = [measure(source, Entry(config.base, name, start_on(config.family, config.base, known[name], calls,
