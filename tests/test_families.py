@@ -11,6 +11,9 @@ from tests.toy import small, toy_source
 from training import families
 from training.clock import meant
 from training.distil import distil
+from training.loop import loss_and_gradient
+from training.objective import OBJECTIVES
+from training.pairs import known_pairs
 from training.forward_only import calls_per_image, moved_solvers, same_call
 from training.parameters import RANDOM, Parameters
 
@@ -218,6 +221,25 @@ def test_a_moved_number_reruns_only_the_rows_behind_it(family, base):
     assert calls_per_image(parameters) <= 6 * (1 + len(moves))
 
 
+@pytest.mark.parametrize("settings", [{"family": "pc", "base": "unipc_bh2_2"}, {"family": "ss", "base": "dpmpp_3s"},
+                                      {"clock": "paper", "learn": "generalized"}])
+@pytest.mark.parametrize("flow", [False, True])
+def test_the_gradient_through_the_sampler_equals_central_differences(settings, flow):
+    settings = {"family": "lms", "base": "dpmpp_2m", "prediction": "flow" if flow else "eps", **settings}
+    parameters = made(calls=5, flow=flow, **settings)
+    source, seeds = toy_source(flow), range(4)
+    pairs = known_pairs(source, seeds, torch.zeros(4, 2, dtype=torch.float64))
+    pairs.noise = pairs.noise.double()
+    vector = random_vector(parameters, 0.1)
+    vector[4] = -0.1                                            # the first query, below the model's highest level
+    _, gradient = loss_and_gradient(source, parameters, vector, pairs, OBJECTIVES["rmse"])
+    for i in range(len(vector)):
+        nudge = 1e-5 * torch.eye(len(vector), dtype=torch.float64)[i]
+        ahead, behind = (loss_and_gradient(source, parameters, vector + s * nudge, pairs, OBJECTIVES["rmse"])[0]
+                         for s in (1, -1))
+        assert gradient[i] == pytest.approx((ahead - behind) / 2e-5, rel=1e-4, abs=1e-7)
+
+
 # ---------------------------------------------------------------------------- counts and refusals
 
 def test_the_free_numbers_of_each_family_are_counted():
@@ -265,10 +287,12 @@ def test_bases_a_family_cannot_start_from_are_refused(family, base, order, words
 @pytest.mark.parametrize("flow, settings", [
     (False, {"family": "pc"}), (True, {"family": "ss", "order": 3}), (True, {"clock": "paper"}),
     (False, {"clock": "paper", "learn": "generalized"}), (True, {"family": "pc", "learn": "coefficients"}),
-    (False, {"family": "ss", "windows": (1.0, 0.5), "schedule": "auto"})])
+    (False, {"family": "ss", "windows": (1.0, 0.5), "schedule": "auto"}),
+    (True, {"mode": "gradient", "schedule": "gits", "family": "pc", "clock": "paper", "learn": "generalized"})])
 def test_every_family_learns_within_its_budget(tmp_path, settings, flow):
     source = toy_source(flow)
-    config = small(mode="forward", budget=5_000, iterations=0, pairs=256, validation=64, calls=(5,), **settings)
+    config = small(**{**dict(mode="forward", budget=5_000, iterations=0, pairs=256, validation=64, calls=(5,)),
+                      **settings})
     preset = distil(source, config, tmp_path)
     assert source.model_calls <= config.budget * len(preset.tables) + source.chunk
     for name, (began, ended) in preset.training["held_out_rmse"].items():

@@ -1,4 +1,6 @@
-"""Schedules by name: even in log-SNR, DMN's optimum, another preset's levels."""
+"""Schedules by name: even in log-SNR, DMN's optimum, GITS on the model's own paths, another preset's levels."""
+
+import itertools
 
 import numpy as np
 import pytest
@@ -6,6 +8,8 @@ import pytest
 from s4s_nodes.core import Preset, classical, preset, schedule
 from tests.test_runs import run_in
 from tests.toy import toy_source
+from training.gits import LATER, cheapest, deviations, gits
+from training.teacher import teacher_solver
 from training.grids import asked_for, dmn, error_bound
 
 
@@ -13,7 +17,7 @@ def half_log_snr(levels, flow):
     return np.log(1 - levels) - np.log(levels) if flow else -np.log(levels)
 
 
-@pytest.mark.parametrize("name", ["log_snr", "dmn"])
+@pytest.mark.parametrize("name", ["log_snr", "dmn", "gits"])
 @pytest.mark.parametrize("flow", [False, True])
 def test_levels_fall_from_the_models_highest_to_zero_and_never_stand_at_a_flows_one(name, flow):
     source = toy_source(flow)
@@ -51,6 +55,34 @@ def test_the_bound_of_one_step_is_the_first_order_error():
     assert error_bound(np.array([first, last])) == pytest.approx(wanted, rel=1e-10)
 
 
+def test_the_cheapest_path_is_the_cheapest_of_all():
+    generator = np.random.default_rng(3)
+    costs = np.triu(generator.random((8, 8)), 1) + np.where(np.tri(8) > 0, np.inf, 0)
+    for steps in (1, 2, 3, 4):
+        def total(path):
+            cost = 0.0
+            for a, b in reversed(list(zip(path, path[1:]))):
+                cost = costs[a, b] + 1.15 * cost
+            return cost
+        every = [[0, *inner, 7] for inner in itertools.combinations(range(1, 7), steps - 1)]
+        assert cheapest(costs, steps, 1.15) == min(every, key=total)
+
+
+def test_gits_deviates_less_than_even_steps_and_counts_its_calls():
+    source = toy_source()
+    solver = teacher_solver(source, "auto", 60)
+    costs, spent = deviations(source, solver), source.model_calls
+    assert spent == 16 * solver.calls
+
+    def total(levels):
+        path, cost = [int(np.abs(solver.sigmas - level).argmin()) for level in levels], 0.0
+        for a, b in reversed(list(zip(path, path[1:]))):
+            cost = costs[a, b] + LATER * cost
+        return cost
+    assert total(gits(source, 6)) < 0.8 * total(solver.sigmas[::10])
+    assert (costs[np.arange(60), np.arange(1, 61)][:-1] < 0.05).all()           # a short step hardly leaves the path
+
+
 def test_a_run_starts_on_another_presets_levels(tmp_path):
     learned = run_in(tmp_path / "ld3", learn="schedule").train()
     path = tmp_path / "ld3" / "my-preset.safetensors"
@@ -69,5 +101,5 @@ def test_a_preset_without_such_a_table_and_a_missing_file_are_refused(tmp_path):
         asked_for(toy_source(), str(path))(5)
     with pytest.raises(ValueError, match="not-there"):
         run_in(tmp_path / "run", schedule="not-there.safetensors").train()
-    with pytest.raises(ValueError, match="log_snr, dmn, the file of a preset"):
+    with pytest.raises(ValueError, match="log_snr, dmn, gits, the file of a preset"):
         run_in(tmp_path / "other", schedule="nope").train()

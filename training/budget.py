@@ -9,6 +9,7 @@ from .config import Config
 from .denoisers import Source
 from .evaluate import schedules
 from .forward_only import calls_per_image, pairs_at
+from .gits import POINTS, SEEDS
 from .parameters import Parameters
 from .teacher import calls_of
 
@@ -71,6 +72,7 @@ def fixed_cost(plan: Plan, source: Source, calls: int) -> int:
     """Network calls before the first step, without the training pairs: held-out pairs (shared by the tables), the
     check of the teacher, the choice of the start."""
     choice = min(plan.ranking, plan.validation) * calls * (len(schedules(source)) if plan.schedule == "auto" else 1)
+    choice += SEEDS * POINTS if plan.schedule == "gits" else 0
     return shared_cost(plan, plan.validation + 2 * plan.checked) + choice + plan.validation * calls
 
 

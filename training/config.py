@@ -36,8 +36,8 @@ class Config:
                               "each")
     base: str = _set("auto", "classical solver the student starts from; auto: dpmpp_2m, for pc unipc_bh2_3, for ss "
                              "dpmpp_2s, with order 3 dpmpp_3s")
-    schedule: str = _set("auto", "schedule it starts on: one of the race's, log_snr, dmn, or the file of a preset, for its "
-                                 "levels; auto takes the best of a short race")
+    schedule: str = _set("auto", "schedule it starts on: one of the race's, log_snr, dmn, gits, or a preset's file, "
+                                 "for its levels; auto takes the best of a short race")
     starts: int = _set(3, "forward mode: schedules it explores before it settles on one")
     order: int = _set(0, "newest predictions every row may weigh freely; 0 means all (the paper: 3)")
     learn: str = _set("joint", "coefficients: weights only (S4S); schedule: noise levels and those told to the network "

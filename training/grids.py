@@ -1,4 +1,4 @@
-"""Schedules that a run starts on only when asked for by name: even in log-SNR, DMN's, or a preset's own levels."""
+"""Schedules that a run starts on only when asked for by name: even in log-SNR, DMN's, GITS, a preset's own."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import numpy as np
 
 from .core import preset as preset_file
 from .denoisers import Source
+from .gits import gits
 
 ENDLESS = 100.0             # noise over signal above which a state is noise and nothing else; a flow's 1 stands for it
 POINTS = 16                 # of Gauss and Legendre: the integrands are a parabola times an exponential
-NAMES = ("log_snr", "dmn", "the file of a preset")
+NAMES = ("log_snr", "dmn", "gits", "the file of a preset")
 ALONE = 3                   # the first steps' errors are bounded one by one, those of later ones may cancel
 
 
@@ -24,6 +25,8 @@ def asked_for(source: Source, name: str) -> Callable | None:
         return lambda steps: _levels(source.flow, np.linspace(*_ends(source), steps), high)
     if name == "dmn":
         return lambda steps: _levels(source.flow, dmn(steps, *_ends(source))[:-1], high)
+    if name == "gits":
+        return lambda steps: gits(source, steps)
     if name.endswith(".safetensors") or Path(name).is_file():
         return lambda steps: levels_of(name, steps, low, high)
     return None
