@@ -104,6 +104,7 @@ def test_the_published_vp_table_is_theirs_and_the_carried_one_differs_in_its_end
 
 def test_schedules_are_the_published_levels_with_the_solver_they_are_used_with():
     for name, grid, solver in [("ays-sd15", "ays_sd1", "dpmpp_2m"), ("gits-1.20", "gits_1.20", "dpmpp_2m"),
+                               ("gits-sd15", "gits_1.20", "ipndm_2"),
                                ("oss-flux", "oss_flux", "euler"), ("oss-wan", "oss_wan", "euler")]:
         made = importers.make(name)
         assert made.counts == list(schedule.published_counts(grid))

@@ -201,12 +201,26 @@ def test_the_panel_shows_a_presets_tables(host):
 
 
 def test_strict_matching_asks_for_the_family_or_the_weights(host):
-    host.shared.sd_model.is_sd1, host.shared.sd_model.is_sdxl = False, True
+    host.shared.sd_model.is_sd1, host.shared.sd_model.is_sd2 = False, True
     p = host.process()
     ran(host, p)
     assert "fallback" not in p.extra_generation_params["S4S"]
     host.shared.opts.s4s_matching = "strict"
     p = host.process()
+    ran(host, p)
+    assert p.extra_generation_params["S4S"].startswith("fallback ")
+
+
+def test_what_ships_runs_for_its_family_at_its_numbers_of_calls(host):
+    host.shared.sd_model.is_sd1, host.shared.sd_model.is_sdxl = False, True
+    for matching in ("loose", "strict"):
+        host.shared.opts.s4s_matching = matching
+        p = host.process(steps=7)
+        _, sampler = ran(host, p)
+        assert sampler.used == 7 and p.extra_generation_params["Schedule type"] == "S4S ays-sdxl"
+        assert p.extra_generation_params["S4S"].startswith("ays-sdxl ")
+        assert " calls7 exact " in p.extra_generation_params["S4S"]
+    p = host.process(steps=20)
     ran(host, p)
     assert p.extra_generation_params["S4S"].startswith("fallback ")
 

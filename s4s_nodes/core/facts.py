@@ -186,5 +186,10 @@ def _held_back(preset: Preset, facts: ModelFacts, ours: dict, calls: int | None,
 
 
 def _passed_over(presets: list[Preset], reasons: list) -> str:
-    others = [f"{called(preset)}: {reason}" for preset, reason in zip(presets, reasons) if reason]
+    """Every preset that was not taken, those with the same reason together."""
+    alike: dict[str, list[str]] = {}
+    for preset, reason in zip(presets, reasons):
+        if reason:
+            alike.setdefault(reason, []).append(called(preset))
+    others = [f"{', '.join(names)}: {reason}" for reason, names in alike.items()]
     return f". Passed over: {'; '.join(others)}" if others else ""
