@@ -42,7 +42,7 @@ def test_the_normal_equations_hold_the_slope_of_the_mean_error():
 def test_a_table_learned_on_two_models_is_closer_on_both_than_the_solver_it_began_as():
     lessons = [lesson(), lesson(1.3)]
     found = learn.learn(lessons, 4)
-    began = classical.dpmpp_2m(found.parameters.start)
+    began = classical.SOLVERS[found.parameters.base](found.parameters.start)
     assert found.after < 0.9 * found.before
     for taught in lessons:
         assert learn._mean(taught, found.solver, 24) < learn._mean(taught, began, 24)

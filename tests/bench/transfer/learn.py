@@ -20,7 +20,8 @@ from training.pairs import Pairs, ends, errors
 from training.parameters import Parameters
 from training.sparing import measured
 
-BASE, ORDER = "dpmpp_2m", 3             # order 3: the paper's, and fewer numbers to fit than the trainer's default
+BASES = ("dpmpp_2m", "unipc_bh2_2", "ipndm_2", "deis_2")         # what a table may start as
+ORDER = 3                               # of the free weights: the paper's, and fewer than the trainer's default
 ROUNDS, STEPS = (8, 16, 32), 4          # pairs of a model in each round, and most steps in one
 ENOUGH = 0.01                           # share a step must win for another one to follow
 DAMPINGS = (1e-2, 1e-1, 1.0, 10.0)
@@ -75,7 +76,6 @@ class Learned:
     vector: Tensor
     before: float
     after: float
-    schedule: str
     curve: list = field(default_factory=list)
 
     @property
@@ -83,19 +83,19 @@ class Learned:
         return self.parameters.solver(self.vector)
 
 
-def start(lessons: list[Lesson], calls: int, few: int = 8) -> tuple[Parameters, str]:
-    """The base solver on the schedule, of all that any of the models has, on which it is best over all of them."""
-    flow, tried = lessons[0].source.flow, {}
+def start(lessons: list[Lesson], calls: int, few: int = 6) -> Parameters:
+    """The base solver and the schedule, of all that any of the models has, that are best over all of them."""
+    flow, tried = lessons[0].source.flow, []
     for lesson in lessons:
-        for name, levels in schedules(lesson.source).items():
+        for levels in schedules(lesson.source).values():
             there = levels(calls)
-            if not any(np.allclose(there, other) for _, other in tried.values()):
-                tried[f"{name} of {lesson.source.name}"] = (name, there)
-    scores = {key: np.mean([np.log(_mean(lesson, classical.SOLVERS[BASE](levels, flow=flow), few))
-                            for lesson in lessons]) for key, (_, levels) in tried.items()}
-    best = min(scores, key=scores.get)
+            if not any(np.allclose(there, other) for other in tried):
+                tried.append(there)
+    scores = {(base, i): np.mean([np.log(_mean(lesson, classical.SOLVERS[base](levels, flow=flow), few))
+                                  for lesson in lessons]) for i, levels in enumerate(tried) for base in BASES}
+    base, i = min(scores, key=scores.get)
     highest = max(lesson.source.sigma_max for lesson in lessons)
-    return Parameters(tried[best][1], BASE, ORDER, flow, highest=highest), best
+    return Parameters(tried[i], base, ORDER, flow, highest=highest)
 
 
 def _mean(lesson: Lesson, solver, few: int) -> float:
@@ -104,12 +104,12 @@ def _mean(lesson: Lesson, solver, few: int) -> float:
 
 
 def learn(lessons: list[Lesson], calls: int, begun: tuple | None = None) -> Learned:
-    """The table of this many calls for all lessons together; begun: (parameters, vector, words) to go on from."""
+    """The table of this many calls for all lessons together; begun: (parameters, vector) to go on from."""
     if begun is None:
-        parameters, words = start(lessons, calls)
+        parameters = start(lessons, calls)
         vector = parameters.initial()
     else:
-        parameters, vector, words = begun
+        parameters, vector = begun
     before = best_error = _checked(lessons, parameters, vector)
     best, curve = vector, [before]
     for count in ROUNDS:
@@ -126,7 +126,7 @@ def learn(lessons: list[Lesson], calls: int, begun: tuple | None = None) -> Lear
                 best, best_error = vector, curve[-1]
             if loss - after < ENOUGH * loss:
                 break
-    return Learned(parameters, best, before, best_error, words, curve)
+    return Learned(parameters, best, before, best_error, curve)
 
 
 def _checked(lessons: list[Lesson], parameters: Parameters, vector: Tensor) -> float:

@@ -20,7 +20,7 @@ from training.parameters import Parameters
 from training.teacher import teacher_of
 
 from . import cells, models
-from .learn import BASE, ORDER, Learned, Lesson, learn
+from .learn import ORDER, Learned, Lesson, learn
 
 CFG = 3.0
 LESSON, CHECK, TEST = 32, 12, 48        # pairs to learn from, to choose by, and to race on
@@ -131,20 +131,19 @@ class Study:
             begun = None
             if begin:
                 origin = self.learned(begin, calls)
-                begun = (origin.parameters, origin.vector, origin.schedule)
+                begun = (origin.parameters, origin.vector)
             found = learn(lessons, calls, begun)
             return {"table": cells.numbers(found.solver), "vector": found.vector.tolist(),
-                    "start": found.parameters.start.tolist(), "schedule": found.schedule, "before": found.before,
+                    "start": found.parameters.start.tolist(), "base": found.parameters.base, "before": found.before,
                     "after": found.after, "curve": found.curve,
-                    "words": f"{found.before:.3f} -> {found.after:.3f} of the best classical pair"}
+                    "words": f"{found.parameters.base} {found.before:.3f} -> {found.after:.3f} of the best pair"}
         return self.store.cell(f"table-{name}-calls{calls}", make)
 
     def learned(self, settings: tuple, calls: int) -> Learned:
         """The free numbers of a table that `table` has learned."""
         kept, source = self.table(settings, calls), self.source(settings[0])
-        parameters = Parameters(np.array(kept["start"]), BASE, ORDER, source.flow, highest=source.sigma_max)
-        return Learned(parameters, torch.tensor(kept["vector"], dtype=torch.float64), kept["before"], kept["after"],
-                       kept["schedule"])
+        parameters = Parameters(np.array(kept["start"]), kept["base"], ORDER, source.flow, highest=source.sigma_max)
+        return Learned(parameters, torch.tensor(kept["vector"], dtype=torch.float64), kept["before"], kept["after"])
 
     def errors(self, name: str, solver: Solver, setting: Setting) -> np.ndarray:
         """Errors of a table on all test seeds of a setting."""
