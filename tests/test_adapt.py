@@ -55,6 +55,14 @@ def test_a_moved_table_obeys_the_constant_law(calls, flow, end, seed, by):
     assert np.array_equal(there.scale, table.scale)
 
 
+def test_a_moved_table_of_the_papers_clock_still_shows_the_network_its_states_own_input():
+    parameters = Parameters(levels(5, False), clock="paper", prediction="eps")
+    table = parameters.solver(parameters.initial() - 0.3 * parameters.moving())
+    there = adapted(table, moved(table, 0.5, 0), False)
+    assert np.abs(there.scale - table.scale).max() > 1e-3
+    np.testing.assert_allclose(there.scale / np.sqrt(1 + there.query ** 2), 1 / np.sqrt(1 + there.sigmas[:-1] ** 2))
+
+
 @given(calls=st.integers(2, 6), seed=st.integers(0, 10 ** 6), flow=st.booleans(), end=st.sampled_from([0.0, 0.02]))
 def test_a_constant_picture_comes_out_of_a_moved_table(calls, seed, flow, end):
     table = learned(calls, flow, end, seed)

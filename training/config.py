@@ -39,7 +39,7 @@ class Config:
     schedule: str = _set("auto", "schedule it starts on: one of the race's, log_snr, dmn, gits, or a preset's file, "
                                  "for its levels; auto takes the best of a short race")
     starts: int = _set(3, "forward mode: schedules it explores before it settles on one")
-    order: int = _set(0, "newest predictions every row may weigh freely; 0 means all (the paper: 3)")
+    order: int = _set(0, "newest predictions a row may weigh freely, 0 means all (the paper: 3); of ss: calls a step")
     learn: str = _set("joint", "coefficients: weights only (S4S); schedule: noise levels and those told to the network "
                                "(LD3); joint: both; alternate: both in turn (S4S-Alt); generalized: each row's "
                                "carry, too (BNS, GS)")

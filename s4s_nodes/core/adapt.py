@@ -20,8 +20,9 @@ def adapted(table: Solver, sigmas, flow: bool) -> Solver:
     """The table's learned part on other levels (N+1,) for the same number of calls.
 
     Kept are the residual of weights over DPM-Solver++(2M) in units of the step, query / sigma (never above the
-    highest level the table or the new levels know), and scale. The newest weight of the last row is what the
-    constant law leaves, unless the table breaks that law.
+    highest level the table or the new levels know), and scale; one that shows the network its state's own input
+    becomes the one that does so here. The newest weight of the last row is what the constant law leaves, unless the
+    table breaks that law.
     Raises ValueError where lengths differ, levels repeat, or only one of the two ends at 0.
     """
     sigmas = np.array(sigmas, dtype=np.float64)
@@ -34,7 +35,7 @@ def adapted(table: Solver, sigmas, flow: bool) -> Solver:
     carry = _carries(table, old, new)
     top = max(table.sigmas[0], sigmas[0], table.query.max())
     query = np.minimum(sigmas[:-1] * table.query / table.sigmas[:-1], top)
-    there = Solver(sigmas, query, table.scale, carry, weights, keeps_constants=False)
+    there = Solver(sigmas, query, _scales(table, sigmas, query), carry, weights, keeps_constants=False)
     return lawful(there, flow) if table.keeps_constants else there
 
 
@@ -106,6 +107,13 @@ def _check(table: Solver, sigmas: np.ndarray) -> None:
 
 def _steps(sigmas: np.ndarray) -> np.ndarray:
     return np.maximum(1 - sigmas[1:] / sigmas[:-1], SMALLEST_STEP)
+
+
+def _scales(table: Solver, sigmas: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """The table's scale; where it undoes what a host's denoiser scales for the query, it does so at the new levels."""
+    old, new = (np.sqrt((1 + told ** 2) / (1 + own[:-1] ** 2))
+                for told, own in ((table.query, table.sigmas), (query, sigmas)))
+    return np.where((table.scale != 1) & np.isclose(table.scale, old, rtol=1e-6), new, table.scale)
 
 
 def _carries(table: Solver, old: Solver, new: Solver) -> np.ndarray:
