@@ -64,6 +64,10 @@ class Library:
             raise PresetError(f"there is no preset {str(name)[:100]!r}; installed are: {', '.join(paths) or 'none'}")
         return paths[name]
 
+    def ships(self, name: str) -> bool:
+        """Whether a preset came with S4S. Raises PresetError where there is none."""
+        return self._shipped in self.path(name).resolve().parents
+
     def rename(self, name: str, new: str) -> Path:
         """Give a preset of the user's another name, in the file and of the file, and return the new file.
 
@@ -80,10 +84,9 @@ class Library:
         self._own(name).unlink()
 
     def _own(self, name: str) -> Path:
-        path = self.path(name)
-        if self._shipped in path.resolve().parents:
+        if self.ships(name):
             raise PresetError(f"preset {name!r} ships with S4S: save a copy under another name instead")
-        return path
+        return self.path(name)
 
     def problems(self) -> list[str]:
         """What is wrong with files that could not be read, and which names hide others."""
@@ -133,19 +136,20 @@ def save_new(preset: Preset, folder, overwrite: bool = False) -> Path:
 
 
 def save_scores(library: Library, preset: Preset, folder) -> str:
-    """Write a preset's scores into the file that holds its tables, or a new file into the folder; words about it.
+    """Write a preset's scores into the user's file that holds its tables, else a new one into the folder; words on it.
 
-    What ships is left as it is.
+    What ships is left as it is: its scores go into a copy, which is then the user's own for the model of the race.
     """
     same = [name for name in library.names() if library.get(name).short_hash == preset.short_hash]
-    if not same:
-        return f"saved with its scores as {save_new(preset, folder)}"
-    name = min(same, key=lambda name: library.get(name).name != preset.name)         # of several copies, the namesake
-    path = library.path(name)
-    if shipped_folder() in path.parents:
-        return f"the scores were not written: {name} ships with S4S; a copy of it under another name can take them"
-    preset_file.save(preset, path)
-    return f"scores written into {path}"
+    mine = [name for name in same if not library.ships(name) and library.get(name).model.hashes == preset.model.hashes]
+    if mine:
+        name = min(mine, key=lambda name: library.get(name).name != preset.name)     # of several copies, the namesake
+        return f"scores written into {preset_file.save(preset, library.path(name))}"
+    if same:
+        taken = {path.stem for path in Path(folder).glob(f"*{ENDING}")}
+        names = (f"{preset.name[:85]} raced{count}" for count in ("", *(f" {n}" for n in range(2, 10_000))))
+        preset = replace(preset, name=next(name for name in names if file_name(name) not in taken))
+    return f"saved with its scores as {save_new(preset, folder)}"
 
 
 def tables_of(preset: Preset, calls: tuple, word: str = "calls") -> list[str]:

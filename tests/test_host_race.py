@@ -44,6 +44,14 @@ def test_other_scores_of_the_preset_stay():
     assert hold(toy_source(), before, terms(), Told()).preset.scores["calls3"] == {"ratio": 2.0}
 
 
+def test_published_numbers_become_a_preset_for_the_model_they_were_raced_on():
+    source, published = toy_source(), replace(preset(4), training={"imported": "a schedule"})
+    source.model = replace(source.model, hashes={"weights_1d": "ab"})
+    about = hold(source, published, terms(), Told()).preset.model
+    assert (about.family, about.hashes) == (source.model.family, {"weights_1d": "ab"})
+    assert hold(source, preset(4), terms(), Told()).preset.model == preset(4).model     # learned for a model: it stays
+
+
 def test_the_same_seeds_give_the_same_scores_and_others_do_not():
     first, again, other = (hold(toy_source(), preset(4), terms(seeds=range(at, at + 6)), Told()).scores
                            for at in (0, 0, 50))

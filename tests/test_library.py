@@ -231,7 +231,16 @@ def test_scores_go_into_the_file_that_holds_the_tables(mine, shipped):
     assert library_here.get("fresh").scores == fresh.scores
 
 
-def test_scores_of_what_ships_are_not_written(mine, shipped, monkeypatch):
-    monkeypatch.setattr(library, "shipped_folder", lambda: shipped)
-    assert "base ships with S4S" in save_scores(Library([mine], shipped), preset("base"), mine)
-    assert not mine.exists()
+def test_scores_of_what_ships_go_into_a_copy_for_the_raced_weights(mine, shipped):
+    """A shipped file stays as it is; each checkpoint it is raced on gets a copy, and a second race the same one."""
+    found, before = Library([mine], shipped), (shipped / "base.safetensors").read_bytes()
+
+    def raced(weights, ratio):
+        model = replace(preset().model, hashes={"weights_1d": weights})
+        return replace(preset("base"), model=model, scores={"calls6": {"ratio": ratio}})
+    for weights, ratio in (("aa", 1.1), ("bb", 1.2), ("aa", 1.3)):
+        words = save_scores(found, raced(weights, ratio), mine)
+    assert words == f"scores written into {mine / 'base raced.safetensors'}"
+    ratios = {name: found.get(name).scores.get("calls6", {}).get("ratio") for name in found.names()}
+    assert ratios == {"base raced": 1.3, "base raced 2": 1.2, "base": None} and found.problems() == []
+    assert (shipped / "base.safetensors").read_bytes() == before

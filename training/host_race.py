@@ -6,7 +6,7 @@ Beside distil.py the other way into the trainer: a host hands over a Source and 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Callable
 
 from torch import Tensor
@@ -59,6 +59,13 @@ class Held:
         return {name: result.scores for name, result in self.raced.items()}
 
 
+def _of_here(preset: Preset, source: Source) -> Preset:
+    """Published numbers that nobody measured become a preset for the model they are raced on."""
+    if preset.scores or "imported" not in preset.training:
+        return preset
+    return replace(preset, model=replace(preset.model, family=source.model.family, hashes=source.model.hashes))
+
+
 def hold(source: Source, preset: Preset, terms: Terms, told: Told) -> Held:
     """Race the tables one by one. Raises ValueError for a budget that is too small, with what would do."""
     limit, count = fitting(source, preset, terms), len(terms.seeds)
@@ -72,7 +79,7 @@ def hold(source: Source, preset: Preset, terms: Terms, told: Told) -> Held:
         held.raced[name] = race(source, preset, name, pairs,
                                 rivals(source, window_of(source, preset.tables[name]), limit), on_progress=told.count)
         told.finished(name, held.raced[name])
-    held.preset = with_scores(preset, {**preset.scores, **held.scores})
+    held.preset = with_scores(_of_here(preset, source), {**preset.scores, **held.scores})
     held.words = (f"cfg {source.cfg:g}, {count} unseen seeds; {source.model_calls - before:,} network calls, "
                   f"{time.monotonic() - began:.0f} s")
     return held
