@@ -1,0 +1,274 @@
+"""Every way to learn, on both bundled models: what the product may claim.
+
+    python -m tests.bench.results [--calls 6,4,5,8,10] [--models digits-eps,digits-flow] [--seeds 128] [--cache FOLDER]
+                                  [--write]
+
+A cell is one process (so its memory is its own) and leaves one JSON file in the cache; an interrupted script goes on.
+Everything is at guidance 3, learned without a backward pass unless a row says gradient; the error is the RMSE to a
+50-call teacher on seeds that no training uses, and the opponent the best of all classical solver x schedule pairs on
+these very seeds. "as many as" is the fewest calls at which a classical pair is as good, on the first 48 of the seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+
+from s4s_nodes.core import preset
+from s4s_nodes.core.files import write_atomically
+from s4s_nodes.library import shipped_folder
+from training.config import Config
+from training.denoisers import bundled
+from training.evaluate import Entry, contestants, interval, measure, race_classical, unseen_pairs
+from training.pairs import TEST_SEEDS, known_pairs
+from training.runs import Run
+
+CFG = 3.0
+BUDGET = 20_000             # network calls a table, for every way to learn
+LADDER = {"seeds": 48, "most": 20, "pairs": 6}
+PAGE = Path(__file__).parents[2] / "docs" / "results.md"
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table: how it is learned (None: a preset that ships), and its name there."""
+
+    title: str
+    settings: dict | None
+
+
+METHODS = {
+    "coefficients": Method("S4S: coefficients only", {"learn": "coefficients"}),
+    "schedule": Method("LD3-style: schedule only", {"learn": "schedule"}),
+    "alternate": Method("S4S-Alt: in turns", {"learn": "alternate"}),
+    "joint": Method("joint", {"learn": "joint"}),
+    "generalized": Method("generalized", {"learn": "generalized"}),
+    "small": Method("joint, 10,000 calls", {"learn": "joint", "budget": 10_000}),
+    "gradient": Method("joint, gradient mode", {"learn": "joint", "mode": "gradient", "budget": 0}),
+    "shipped": Method("joint, no limit (ships)", None),
+}
+GRADIENT_AT = (6,)          # calls at which the gradient mode is run, too: it costs four times as much
+
+
+# --- cells: one process each --------------------------------------------------------------------------------------
+
+def test_pairs(source, cache: Path, seeds: int):
+    """The teacher's results on unseen seeds, made once a model."""
+    file = cache / f"test-{source.name}-{seeds}.safetensors"
+    if not file.exists():
+        made = unseen_pairs(source, seeds)
+        write_atomically(file, safetensors.torch.save({"target": made.target}))
+    numbers = range(TEST_SEEDS, TEST_SEEDS + seeds)
+    return known_pairs(source, numbers, safetensors.torch.load_file(file)["target"])
+
+
+def classical_cell(model: str, calls: int, cache: Path, seeds: int) -> dict:
+    """The race of all classical pairs: the finalists' errors by seed."""
+    source = bundled(model, CFG)
+    pairs = test_pairs(source, cache, seeds)
+    ranked = [entry for entry in race_classical(source, calls, pairs, quiet=True) if len(entry.errors) == seeds]
+    return {"errors": {entry.name: entry.errors.tolist() for entry in ranked}}
+
+
+def ladder_cell(model: str, calls: int, cache: Path, seeds: int) -> dict:
+    """The best classical RMSE at every number of calls up to LADDER["most"], by the winners of the races."""
+    source = bundled(model, CFG)
+    pairs = test_pairs(source, cache, seeds).part(slice(0, LADDER["seeds"]))
+    winners = []
+    for file in sorted(cache.glob(f"{model}-*-classical-{seeds}.json")):
+        errors = json.loads(file.read_text())["errors"]
+        winners += sorted(errors, key=lambda name: rmse(errors[name]))[:3]
+    names = {tuple(name.split(", ")) for name in sorted(set(winners), key=winners.count)[-LADDER["pairs"]:]}
+    best = {}
+    for count in range(4, LADDER["most"] + 1):
+        entries = [measure(source, entry, pairs) for entry in contestants(source, count, names)]
+        best[count] = min((entry.rmse, entry.name) for entry in entries)
+    return {"best": best}
+
+
+def learned_cell(model: str, calls: int, name: str, cache: Path, seeds: int) -> dict:
+    """One table learned and measured."""
+    method, began, worked = METHODS[name], time.monotonic(), time.process_time()
+    source, spent = bundled(model, CFG), None
+    pairs = test_pairs(source, cache, seeds)
+    before = source.model_calls
+    if method.settings is None:
+        made = preset.load(shipped_folder() / f"{model}-cfg3.safetensors")
+        spent = made.training["model_calls"] // len(made.tables)
+    else:
+        settings = {"mode": "forward", "budget": BUDGET} | method.settings
+        config = Config(name=f"{model}-{name}", model=model, cfg=CFG, calls=(calls,), **settings)
+        with tempfile.TemporaryDirectory() as folder:
+            made = Run(config, folder, quiet=True, source=source).train()
+    seconds, cpu = time.monotonic() - began, time.process_time() - worked
+    spent = source.model_calls - before if spent is None else spent
+    found = measure(source, Entry("S4S", "learned", made.tables[f"calls{calls}"]), pairs)
+    return {"errors": found.errors.tolist(), "calls": spent, "seconds": round(seconds, 1), "cpu": round(cpu, 1),
+            "megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
+
+
+def cell(model: str, calls: int, name: str, cache: Path, seeds: int) -> None:
+    """Make one cell and keep it."""
+    torch.set_num_threads(1)
+    made = {"classical": classical_cell, "ladder": ladder_cell}.get(name)
+    result = made(model, calls, cache, seeds) if made else learned_cell(model, calls, name, cache, seeds)
+    write_atomically(file_of(model, calls, name, cache, seeds), json.dumps(result).encode())
+
+
+def file_of(model: str, calls: int, name: str, cache: Path, seeds: int) -> Path:
+    return cache / f"{model}-{calls}-{name}-{seeds}.json"
+
+
+def wanted(models, counts) -> list:
+    """(model, calls, name) of all cells, the telling ones first."""
+    cells = [(model, calls, name) for calls in counts for name in ("classical", *METHODS) for model in models
+             if (name != "gradient" or calls in GRADIENT_AT) and (name != "shipped" or calls in (4, 5, 6, 8))]
+    return cells + [(model, 0, "ladder") for model in models]
+
+
+def make(models, counts, cache: Path, seeds: int) -> None:
+    """Make the cells that are missing, each in a process of its own."""
+    for model, calls, name in wanted(models, counts):
+        if not file_of(model, calls, name, cache, seeds).exists():
+            print(f"{model}, {calls} calls, {name} ...", flush=True)
+            subprocess.run([sys.executable, "-m", "tests.bench.results", "--cell", f"{model},{calls},{name}",
+                            "--cache", str(cache), "--seeds", str(seeds)], check=True)
+
+
+# --- the table ----------------------------------------------------------------------------------------------------
+
+def rmse(errors) -> float:
+    return float(np.sqrt(np.mean(np.square(errors))))
+
+
+def known(model, calls, name, cache, seeds) -> dict | None:
+    file = file_of(model, calls, name, cache, seeds)
+    return json.loads(file.read_text()) if file.exists() else None
+
+
+def table(model: str, counts, cache: Path, seeds: int) -> list[str]:
+    """The Markdown lines of one model."""
+    titles = ("calls", "", "RMSE", "times closer [95 %]", "median seed", "times closer [95 %]", "as many as",
+              "network calls", "CPU seconds", "peak MB")
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    ladder = known(model, 0, "ladder", cache, seeds)
+    for calls in sorted(counts):
+        races = known(model, calls, "classical", cache, seeds)
+        if races is None:
+            continue
+        errors = {name: np.array(found) for name, found in races["errors"].items()}
+        best, by_median = min(errors, key=lambda n: rmse(errors[n])), min(errors, key=lambda n: np.median(errors[n]))
+        lines.append(f"| {calls} | best classical pair: {best} (by the median {by_median}) | {rmse(errors[best]):.4f} "
+                     f"| 1 | {np.median(errors[by_median]):.4f} | 1 | {calls} | | | |")
+        for name in METHODS:
+            if (made := known(model, calls, name, cache, seeds)) is not None:
+                lines.append(line(calls, METHODS[name].title, made, errors[best], errors[by_median], ladder))
+    return lines
+
+
+def line(calls: int, title: str, made: dict, best: np.ndarray, by_median: np.ndarray, ladder: dict | None) -> str:
+    """One learned table's line."""
+    errors = np.array(made["errors"])
+    closer = f"**{rmse(best) / rmse(errors):.2f}** [{', '.join(f'{v:.2f}' for v in interval(best, errors))}]"
+    medians = interval(by_median, errors, np.median)
+    middle = f"**{np.median(by_median) / np.median(errors):.2f}** [{', '.join(f'{v:.2f}' for v in medians)}]"
+    took = f"{made['cpu']:.0f}" if made["seconds"] > 5 else ""
+    return (f"| {calls} | {title} | {rmse(errors):.4f} | {closer} | {np.median(errors):.4f} | {middle} "
+            f"| {matched(errors, ladder)} | {made['calls']:,} | {took} | {made['megabytes'] if took else ''} |")
+
+
+def matched(errors: np.ndarray, ladder: dict | None) -> str:
+    """The fewest classical calls that are as good, on the ladder's seeds."""
+    if ladder is None:
+        return ""
+    goal = rmse(errors[:LADDER["seeds"]])
+    as_good = [int(count) for count, (error, _) in ladder["best"].items() if error <= goal]
+    return str(min(as_good)) if as_good else f"more than {LADDER['most']}"
+
+
+def goals(models, counts, cache: Path, seeds: int) -> list[str]:
+    """Each goal beside what was measured."""
+    lines = ["| goal | cell | measured | |", "|---|---|---|---|"]
+    for model in models:
+        ladder = known(model, 0, "ladder", cache, seeds)
+        for calls in sorted(counts):
+            races = known(model, calls, "classical", cache, seeds)
+            learned = {name: known(model, calls, name, cache, seeds) for name in ("joint", "generalized", "shipped")}
+            learned = {name: np.array(found["errors"]) for name, found in learned.items() if found}
+            if races is None or not learned:
+                continue
+            best = min(rmse(found) for found in races["errors"].values())
+            name = min(learned, key=lambda n: rmse(learned[n]))
+            if calls <= 6:
+                ratio = best / rmse(learned[name])
+                lines.append(f"| 2 times closer than the best classical pair | {model}, {calls} calls | {ratio:.2f} "
+                             f"({METHODS[name].title}) | {said(ratio >= 2)} |")
+            if ladder and 2 * calls <= LADDER["most"]:
+                match = matched(learned[name], ladder)
+                reached = match.startswith("more") or int(match) >= 2 * calls
+                lines.append(f"| as good as classical at {2 * calls} calls | {model}, {calls} calls | {match} calls | "
+                             f"{said(reached)} |")
+        for calls in GRADIENT_AT:
+            one, other = (known(model, calls, name, cache, seeds) for name in ("gradient", "joint"))
+            if one and other:
+                ratio = rmse(other["errors"]) / rmse(one["errors"])
+                lines.append(f"| forward-only within 10 % of gradient mode | {model}, {calls} calls | {ratio:.2f} "
+                             f"times its error, for {other['calls']:,} network calls against {one['calls']:,} | "
+                             f"{said(ratio <= 1.1)} |")
+    return lines
+
+
+def said(reached: bool) -> str:
+    return "reached" if reached else "missed"
+
+
+def page(models, counts, cache: Path, seeds: int) -> str:
+    """docs/results.md."""
+    lines = ["# Results on the bundled models", "",
+             f"Made by `python -m tests.bench.results --seeds {seeds} --write`. {seeds} seeds that no training used, "
+             f"guidance {CFG:g}; the distance is the RMSE to a 50-call teacher from the same noise, over all pixels "
+             "and for the median seed, with 95 % bootstrap intervals. The opponent is the best of all classical solver "
+             "x schedule pairs on these very seeds, which favours it. Unless a row says otherwise a table was learned "
+             f"without a backward pass, within {BUDGET:,} network calls, its teacher's included. \"As many as\": the "
+             f"fewest calls at which a classical pair is as good, on the first {LADDER['seeds']} seeds.", ""]
+    for model in models:
+        lines += [f"## {model}", "", *table(model, counts, cache, seeds), ""]
+    return "\n".join([*lines, "## Goals", "", *goals(models, counts, cache, seeds)]) + "\n"
+
+
+def main() -> None:
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    words.add_argument("--calls", default="6,4,5,8,10")
+    words.add_argument("--models", default="digits-eps,digits-flow")
+    words.add_argument("--seeds", type=int, default=128)
+    words.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir()) / "s4s-results")
+    words.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
+    words.add_argument("--only-print", action="store_true", help="make nothing, show what there is")
+    words.add_argument("--cell", help=argparse.SUPPRESS)
+    asked = words.parse_args()
+    asked.cache.mkdir(parents=True, exist_ok=True)
+    if asked.cell:
+        model, calls, name = asked.cell.split(",")
+        return cell(model, int(calls), name, asked.cache, asked.seeds)
+    models, counts = asked.models.split(","), [int(part) for part in asked.calls.split(",")]
+    if not asked.only_print:
+        make(models, counts, asked.cache, asked.seeds)
+    text = page(models, counts, asked.cache, asked.seeds)
+    print(text)
+    if asked.write:
+        write_atomically(PAGE, text.encode())
+
+
+if __name__ == "__main__":
+    main()
