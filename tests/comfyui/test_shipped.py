@@ -12,8 +12,11 @@ sampler = s4s_host.pack("s4s_nodes.comfyui.sampler")
 
 
 def ran(model, sigmas):
-    """The choice of the row's sampler on a running model."""
-    guider = type("Guider", (), {"inner_model": model.model, "model_patcher": model, "cfg": 5.0})
+    """The choice of the row's sampler on a model as it runs: with its object patches in place."""
+    network = type("Network", (), {"model_sampling": model.get_model_object("model_sampling"),
+                                   "latent_format": model.model.latent_format,
+                                   "model_config": model.model.model_config})
+    guider = type("Guider", (), {"inner_model": network, "model_patcher": model, "cfg": 5.0})
     return sampler.choose_table(type("Denoiser", (), {"inner_model": guider}), sigmas)
 
 
