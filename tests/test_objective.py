@@ -102,7 +102,7 @@ def test_an_unknown_objective_is_refused_with_those_there_are():
 
 
 def test_forward_mode_says_that_it_lowers_rmse_only():
-    with pytest.raises(ValueError, match="--objective l1 need the backward pass: use --mode gradient"):
+    with pytest.raises(ValueError, match="--objective l1: only gradient mode can do that: use --mode gradient"):
         small(objective="l1", mode="forward")
 
 
@@ -122,3 +122,9 @@ def test_the_state_that_is_kept_is_the_best_by_the_objective_itself():
         validate(source, parameters, held_out, state, 0.0, lambda student, target: student.mean(1) * 0 + shift)
         assert torch.equal(state.best, state.average) == kept
     assert state.best_score == -1.0 and state.best_error == mean_error(source, parameters, held_out, state.best)
+
+
+def test_what_lpips_lacks_is_found_before_anything_is_written(tmp_path):
+    with pytest.raises(ValueError, match="`decode` that makes images"):
+        distil(toy_source(), small(objective="lpips"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

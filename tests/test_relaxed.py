@@ -123,8 +123,8 @@ def test_fresh_noise_in_a_window_starts_on_the_teachers_own_images(tmp_path):
 
 
 @pytest.mark.parametrize("changes, words", [
-    ({"relaxed": 1.0, "mode": "forward"}, "--relaxed need the backward pass: use --mode gradient"),
-    ({"fresh": True, "mode": "forward"}, "--fresh need the backward pass"),
+    ({"relaxed": 1.0, "mode": "forward"}, "--relaxed: only gradient mode can do that: use --mode gradient"),
+    ({"fresh": True, "mode": "forward"}, "--fresh: only gradient mode"),
     ({"fresh": True, "relaxed": 1.0}, "--fresh has none"),
     ({"relaxed": -1.0}, "relaxed is -1"), ({"relaxed": math.inf}, "relaxed is inf"),
 ])

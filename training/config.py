@@ -98,8 +98,8 @@ class Config:
         if self.relaxed and self.fresh:
             raise ValueError("--relaxed moves the starts of cached pairs, and --fresh has none: use one of them")
         if self.mode == "forward" and self.gradient_only:
-            raise ValueError(f"{' and '.join(self.gradient_only)} need the backward pass: use --mode gradient, or "
-                             "leave them out (forward mode lowers the RMSE to cached pairs from plain noise)")
+            raise ValueError(f"{' and '.join(self.gradient_only)}: only gradient mode can do that: use --mode "
+                             "gradient, or leave it out (forward mode lowers the RMSE to cached pairs)")
         if self.rate <= 0 or self.clip <= 0:
             raise ValueError(f"rate {self.rate} and clip {self.clip} must be above 0")
         self._check_tables()

@@ -45,8 +45,8 @@ def settled_mode(source: Source, config: Config) -> tuple[str, str]:
     if found.fits:
         return "gradient", found.words + (f"; {room}" if room else "")
     if config.gradient_only:
-        raise ValueError(f"{' and '.join(config.gradient_only)} need the backward pass, and the network cannot be "
-                         f"learned through: {found.words}")
+        raise ValueError(f"{' and '.join(config.gradient_only)}: only gradient mode can do that, and the network "
+                         f"cannot be learned through: {found.words}")
     return "forward", f"the network cannot be learned through: {found.words}"
 
 

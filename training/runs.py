@@ -18,6 +18,7 @@ from .folder import Folder
 from .forward_only import learn_forward
 from .loop import State, learn
 from .modes import settled_mode
+from .objective import objective_of
 from .pairs import VALIDATION_SEEDS, FreshPairs, Pairs, ends, joined, known_pairs, make_pairs, teacher_error
 from .parameters import Parameters
 from .progress import Clock, Progress
@@ -76,6 +77,7 @@ class Run:
             self.source = world.spread(self.source)
         self.device = self.source.device
         self.plan = planned(config, self.source, config.first_mode)
+        objective_of(config.objective, self.source)         # raises where lpips lacks something
         self.files = Folder(self.folder, config, resume, self._say, world)
         if resume:
             self.states, facts = self.files.load_state()
