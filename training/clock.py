@@ -24,16 +24,3 @@ def meant(prediction: str, sigmas: Tensor, query: Tensor) -> tuple[Tensor, Tenso
     if prediction == "v":
         return (1 - ratio) / (1 + sigmas ** 2), ratio * scale
     return 1 - ratio * scale, ratio
-
-
-def collapsed(carry: Tensor, weights: Tensor, u: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows (carry, weights) over predictions u x + v D as rows over D: the states in them are sums of x[0] and D."""
-    calls = len(carry)
-    unit = torch.eye(calls + 1, dtype=torch.float64)            # x[0], D[0], D[1], ...
-    states, seen = [unit[0]], []
-    for i in range(calls):
-        seen.append(u[i] * states[i] + v[i] * unit[i + 1])
-        states.append(carry[i] * states[i] + (weights[i, :i + 1, None] * torch.stack(seen)).sum(0))
-    states = torch.stack(states)
-    kept = states[1:, 0] / states[:-1, 0]
-    return kept, states[1:, 1:] - kept[:, None] * states[:-1, 1:]

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 
 from .families import FAMILIES, check_base, usual_base
 from .objective import NAMES as OBJECTIVES
-from .parameters import CLOCKS, LEARN, RESTRICT, TURNS
+from .parameters import CLOCKS, FORMS, LEARN, RESTRICT, TURNS, check_form
 
 MOST_CALLS = 50        # a learned table pays off below about 12 calls; 50 rows back-propagated already take hours
 
@@ -47,6 +47,7 @@ class Config:
                           "lasts")
     clock: str = _set("host", "what a network told another level than its state's is shown: host: what the host shows "
                               "it; paper: the state's own input")
+    form: str = _set("data", "what coefficients weigh: data, the predicted images; noise, the predicted noises")
     restrict: str = _set("none", "for studies: fixed, one set of coefficients for all rows; sum_to_one, rows whose "
                                  "weights sum up as the solver's")
     initial: str = _set("solver", "for studies: coefficients start at the solver's, or at random")
@@ -76,13 +77,14 @@ class Config:
         several = self.cfg if isinstance(self.cfg, (tuple, list)) else (self.cfg,)
         object.__setattr__(self, "cfg", tuple(float(scale) for scale in several))
         for name, words in (("mode", (*MODES, "auto")), ("learn", LEARN), ("objective", OBJECTIVES),
-                            ("family", FAMILIES), ("clock", CLOCKS), ("restrict", RESTRICT),
+                            ("family", FAMILIES), ("clock", CLOCKS), ("restrict", RESTRICT), ("form", FORMS),
                             ("initial", ("solver", "random"))):
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} {getattr(self, name)!r}: use one of {', '.join(words)}")
         if self.base == "auto":
             object.__setattr__(self, "base", usual_base(self.family, self.order))
         check_base(self.family, self.base, self.order)
+        check_form(self.form, self.learn)
         if self.iterations == 0 and self.budget == 0 and self.mode in MODES:
             object.__setattr__(self, "iterations", self.usual_iterations(self.mode))
         for name in ("teacher_calls", "starts", "pairs", "validation", "batch", "every", "rounds"):

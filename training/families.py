@@ -11,6 +11,8 @@ data prediction, section on families)
          Nothing is corrected after the last step. All of it is a multistep rule of one prediction more
     ss   single-step: a step of k calls sees k - 1 points of its own, each A x + S sum_j R[l, j] D[j] from the step's
          start, and ends likewise (DPM-Solver). The step to 0 has one call, the one before it what is left over
+
+Where noise is weighed (form noise) A is 1, S is sigma' - sigma, and (x - D) / sigma takes the place of D.
 """
 
 from __future__ import annotations
@@ -98,10 +100,11 @@ def places(family: str, base: str, calls: int, order: int, ends_at_zero: bool) -
     return [place for place in found if place[:3] != (0, calls - 1, calls - 1)]
 
 
-def units(family: str, base: str, sigmas: Tensor) -> Tensor:
-    """S of R and of C in every row, (2, N)."""
+def units(family: str, base: str, sigmas: Tensor, form: str) -> Tensor:
+    """S of R and of C in every row, (2, N); sigma' - sigma where noise is weighed."""
     begin = _begins(step_sizes(family, base, len(sigmas) - 1))
     reached = (1 - sigmas[1:] / sigmas[begin]).clamp(min=LEAST_STEP)
+    reached = -sigmas[begin] * reached if form == "noise" else reached
     return torch.stack([reached, torch.cat([reached[:1], reached[:-1]])])
 
 

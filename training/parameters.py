@@ -23,9 +23,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from .clock import collapsed, meant, shown_scale
+from .clock import meant, shown_scale
 from .core import Solver, Table
 from .families import FAMILIES, added, base_table, check_base, places, units
+from .rows import data_step, lowered, noise_step, slopes_of
 
 PARTS = ("sigmas", "query", "weights", "carry")
 LEARN = {"coefficients": ("weights",), "schedule": ("sigmas", "query"), "joint": ("sigmas", "query", "weights"),
@@ -33,6 +34,7 @@ LEARN = {"coefficients": ("weights",), "schedule": ("sigmas", "query"), "joint":
 TURNS = ("schedule", "coefficients")                     # of `alternate`, in this order
 CLOCKS = ("host", "paper")
 RESTRICT = ("none", "fixed", "sum_to_one")
+FORMS = ("data", "noise")
 RANDOM = 0.5                                             # deviation of residuals that start at random
 
 
@@ -44,6 +46,7 @@ class Parameters:
     model's highest level, start[0] where none is given. clock: "paper" shows the network of this prediction its
     state's own input at the offset level, "host" what a host would. restrict: "fixed", one set of residuals for all
     rows; "sum_to_one": rows sum up as the base solver's. random: the seed of residuals to start from, None: zeros.
+    form: coefficients weigh predictions of the "data" or of the "noise", (x - D) / sigma.
     The vector is float64: [gaps (N-1), offsets (N), residuals], where the carry is learned also [changes (N-1)].
     """
 
@@ -58,19 +61,22 @@ class Parameters:
     prediction: str = "eps"
     restrict: str = "none"
     random: int | None = None
+    form: str = "data"
 
     def __post_init__(self):
-        for name, words in (("learn", LEARN), ("family", FAMILIES), ("clock", CLOCKS), ("restrict", RESTRICT)):
+        for name, words in (("learn", LEARN), ("family", FAMILIES), ("clock", CLOCKS), ("restrict", RESTRICT),
+                            ("form", FORMS)):
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: use one of {', '.join(words)}")
         check_base(self.family, self.base, self.order)
+        check_form(self.form, self.learn)
 
     @classmethod
     def of(cls, config, source, start: np.ndarray) -> "Parameters":
         """What a configuration makes of these levels for a source."""
         return cls(start, config.base, config.order, source.flow, config.learn, source.sigma_max, config.family,
                    config.clock, source.model.prediction, config.restrict,
-                   config.seed if config.initial == "random" else None)
+                   config.seed if config.initial == "random" else None, config.form)
 
     @property
     def turns(self) -> int:
@@ -125,32 +131,48 @@ class Parameters:
         sigmas = self._sigmas(gaps)
         base = base_table(self.family, self.base, sigmas, self.flow)
         query = (sigmas[:-1] * offsets.exp()).clamp(max=max(float(self.start[0]), self.highest or 0.0))
-        scale, carry, kept = base.scale, base.carry, sigmas[-1] / sigmas[0]
-        if changes:
-            carry = _ended(base.carry[:-1] * changes[0].exp(), kept)
-        weights = base.weights + added(self.family, self.base, self._blocks(residuals, sigmas), carry)
-        if changes:
-            weights = weights + torch.diag(base.carry - carry)
+        scale, kept, blocks = base.scale, sigmas[-1] / sigmas[0], self._blocks(residuals, sigmas)
+        if self.form == "noise":
+            slopes = slopes_of(base) + added(self.family, self.base, blocks, torch.ones_like(query))
+            step = noise_step(slopes, sigmas)
+        else:
+            carry = _ended(base.carry[:-1] * changes[0].exp(), kept) if changes else base.carry
+            weights = base.weights + added(self.family, self.base, blocks, carry)
+            weights = weights + torch.diag(base.carry - carry) if changes else weights
+            step = data_step(carry, weights)
         if self.clock == "paper":
             scale = shown_scale(self.prediction, sigmas[:-1], query)
-            carry, weights = collapsed(carry, weights, *meant(self.prediction, sigmas[:-1], query))
-            carry = _ended(carry[:-1], kept)
+        if (self.form, self.clock) != ("data", "host"):
+            carry, weights = lowered(step, *self._seen(sigmas[:-1], query), kept)
         return Table(sigmas, query, scale, carry, _obey_constant_law(weights, carry, sigmas, self.flow))
 
     def solver(self, vector: Tensor) -> Solver:
         """The checked table. Raises ValueError where the numbers have run away."""
         return self.table(vector.detach()).solver()
 
+    def _seen(self, sigmas: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+        """(u, v): what the rows call a prediction is u x + v D."""
+        if self.clock == "paper":
+            return meant(self.prediction, sigmas, query)
+        return torch.zeros_like(query), torch.ones_like(query)
+
     def _blocks(self, residuals: Tensor, sigmas: Tensor) -> Tensor:
         """The residuals in their places, (2, N, N), in units of their steps."""
         (block, row, column), numbers = self._places
-        scaled = residuals[numbers] * units(self.family, self.base, sigmas)[block, row]
+        scaled = residuals[numbers] * units(self.family, self.base, sigmas, self.form)[block, row]
         blocks = torch.zeros(2, self.calls, self.calls, dtype=torch.float64).index_put((block, row, column), scaled)
         return blocks - torch.diag_embed(blocks.sum(2)) if self.restrict == "sum_to_one" else blocks
 
     def _sigmas(self, gaps: Tensor) -> Tensor:
         first, end = torch.from_numpy(self.start[[0, -1]]).split(1)
         return torch.cat([first, end + (first - end) * torch.exp(-softplus(gaps).cumsum(0)), end])
+
+
+def check_form(form: str, learn: str) -> None:
+    """Raise ValueError for a carry to be learned in rows that have none of their own."""
+    if (form, learn) == ("noise", "generalized"):
+        raise ValueError("generalized rows weigh the state and the data, and hold every rule that weighs noise: leave "
+                         "form at data")
 
 
 def _ended(carry: Tensor, kept: Tensor) -> Tensor:

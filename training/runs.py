@@ -30,7 +30,7 @@ from .windows import table_name, window_levels, window_top
 TRAINER = "s4s 0.2.0"
 CHUNK = 64                  # teacher pairs made, then saved, at a time
 PREVIEWED = 4               # images of a preview
-RECORDED = ("family", "base", "order", "learn", "clock", "mode", "objective", "seed", "budget")
+RECORDED = ("family", "base", "order", "learn", "form", "clock", "mode", "objective", "seed", "budget")
 
 
 class Stopped(Exception):
