@@ -30,7 +30,7 @@ from .windows import table_name, window_levels, window_top
 TRAINER = "s4s 0.2.0"
 CHUNK = 64                  # teacher pairs made, then saved, at a time
 PREVIEWED = 4               # images of a preview
-RECORDED = ("family", "base", "order", "learn", "form", "clock", "mode", "objective", "seed", "budget")
+RECORDED = ("family", "base", "order", "learn", "form", "clock", "mode", "objective", "relaxed", "seed", "budget")
 
 
 class Stopped(Exception):
@@ -142,8 +142,7 @@ class Run:
         self._phase, self._table = "teacher", ""
         top = None if denoise == 1 else window_top(self.curve, denoise, self.source.flow)
         solver, mark = self.teacher.from_level(top), "" if top is None else f"-from{top:.6g}"
-        plan, first = self.plan, VALIDATION_SEEDS + self.plan.seed
-        made = {}
+        plan, first, made = self.plan, VALIDATION_SEEDS + self.plan.seed, {}
         for kind, seeds in (("train", range(plan.seed, plan.seed + taught_before(plan))),
                             ("validation", range(first, first + plan.validation))):
             if seeds:
@@ -289,7 +288,6 @@ class Run:
                     "cfg": [min(scales), max(scales)], "resolution": list(self.source.shape[1:]),
                     **{name: getattr(plan, name) for name in RECORDED},
                     "pairs": plan.iterations * plan.batch if plan.fresh else plan.pairs,
-                    **({"relaxed": plan.relaxed} if plan.relaxed else {}),
                     "iterations": {name: state.iteration for name, state in self.states.items()},
                     "held_out_rmse": {name: [state.curve[0][2], state.best_error]
                                       for name, state in self.states.items()},
