@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,11 @@ def test_a_host_gets_a_preset_its_progress_and_its_race(tmp_path):
     raced = race(source, made, "calls4", unseen_pairs(source, 16))
     assert raced.recommended and raced.scores["ratio"] > 1 and "closer to the teacher" in raced.verdict
     assert with_scores(made, {"calls4": {**raced.scores, "ratio": 0.9}}).recommended is False
+    two = replace(made, tables={**made.tables, "calls5": made.tables["calls4"]})
+    for lost in (("calls4",), ("calls4", "calls5")):
+        scores = {name: {**raced.scores, "ratio": 0.9 if name in lost else 1.1} for name in two.tables}
+        judged = with_scores(two, scores)
+        assert judged.lost == list(lost) and judged.recommended == (len(lost) < 2)
 
 
 def test_a_preview_shows_student_and_teacher_and_is_not_counted(tmp_path):

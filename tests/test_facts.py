@@ -74,6 +74,29 @@ def test_not_recommended_presets_wait_to_be_asked_for():
     assert chosen is None and "slow" in why and "it is marked as not recommended" in why
 
 
+def test_only_the_table_that_lost_its_race_is_avoided():
+    held = preset("mixed", calls=(4, 6))
+    window = classical.dpmpp_2m(schedule.karras(4, 0.03, 3.0))
+    held = replace(held, tables={**held.tables, "calls4_from3": window}, scores={
+        "calls4": {"ratio": 0.9, "recommended": False}, "calls6": {"ratio": 1.2, "recommended": True},
+        "calls4_from3": {"ratio": 1.1, "recommended": True}})
+    assert held.recommended and held.lost == ["calls4"]
+    assert choose([held], SD15, calls=6)[0] is held and choose([held], SD15)[0] is held
+    chosen, why = choose([held], SD15, calls=4)
+    assert chosen is None and "its table calls4 is marked as not recommended" in why
+    assert choose([held], SD15, calls=4, start=2.8)[0] is held
+    other = preset("other", calls=(4,))
+    assert choose([held, other], SD15, calls=4)[0] is other
+    clause = "not recommended: a classical solver did better in its race"
+    for table, said in (("calls4", True), ("calls6", False), ("calls4_from3", False)):
+        assert (clause in solver_for(held.tables[table].sigmas, SD15, held).words()) == said
+
+
+def test_a_file_with_one_verdict_means_all_its_tables():
+    old = replace(preset("old", calls=(4, 6), recommended=False), scores={"calls4": {"ratio": 0.9}})
+    assert old.lost == ["calls4", "calls6"] and choose([old], SD15, calls=6)[0] is None
+
+
 def test_another_familys_preset_needs_latents_known_to_be_alike():
     for facts, family in ((replace(SD15, channels=None), "sdxl"), (replace(SD15, family=None, channels=None), "sd15")):
         chosen, why = choose([preset(family=family)], facts)

@@ -22,13 +22,19 @@ def list_(folders):
     library = Library(folders)
     rows = [("name", "hash", "for", "calls", "measured", "recommended")]
     rows += [(name, made.short_hash, f"{made.model.family}, {made.model.prediction}",
-              ",".join(map(str, made.counts)), _measured(made), "yes" if made.recommended else "no")
+              ",".join(map(str, made.counts)), _measured(made), _recommended(made))
              for name, made in zip(library.names(), library.presets())]
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
     for problem in library.problems():
         click.echo(f"! {problem}", err=True)
+
+
+def _recommended(made) -> str:
+    if not made.recommended:
+        return "no"
+    return f"not {', '.join(made.lost)}" if made.lost else "yes"
 
 
 def _measured(made) -> str:

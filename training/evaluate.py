@@ -179,17 +179,18 @@ def race(source: Source, preset: Preset, table: str, pairs: Pairs, opponents: se
 
 
 def with_scores(preset: Preset, scores: dict) -> Preset:
-    """The preset with its race; not recommended if a classical pair beat one of its tables."""
-    recommended = all(score["ratio"] >= RECOMMENDED_ABOVE for score in scores.values())
-    return preset_file.with_scores(preset, scores, recommended)
+    """The preset with its scores: a table that a classical pair beat is not recommended, nor a preset of such alone."""
+    judged = {name: {**score, "recommended": score["ratio"] >= RECOMMENDED_ABOVE} for name, score in scores.items()}
+    recommended = any(judged[name]["recommended"] if name in judged else preset.recommended for name in preset.tables)
+    return preset_file.with_scores(preset, judged, recommended)
 
 
 def verdict(scores: dict) -> str:
     """One sentence: who is closer to the teacher, by how much, and when the other catches up."""
     low, high = scores["ratio_95"]
     if scores["ratio"] < RECOMMENDED_ABOVE:
-        return (f"{scores['best_classical']} is {1 / scores['ratio']:.2f} times closer to the teacher: the preset is "
-                "marked as not recommended")
+        return (f"{scores['best_classical']} is {1 / scores['ratio']:.2f} times closer to the teacher: this table "
+                "is marked as not recommended")
     closer = (f"S4S is {scores['ratio']:.2f} [{low:.2f}, {high:.2f}] times closer to the teacher than the best "
               f"classical pair ({scores['best_classical']}); by the median seed {scores['ratio_median']:.2f} "
               f"[{scores['ratio_median_95'][0]:.2f}, {scores['ratio_median_95'][1]:.2f}] times")
@@ -252,6 +253,7 @@ def summary(learned: Entry, ranked: list[Entry], matched: tuple | None = None) -
         "median_95": [round(v, 5) for v in interval(learned.errors, statistic=np.median)],
         "best_classical": by_rmse.name, "best_rmse": round(by_rmse.rmse, 5),
         "best_classical_by_median": by_median.name, "best_median": round(by_median.median, 5),
+        "recommended": round(by_rmse.rmse / learned.rmse, 3) >= RECOMMENDED_ABOVE,
         "ratio": round(by_rmse.rmse / learned.rmse, 3), "ratio_95": [round(v, 3) for v in ratio],
         "ratio_median": round(by_median.median / learned.median, 3),
         "ratio_median_95": [round(v, 3) for v in ratio_median],

@@ -47,7 +47,7 @@ def choose_table(model, sigmas: Tensor, preset=None) -> Choice:
     levels, installed = sigmas.detach().double().cpu().numpy(), presets().presets()
     why = ""
     if preset is None:
-        preset, why = choose(installed, seen, cfg, len(levels) - 1)
+        preset, why = choose(installed, seen, cfg, len(levels) - 1, start=float(levels[0]))
     scheduled = _scheduled(installed, scheduler_saw)
     own = is_own(levels, scheduled, scheduler_saw) or is_own(levels, preset, seen)
     choice = solver_for(levels, seen, preset, cfg, own_schedule=own)

@@ -98,17 +98,17 @@ def solver_for(sigmas, facts: ModelFacts, preset: Preset | None, cfg: float | No
         return _fallback(levels, facts, reason if preset is None else f"{preset.name} does not suit: {reason}")
     for name, table in preset.tables.items():
         if same_levels(table, levels):
-            why = f"these are its levels{remarks(preset, cfg)}"
+            why = f"these are its levels{remarks(preset, cfg, name)}"
             return Choice(table, preset, name, _kind(preset, table), why)
     if levels[-1] > 0:
-        return _on_a_head(levels, facts, preset, remarks(preset, cfg))
+        return _on_a_head(levels, facts, preset, cfg)
     own = is_own(levels, preset, facts) if own_schedule is None else own_schedule
     found = _nearest(preset, levels)
     if found is None:
         return _fallback(levels, facts, f"{preset.name} has no table for {len(levels) - 1} calls; "
                                         f"it has {preset.counts}")
     pick = _on_own_levels if own else _on_given_levels
-    return pick(levels, facts, preset, found, remarks(preset, cfg))
+    return pick(levels, facts, preset, found, remarks(preset, cfg, found[0]))
 
 
 def _checked(sigmas) -> np.ndarray:
@@ -157,7 +157,7 @@ def _nearest(preset: Preset, levels: np.ndarray) -> tuple[str, Solver] | None:
     return (min(fitting)[1], preset.tables[min(fitting)[1]]) if fitting else None
 
 
-def _on_a_head(levels, facts: ModelFacts, preset: Preset, clause: str) -> Choice:
+def _on_a_head(levels, facts: ModelFacts, preset: Preset, cfg: float | None) -> Choice:
     """The first rows of a table that begins with these levels; its state there is a latent at the last of them.
 
     Measured (tests/bench/windows.py, heads of 2 to 6 calls on both bundled models): with the rest done by a fine
@@ -166,6 +166,7 @@ def _on_a_head(levels, facts: ModelFacts, preset: Preset, clause: str) -> Choice
     for name, table in preset.tables.items():
         if len(levels) <= table.calls and close(table.sigmas[:len(levels)], levels):
             solver = head(table, len(levels) - 1, facts.flow)
+            clause = remarks(preset, cfg, name)
             return Choice(solver, preset, name, "adapted", f"the first {solver.calls} of its calls{clause}")
     return _fallback(levels, facts, f"they end at {levels[-1]:.4g}, and no table of {preset.name} begins with them")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Callable
 
 from . import sketch
-from .adapt import ENDLESS
+from .adapt import ENDLESS, start_ratio
 from .model import PREDICTIONS
 from .preset import Preset
 
@@ -71,21 +71,23 @@ def same_top(one: float, other: float) -> bool:
 
 
 def choose(presets: list[Preset], facts: ModelFacts, cfg: float | None = None, calls: int | None = None,
-           strict: bool = False) -> tuple[Preset | None, str]:
+           strict: bool = False, start: float | None = None) -> tuple[Preset | None, str]:
     """(the preset for this model, why), or (None, why none): what a host prints.
 
     A preset made for these very weights (hash) comes first, then one for the model's family, then one whose
     prediction, levels and latent channels are the model's; strict leaves these out. Among equals: one whose numbers
     were measured somewhere, a table of this many calls, a trained range that holds cfg, the model's shift, more tables,
     the newer (training["created"], an ISO date), the earlier in the list.
-    Two kinds are taken for less: a preset marked as not recommended by its hash only, and published numbers that
-    nobody measured (`unproven`) for their own family and their own numbers of calls only.
+    Two kinds are taken for less: a preset whose table for these calls from the level `start` (None: the highest) is
+    marked as not recommended by its hash only, and published numbers that nobody measured (`unproven`) for their own
+    family and their own numbers of calls only.
     """
     if not presets:
         return None, "no preset is installed"
     reasons = [suits(preset, facts) for preset in presets]
     ours = _own_hashes([preset for preset, reason in zip(presets, reasons) if reason is None], facts)
-    reasons = [reason or _held_back(preset, facts, ours, calls, strict) for preset, reason in zip(presets, reasons)]
+    reasons = [reason or _held_back(preset, facts, ours, calls, strict, start)
+               for preset, reason in zip(presets, reasons)]
     usable = [i for i, reason in enumerate(reasons) if reason is None]
     if not usable:
         return None, "no preset is for this model" + _passed_over(presets, reasons)
@@ -101,10 +103,11 @@ def unproven(preset: Preset) -> bool:
     return "imported" in preset.training and not preset.scores
 
 
-def remarks(preset: Preset, cfg: float | None) -> str:
-    """What has to be said of a preset wherever it runs, as clauses in brackets; mostly nothing."""
+def remarks(preset: Preset, cfg: float | None, table: str = "") -> str:
+    """What has to be said of a preset, or of its table, wherever it runs, as clauses in brackets; mostly nothing."""
     unmeasured = " (published numbers, not measured on this checkpoint)" if unproven(preset) else ""
-    return cfg_words(preset, cfg) + unmeasured
+    lost = " (not recommended: a classical solver did better in its race)" if table in preset.lost else ""
+    return cfg_words(preset, cfg) + unmeasured + lost
 
 
 def called(preset: Preset) -> str:
@@ -122,7 +125,7 @@ def cfg_words(preset: Preset, cfg: float | None) -> str:
 
 def _rank(preset: Preset, facts: ModelFacts, cfg: float | None, calls: int | None, ours: dict) -> tuple:
     model = preset.model
-    has_table = any(table.calls == calls for table in preset.tables.values())
+    has_table = any(table.calls == calls and preset.recommends(name) for name, table in preset.tables.items())
     return (_made_for(preset, ours), _same_family(preset, facts), not unproven(preset), has_table,
             not cfg_words(preset, cfg), facts.shift is not None and model.shift == facts.shift, len(preset.tables),
             str(preset.training.get("created", "")))
@@ -166,12 +169,22 @@ def cfg_range(preset: Preset) -> tuple[float, float] | None:
     return (min(numbers), max(numbers)) if numbers else None
 
 
-def _held_back(preset: Preset, facts: ModelFacts, ours: dict, calls: int | None, strict: bool) -> str | None:
+def _table_for(preset: Preset, calls: int, start: float | None) -> str | None:
+    """The table of this many calls that starts nearest to a level (None: the highest there is)."""
+    flow, names = preset.model.flow, [name for name, table in preset.tables.items() if table.calls == calls]
+    start = start or preset.curve[0]
+    return min(names, key=lambda name: start_ratio(preset.tables[name].sigmas[0], start, flow), default=None)
+
+
+def _held_back(preset: Preset, facts: ModelFacts, ours: dict, calls: int | None, strict: bool,
+               start: float | None = None) -> str | None:
     """Why a preset that suits is not taken by itself."""
     if _made_for(preset, ours):
         return None
     if not preset.recommended:
         return "it is marked as not recommended"
+    if calls is not None and (table := _table_for(preset, calls, start)) in preset.lost:
+        return f"its table {table} is marked as not recommended"
     family = f"it is for {preset.model.family}, the model's family is {facts.family or 'unknown'}"
     if not _same_family(preset, facts):
         if strict:

@@ -35,8 +35,9 @@ _SELF_TEST_LIMIT = 1e-9
 class Preset:
     """Tables by name ("calls6", "calls6_from2.4", ...), the model they are for, and their record.
 
-    training: teacher, objective, seeds, conditions, model calls spent; scores: table name -> measured results.
-    Both are JSON-ready dictionaries, kept as they are. Raises PresetError for unusable content.
+    training: teacher, objective, seeds, conditions, model calls spent; scores: table name -> measured results, among
+    them "recommended", the table's own verdict. Both are JSON-ready dictionaries, kept as they are.
+    recommended: whether any table is. Raises PresetError for unusable content.
     """
 
     name: str
@@ -80,6 +81,16 @@ class Preset:
                 return table
         raise PresetError(f"preset {self.name!r} has no table for {calls} calls; it has {self.counts}: "
                           "choose one of these or train another")
+
+    def recommends(self, table: str) -> bool:
+        """Whether no race says that a classical solver did better than this table; files of old have one verdict."""
+        verdict = self.scores.get(table, {}).get("recommended")
+        return verdict if isinstance(verdict, bool) else self.recommended
+
+    @property
+    def lost(self) -> list[str]:
+        """The tables that are not recommended."""
+        return sorted(name for name in self.tables if not self.recommends(name))
 
     @property
     def curve(self) -> np.ndarray:
