@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import click
 
 from .cli_errors import errors_in_words
 from .cli_shelf import COMMANDS
-from .config import Config, help_texts
+from .config import CHECKPOINT_SETTINGS, Config, help_texts
 
 DEMO_MODE = "forward"       # in three minutes on two cores it learns more than the gradient mode
 
@@ -33,10 +34,10 @@ def _words(context, parameter, value: str) -> tuple:
     return tuple(part.strip() for part in value.split(","))
 
 
-def _config_options(command):
-    """One option per field of Config, with its default and its words."""
+def _config_options(command, only=None):
+    """One option per field of Config, or of those named, with its default and its words."""
     words = help_texts()
-    for setting in reversed(fields(Config)):
+    for setting in reversed([field for field in fields(Config) if only is None or field.name in only]):
         option = f"--{setting.name.replace('_', '-')}"
         extra = {"type": type(setting.default)}
         if isinstance(setting.default, bool):
@@ -104,6 +105,7 @@ def train(out, resume, **settings):
     Several GPUs or machines: torchrun --nproc-per-node 4 -m s4s_training train ..., or accelerate launch.
     """
     from . import parallel
+    from .distil import estimate
     from .runs import Run
     world = parallel.joined()
     if resume is not None:
@@ -114,12 +116,15 @@ def train(out, resume, **settings):
     else:
         config = Config(**settings)
         run = Run(config, out or Path("runs") / config.name, world=world)
+    if world is None and resume is None:
+        click.echo(f"to come: {estimate(run.source, run.config).words}")
     made = run.train()
     parallel.left()
     if world and not world.first:
         return
     click.echo(f"wrote {run.preset_path} ({made.short_hash}): {run.model_calls:,} network calls, {run.seconds:.0f} s")
-    click.echo(f"next: s4s race {run.preset_path}")
+    on = f" --checkpoint {run.config.checkpoint} --prompts {run.config.prompts}" if run.config.checkpoint else ""
+    click.echo(f"next: s4s race {run.preset_path}{on}")
 
 
 @main.command()
@@ -127,22 +132,31 @@ def train(out, resume, **settings):
 @click.option("--calls", default=None, callback=lambda c, p, v: v and _numbers(c, p, v),
               help="only the tables with these numbers of calls [default: all]")
 @click.option("--cfg", default=None, type=float, help="guidance scale [default: the one it was trained at]")
-@click.option("--seeds", default=256, show_default=True, help="unseen seeds")
+@click.option("--seeds", default=None, type=int, help="unseen seeds [default: 256; of a checkpoint 24]")
 @click.option("--seed", default=0, show_default=True, help="first of them, counted from the race's own range")
+@click.option("--budget", default=0, show_default=True, help="of a checkpoint: most network calls; 0: no limit")
+@partial(_config_options, only=CHECKPOINT_SETTINGS)
 @click.option("--device", default="auto", show_default=True, help=help_texts()["device"])
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="folder for pictures and race.txt")
 @click.option("--write/--no-write", default=False, help="write the scores into the preset")
 @errors_in_words
-def race(preset_file, calls, cfg, seeds, seed, device, out, write):
+def race(preset_file, calls, cfg, seeds, seed, budget, device, out, write, **opening):
     """Race a preset against every classical solver x schedule at equal calls, on seeds it never saw.
 
-    The distance is the RMSE to the teacher's result from the same noise. Losing cells are shown. It also finds
-    the number of calls at which the best classical pair catches up.
+    The distance is the RMSE to the teacher's result from the same noise. Losing cells are shown. On a bundled model it
+    also finds the number of calls at which the best classical pair catches up. A preset for a checkpoint needs
+    --checkpoint and --prompts; size, cfg and guidance are then as it was trained, and it meets the pairs that count.
     """
     from .core import preset as preset_file_module
-    from .report_run import race_preset
     preset = preset_file_module.load(preset_file)
-    scores, preset = race_preset(preset, calls, cfg, seeds, seed, device, out)
+    if opening["checkpoint"]:
+        from .checkpoint_race import SEEDS, race_checkpoint, tables
+        from .host_race import Terms
+        terms = Terms(tables(preset, calls), range(seed, seed + (seeds or SEEDS)), budget=budget)
+        preset = race_checkpoint(preset, terms, opening, cfg, device, out)
+    else:
+        from .report_run import race_preset
+        preset = race_preset(preset, calls, cfg, seeds or 256, seed, device, out)[1]
     if write:
         preset_file_module.save(preset, preset_file)
         click.echo(f"scores written into {preset_file}")

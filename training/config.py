@@ -13,6 +13,9 @@ from .parameters import CLOCKS, FORMS, LEARN, RESTRICT, TURNS, check_form
 MOST_CALLS = 50        # a learned table pays off below about 12 calls; 50 rows back-propagated already take hours
 
 MODES = {"gradient": 400, "forward": 8}         # and the iterations each takes by default
+PREDICTIONS, DTYPES = ("auto", "eps", "v", "v_zsnr"), ("auto", "fp32", "fp16", "bf16")
+CHECKPOINT_SETTINGS = ("checkpoint", "prompts", "negative", "width", "height", "dtype", "config", "text_encoders",
+                       "vae", "prediction", "shift", "guidance")            # how a checkpoint is opened
 NOT_IN_NAMES = set('/\\:*?"<>|')                # a preset's name is a file's name, on every system
 
 
@@ -26,6 +29,20 @@ class Config:
 
     name: str = _set("my-preset", "name of the preset")
     model: str = _set("digits-eps", "what is distilled: digits-eps or digits-flow")
+    checkpoint: str = _set("", "or a checkpoint: a .safetensors file, or a folder in diffusers' layout")
+    prompts: str = _set("", "of a checkpoint: a text file, one prompt per line; seeds take turns")
+    negative: str = _set("", "its negative prompt, for a cfg above 1")
+    width: int = _set(0, "its pictures' width in pixels; 0: what it was made for")
+    height: int = _set(0, "their height; 0: as wide")
+    dtype: str = _set("auto", "its precision: fp32, fp16, bf16; auto: half of a GPU's, full on a CPU")
+    config: str = _set("", "a folder in diffusers' layout that says how it is built (weights not needed); else "
+                           "diffusers' cache on this machine")
+    text_encoders: str = _set("", "a folder with text encoders its file lacks: diffusers' layout, or clip_l, "
+                                  "clip_g, t5xxl as hosts have them")
+    vae: str = _set("", "the file of its autoencoder, where its own lacks one")
+    prediction: str = _set("auto", "what it predicts, where its file does not say: eps, v, v_zsnr")
+    shift: float = _set(0.0, "of a flow: the shift of its levels; 0: its own")
+    guidance: float = _set(3.5, "what Flux dev is told of guidance, beside cfg 1")
     calls: tuple = _set((6,), "numbers of network calls to learn a table for, e.g. 4,5,6,8")
     windows: tuple = _set((1.0,), "denoise strengths to learn tables for; below 1 for img2img, e.g. 1,0.75,0.5,0.35")
     cfg: tuple = _set((3.0,), "guidance scale of teacher and student; several, e.g. 1,3,5: one table for all of them, "
@@ -78,7 +95,7 @@ class Config:
         object.__setattr__(self, "cfg", tuple(float(scale) for scale in several))
         for name, words in (("mode", (*MODES, "auto")), ("learn", LEARN), ("objective", OBJECTIVES),
                             ("family", FAMILIES), ("clock", CLOCKS), ("restrict", RESTRICT), ("form", FORMS),
-                            ("initial", ("solver", "random"))):
+                            ("initial", ("solver", "random")), ("prediction", PREDICTIONS), ("dtype", DTYPES)):
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} {getattr(self, name)!r}: use one of {', '.join(words)}")
         if self.base == "auto":
@@ -90,7 +107,7 @@ class Config:
         for name in ("teacher_calls", "starts", "pairs", "validation", "batch", "every", "rounds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: at least 1 is wanted")
-        for name in ("budget", "iterations", "order"):
+        for name in ("budget", "iterations", "order", "width", "height", "shift"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} is {getattr(self, name)}: 0 or more is wanted")
         if not 0 <= self.relaxed < math.inf:
@@ -104,6 +121,9 @@ class Config:
                              "gradient, or leave it out (forward mode lowers the RMSE to cached pairs)")
         if self.rate <= 0 or self.clip <= 0:
             raise ValueError(f"rate {self.rate} and clip {self.clip} must be above 0")
+        if bool(self.checkpoint) != bool(self.prompts):
+            raise ValueError("--checkpoint and --prompts go together: a checkpoint is learned on prompts, and the "
+                             "bundled models have none")
         self._check_tables()
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Callable
 
 import numpy as np
@@ -30,6 +30,7 @@ class Source:
     they are images. differentiable: the network can be back-propagated through at the memory of one call; else the
     trainer runs it again in the backward pass. teacher: a Solver, or (k-diffusion sampler function, its sigmas);
     None: the configuration's classical one. chunk: images per network call, halved when memory runs out.
+    about: what a preset records of it besides; a run that goes on must find the same.
     cfg: the guidance scale; cfgs: where the conditions carry one for each seed, all of them, and cfg their middle.
     model_calls counts network evaluations, one per image (a guided pair counts once).
     """
@@ -50,6 +51,7 @@ class Source:
     say: Callable | None = None                 # told of memory that ran out, in words
     decode: Callable | None = None
     cfgs: tuple = ()
+    about: dict = field(default_factory=dict)
 
     @property
     def flow(self) -> bool:

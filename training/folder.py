@@ -35,10 +35,8 @@ class Folder:
         self._read(lambda: self._open(resume))
 
     def _open(self, resume: bool) -> None:
-        known = self.path / "config.json"
-        if known.exists():
-            self._check_same(known, resume)
-        else:
+        check_same(self.path, self.config, resume)
+        if not (known := self.path / "config.json").exists():
             write_atomically(known, self.config.to_json().encode())
 
     def _read(self, read: Callable):
@@ -48,17 +46,6 @@ class Folder:
     @property
     def _writes(self) -> bool:
         return self.world is None or self.world.first
-
-    def _check_same(self, known: Path, resume: bool) -> None:
-        if not resume:
-            raise ValueError(f"{self.path} already holds a run: go on with --resume {self.path}, or choose another "
-                             "folder with --out")
-        earlier = Config.from_json(known.read_text())
-        differ = [f.name for f in fields(Config) if getattr(earlier, f.name) != getattr(self.config, f.name)]
-        if differ:
-            words = ", ".join(f"{name} {getattr(earlier, name)!r}" for name in differ)
-            raise ValueError(f"{self.path} holds a run with other settings ({words}): give these to go on with it, or "
-                             "choose another folder")
 
     # --- state and log ------------------------------------------------------------------------------------------
 
@@ -149,6 +136,22 @@ class Folder:
                 self.say(f"WARNING: cannot write {path}: {error.strerror or error}. The run goes on in memory and "
                          "tries again; free some space before it ends")
             self._warned = True
+
+
+def check_same(folder, config: Config, resume: bool) -> None:
+    """Raises ValueError if the folder holds a run that is not to be gone on with, or has other settings."""
+    known = Path(folder) / "config.json"
+    if not known.exists():
+        return
+    if not resume:
+        raise ValueError(f"{folder} already holds a run: go on with --resume {folder}, or choose another folder with "
+                         "--out")
+    earlier = Config.from_json(known.read_text())
+    differ = [f.name for f in fields(Config) if getattr(earlier, f.name) != getattr(config, f.name)]
+    if differ:
+        words = ", ".join(f"{name} {getattr(earlier, name)!r}" for name in differ)
+        raise ValueError(f"{folder} holds a run with other settings ({words}): give these to go on with it, or choose "
+                         "another folder")
 
 
 def _state(name: str, about: dict, tensors: dict) -> State:

@@ -10,11 +10,11 @@ from typing import Callable
 import numpy as np
 from tqdm.auto import tqdm
 
-from . import denoisers
+from . import sources
 from .budget import Plan, forecast, planned, taught_before
 from .config import Config
 from .core import Preset
-from .folder import Folder
+from .folder import Folder, check_same
 from .forward_only import learn_forward
 from .loop import State, learn
 from .modes import settled_mode
@@ -71,8 +71,9 @@ class Run:
         self.calls_before, self.seconds_before, self._clock = 0, 0.0, Clock()
         self._phase, self._table, self._window, self._loss, self._bar = "teacher", "", None, math.nan, None
         self._total = 0
-        self.source = source or denoisers.bundled(config.model, config.cfg, denoisers.pick_device(
-            world.device(config.device) if world else config.device))
+        if not (source or world):                   # before gigabytes are opened for nothing
+            check_same(self.folder, config, resume)
+        self.source = source or sources.of(config, world.device(config.device) if world else config.device, self._say)
         if world:
             self.source = world.spread(self.source)
         self.device = self.source.device
@@ -81,8 +82,9 @@ class Run:
         self.files = Folder(self.folder, config, resume, self._say, world)
         if resume:
             self.states, facts = self.files.load_state()
-            self.starts, self.calls_before = facts.get("starts", {}), facts.get("model_calls", 0)
-            self.seconds_before = facts.get("seconds", 0.0)
+            self.starts, self.seconds_before = facts.get("starts", {}), facts.get("seconds", 0.0)
+            self.calls_before = facts.get("model_calls", 0)
+        sources.check_same(self.starts, self.source, self.folder)
 
     # --- the course of a run ------------------------------------------------------------------------------------
 
@@ -294,5 +296,5 @@ class Run:
                     "start": {name: self.starts[name]["schedule"] for name in self.states},
                     "denoise": {name: self.starts[name]["denoise"] for name in self.states},
                     "model_calls": self.model_calls, "seconds": round(self.seconds, 1), "trainer": TRAINER,
-                    **({"processes": self.world.size} if self.world else {})}
+                    **self.source.about, **({"processes": self.world.size} if self.world else {})}
         return Preset(plan.name, tables, self.source.model, training, licence="CC0-1.0", source="trained with S4S")

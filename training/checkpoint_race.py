@@ -1,0 +1,88 @@
+"""Races a preset on a real checkpoint, by the hosts' rules, and writes what a person wants to look at."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import click
+import torch
+from tqdm.auto import tqdm
+
+from . import host_race, report as draw, sources
+from .config import Config
+from .core import Preset, facts, write_atomically
+from .denoisers import Source
+
+SEEDS = 24                  # of a race, where none are asked for
+
+
+def race_checkpoint(preset: Preset, terms: host_race.Terms, opening: dict, cfg: float | None, device: str,
+                    out: Path | None) -> Preset:
+    """Race the tables on a checkpoint, print and draw what came out, and return the preset with its scores.
+
+    opening: CHECKPOINT_SETTINGS by name; what is not given is as the preset was trained. Raises ValueError for a
+    checkpoint the preset does not suit.
+    """
+    source = sources.of(settings(preset, opening, cfg), device, click.echo)
+    click.echo(suited(preset, source))
+    with torch.no_grad(), tqdm(unit="call", desc="race", disable=None) as bar:
+        def count(done, total):
+            bar.total, bar.n = max(total, done), done
+            bar.refresh()
+        held = host_race.hold(source, preset, terms, host_race.Told(status=bar.set_description_str, count=count))
+    for name, result in held.raced.items():
+        click.echo(f"\n{preset.name}, {name}: {result.learned.solver.calls} network calls\n"
+                   + draw.race_table(result.learned, result.ranked) + f"\n{result.verdict}")
+    click.echo(f"\n{held.words}")
+    if out is not None:
+        _draw(source, held, Path(out))
+        click.echo(f"pictures are in {out}")
+    return held.preset
+
+
+def tables(preset: Preset, calls) -> tuple:
+    """The tables with these numbers of calls, all for None, whole pictures first. Raises ValueError for none."""
+    names = [name for name, table in preset.tables.items() if calls is None or table.calls in calls]
+    if not names:
+        raise ValueError(f"preset {preset.name!r} has tables for {preset.counts} calls, none for {list(calls)}")
+    return tuple(sorted(names, key=lambda name: ("_from" in name, preset.tables[name].calls)))
+
+
+def settings(preset: Preset, opening: dict, cfg: float | None) -> Config:
+    """The configuration that opens the checkpoint for this preset: size, guidance and cfg as it was trained."""
+    defaults = {field.name: field.default for field in fields(Config)}
+    given = {name: value for name, value in opening.items() if value != defaults[name]}
+    trained, size = preset.training, preset.training.get("size")
+    if size and not {"width", "height"} & set(given):
+        given |= {"width": int(size[0]), "height": int(size[1])}
+    if "guidance" in trained:
+        given.setdefault("guidance", float(trained["guidance"]))
+    scales = facts.cfg_range(preset) or (1.0, 1.0)
+    return Config(**given, cfg=cfg if cfg is not None else sum(scales) / 2)
+
+
+def suited(preset: Preset, source: Source) -> str:
+    """Words on whether the preset was made for this checkpoint. Raises ValueError where its tables are not valid."""
+    model = source.model
+    seen = facts.ModelFacts(model.prediction, model.sigma_min, model.sigma_max, model.family, model.channels,
+                            model.zero_terminal_snr, model.shift, lambda: model.hashes)
+    if reason := facts.suits(preset, seen):
+        raise ValueError(f"preset {preset.name!r} cannot run on {source.name}: {reason}")
+    return facts.choose([preset], seen, source.cfg)[1]
+
+
+def _draw(source: Source, held: host_race.Held, out: Path) -> None:
+    for name, result in held.raced.items():
+        title = f"{held.preset.name}, {name}"
+        draw.plot_solver(held.preset.tables[name], out / f"solver-{name}.png", title)
+        draw.plot_race(result.learned, result.ranked, out / f"race-{name}.png", title)
+        write_atomically(out / f"race-{name}.txt",
+                         (draw.race_table(result.learned, result.ranked, len(result.ranked)) + "\n").encode())
+    if source.decode is None or held.whole is None:
+        click.echo("no autoencoder, or no table for whole pictures: no sheet is drawn")
+        return
+    with torch.no_grad():
+        rows = {f"{label}\n{caption}".strip(): source.decode(latents)
+                for label, caption, latents in host_race.sheet_rows(source, held)}
+    draw.sheet(rows, out / "sheet.png", zoom=1)

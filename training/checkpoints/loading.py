@@ -1,0 +1,225 @@
+"""A checkpoint as a diffusers pipeline, from what is on this machine: nothing is ever fetched.
+
+Raises ValueError in words where diffusers is not installed, a part of the model is nowhere to be found, or the
+configuration that belongs to a single file is not on this machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from . import files
+from .encoders import find_encoder, load_encoder
+
+PIPELINES = {"sd15": "StableDiffusionPipeline", "sd20": "StableDiffusionPipeline",
+             "sdxl": "StableDiffusionXLPipeline", "sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline",
+             "fluxschnell": "FluxPipeline"}
+REPOSITORIES = {"sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5", "sd20": "stabilityai/stable-diffusion-2-1",
+                "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
+                "sd3": "stabilityai/stable-diffusion-3-medium-diffusers", "flux": "black-forest-labs/FLUX.1-dev",
+                "fluxschnell": "black-forest-labs/FLUX.1-schnell"}
+SD35 = {38: "stabilityai/stable-diffusion-3.5-large", 24: "stabilityai/stable-diffusion-3.5-medium"}    # by its blocks
+UNNEEDED = ("safety_checker", "feature_extractor", "image_encoder")
+EXTRA = 'pip install "s4s-sampler[checkpoints]"'
+
+
+@dataclass
+class Opened:
+    """A checkpoint in memory: a diffusers pipeline and what is known of it. contents: of a single file, else None."""
+
+    pipeline: object
+    family: str
+    path: Path
+    contents: files.Contents | None
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The denoising network: U-Net or transformer."""
+        return self.pipeline.unet if hasattr(self.pipeline, "unet") else self.pipeline.transformer
+
+    @property
+    def scheduler(self) -> dict:
+        """The configuration of the scheduler that came with it."""
+        return dict(self.pipeline.scheduler.config)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where to look for what a checkpoint file lacks; empty: nowhere.
+
+    config: a folder in diffusers' layout, of which only the small files are needed; text_encoders: such a folder with
+    weights, or one of the files that hosts use (clip_l.safetensors, ...); vae: a file.
+    """
+
+    config: str = ""
+    text_encoders: str = ""
+    vae: str = ""
+
+
+def opened(path, dtype: torch.dtype, places: Places, say) -> Opened:
+    """The checkpoint at the path, a .safetensors file or a folder, on the CPU. say(text) is told of what it lacks."""
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"no checkpoint at {path}: name a .safetensors file, or a folder in diffusers' layout")
+    diffusers = _diffusers()
+    with _offline(), _in_words(path), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)              # torch_dtype, which older versions know alone
+        return _folder(diffusers, path, dtype) if path.is_dir() else _file(diffusers, path, dtype, places, say)
+
+
+def _diffusers():
+    try:
+        import accelerate  # noqa: F401  diffusers loads single files without it, but slowly and twice as large
+        import diffusers
+        import transformers  # noqa: F401  the text encoders
+        diffusers.StableDiffusionPipeline  # noqa: B018  only now is it imported
+    except ImportError as error:
+        raise ValueError(f"opening a checkpoint needs diffusers, transformers and accelerate ({error}): {EXTRA}"
+                         ) from None
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"diffusers is installed, but does not work ({reason}): most often "
+                         "a torchvision made for another torch is in its way; install the two together, or remove "
+                         "torchvision") from error
+    return diffusers
+
+
+@contextlib.contextmanager
+def _offline():
+    """No library asks the hub for anything meanwhile."""
+    from huggingface_hub import constants
+    before, constants.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE, True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before
+
+
+@contextlib.contextmanager
+def _in_words(path: Path):
+    """What diffusers and transformers raise for a file or folder that does not fit, as one message."""
+    try:
+        yield
+    except (OSError, KeyError, AttributeError, TypeError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" in str(error).lower():
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+        raise ValueError(f"{path} could not be opened by diffusers ({reason}): is it whole, and is the folder given "
+                         "with --config one for this very architecture?") from error
+
+
+# --- a folder -------------------------------------------------------------------------------------------------------
+
+def _folder(diffusers, path: Path, dtype: torch.dtype) -> Opened:
+    index = path / "model_index.json"
+    if not index.exists():
+        raise ValueError(f"{path} holds no model_index.json: a folder in diffusers' layout is wanted, or name the "
+                         ".safetensors file itself")
+    content = json.loads(index.read_text(encoding="utf-8"))
+    name = content.get("_class_name")
+    if name not in PIPELINES.values():
+        raise ValueError(f"{path} is a {name}: one of {', '.join(sorted(set(PIPELINES.values())))} is wanted")
+    without = {part: None for part in UNNEEDED if part in content}
+    pipeline = getattr(diffusers, name).from_pretrained(path, torch_dtype=dtype, local_files_only=True,
+                                                        **without, **_unchecked(name))
+    return Opened(pipeline, _folder_family(name, pipeline), path, None)
+
+
+def _unchecked(name: str) -> dict:
+    return {"requires_safety_checker": False} if name == "StableDiffusionPipeline" else {}
+
+
+def _folder_family(name: str, pipeline) -> str:
+    if name == "FluxPipeline":
+        return "flux" if pipeline.transformer.config.guidance_embeds else "fluxschnell"
+    if name == "StableDiffusionPipeline":
+        return "sd20" if pipeline.unet.config.cross_attention_dim == 1024 else "sd15"
+    return next(family for family, pipeline_name in PIPELINES.items() if pipeline_name == name)
+
+
+# --- a file ---------------------------------------------------------------------------------------------------------
+
+def _file(diffusers, path: Path, dtype: torch.dtype, places: Places, say) -> Opened:
+    contents = files.read(path)
+    config = config_folder(contents, places.config)
+    index = json.loads((config / "model_index.json").read_text(encoding="utf-8"))
+    wanted = PIPELINES[contents.family]
+    if index.get("_class_name") != wanted:
+        raise ValueError(f"{path} is {contents.family}, but {config} is the configuration of a "
+                         f"{index.get('_class_name')}: a folder of a {wanted} is wanted")
+    given = {part: None for part in UNNEEDED if part in index}
+    for part in contents.missing:
+        given |= _found_part(diffusers, contents, part, config, index, places, dtype, say)
+    pipeline = getattr(diffusers, wanted).from_single_file(
+        str(path), config=str(config), torch_dtype=dtype, local_files_only=True, **given, **_unchecked(wanted))
+    return Opened(pipeline, contents.family, path, contents)
+
+
+def config_folder(contents: files.Contents, given: str) -> Path:
+    """The folder that says how the file's model is built: the given one, else the one in diffusers' cache here."""
+    if given:
+        folder = Path(given)
+        if not (folder / "model_index.json").exists():
+            raise ValueError(f"--config {given} holds no model_index.json: a folder in diffusers' layout is wanted "
+                             "(its weights are not needed)")
+        return folder
+    name = repository(contents)
+    from huggingface_hub import snapshot_download
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True))
+    except (OSError, ValueError):
+        folder = None
+    if folder is None or not (folder / "model_index.json").exists():
+        raise ValueError(
+            f"how the model in {contents.path.name} ({contents.family}) is built is not on this machine, and nothing "
+            f"is fetched unasked. Either get the small files of {name}, once:\n"
+            f"  hf download {name} --include \"*.json\" \"*.txt\" \"*.model\" --local-dir {contents.family}-config\n"
+            f"and add --config {contents.family}-config; or name a folder that has them: one in diffusers' layout, or "
+            f"the one of this model in a Forge's backend/huggingface")
+    return folder
+
+
+def repository(contents: files.Contents) -> str:
+    """Where the configuration of the file's architecture is published."""
+    if contents.family != "sd3":
+        return REPOSITORIES[contents.family]
+    blocks = {name.split("joint_blocks.")[1].split(".")[0] for name in contents.shapes if "joint_blocks." in name}
+    normed = any(name.endswith("attn.ln_q.weight") for name in contents.shapes)         # 3.5 has them, 3 has not
+    return SD35.get(len(blocks), REPOSITORIES["sd3"]) if normed else REPOSITORIES["sd3"]
+
+
+def _found_part(diffusers, contents, part: str, config: Path, index: dict, places: Places, dtype, say) -> dict:
+    """{part: module} from where it is, {} where diffusers finds it in the configuration's folder itself.
+
+    Raises ValueError for a part the model cannot be asked without.
+    """
+    if part == "vae":
+        return _autoencoder(diffusers, config, places.vae, contents, dtype, say)
+    if (place := find_encoder(places.text_encoders, contents.family, part)) is not None:
+        return {part: load_encoder(index[part][1], place, config / part, dtype)}
+    if any((config / part).glob("*.safetensors")):
+        return {}
+    if contents.family == "sd3" and part == "text_encoder_3":
+        say("there is no T5 in the checkpoint: prompts are read by its two CLIPs alone, as a host does without one "
+            "(--text-encoders names a folder that has it)")
+        return {part: None, "tokenizer_3": None}
+    raise ValueError(f"{contents.path.name} does not hold its {part} ({index[part][1]}): name a folder that does with "
+                     "--text-encoders, in diffusers' layout or with the files hosts use (clip_l.safetensors, "
+                     "clip_g.safetensors, t5xxl_fp16.safetensors)")
+
+
+def _autoencoder(diffusers, config: Path, given: str, contents, dtype, say) -> dict:
+    if given:
+        return {"vae": diffusers.AutoencoderKL.from_single_file(given, config=str(config), subfolder="vae",
+                                                                torch_dtype=dtype, local_files_only=True)}
+    if any((config / "vae").glob("*.safetensors")):
+        return {}
+    say(f"{contents.path.name} holds no autoencoder: training needs none, but there will be no pictures (--vae names "
+        "the file)")
+    return {"vae": None}

@@ -1,0 +1,111 @@
+"""(x, sigma, which) -> denoised: a checkpoint's network under guidance, as a k-diffusion denoiser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable
+
+import torch
+from torch import Tensor
+
+from .clocks import Discrete, Flow
+from .prompts import Embedded
+
+
+@dataclass
+class Network:
+    """The guided denoiser over prompts known by number: D0 + cfg (D - D0) (Ho and Salimans, 2022).
+
+    ask(x, timestep (B,), context, pooled) -> the network's answer, in its own dtype. cfg counts where a call does not
+    bring its own; at 1 the negative prompt is not asked. Differentiable in x and sigma.
+    """
+
+    ask: Callable
+    clock: Discrete | Flow
+    prompts: Embedded
+    cfg: float
+    dtype: torch.dtype
+
+    def __call__(self, x: Tensor, sigma: Tensor, which: Tensor, cfg: Tensor | None = None) -> Tensor:
+        rows = which.cpu()
+        if cfg is None and self.cfg == 1.0:
+            return self._denoised(x, sigma, rows)
+        both = torch.cat([rows, torch.full_like(rows, self.prompts.count)])
+        asked, without = self._denoised(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
+        scale = self.cfg if cfg is None else cfg.to(x.dtype).reshape(-1, 1, 1, 1)
+        return without + scale * (asked - without)
+
+    def _denoised(self, x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
+        level = sigma.to(x.dtype).reshape(-1, 1, 1, 1)
+        pooled = None if self.prompts.pooled is None else self._told(self.prompts.pooled[rows], x)
+        answer = self.ask(self.clock.shown(x, level).to(self.dtype), self.clock.timestep(sigma.float()),
+                          self._told(self.prompts.context[rows], x), pooled)
+        return self.clock.denoised(x, level, answer.to(x.dtype))
+
+    def _told(self, rows: Tensor, x: Tensor) -> Tensor:
+        return rows.to(x.device, self.dtype, non_blocking=True)
+
+
+def unet(network) -> Callable:
+    """Asks the U-Net of Stable Diffusion 1 and 2."""
+    def ask(x, timestep, context, pooled):
+        return network(x, timestep, encoder_hidden_states=context, return_dict=False)[0]
+    return ask
+
+
+def unet_xl(network, width: int, height: int) -> Callable:
+    """Asks the U-Net of Stable Diffusion XL, told that the picture is whole and of this size."""
+    size = torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32)
+
+    def ask(x, timestep, context, pooled):
+        added = {"text_embeds": pooled, "time_ids": size.to(x.device).expand(len(x), -1)}
+        return network(x, timestep, encoder_hidden_states=context, added_cond_kwargs=added, return_dict=False)[0]
+    return ask
+
+
+def transformer_sd3(network) -> Callable:
+    """Asks the transformer of Stable Diffusion 3."""
+    def ask(x, timestep, context, pooled):
+        return network(x, context, pooled, timestep, return_dict=False)[0]
+    return ask
+
+
+def transformer_flux(network, guidance: float) -> Callable:
+    """Asks the transformer of Flux: 2 x 2 patches in, 2 x 2 patches out, states as they are.
+
+    guidance: what a guidance-distilled model is told; None for one that is not. Its clock is told exactly, as hosts
+    do: in bf16 diffusers would round 1000 levels to 256.
+    """
+    exact = {}
+
+    def told(module, arguments):
+        _, *guided, pooled = arguments
+        level = 1000 * exact["timestep"]
+        return (level, *(torch.full_like(level, 1000 * guidance) for _ in guided), pooled)
+    network.time_text_embed.register_forward_pre_hook(told)
+
+    def ask(x, timestep, context, pooled):
+        exact["timestep"] = timestep
+        n, c, h, w = x.shape
+        patches = x.reshape(n, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(n, h * w // 4, 4 * c)
+        told_guidance = torch.full((n,), guidance, device=x.device) if network.config.guidance_embeds else None
+        answer = network(patches, context, pooled, timestep, positions(h // 2, w // 2).to(x), x.new_zeros(
+            context.shape[1], 3), told_guidance, return_dict=False)[0]
+        return answer.reshape(n, h // 2, w // 2, c, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(n, c, h, w)
+    return ask
+
+
+def positions(rows: int, columns: int) -> Tensor:
+    """(rows * columns, 3): 0, row, column of every patch."""
+    grid = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
+    return torch.cat([torch.zeros(len(grid), 1, dtype=torch.long), grid], 1)
+
+
+def decoder(autoencoder) -> Callable:
+    """latents (n, c, h, w) -> images (n, 3, H, W), about -1..1; differentiable, one image at a time."""
+    scale, shift = autoencoder.config.scaling_factor, getattr(autoencoder.config, "shift_factor", None) or 0.0
+
+    def decode(latents: Tensor) -> Tensor:
+        states = latents.to(autoencoder.dtype) / scale + shift
+        return torch.cat([autoencoder.decode(state[None], return_dict=False)[0] for state in states])
+    return decode
