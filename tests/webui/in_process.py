@@ -6,6 +6,7 @@ levels; only the network behind them is replaced, and with it the parsing of pro
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ def start(data: Path) -> None:
     from start import import_torchvision
     import_torchvision()
     os.chdir(hosts.folder())
-    sys.argv = ["launch.py", *hosts.QUIET, *hosts.on_cpu(), "--data-dir", str(data)]
+    sys.argv = ["launch.py", *hosts.quiet(), *hosts.on_cpu(), "--data-dir", str(data)]
     sys.path.insert(0, str(hosts.folder()))
     if hosts.kind() != "a1111":
         from modules_forge.initialization import initialize_forge
@@ -72,16 +73,17 @@ class Model:
         from modules import sd_samplers_cfg_denoiser, sd_samplers_kdiffusion
         predictor = {"eps": lambda: k_prediction.Prediction(prediction_type="epsilon"),
                      "v": lambda: k_prediction.Prediction(prediction_type="v_prediction"),
-                     "sd3": lambda: k_prediction.PredictionDiscreteFlow(shift=3.0),
+                     "sd3": lambda: _discrete_flow(k_prediction.PredictionDiscreteFlow),
                      "flux": lambda: k_prediction.PredictionFlux(mu=1.15)}[self.prediction]()
         for name in ("sampling_prepare", "sampling_cleanup"):
             monkeypatch.setattr(sd_samplers_kdiffusion, name, lambda *_, **__: None)
 
-        def answer(denoiser, denoiser_params, cond_scale, cond_composition):
+        def answer(denoiser, denoiser_params, **more):
             return (self.denoiser(denoiser_params.x, denoiser_params.sigma),) * 3
         monkeypatch.setattr(sd_samplers_cfg_denoiser, "sampling_function", answer)
         unet = SimpleNamespace(model=SimpleNamespace(predictor=predictor))
-        return SimpleNamespace(is_sdxl=False, sd_checkpoint_info=None, forge_objects=SimpleNamespace(unet=unet),
+        return SimpleNamespace(is_sdxl=False, is_inpaint=False, sd_checkpoint_info=None,
+                               forge_objects=SimpleNamespace(unet=unet),
                                is_sd1=self.prediction == "eps", is_sd3=self.prediction == "sd3")
 
     def _a1111(self, monkeypatch):
@@ -110,7 +112,8 @@ class Model:
             monkeypatch.setattr(sd_samplers_kdiffusion, name, lambda *_, **__: None)
         for name in ("cond_from_a1111_to_patched_ldm", "cond_from_a1111_to_patched_ldm_weighted"):
             monkeypatch.setattr(sd_samplers_cfg_denoiser.forge_sampler, name, lambda *_: [])
-        monkeypatch.setattr(sd_samplers_cfg_denoiser, "sampling_function",
+        asks = sd_samplers_cfg_denoiser
+        monkeypatch.setattr(asks if hasattr(asks, "sampling_function") else asks.forge_sampler, "sampling_function",
                             lambda model, x, sigma, *_: self.denoiser(x, sigma))
         unet = SimpleNamespace(model=None, controlnet_linked_list=None, extra_concat_condition=None, model_options={})
         return self._named(alphas_cumprod=1 / (self._latent_diffusion().sigmas ** 2 + 1),
@@ -130,6 +133,13 @@ class Model:
         return DiscreteSchedule(torch.from_numpy(schedule.sd_levels()).float(), quantize=False)
 
 
+def _discrete_flow(predictor):
+    """The predictor of SD3 with its shift; Forge Neo's reads it from a page of the checkpoint's."""
+    if "model_config" in inspect.signature(predictor).parameters:
+        return predictor(SimpleNamespace(sampling_settings={"shift": 3.0}))
+    return predictor(shift=3.0)
+
+
 class Pictures:
     """Where a host's processing draws its noise from."""
 
@@ -143,7 +153,8 @@ def process(**changes):
         "steps": 8, "scheduler": "Automatic", "hr_scheduler": None, "is_hr_pass": False, "enable_hr": False,
         "sampler_name": "S4S", "sampler": None, "sampler_noise_scheduler_override": None, "denoising_strength": 0.5,
         "cfg_scale": 3.0, "hr_cfg": 3.0, "image_cfg_scale": None, "s_min_uncond": 0.0, "s_churn": 0, "s_tmin": 0,
-        "s_tmax": 0, "s_noise": 1, "refiner_switch_at": None, "refiner_checkpoint_info": None, "rng": Pictures(),
+        "s_tmax": 0, "s_noise": 1, "refiner_switch_at": None, "refiner_checkpoint_info": None,
+        "refiner_checkpoint": None, "rng": Pictures(),
         "eta": None, "seeds": [0, 1], "all_seeds": [0, 1], "iteration": 0, "batch_size": 2, "scripts": None,
         "comments": {}, "extra_generation_params": {}}
     made = SimpleNamespace(**{**plain, **changes})

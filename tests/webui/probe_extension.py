@@ -3,6 +3,7 @@
 import importlib
 import time
 
+import torch
 from modules import script_callbacks, sd_samplers, shared
 
 try:
@@ -10,7 +11,14 @@ try:
 except ImportError:
     sd_schedulers = None
 
-LOADED = time.time()
+LOADED, STOP = time.time(), {"in_backward": False}
+
+
+def press(_):
+    """The host's button, in the first call that carries a gradient."""
+    if STOP["in_backward"] and torch.is_grad_enabled():
+        STOP["in_backward"] = False
+        shared.state.interrupt()
 
 
 def add_routes(demo, app):
@@ -33,6 +41,7 @@ def add_work(demo, app):
         inside = importlib.import_module("s4s_webui_clone.s4s_nodes.webui.inside")
         module, show = importlib.import_module(f"s4s_webui_clone.s4s_nodes.webui.{room}"), inside.Show()
         asked = {key: tuple(value) if isinstance(value, list) else value for key, value in wish.items()}
+        STOP.update(in_backward=asked.pop("stop_in_backward", False))
         try:
             made = work(module, asked, show)
         except ValueError as error:
@@ -54,5 +63,6 @@ def add_work(demo, app):
         return worked("race", wish, lambda room, asked, show: room.race(room.Race(**asked), show))
 
 
+script_callbacks.on_cfg_denoiser(press)
 script_callbacks.on_app_started(add_work)
 script_callbacks.on_app_started(add_routes)

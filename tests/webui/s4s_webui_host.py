@@ -34,8 +34,30 @@ def kind() -> str:
     return "reforge" if (folder() / "ldm_patched").is_dir() else "a1111"
 
 
+def has_schedule_types() -> bool:
+    """Whether samplers and schedules are chosen apart, as since WebUI 1.9."""
+    return (folder() / "modules" / "sd_schedulers.py").is_file()
+
+
+def quiet() -> list[str]:
+    """Of the flags that keep a start offline, those this host knows: another would end it."""
+    known = (folder() / "modules" / "cmd_args.py").read_text(encoding="utf-8")
+    return [flag for flag in QUIET if f'"{flag}"' in known]
+
+
 def on_cpu() -> list[str]:
-    return ["--use-cpu", "all", "--no-half"] if kind() == "a1111" else ["--always-cpu"]
+    if kind() == "a1111":
+        return ["--use-cpu", "all", "--no-half"]
+    # Forge Neo's own attention asks for an argument it has not
+    return ["--always-cpu", *(["--attention-pytorch"] if _mentions("attention.py", "args.dont_upcast") else [])]
+
+
+def _mentions(name: str, word: str) -> bool:
+    """Whether Forge's backend uses an argument that it does not define."""
+    backend = folder() / "backend"
+    texts = [(backend / file).read_text(encoding="utf-8") if (backend / file).is_file() else ""
+             for file in (name, "args.py")]
+    return word in texts[0] and word.partition(".")[2].replace("_", "-") not in texts[1]
 
 
 def make_data(path: Path, checkpoint: bool = True) -> Path:
@@ -71,7 +93,7 @@ class Server:
     def __init__(self, data: Path, *arguments: str):
         self.log = data / f"server-{time.time():.0f}.log"
         self.port, began = free_port(), time.monotonic()
-        command = [sys.executable, str(HERE / "start.py"), *QUIET, *on_cpu(), "--data-dir", str(data), "--api",
+        command = [sys.executable, str(HERE / "start.py"), *quiet(), *on_cpu(), "--data-dir", str(data), "--api",
                    "--server-name", "127.0.0.1", "--port", str(self.port), *arguments]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "GRADIO_ANALYTICS_ENABLED": "False",
                        "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}

@@ -26,8 +26,8 @@ def server(tmp_path_factory):
 def infotext(server, schedule: str) -> str:
     """What four steps of a schedule type say of themselves."""
     answer = server.call("/sdapi/v1/txt2img", {
-        "prompt": "a cat", "width": 64, "height": 64, "cfg_scale": 2, "steps": 4, "sampler_name": "S4S",
-        "scheduler": schedule})
+        "prompt": "a cat", "width": 64, "height": 64, "cfg_scale": 2, "steps": 4, "seed": 1,
+        "sampler_name": "S4S", "scheduler": schedule})
     return json.loads(answer["info"])["infotexts"][0]
 
 
@@ -58,14 +58,37 @@ def test_a_training_is_interrupted_and_refused_in_words(server):
     assert "is a preset for another model" in refused["error"]
 
 
+def test_gradients_go_through_the_hosts_denoiser_and_leave_it_as_it_was(server):
+    before = infotext(server, "S4S toy_ sd15")
+    cost = server.call("/s4s-test/forecast", {**TRAINING, "mode": "gradient", "budget": 3000})
+    assert "gradient mode: its gradients agree with finite differences" in cost["words"][0], cost
+    assert infotext(server, "S4S toy_ sd15") == before
+    cost = server.call("/s4s-test/forecast", {**TRAINING, "mode": "auto"})       # the budget is too small for gradients
+    assert "forward mode: the budget would allow" in cost["words"][0]
+
+
+def test_an_interrupt_in_a_backward_pass_ends_a_training(server):
+    asked = {**TRAINING, "name": "stopped back", "mode": "gradient", "budget": 3000, "stop_in_backward": True}
+    made = server.call("/s4s-test/train", asked)
+    assert made["scores"] is None and "stopped before there was a table" in made["words"][-1], made
+    assert "calls4 exact" in infotext(server, "S4S toy_ sd15")
+
+
+def test_a_preset_is_learned_through_gradients(server):
+    made = server.call("/s4s-test/train", {**TRAINING, "name": "by gradients", "mode": "gradient", "budget": 2900}, 900)
+    assert "error" not in made and made["scores"]["calls4"]["seeds"] == 2, made
+    assert any("gradient mode" in words for words in made["words"])
+    assert "S4S: by gradients " in infotext(server, "S4S by gradients")
+
+
 RACE = {"prompts": ["a cat", "a red house"], "cfg": 2.0, "width": 64, "height": 64, "label": "S4S toy_ sd15",
-        "calls": [4], "seeds": 2}
+        "calls": [4], "seeds": 2, "opponents": 8}
 
 
 def test_a_race_says_how_near_each_comes_and_writes_it_where_asked(server):
     raced = server.call("/s4s-test/race", {**RACE, "write": True}, seconds=900)
     assert raced["images"] == 1 and set(raced["scores"]) == {"calls4"} and raced["scores"]["calls4"]["seeds"] == 2
-    assert any("classical pairs that took part" in words for words in raced["words"])
+    assert any("of 8 classical pairs that took part" in words for words in raced["words"])
     assert "scores written into " in raced["words"][-1]
 
 
@@ -82,5 +105,5 @@ def test_a_race_is_interrupted(server):
 def test_a_race_is_refused_in_words(server):
     for changes, why in (({"label": "S4S none"}, "there is no preset"), ({"calls": [7]}, "none for 7"),
                          ({"label": "S4S toy-flow", "calls": []}, "cannot be raced on this checkpoint"),
-                         ({"prompts": []}, "no prompt is given")):
+                         ({"budget": 100}, "too small for this race"), ({"prompts": []}, "no prompt is given")):
         assert why in server.call("/s4s-test/race", {**RACE, **changes}, seconds=900)["error"]
