@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +24,17 @@ def presets() -> Library:
     """Every installed preset, those that ship last; a file is read again when it changed."""
     shipped = str(shipped_folder())
     return _library(tuple(folder for folder in folder_paths.get_folder_paths(NAME) if folder != shipped))
+
+
+_told: set[str] = set()
+
+
+def tell_problems() -> None:
+    """Log every file that cannot be read, and every name that hides another, once."""
+    for problem in presets().problems():
+        if problem not in _told:
+            _told.add(problem)
+            logging.warning("S4S: %s", problem)
 
 
 @cache

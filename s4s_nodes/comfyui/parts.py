@@ -13,7 +13,7 @@ from .. import picture
 from ..core import preset as preset_file
 from ..library import Choice, ModelFacts, Preset, cfg_range, choose, levels_for, solver_for, suits
 from . import facts
-from .folder import presets
+from .folder import presets, tell_problems
 
 PresetType = io.Custom("S4S_PRESET")
 CATEGORY = "S4S"
@@ -49,6 +49,7 @@ def denoise_input() -> io.Input:
 def combo(tooltip: str, *first: str) -> io.Input:
     """The installed presets; the list is made anew whenever the browser asks for the nodes (press R)."""
     names = [*first, *presets().names()]
+    tell_problems()
     return io.Combo.Input("preset", options=names, default=names[0] if names else None, tooltip=tooltip)
 
 

@@ -38,6 +38,20 @@ def test_a_damaged_file_is_named_and_hides_no_other(base, installed, models):
     assert "broken" in parts.unknown("broken") and "auto" in parts.unknown("nothing", "auto")
 
 
+def test_a_file_of_a_newer_format_is_logged_once_with_what_to_do(base, installed, models, monkeypatch, caplog):
+    core = t.core()
+    monkeypatch.setattr(core.preset, "FORMAT_VERSION", 2)
+    installed(t.preset_for(models("sd3"), name="tomorrow"))
+    monkeypatch.undo()
+    installed(t.preset_for(models("sd3"), name="today"))
+    combo = s4s_host.pack("s4s_nodes.comfyui.parts").combo
+    for _ in range(2):                                                  # a browser asks whenever it is refreshed
+        options = combo("").options
+    assert "today" in options and "tomorrow" not in options
+    said = [record.getMessage() for record in caplog.records if "tomorrow" in record.getMessage()]
+    assert len(said) == 1 and "has format version 2, this program reads 1: update S4S" in said[0]
+
+
 def test_a_path_of_extra_model_paths_comes_first(tmp_path, monkeypatch, models):
     """The host reads that file before it imports packs."""
     import importlib.util
