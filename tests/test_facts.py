@@ -43,7 +43,7 @@ def test_a_shift_only_moves_the_models_own_schedule():
 
 def test_a_hash_beats_the_family_and_the_family_beats_the_range():
     by_range, by_family = preset("range", family="sdxl"), preset("family", calls=(4, 5, 6))
-    by_hash = preset("hash", family="my model", hashes={"weights_1d": "ab"}, recommended=False)
+    by_hash = preset("hash", family="my model", hashes={"weights_1d": "ab"})
     facts = replace(SD15, fingerprint=lambda: {"weights_1d": "ab"})
     presets = [by_range, by_family, by_hash]
     chosen, why = choose(presets, facts)
@@ -70,8 +70,10 @@ def test_weights_are_hashed_only_where_a_preset_that_suits_has_a_hash():
 
 
 def test_not_recommended_presets_wait_to_be_asked_for():
-    chosen, why = choose([preset("slow", recommended=False)], SD15)
-    assert chosen is None and "slow" in why and "it is marked as not recommended" in why
+    ours = replace(SD15, fingerprint=lambda: {"weights_1d": "ab"})
+    for hashes in ({}, {"weights_1d": "ab"}):                              # not even on the weights it was made for
+        chosen, why = choose([preset("slow", recommended=False, hashes=hashes)], ours)
+        assert chosen is None and "slow" in why and "it is marked as not recommended" in why
 
 
 def test_only_the_table_that_lost_its_race_is_avoided():
@@ -183,6 +185,17 @@ def test_published_numbers_that_were_raced_are_published_no_longer():
     raced = replace(published(), scores={"calls6": {"rmse": 0.1}})
     chosen, why = choose([published(), raced], SD15, calls=6)
     assert chosen is raced and "not measured" not in why.partition(". Passed over")[0]
+
+
+def test_published_numbers_that_lost_a_race_on_these_weights_are_not_taken_there():
+    lost = {"calls4": {"ratio": 0.9, "recommended": False}, "calls6": {"ratio": 1.2, "recommended": True}}
+    raced = replace(published("ays raced", hashes={"weights_1d": "ab"}), scores=lost)
+    ours = replace(SD15, fingerprint=lambda: {"weights_1d": "ab"})
+    others = replace(SD15, fingerprint=lambda: {"weights_1d": "cd"})
+    chosen, why = choose([published(), raced], ours, calls=4)
+    assert chosen is None and "ays (" in why and "its numbers lost a race on these weights" in why
+    assert choose([published(), raced], ours, calls=6)[0] is raced
+    assert choose([published(), raced], others, calls=4)[0].name == "ays"
 
 
 def test_published_numbers_for_these_weights_are_theirs():

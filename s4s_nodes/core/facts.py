@@ -78,15 +78,17 @@ def choose(presets: list[Preset], facts: ModelFacts, cfg: float | None = None, c
     prediction, levels and latent channels are the model's; strict leaves these out. Among equals: one whose numbers
     were measured somewhere, a table of this many calls, a trained range that holds cfg, the model's shift, more tables,
     the newer (training["created"], an ISO date), the earlier in the list.
-    Two kinds are taken for less: a preset whose table for these calls from the level `start` (None: the highest) is
-    marked as not recommended by its hash only, and published numbers that nobody measured (`unproven`) for their own
-    family and their own numbers of calls only.
+    Never taken by itself is a preset whose table for these calls from the level `start` (None: the highest) is marked
+    as not recommended. Published numbers that nobody measured (`unproven`) are taken for their own family and their
+    own numbers of calls only, and not where they lost a race on these very weights.
     """
     if not presets:
         return None, "no preset is installed"
     reasons = [suits(preset, facts) for preset in presets]
     ours = _own_hashes([preset for preset, reason in zip(presets, reasons) if reason is None], facts)
-    reasons = [reason or _held_back(preset, facts, ours, calls, strict, start)
+    lost = {preset.short_hash for preset, reason in zip(presets, reasons)
+            if reason is None and _made_for(preset, ours) and _not_recommended(preset, calls, start)}
+    reasons = [reason or _not_recommended(preset, calls, start) or _held_back(preset, facts, ours, calls, strict, lost)
                for preset, reason in zip(presets, reasons)]
     usable = [i for i, reason in enumerate(reasons) if reason is None]
     if not usable:
@@ -176,15 +178,21 @@ def _table_for(preset: Preset, calls: int, start: float | None) -> str | None:
     return min(names, key=lambda name: start_ratio(preset.tables[name].sigmas[0], start, flow), default=None)
 
 
-def _held_back(preset: Preset, facts: ModelFacts, ours: dict, calls: int | None, strict: bool,
-               start: float | None = None) -> str | None:
-    """Why a preset that suits is not taken by itself."""
-    if _made_for(preset, ours):
-        return None
+def _not_recommended(preset: Preset, calls: int | None, start: float | None) -> str | None:
     if not preset.recommended:
         return "it is marked as not recommended"
     if calls is not None and (table := _table_for(preset, calls, start)) in preset.lost:
         return f"its table {table} is marked as not recommended"
+    return None
+
+
+def _held_back(preset: Preset, facts: ModelFacts, ours: dict, calls: int | None, strict: bool,
+               lost: set[str]) -> str | None:
+    """Why a preset that is recommended is not taken by itself; lost: hashes of numbers that lost on these weights."""
+    if _made_for(preset, ours):
+        return None
+    if unproven(preset) and preset.short_hash in lost:
+        return "its numbers lost a race on these weights"
     family = f"it is for {preset.model.family}, the model's family is {facts.family or 'unknown'}"
     if not _same_family(preset, facts):
         if strict:
