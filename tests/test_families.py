@@ -309,7 +309,7 @@ def test_a_random_start_is_seeded_and_gaussian():
 
 
 @pytest.mark.parametrize("family, base, order, words", [
-    ("lms", "dpmpp_2s", 0, "one call per step"), ("ss", "dpmpp_2m", 0, "single-step solver: dpmpp_2s, dpmpp_3s, dpm_2"),
+    ("lms", "dpmpp_2s", 0, "one call per step"), ("ss", "dpmpp_2m", 0, "single-step solver: dpm_2, dpmpp_2s, dpmpp_3s"),
     ("ss", "dpmpp_2s", 3, "makes 2 calls"), ("rk", "auto", 0, "lms, pc, ss")])
 def test_bases_a_family_cannot_start_from_are_refused(family, base, order, words):
     with pytest.raises(ValueError, match=words):

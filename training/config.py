@@ -52,7 +52,7 @@ class Config:
     family: str = _set("lms", "lms: multistep; pc: predictor-corrector, no call more; ss: single-step, several calls "
                               "each")
     base: str = _set("auto", "classical solver the student starts from; auto: dpmpp_2m, for pc unipc_bh2_3, for ss "
-                             "dpmpp_2s, with order 3 dpmpp_3s")
+                             "dpm_2, with order 3 dpmpp_3s")
     schedule: str = _set("auto", "schedule it starts on: one of the race's, log_snr, dmn, gits, or a preset's file, "
                                  "for its levels; auto takes the best of a short race")
     starts: int = _set(3, "forward mode: schedules it explores before it settles on one")

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from .core import Solver, Table, classical
 
-FAMILIES = {"lms": "dpmpp_2m", "pc": "unipc_bh2_3", "ss": "dpmpp_2s"}       # and the base solver each has by itself
+FAMILIES = {"lms": "dpmpp_2m", "pc": "unipc_bh2_3", "ss": "dpm_2"}       # and the base solver each has by itself
 LEAST_STEP = 0.05                                       # of S: the unit of a free number never vanishes
 
 

@@ -19,16 +19,17 @@ SOLVERS: dict[str, Callable] = {}        # name -> function(sigmas, flow=False) 
 class SingleStep(NamedTuple):
     """A solver of several calls a step, on all its levels: function(levels, flow, sizes) -> Solver, sizes of its steps.
 
-    levels_on(levels of the steps, sizes, flow): those with the ones inside the steps.
+    levels_on(levels of the steps, sizes, flow): those with the ones inside the steps, geometric unless a classical
+    solver has others: even in a flow's lambda, that of 1 being infinite, the first of them would be hardly below 1.
     """
 
     calls: int
     function: Callable
-    levels_on: Callable = with_middles
+    levels_on: Callable = lambda levels, sizes, flow: with_middles(levels, sizes, False)
 
 
-SINGLE_STEP = {"dpmpp_2s": SingleStep(2, single_step), "dpmpp_3s": SingleStep(3, single_step),
-               "dpm_2": SingleStep(2, dpm_2_steps, lambda levels, sizes, flow: with_middles(levels, sizes, False))}
+SINGLE_STEP = {"dpm_2": SingleStep(2, dpm_2_steps), "dpmpp_2s": SingleStep(2, single_step, with_middles),
+               "dpmpp_3s": SingleStep(3, single_step)}
 
 
 def _register() -> None:
