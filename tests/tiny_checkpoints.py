@@ -53,11 +53,11 @@ def sd20(path: Path):
 
 def sdxl(path: Path):
     from diffusers import StableDiffusionXLPipeline
-    network = unet(64, addition_embed_type="text_time", addition_time_embed_dim=8,
-                   projection_class_embeddings_input_dim=32 + 6 * 8)
+    network = unet(32 + 48, addition_embed_type="text_time", addition_time_embed_dim=8,
+                   projection_class_embeddings_input_dim=48 + 6 * 8)
     tokenizer = clip_tokenizer(path)
     return StableDiffusionXLPipeline(
-        vae=autoencoder(4, 0.13025), text_encoder=clip(32), text_encoder_2=clip(32, projected=True, act="gelu"),
+        vae=autoencoder(4, 0.13025), text_encoder=clip(32), text_encoder_2=clip(48, projected=True, act="gelu"),
         tokenizer=tokenizer, tokenizer_2=tokenizer, unet=network, scheduler=discrete())
 
 
@@ -65,13 +65,14 @@ def sd3(path: Path):
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
     network = SD3Transformer2DModel(
         sample_size=32, patch_size=2, in_channels=16, num_layers=2, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=64, caption_projection_dim=32, pooled_projection_dim=64, out_channels=16,
+        joint_attention_dim=96, caption_projection_dim=32, pooled_projection_dim=32 + 48, out_channels=16,
         pos_embed_max_size=32)
-    tokenizer = clip_tokenizer(path)
+    tokenizer, small = clip_tokenizer(path), clip(32, projected=True)
+    torch.nn.init.eye_(small.text_projection.weight)        # SD3 takes this one's pooled words as they are
     return StableDiffusion3Pipeline(
         transformer=network, scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), vae=autoencoder(16, 1.5305, 0.0609),
-        text_encoder=clip(32, projected=True), text_encoder_2=clip(32, projected=True, act="gelu"),
-        text_encoder_3=t5(64), tokenizer=tokenizer, tokenizer_2=tokenizer, tokenizer_3=t5_tokenizer(path))
+        text_encoder=small, text_encoder_2=clip(48, projected=True, act="gelu"),
+        text_encoder_3=t5(96), tokenizer=tokenizer, tokenizer_2=tokenizer, tokenizer_3=t5_tokenizer(path))
 
 
 def flux(path: Path):

@@ -68,7 +68,7 @@ def opened(path, dtype: torch.dtype, places: Places, say) -> Opened:
     if not path.exists():
         raise ValueError(f"no checkpoint at {path}: name a .safetensors file, or a folder in diffusers' layout")
     diffusers = _diffusers()
-    with _offline(), _in_words(path), warnings.catch_warnings():
+    with _offline(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)              # torch_dtype, which older versions know alone
         return _folder(diffusers, path, dtype) if path.is_dir() else _file(diffusers, path, dtype, places, say)
 
@@ -106,7 +106,7 @@ def _in_words(path: Path):
     """What diffusers and transformers raise for a file or folder that does not fit, as one message."""
     try:
         yield
-    except (OSError, KeyError, AttributeError, TypeError, RuntimeError) as error:
+    except (OSError, KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "memory" in str(error).lower():
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
@@ -126,8 +126,9 @@ def _folder(diffusers, path: Path, dtype: torch.dtype) -> Opened:
     if name not in PIPELINES.values():
         raise ValueError(f"{path} is a {name}: one of {', '.join(sorted(set(PIPELINES.values())))} is wanted")
     without = {part: None for part in UNNEEDED if part in content}
-    pipeline = getattr(diffusers, name).from_pretrained(path, torch_dtype=dtype, local_files_only=True,
-                                                        **without, **_unchecked(name))
+    with _in_words(path):
+        pipeline = getattr(diffusers, name).from_pretrained(path, torch_dtype=dtype, local_files_only=True,
+                                                            **without, **_unchecked(name))
     return Opened(pipeline, _folder_family(name, pipeline), path, None)
 
 
@@ -156,9 +157,22 @@ def _file(diffusers, path: Path, dtype: torch.dtype, places: Places, say) -> Ope
     given = {part: None for part in UNNEEDED if part in index}
     for part in contents.missing:
         given |= _found_part(diffusers, contents, part, config, index, places, dtype, say)
-    pipeline = getattr(diffusers, wanted).from_single_file(
-        str(path), config=str(config), torch_dtype=dtype, local_files_only=True, **given, **_unchecked(wanted))
+    with _in_words(path):
+        pipeline = getattr(diffusers, wanted).from_single_file(
+            str(path), config=str(config), torch_dtype=dtype, local_files_only=True, **given, **_unchecked(wanted))
+    _check_whole(pipeline, path, config)
     return Opened(pipeline, contents.family, path, contents)
+
+
+def _check_whole(pipeline, path: Path, config: Path) -> None:
+    """Raises ValueError where the file left numbers of the model empty."""
+    for part, module in pipeline.components.items():
+        if part.startswith("text_encoder") and module is not None:
+            module.tie_weights()                        # T5's words are in the file once, in the model twice
+        empty = [name for name, p in getattr(module, "named_parameters", tuple)() if p.is_meta]
+        if empty:
+            raise ValueError(f"{path} lacks {len(empty)} tensors of the {part} that {config} describes (such as "
+                             f"{empty[0]}): is that folder for this very architecture, and the download complete?")
 
 
 def config_folder(contents: files.Contents, given: str) -> Path:
@@ -202,7 +216,8 @@ def _found_part(diffusers, contents, part: str, config: Path, index: dict, place
     if part == "vae":
         return _autoencoder(diffusers, config, places.vae, contents, dtype, say)
     if (place := find_encoder(places.text_encoders, contents.family, part)) is not None:
-        return {part: load_encoder(index[part][1], place, config / part, dtype)}
+        with _in_words(place):
+            return {part: load_encoder(index[part][1], place, config / part, dtype)}
     if any((config / part).glob("*.safetensors")):
         return {}
     if contents.family == "sd3" and part == "text_encoder_3":
@@ -216,8 +231,9 @@ def _found_part(diffusers, contents, part: str, config: Path, index: dict, place
 
 def _autoencoder(diffusers, config: Path, given: str, contents, dtype, say) -> dict:
     if given:
-        return {"vae": diffusers.AutoencoderKL.from_single_file(given, config=str(config), subfolder="vae",
-                                                                torch_dtype=dtype, local_files_only=True)}
+        with _in_words(Path(given)):
+            return {"vae": diffusers.AutoencoderKL.from_single_file(
+                given, config=str(config), subfolder="vae", torch_dtype=dtype, local_files_only=True)}
     if any((config / "vae").glob("*.safetensors")):
         return {}
     say(f"{contents.path.name} holds no autoencoder: training needs none, but there will be no pictures (--vae names "

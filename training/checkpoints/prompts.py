@@ -63,7 +63,7 @@ def embedded(pipeline, prompts: list[str], negative: str, device: torch.device) 
     """Encode the prompts and the negative one, then drop the text encoders and tokenizers from the pipeline."""
     encoders = [name for name in ("text_encoder", "text_encoder_2", "text_encoder_3") if getattr(pipeline, name, None)]
     for name in encoders:
-        getattr(pipeline, name).to(device)
+        getattr(pipeline, name).to(device).eval()       # diffusers leaves the T5 of a single file in training: dropout
     every, parts = [*prompts, negative], []
     options = _length(pipeline, every)
     for start in range(0, len(every), TOGETHER):
