@@ -145,7 +145,8 @@ def run_folder(wish: Wish, model: Model) -> tuple[Path, str]:
 def check_free(name: str, model: Model) -> None:
     """Raise ValueError if the presets folder has this name for another model: it would be overwritten."""
     there = shelf.folder() / f"{file_name(name)}.safetensors"
-    if there.exists() and preset_file.load(there).model.hashes != model.hashes:
+    found = readable(there)                 # a file nobody can use may go
+    if found is not None and found.model.hashes != model.hashes:
         raise ValueError(f"{there} is a preset for another model: give this one another name")
 
 
@@ -154,8 +155,20 @@ def keep_partial(name: str, place: Path, key: str) -> str:
     made, there = place / f"{name}.safetensors", shelf.folder() / f"{file_name(name)}.safetensors"
     if not made.exists():
         return "stopped before there was a table; the same again goes on"
-    if there.exists() and preset_file.load(there).training.get("run") != key:
+    other = readable(there)
+    if other is not None and other.training.get("run") != key:
         return f"stopped; the best tables so far are in {made}, the same again goes on"
     preset = preset_file.load(made)
-    save_new(replace(preset, training={**preset.training, "run": key}), shelf.folder(), overwrite=True)
+    try:
+        save_new(replace(preset, training={**preset.training, "run": key}), shelf.folder(), overwrite=True)
+    except OSError as error:                # what stopped the training must pass on
+        return f"stopped; the best tables so far stay in {made} ({error}); the same again goes on"
     return f"stopped; the best tables so far are saved as {there}, the same again goes on"
+
+
+def readable(path: Path) -> Preset | None:
+    """The preset in a file, or None where there is none."""
+    try:
+        return preset_file.load(path) if path.exists() else None
+    except preset_file.PresetError:
+        return None
