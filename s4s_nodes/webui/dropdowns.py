@@ -37,7 +37,7 @@ def on_this_page() -> dict:
 
 def refreshed(components: dict) -> list:
     """Look at the folders again, and give an update for each of these dropdowns, in order."""
-    rows.register()
+    rows.refresh()
     return [_update(name, component) for name, component in components.items()]
 
 

@@ -12,6 +12,14 @@ from ..library import levels_for
 from . import facts, labels, sampler, shelf
 
 
+def refresh() -> None:
+    """Put our rows in again if there are other presets than the host shows: its lists are rebuilt for that."""
+    host = schedule_types()
+    shown = [row.label for row in host.schedulers] if host is not None else [d.name for d in sd_samplers.all_samplers]
+    if [label for label in shown if shelf.is_ours(label) and label != labels.AUTO] != list(shelf.names()):
+        register()
+
+
 def register() -> None:
     """Put our rows in, or put them in again: what was there under our names is replaced, what is gone is removed."""
     schedules = schedule_types()
