@@ -13,13 +13,18 @@ from pathlib import Path
 import torch
 
 WORDS = 64                              # the text encoders' vocabulary
+HOST_SIZED = {"sd15": {"context": 768, "network": {"block_out_channels": (320, 320), "attention_head_dim": 8,
+                                                   "norm_num_groups": 32}},
+              "sd3": {"widths": (768, 1280, 4096), "heads": 64},
+              "flux": {"head": 128, "heads": 1, "axes": (16, 56, 56)}}
 CLOCKS = ("time_embedding.linear_1.weight", "timestep_embedder.linear_1.weight", "guidance_embedder.linear_1.weight")
 
 
-def folder(kind: str, path: Path) -> Path:
-    """A pipeline of this kind in diffusers' layout."""
+def folder(kind: str, path: Path, host_sized: bool = False) -> Path:
+    """A pipeline of this kind in diffusers' layout; host_sized: as wide as a host knows its family by."""
     torch.manual_seed(0)
-    pipeline = {"sd15": sd, "sd20": sd20, "sdxl": sdxl, "sd3": sd3, "flux": flux}[kind](path)
+    made = {"sd15": sd, "sd20": sd20, "sdxl": sdxl, "sd3": sd3, "flux": flux}[kind]
+    pipeline = made(path, **(HOST_SIZED[kind] if host_sized else {}))
     network = pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer
     with torch.no_grad():
         for name, weights in network.named_parameters():
@@ -40,11 +45,12 @@ def slow_columns(width: int, cutoff: float = 0.005) -> torch.Tensor:
 
 # --- pipelines --------------------------------------------------------------------------------------------------------
 
-def sd(path: Path, context: int = 32, **scheduler):
+def sd(path: Path, context: int = 32, network: dict | None = None, **scheduler):
     from diffusers import StableDiffusionPipeline
     return StableDiffusionPipeline(
-        vae=autoencoder(4, 0.18215), text_encoder=clip(context), tokenizer=clip_tokenizer(path), unet=unet(context),
-        scheduler=discrete(**scheduler), safety_checker=None, feature_extractor=None, requires_safety_checker=False)
+        vae=autoencoder(4, 0.18215), text_encoder=clip(context), tokenizer=clip_tokenizer(path),
+        unet=unet(context, **(network or {})), scheduler=discrete(**scheduler), safety_checker=None,
+        feature_extractor=None, requires_safety_checker=False)
 
 
 def sd20(path: Path):
@@ -61,25 +67,26 @@ def sdxl(path: Path):
         tokenizer=tokenizer, tokenizer_2=tokenizer, unet=network, scheduler=discrete())
 
 
-def sd3(path: Path):
+def sd3(path: Path, widths: tuple = (32, 48, 96), heads: int = 16):
     from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
     network = SD3Transformer2DModel(
-        sample_size=32, patch_size=2, in_channels=16, num_layers=2, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=96, caption_projection_dim=32, pooled_projection_dim=32 + 48, out_channels=16,
-        pos_embed_max_size=32)
-    tokenizer, small = clip_tokenizer(path), clip(32, projected=True)
+        sample_size=32, patch_size=2, in_channels=16, num_layers=2, attention_head_dim=heads, num_attention_heads=2,
+        joint_attention_dim=widths[2], caption_projection_dim=2 * heads, pooled_projection_dim=widths[0] + widths[1],
+        out_channels=16, pos_embed_max_size=32)
+    tokenizer, small = clip_tokenizer(path), clip(widths[0], projected=True)
     torch.nn.init.eye_(small.text_projection.weight)        # SD3 takes this one's pooled words as they are
     return StableDiffusion3Pipeline(
         transformer=network, scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0), vae=autoencoder(16, 1.5305, 0.0609),
-        text_encoder=small, text_encoder_2=clip(48, projected=True, act="gelu"),
-        text_encoder_3=t5(96), tokenizer=tokenizer, tokenizer_2=tokenizer, tokenizer_3=t5_tokenizer(path))
+        text_encoder=small, text_encoder_2=clip(widths[1], projected=True, act="gelu"),
+        text_encoder_3=t5(widths[2]), tokenizer=tokenizer, tokenizer_2=tokenizer, tokenizer_3=t5_tokenizer(path))
 
 
-def flux(path: Path):
+def flux(path: Path, head: int = 16, heads: int = 2, axes: tuple = (4, 4, 8)):
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
     network = FluxTransformer2DModel(
-        patch_size=1, in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
-        joint_attention_dim=64, pooled_projection_dim=32, guidance_embeds=True, axes_dims_rope=(4, 4, 8))
+        patch_size=1, in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=head,
+        num_attention_heads=heads, joint_attention_dim=64, pooled_projection_dim=32, guidance_embeds=True,
+        axes_dims_rope=axes)
     return FluxPipeline(
         transformer=network, vae=autoencoder(16, 0.3611, 0.1159), text_encoder=clip(32), text_encoder_2=t5(64),
         tokenizer=clip_tokenizer(path), tokenizer_2=t5_tokenizer(path),
@@ -91,10 +98,10 @@ def flux(path: Path):
 def unet(context: int, **more):
     from diffusers import UNet2DConditionModel
     linear = "addition_embed_type" in more
-    return UNet2DConditionModel(
+    return UNet2DConditionModel(**{**dict(
         sample_size=8, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(32, 64),
         down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=context, attention_head_dim=2, norm_num_groups=8, use_linear_projection=linear, **more)
+        cross_attention_dim=context, attention_head_dim=2, norm_num_groups=8, use_linear_projection=linear), **more})
 
 
 def autoencoder(channels: int, scale: float, shift: float | None = None):

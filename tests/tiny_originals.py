@@ -1,7 +1,7 @@
 """The tiny pipelines as single files in the layout they were published in: diffusers' names turned back.
 
-`single_file(kind, folder, path)`: sd15, sd20, sdxl, sd3, of a folder that tests/tiny_checkpoints.py wrote. Flux is not
-among them: the width of its blocks is fixed at 3072 in diffusers' conversion.
+`single_file(kind, folder, path)`: of a folder that tests/tiny_checkpoints.py wrote. diffusers does not read a tiny flux
+back: in its conversion the width of the blocks is fixed at 3072.
 """
 
 from __future__ import annotations
@@ -27,12 +27,30 @@ SD3_BLOCK = {"attn.to_out.0": "x_block.attn.proj", "attn.to_add_out": "context_b
              "ff.net.0.proj": "x_block.mlp.fc1", "ff.net.2": "x_block.mlp.fc2",
              "ff_context.net.0.proj": "context_block.mlp.fc1", "ff_context.net.2": "context_block.mlp.fc2"}
 
+FLUX = {"time_text_embed.timestep_embedder.linear_1": "time_in.in_layer", "context_embedder": "txt_in",
+        "time_text_embed.timestep_embedder.linear_2": "time_in.out_layer", "x_embedder": "img_in",
+        "time_text_embed.text_embedder.linear_1": "vector_in.in_layer", "proj_out": "final_layer.linear",
+        "time_text_embed.text_embedder.linear_2": "vector_in.out_layer",
+        "time_text_embed.guidance_embedder.linear_1": "guidance_in.in_layer",
+        "time_text_embed.guidance_embedder.linear_2": "guidance_in.out_layer",
+        "norm_out.linear": "final_layer.adaLN_modulation.1"}
+FLUX_DOUBLE = {"norm1.linear": "img_mod.lin", "norm1_context.linear": "txt_mod.lin", "attn.to_out.0": "img_attn.proj",
+               "attn.to_add_out": "txt_attn.proj", "ff.net.0.proj": "img_mlp.0", "ff.net.2": "img_mlp.2",
+               "ff_context.net.0.proj": "txt_mlp.0", "ff_context.net.2": "txt_mlp.2"}
+FLUX_NORMS = {"attn.norm_q.weight": "img_attn.norm.query_norm.scale",
+              "attn.norm_k.weight": "img_attn.norm.key_norm.scale",
+              "attn.norm_added_q.weight": "txt_attn.norm.query_norm.scale",
+              "attn.norm_added_k.weight": "txt_attn.norm.key_norm.scale"}
+FLUX_JOINED = {"attn.to_q": ("img_attn.qkv", ("attn.to_q", "attn.to_k", "attn.to_v")),
+               "attn.add_q_proj": ("txt_attn.qkv", ("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"))}
+FLUX_LINEAR1 = ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")
+
 
 def single_file(kind: str, folder: Path, path: Path, without: tuple = ()) -> Path:
     """The pipeline in one file, its parts under their original names; without: parts to leave out."""
     parts = {part.name: weights(part) for part in sorted(folder.iterdir()) if any(part.glob("*.safetensors"))}
     parts = {name: tensors for name, tensors in parts.items() if name not in without}
-    made = {"sd3": sd3}.get(kind, unet)(parts.pop("transformer" if kind == "sd3" else "unet"))
+    made = {"sd3": sd3, "flux": flux}.get(kind, unet)(parts.pop("transformer" if "transformer" in parts else "unet"))
     made = {f"model.diffusion_model.{name}": tensor for name, tensor in made.items()}
     for part, tensors in parts.items():
         made |= ORIGINAL[kind][part](tensors)
@@ -145,6 +163,30 @@ def sd3(tensors: dict) -> dict:
     return made
 
 
+def flux(tensors: dict) -> dict:
+    """The names of Flux' own code: query, key and value in one, in a single block with the first layer, too."""
+    made = {}
+    for name, tensor in tensors.items():
+        if (other := _split(name, FLUX)) is not None:
+            made[other] = _swapped(tensor) if name.startswith("norm_out") else tensor
+            continue
+        kind, block, rest = name.split(".", 2)
+        stem, _, leaf = rest.rpartition(".")
+        if kind == "transformer_blocks":
+            there, joined = f"double_blocks.{block}.", FLUX_JOINED
+            other = _split(rest, FLUX_DOUBLE) or FLUX_NORMS.get(rest)
+        else:
+            there, joined = f"single_blocks.{block}.", {"attn.to_q": ("linear1", FLUX_LINEAR1)}
+            other = _split(rest, {"norm.linear": "modulation.lin", "proj_out": "linear2"}) or (
+                FLUX_NORMS[rest].removeprefix("img_attn.") if rest in FLUX_NORMS else None)
+        if other is not None:
+            made[there + other] = tensor
+        if stem in joined:
+            into, names = joined[stem]
+            made[f"{there}{into}.{leaf}"] = torch.cat([tensors[f"{kind}.{block}.{each}.{leaf}"] for each in names])
+    return made
+
+
 def _swapped(tensor: torch.Tensor) -> torch.Tensor:
     return torch.cat(tensor.chunk(2)[::-1])
 
@@ -156,4 +198,5 @@ ORIGINAL = {
              "text_encoder_2": open_clip("conditioner.embedders.1.model.")},
     "sd3": {"vae": autoencoder, "text_encoder": clip("text_encoders.clip_l.transformer."),
             "text_encoder_2": clip("text_encoders.clip_g.transformer."), "text_encoder_3": t5},
+    "flux": {"vae": autoencoder, "text_encoder": clip("text_encoders.clip_l.transformer."), "text_encoder_2": t5},
 }
