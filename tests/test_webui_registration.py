@@ -222,8 +222,8 @@ def test_the_tab_asks_for_what_its_controls_say(host, monkeypatch):
     shown = ("a cat\n\n  a house ", "bad", 2, 64.0, 96.0)
     list(tab.trained(*shown, "mine", "4, 6", "1,0.5", "forward-only", 3000.0, 8.0))
     list(tab.raced(*shown, "S4S mine", "", 8.0, 0.0, 20000.0, True))
-    assert asked == [{**scene, "name": "mine", "calls": (4, 6), "windows": (1.0, 0.5), "mode": "forward", "budget": 3000,
-                      "race_seeds": 8},
+    assert asked == [{**scene, "name": "mine", "calls": (4, 6), "windows": (1.0, 0.5), "mode": "forward",
+                      "budget": 3000, "race_seeds": 8},
                      {**scene, "label": "S4S mine", "calls": (), "seeds": 8, "opponents": 0, "budget": 20000,
                       "write": True}]
     with pytest.raises(ValueError, match="is not a list of whole numbers such as 4,6,8"):
