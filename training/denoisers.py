@@ -30,6 +30,8 @@ class Source:
     they are images. differentiable: the network can be back-propagated through at the memory of one call; else the
     trainer runs it again in the backward pass. teacher: a Solver, or (k-diffusion sampler function, its sigmas);
     None: the configuration's classical one. chunk: images per network call, halved when memory runs out.
+    features: images (n, 1 or 3, H, W) -> (n, F), the space in which a race also measures the Fréchet distance, and
+    feature_space, its name; None: it does not.
     about: what a preset records of it besides; a run that goes on must find the same.
     cfg: the guidance scale; cfgs: where the conditions carry one for each seed, all of them, and cfg their middle.
     model_calls counts network evaluations, one per image (a guided pair counts once).
@@ -51,6 +53,8 @@ class Source:
     say: Callable | None = None                 # told of memory that ran out, in words
     decode: Callable | None = None
     cfgs: tuple = ()
+    features: Callable | None = None
+    feature_space: str = ""
     about: dict = field(default_factory=dict)
 
     @property
@@ -161,7 +165,20 @@ def bundled(name: str, cfg: float | tuple, device="cpu") -> Source:
                   channels=digits.shape[0])
     middle = (min(cfgs) + max(cfgs)) / 2
     return Source(name, model, levels, tuple(digits.shape), guided(digits.denoise, middle, digits.null), conditions,
-                  middle, torch.device(device), cfgs=cfgs if len(cfgs) > 1 else ())
+                  middle, torch.device(device), cfgs=cfgs if len(cfgs) > 1 else (), features=digit_features(device),
+                  feature_space="64 features of the bundled digit classifier")
+
+
+def digit_features(device) -> Callable:
+    """images (n, 1, 28, 28) -> (n, 64) of the bundled classifier, which is read when it is first asked."""
+    from .bundled import features
+    kept = []
+
+    def answer(images: Tensor) -> Tensor:
+        if not kept:
+            kept.append(features.load(device))
+        return kept[0].features(images.float())
+    return answer
 
 
 def pick_device(name: str) -> torch.device:

@@ -9,6 +9,7 @@ from typing import Callable
 import numpy as np
 from tqdm.auto import tqdm
 
+from . import frechet
 from .core import Preset, Solver, classical, preset as preset_file, schedule
 from .denoisers import Source
 from .pairs import TEST_SEEDS, Pairs, ends, errors, make_pairs
@@ -27,12 +28,16 @@ STRONG_SCHEDULES = ("karras", "beta", "sgm_uniform", "time_uniform", "kl_optimal
 
 @dataclass(frozen=True)
 class Entry:
-    """One contestant and its errors: RMSE to the teacher per seed, for the first len(errors) seeds."""
+    """One contestant and its errors: RMSE to the teacher per seed, for the first len(errors) seeds.
+
+    features: (n, F) of its results where it ran all seeds and the source has a feature space.
+    """
 
     solver_name: str
     schedule_name: str
     solver: Solver
     errors: np.ndarray = field(default_factory=lambda: np.empty(0))
+    features: np.ndarray | None = None
 
     @property
     def name(self) -> str:
@@ -91,10 +96,12 @@ def contestants(source: Source, calls: int, names: set | None = None, top: float
     return entries
 
 
-def measure(source: Source, entry: Entry, pairs: Pairs) -> Entry:
-    """The entry with its errors on these pairs; a result that is not finite counts as infinitely far."""
-    found = errors(ends(source, entry.solver, pairs), pairs.target)
-    return replace(entry, errors=np.nan_to_num(found, nan=np.inf, posinf=np.inf))
+def measure(source: Source, entry: Entry, pairs: Pairs, features: bool = False) -> Entry:
+    """The entry with its errors on these pairs, and its features; what is not finite counts as infinitely far."""
+    results = ends(source, entry.solver, pairs)
+    found = errors(results, pairs.target)
+    return replace(entry, errors=np.nan_to_num(found, nan=np.inf, posinf=np.inf),
+                   features=frechet.features_of(source, results) if features else None)
 
 
 def race_classical(source: Source, calls: int, pairs: Pairs, quiet: bool = False) -> list[Entry]:
@@ -111,7 +118,8 @@ def halved(source: Source, running: list[Entry], pairs: Pairs, rounds, fewest: i
         out = dropped + out
         few = pairs.part(slice(0, seeds))
         label = f"classical solvers, {len(few)} seeds"
-        running = [measure(source, entry, few) for entry in tqdm(running, desc=label, disable=quiet or None)]
+        bar = tqdm(running, desc=label, disable=quiet or None)
+        running = [measure(source, entry, few, features=seeds is None) for entry in bar]
         running.sort(key=lambda entry: entry.errors.mean())
     return running + out
 
@@ -170,11 +178,11 @@ def race(source: Source, preset: Preset, table: str, pairs: Pairs, opponents: se
     if on_progress is not None:
         source.on_model_calls = lambda images: on_progress(source.model_calls - before, total)
     try:
-        learned = measure(source, Entry("S4S", "learned", solver), pairs)
+        learned = measure(source, Entry("S4S", "learned", solver), pairs, features=True)
         ranked = halved(source, entries, pairs, rounds, 3, quiet=True)
     finally:
         source.on_model_calls = told
-    scores = {**summary(learned, ranked), "cfg": source.cfg}
+    scores = {**summary(learned, ranked), **crowd(source, learned, ranked, pairs), "cfg": source.cfg}
     return Raced(scores, learned, ranked, verdict(scores))
 
 
@@ -237,6 +245,11 @@ def interval(errors_above: np.ndarray, errors_below: np.ndarray | None = None, s
 def pooled(per_seed: np.ndarray, axis: int = -1) -> np.ndarray:
     """RMSE over everything from the RMSE of each seed."""
     return np.sqrt(np.mean(per_seed ** 2, axis=axis))
+
+
+def crowd(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs) -> dict:
+    """The scores of the second measure, the Fréchet distance; nothing where the source has no feature space."""
+    return frechet.scores(learned, ranked, frechet.features_of(source, pairs.target), source.feature_space)
 
 
 def summary(learned: Entry, ranked: list[Entry], matched: tuple | None = None) -> dict:

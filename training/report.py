@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from . import frechet
 from .core import Solver, write_atomically
 from .evaluate import Entry
 
@@ -114,14 +115,23 @@ def _picture(image: Tensor, zoom: int) -> Image.Image:
     return picture.resize((picture.width * zoom, picture.height * zoom), Image.NEAREST)
 
 
-def race_table(learned: Entry, ranked: list[Entry], shown: int = 12) -> str:
-    """The race as text, best first; the losers below the last line printed are in the race file."""
-    lines = [f"{'solver, schedule':36} {'RMSE':>8} {'median':>8} {'seeds':>6}  times S4S",
-             f"{'S4S (learned)':36} {learned.rmse:8.4f} {learned.median:8.4f} {len(learned.errors):6d}"]
-    for entry in ranked[:shown]:
-        same = learned.errors[:len(entry.errors)]
-        times = entry.rmse / float(np.sqrt(np.mean(same ** 2)))
-        lines.append(f"{entry.name:36} {entry.rmse:8.4f} {entry.median:8.4f} {len(entry.errors):6d}  {times:6.2f}x")
+def times_of(entry: Entry, learned: Entry) -> float:
+    """How many times the learned table's RMSE an entry has, on the seeds it ran."""
+    return entry.rmse / float(np.sqrt(np.mean(learned.errors[:len(entry.errors)] ** 2)))
+
+
+def race_table(learned: Entry, ranked: list[Entry], shown: int = 12, teacher: np.ndarray | None = None) -> str:
+    """The race as text, best first; the losers below the last line printed are in the race file.
+
+    teacher: its results' features, where the source has a feature space: finalists get their Fréchet distance.
+    """
+    def line(entry, name, times=""):
+        crowd = f"{frechet.distance(entry.features, teacher):9.4f}" if entry.features is not None else f"{'-':>9}"
+        return (f"{name:36} {entry.rmse:8.4f} {entry.median:8.4f} {crowd if teacher is not None else ''} "
+                f"{len(entry.errors):6d}  {times}").rstrip()
+    lines = [f"{'solver, schedule':36} {'RMSE':>8} {'median':>8} {'  Fréchet' if teacher is not None else ''} "
+             f"{'seeds':>6}  times S4S", line(learned, "S4S (learned)")]
+    lines += [line(entry, entry.name, f"{times_of(entry, learned):6.2f}x") for entry in ranked[:shown]]
     return "\n".join([*lines, f"... and {max(0, len(ranked) - shown)} more"])
 
 
@@ -129,12 +139,17 @@ def race_markdown(scores: dict) -> str:
     """The summary of several tables as a Markdown table; scores: row label -> evaluate.summary."""
     titles = ("", "S4S RMSE", "best classical pair: RMSE", "times closer [95 %]", "S4S median", "its best median",
               "times closer [95 %]", "calls to match")
+    crowds = bool(scores) and all("ratio_frechet" in s for s in scores.values())
+    titles += ("Fréchet distance: S4S", "best classical", "times closer [95 %]") if crowds else ()
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for label, s in scores.items():
         match = s["classical_calls_to_match"] or f"more than {s['most_calls_tried']}"
         cells = (label, f"{s['rmse']:.4f}", f"{s['best_classical']}: {s['best_rmse']:.4f}", _times(s, "ratio"),
                  f"{s['median']:.4f}", f"{s['best_classical_by_median']}: {s['best_median']:.4f}",
                  _times(s, "ratio_median"), str(match))
+        if crowds:
+            cells += (f"{s['frechet']:.3f}", f"{s['best_classical_by_frechet']}: {s['best_frechet']:.3f}",
+                      _times(s, "ratio_frechet"))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -8,8 +8,9 @@ import click
 
 from . import denoisers, report as draw
 from .core import Preset, preset as preset_file, write_atomically
-from .evaluate import (Entry, calls_to_match, contestants, measure, race_classical, summary, unseen_pairs, verdict,
-                       with_scores)
+from .evaluate import (Entry, calls_to_match, contestants, crowd, measure, race_classical, summary, unseen_pairs,
+                       verdict, with_scores)
+from .frechet import features_of
 from .pairs import Pairs, ends
 
 SHEET_COLUMNS = 12
@@ -52,19 +53,22 @@ def race_preset(preset: Preset, calls, cfg, seeds, seed, device, out) -> tuple[d
 def race_table_of(source, preset: Preset, name: str, pairs: Pairs, out=None, compared=None) -> tuple[dict, float]:
     """Race one table, print it, draw it; (its scores, RMSE of the best classical pair)."""
     table = preset.tables[name]
-    learned = measure(source, Entry("S4S", "learned", table), pairs)
+    learned = measure(source, Entry("S4S", "learned", table), pairs, features=True)
     ranked = race_classical(source, table.calls, pairs)
+    teacher = features_of(source, pairs.target)
     matched = calls_to_match(source, learned, ranked, pairs)
-    scores = {**summary(learned, ranked, matched), "cfg": source.cfg, "most_calls_tried": 4 * table.calls}
+    scores = {**summary(learned, ranked, matched), **crowd(source, learned, ranked, pairs), "cfg": source.cfg,
+              "most_calls_tried": 4 * table.calls}
     click.echo(f"\n{preset.name}, {name}: {table.calls} network calls, cfg {source.cfg:g}\n"
-               + draw.race_table(learned, ranked) + "\n" + verdict(scores))
+               + draw.race_table(learned, ranked, teacher=teacher) + "\n" + verdict(scores))
     if out is not None:
         out = Path(out)
         best = next(entry for entry in ranked if entry.name == scores["best_classical"])
         draw.plot_solver(table, out / f"solver-{name}.png", f"{preset.name}, {name}", compared)
         draw.plot_race(learned, ranked, out / f"race-{name}.png", f"{preset.name}: {table.calls} network calls")
         draw_sheet(source, pairs, learned, best, out / f"sheet-{name}.png")
-        write_atomically(out / f"race-{name}.txt", (draw.race_table(learned, ranked, len(ranked)) + "\n").encode())
+        everyone = draw.race_table(learned, ranked, len(ranked), teacher)
+        write_atomically(out / f"race-{name}.txt", f"{everyone}\n".encode())
     return scores, scores["best_rmse"]
 
 
