@@ -9,7 +9,8 @@ from training.budget import planned
 from training.distil import distil
 from training.pairs import make_pairs
 from training.parameters import Parameters
-from training.sparing import SKETCHED, damped, measured, sketch
+from training.sparing import damped
+from training.tangents import SKETCHED, measured, sketch
 from training.teacher import teacher_solver
 
 

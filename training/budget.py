@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, replace
 
+from . import tangents
 from .config import Config
 from .denoisers import Source
 from .evaluate import schedules
 from .forward_only import calls_per_image, pairs_at
 from .gits import POINTS, SEEDS
 from .parameters import Parameters
+from .starts import ranking_calls
 from .teacher import calls_of
 
 # with a budget: held-out pairs, the teacher's calls, pairs that rank the starts, pairs that check the teacher
-HELD_OUT, TEACHER_CALLS, RANKING, CHECKED = 12, 24, 12, 2
+HELD_OUT, TEACHER_CALLS, RANKING, CHECKED = 16, 20, 12, 2
 LEAST_PAIRS = 16            # fewer would be learned by heart
 STEPS_SHARE = 0.3           # of what is left after the start is for the steps; the rest teaches and measures pairs
 
@@ -71,7 +73,7 @@ def _refuse(plan: Plan, calls: int, least: float) -> None:
 def fixed_cost(plan: Plan, source: Source, calls: int) -> int:
     """Network calls before the first step, without the training pairs: held-out pairs (shared by the tables), the
     check of the teacher, the choice of the start."""
-    choice = min(plan.ranking, plan.validation) * calls * (len(schedules(source)) if plan.schedule == "auto" else 1)
+    choice = ranking_calls(source, calls, plan)
     choice += SEEDS * POINTS if plan.schedule == "gits" else 0
     return shared_cost(plan, plan.validation + 2 * plan.checked) + choice + plan.validation * calls
 
@@ -88,12 +90,12 @@ def shared_cost(plan: Plan, pairs: int) -> int:
 
 def pair_cost(plan: Plan, source: Source, calls: int) -> float:
     """Network calls a training pair costs without a step: the teacher's, and one measured Jacobian."""
-    return plan.teacher_calls / len(plan.calls) + measured_cost(plan, source, calls)
+    return plan.teacher_calls / len(plan.calls) + tangents.calls_per_image(any_parameters(plan, source, calls))
 
 
-def measured_cost(plan: Plan, source: Source, calls: int) -> int:
-    levels = schedules(source)["time_uniform"](calls)
-    return calls_per_image(Parameters.of(plan, source, levels))
+def any_parameters(plan: Plan, source: Source, calls: int) -> Parameters:
+    """Parameters of a table of so many calls, wherever they start."""
+    return Parameters.of(plan, source, schedules(source)["time_uniform"](calls))
 
 
 def step_cost(plan: Plan, calls: int) -> int:
@@ -119,6 +121,6 @@ def forecast(plan: Plan, source: Source, calls: int | None = None) -> int:
         return plan.budget - fixed_cost(plan, source, calls) - shared_cost(plan, taught_before(plan))
     if plan.mode == "gradient":
         return plan.iterations * step_cost(plan, calls)
-    per_image = measured_cost(plan, source, calls) + 2 * calls
+    per_image = calls_per_image(any_parameters(plan, source, calls)) + 2 * calls
     images = sum(pairs_at(done, plan.iterations, plan.pairs) for done in range(plan.iterations))
     return images * per_image + plan.iterations * plan.validation * calls

@@ -14,21 +14,19 @@ from typing import Callable
 import torch
 from torch import Tensor
 
-from .core import sample
 from .denoisers import Source
-from .forward_only import calls_per_image, moved_solvers, recorded, same_call
 from .loop import State
 from .pairs import Pairs, ends, errors
 from .parameters import Parameters
+from .tangents import calls_per_image, measured, sketch
 
 BLOCK = 8                   # pairs measured at a time, then saved
-MORE = 16                   # pairs that join before each round of steps; State has those of the first
+MORE = 2                    # pairs that join before a round of steps, for each known; State has those of the first
 STEPS = 3                   # most steps of a round
 TRIED = 16                  # newest pairs that choose a step's damping
 ENOUGH = 0.02               # share of the loss a step must win for another one to follow in its round
-DAMPING = (1e-3, 1e2)
+DAMPING = (1e-2, 1e2)       # less learns the pairs by heart
 TRIALS = 4                  # dampings tried for one step
-SKETCHED = 4096             # numbers an image's miss is kept in; larger ones are hashed down to as many
 
 
 def learn_sparingly(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, config, state: State,
@@ -60,7 +58,7 @@ def _may_measure(parameters: Parameters, pairs: Pairs, held_out: Pairs, config, 
     """Whether a round still lacks pairs, there are some, and the budget allows one more block and a step."""
     known = len(state.memory.get("miss", ()))
     new = min(BLOCK, len(pairs) - known)
-    cost = new * calls_per_image(parameters) + step_calls(parameters, known + new, held_out)
+    cost = new * calls_per_image(parameters, state.vector) + step_calls(parameters, known + new, held_out)
     return state.to_measure > 0 and new > 0 and cost <= config.budget - state.spent
 
 
@@ -81,34 +79,6 @@ def _with_block(source: Source, parameters: Parameters, state: State, pairs: Pai
             "jacobian": torch.cat([old["jacobian"], jacobian])}
 
 
-def measured(source: Source, parameters: Parameters, vector: Tensor, pairs: Pairs) -> tuple[Tensor, Tensor]:
-    """(miss (n, d), its Jacobian (n, free numbers, d)) by finite differences, each re-running only the rows behind."""
-    solver = parameters.solver(vector)
-    end, states, known = recorded(source, solver, pairs)
-    miss = sketch(end - pairs.target)
-    jacobian = torch.zeros(len(pairs), len(vector), miss.shape[1])
-    for k, (moved, first, nudge) in moved_solvers(parameters, vector).items():
-        reused = {j: d for j, d in known.items() if j < first + same_call(solver, moved, first)}
-        there = sample(source.denoiser, states[first], moved, pairs.extra, first=first, known=reused)
-        jacobian[:, k] = sketch(there - end) / nudge
-    return miss, jacobian
-
-
-def sketch(difference: Tensor) -> Tensor:
-    """The difference (n, ...) as (n, at most SKETCHED): hashed with signs, which keeps inner products on average.
-
-    Charikar, Chen and Farach-Colton (2002). Scaled so that the mean of squares is kept.
-    """
-    flat = difference.flatten(1).float().cpu()
-    size = flat.shape[1]
-    if size <= SKETCHED:
-        return flat
-    generator = torch.Generator().manual_seed(size)
-    place = torch.randint(0, SKETCHED, (size,), generator=generator)
-    sign = torch.randint(0, 2, (size,), generator=generator).float() * 2 - 1
-    return torch.zeros(len(flat), SKETCHED).index_add_(1, place, flat * sign) * (SKETCHED / size) ** 0.5
-
-
 def _step(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, state: State) -> float:
     """Take the best of a few damped steps, if it helps, and correct the Jacobian; the loss then."""
     miss, jacobian = state.memory["miss"], state.memory["jacobian"]
@@ -117,7 +87,7 @@ def _step(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
                                              pairs.part(slice(0, len(miss))))
     after = math.inf if there is None else _mean_rmse(there)
     if not after < loss:
-        state.damping, state.to_measure, state.in_round = min(DAMPING[1], state.damping * 10), MORE, 0
+        state.damping, state.to_measure, state.in_round = min(DAMPING[1], state.damping * 10), MORE * len(miss), 0
         return loss
     step, state.damping = found
     wrong = there - miss - torch.einsum("nkd,k->nd", jacobian, step)
@@ -126,7 +96,7 @@ def _step(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
     state.vector = state.average = state.vector + step.double()
     state.iteration, state.in_round = state.iteration + 1, state.in_round + 1
     if loss - after < ENOUGH * loss or state.in_round == STEPS:
-        state.to_measure, state.in_round = MORE, 0
+        state.to_measure, state.in_round = MORE * len(miss), 0
     _validate(source, parameters, held_out, state, after)
     return after
 
