@@ -40,7 +40,8 @@ def test_a_preset_is_trained_for_the_loaded_checkpoint_and_is_there_at_once(serv
     assert any("saved as" in words for words in made["words"]) and made["previewed"]
     assert "S4S trained here" in server.call("/s4s-test/rows")["schedules"]
     assert "S4S: trained here " in infotext(server, "S4S trained here")
-    assert "S4S: trained here " in infotext(server, "Automatic")                 # made for these very weights
+    won = made["scores"]["calls4"]["ratio"] >= 1                                # a loser waits to be named
+    assert ("S4S: trained here " in infotext(server, "Automatic")) == won       # made for these very weights
     again = server.call("/s4s-test/train", TRAINING, seconds=900)
     assert "was trained before" in again["words"][0]
 
