@@ -95,6 +95,30 @@ def test_its_hashes_are_those_of_the_hosts(tiny):
     assert found["tensors_sha256"] == hashlib.sha256(behind).hexdigest()
 
 
+@pytest.mark.slow
+@torch.no_grad()
+def test_flux_opens_from_one_file_at_its_own_width(tiny, tmp_path):
+    """One block of each kind, 3072 wide; the text encoders as hosts have them, no autoencoder."""
+    from diffusers import FluxTransformer2DModel
+    from tests.tiny_originals import clip, single_file, weights
+    place = shutil.copytree(tiny["flux", "folder"], tmp_path / "flux")
+    wide = FluxTransformer2DModel(in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=128,
+                                  num_attention_heads=24, joint_attention_dim=64, pooled_projection_dim=32,
+                                  guidance_embeds=True)
+    wide.to(torch.bfloat16).save_pretrained(place / "transformer")
+    file = single_file("flux", place, tmp_path / "flux.safetensors", ("vae", "text_encoder", "text_encoder_2"))
+    host = tmp_path / "text_encoders"
+    host.mkdir()
+    save_file(clip("")(weights(place / "text_encoder")), host / "clip_l.safetensors")
+    save_file(weights(place / "text_encoder_2"), host / "t5xxl_fp16.safetensors")
+    made = {**tiny, ("flux", "folder"): place, ("flux", "config"): place, ("flux", "file"): file}
+    one = opened(made, "flux", cfg=1.0, dtype="bf16", text_encoders=str(host))
+    other = opened(made, "flux", "folder", cfg=1.0, dtype="bf16")
+    x, sigma = one.noise([0, 1]), torch.full((2,), 0.7)
+    answers = [source.denoiser(x, sigma, **source.conditions([0, 1])) for source in (one, other)]
+    torch.testing.assert_close(*answers, rtol=0, atol=1e-6)
+
+
 # --- parts that are elsewhere -----------------------------------------------------------------------------------------
 
 def test_a_part_that_is_not_in_the_file_is_asked_for_in_words(tiny, tmp_path):
@@ -145,6 +169,16 @@ def test_without_an_autoencoder_there_are_no_pictures_but_for_a_file_with_one(ti
     found = opened({**tiny, ("sd15", "file"): file}, "sd15", vae=str(tmp_path / "vae.safetensors"))
     states = found.noise([0])
     torch.testing.assert_close(found.decode(states), opened(tiny, "sd15").decode(states), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_what_the_file_lacks_is_taken_from_the_configuration_s_folder_where_it_is(tiny, tmp_path):
+    from tests.tiny_originals import single_file
+    file = single_file("sdxl", tiny["sdxl", "folder"], tmp_path / "bare.safetensors", ("vae", "text_encoder_2"))
+    found = opened({**tiny, ("sdxl", "file"): file}, "sdxl", config=str(tiny["sdxl", "folder"]))
+    whole = opened(tiny, "sdxl")
+    torch.testing.assert_close(found.network.prompts.pooled, whole.network.prompts.pooled, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.decode(whole.noise([0])), whole.decode(whole.noise([0])), rtol=0, atol=1e-6)
 
 
 def test_a_file_whose_build_is_not_on_this_machine_says_what_to_fetch(tiny, monkeypatch, tmp_path):

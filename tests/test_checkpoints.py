@@ -69,7 +69,7 @@ def by_diffusers(tiny, kind: str, x, timestep, text: str, **options):
         return pipeline.unet(x, timestep, pipeline.encode_prompt(text, "cpu", 1, False)[0]).sample
     if kind == "sdxl":
         context, _, pooled, _ = pipeline.encode_prompt(text, do_classifier_free_guidance=False)
-        size = pipeline._get_add_time_ids((64, 64), (0, 0), (64, 64), context.dtype, 32)
+        size = pipeline._get_add_time_ids((64, 64), (0, 0), (64, 64), context.dtype, 48)
         return pipeline.unet(x, timestep, context, added_cond_kwargs={"text_embeds": pooled, "time_ids": size}).sample
     if kind == "sd3":
         context, _, pooled, _ = pipeline.encode_prompt(text, text, text, do_classifier_free_guidance=False,
@@ -167,9 +167,9 @@ def test_a_checkpoint_is_trained_and_raced_and_its_preset_chosen_for_it(tiny, ki
     out = run("train", *given, *QUICK, "--cfg", cfg_of(kind), "--out", tmp_path / "run")
     assert "to come: 2 rows" in out and f"--checkpoint {tiny[kind]} --prompts" in out
     file = tmp_path / "run" / "tiny.safetensors"
-    out = run("race", file, *given, "--seeds", 4, "--budget", 320, "--device", "cpu", "--out", tmp_path / "race",
-              "--write")
-    assert "scores written" in out and (tmp_path / "race" / "sheet.png").exists()
+    drawn = ["--out", tmp_path / "race"] if kind == "sdxl" else []
+    out = run("race", file, *given, "--seeds", 4, "--budget", 320, "--device", "cpu", "--write", *drawn)
+    assert "scores written" in out and (not drawn or (tmp_path / "race" / "sheet.png").exists())
     made = preset_file.load(file)
     assert made.model.family == kind and made.training["size"] == [32, 32] and made.training["prompts"] == 3
     assert made.scores["calls2"]["cfg"] == cfg_of(kind)

@@ -13,7 +13,10 @@ _SURPLUS = ("position_ids", "logit_scale", "text_projection.weight", "encoder.em
 
 
 def find_encoder(folder: str, family: str, part: str) -> Path | None:
-    """The file or subfolder with this part's weights in the given folder; None without a folder, or without it."""
+    """The file or subfolder with this part's weights in the given folder; None without a folder, or without it.
+
+    family: whose files of a host's will do; "": only the subfolder.
+    """
     if not folder:
         return None
     if not Path(folder).is_dir():
@@ -21,7 +24,7 @@ def find_encoder(folder: str, family: str, part: str) -> Path | None:
     if any(Path(folder, part).glob("*.safetensors")):
         return Path(folder, part)
     number = int(part.rpartition("_")[2]) if part[-1].isdigit() else 1
-    name = HOST_FILES[family][number - 1]
+    name = HOST_FILES[family][number - 1] if family else part
     found = [path for path in sorted(Path(folder).glob(f"{name}*.safetensors")) if "scaled" not in path.name]
     return max(found, key=lambda path: path.stat().st_size, default=None)           # full precision before fp8
 

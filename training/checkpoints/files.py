@@ -44,8 +44,11 @@ class Contents:
 
     @property
     def missing(self) -> list[str]:
-        """The parts the family has and the file has not."""
-        return [part for part in PARTS[self.family] if part not in self.parts]
+        """The parts the family has and the file has not; of XL's text encoders diffusers finds both or neither."""
+        lost = {part for part in PARTS[self.family] if part not in self.parts}
+        if self.family == "sdxl" and lost & {"text_encoder", "text_encoder_2"}:
+            lost |= {"text_encoder", "text_encoder_2"}
+        return [part for part in PARTS[self.family] if part in lost]
 
 
 def read(path) -> Contents:

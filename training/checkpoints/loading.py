@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from ..denoisers import out_of_memory
 from . import files
 from .encoders import find_encoder, load_encoder
 
@@ -106,8 +107,8 @@ def _in_words(path: Path):
     """What diffusers and transformers raise for a file or folder that does not fit, as one message."""
     try:
         yield
-    except (OSError, KeyError, AttributeError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" in str(error).lower():
+    except Exception as error:                          # diffusers raises whatever it stumbles over
+        if out_of_memory(error):
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
         raise ValueError(f"{path} could not be opened by diffusers ({reason}): is it whole, and is the folder given "
@@ -209,17 +210,16 @@ def repository(contents: files.Contents) -> str:
 
 
 def _found_part(diffusers, contents, part: str, config: Path, index: dict, places: Places, dtype, say) -> dict:
-    """{part: module} from where it is, {} where diffusers finds it in the configuration's folder itself.
+    """{part: module} from where it is: the folder of text encoders, else the configuration's own with its weights.
 
     Raises ValueError for a part the model cannot be asked without.
     """
     if part == "vae":
         return _autoencoder(diffusers, config, places.vae, contents, dtype, say)
-    if (place := find_encoder(places.text_encoders, contents.family, part)) is not None:
+    place = find_encoder(places.text_encoders, contents.family, part) or find_encoder(str(config), "", part)
+    if place is not None:
         with _in_words(place):
             return {part: load_encoder(index[part][1], place, config / part, dtype)}
-    if any((config / part).glob("*.safetensors")):
-        return {}
     if contents.family == "sd3" and part == "text_encoder_3":
         say("there is no T5 in the checkpoint: prompts are read by its two CLIPs alone, as a host does without one "
             "(--text-encoders names a folder that has it)")
@@ -235,7 +235,9 @@ def _autoencoder(diffusers, config: Path, given: str, contents, dtype, say) -> d
             return {"vae": diffusers.AutoencoderKL.from_single_file(
                 given, config=str(config), subfolder="vae", torch_dtype=dtype, local_files_only=True)}
     if any((config / "vae").glob("*.safetensors")):
-        return {}
+        with _in_words(config):
+            return {"vae": diffusers.AutoencoderKL.from_pretrained(config, subfolder="vae", torch_dtype=dtype,
+                                                                   local_files_only=True)}
     say(f"{contents.path.name} holds no autoencoder: training needs none, but there will be no pictures (--vae names "
         "the file)")
     return {"vae": None}
