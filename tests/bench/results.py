@@ -49,12 +49,12 @@ class Method:
 
 
 METHODS = {
+    "joint": Method("joint", {"learn": "joint"}),
+    "small": Method("joint, 10,000 calls", {"learn": "joint", "budget": 10_000}),
+    "alternate": Method("S4S-Alt: in turns", {"learn": "alternate"}),
     "coefficients": Method("S4S: coefficients only", {"learn": "coefficients"}),
     "schedule": Method("LD3-style: schedule only", {"learn": "schedule"}),
-    "alternate": Method("S4S-Alt: in turns", {"learn": "alternate"}),
-    "joint": Method("joint", {"learn": "joint"}),
     "generalized": Method("generalized", {"learn": "generalized"}),
-    "small": Method("joint, 10,000 calls", {"learn": "joint", "budget": 10_000}),
     "gradient": Method("joint, gradient mode", {"learn": "joint", "mode": "gradient", "budget": 0}),
     "shipped": Method("joint, no limit (ships)", None),
 }
@@ -133,8 +133,9 @@ def file_of(model: str, calls: int, name: str, cache: Path, seeds: int) -> Path:
 def wanted(models, counts) -> list:
     """(model, calls, name) of all cells, the telling ones first."""
     cells = [(model, calls, name) for calls in counts for name in ("classical", *METHODS) for model in models
-             if (name != "gradient" or calls in GRADIENT_AT) and (name != "shipped" or calls in (4, 5, 6, 8))]
-    return cells + [(model, 0, "ladder") for model in models]
+             if name != "gradient" and (name != "shipped" or calls in (4, 5, 6, 8))]
+    return cells + [(model, 0, "ladder") for model in models] + [
+        (model, calls, "gradient") for calls in GRADIENT_AT for model in models]
 
 
 def make(models, counts, cache: Path, seeds: int) -> None:
