@@ -35,8 +35,8 @@ that their authors did not publish are not taken either.
 
 Whether published levels beat the plain choice on a real checkpoint is for a race there: their authors compared them
 with even times, Karras' levels or Euler's method, never with it. On our small models, which are not what they were made
-for, they win at 4 calls and under strong guidance, and lose from 8 calls on. How many times closer to a 50-call teacher
-than the plain choice they end (below 1: further away; cfg 3 unless said, 6 to 10 seeds, by
+for, they win under strong guidance and with very few calls, and lose elsewhere. How many times closer to a 50-call
+teacher than the plain choice they end (below 1: further away; cfg 3 unless said, 6 to 10 seeds, by
 `tests/bench/schedule_presets.py`):
 
 | | 4 calls | 6 | 8 | 10 |
@@ -44,10 +44,12 @@ than the plain choice they end (below 1: further away; cfg 3 unless said, 6 to 1
 | gits-sd15 on digits-eps | 0.89 | 0.66 | 0.43 | 0.32 |
 | on a model of 32 x 32 emoji | 1.64 | 1.56 | 0.68 | 0.45 |
 | on a model of emoji latents | 0.79 | 0.91 | 0.33 | 0.19 |
+| the same, cfg 1 | 0.66 | 0.21 | 0.12 | 0.08 |
 | the same, cfg 7 | 1.45 | 1.23 | 1.37 | 1.22 |
 | ays-sdxl on digits-eps | 1.05 | 0.75 | 0.54 | 0.51 |
 | on a model of 32 x 32 emoji | 1.67 | 1.18 | 0.65 | 0.49 |
 | on a model of emoji latents | 0.86 | 0.72 | 0.28 | 0.20 |
+| the same, cfg 1 | 0.71 | 0.19 | 0.11 | 0.08 |
 | the same, cfg 7 | 1.61 | 1.28 | 1.37 | 1.14 |
 | oss-flux on digits-flow | 0.41 | 0.27 | 0.26 | 0.22 |
 | on a model of emoji latents | 0.76 | 0.84 | 0.83 | 0.40 |
