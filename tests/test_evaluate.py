@@ -8,9 +8,8 @@ from s4s_nodes.core import classical, schedule
 from tests.toy import toy_source
 from training import report
 from training.evaluate import (Entry, calls_to_match, contestants, interval, measure, pooled, race_classical, schedules,
-                               summary)
+                               summary, verdict)
 from training.pairs import TEST_SEEDS, VALIDATION_SEEDS, make_pairs
-from training.report_run import verdict
 from training.teacher import teacher_solver
 
 
@@ -50,11 +49,11 @@ def test_a_table_matches_itself_at_no_more_than_its_calls(raced):
 def test_a_summary_says_who_won_with_an_interval_around_the_ratio(raced):
     source, pairs, ranked = raced
     learned = Entry("S4S", "learned", ranked[0].solver, ranked[0].errors / 2)
-    scores = {**summary(learned, ranked, (9, "euler, karras")), "most_calls_tried": 20}
+    scores = {**summary(learned, ranked), "classical_calls_to_match": 9, "most_calls_tried": 20}
     assert scores["ratio"] == pytest.approx(min(e.rmse for e in ranked if len(e.errors) == 40) / learned.rmse, abs=1e-3)
     assert scores["ratio_95"][0] <= scores["ratio"] <= scores["ratio_95"][1]
     assert "needs 9 calls" in verdict(scores) and f"{scores['ratio']:.2f}" in verdict(scores)
-    lost = {**scores, **summary(Entry("S4S", "x", ranked[0].solver, ranked[0].errors * 2), ranked, (None, ""))}
+    lost = {**scores, **summary(Entry("S4S", "x", ranked[0].solver, ranked[0].errors * 2), ranked)}
     assert "not recommended" in verdict(lost)
 
 

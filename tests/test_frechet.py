@@ -8,7 +8,7 @@ from s4s_nodes.core import classical, schedule
 from tests.toy import toy_source
 from training import frechet, report
 from training.denoisers import bundled
-from training.evaluate import Entry, crowd, halved, measure, unseen_pairs
+from training.evaluate import Entry, halved, measure, raced, unseen_pairs
 
 
 def sets(count: int, seed: int, features: int = 8):
@@ -42,7 +42,7 @@ def test_without_a_feature_space_or_with_too_few_seeds_there_is_no_distance():
     source = toy_source()
     pairs = unseen_pairs(source, 6)
     entry = measure(source, Entry("S4S", "learned", classical.euler(schedule.karras(4, 0.03, 14.6))), pairs, True)
-    assert entry.features is None and crowd(source, entry, [entry], pairs) == {}
+    assert entry.features is None and "frechet" not in raced(source, entry, [entry], pairs).scores
     assert "chet" not in report.race_table(entry, [entry])
     source.features = lambda images: images.repeat(1, 3)    # 6 features, 6 seeds
     assert frechet.features_of(source, pairs.target) is None
@@ -56,7 +56,7 @@ def test_finalists_have_it_and_losers_do_not_and_all_are_shown():
     entries = [Entry("euler", f"{rho}", classical.euler(schedule.karras(6, 0.03, 14.6, rho))) for rho in (1, 3, 5, 7)]
     ranked = halved(source, entries, pairs, ((6, 1.0), (None, 0.5)), 2, quiet=True)
     assert [entry.features is not None for entry in ranked] == [True, True, False, False]
-    scores = crowd(source, learned, ranked, pairs)
+    scores = raced(source, learned, ranked, pairs).scores
     assert scores["feature_space"] == "points" and scores["best_classical_by_frechet"] in {e.name for e in ranked[:2]}
     assert scores["frechet_95"][0] <= scores["frechet"] <= scores["frechet_95"][1]
     assert scores["ratio_frechet"] == pytest.approx(scores["best_frechet"] / scores["frechet"], rel=2e-3)

@@ -9,7 +9,7 @@ import click
 import torch
 from tqdm.auto import tqdm
 
-from . import host_race, report as draw, sources
+from . import host_race, html_report, report as draw, sources
 from .config import Config
 from .core import Preset, facts, write_atomically
 from .denoisers import Source
@@ -37,7 +37,7 @@ def race_checkpoint(preset: Preset, terms: host_race.Terms, opening: dict, cfg: 
     click.echo(f"\n{held.words}")
     if out is not None:
         _draw(source, held, Path(out))
-        click.echo(f"pictures are in {out}")
+        click.echo(f"the page: {html_report.write(out, held.preset, held.raced)}")
     return held.preset
 
 

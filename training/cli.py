@@ -75,8 +75,9 @@ def main():
 def demo(model, calls, cfg, seeds, mode, iterations, device, out):
     """Train a preset for a bundled model, race it on unseen seeds, and draw what came out.
 
-    Writes to the folder: the preset, race.txt (every classical pair), sheet.png (same seeds: teacher, best
-    classical pair, S4S), solver-*.png, race-*.png, curve-*.png. Run again to go on where it stopped.
+    Writes to the folder: the preset; report.html, one page with everything; and for each table race-*.txt (every
+    classical pair), sheet-*.png (same seeds: teacher, best classical pair, S4S), solver-*.png, race-*.png,
+    curve-*.png. Run again to go on where it stopped.
     """
     from .report_run import report
     from .runs import Run
@@ -101,11 +102,12 @@ def demo(model, calls, cfg, seeds, mode, iterations, device, out):
 def train(out, resume, **settings):
     """Learn a preset: one table for each number of calls, against cached results of a fine teacher.
 
-    Ctrl-C saves and stops; --resume goes on bit for bit. The folder holds the preset, the state and a log.
+    Ctrl-C saves and stops; --resume goes on bit for bit. The folder holds the preset, the state, a log and report.html.
     Several GPUs or machines: torchrun --nproc-per-node 4 -m s4s_training train ..., or accelerate launch.
     """
     from . import parallel
     from .distil import estimate
+    from .report_run import draw_run
     from .runs import Run
     world = parallel.joined()
     if resume is not None:
@@ -123,6 +125,10 @@ def train(out, resume, **settings):
     if world and not world.first:
         return
     click.echo(f"wrote {run.preset_path} ({made.short_hash}): {run.model_calls:,} network calls, {run.seconds:.0f} s")
+    try:
+        click.echo(f"the page: {draw_run(run, made)}")
+    except OSError as error:
+        click.echo(f"WARNING: no page could be drawn: {error.strerror or error}", err=True)
     on = f" --checkpoint {run.config.checkpoint} --prompts {run.config.prompts}" if run.config.checkpoint else ""
     click.echo(f"next: s4s race {run.preset_path}{on}")
 
@@ -137,14 +143,16 @@ def train(out, resume, **settings):
 @click.option("--budget", default=0, show_default=True, help="of a checkpoint: most network calls; 0: no limit")
 @partial(_config_options, only=CHECKPOINT_SETTINGS)
 @click.option("--device", default="auto", show_default=True, help=help_texts()["device"])
-@click.option("--out", default=None, type=click.Path(path_type=Path), help="folder for pictures and race.txt")
+@click.option("--out", default=None, type=click.Path(path_type=Path),
+              help="folder for report.html, pictures and race-*.txt")
 @click.option("--write/--no-write", default=False, help="write the scores into the preset")
 @errors_in_words
 def race(preset_file, calls, cfg, seeds, seed, budget, device, out, write, **opening):
     """Race a preset against every classical solver x schedule at equal calls, on seeds it never saw.
 
     The distance is the RMSE to the teacher's result from the same noise. Losing cells are shown. On a bundled model it
-    also finds the number of calls at which the best classical pair catches up. A preset for a checkpoint needs
+    also measures the Fréchet distance in the features of a small classifier, and finds the number of calls at which
+    the best classical pair catches up. A preset for a checkpoint needs
     --checkpoint and --prompts; size, cfg and guidance are then as it was trained, and it meets the pairs that count.
     """
     from .core import preset as preset_file_module

@@ -126,12 +126,16 @@ def halved(source: Source, running: list[Entry], pairs: Pairs, rounds, fewest: i
 
 @dataclass(frozen=True)
 class Raced:
-    """A race of one table: JSON-ready scores, the contestants (best classical first), and one sentence."""
+    """A race of one table: JSON-ready scores, the contestants (best classical first), and one sentence.
+
+    teacher: its features, where the source has a feature space.
+    """
 
     scores: dict
     learned: Entry
     ranked: list[Entry]
     verdict: str
+    teacher: np.ndarray | None = None
 
     @property
     def best(self) -> Entry:
@@ -182,8 +186,15 @@ def race(source: Source, preset: Preset, table: str, pairs: Pairs, opponents: se
         ranked = halved(source, entries, pairs, rounds, 3, quiet=True)
     finally:
         source.on_model_calls = told
-    scores = {**summary(learned, ranked), **crowd(source, learned, ranked, pairs), "cfg": source.cfg}
-    return Raced(scores, learned, ranked, verdict(scores))
+    return raced(source, learned, ranked, pairs)
+
+
+def raced(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs, **more) -> Raced:
+    """A race's results, by both measures: the RMSE, and in a source's feature space the Fréchet distance."""
+    teacher = frechet.features_of(source, pairs.target)
+    scores = {**summary(learned, ranked), **frechet.scores(learned, ranked, teacher, source.feature_space), **more,
+              "cfg": source.cfg}
+    return Raced(scores, learned, ranked, verdict(scores), teacher)
 
 
 def with_scores(preset: Preset, scores: dict) -> Preset:
@@ -247,12 +258,7 @@ def pooled(per_seed: np.ndarray, axis: int = -1) -> np.ndarray:
     return np.sqrt(np.mean(per_seed ** 2, axis=axis))
 
 
-def crowd(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs) -> dict:
-    """The scores of the second measure, the Fréchet distance; nothing where the source has no feature space."""
-    return frechet.scores(learned, ranked, frechet.features_of(source, pairs.target), source.feature_space)
-
-
-def summary(learned: Entry, ranked: list[Entry], matched: tuple | None = None) -> dict:
+def summary(learned: Entry, ranked: list[Entry]) -> dict:
     """What a preset's scores say of one table; JSON-ready. Ratios above 1 mean the learned table is closer."""
     finalists = [entry for entry in ranked if len(entry.errors) == len(learned.errors)]
     by_rmse = min(finalists, key=lambda entry: entry.rmse)
@@ -270,5 +276,4 @@ def summary(learned: Entry, ranked: list[Entry], matched: tuple | None = None) -
         "ratio": round(by_rmse.rmse / learned.rmse, 3), "ratio_95": [round(v, 3) for v in ratio],
         "ratio_median": round(by_median.median / learned.median, 3),
         "ratio_median_95": [round(v, 3) for v in ratio_median],
-        **({} if matched is None else {"classical_calls_to_match": matched[0], "matched_by": matched[1]}),
     }

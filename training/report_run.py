@@ -6,11 +6,10 @@ from pathlib import Path
 
 import click
 
-from . import denoisers, report as draw
+from . import denoisers, html_report, report as draw
 from .core import Preset, preset as preset_file, write_atomically
-from .evaluate import (Entry, calls_to_match, contestants, crowd, measure, race_classical, summary, unseen_pairs,
-                       verdict, with_scores)
-from .frechet import features_of
+from .evaluate import (Entry, Raced, calls_to_match, contestants, measure, race_classical, raced, unseen_pairs,
+                       with_scores)
 from .pairs import Pairs, ends
 
 SHEET_COLUMNS = 12
@@ -22,22 +21,34 @@ def report(run, seeds: int) -> None:
     """Race the run's preset, put its scores into the file, and draw curve, tables, race and sheet."""
     preset = run.preset()
     pairs = unseen_pairs(run.source, seeds, None, run.plan.teacher, run.plan.teacher_calls)
-    scores = {}
+    races = {name: race_table_of(run.source, preset, name, pairs, run.folder) for name in run.states}
+    scores = {name: race.scores for name, race in races.items()}
+    preset = with_scores(preset, scores)
+    preset_file.save(preset, run.preset_path)
+    print_summary(preset, scores)
+    draw_run(run, preset, races)
+    click.echo(f"\neverything is in {run.folder}{'/' if not str(run.folder).endswith('/') else ''}; "
+               f"open {html_report.NAME} first")
+
+
+def draw_run(run, preset: Preset, races: dict[str, Raced] | None = None) -> Path:
+    """Draw what a run learned and how, and write its page; the page's path."""
     for name, state in run.states.items():
         compared = run.parameters(name).solver(run.parameters(name).initial())
-        scores[name], best = race_table_of(run.source, preset, name, pairs, run.folder,
-                                           {run.starts[name]["schedule"]: compared})
-        draw.plot_curve(state.curve, run.folder / f"curve-{name}.png", f"{preset.name}, {name}", best)
-    finish(preset, scores, run.preset_path)
-    click.echo(f"\neverything is in {run.folder}{'/' if not str(run.folder).endswith('/') else ''}")
+        best = races[name].scores["best_rmse"] if races else None
+        title = f"{preset.name}, {name}"
+        draw.plot_solver(preset.tables[name], run.folder / f"solver-{name}.png", title,
+                         {run.starts[name]["schedule"]: compared})
+        draw.plot_curve(state.curve, run.folder / f"curve-{name}.png", title, best)
+    return html_report.write(run.folder, preset, races)
 
 
 def race_preset(preset: Preset, calls, cfg, seeds, seed, device, out) -> tuple[dict, Preset]:
     """Race a preset's full tables; (scores, the preset with them). Raises ValueError for a foreign model."""
     from .bundled import NAMES
     if preset.model.family not in NAMES:
-        raise ValueError(f"preset {preset.name!r} is for {preset.model.family!r}, which does not come with S4S: add "
-                         f"--checkpoint and --prompts (those of the package are {', '.join(NAMES)})")
+        raise ValueError(f"preset {preset.name!r} is for {preset.model.family!r}; this command can sample "
+                         f"{', '.join(NAMES)}")
     recorded = preset.training.get("cfg", [1.0])
     source = denoisers.bundled(preset.model.family, (min(recorded) + max(recorded)) / 2 if cfg is None else cfg,
                                denoisers.pick_device(device))
@@ -45,31 +56,34 @@ def race_preset(preset: Preset, calls, cfg, seeds, seed, device, out) -> tuple[d
     wanted = [name for name, table in preset.tables.items() if calls is None or table.calls in calls]
     if not wanted:
         raise ValueError(f"preset {preset.name!r} has tables for {preset.counts} calls, none for {list(calls)}")
-    scores = {name: race_table_of(source, preset, name, pairs, out)[0] for name in wanted}
+    races = {name: race_table_of(source, preset, name, pairs, out) for name in wanted}
+    scores = {name: race.scores for name, race in races.items()}
+    preset = with_scores(preset, {**preset.scores, **scores})
     print_summary(preset, scores)
-    return scores, with_scores(preset, {**preset.scores, **scores})
+    if out is not None:
+        for name in wanted:
+            draw.plot_solver(preset.tables[name], Path(out) / f"solver-{name}.png", f"{preset.name}, {name}")
+        click.echo(f"the page: {html_report.write(out, preset, races)}")
+    return scores, preset
 
 
-def race_table_of(source, preset: Preset, name: str, pairs: Pairs, out=None, compared=None) -> tuple[dict, float]:
-    """Race one table, print it, draw it; (its scores, RMSE of the best classical pair)."""
+def race_table_of(source, preset: Preset, name: str, pairs: Pairs, out=None) -> Raced:
+    """Race one table against all classical pairs, print it, draw it into the folder `out`."""
     table = preset.tables[name]
     learned = measure(source, Entry("S4S", "learned", table), pairs, features=True)
     ranked = race_classical(source, table.calls, pairs)
-    teacher = features_of(source, pairs.target)
-    matched = calls_to_match(source, learned, ranked, pairs)
-    scores = {**summary(learned, ranked, matched), **crowd(source, learned, ranked, pairs), "cfg": source.cfg,
-              "most_calls_tried": 4 * table.calls}
+    calls, pair = calls_to_match(source, learned, ranked, pairs)
+    race = raced(source, learned, ranked, pairs, classical_calls_to_match=calls, matched_by=pair,
+                 most_calls_tried=4 * table.calls)
     click.echo(f"\n{preset.name}, {name}: {table.calls} network calls, cfg {source.cfg:g}\n"
-               + draw.race_table(learned, ranked, teacher=teacher) + "\n" + verdict(scores))
+               + draw.race_table(learned, ranked, teacher=race.teacher) + "\n" + race.verdict)
     if out is not None:
         out = Path(out)
-        best = next(entry for entry in ranked if entry.name == scores["best_classical"])
-        draw.plot_solver(table, out / f"solver-{name}.png", f"{preset.name}, {name}", compared)
         draw.plot_race(learned, ranked, out / f"race-{name}.png", f"{preset.name}: {table.calls} network calls")
-        draw_sheet(source, pairs, learned, best, out / f"sheet-{name}.png")
-        everyone = draw.race_table(learned, ranked, len(ranked), teacher)
+        draw_sheet(source, pairs, learned, race.best, out / f"sheet-{name}.png")
+        everyone = draw.race_table(learned, ranked, len(ranked), race.teacher)
         write_atomically(out / f"race-{name}.txt", f"{everyone}\n".encode())
-    return scores, scores["best_rmse"]
+    return race
 
 
 def draw_sheet(source, pairs: Pairs, learned: Entry, best: Entry, path) -> None:
@@ -83,12 +97,6 @@ def draw_sheet(source, pairs: Pairs, learned: Entry, best: Entry, path) -> None:
         rows[f"{title}\n{entry.solver.calls} calls{words}"] = images
         rows[f"{title}:\nits miss, {MISS_SHOWN} times"] = MISS_SHOWN * (images - few.target)
     draw.sheet(rows, path)
-
-
-def finish(preset: Preset, scores: dict, path) -> None:
-    """Write the preset with its scores and print the summary table."""
-    preset_file.save(with_scores(preset, scores), path)
-    print_summary(preset, scores)
 
 
 def print_summary(preset: Preset, scores: dict) -> None:
