@@ -71,7 +71,7 @@ def test_kept_pairs_and_tables_are_the_ones_that_were_made(tmp_path):
 
 def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
     monkeypatch.setattr(train, "BATCH", 4)
-    kind = replace(models.TRAINED["emoji-eps"], iterations=4, width=16, sizes=(16, 8))
+    kind = replace(models.TRAINED["emoji-eps"], iterations=4, width=16, sizes=(8, 16))
     generator = torch.Generator().manual_seed(0)
     shown, label = torch.rand(6, 3, 64, 64, generator=generator) * 2 - 1, torch.arange(6)
     whole, halted, resumed = (train.Training(kind) for _ in range(3))

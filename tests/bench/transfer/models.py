@@ -1,4 +1,4 @@
-"""The small real models of the study: eight, in three families that share prediction, noise levels and range.
+"""The small real models of the study: nine, in three families that share prediction, noise levels and range.
 
 Two come with the package (digits-eps, digits-flow), one lies in tests/assets (emoji-sd3, latents); the others are
 trained by train.py and kept in the cache folder. All are class-conditional and can be guided.
@@ -29,7 +29,7 @@ FLOW_FLOOR = 1e-3
 class Kind:
     """What is trained: prediction and data, the U-Net's width, and for how long, in batches.
 
-    sizes: sides of the pictures, drawn by the batch; the first is the one the model is known for.
+    sizes: sides of the pictures, drawn by the batch; the last is the one the model is known for.
     """
 
     prediction: str                     # eps, flow, or v (zero terminal SNR)
@@ -37,18 +37,19 @@ class Kind:
     width: int
     iterations: int
     seed: int
-    sizes: tuple = (32,)
+    sizes: tuple = (16,)
 
 
 TRAINED = {
     "emoji-eps": Kind("eps", "emoji", 48, 4600, 1, (32, 24, 16)),
-    "cifar-eps": Kind("eps", "cifar", 48, 2400, 2),
+    "cifar-eps": Kind("eps", "cifar", 48, 3000, 2),
     "emoji-flow": Kind("flow", "emoji", 48, 4600, 4, (32, 24, 16)),
-    "digits-v": Kind("v", "digits", 48, 2400, 5, (28,)),
-    "emoji-v": Kind("v", "emoji", 48, 2400, 6, (32, 24, 16)),
+    "cifar-flow": Kind("flow", "cifar", 48, 3000, 3),
+    "digits-v": Kind("v", "digits", 48, 2400, 5),
+    "emoji-v": Kind("v", "emoji", 48, 3000, 6),
 }
 FAMILIES = {"eps": ("digits-eps", "emoji-eps", "cifar-eps"),
-            "flow": ("digits-flow", "emoji-sd3", "emoji-flow"),
+            "flow": ("digits-flow", "emoji-sd3", "emoji-flow", "cifar-flow"),
             "v, zero SNR": ("digits-v", "emoji-v")}
 CLASSES = {"digits": 10, "cifar": 10, "emoji": len(words.CLASSES)}
 
@@ -65,7 +66,7 @@ class Small(nn.Module):
         self.kind, self.flow = kind, kind.prediction == "flow"
         self.null = CLASSES[kind.data]
         self.channels = 1 if kind.data == "digits" else 3
-        self.shape = (self.channels, kind.sizes[0], kind.sizes[0])
+        self.shape = (self.channels, kind.sizes[-1], kind.sizes[-1])
         levels = (schedule.flow_levels() if self.flow else schedule.sd_levels() if kind.prediction == "eps"
                   else schedule.zero_snr_levels(ZERO_SNR_TOP))
         self.register_buffer("levels", torch.from_numpy(levels.copy()), persistent=False)

@@ -14,8 +14,8 @@ from .study import DEFAULTS, SHIPPED, Setting, Study
 
 COUNTS = (4, 5, 6, 8)
 CFG_MODELS, CFG_CALLS = ("digits-eps", "emoji-sd3"), 6
-TRAINED_AT, BETWEEN_AT = (1.0, 3.0, 7.0, 12.0), (2.0, 5.0)
-SIZE_MODELS, SIZES = ("emoji-eps", "emoji-flow"), (16, 24, 0)           # 0: the 32 pixels they are known for
+TRAINED_AT, BETWEEN_AT = (1.0, 3.0, 5.0, 7.0, 12.0), (2.0, 4.0, 6.0)
+SIZE_MODELS, SIZES = ("emoji-eps", "emoji-flow"), (0, 24, 32)           # 0: the 16 pixels they are known for
 ROUNDED_MODELS, ROUNDINGS = ("digits-eps", "emoji-sd3"), ("fp16", "bf16", "bf16 net")
 
 
@@ -96,7 +96,10 @@ def cfg_table(study: Study, name: str, cfg: float):
 
 
 def interpolated(study: Study, name: str, cfg: float, log: bool):
-    """The table between the two nearest of TRAINED_AT, linear in cfg or in its logarithm."""
+    """The table between the nearest of TRAINED_AT below and above, linear in cfg or in its logarithm.
+
+    Of one that was trained itself its neighbours only: what would be lost without it.
+    """
     low = max(at for at in TRAINED_AT if at < cfg)
     high = min(at for at in TRAINED_AT if at > cfg)
     share = np.log(cfg / low) / np.log(high / low) if log else (cfg - low) / (high - low)
@@ -113,6 +116,7 @@ def cfg_rows(study: Study, name: str) -> list[dict]:
         tables = {f"cfg {at:g}": study.errors(f"{name}-at{at:g}", cfg_table(study, name, at), on) for at in TRAINED_AT}
         if cfg in BETWEEN_AT:
             tables["this cfg"] = study.errors(f"{name}-at{cfg:g}", cfg_table(study, name, cfg), on)
+        if TRAINED_AT[0] < cfg < TRAINED_AT[-1]:
             for log in (False, True):
                 key = "between, in log cfg" if log else "between"
                 tables[key] = study.errors(f"{name}-between{'-log' if log else ''}",
@@ -127,8 +131,8 @@ def size_rows(study: Study, name: str, calls: int = 6) -> list[dict]:
     settings, rows = [Setting(name, size=size) for size in SIZES], []
     for on in settings:
         best_name, top = best(study, on, calls)
-        tables = {f"{at.size or 32} px": study.raced((at,), calls, on) for at in settings}
-        rows.append({"on": f"{name}, {on.size or 32} px", "calls": calls, "best": best_name,
+        tables = {f"{at.size or 16} px": study.raced((at,), calls, on) for at in settings}
+        rows.append({"on": f"{name}, {on.size or 16} px", "calls": calls, "best": best_name,
                      "best_rmse": float(pooled(top)), "tables": {k: ratio(top, e) for k, e in tables.items()}})
     return rows
 

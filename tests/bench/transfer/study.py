@@ -136,7 +136,7 @@ class Study:
             return {"table": cells.numbers(found.solver), "vector": found.vector.tolist(),
                     "start": found.parameters.start.tolist(), "base": found.parameters.base, "before": found.before,
                     "after": found.after, "curve": found.curve,
-                    "words": f"{found.parameters.base} {found.before:.3f} -> {found.after:.3f} of the best pair"}
+                    "words": f"{found.parameters.base} {found.before:.3f} -> {found.after:.3f}"}
         return self.store.cell(f"table-{name}-calls{calls}", make)
 
     def learned(self, settings: tuple, calls: int) -> Learned:
