@@ -103,7 +103,7 @@ class Server:
         self.wait_for_start(1)
         self.seconds = time.monotonic() - began
 
-    def wait_for_start(self, count: int, seconds: float = 300) -> None:
+    def wait_for_start(self, count: int, seconds: float = 900) -> None:
         """Until the log says for the count-th time that all is loaded. Raises with the end of the log.
 
         Nothing is asked over HTTP before: a request between the page and its API leaves reForge without the API.
