@@ -54,9 +54,14 @@ def page(preset: Preset, raced: dict[str, Raced], folder: Path) -> str:
     return template.render(
         preset=preset, tables=[_table(preset, name, raced.get(name), folder) for name in names],
         spent=made.get("model_calls"), seconds=made.get("seconds"), sheet=_uri(folder / "sheet.png") if raced else None,
-        provenance=[*((name.replace("_", " "), _spoken(made[name])) for name in PROVENANCE if name in made),
-                    ("licence", preset.licence or "not stated"), ("source", preset.source or "not stated")],
-        settings=_settings(folder / "config.json"))
+        provenance=_provenance(preset), settings=_settings(folder / "config.json"))
+
+
+def _provenance(preset: Preset) -> list[tuple[str, str]]:
+    made = preset.training
+    known = [(name.replace("_", " "), _span(made[name]) if name == "cfg" else _spoken(made[name]))
+             for name in PROVENANCE if name in made]
+    return [*known, ("licence", preset.licence or "not stated"), ("source", preset.source or "not stated")]
 
 
 def _table(preset: Preset, name: str, race: Raced | None, folder: Path) -> dict:
@@ -109,6 +114,11 @@ def _settings(config: Path) -> list[tuple[str, str]]:
     if not config.exists():
         return []
     return [(name, _spoken(value)) for name, value in json.loads(config.read_text(encoding="utf-8")).items()]
+
+
+def _span(cfg) -> str:
+    """A guidance scale, or the lowest and the highest."""
+    return " to ".join(dict.fromkeys(map(_spoken, cfg if isinstance(cfg, (list, tuple)) else [cfg])))
 
 
 def _spoken(value) -> str:
