@@ -7,12 +7,13 @@ be the preset's, where the levels came from our schedule; and calls are always t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from . import classical, schedule
 from .adapt import adapted, distance, from_start, head, is_noise, start_ratio
+from .conditioned import at_cfg
 from .facts import ModelFacts, remarks, same_top, suits
 from .k_sampler import close, same_levels
 from .preset import Preset
@@ -75,6 +76,7 @@ def levels_for(preset: Preset | None, facts: ModelFacts, steps: int) -> np.ndarr
     schedule.check_calls(steps)
     if preset is None or not same_top(preset.curve[0], facts.sigma_max):
         return _classical_levels(facts, steps)
+    preset, _ = at_cfg(preset, None)
     if steps in preset.counts:
         levels = np.array(preset.table(steps).sigmas)
     else:
@@ -96,13 +98,20 @@ def solver_for(sigmas, facts: ModelFacts, preset: Preset | None, cfg: float | No
     reason = "no preset was chosen" if preset is None else suits(preset, facts)
     if reason is not None:
         return _fallback(levels, facts, reason if preset is None else f"{preset.name} does not suit: {reason}")
+    own = is_own(levels, preset, facts) if own_schedule is None else own_schedule
+    there, clause = at_cfg(preset, cfg)
+    choice = _of_preset(levels, facts, there, cfg, own)
+    return choice if choice.fallback or not clause else replace(choice, preset=preset, why=choice.why + clause)
+
+
+def _of_preset(levels: np.ndarray, facts: ModelFacts, preset: Preset, cfg: float | None, own: bool) -> Choice:
+    """The choice among the tables of a preset that suits, one for each number of calls and start."""
     for name, table in preset.tables.items():
         if same_levels(table, levels):
             why = f"these are its levels{remarks(preset, cfg, name)}"
             return Choice(table, preset, name, _kind(preset, table), why)
     if levels[-1] > 0:
         return _on_a_head(levels, facts, preset, cfg)
-    own = is_own(levels, preset, facts) if own_schedule is None else own_schedule
     found = _nearest(preset, levels)
     if found is None:
         return _fallback(levels, facts, f"{preset.name} has no table for {len(levels) - 1} calls; "
