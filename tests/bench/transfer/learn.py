@@ -18,7 +18,7 @@ from training.denoisers import Source
 from training.evaluate import schedules
 from training.pairs import Pairs, ends, errors
 from training.parameters import Parameters
-from training.sparing import measured
+from training.tangents import measured
 
 BASES = ("dpmpp_2m", "unipc_bh2_2", "ipndm_2", "deis_2")         # what a table may start as
 ORDER = 3                               # of the free weights: the paper's, and fewer than the trainer's default
