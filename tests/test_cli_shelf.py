@@ -23,7 +23,7 @@ def mine(tmp_path):
     return preset.save(made, tmp_path / "presets" / "mine.safetensors")
 
 
-@pytest.mark.parametrize("command", ["list", "rename", "delete", "passports"])
+@pytest.mark.parametrize("command", ["list", "rename", "delete", "join", "passports"])
 def test_every_command_explains_itself(command):
     answer = s4s(command, "--help")
     assert answer.exit_code == 0 and "Usage" in answer.output and len(answer.output) > 150
@@ -64,3 +64,23 @@ def test_passports_of_any_folder_are_one_page(mine):
     assert answer.exit_code == 0 and "wrote" in answer.output
     assert "## mine" in text and "licence CC0-1.0, here." in text and "How it was made is not recorded." in text
     assert s4s("show", mine, "--markdown").output.strip() in text
+
+
+def test_presets_of_several_cfgs_are_joined_into_one_and_nothing_is_overwritten(mine):
+    one = preset.load(mine)
+    files = [preset.save(replace(one, name=f"at-{cfg}", training={"cfg": cfg}), mine.with_name(f"at-{cfg}.safetensors"))
+             for cfg in (3, 7)]
+    answer = s4s("join", "both", *files, "--folder", mine.parent)
+    assert answer.exit_code == 0 and "2 tables of 4 calls, for cfg 3 to 7" in answer.output
+    assert sorted(preset.load(mine.with_name("both.safetensors")).tables) == ["calls4_cfg3", "calls4_cfg7"]
+    again = s4s("join", "both", *files, "--folder", mine.parent)
+    assert again.exit_code != 0 and "exists: choose another name" in again.output
+    assert "says cfg None" in s4s("join", "more", mine, *files, "--folder", mine.parent).output
+
+
+def test_a_table_that_lost_is_named_in_list_and_passport(mine):
+    made = preset.load(mine)
+    two = {**made.tables, "calls5": classical.dpmpp_2m(schedule.karras(5, 0.03, 14.6))}
+    preset.save(replace(made, tables=two, scores={"calls4": {"recommended": False}}), mine)
+    assert "not calls4" in s4s("list", mine.parent).output
+    assert "Not recommended: calls4; there a classical solver" in s4s("passports", mine.parent).output

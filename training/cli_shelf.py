@@ -1,4 +1,4 @@
-"""The commands for the presets one has: s4s list, rename, delete, passports."""
+"""The commands for the presets one has: s4s list, rename, delete, join, passports."""
 
 from __future__ import annotations
 
@@ -74,6 +74,30 @@ def delete(preset_file, yes):
 
 
 @click.command()
+@click.argument("name")
+@click.argument("preset_files", nargs=-1, metavar="FILE FILE...", required=True,
+                type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--folder", default=".", show_default=True, help="where to write NAME.safetensors",
+              type=click.Path(path_type=Path, exists=True, file_okay=False))
+@errors_in_words
+def join(name, preset_files, folder):
+    """Join presets, learned for one model at different cfg, into one by the name NAME; nothing is overwritten.
+
+    At a cfg between two of them the hosts run the table between theirs, beyond all of them the last one.
+    """
+    from .core import preset
+    from .exchange import joined
+    path = folder / f"{name}.safetensors"
+    if path.exists():
+        raise ValueError(f"{path} exists: choose another name, or delete it first")
+    made = joined([preset.load(file) for file in preset_files], name)
+    preset.save(made, path)
+    low, high = made.training["cfg"]
+    click.echo(f"{path}: {len(made.tables)} tables of {', '.join(map(str, made.counts))} calls, for cfg {low:g} to "
+               f"{high:g}")
+
+
+@click.command()
 @click.argument("folder", required=False, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--write", is_flag=True, help="write it into the folder's README.md")
 @errors_in_words
@@ -89,4 +113,4 @@ def passports(folder, write):
     click.echo(text.rstrip("\n"))
 
 
-COMMANDS = (list_, rename, delete, passports)
+COMMANDS = (list_, rename, delete, join, passports)
