@@ -31,7 +31,8 @@ PUBLISHED = {False: ("ays_sd1", "ays_sdxl", "gits_1.10", "gits_1.20"), True: ("o
 
 def source(name: str, cfg: float, cache: Path):
     """The model under guidance; NAME-ve: a flow on Stable Diffusion's levels."""
-    made = models.source(name.removesuffix("-ve"), cfg, cache)
+    own = name.removesuffix("-ve")
+    made = models.source(own, cfg, cache, 32 if own in ("emoji-eps", "emoji-flow") else 0)
     if not name.endswith("-ve"):
         return made
     flow, levels = made.network, schedule.sd_levels()
