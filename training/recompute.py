@@ -6,6 +6,7 @@ Wan and others do), without a word. Here the second run lets PyTorch keep copies
 
 from __future__ import annotations
 
+import math
 from typing import Callable
 
 import torch
@@ -42,11 +43,23 @@ class _Recomputed(torch.autograd.Function):
 
 
 def slopes_through(network: Callable, extra: dict, arguments, needed, slope: Tensor) -> list:
-    """The network run again at its arguments (x, sigma), and the gradients in those that are needed, None elsewhere."""
+    """The network run again at its arguments (x, sigma), and the gradients in those that are needed, None elsewhere.
+
+    The slope goes through at size one and the gradients are scaled back, by a power of two and so without rounding:
+    that of a mean over a picture's numbers (1e-6) would be lost in a network that computes in fp16.
+    """
     leaves = [tensor.detach().requires_grad_(wanted) for tensor, wanted in zip(arguments, needed)]
     with torch.enable_grad(), torch.autograd.graph.allow_mutation_on_saved_tensors():
         # clones, because a network may write into its arguments, and autograd forbids that for leaves
         answer = network(*(tensor.clone() for tensor in leaves), **extra)
         wanted = [tensor for tensor in leaves if tensor.requires_grad]
-        found = list(torch.autograd.grad(answer, wanted, slope, allow_unused=True))
+        scale = _to_size_one(slope)
+        found = torch.autograd.grad(answer, wanted, slope * scale, allow_unused=True)
+    found = [None if gradient is None else gradient / scale for gradient in found]
     return [found.pop(0) if tensor.requires_grad else None for tensor in leaves]
+
+
+def _to_size_one(slope: Tensor) -> float:
+    """The power of two that brings the largest number into 1..2; 1 where there is none, or it is not finite."""
+    largest = float(slope.abs().max()) if slope.numel() else 0.0
+    return 2.0 ** -math.floor(math.log2(largest)) if 0 < largest < math.inf else 1.0

@@ -49,6 +49,7 @@ def source_of(found: Opened, texts: list[str], config, device: torch.device, dty
         say(f"WARNING: {words}")
     rows = prompts.embedded(pipeline, texts, config.negative, device)
     asked = found.network.to(device).eval().requires_grad_(False)
+    asked.enable_gradient_checkpointing()           # a backward pass at the memory of one block, not of all
     cfgs, count = config.cfg, len(texts)
     together = math.lcm(count, len(cfgs))           # so that every prompt meets every cfg
 
