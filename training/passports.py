@@ -105,6 +105,8 @@ def _notes(preset: Preset) -> list[str]:
     notes = [str(preset.training[key]) for key in ("evidence", "note") if key in preset.training]
     if not preset.recommended:
         notes.append("Not recommended: a classical solver did better in its race.")
+    elif preset.lost:
+        notes.append(f"Not recommended: {', '.join(preset.lost)}; there a classical solver did better in the race.")
     return [f"{note[0].upper()}{note[1:].rstrip('.')}." for note in notes]
 
 

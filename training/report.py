@@ -143,7 +143,8 @@ def race_markdown(scores: dict) -> str:
     titles += ("Fréchet distance: S4S", "best classical", "times closer [95 %]") if crowds else ()
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for label, s in scores.items():
-        match = s["classical_calls_to_match"] or f"more than {s['most_calls_tried']}"
+        match = s.get("classical_calls_to_match") or (
+            f"more than {s['most_calls_tried']}" if "most_calls_tried" in s else "not measured")
         cells = (label, f"{s['rmse']:.4f}", f"{s['best_classical']}: {s['best_rmse']:.4f}", _times(s, "ratio"),
                  f"{s['median']:.4f}", f"{s['best_classical_by_median']}: {s['best_median']:.4f}",
                  _times(s, "ratio_median"), str(match))

@@ -47,7 +47,7 @@ class S4SRace(io.ComfyNode):
                 io.Int.Input("teacher_calls", default=50, min=4, max=1000,
                              tooltip="Network calls of the reference every contestant is measured against."),
                 io.Boolean.Input("write_scores", default=False,
-                                 tooltip="Write the result into the preset's file in models/s4s_presets. A preset "
+                                 tooltip="Write the result into the preset's file in models/s4s_presets. A table "
                                          "that loses is marked as not recommended and no longer chosen by itself."),
                 *optional,
             ],
