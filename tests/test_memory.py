@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 
+from tests.bench.memory import cell
 from tests.toy import small, toy_source
 from training import memory
 from training.denoisers import bundled
@@ -79,3 +80,17 @@ def test_free_memory_is_less_than_there_is_and_more_than_nothing():
 
 def test_sizes_are_said_in_words():
     assert [memory.words(size) for size in (5e5, 5e7, 5e10)] == ["0.5 MB", "48 MB", "46.6 GB"]
+
+
+def tensors(way: str, calls: int, images: int) -> int:
+    """Bytes of PyTorch's tensors at the height of one iteration, as the bench counts them."""
+    return cell("digits-flow", way, calls, images, metered=True)["tensors"]
+
+
+def test_gradient_mode_needs_no_more_memory_for_more_calls():
+    assert tensors("gradient", 5, 2) < 1.03 * tensors("gradient", 2, 2)         # the goal: 1.05 from 2 to 10 calls
+
+
+@pytest.mark.parametrize("way", ["forward", "forward, budget"])
+def test_learning_forward_only_needs_hardly_more_memory_than_sampling(way):
+    assert tensors(way, 2, 64) < 1.1 * tensors("plain sampling", 2, 64)         # what one call shows the network

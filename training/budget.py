@@ -12,13 +12,14 @@ from .evaluate import schedules
 from .forward_only import calls_per_image, pairs_at
 from .gits import POINTS, SEEDS
 from .parameters import Parameters
+from .sparing import FIRST, STEPS
 from .starts import ranking_calls
 from .teacher import calls_of
 
 # with a budget: held-out pairs, the teacher's calls, pairs that rank the starts, pairs that check the teacher
 HELD_OUT, TEACHER_CALLS, RANKING, CHECKED = 16, 20, 12, 2
 LEAST_PAIRS = 16            # fewer would be learned by heart
-STEPS_SHARE = 0.3           # of what is left after the start is for the steps; the rest teaches and measures pairs
+LAST_STEPS = 4              # steps of the second round that are paid for in advance
 
 
 @dataclass(frozen=True)
@@ -44,13 +45,19 @@ def planned(config: Config, source: Source, mode: str) -> Plan:
 def _forward_plan(plan: Plan, source: Source) -> Plan:
     """As many pairs as the budget can teach and measure, for the table that affords the fewest."""
     def affordable(calls):
-        left = (plan.budget - fixed_cost(plan, source, calls)) * (1 - STEPS_SHARE)
-        return int(left / pair_cost(plan, source, calls))
+        return int((plan.budget - before_pairs(plan, source, calls)) / pair_cost(plan, source, calls))
     calls = min(plan.calls, key=affordable)
     if affordable(calls) < LEAST_PAIRS:
-        least = fixed_cost(plan, source, calls) + LEAST_PAIRS * pair_cost(plan, source, calls) / (1 - STEPS_SHARE)
-        _refuse(plan, calls, least)
+        _refuse(plan, calls, before_pairs(plan, source, calls) + LEAST_PAIRS * pair_cost(plan, source, calls))
     return replace(plan, pairs=min(plan.pairs, affordable(calls)))
+
+
+def before_pairs(plan: Plan, source: Source, calls: int) -> int:
+    """Network calls of forward mode that do not grow with the pairs: all before the first step, the first round, and
+    the validations of the second."""
+    rough = FIRST * tangents.calls_per_image(any_parameters(plan, source, calls), most=tangents.ROUGH)
+    steps = calls * (STEPS * (FIRST + plan.validation) + LAST_STEPS * plan.validation)
+    return fixed_cost(plan, source, calls) + rough + steps
 
 
 def _gradient_plan(plan: Plan, source: Source) -> Plan:
@@ -89,8 +96,9 @@ def shared_cost(plan: Plan, pairs: int) -> int:
 
 
 def pair_cost(plan: Plan, source: Source, calls: int) -> float:
-    """Network calls a training pair costs without a step: the teacher's, and one measured Jacobian."""
-    return plan.teacher_calls / len(plan.calls) + tangents.calls_per_image(any_parameters(plan, source, calls))
+    """Network calls a training pair costs: the teacher's, one measured Jacobian, and the steps of the second round."""
+    measured = tangents.calls_per_image(any_parameters(plan, source, calls))
+    return plan.teacher_calls / len(plan.calls) + measured + LAST_STEPS * calls
 
 
 def any_parameters(plan: Plan, source: Source, calls: int) -> Parameters:

@@ -39,8 +39,9 @@ class State:
     finished: bool = False                      # the forward-only mode found no better step
     stuck: int = 0                              # and for so many steps in a row, with all pairs
     turn: int = 0                               # of an alternation
-    to_measure: int = 16                        # with a budget: pairs to measure before the next step
-    in_round: int = 0                           # and steps since the last ones were
+    to_measure: int = 16                        # with a budget: pairs to measure before the next step,
+    round: int = 0                              # 0 while they are few, 1 with all of them,
+    in_round: int = 0                           # and steps since then
     curve: list = field(default_factory=list)   # [iteration, training loss, held-out RMSE, model calls]
     memory: dict = field(default_factory=dict)  # tensors a learner keeps between its iterations
 

@@ -1,9 +1,9 @@
-"""Learning on a budget: Gauss-Newton that measures every pair's Jacobian once and keeps it up to date by secants.
+"""Learning on a budget: Gauss-Newton with Jacobians from compressed tangents, kept up to date by secants.
 
 With few pairs a table learns the pairs; with many, measuring their Jacobians (tens of network calls a pair) eats the
-budget. So pairs join in blocks while the numbers already improve: a block is measured where the numbers then stand,
-and from then on each step corrects its Jacobian along the way it went (Broyden 1965), at no further call. Steps are
-damped (Marquardt 1963); the damping is searched anew each time, since a trial costs one run only.
+budget. So the first steps, which are long, use few pairs, roughly measured; then all pairs are measured finely where
+the numbers stand, and each step corrects their Jacobians along the way it went (Broyden 1965), at no further call.
+Steps are damped (Marquardt 1963).
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from .denoisers import Source
 from .loop import State
 from .pairs import Pairs, ends, errors
 from .parameters import Parameters
-from .tangents import calls_per_image, measured, sketch
+from .tangents import FINE, ROUGH, calls_per_image, measured, sketch
 
 BLOCK = 8                   # pairs measured at a time, then saved
-MORE = 2                    # pairs that join before a round of steps, for each known; State has those of the first
-STEPS = 3                   # most steps of a round
-TRIED = 16                  # newest pairs that choose a step's damping
-ENOUGH = 0.02               # share of the loss a step must win for another one to follow in its round
+FIRST, EVERY = 16, 10 ** 9  # pairs of the first round, which State begins with, and of the second
+STEPS = 3                   # most steps of the first round
+ENOUGH = (0.02, 0.002)      # share of the loss that a step of either round must win for another one to follow
 DAMPING = (1e-2, 1e2)       # less learns the pairs by heart
-TRIALS = 4                  # dampings tried for one step
+BEGIN = 0.1                 # damping of a round's first step
+TRIALS = 3                  # dampings in a row that may fail
+LEAST = 1e-4                # share of the loss that a step must win to be taken
 
 
 def learn_sparingly(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, config, state: State,
@@ -38,14 +39,14 @@ def learn_sparingly(source: Source, parameters: Parameters, pairs: Pairs, held_o
     if not state.curve:
         _validate(source, parameters, held_out, state, math.nan)
     while not state.finished and state.iteration < (config.iterations or math.inf):
-        before, loss, steps = source.model_calls, math.nan, state.iteration
-        if _may_measure(parameters, pairs, held_out, config, state):
-            state.memory = _with_block(source, parameters, state, pairs)
-        elif step_calls(parameters, len(state.memory.get("miss", ())), held_out) <= config.budget - state.spent:
-            stuck = state.to_measure > 0            # no pair can join any more: the last of the budget is for steps
-            loss = _step(source, parameters.at(state.turn), pairs, held_out, state)
-            state.turn, state.stuck = state.turn + 1, state.stuck + 1 if stuck and state.iteration == steps else 0
-            state.finished = state.stuck >= parameters.turns
+        before, loss, left = source.model_calls, math.nan, config.budget - state.spent
+        known = len(state.memory.get("miss", ()))
+        new = max(0, min(BLOCK, state.to_measure, len(pairs) - known))
+        cost = new * calls_per_image(parameters, state.vector, most_directions(state))
+        if new and cost + step_calls(parameters, known + new, held_out) <= left:
+            state.memory = _with_block(source, parameters, state, pairs.part(slice(known, known + new)))
+        elif known and step_calls(parameters, known, held_out) <= left:
+            loss = _step(source, parameters, pairs.part(slice(0, known)), held_out, state)
         else:
             state.finished = True
         state.spent += source.model_calls - before
@@ -54,72 +55,65 @@ def learn_sparingly(source: Source, parameters: Parameters, pairs: Pairs, held_o
     return state
 
 
-def _may_measure(parameters: Parameters, pairs: Pairs, held_out: Pairs, config, state: State) -> bool:
-    """Whether a round still lacks pairs, there are some, and the budget allows one more block and a step."""
-    known = len(state.memory.get("miss", ()))
-    new = min(BLOCK, len(pairs) - known)
-    cost = new * calls_per_image(parameters, state.vector) + step_calls(parameters, known + new, held_out)
-    return state.to_measure > 0 and new > 0 and cost <= config.budget - state.spent
+def most_directions(state: State) -> int:
+    """How finely the pairs of this round are measured."""
+    return FINE if state.round else ROUGH
 
 
 def step_calls(parameters: Parameters, known: int, held_out: Pairs) -> int:
-    """The most network calls of one step: its trials and its validation."""
-    return parameters.calls * (TRIALS * min(TRIED, known) + known + len(held_out))
+    """The most network calls of one step: all pairs once, and its validation."""
+    return parameters.calls * (known + len(held_out))
 
 
 @torch.no_grad()
-def _with_block(source: Source, parameters: Parameters, state: State, pairs: Pairs) -> dict:
-    """The memory with the next block of pairs measured at the present numbers."""
-    known = len(state.memory.get("miss", ()))
-    part = pairs.part(slice(known, known + BLOCK))
-    miss, jacobian = measured(source, parameters, state.vector, part)
-    state.to_measure -= len(part)
-    old = state.memory if known else {"miss": miss[:0], "jacobian": jacobian[:0]}
+def _with_block(source: Source, parameters: Parameters, state: State, block: Pairs) -> dict:
+    """The memory with these pairs measured at the present numbers."""
+    miss, jacobian = measured(source, parameters, state.vector, block, most_directions(state))
+    state.to_measure -= len(block)
+    old = state.memory if "miss" in state.memory else {"miss": miss[:0], "jacobian": jacobian[:0]}
     return {**state.memory, "miss": torch.cat([old["miss"], miss]),
             "jacobian": torch.cat([old["jacobian"], jacobian])}
 
 
 def _step(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, state: State) -> float:
-    """Take the best of a few damped steps, if it helps, and correct the Jacobian; the loss then."""
+    """Try one damped step on the measured pairs, take it if it helps, and correct the Jacobian; the loss then."""
     miss, jacobian = state.memory["miss"], state.memory["jacobian"]
-    loss, found = _mean_rmse(miss), _search(source, parameters, pairs, state)
-    there = None if found is None else _miss(source, parameters, state.vector + found[0].double(),
-                                             pairs.part(slice(0, len(miss))))
+    loss, moving = _mean_rmse(miss), parameters.at(state.turn).moving().bool()
+    step = damped(jacobian, miss, moving, state.damping)
+    there = _miss(source, parameters, state.vector + step.double(), pairs)
     after = math.inf if there is None else _mean_rmse(there)
-    if not after < loss:
-        state.damping, state.to_measure, state.in_round = min(DAMPING[1], state.damping * 10), MORE * len(miss), 0
+    if not after < loss * (1 - LEAST):
+        _failed(state, parameters)
         return loss
-    step, state.damping = found
     wrong = there - miss - torch.einsum("nkd,k->nd", jacobian, step)
-    jacobian = jacobian + torch.einsum("k,nd->nkd", step / step.square().sum(), wrong)
-    state.memory |= {"miss": there, "jacobian": jacobian}
+    state.memory |= {"miss": there,
+                     "jacobian": jacobian + torch.einsum("k,nd->nkd", step / step.square().sum(), wrong)}
     state.vector = state.average = state.vector + step.double()
-    state.iteration, state.in_round = state.iteration + 1, state.in_round + 1
-    if loss - after < ENOUGH * loss or state.in_round == STEPS:
-        state.to_measure, state.in_round = MORE * len(miss), 0
+    state.damping, state.stuck = max(DAMPING[0], state.damping / 3), 0
+    state.iteration, state.in_round, state.turn = state.iteration + 1, state.in_round + 1, state.turn + 1
     _validate(source, parameters, held_out, state, after)
+    if state.in_round >= parameters.turns and loss - after < ENOUGH[state.round] * loss or (
+            not state.round and state.in_round == STEPS * parameters.turns):
+        _end_round(state)
     return after
 
 
-def _search(source: Source, parameters: Parameters, pairs: Pairs, state: State) -> tuple[Tensor, float] | None:
-    """(step, its damping), the best on the newest pairs: damping rises while nothing helps, falls while it does."""
-    miss, known = state.memory["miss"], len(state.memory["miss"])
-    newest = slice(max(0, known - TRIED), known)
-    best, least, damping = None, _mean_rmse(miss[newest]), state.damping
-    for _ in range(TRIALS):
-        step = damped(state.memory["jacobian"], miss, parameters.moving().bool(), damping)
-        there = _miss(source, parameters, state.vector + step.double(), pairs.part(newest))
-        after = math.inf if there is None else _mean_rmse(there)
-        if after < least * (1 - 1e-4):
-            won, least, best = least - after, after, (step, damping)
-            if won < ENOUGH * least or damping / 10 < DAMPING[0]:
-                break
-            damping /= 10
-        elif best is not None or damping * 10 > DAMPING[1]:
-            break
-        else:
-            damping *= 10
-    return best
+def _failed(state: State, parameters: Parameters) -> None:
+    """Dampen more; after TRIALS of it let the other turn of an alternation try, then end the round."""
+    state.damping, state.stuck = min(DAMPING[1], state.damping * 10), state.stuck + 1
+    if state.stuck % TRIALS == 0:
+        state.turn, state.damping = state.turn + 1, BEGIN
+    if state.stuck == TRIALS * parameters.turns:
+        _end_round(state)
+
+
+def _end_round(state: State) -> None:
+    """After the first round all pairs are measured anew, where the numbers now stand; the second is the last."""
+    if state.round:
+        state.finished = True
+        return
+    state.round, state.to_measure, state.in_round, state.stuck, state.damping = 1, EVERY, 0, 0, BEGIN
+    state.memory = {"held_out": state.memory["held_out"]}
 
 
 def damped(jacobian: Tensor, miss: Tensor, moving: Tensor, damping: float) -> Tensor:
