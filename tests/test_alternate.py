@@ -11,7 +11,7 @@ from training.distil import distil
 from training.forward_only import learn_forward
 from training.loop import State, learn, turned
 from training.pairs import make_pairs
-from training.parameters import Parameters
+from training.parameters import LATER, Parameters
 from training.runs import Stopped
 from training.teacher import teacher_solver
 
@@ -43,6 +43,17 @@ def test_in_each_turn_one_half_moves_and_the_other_rests(learner, iterations, tu
     for turn, before, after in zip(turns, vectors, vectors[1:]):
         assert parts_moved(parameters, before, after) in ([(True, False), (False, True)][turn], (False, False))
     assert parts_moved(parameters, vectors[0], vectors[-1]) == (True, True)
+
+
+def test_the_carry_of_generalized_rows_rests_until_all_else_has_moved():
+    config, source = small(learn="generalized", iterations=6), toy_source()
+    parameters = Parameters(schedule.karras(4, 0.03, source.sigma_max), learn="generalized")
+    solver = teacher_solver(source, config.teacher, config.teacher_calls)
+    pairs, held_out = (make_pairs(source, range(first, first + 16), solver, "", quiet=True) for first in (0, 1000))
+    state, vectors = State.start(parameters), []
+    learn_forward(source, parameters, pairs, held_out, config, state, lambda state, *rest: vectors.append(state.vector))
+    carries = [vector[-3:].abs().max() for vector in vectors]
+    assert carries[LATER - 1] == 0 and (vectors[LATER - 1] != parameters.initial()).any() and carries[-1] > 0
 
 
 def test_a_new_turn_forgets_the_moments_and_others_keep_them():

@@ -35,6 +35,7 @@ TURNS = ("schedule", "coefficients")                     # of `alternate`, in th
 CLOCKS = ("host", "paper")
 RESTRICT = ("none", "fixed", "sum_to_one")
 FORMS = ("data", "noise")
+LATER = 4                                                # turns in which a carry rests: with it the rest is redundant
 RANDOM = 0.5                                             # deviation of residuals that start at random
 
 
@@ -46,7 +47,7 @@ class Parameters:
     model's highest level, start[0] where none is given. clock: "paper" shows the network of this prediction its
     state's own input at the offset level, "host" what a host would. restrict: "fixed", one set of residuals for all
     rows; "sum_to_one": rows sum up as the base solver's. random: the seed of residuals to start from, None: zeros.
-    form: coefficients weigh predictions of the "data" or of the "noise", (x - D) / sigma.
+    form: coefficients weigh predictions of the "data" or of the "noise", (x - D) / sigma. resting: a part kept still.
     The vector is float64: [gaps (N-1), offsets (N), residuals], where the carry is learned also [changes (N-1)].
     """
 
@@ -62,6 +63,7 @@ class Parameters:
     restrict: str = "none"
     random: int | None = None
     form: str = "data"
+    resting: str = ""
 
     def __post_init__(self):
         for name, words in (("learn", LEARN), ("family", FAMILIES), ("clock", CLOCKS), ("restrict", RESTRICT),
@@ -84,8 +86,10 @@ class Parameters:
         return len(TURNS) if self.learn == "alternate" else 1
 
     def at(self, turn: int) -> "Parameters":
-        """What moves in this turn of an alternation; else these themselves."""
-        return replace(self, learn=TURNS[turn % len(TURNS)]) if self.learn == "alternate" else self
+        """What moves in this turn: of an alternation one half; the carry only after all else has."""
+        if self.learn == "alternate":
+            return replace(self, learn=TURNS[turn % len(TURNS)])
+        return replace(self, resting="carry") if self.learn == "generalized" and turn < LATER else self
 
     @property
     def calls(self) -> int:
@@ -122,7 +126,7 @@ class Parameters:
 
     def moving(self) -> Tensor:
         """1.0 where the vector is to be learned, else 0.0."""
-        parts, moved = zip(PARTS, self.sizes), LEARN[self.learn]
+        parts, moved = zip(PARTS, self.sizes), set(LEARN[self.learn]) - {self.resting}
         return torch.cat([torch.full((size,), float(part in moved), dtype=torch.float64) for part, size in parts])
 
     def table(self, vector: Tensor) -> Table:
