@@ -68,17 +68,21 @@ def default(study: Study, on: Setting, calls: int) -> np.ndarray:
 
 
 def family_rows(study: Study, family: str, calls: int, names: tuple | None = None) -> list[dict]:
-    """For each model of a family: its own table, those of the others, and one learned on all others together."""
+    """For each model of a family: its own table, those of the others, and one learned on all others together.
+
+    Nothing is learned on the models of RACED_ONLY.
+    """
     settings = [Setting(name) for name in names or models.FAMILIES[family]]
     rows = []
     for on in settings:
         others = [setting for setting in settings if setting != on]
         name, top = best(study, on, calls)
         fair_name, equal = fair(study, on, calls, others)
-        tables = {"its own": study.raced((on,), calls, on)}
-        tables |= {other.name: study.raced((other,), calls, on) for other in others}
-        if len(others) > 1:
-            tables["the others together"] = study.raced(tuple(others), calls, on)
+        taught = [other for other in others if other.name not in models.RACED_ONLY]
+        tables = {} if on.name in models.RACED_ONLY else {"its own": study.raced((on,), calls, on)}
+        tables |= {other.name: study.raced((other,), calls, on) for other in taught}
+        if len(taught) > 1:
+            tables["the others together"] = study.raced(tuple(taught), calls, on)
         for shipped in SHIPPED:
             if models.family_of(shipped) == family and (errors := study.shipped(shipped, calls, on)) is not None:
                 tables[f"{shipped}, shipped"] = errors
