@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 import click
@@ -21,7 +20,7 @@ def race_checkpoint(preset: Preset, terms: host_race.Terms, opening: dict, cfg: 
                     out: Path | None) -> Preset:
     """Race the tables on a checkpoint, print and draw what came out, and return the preset with its scores.
 
-    opening: CHECKPOINT_SETTINGS by name; what is not given is as the preset was trained. Raises ValueError for a
+    opening: CHECKPOINT_SETTINGS by name; what is None is as the preset was trained. Raises ValueError for a
     checkpoint the preset does not suit.
     """
     source = sources.of(settings(preset, opening, cfg), device, click.echo)
@@ -34,7 +33,8 @@ def race_checkpoint(preset: Preset, terms: host_race.Terms, opening: dict, cfg: 
     for name, result in held.raced.items():
         click.echo(f"\n{preset.name}, {name}: {result.learned.solver.calls} network calls\n"
                    + draw.race_table(result.learned, result.ranked) + f"\n{result.verdict}")
-    click.echo(f"\n{held.words}")
+    click.echo(f"\n{held.words}" + ("" if source.features else "; no feature space is known for this model, so there is "
+                                                               "no Fréchet distance"))
     if out is not None:
         _draw(source, held, Path(out))
         click.echo(f"the page: {html_report.write(out, held.preset, held.raced)}")
@@ -50,14 +50,17 @@ def tables(preset: Preset, calls) -> tuple:
 
 
 def settings(preset: Preset, opening: dict, cfg: float | None) -> Config:
-    """The configuration that opens the checkpoint for this preset: size, guidance and cfg as it was trained."""
-    defaults = {field.name: field.default for field in fields(Config)}
-    given = {name: value for name, value in opening.items() if value != defaults[name]}
+    """The configuration that opens the checkpoint for this preset: size, guidance, shift and cfg as it was trained."""
+    given = {name: value for name, value in opening.items() if value is not None}
     trained, size = preset.training, preset.training.get("size")
     if size and not {"width", "height"} & set(given):
         given |= {"width": int(size[0]), "height": int(size[1])}
     if "guidance" in trained:
         given.setdefault("guidance", float(trained["guidance"]))
+    if preset.model.flow and preset.model.shift:
+        given.setdefault("shift", preset.model.shift)
+    if trained.get("negative") and "negative" not in given:
+        click.echo("WARNING: the preset was trained with a negative prompt: give the same with --negative")
     scales = facts.cfg_range(preset) or (1.0, 1.0)
     return Config(**given, cfg=cfg if cfg is not None else sum(scales) / 2)
 
