@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,7 @@ def _words(context, parameter, value: str) -> tuple:
 
 
 def _config_options(command, only=None):
-    """One option per field of Config, or of those named, with its default and its words."""
+    """One option per field of Config with its default and its words; of those named, with None as default."""
     words = help_texts()
     for setting in reversed([field for field in fields(Config) if only is None or field.name in only]):
         option = f"--{setting.name.replace('_', '-')}"
@@ -46,8 +47,8 @@ def _config_options(command, only=None):
             reader = {int: _numbers, float: _shares, str: _words}[type(setting.default[0])]
             extra = {"type": str, "callback": reader}
         default = ",".join(map(str, setting.default)) if isinstance(setting.default, tuple) else setting.default
-        command = click.option(option, setting.name, default=default, show_default=True, help=words[setting.name],
-                               **extra)(command)
+        command = click.option(option, setting.name, default=None if only else default, show_default=True,
+                               help=words[setting.name], **extra)(command)
     return command
 
 
@@ -129,8 +130,16 @@ def train(out, resume, **settings):
         click.echo(f"the page: {draw_run(run, made)}")
     except OSError as error:
         click.echo(f"WARNING: no page could be drawn: {error.strerror or error}", err=True)
-    on = f" --checkpoint {run.config.checkpoint} --prompts {run.config.prompts}" if run.config.checkpoint else ""
-    click.echo(f"next: s4s race {run.preset_path}{on}")
+    click.echo(f"next: s4s race {run.preset_path}{_opening(run.config)}")
+
+
+def _opening(config: Config) -> str:
+    """The options that open the configuration's checkpoint once more, but for those a preset remembers."""
+    remembered = ("width", "height", "guidance", "shift")
+    defaults = {field.name: field.default for field in fields(Config)}
+    given = {name: getattr(config, name) for name in CHECKPOINT_SETTINGS if name not in remembered}
+    return "".join(f" --{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in given.items()
+                   if value != defaults[name])
 
 
 @main.command()
@@ -152,8 +161,8 @@ def race(preset_file, calls, cfg, seeds, seed, budget, device, out, write, **ope
 
     The distance is the RMSE to the teacher's result from the same noise. Losing cells are shown. On a bundled model it
     also measures the Fréchet distance in the features of a small classifier, and finds the number of calls at which
-    the best classical pair catches up. A preset for a checkpoint needs
-    --checkpoint and --prompts; size, cfg and guidance are then as it was trained, and it meets the pairs that count.
+    the best classical pair catches up. A preset for a checkpoint needs --checkpoint and --prompts, and meets the pairs
+    that usually win; what is not given of size, cfg, guidance and shift is as it was trained.
     """
     from .core import preset as preset_file_module
     preset = preset_file_module.load(preset_file)

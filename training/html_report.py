@@ -22,7 +22,8 @@ PICTURES = {"sheet": "The same noise by teacher, the usual choice, the best clas
                       "predictions in the next state.",
             "curve": "Training loss and held-out error by network calls spent."}
 OF_A_RACE = ("sheet", "race")
-PROVENANCE = ("teacher", "teacher_error", "cfg", "resolution", "family", "base", "learn", "clock", "mode", "objective",
+PROVENANCE = ("checkpoint", "prompts", "size", "dtype", "guidance",
+              "teacher", "teacher_error", "cfg", "resolution", "family", "base", "learn", "clock", "mode", "objective",
               "relaxed", "pairs", "seed", "budget", "iterations", "start", "held_out_rmse", "model_calls", "seconds",
               "processes", "trainer", "imported", "evidence", "note")
 

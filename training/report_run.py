@@ -47,8 +47,8 @@ def race_preset(preset: Preset, calls, cfg, seeds, seed, device, out) -> tuple[d
     """Race a preset's full tables; (scores, the preset with them). Raises ValueError for a foreign model."""
     from .bundled import NAMES
     if preset.model.family not in NAMES:
-        raise ValueError(f"preset {preset.name!r} is for {preset.model.family!r}; this command can sample "
-                         f"{', '.join(NAMES)}")
+        raise ValueError(f"preset {preset.name!r} is for {preset.model.family!r}, which does not come with S4S: add "
+                         f"--checkpoint and --prompts (those of the package are {', '.join(NAMES)})")
     recorded = preset.training.get("cfg", [1.0])
     source = denoisers.bundled(preset.model.family, (min(recorded) + max(recorded)) / 2 if cfg is None else cfg,
                                denoisers.pick_device(device))
