@@ -15,7 +15,9 @@ from pathlib import Path
 
 import torch
 
-from . import models, page, train
+from s4s_nodes.core import preset
+
+from . import models, page, ship, train
 from .cells import OutOfTime, Store
 from .questions import CFG_MODELS, COUNTS, ROUNDED_MODELS, SIZE_MODELS
 from .questions import cfg_rows, family_rows, rounding_rows, size_rows
@@ -24,19 +26,23 @@ from .study import Study
 PARTS = ("families", "cfg", "sizes", "rounding")
 
 
-def measured(study: Study, parts, names, counts) -> dict:
-    """The rows of every part, of the models of these names."""
-    found = {}
-    if "families" in parts:
-        for family, members in models.FAMILIES.items():
-            known = tuple(name for name in members if name in names)
-            if len(known) > 1:
-                found[family] = [row for calls in counts for row in family_rows(study, family, calls, known)]
+def measured(study: Study, parts, names, counts) -> tuple[dict, list[str]]:
+    """(the rows of every part, of the models of these names; what the time did not suffice for)."""
+    asked = [(family, f"{family} at {calls} calls", lambda f=family, c=calls, k=known: family_rows(study, f, c, k))
+             for family, members in models.FAMILIES.items() if "families" in parts
+             and len(known := tuple(name for name in members if name in names)) > 1 for calls in counts]
     for part, rows, of in (("cfg", cfg_rows, CFG_MODELS), ("sizes", size_rows, SIZE_MODELS),
                            ("rounding", rounding_rows, ROUNDED_MODELS)):
-        if part in parts:
-            found[part] = [row for name in of if name in names for row in rows(study, name)]
-    return found
+        asked += [(part, f"{part} of {name}", lambda r=rows, n=name: r(study, n)) for name in of
+                  if part in parts and name in names]
+    found: dict = {}
+    missing = []
+    for key, words, rows in asked:
+        try:
+            found.setdefault(key, []).extend(rows())
+        except OutOfTime:
+            missing.append(words)
+    return found, missing
 
 
 def main() -> None:
@@ -47,7 +53,9 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=("train", *PARTS), default=("train", *PARTS))
     parser.add_argument("--ready", action="store_true", help="leave out models that are not trained yet")
     parser.add_argument("--counts", type=int, nargs="*", default=COUNTS, help="numbers of calls")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop after so long; call again to go on")
+    parser.add_argument("--minutes", type=float, default=math.inf,
+                        help="begin nothing new after so long: the page names what is missing; call again to go on")
+    parser.add_argument("--presets", type=Path, help="folder to write the transfer presets into, if any passed")
     parser.add_argument("--write", type=Path, help="page to write, docs/transfer.md")
     options = parser.parse_args()
     torch.set_num_threads(1)            # the order of sums, and so the last bits, depend on the number of threads
@@ -56,11 +64,11 @@ def main() -> None:
     every = [name for members in models.FAMILIES.values() for name in members]
     names = [name for name in every if not options.ready or models.ready(name, options.cache)]
     study = Study(Store(options.cache, options.minutes))
-    try:
-        found = measured(study, options.only, names, options.counts)
-    except OutOfTime as over:
-        raise SystemExit(str(over)) from None
-    text = page.page(study, found, names)
+    found, missing = measured(study, options.only, names, options.counts)
+    text = page.page(study, found, names, missing)
+    if options.presets:
+        for made in ship.presets(study, found):
+            print(f"wrote {preset.save(made, options.presets / f'{made.name}.safetensors')}")
     if options.write:
         options.write.write_text(text)
     else:

@@ -26,7 +26,7 @@ reaches below 1. Tables are learned with forward calls only, on {lesson} seeds, 
 """
 
 
-def page(study: Study, found: dict, names: list[str]) -> str:
+def page(study: Study, found: dict, names: list[str], missing: list[str] = ()) -> str:
     """The whole page in Markdown."""
     parts = [HEAD.format(test=TEST, few=FEW, lesson=LESSON, check=CHECK), _models(study, names)]
     families = {family: rows for family, rows in found.items() if family in models.FAMILIES}
@@ -49,6 +49,9 @@ def page(study: Study, found: dict, names: list[str]) -> str:
         parts.append(_section("Half precision", found["rounding"], "6 calls, guidance 3. fp16 and bf16: what goes into "
                      "the network and what comes out of it is rounded; bf16 net: all of it computes in bf16. The fine "
                      "solver runs in the same precision."))
+    if missing:
+        parts.append(f"## Not measured\n\nThe run that made this page had no time for: {', '.join(missing)}. The same "
+                     "command goes on where it stopped.\n")
     return "\n".join(parts)
 
 

@@ -18,12 +18,19 @@ MODELS = {"eps": Model("transfer-eps", "eps", 0.0292, 14.6146),
           "flow": Model("transfer-flow", "flow", 0.001, 1.0)}
 
 
-def transfer_preset(study: Study, family: str, rows: list[dict], names: tuple) -> Preset | None:
+def presets(study: Study, found: dict) -> list[Preset]:
+    """What may ship of these rows."""
+    made = [transfer_preset(study, family, found[family]) for family in NAMES if family in found]
+    return [preset for preset in made if preset is not None]
+
+
+def transfer_preset(study: Study, family: str, rows: list[dict]) -> Preset | None:
     """The family's preset, or None where it passes at no number of calls."""
     counts = [calls for calls in sorted({row["calls"] for row in rows}) if passes(rows, calls)]
-    if not counts or family not in NAMES:
+    if not counts:
         return None
-    everyone = tuple(Setting(name) for name in names if name not in models.RACED_ONLY)
+    everyone = tuple(Setting(name) for name in dict.fromkeys(row["on"] for row in rows)
+                     if name not in models.RACED_ONLY)
     tables = {f"calls{calls}": cells.table(study.table(everyone, calls)["table"]) for calls in counts}
     left_out = {f"calls{calls}": {row["on"]: round(transferred(row).rmse, 3) for row in rows if row["calls"] == calls}
                 for calls in counts}
