@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from s4s_nodes.core import classical, schedule
-from tests.bench.transfer import cells, learn, models, page, questions, train
+from tests.bench.transfer import cells, learn, models, page, questions, ship, train
 from tests.bench.transfer.questions import Ratio
 from tests.toy import toy_source
 from training.pairs import make_pairs
@@ -132,3 +132,20 @@ def test_a_ratio_is_the_opponents_error_over_the_tables():
     found = questions.ratio(np.array([0.2, 0.4, 0.6]), np.array([0.1, 0.2, 0.3]))
     assert found.rmse == pytest.approx(2) and found.rmse_95 == pytest.approx((2, 2)) and found.wins and found.surely
     assert not questions.ratio(np.array([0.1, 0.1]), np.array([0.2, 0.2])).wins
+
+
+class Taught(Known):
+    """A study that has learned one table for all settings."""
+
+    def table(self, settings, calls):
+        assert [setting.name for setting in settings] == ["a", "b"]
+        return {"table": cells.numbers(classical.dpmpp_2m(schedule.karras(calls, 0.03, 14.6)))}
+
+
+def test_a_transfer_preset_holds_what_passed_and_says_where_it_was_not_measured():
+    rows = [{**won(1.2), "on": "a"}, {**won(1.1), "on": "b"}, {**won(1.2), "on": "a", "calls": 4},
+            {**won(0.9), "on": "b", "calls": 4}, {**won(2.0), "on": "digits-flow"}]
+    made = ship.transfer_preset(Taught({}), "eps", rows)
+    assert made.counts == [6] and made.training["left out"]["calls6"] == {"a": 1.2, "b": 1.1, "digits-flow": 2.0}
+    assert "not measured on any real checkpoint" in made.training["note"] and made.model.channels is None
+    assert ship.transfer_preset(Taught({}), "eps", [won(0.9)]) is None

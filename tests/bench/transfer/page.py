@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from . import models
+from .cells import OutOfTime
 from .questions import CFG_CALLS, Ratio
 from .study import CFG, CHECK, FEW, LESSON, TEST, Setting, Study
 
@@ -81,8 +82,15 @@ def _models(study: Study, names: list[str]) -> str:
                 if kind is None else f"{kind.iterations:,} batches of 64, seed {kind.seed}")
         network = {"digits-flow": "DiT", "emoji-sd3": "MMDiT (SD 3)"}.get(name, "U-Net")
         lines.append([name, models.family_of(name), network, " x ".join(map(str, source.shape)), made,
-                      f"{study.teacher(Setting(name))['error']:.4f}"])
+                      _teacher(study, name)])
     return "## The models\n\n" + _table(["model", "family", "network", "state", "made", "fine solver off by"], lines)
+
+
+def _teacher(study: Study, name: str) -> str:
+    try:
+        return f"{study.teacher(Setting(name))['error']:.4f}"
+    except OutOfTime:
+        return "not measured"
 
 
 def _family(family: str, rows: list[dict]) -> str:

@@ -10,8 +10,7 @@ from s4s_nodes.core import Model, Preset
 
 from . import cells, models
 from .page import passes, transferred
-from .questions import CFG
-from .study import Setting, Study
+from .study import CFG, Setting, Study
 
 NAMES = {"eps": "transfer-eps", "flow": "transfer-flow"}
 MODELS = {"eps": Model("transfer-eps", "eps", 0.0292, 14.6146),
