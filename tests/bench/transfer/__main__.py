@@ -19,8 +19,8 @@ from s4s_nodes.core import preset
 
 from . import models, page, ship, train
 from .cells import OutOfTime, Store
-from .questions import CFG_MODELS, COUNTS, ROUNDED_MODELS, SIZE_MODELS
-from .questions import cfg_rows, family_rows, rounding_rows, size_rows
+from .questions import BETWEEN_AT, CFG_MODELS, COUNTS, ROUNDED_MODELS, SIZE_MODELS, TRAINED_AT
+from .questions import cfg_row, family_rows, rounding_rows, size_rows
 from .study import Study
 
 PARTS = ("families", "cfg", "sizes", "rounding")
@@ -31,8 +31,9 @@ def measured(study: Study, parts, names, counts) -> tuple[dict, list[str]]:
     asked = [(family, f"{family} at {calls} calls", lambda f=family, c=calls, k=known: family_rows(study, f, c, k))
              for family, members in models.FAMILIES.items() if "families" in parts
              and len(known := tuple(name for name in members if name in names)) > 1 for calls in counts]
-    for part, rows, of in (("cfg", cfg_rows, CFG_MODELS), ("sizes", size_rows, SIZE_MODELS),
-                           ("rounding", rounding_rows, ROUNDED_MODELS)):
+    asked += [("cfg", f"cfg {cfg:g} of {name}", lambda n=name, c=cfg: [cfg_row(study, n, c)]) for name in CFG_MODELS
+              for cfg in sorted(TRAINED_AT + BETWEEN_AT) if "cfg" in parts and name in names]
+    for part, rows, of in (("sizes", size_rows, SIZE_MODELS), ("rounding", rounding_rows, ROUNDED_MODELS)):
         asked += [(part, f"{part} of {name}", lambda r=rows, n=name: r(study, n)) for name in of
                   if part in parts and name in names]
     found: dict = {}

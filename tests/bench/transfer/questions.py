@@ -111,23 +111,20 @@ def interpolated(study: Study, name: str, cfg: float, log: bool):
     return between(cfg_table(study, name, low), cfg_table(study, name, high), float(share), flow)
 
 
-def cfg_rows(study: Study, name: str) -> list[dict]:
-    """For each cfg: the tables of TRAINED_AT, one learned at this very cfg, and the interpolated ones."""
-    rows = []
-    for cfg in sorted(TRAINED_AT + BETWEEN_AT):
-        on = Setting(name, cfg)
-        best_name, top = best(study, on, CFG_CALLS)
-        tables = {f"cfg {at:g}": study.errors(f"{name}-at{at:g}", cfg_table(study, name, at), on) for at in TRAINED_AT}
-        if cfg in BETWEEN_AT:
-            tables["this cfg"] = study.errors(f"{name}-at{cfg:g}", cfg_table(study, name, cfg), on)
-        if TRAINED_AT[0] < cfg < TRAINED_AT[-1]:
-            for log in (False, True):
-                key = "between, in log cfg" if log else "between"
-                tables[key] = study.errors(f"{name}-between{'-log' if log else ''}",
-                                           interpolated(study, name, cfg, log), on)
-        rows.append({"on": f"{name}, cfg {cfg:g}", "cfg": cfg, "calls": CFG_CALLS, "best": best_name,
-                     "best_rmse": float(pooled(top)), "tables": {k: ratio(top, e) for k, e in tables.items()}})
-    return rows
+def cfg_row(study: Study, name: str, cfg: float) -> dict:
+    """At one cfg: the tables of TRAINED_AT, one learned at this very cfg, and the interpolated ones."""
+    on = Setting(name, cfg)
+    best_name, top = best(study, on, CFG_CALLS)
+    tables = {f"cfg {at:g}": study.errors(f"{name}-at{at:g}", cfg_table(study, name, at), on) for at in TRAINED_AT}
+    if cfg in BETWEEN_AT:
+        tables["this cfg"] = study.errors(f"{name}-at{cfg:g}", cfg_table(study, name, cfg), on)
+    if TRAINED_AT[0] < cfg < TRAINED_AT[-1]:
+        for log in (False, True):
+            key = "between, in log cfg" if log else "between"
+            tables[key] = study.errors(f"{name}-between{'-log' if log else ''}",
+                                       interpolated(study, name, cfg, log), on)
+    return {"on": f"{name}, cfg {cfg:g}", "cfg": cfg, "calls": CFG_CALLS, "best": best_name,
+            "best_rmse": float(pooled(top)), "tables": {k: ratio(top, e) for k, e in tables.items()}}
 
 
 def size_rows(study: Study, name: str, calls: int = 6) -> list[dict]:
