@@ -131,6 +131,12 @@ def rmse(errors) -> float:
     return float(np.sqrt(np.mean(np.square(errors))))
 
 
+def recorded(model: str, calls: int) -> int | None:
+    """The fewest classical calls that matched the preset that ships, in its own race (256 seeds)."""
+    made = preset.load(shipped_folder() / f"{model}-cfg3.safetensors")
+    return made.scores[f"calls{calls}"]["classical_calls_to_match"]
+
+
 def known(model, calls, name, cache, seeds) -> dict | None:
     file = file_of(model, calls, name, cache, seeds)
     return json.loads(file.read_text()) if file.exists() else None
