@@ -108,7 +108,7 @@ def goals(models, counts, cache: Path, seeds: int) -> list[str]:
             match = matched(model, calls, name, learned[name], ladder)
             if match and 2 * calls <= LADDER["most"]:
                 reached = match.startswith("more") or int(match.split()[0]) >= 2 * calls
-                lines.append(f"| as good as classical at {2 * calls} calls | {model}, {calls} calls | as good at {match} | "
+                lines.append(f"| as good as classical at {2 * calls} calls | {model}, {calls} calls | at {match} | "
                              f"{said(reached)} |")
         for calls in GRADIENT_AT:
             one, other = (known(model, calls, name, cache, seeds) for name in ("gradient", "joint"))
