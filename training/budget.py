@@ -64,11 +64,12 @@ def _gradient_plan(plan: Plan, source: Source) -> Plan:
     """As many steps as the budget allows, for the table that affords the fewest."""
     plan = replace(plan, pairs=min(plan.pairs, 4 * plan.batch))
     shared = taught_before(plan) * plan.teacher_calls // len(plan.calls)
-    steps = {calls: (plan.budget - fixed_cost(plan, source, calls) - shared) // step_cost(plan, calls)
-             for calls in plan.calls}
+    before = {calls: fixed_cost(plan, source, calls) + shared + plan.validation * calls      # and the last validation
+              for calls in plan.calls}
+    steps = {calls: (plan.budget - before[calls]) // step_cost(plan, calls) for calls in plan.calls}
     calls = min(steps, key=steps.get)
     if steps[calls] < 1:
-        _refuse(plan, calls, fixed_cost(plan, source, calls) + shared + step_cost(plan, calls))
+        _refuse(plan, calls, before[calls] + step_cost(plan, calls))
     return replace(plan, iterations=min(plan.iterations or steps[calls], steps[calls]))
 
 
