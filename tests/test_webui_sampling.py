@@ -159,6 +159,17 @@ def test_the_hires_pass_speaks_for_itself(host):
     assert written["Hires schedule type"] == "S4S toy-flow" and written["Schedule type"] == TOY
 
 
+def test_the_hires_schedule_stands_under_the_hosts_own_key(host):
+    """ersatzForge spells it so, and puts it there beforehand."""
+    p = host.process(steps=6, scheduler=TOY, is_hr_pass=True, hr_scheduler="S4S toy-flow", denoising_strength=0.5)
+    p.extra_generation_params.update({"HiRes schedule type": None, "Schedule type": TOY})
+    ran(host, p, torch.zeros(3, 2), steps=6)
+    assert p.extra_generation_params["HiRes schedule type"] == "S4S toy-flow"
+    assert "Hires schedule type" not in p.extra_generation_params
+    host.part("panel").S4SScript().before_process(p)
+    assert "HiRes schedule type" not in p.extra_generation_params
+
+
 def test_nothing_leaks_between_the_cells_of_a_plot(host):
     """The cells share one dictionary of infotext parameters."""
     script = host.part("panel").S4SScript()

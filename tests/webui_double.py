@@ -121,8 +121,7 @@ class Host:
         self.shared = module("modules.shared", sd_model=model, OptionInfo=OptionInfo,
                              opts=Options(data_labels={}, localization="None", hide_samplers=[]))
         euler = SamplerData("Euler", lambda m: KDiffusionSampler(None, m), ["k_euler"], {})
-        self.samplers = module("modules.sd_samplers", all_samplers=[euler], set_samplers=self._set_samplers,
-                               visible_samplers=lambda: self.samplers.all_samplers)
+        self.samplers = module("modules.sd_samplers", all_samplers=[euler], set_samplers=self._set_samplers)
         axes = module("xyz_grid.py", AxisOption=AxisOption, axis_options=[AxisOption("Nothing", str, None)])
         self.scripts = module("modules.scripts", Script=Script, AlwaysVisible=object(), scripts_data=[
             SimpleNamespace(path="/host/scripts/xyz_grid.py", module=axes)])

@@ -7,7 +7,7 @@ until ours is built, whose events may then change them.
 from __future__ import annotations
 
 import gradio as gr
-from modules import script_callbacks, sd_samplers
+from modules import script_callbacks, sd_samplers, shared
 
 from . import rows, shelf
 
@@ -55,7 +55,9 @@ def _ours(name: str) -> list[str]:
     if name in PRESETS:
         return list(shelf.names())
     if name in SAMPLERS:
-        return [data.name for data in sd_samplers.visible_samplers() if rows.is_our_sampler(data.name)]
+        hidden = set(getattr(shared.opts, "hide_samplers", None) or ())
+        return [data.name for data in sd_samplers.all_samplers
+                if rows.is_our_sampler(data.name) and data.name not in hidden]
     return [row.label for row in rows.schedule_types().schedulers if shelf.is_ours(row.label)]
 
 

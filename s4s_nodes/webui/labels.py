@@ -29,6 +29,12 @@ def key(label: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", label.lower())
 
 
+def hires_schedule(written: dict) -> str:
+    """The infotext key of the second pass's schedule type, spelled as the host has put it there."""
+    usual = "Hires schedule type"
+    return next((key for key in written if key.lower() == usual.lower()), usual)         # ersatzForge: HiRes
+
+
 def plain(text: str) -> str:
     """Words for an infotext's value: one line without commas, colons and quotes, which would have to be escaped."""
     return " ".join(re.sub(r'[,:"\\]', " ", text).split())[:300]

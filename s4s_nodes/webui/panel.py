@@ -50,7 +50,7 @@ class S4SScript(scripts.Script):
         written = p.extra_generation_params
         for key in (labels.KEY, labels.HIRES_KEY):
             written.pop(key, None)
-        for key in ("Schedule type", "Hires schedule type"):
+        for key in ("Schedule type", labels.hires_schedule(written)):
             if shelf.is_ours(written.get(key)):
                 del written[key]
 

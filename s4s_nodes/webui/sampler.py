@@ -54,7 +54,7 @@ class Run:
         if not self.hires:
             written["Schedule type"] = label
         elif label != written.get("Schedule type"):
-            written["Hires schedule type"] = label
+            written[labels.hires_schedule(written)] = label
 
     def solver(self, sigmas):
         """The table for the levels the host came with; infotext and log say which. Raises where a stop is wished."""

@@ -24,7 +24,8 @@ def press(_):
 def add_routes(demo, app):
     @app.get("/s4s-test/rows")
     def rows():
-        return {"samplers": [data.name for data in sd_samplers.visible_samplers()], "loaded": LOADED,
+        shown = getattr(sd_samplers, "visible_samplers", lambda: sd_samplers.samplers)      # ersatzForge: all
+        return {"samplers": [data.name for data in shown()], "loaded": LOADED,
                 "schedules": [row.label for row in getattr(sd_schedulers, "schedulers", [])],
                 "settings": {key: getattr(shared.opts, key) for key in vars(shared.opts)["data_labels"]
                              if key.startswith("s4s_")}}
