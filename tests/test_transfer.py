@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from s4s_nodes.core import classical, schedule
+from s4s_nodes.core import ModelFacts, choose, classical, schedule
 from tests.bench.transfer import cells, learn, models, page, questions, ship, train
 from tests.bench.transfer.questions import Ratio
 from tests.toy import toy_source
@@ -99,7 +99,7 @@ def test_a_small_model_answers_a_constant_at_no_noise_and_its_levels_are_its_fam
 
 def won(by: float, median: float = 1.5) -> dict:
     return {"calls": 6, "on": "a", "tables": {"its own": Ratio(2, (2, 2), 2, (2, 2)),
-                                              "others": Ratio(by, (by, by), median, (median, median))}}
+                                              page.TOGETHER: Ratio(by, (by, by), median, (median, median))}}
 
 
 def test_a_transfer_preset_has_to_win_on_every_left_out_model_by_both_measures():
@@ -107,6 +107,8 @@ def test_a_transfer_preset_has_to_win_on_every_left_out_model_by_both_measures()
     assert not page.passes([won(1.2), won(0.99)], 6)
     assert not page.passes([won(1.2), won(1.1, median=0.9)], 6)
     assert not page.passes([won(1.2)], 4)
+    alone = {**won(1.2), "tables": {"its own": won(2)["tables"]["its own"], "b": won(1.2)["tables"][page.TOGETHER]}}
+    assert page.transferred(alone).wins and not page.passes([won(1.2), alone], 6)
 
 
 class Known:
@@ -147,5 +149,7 @@ def test_a_transfer_preset_holds_what_passed_and_says_where_it_was_not_measured(
             {**won(0.9), "on": "b", "calls": 4}, {**won(2.0), "on": "digits-flow"}]
     made = ship.transfer_preset(Taught({}), "eps", rows)
     assert made.counts == [6] and made.training["left out"]["calls6"] == {"a": 1.2, "b": 1.1, "digits-flow": 2.0}
-    assert "not measured on any real checkpoint" in made.training["note"] and made.model.channels is None
+    assert "not measured on your checkpoint" in made.training["note"] and "1.10 on b" in made.training["evidence"]
+    for channels in (4, None):                      # nobody gets it unasked
+        assert choose([made], ModelFacts("eps", 0.03, 14.6146, "sd15", channels), 3.0, 6)[0] is None
     assert ship.transfer_preset(Taught({}), "eps", [won(0.9)]) is None

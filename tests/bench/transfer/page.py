@@ -7,6 +7,7 @@ from .cells import OutOfTime
 from .questions import CFG_CALLS, Ratio
 from .study import CFG, CHECK, FEW, LESSON, TEST, Setting, Study
 
+TOGETHER = "the others together"
 HEAD = """# What survives a change of model: the transfer study
 
 Made by `python -m tests.bench.transfer --data FOLDER --write docs/transfer.md`; the numbers below are of that run.
@@ -111,14 +112,17 @@ def _section(title: str, rows: list[dict], words: str) -> str:
 
 def transferred(row: dict) -> Ratio:
     """The ratio of the table that was learned on everything but this model."""
-    return row["tables"].get("the others together") or next(
+    return row["tables"].get(TOGETHER) or next(
         found for key, found in row["tables"].items() if key != "its own" and not key.endswith("shipped"))
 
 
 def passes(rows: list[dict], calls: int) -> bool:
-    """Whether the transferred table beats the best classical pair on every left-out model of the family."""
+    """Whether the table of the others beats the best classical pair on every left-out model of the family.
+
+    With fewer than two others to learn on for each there is nothing to be sure of.
+    """
     mine = [row for row in rows if row["calls"] == calls]
-    return bool(mine) and all(transferred(row).wins for row in mine)
+    return bool(mine) and all(TOGETHER in row["tables"] and transferred(row).wins for row in mine)
 
 
 def _verdict(families: dict) -> str:
@@ -129,11 +133,13 @@ def _verdict(families: dict) -> str:
         for calls in counts:
             mine = [row for row in rows if row["calls"] == calls]
             won = [row["on"] for row in mine if transferred(row).wins]
-            over_fair = [row["over_fair"].get("the others together") for row in mine]
+            over_fair = [row["over_fair"].get(TOGETHER) for row in mine]
             fair = " ".join(f"{found.rmse:.2f}" for found in over_fair if found)
             lines.append([family, str(calls), f"{len(won)} of {len(mine)}", " ".join(
-                f"{transferred(row).rmse:.2f}" for row in mine), fair, "yes" if passes(rows, calls) else "no"])
+                f"{transferred(row).rmse:.2f}" for row in mine), fair, "yes" if passes(rows, calls) else "no"
+                          if all(TOGETHER in row["tables"] for row in mine) else "no: too few to learn on"])
     return ("## The verdict\n\nA transfer preset ships for a family only if the table learned on the others beats the "
-            "best classical pair on every left-out model, by RMSE and by the median seed.\n\n"
+            "best classical pair on every left-out model, by RMSE and by the median seed, and there were at least two "
+            "others to learn on each time.\n\n"
             + _table(["family", "calls", "models it wins on", "times the best pair", "times the fair pair", "ships"],
                      lines))
