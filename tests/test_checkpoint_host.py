@@ -13,7 +13,7 @@ from tests.host_checkout import checkout
 from tests.k_diffusion_real import import_torchvision
 from tests.test_imports import ROOT
 from tests.tiny_checkpoints import folder
-from tests.tiny_originals import single_file
+from tests.tiny_originals import of_parts, single_file
 from training import sources
 from training.checkpoints import files
 from training.config import Config
@@ -103,4 +103,29 @@ def test_flux_is_asked_as_the_host_asks_it(tmp_path):
     theirs, family, seen = by_the_host("comfyui-new", file, asked, tmp_path)
     ours = source.denoiser(asked["x"], asked["sigma"], which=torch.tensor([0, 1]))
     assert family == source.model.family == "flux" and seen == files.weights_sketch(files.read(file))
+    assert same(ours, theirs, asked["x"])
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_stable_diffusion_15_at_its_full_size_is_the_host_s(tmp_path):
+    """Random weights, 1.07 billion, in fp16; opened with the folder that Forge has of it, tokenizer and all. 9 GB."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+    known = "backend/huggingface/runwayml/stable-diffusion-v1-5"
+    config = checkout("FORGE_PATH", "forge", f"{known}/model_index.json")[0] / known
+    torch.manual_seed(0)
+    parts = {"unet": UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(config / "unet")),
+             "vae": AutoencoderKL.from_config(AutoencoderKL.load_config(config / "vae")),
+             "text_encoder": CLIPTextModel(CLIPTextConfig.from_pretrained(config / "text_encoder"))}
+    tensors = {part: module.half().state_dict() for part, module in parts.items()}
+    file = of_parts("sd15", tensors, tmp_path / "full.safetensors")
+    parts, tensors = None, None
+    source = opened(file, tmp_path, config=str(config))
+    assert source.shape == (4, 8, 8) and source.network.prompts.context.shape == (3, 77, 768)
+    asked = asked_of(source, 0.8)
+    ours = source.denoiser(asked["x"], asked["sigma"], which=torch.tensor([0, 1]))
+    seen_here, source = source.model.hashes["weights_1d"], None
+    theirs, family, seen = by_the_host("comfyui", file, asked, tmp_path)
+    assert family == "sd15" and seen == seen_here
     assert same(ours, theirs, asked["x"])

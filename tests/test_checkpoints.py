@@ -250,8 +250,9 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(tiny, monk
         opened(tiny, "sd15")
 
 
-def test_prompts_that_only_a_host_understands_are_remarked_on(tiny, tmp_path):
+@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+def test_prompts_that_only_a_host_understands_are_remarked_on(tiny, kind, tmp_path):
     (tmp_path / "p.txt").write_text("a (cat:1.2) <lora:x:1>\n" + "a dog " * 60 + "\n", encoding="utf-8")
     said = []
-    sources.of(Config(checkpoint=str(tiny["sd15"]), prompts=str(tmp_path / "p.txt"), width=64), "cpu", said.append)
+    sources.of(Config(checkpoint=str(tiny[kind]), prompts=str(tmp_path / "p.txt"), width=64), "cpu", said.append)
     assert any("host's syntax" in words for words in said) and any("cut off" in words for words in said)

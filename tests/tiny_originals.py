@@ -49,7 +49,11 @@ FLUX_LINEAR1 = ("attn.to_q", "attn.to_k", "attn.to_v", "proj_mlp")
 def single_file(kind: str, folder: Path, path: Path, without: tuple = ()) -> Path:
     """The pipeline in one file, its parts under their original names; without: parts to leave out."""
     parts = {part.name: weights(part) for part in sorted(folder.iterdir()) if any(part.glob("*.safetensors"))}
-    parts = {name: tensors for name, tensors in parts.items() if name not in without}
+    return of_parts(kind, {name: tensors for name, tensors in parts.items() if name not in without}, path)
+
+
+def of_parts(kind: str, parts: dict, path: Path) -> Path:
+    """One file of {part: its tensors under diffusers' names}."""
     made = {"sd3": sd3, "flux": flux}.get(kind, unet)(parts.pop("transformer" if "transformer" in parts else "unet"))
     made = {f"model.diffusion_model.{name}": tensor for name, tensor in made.items()}
     for part, tensors in parts.items():
@@ -69,11 +73,14 @@ def _split(name: str, names: dict) -> str | None:
 
 
 def unet(tensors: dict) -> dict:
-    """Latent diffusion's names; one residual block a level."""
-    return {_split(name, UNET) or _unet_block(name): tensor for name, tensor in tensors.items()}
+    """Latent diffusion's names."""
+    blocks = len({name.split(".")[3] for name in tensors if name.startswith("down_blocks.0.resnets.")}) + 1
+    asked = {name.split(".attentions")[0] for name in tensors if name.startswith("up_") and ".attentions" in name}
+    return {_split(name, UNET) or _unet_block(name, blocks, asked): tensor for name, tensor in tensors.items()}
 
 
-def _unet_block(name: str) -> str:
+def _unet_block(name: str, blocks: int, asked: set) -> str:
+    """blocks: of a level, the one that changes the size counted; asked: the upper levels that have attention."""
     side, level, kind, number, rest = re.match(
         r"(down|up|mid)_blocks?\.(?:(\d+)\.)?(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.*)", name).groups()
     number, level = int(number), int(level or 0)
@@ -81,10 +88,11 @@ def _unet_block(name: str) -> str:
     if side == "mid":
         return f"middle_block.{2 * number if kind == 'resnets' else 1}.{rest}"
     if kind == "downsamplers":
-        return f"input_blocks.{2 * level + 2}.0.op.{rest.removeprefix('conv.')}"
+        return f"input_blocks.{blocks * level + blocks}.0.op.{rest.removeprefix('conv.')}"
     if kind == "upsamplers":
-        return f"output_blocks.{2 * level + 1}.{1 if level == 0 else 2}.{rest}"      # level 0 has no attention
-    block = f"input_blocks.{2 * level + 1 + number}" if side == "down" else f"output_blocks.{2 * level + number}"
+        return f"output_blocks.{blocks * level + blocks - 1}.{2 if f'up_blocks.{level}' in asked else 1}.{rest}"
+    place = blocks * level + number
+    block = f"input_blocks.{place + 1}" if side == "down" else f"output_blocks.{place}"
     return f"{block}.{0 if kind == 'resnets' else 1}.{rest}"
 
 

@@ -29,7 +29,8 @@ class Config:
 
     name: str = _set("my-preset", "name of the preset")
     model: str = _set("digits-eps", "what is distilled: digits-eps or digits-flow")
-    checkpoint: str = _set("", "or a checkpoint: a .safetensors file, or a folder in diffusers' layout")
+    checkpoint: str = _set("", "a checkpoint in its place: a .safetensors file, or a folder in diffusers' "
+                               "layout")
     prompts: str = _set("", "of a checkpoint: a text file, one prompt per line; seeds take turns")
     negative: str = _set("", "its negative prompt, for a cfg above 1")
     width: int = _set(0, "its pictures' width in pixels; 0: what it was made for")

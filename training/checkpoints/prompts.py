@@ -49,7 +49,7 @@ def remarks(prompts: list[str], pipeline) -> list[str]:
     said = []
     tokenizer, most = pipeline.tokenizer, pipeline.tokenizer.model_max_length
     long = [text for text in prompts if len(tokenizer(text).input_ids) > most]
-    if long and not hasattr(pipeline, "tokenizer_2"):
+    if long and type(pipeline).__name__ not in T5_LENGTHS:         # a T5 reads on
         said.append(f"{len(long)} prompts are longer than the {most} tokens the text encoder takes: their ends are cut "
                     f"off ({long[0][:50]!r}...)")
     if odd := [text for text in prompts if _HOST_SYNTAX.search(text)]:
