@@ -37,7 +37,9 @@ def learn_sparingly(source: Source, parameters: Parameters, pairs: Pairs, held_o
     state.spent counts all network calls of the table; the next piece of work begins only if it surely fits.
     """
     if not state.curve:
+        before = source.model_calls
         _validate(source, parameters, held_out, state, math.nan)
+        state.spent += source.model_calls - before
     while not state.finished and state.iteration < (config.iterations or math.inf):
         before, loss, left = source.model_calls, math.nan, config.budget - state.spent
         known = len(state.memory.get("miss", ()))
