@@ -1,86 +1,22 @@
 """Every family's table is the paper's formula, run step by step on images with the same free numbers."""
 
-import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 import torch
 
-from s4s_nodes.core import classical, constant_law_error, log_snr, mixture, sample, schedule
+from s4s_nodes.core import classical, constant_law_error, log_snr, mixture, sample
+from tests.formula import (BASES, PAIRS, Formula, levels, made, newest, numbers, random_vector, sampled, start_states,
+                           weighed)
 from tests.toy import small, toy_source
 from training import families
-from training.clock import meant
 from training.distil import distil
+from training.forward_only import calls_per_image, moved_solvers, same_call
 from training.loop import loss_and_gradient
 from training.objective import OBJECTIVES
 from training.pairs import known_pairs
-from training.forward_only import calls_per_image, moved_solvers, same_call
-from training.parameters import RANDOM, Parameters
-
-BASES = {"lms": ["dpmpp_2m", "ipndm_3"], "pc": ["unipc_bh2_3", "unipc_bh1_2", "dpmpp_2m"],
-         "ss": sorted(classical.SINGLE_STEP)}
-PAIRS = [(family, base) for family, bases in BASES.items() for base in bases]
-
-
-def levels(steps, flow=False):
-    return schedule.linear_flow(steps, 2.0) if flow else schedule.karras(steps, 0.05, 14.6)
-
-
-def made(family, base, calls=6, flow=False, **settings) -> Parameters:
-    start = families.start_on(family, base, lambda steps: levels(steps, flow), calls, flow)
-    return Parameters(start.sigmas, base, flow=flow, family=family, **settings)
-
-
-def random_vector(parameters: Parameters, spread=0.3):
-    noise = torch.randn(sum(parameters.sizes), dtype=torch.float64, generator=torch.Generator().manual_seed(5))
-    return parameters.initial() + spread * noise
-
-
-def start_states(flow):
-    noise = torch.randn(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    return noise if flow else 14.6 * noise
-
-
-def sampled(table, flow):
-    return sample(lambda x, sigma: mixture(x, sigma, flow), start_states(flow), table)
-
-
-class Formula:
-    """alpha, sigma, lambda of each level, the paper's A and S between two of them, and the denoiser."""
-
-    def __init__(self, table, flow):
-        self.flow, self.sigma, self.query = flow, table.sigmas, table.query
-
-    def alpha(self, i):
-        return 1 - self.sigma[i] if self.flow else 1.0
-
-    def move(self, x, i, k, delta):
-        """(sigma_k / sigma_i) x - alpha_k (e^-h - 1) Delta; h = lambda_k - lambda_i."""
-        ratio = (self.sigma[k] / self.alpha(k)) / (self.sigma[i] / self.alpha(i)) if self.alpha(i) else 0.0    # e^-h
-        step = self.alpha(k) * (1 - ratio) if self.alpha(i) else 1 - self.sigma[k]          # its limit at s = 1
-        return self.sigma[k] / self.sigma[i] * x + step * delta
-
-    def denoised(self, x, i):
-        return mixture(x, torch.full((len(x),), float(self.query[i]), dtype=torch.float64), self.flow)
-
-
-def numbers(parameters, vector):
-    """(R, C): the free numbers as dictionaries row, column -> number, without their unit."""
-    places = families.places(parameters.family, parameters.base, parameters.calls, parameters.order,
-                             parameters.start[-1] == 0)
-    residuals = vector.split(list(parameters.sizes))[2]
-    return [{(p.row, p.column): float(r) for p, r in zip(places, residuals) if p.block == block} for block in (0, 1)]
-
-
-def weighed(coefficients, row, predictions):
-    return sum(coefficients.get((row, j), 0.0) * d for j, d in enumerate(predictions))
-
-
-def newest(parameters, table, row, predictions):
-    """What the law gives the last row: Delta with coefficients that sum to 1."""
-    total = table.weights[-1, :-1]
-    return sum(w * d for w, d in zip(total, predictions)) + (1 - total.sum()) * predictions[-1]
+from training.parameters import RANDOM
 
 
 @pytest.mark.parametrize("flow", [False, True])
@@ -94,35 +30,6 @@ def test_multistep_is_equation_five_in_data_prediction(flow):
         delta = seen[-1] + weighed(extra, i, seen)
         x = paper.move(x, i, i + 1, delta) if i + 1 < table.calls else newest(parameters, table, i, seen)
     torch.testing.assert_close(sampled(table, flow), x, rtol=1e-10, atol=1e-10)
-
-
-AB = {1: [1], 2: [3 / 2, -1 / 2], 3: [23 / 12, -16 / 12, 5 / 12]}       # Adams and Bashforth's, newest first
-
-
-@pytest.mark.parametrize("clock", ["host", "paper"])
-@pytest.mark.parametrize("flow", [False, True])
-def test_weighing_noise_is_equation_five_itself_around_ipndm(flow, clock):
-    """x' = x + (sigma' - sigma) sum_j b[i, j] eps[j]: what eq. 5 is where alpha is 1; a flow's in its velocity."""
-    parameters = made("lms", "ipndm_3", 6, flow, order=3, form="noise", clock=clock,
-                      prediction="flow" if flow else "eps")
-    vector = random_vector(parameters)
-    table, (extra, _) = parameters.solver(vector), numbers(parameters, vector)
-    states, x, noises, sigma = [], start_states(flow), [], table.sigmas
-
-    def noise(x, own, level):                                           # of a network told `level`, shown x's own input
-        return network(x if flow else x / np.sqrt(1 + own ** 2), level)
-
-    def host(x, level):
-        return x - level[:, None] * noise(x, float(level[0]), float(level[0]))
-    sample(host, x, table, on_call=lambda i, x, row, d: states.append(x))
-    for i in range(table.calls - 1):
-        torch.testing.assert_close(states[i], x, rtol=1e-10, atol=1e-10)
-        told = table.query[i]
-        noises.append(noise(x, sigma[i], told) if clock == "paper" else told / sigma[i] * noise(x, told, told))
-        own = AB[min(i + 1, 3)]
-        delta = sum((own[age] + extra[i, i - age]) * noises[i - age] for age in range(min(i + 1, 3)))
-        x = x + (sigma[i + 1] - sigma[i]) * delta
-    torch.testing.assert_close(states[-1], x, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("order", [0, 2])
@@ -222,8 +129,7 @@ def test_each_family_starts_at_the_classical_solver(family, base, flow):
                                        atol=1e-11 if form == "data" else 1e-9)          # of states of size 15
 
 
-@pytest.mark.parametrize("settings", [{}, {"clock": "paper"}, {"learn": "generalized"}, {"restrict": "sum_to_one"},
-                                      {"learn": "generalized", "clock": "paper"}, {"restrict": "fixed"},
+@pytest.mark.parametrize("settings", [{}, {"learn": "generalized", "clock": "paper"}, {"restrict": "sum_to_one"},
                                       {"form": "noise"}])
 @pytest.mark.parametrize("flow", [False, True])
 @pytest.mark.parametrize("family, base", PAIRS)
@@ -319,7 +225,7 @@ def test_bases_a_family_cannot_start_from_are_refused(family, base, order, words
 # ---------------------------------------------------------------------------- runs
 
 @pytest.mark.parametrize("flow, settings", [
-    (False, {"family": "pc"}), (True, {"family": "ss", "order": 3}), (True, {"clock": "paper"}),
+    (False, {"family": "pc"}), (True, {"family": "ss", "order": 3}),
     (False, {"clock": "paper", "learn": "generalized"}), (True, {"family": "pc", "learn": "coefficients"}),
     (False, {"family": "ss", "windows": (1.0, 0.5), "schedule": "auto"}),
     (True, {"mode": "gradient", "schedule": "gits", "family": "pc", "clock": "paper", "learn": "generalized"})])
@@ -332,63 +238,3 @@ def test_every_family_learns_within_its_budget(tmp_path, settings, flow):
     for name, (began, ended) in preset.training["held_out_rmse"].items():
         assert ended < began, name
     assert preset.training["family"] == config.family and preset.training["base"] == config.base
-
-
-# ---------------------------------------------------------------------------- the clock
-
-def test_with_the_papers_clock_the_network_sees_its_own_input_at_the_shifted_level():
-    parameters = made("lms", "dpmpp_2m", clock="paper", prediction="eps")
-    vector = random_vector(parameters)
-    table, states, inputs = parameters.solver(vector), [], []
-    assert np.abs(table.query / table.sigmas[:-1] - 1).max() > 0.1
-
-    def denoiser(x, sigma):                                             # k-diffusion's wrapper of an eps network
-        inputs.append((x / torch.sqrt(1 + sigma[:, None] ** 2), float(sigma[0])))
-        return x - sigma[:, None] * network(*inputs[-1])
-    sample(denoiser, start_states(False), table, on_call=lambda i, x, row, d: states.append(x))
-    for i, (shown, told) in enumerate(inputs):
-        torch.testing.assert_close(shown, states[i] / np.sqrt(1 + table.sigmas[i] ** 2), rtol=1e-12, atol=1e-12)
-        assert told == table.query[i]
-
-
-def network(shown, level):
-    return torch.tanh(1.5 * shown + level / (1 + level))
-
-
-@pytest.mark.parametrize("prediction", ["eps", "v", "flow", "x0"])
-def test_with_the_papers_clock_only_the_networks_level_is_shifted(prediction):
-    """All rows but the last: x' from D = x - sigma eps(x's own input, query), eps meant as the prediction has it."""
-    flow = prediction == "flow"
-    parameters = made("lms", "euler", 5, flow, clock="paper", prediction=prediction)
-    vector = random_vector(parameters, 0.2)
-    table, (extra, _) = parameters.solver(vector), numbers(parameters, vector)
-
-    def meaning(x, sigma, level, answer):                               # what an answer says of a state at sigma
-        c = 1 + sigma ** 2
-        return {"eps": x - sigma * answer, "flow": x - sigma * answer, "x0": answer,
-                "v": x / c - sigma / c ** 0.5 * answer}[prediction]
-
-    def denoiser(x, sigma):
-        level = float(sigma[0])
-        return meaning(x, level, level, network(x if flow else x / np.sqrt(1 + level ** 2), level))
-    states, paper, x, seen = [], Formula(table, flow), start_states(flow), []
-    sample(denoiser, x, table, on_call=lambda i, x, row, d: states.append(x))
-    for i in range(table.calls - 1):
-        torch.testing.assert_close(states[i], x, rtol=1e-10, atol=1e-10)
-        answer = network(x if flow else x / np.sqrt(1 + table.sigmas[i] ** 2), float(table.query[i]))
-        seen.append(meaning(x, table.sigmas[i], table.query[i], answer))
-        x = paper.move(x, i, i + 1, seen[-1] + weighed(extra, i, seen))
-    torch.testing.assert_close(states[-1], x, rtol=1e-10, atol=1e-10)
-
-
-@pytest.mark.parametrize("prediction", ["eps", "v", "flow", "x0"])
-def test_without_offsets_both_clocks_are_one(prediction):
-    sigmas = torch.tensor([0.9, 0.5, 0.1], dtype=torch.float64)
-    u, v = meant(prediction, sigmas, sigmas)
-    assert u.abs().max() < 1e-15 and (v - 1).abs().max() < 1e-15
-    host, paper = (made("lms", "dpmpp_3m", 5, prediction == "flow", clock=clock, prediction=prediction)
-                   for clock in ("host", "paper"))
-    vector = random_vector(host) * torch.cat([torch.ones(4), torch.zeros(5), torch.ones(14)])
-    for one, other in zip(host.table(vector), paper.table(vector)):
-        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
-    assert dataclasses.replace(host, clock="paper", prediction=prediction).sizes == host.sizes
