@@ -18,7 +18,7 @@ def sd3():
 
 @pytest.fixture(scope="module")
 def preset(sd3):
-    return train(sd3, NAME, calls="3,4", budget=2500, race_seeds=2, teacher_calls=12, name="raced")[0]
+    return train(sd3, NAME, calls="3,4", budget=3000, race_seeds=2, teacher_calls=12, name="raced")[0]
 
 
 @torch.inference_mode()
