@@ -95,6 +95,8 @@ def _encoded(pipeline, texts: list[str], device: torch.device, options: dict) ->
     elif kind == "StableDiffusion3Pipeline":
         context, _, pooled, _ = pipeline.encode_prompt(texts, texts, texts, device=device,
                                                        do_classifier_free_guidance=False, **options)
+        if pipeline.text_encoder_3 is None:                 # diffusers puts zeros there, the hosts nothing
+            context = context[:, :pipeline.tokenizer_max_length]
     else:
         context, pooled, _ = pipeline.encode_prompt(texts, device=device, **options)
     return context.cpu(), pooled.cpu()
