@@ -14,8 +14,9 @@ This page is made from the files by `s4s passports --write`; a test checks that 
 
 **None of these presets was measured on a real Stable Diffusion checkpoint by us.** Those for a family are noise levels
 that others published for it, with a classical solver: a start, no claim. The learned ones are for the two small models
-of digits that come with S4S. One button measures a preset on your checkpoint (*S4S Race*, or the race in WebUI's tab),
-one learns your own (*S4S Train Preset*, or the tab); both then come first.
+of digits that come with S4S. A transfer preset was learned on several small models of one kind, won on each that was
+left out (docs/transfer.md), and is taken only where you name it. One button measures a preset on your checkpoint (*S4S
+Race*, or the race in WebUI's tab), one learns your own (*S4S Train Preset*, or the tab); both then come first.
 
 ## What runs when nothing of yours is there
 

@@ -37,8 +37,8 @@ def transfer_preset(study: Study, family: str, rows: list[dict]) -> Preset | Non
                 "learned on": [setting.name for setting in everyone], "left out": left_out, "order": 3,
                 "teacher": "a classical solver, 50 calls", "mode": "forward", "trainer": "tests/bench/transfer",
                 "evidence": _evidence(left_out),
-                "note": ("It is taken only where you name it, and it was learned at guidance 3: at 5 and more, tables "
-                         "like it lost. It was not measured on your checkpoint: race it there")}
+                "note": ("It is taken only where you name it, and it was learned at guidance 3: at 5 and more, a "
+                         "table like it lost on another model. It was not measured on your checkpoint: race it there")}
     return Preset(NAMES[family], tables, MODELS[family], training, licence="CC0-1.0",
                   source="learned by S4S on small models of digits, emoji and CIFAR-10 pictures")
 
