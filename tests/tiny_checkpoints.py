@@ -23,7 +23,7 @@ CLOCKS = ("time_embedding.linear_1.weight", "timestep_embedder.linear_1.weight",
 def folder(kind: str, path: Path, host_sized: bool = False) -> Path:
     """A pipeline of this kind in diffusers' layout; host_sized: as wide as a host knows its family by."""
     torch.manual_seed(0)
-    made = {"sd15": sd, "sd20": sd20, "sdxl": sdxl, "sd3": sd3, "flux": flux}[kind]
+    made = {"sd15": sd, "sd20": sd20, "sdxl": sdxl, "sd3": sd3, "flux": flux, "fluxschnell": schnell}[kind]
     pipeline = made(path, **(HOST_SIZED[kind] if host_sized else {}))
     network = pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer
     with torch.no_grad():
@@ -81,16 +81,20 @@ def sd3(path: Path, widths: tuple = (32, 48, 96), heads: int = 16):
         text_encoder_3=t5(widths[2]), tokenizer=tokenizer, tokenizer_2=tokenizer, tokenizer_3=t5_tokenizer(path))
 
 
-def flux(path: Path, head: int = 16, heads: int = 2, axes: tuple = (4, 4, 8)):
+def flux(path: Path, head: int = 16, heads: int = 2, axes: tuple = (4, 4, 8), guided: bool = True):
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
     network = FluxTransformer2DModel(
         patch_size=1, in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=head,
-        num_attention_heads=heads, joint_attention_dim=64, pooled_projection_dim=32, guidance_embeds=True,
+        num_attention_heads=heads, joint_attention_dim=64, pooled_projection_dim=32, guidance_embeds=guided,
         axes_dims_rope=axes)
     return FluxPipeline(
         transformer=network, vae=autoencoder(16, 0.3611, 0.1159), text_encoder=clip(32), text_encoder_2=t5(64),
         tokenizer=clip_tokenizer(path), tokenizer_2=t5_tokenizer(path),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True))
+
+
+def schnell(path: Path):
+    return flux(path, guided=False)
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
