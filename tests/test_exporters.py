@@ -14,7 +14,7 @@ import torch
 
 from s4s_nodes import exporters
 from s4s_nodes.core import Model, Preset, Solver, classical, preset, sample, schedule
-from tests.k_diffusion_real import _import_torchvision
+from tests.k_diffusion_real import import_torchvision
 
 ROOT = Path(__file__).parents[1]
 LEVELS = schedule.sd_levels()
@@ -82,7 +82,7 @@ def test_exporting_text_needs_no_diffusers():
 @pytest.fixture(scope="module")
 def scheduler_class():
     pytest.importorskip("diffusers")
-    _import_torchvision()
+    import_torchvision()
     from s4s_nodes.exporters.scheduler import S4SScheduler
     return S4SScheduler
 
