@@ -66,6 +66,8 @@ def main() -> None:
     names = [name for name in every if not options.ready or models.ready(name, options.cache)]
     study = Study(Store(options.cache, options.minutes))
     found, missing = measured(study, options.only, names, options.counts)
+    missing += [f"{name} (not trained)" for name in every if name not in names]
+    missing += [f"{calls} calls" for calls in COUNTS if calls not in options.counts]
     text = page.page(study, found, names, missing)
     if options.presets:
         for made in ship.presets(study, found):
