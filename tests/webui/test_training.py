@@ -11,7 +11,7 @@ import pytest
 import s4s_webui_host as hosts
 
 TRAINING = {"name": "trained here", "prompts": ["a cat", "a red house <lora:none:1>"], "negative": "bad", "cfg": 2.0,
-            "width": 64, "height": 64, "calls": [4], "budget": 2400, "race_seeds": 2}
+            "width": 64, "height": 64, "calls": [4], "budget": 3200, "race_seeds": 2}
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def infotext(server, schedule: str) -> str:
 
 def test_a_preset_is_trained_for_the_loaded_checkpoint_and_is_there_at_once(server):
     cost = server.call("/s4s-test/forecast", TRAINING)
-    assert "2,400 network calls" in cost["words"][0] and cost["images"] == 0
+    assert "3,200 network calls" in cost["words"][0] and cost["images"] == 0
     made = server.call("/s4s-test/train", TRAINING, seconds=900)
     assert "error" not in made, made
     assert made["images"] >= 4 and made["scores"]["calls4"]["seeds"] == 2, made
