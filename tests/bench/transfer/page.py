@@ -44,9 +44,9 @@ Written by hand for the run of 2026-11-24; the tables below are its numbers.
   (0.83) and 7 (0.84); the one of cfg 7 wins from 4 on and loses below 3.
 - **Tables can be interpolated in cfg where they lie close.** Two apart, the table between beats the best pair 1.52
   times at cfg 2 (one learned there: 1.38) and 1.41 times at cfg 4 (1.65), more than the lower of its two neighbours;
-  the upper one alone is at 1.20 and 1.50. Between 3 and 7 it ties with the best pair at cfg 5, between 5
-  and 12 it wins at 7 (1.23; one learned there 1.33). cfg or its logarithm makes no difference. Hence `s4s join`: one preset of several learned at different cfg, and the hosts run
-  what lies between. Two apart is what was seen to work.
+  the upper one alone is at 1.20 and 1.50. Between 3 and 7 it ties with the best pair at cfg 5, between 5 and 12 it wins
+  at 7 (1.23; one learned there: 1.33). cfg or its logarithm makes no difference. Hence `s4s join`: one preset of
+  several learned at different cfg, and the hosts run what lies between. Two apart is what was seen to work.
 """
 
 
