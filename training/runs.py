@@ -27,7 +27,7 @@ from .starts import settle_start
 from .teacher import teacher_of
 from .windows import table_name, window_levels, window_top
 
-TRAINER = "s4s 0.2.0"
+TRAINER = "s4s 0.3.0"
 CHUNK = 64                  # teacher pairs made, then saved, at a time
 PREVIEWED = 4               # images of a preview
 RECORDED = ("family", "base", "order", "learn", "form", "clock", "mode", "objective", "relaxed", "seed", "budget")
