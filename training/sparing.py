@@ -3,7 +3,8 @@
 With few pairs a table learns the pairs; with many, measuring their Jacobians (tens of network calls a pair) eats the
 budget. So the first steps, which are long, use few pairs, roughly measured; then all pairs are measured finely where
 the numbers stand, and each step corrects their Jacobians along the way it went (Broyden 1965), at no further call.
-Steps are damped (Marquardt 1963).
+Steps are damped (Marquardt 1963). Where a run starts from what other models learned, that is its prior, too: few pairs
+do not drag the numbers far from it without need (ridge regression, Hoerl and Kennard 1970).
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ ENOUGH = (0.02, 0.002)      # share of the loss that a step of either round must
 DAMPING = (3e-2, 1e2)       # less learns the pairs by heart
 BEGIN = 0.1                 # damping of a round's first step
 TRIALS = 3                  # dampings in a row that may fail
+# pull towards a learned start, as a share of each number's curvature: on 256 unseen seeds it took digits-eps from an RMSE
+# of 0.064 to 0.056 and a mean of 0.045 to 0.042, digits-flow from 0.049 to 0.048 at the same mean
+RIDGE = 0.1
 LEAST = 1e-4                # share of the loss that a step must win to be taken
 
 
@@ -81,10 +85,12 @@ def _step(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
     """Try one damped step on the measured pairs, take it if it helps, and correct the Jacobian; the loss then."""
     miss, jacobian = state.memory["miss"], state.memory["jacobian"]
     loss, moving = _mean_rmse(miss), parameters.at(state.turn).moving().bool()
-    step = damped(jacobian, miss, moving, state.damping)
+    off = (state.vector - state.memory.get("prior", state.vector)).float()
+    pull = RIDGE * curvature(jacobian, miss) if "prior" in state.memory else torch.zeros(len(off))
+    step = damped(jacobian, miss, moving, state.damping, pull, off)
     there = _miss(source, parameters, state.vector + step.double(), pairs)
     after = math.inf if there is None else _mean_rmse(there)
-    if not after < loss * (1 - LEAST):
+    if not after + penalty(pull, off + step) < (loss + penalty(pull, off)) * (1 - LEAST):
         _failed(state, parameters)
         return loss
     wrong = there - miss - torch.einsum("nkd,k->nd", jacobian, step)
@@ -115,23 +121,37 @@ def _end_round(state: State) -> None:
         state.finished = True
         return
     state.round, state.to_measure, state.in_round, state.stuck, state.damping = 1, EVERY, 0, 0, BEGIN
-    state.memory = {"held_out": state.memory["held_out"]}
+    state.memory = {name: state.memory[name] for name in ("held_out", "prior") if name in state.memory}
 
 
-def damped(jacobian: Tensor, miss: Tensor, moving: Tensor, damping: float) -> Tensor:
-    """The damped Gauss-Newton step (free numbers,) for the mean of the images' RMSE.
-
-    Each image weighs 1 / its own RMSE, so that a few hopeless seeds do not drown the rest.
-    """
-    weight = 1 / (miss.square().mean(1).sqrt().clamp(min=1e-6) * miss.shape[1] * len(miss))
+def damped(jacobian: Tensor, miss: Tensor, moving: Tensor, damping: float, pull: Tensor | None = None,
+           off: Tensor | None = None) -> Tensor:
+    """The damped Gauss-Newton step (free numbers,) for the mean of the images' RMSE and penalty(pull, off)."""
     columns = jacobian[:, moving].transpose(0, 1)                                          # (k, n, d)
-    weighed = (columns * weight[None, :, None]).flatten(1)
+    weighed = (columns * image_weights(miss)[None, :, None]).flatten(1)
     normal = (weighed @ columns.flatten(1).T).double()
     slope = (weighed @ miss.flatten()).double()
     scale = normal.diagonal().clamp(min=1e-12)
+    if pull is not None:
+        normal, slope = normal + torch.diag(pull[moving].double()), slope + (pull * off)[moving].double()
     step = torch.zeros(len(moving))
     step[moving] = -torch.linalg.solve(normal + damping * torch.diag(scale), slope).float()
     return step / step.abs().max().clamp(min=1.0)           # a longer one leaves what the Jacobian knows
+
+
+def image_weights(miss: Tensor) -> Tensor:
+    """Each image weighs 1 / its own RMSE (n,), so that a few hopeless seeds do not drown the rest."""
+    return 1 / (miss.square().mean(1).sqrt().clamp(min=1e-6) * miss.shape[1] * len(miss))
+
+
+def curvature(jacobian: Tensor, miss: Tensor) -> Tensor:
+    """The diagonal (free numbers,) of the weighted normal matrix."""
+    return torch.einsum("nk,n->k", jacobian.square().sum(2), image_weights(miss))
+
+
+def penalty(pull: Tensor, off: Tensor) -> float:
+    """What it costs to be this far from the prior: numbers that another model's training ended at."""
+    return float((pull * off.square()).sum()) / 2
 
 
 def _miss(source: Source, parameters: Parameters, vector: Tensor, used: Pairs) -> Tensor | None:

@@ -63,6 +63,7 @@ def begun(source: Source, entry: Entry, config) -> tuple[Parameters, State]:
         pattern = next(each for each in fitting(source, parameters.calls, config) if each.name == entry.schedule_name)
         state.vector = pattern.vector(parameters, source)
         state.average, state.best = state.vector.clone(), state.vector.clone()
+        state.memory["prior"] = state.vector.clone()
     return parameters, state
 
 
