@@ -8,7 +8,8 @@ from tests.toy import small, toy_source
 from training import parallel
 from training.runs import Run
 
-MODES = {"gradient": {"mode": "gradient"}, "forward": {"mode": "forward"}, "budget": {"mode": "forward", "budget": 6000}}
+MODES = {"gradient": {"mode": "gradient"}, "forward": {"mode": "forward"},
+         "budget": {"mode": "forward", "budget": 6000}}
 
 
 def settings(name):
