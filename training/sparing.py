@@ -28,8 +28,8 @@ ENOUGH = (0.02, 0.002)      # share of the loss that a step of either round must
 DAMPING = (3e-2, 1e2)       # less learns the pairs by heart
 BEGIN = 0.1                 # damping of a round's first step
 TRIALS = 3                  # dampings in a row that may fail
-# pull towards a learned start, as a share of each number's curvature: on 256 unseen seeds it took digits-eps from an RMSE
-# of 0.064 to 0.056 and a mean of 0.045 to 0.042, digits-flow from 0.049 to 0.048 at the same mean
+# pull towards a learned start, as a share of each number's curvature: on 256 unseen seeds it took digits-eps from an
+# RMSE of 0.064 to 0.056 and a mean of 0.045 to 0.042, digits-flow from 0.049 to 0.048 at the same mean
 RIDGE = 0.1
 LEAST = 1e-4                # share of the loss that a step must win to be taken
 

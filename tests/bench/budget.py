@@ -67,9 +67,9 @@ def bench(name: str, calls: int, budget: int, seeds: list[int], folder: Path) ->
     def measured(table):
         return statistics(errors(ends(source, table, pairs), pairs.target))
     above, below = measured(classical(source, calls, best)), measured(shipped.tables[f"calls{calls}"])
-    print(f"\n{name}, {calls} calls, {SEEDS} unseen seeds\n\n| training seed | start | pairs | network calls | "
-          f"RMSE | mean | median | share by RMSE | by mean | by median |\n|{'---|' * 10}\n| | {best} | | | {_row(above)} | | | |"
-          f"\n| | unlimited | | | {_row(below)} | | | |")
+    print(f"\n{name}, {calls} calls, {SEEDS} unseen seeds\n\n"
+          "| training seed | start | pairs | network calls | RMSE | mean | median | share by RMSE | by mean | by median |\n"
+          f"|{'---|' * 10}\n| | {best} | | | {_row(above)} | | | |\n| | unlimited | | | {_row(below)} | | | |")
     rows = []
     for seed in seeds:
         table, start, spent, used = learned(name, calls, budget, seed, folder)
