@@ -68,7 +68,7 @@ def bench(name: str, calls: int, budget: int, seeds: list[int], folder: Path) ->
         return statistics(errors(ends(source, table, pairs), pairs.target))
     above, below = measured(classical(source, calls, best)), measured(shipped.tables[f"calls{calls}"])
     print(f"\n{name}, {calls} calls, {SEEDS} unseen seeds\n\n"
-          "| training seed | start | pairs | network calls | RMSE | mean | median | share by RMSE | by mean | by median |\n"
+          "| training seed | start | pairs | network calls | RMSE | mean | median | its share | mean's | median's |\n"
           f"|{'---|' * 10}\n| | {best} | | | {_row(above)} | | | |\n| | unlimited | | | {_row(below)} | | | |")
     rows = []
     for seed in seeds:
