@@ -12,7 +12,7 @@ import pytest
 import torch
 from training_kit import latent, load, ours, prompt, same_state, sampled, state_of, train
 
-SMALL = {"calls": "3", "budget": 1500, "race_seeds": 2, "teacher_calls": 12}
+SMALL = {"calls": "3", "budget": 3000, "race_seeds": 2, "teacher_calls": 12}
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_an_eps_model_learns_too():
     with torch.inference_mode():
         small = {"samples": torch.zeros(1, 4, 4, 4)}
     preset, report, *_ = train(model, "tiny_sd15", **SMALL | {"latent": small, "name": "eps", "calls": "2",
-                                                              "budget": 1000, "teacher_calls": 6})
+                                                              "budget": 2500, "teacher_calls": 6})
     began, ended = preset.training["held_out_rmse"]["calls2"]
     assert preset.model.prediction == "eps" and ended < began, report
     assert same_state(before, state_of(model))

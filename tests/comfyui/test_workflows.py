@@ -19,7 +19,7 @@ ON_SD3 = ("s4s_flux", "s4s_train", "s4s_race")          # the quicker of the tin
 SMALL = {       # settings of a workflow, made small: what stays is the graph
     "ImageScale": {"width": 64, "height": 64}, "EmptyLatentImage": {"width": 64, "height": 64},
     "EmptySD3LatentImage": {"width": 64, "height": 64},
-    "S4STrainPreset": {"budget": 4000, "teacher_calls": 8, "race_seeds": 2},
+    "S4STrainPreset": {"budget": 6000, "teacher_calls": 8, "race_seeds": 2},
     "S4SRace": {"seeds": 2, "opponents": 3, "budget": 500, "teacher_calls": 8, "calls": str(CALLS)}}
 
 
