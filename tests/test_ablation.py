@@ -1,5 +1,8 @@
 """The ablation's page says what its numbers say."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -45,3 +48,9 @@ def test_the_page_has_every_cell_and_verdict_and_says_which_did_not_run():
     text = page(found)
     assert text.count("| a cell | 3 | 0.2000 [") == len(ablation.CELLS) + 1
     assert text.count(OPEN) == text.count("not run") == len(CLAIMS) and "3 unseen seeds" in text
+
+
+def test_the_page_in_the_docs_is_made_of_the_numbers_beside_it():
+    docs = Path(__file__).parents[1] / "docs"
+    numbers = json.loads((docs / "ablation.json").read_text(encoding="utf-8"))
+    assert page(numbers) == (docs / "ablation.md").read_text(encoding="utf-8")
