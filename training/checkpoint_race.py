@@ -10,8 +10,9 @@ from tqdm.auto import tqdm
 
 from . import host_race, html_report, report as draw, sources
 from .config import Config
-from .core import Preset, facts, write_atomically
+from .core import Preset, facts
 from .denoisers import Source
+from .exchange import tables_of
 
 SEEDS = 24                  # of a race, where none are asked for
 
@@ -43,10 +44,7 @@ def race_checkpoint(preset: Preset, terms: host_race.Terms, opening: dict, cfg: 
 
 def tables(preset: Preset, calls) -> tuple:
     """The tables with these numbers of calls, all for None, whole pictures first. Raises ValueError for none."""
-    names = [name for name, table in preset.tables.items() if calls is None or table.calls in calls]
-    if not names:
-        raise ValueError(f"preset {preset.name!r} has tables for {preset.counts} calls, none for {list(calls)}")
-    return tuple(sorted(names, key=lambda name: ("_from" in name, preset.tables[name].calls)))
+    return tuple(sorted(tables_of(preset, calls or ()), key=lambda name: "_from" in name))
 
 
 def settings(preset: Preset, opening: dict, cfg: float | None) -> Config:
@@ -61,8 +59,7 @@ def settings(preset: Preset, opening: dict, cfg: float | None) -> Config:
         given.setdefault("shift", preset.model.shift)
     if trained.get("negative") and "negative" not in given:
         click.echo("WARNING: the preset was trained with a negative prompt: give the same with --negative")
-    scales = facts.cfg_range(preset) or (1.0, 1.0)
-    return Config(**given, cfg=cfg if cfg is not None else sum(scales) / 2)
+    return Config(**given, cfg=cfg if cfg is not None else facts.middle_cfg(preset))
 
 
 def suited(preset: Preset, source: Source) -> str:
@@ -79,9 +76,7 @@ def _draw(source: Source, held: host_race.Held, out: Path) -> None:
     for name, result in held.raced.items():
         title = f"{held.preset.name}, {name}"
         draw.plot_solver(held.preset.tables[name], out / f"solver-{name}.png", title)
-        draw.plot_race(result.learned, result.ranked, out / f"race-{name}.png", title)
-        write_atomically(out / f"race-{name}.txt",
-                         (draw.race_table(result.learned, result.ranked, len(result.ranked)) + "\n").encode())
+        draw.race_files(result, name, out, title)
     if source.decode is None or held.whole is None:
         click.echo("no autoencoder, or no table for whole pictures: no sheet is drawn")
         return

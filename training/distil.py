@@ -87,10 +87,11 @@ def estimate(source: Source, config: Config) -> Estimate:
         plan = planned(config, tried, mode)
         sizes = [Parameters.of(plan, source, torch.linspace(1, 0, calls + 1).numpy()) for calls in plan.calls]
         calls, windows = forecast(plan, tried), len(plan.windows)
-        seconds, weight, images = calls * _seconds(tried, False), memory.of_a_call(tried), tried.chunk
+        once = _seconds(tried, False)
+        seconds, weight, images = calls * once, memory.of_a_call(tried), tried.chunk
         if mode == "gradient":                                      # its second runs are among the calls already
             behind = sum(plan.iterations * plan.batch * each for each in plan.calls) * windows
-            seconds += behind * max(0.0, _seconds(tried, True) - 2 * _seconds(tried, False))
+            seconds += behind * max(0.0, _seconds(tried, True) - 2 * once)
             weight, images = memory.of_a_call(tried, backward=True), min(plan.batch, tried.chunk)
     return Estimate(sum(plan.calls) * windows, windows * sum(int(size.moving().sum()) for size in sizes), calls,
                     seconds, weight * images, images, plan.mode, why)

@@ -176,17 +176,27 @@ def race(source: Source, preset: Preset, table: str, pairs: Pairs, opponents: se
     solver, count = preset.tables[table], len(pairs)
     top = window_of(source, solver)
     entries = contestants(source, solver.calls, opponents or strong_pairs(source, top), top)
-    rounds = ((max(2, count // 8), 1.0), (max(2, count // 2), 0.2), (None, 0.3))
-    total = solver.calls * (count * 4 + len(entries) * rounds[0][0] + max(3, len(entries) // 5) * rounds[1][0])
+    total = race_calls(solver.calls, count, len(entries))
     before, told = source.model_calls, source.on_model_calls
     if on_progress is not None:
         source.on_model_calls = lambda images: on_progress(source.model_calls - before, total)
     try:
         learned = measure(source, Entry("S4S", "learned", solver), pairs, features=True)
-        ranked = halved(source, entries, pairs, rounds, 3, quiet=True)
+        ranked = halved(source, entries, pairs, sparing_rounds(count), 3, quiet=True)
     finally:
         source.on_model_calls = told
     return raced(source, learned, ranked, pairs)
+
+
+def sparing_rounds(seeds: int) -> tuple:
+    """The rounds of `race`, as `halved` takes them."""
+    return (max(2, seeds // 8), 1.0), (max(2, seeds // 2), 0.2), (None, 0.3)
+
+
+def race_calls(calls: int, seeds: int, opponents: int) -> int:
+    """About how many network calls `race` makes for a table of so many calls, its teacher's left out."""
+    (few, _), (more, _), _ = sparing_rounds(seeds)
+    return calls * (4 * seeds + opponents * few + max(3, opponents // 5) * more)
 
 
 def raced(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs, **more) -> Raced:

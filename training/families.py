@@ -22,10 +22,10 @@ from typing import Callable, NamedTuple
 import torch
 from torch import Tensor
 
-from .core import Solver, Table, classical
+from .core import Solver, Table, adapt, classical
 
 FAMILIES = {"lms": "dpmpp_2m", "pc": "unipc_bh2_3", "ss": "dpm_2"}       # and the base solver each has by itself
-LEAST_STEP = 0.05                                       # of S: the unit of a free number never vanishes
+LEAST_STEP = adapt.SMALLEST_STEP                        # of S: the unit of a free number never vanishes
 
 
 class Place(NamedTuple):

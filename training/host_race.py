@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .core import Preset
 from .denoisers import Source
-from .evaluate import Raced, race, strong_pairs, unseen_pairs, window_of, with_scores
+from .evaluate import Raced, race, race_calls, strong_pairs, unseen_pairs, window_of, with_scores
 from .pairs import Pairs, ends
 
 SHEET = 4                   # images side by side in a sheet
@@ -111,8 +111,7 @@ def fitting(source: Source, preset: Preset, terms: Terms) -> int:
         return most
 
     def cost(count):
-        rounds = max(2, seeds // 8) * count + max(2, seeds // 2) * max(3, count // 5)
-        return sum(seeds * terms.teacher_calls + preset.tables[name].calls * (4 * seeds + rounds)
+        return sum(seeds * terms.teacher_calls + race_calls(preset.tables[name].calls, seeds, count)
                    for name in terms.tables)
     fits = [count for count in range(3, most + 1) if cost(count) <= terms.budget]
     if not fits:

@@ -78,6 +78,11 @@ def gradient_steps(source: Source, config: Config) -> int:
         return 0
 
 
+def tries_gradients(source: Source, config: Config) -> bool:
+    """Whether a host has to prepare its network for gradients: they are asked for, or the budget is worth a try."""
+    return config.mode == "gradient" or config.mode == "auto" and gradient_steps(source, config) >= ENOUGH_STEPS
+
+
 @dataclass(frozen=True)
 class GradientCheck:
     """Whether gradients may be used, and in words why."""

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .core import Solver
+from .core import Solver, adapt
 from .denoisers import Source
-from .families import LEAST_STEP
 from .parameters import Parameters
 
 FILE = Path(__file__).with_name("patterns.json")
@@ -61,7 +60,7 @@ class Pattern:
         some = slice(gaps + offsets, gaps + offsets + residuals)
         with torch.enable_grad():
             slopes = torch.autograd.functional.jacobian(lambda free: parameters.table(free).weights, vector)
-        wanted = torch.tensor(self.weights, dtype=torch.float64) * _steps(parameters.start)[:, None]
+        wanted = torch.tensor(self.weights, dtype=torch.float64) * _units(parameters.start)
         missing = (wanted - torch.tensor(parameters.solver(vector).weights))[:, :, None]
         rows = torch.tril(torch.ones(self.calls, self.calls, dtype=torch.bool))
         rows[-1, -1] = False                                            # the constant law's
@@ -70,8 +69,8 @@ class Pattern:
         return vector
 
 
-def _steps(levels: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.maximum(1 - levels[1:] / levels[:-1], LEAST_STEP))
+def _units(levels: np.ndarray) -> Tensor:
+    return torch.from_numpy(adapt.step_units(levels))[:, None]
 
 
 def ratios_of(levels, flow: bool) -> np.ndarray:
@@ -88,7 +87,7 @@ def levels_of(ratios, source: Source) -> np.ndarray:
 
 def pattern_of(table: Solver, model: str, flow: bool) -> Pattern:
     """The pattern of a learned table for whole images, rounded to what matters."""
-    weights = torch.tensor(table.weights) / _steps(table.sigmas)[:, None]
+    weights = torch.tensor(table.weights) / _units(table.sigmas)
     return Pattern(model, flow, _rounded(ratios_of(table.sigmas[1:-1], flow)),
                    _rounded(np.log(table.query / table.sigmas[:-1])), tuple(_rounded(row) for row in weights))
 

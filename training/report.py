@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import frechet
 from .core import Solver, write_atomically
-from .evaluate import Entry
+from .evaluate import Entry, Raced
 
 INK, LEARNED, OTHER = "#222222", "#d1495b", "#8d99ae"
 
@@ -133,6 +133,13 @@ def race_table(learned: Entry, ranked: list[Entry], shown: int = 12, teacher: np
              f"{'seeds':>6}  times S4S", line(learned, "S4S (learned)")]
     lines += [line(entry, entry.name, f"{times_of(entry, learned):6.2f}x") for entry in ranked[:shown]]
     return "\n".join([*lines, f"... and {max(0, len(ranked) - shown)} more"])
+
+
+def race_files(race: Raced, name: str, folder: Path, title: str) -> None:
+    """race-NAME.png of the best, and race-NAME.txt of everyone."""
+    plot_race(race.learned, race.ranked, folder / f"race-{name}.png", title)
+    everyone = race_table(race.learned, race.ranked, len(race.ranked), race.teacher)
+    write_atomically(folder / f"race-{name}.txt", f"{everyone}\n".encode())
 
 
 def race_markdown(scores: dict) -> str:

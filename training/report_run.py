@@ -7,9 +7,10 @@ from pathlib import Path
 import click
 
 from . import denoisers, html_report, report as draw
-from .core import Preset, preset as preset_file, write_atomically
+from .core import Preset, facts, preset as preset_file
 from .evaluate import (Entry, Raced, calls_to_match, contestants, measure, race_classical, raced, unseen_pairs,
                        with_scores)
+from .exchange import tables_of
 from .pairs import Pairs, ends
 
 SHEET_COLUMNS = 12
@@ -49,13 +50,10 @@ def race_preset(preset: Preset, calls, cfg, seeds, seed, device, out) -> tuple[d
     if preset.model.family not in NAMES:
         raise ValueError(f"preset {preset.name!r} is for {preset.model.family!r}, which does not come with S4S: add "
                          f"--checkpoint and --prompts (those of the package are {', '.join(NAMES)})")
-    recorded = preset.training.get("cfg", [1.0])
-    source = denoisers.bundled(preset.model.family, (min(recorded) + max(recorded)) / 2 if cfg is None else cfg,
+    source = denoisers.bundled(preset.model.family, facts.middle_cfg(preset) if cfg is None else cfg,
                                denoisers.pick_device(device))
     pairs = unseen_pairs(source, seeds, seed=seed)
-    wanted = [name for name, table in preset.tables.items() if calls is None or table.calls in calls]
-    if not wanted:
-        raise ValueError(f"preset {preset.name!r} has tables for {preset.counts} calls, none for {list(calls)}")
+    wanted = tables_of(preset, calls or ())
     races = {name: race_table_of(source, preset, name, pairs, out) for name in wanted}
     scores = {name: race.scores for name, race in races.items()}
     preset = with_scores(preset, {**preset.scores, **scores})
@@ -79,10 +77,8 @@ def race_table_of(source, preset: Preset, name: str, pairs: Pairs, out=None) -> 
                + draw.race_table(learned, ranked, teacher=race.teacher) + "\n" + race.verdict)
     if out is not None:
         out = Path(out)
-        draw.plot_race(learned, ranked, out / f"race-{name}.png", f"{preset.name}: {table.calls} network calls")
+        draw.race_files(race, name, out, f"{preset.name}: {table.calls} network calls")
         draw_sheet(source, pairs, learned, race.best, out / f"sheet-{name}.png")
-        everyone = draw.race_table(learned, ranked, len(ranked), race.teacher)
-        write_atomically(out / f"race-{name}.txt", f"{everyone}\n".encode())
     return race
 
 

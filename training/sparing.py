@@ -22,7 +22,7 @@ from .parameters import Parameters
 from .tangents import FINE, ROUGH, calls_per_image, measured, sketch
 
 BLOCK = 8                   # pairs measured at a time, then saved
-FIRST, EVERY = 16, 10 ** 9  # pairs of the first round, which State begins with, and of the second
+FIRST, EVERY = State.to_measure, 10 ** 9        # pairs of the first round, and of the second
 STEPS = 3                   # most steps of the first round
 ENOUGH = (0.02, 0.002)      # share of the loss that a step of either round must win for another one to follow
 DAMPING = (3e-2, 1e2)       # less learns the pairs by heart

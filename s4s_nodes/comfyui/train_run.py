@@ -18,7 +18,7 @@ from ...training.config import Config
 from ...training.denoisers import Source
 from ...training.evaluate import Raced
 from ...training.host_race import Terms, hold, table_lines
-from ...training.modes import ENOUGH_STEPS, gradient_steps
+from ...training.modes import tries_gradients
 from ..core import preset as preset_file
 from ..core.preset import Model, Preset
 from ..library import file_name, save_new
@@ -90,8 +90,8 @@ def in_the_right_mode(order: Order, model: Model, work: Callable, say: Callable)
     """work(source) with a network that carries gradients where they are asked for or worth it, else as it is."""
     scene, mode = order.scene, order.config.mode
     if mode == "auto":
-        steps = inside(scene, model, lambda source: gradient_steps(source, order.config))
-        mode = "gradient" if steps >= ENOUGH_STEPS else "forward"
+        tried = inside(scene, model, lambda source: tries_gradients(source, order.config))
+        mode = "gradient" if tried else "forward"
     if mode == "forward":
         return inside(scene, model, work)
     with gradient.training_mode():

@@ -13,7 +13,7 @@ from . import classical
 from .solver import Solver, end_response
 
 ENDLESS = 100.0             # a sigma (noise to signal) above this is noise and nothing else, whatever its number
-SMALLEST_STEP = 0.05        # of 1 - sigma'/sigma, as in training: a residual's unit never vanishes
+SMALLEST_STEP = 0.05        # of 1 - sigma'/sigma, here and in training: a residual's unit never vanishes
 
 
 def adapted(table: Solver, sigmas, flow: bool) -> Solver:
@@ -30,8 +30,8 @@ def adapted(table: Solver, sigmas, flow: bool) -> Solver:
     if np.array_equal(sigmas, table.sigmas):
         return table
     old, new = (classical.SOLVERS["dpmpp_2m"](np.array(levels), flow) for levels in (table.sigmas, sigmas))
-    residual = (table.weights - old.weights) / _steps(table.sigmas)[:, None]
-    weights = new.weights + residual * _steps(sigmas)[:, None]
+    residual = (table.weights - old.weights) / step_units(table.sigmas)[:, None]
+    weights = new.weights + residual * step_units(sigmas)[:, None]
     carry = _carries(table, old, new)
     top = max(table.sigmas[0], sigmas[0], table.query.max())
     query = np.minimum(sigmas[:-1] * table.query / table.sigmas[:-1], top)
@@ -105,7 +105,8 @@ def _check(table: Solver, sigmas: np.ndarray) -> None:
                          "is made for an end " + ("above 0" if table.sigmas[-1] > 0 else "at 0"))
 
 
-def _steps(sigmas: np.ndarray) -> np.ndarray:
+def step_units(sigmas: np.ndarray) -> np.ndarray:
+    """1 - sigma'/sigma (N,): the unit of a row's learned numbers."""
     return np.maximum(1 - sigmas[1:] / sigmas[:-1], SMALLEST_STEP)
 
 

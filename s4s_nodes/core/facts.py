@@ -171,6 +171,11 @@ def cfg_range(preset: Preset) -> tuple[float, float] | None:
     return (min(numbers), max(numbers)) if numbers else None
 
 
+def middle_cfg(preset: Preset) -> float:
+    """The guidance scale to try a preset at: the middle of those it was learned at, 1 where it says none."""
+    return sum(cfg_range(preset) or (1.0, 1.0)) / 2
+
+
 def _table_for(preset: Preset, calls: int, start: float | None) -> str | None:
     """The table of this many calls that starts nearest to a level (None: the highest there is)."""
     flow, names = preset.model.flow, [name for name, table in preset.tables.items() if table.calls == calls]

@@ -16,7 +16,7 @@ from ...training import distil as trainer
 from ...training.config import Config
 from ...training.denoisers import Source
 from ...training.host_race import Terms, hold
-from ...training.modes import ENOUGH_STEPS, gradient_steps
+from ...training.modes import tries_gradients
 from ..core import preset as preset_file
 from ..core.preset import Model, Preset
 from ..core.solver import Solver
@@ -132,8 +132,7 @@ class Work:
 
 def the_right_way(source: Source, config: Config):
     """A context in which calls carry gradients, where they are asked for or worth trying; the trainer checks them."""
-    tried = config.mode == "gradient" or (config.mode == "auto" and gradient_steps(source, config) >= ENOUGH_STEPS)
-    return source.network.through() if tried else contextlib.nullcontext()
+    return source.network.through() if tries_gradients(source, config) else contextlib.nullcontext()
 
 
 def run_folder(wish: Wish, model: Model) -> tuple[Path, str]:

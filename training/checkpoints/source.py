@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from pathlib import Path
 from typing import Callable
 
 import numpy as np
@@ -36,7 +37,6 @@ def checkpoint(config, device: torch.device, say: Callable = print) -> Source:
 
 def _family(path: str) -> str:
     """The family of a single file, to choose a precision by; "" of a folder."""
-    from pathlib import Path
     return files.read(path).family if Path(path).is_file() else ""
 
 
