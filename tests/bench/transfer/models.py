@@ -1,4 +1,4 @@
-"""The small real models of the study: nine, in three families that share prediction, noise levels and range.
+"""The small real models of the study: ten, in three families that share prediction, noise levels and range.
 
 Two come with the package (digits-eps, digits-flow), one lies in tests/assets (emoji-sd3, latents); the others are
 trained by train.py and kept in the cache folder. All are class-conditional and can be guided.
@@ -47,10 +47,11 @@ TRAINED = {
     "cifar-flow": Kind("flow", "cifar", 48, 3000, 3),
     "digits-v": Kind("v", "digits", 48, 2400, 5),
     "emoji-v": Kind("v", "emoji", 48, 3000, 6),
+    "cifar-v": Kind("v", "cifar", 48, 2400, 7),
 }
 FAMILIES = {"eps": ("digits-eps", "emoji-eps", "cifar-eps"),
             "flow": ("digits-flow", "emoji-sd3", "emoji-flow", "cifar-flow"),
-            "v, zero SNR": ("digits-v", "emoji-v")}
+            "v, zero SNR": ("digits-v", "emoji-v", "cifar-v")}
 RACED_ONLY = ("digits-flow",)           # four times as slow as the others: its shipped preset stands for its own table
 CLASSES = {"digits": 10, "cifar": 10, "emoji": len(words.CLASSES)}
 
