@@ -3,8 +3,8 @@
 import torch
 
 from s4s_nodes.core import classical, mixture, sample, schedule
-from training import families
-from training.parameters import Parameters
+from training.tables import families
+from training.tables.parameters import Parameters
 
 BASES = {"lms": ["dpmpp_2m", "ipndm_3"], "pc": ["unipc_bh2_3", "unipc_bh1_2", "dpmpp_2m"],
          "ss": sorted(classical.SINGLE_STEP)}

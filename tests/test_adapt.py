@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from s4s_nodes.core import (Model, ModelFacts, Preset, Solver, adapt, adapted, classical, constant_law_error, mixture,
                             preset, sample, schedule, solver_for)
 from s4s_nodes.library import shipped_folder
-from training.parameters import Parameters
+from training.tables.parameters import Parameters
 
 PARTS = ("sigmas", "query", "scale", "carry", "weights")
 

@@ -8,12 +8,12 @@ from tests.test_runs import interrupt_after, run_in
 from tests.toy import small, toy_source
 from training.config import Config
 from training.distil import distil
-from training.forward_only import learn_forward
-from training.loop import State, learn, turned
-from training.pairs import make_pairs
-from training.parameters import LATER, Parameters
+from training.learning.forward_only import learn_forward
+from training.learning.loop import State, learn, turned
+from training.models.pairs import make_pairs
+from training.models.teacher import teacher_solver
 from training.runs import Stopped
-from training.teacher import teacher_solver
+from training.tables.parameters import LATER, Parameters
 
 ALT = dict(learn="alternate", rounds=3)
 BUDGETED = dict(mode="forward", budget=6_000, iterations=0, pairs=256, validation=64)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from s4s_nodes.core import Solver, adapted, classical, constant_law_error, mixture, sample, schedule
 from s4s_nodes.core.between import between
-from training.parameters import Parameters
+from training.tables.parameters import Parameters
 
 PARTS = ("sigmas", "query", "scale", "carry", "weights")
 

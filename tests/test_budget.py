@@ -7,11 +7,11 @@ from s4s_nodes.core import schedule
 from tests.toy import small, toy_source
 from training.budget import planned
 from training.distil import distil
-from training.pairs import make_pairs
-from training.parameters import Parameters
-from training.sparing import damped
-from training.tangents import SKETCHED, measured, sketch
-from training.teacher import teacher_solver
+from training.learning.sparing import damped
+from training.learning.tangents import SKETCHED, measured, sketch
+from training.models.pairs import make_pairs
+from training.models.teacher import teacher_solver
+from training.tables.parameters import Parameters
 
 
 def budgeted(**changes):

@@ -9,9 +9,9 @@ from click.testing import CliRunner
 from s4s_nodes.core import classical, preset, schedule
 from training import bundled
 from training.bundled import features, models
-from training.cli import main
-from training.denoisers import bundled as source_of
-from training.pairs import run
+from training.commands.cli import main
+from training.models.denoisers import bundled as source_of
+from training.models.pairs import run
 
 
 @pytest.fixture(scope="module", params=bundled.NAMES)

@@ -15,10 +15,10 @@ from s4s_nodes.core import preset as preset_file, sketch
 from s4s_nodes.core.facts import ModelFacts
 from s4s_nodes.library import Library, choose
 from tests.k_diffusion_real import import_torchvision
-from training import sources
 from training.checkpoints import files
-from training.cli import main
+from training.commands.cli import main
 from training.config import Config
+from training.models import sources
 
 pytest.importorskip("diffusers")
 pytest.importorskip("accelerate")

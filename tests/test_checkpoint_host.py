@@ -14,9 +14,9 @@ from tests.k_diffusion_real import import_torchvision
 from tests.test_imports import ROOT
 from tests.tiny_checkpoints import folder
 from tests.tiny_originals import of_parts, single_file
-from training import sources
 from training.checkpoints import files
 from training.config import Config
+from training.models import sources
 
 pytest.importorskip("diffusers")
 pytest.importorskip("accelerate")

@@ -12,9 +12,9 @@ from click.testing import CliRunner
 from s4s_nodes.core import preset as preset_file
 from s4s_nodes.core.facts import ModelFacts, choose
 from tests.k_diffusion_real import import_torchvision
-from training import sources
-from training.cli import main
+from training.commands.cli import main
 from training.config import Config
+from training.models import sources
 
 pytest.importorskip("diffusers")
 pytest.importorskip("accelerate")

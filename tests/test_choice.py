@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from s4s_nodes.core import (Model, ModelFacts, Preset, Solver, adapt, choice, classical, constant_law_error, is_own,
                             levels_for, schedule, solver_for)
-from training.parameters import Parameters
+from training.tables.parameters import Parameters
 
 FACTS = {False: ModelFacts("eps", 0.0292, 14.6146, family="sd15", channels=4),
          True: ModelFacts("flow", 0.001, 1.0, family="sd3", channels=16, shift=3.0)}

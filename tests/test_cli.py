@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from s4s_nodes.core import Model, Preset, classical, preset, schedule
-from training.cli import main
+from training.commands.cli import main
 
 
 def s4s(*words):

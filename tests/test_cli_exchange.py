@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from s4s_nodes.core import preset
-from training.cli import main
+from training.commands.cli import main
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from s4s_nodes.core import Model, Preset, classical, preset, schedule
 from s4s_nodes.library import shipped_folder
-from training.cli import main
+from training.commands.cli import main
 
 
 def s4s(*words, **options):

@@ -8,7 +8,7 @@ import torch
 
 from s4s_nodes.core import sample
 from tests.formula import Formula, made, network, numbers, random_vector, start_states, weighed
-from training.clock import meant
+from training.tables.clock import meant
 
 AB = {1: [1], 2: [3 / 2, -1 / 2], 3: [23 / 12, -16 / 12, 5 / 12]}       # Adams and Bashforth's, newest first
 

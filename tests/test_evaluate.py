@@ -6,11 +6,11 @@ import torch
 
 from s4s_nodes.core import classical, schedule
 from tests.toy import toy_source
-from training import report
-from training.evaluate import (Entry, calls_to_match, contestants, interval, measure, pooled, race_classical, schedules,
-                               summary, verdict)
-from training.pairs import TEST_SEEDS, VALIDATION_SEEDS, make_pairs
-from training.teacher import teacher_solver
+from training.models.pairs import TEST_SEEDS, VALIDATION_SEEDS, make_pairs
+from training.models.teacher import teacher_solver
+from training.race import report
+from training.race.evaluate import (Entry, calls_to_match, contestants, interval, measure, pooled, race_classical,
+                                    schedules, summary, verdict)
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["eps", "flow"])

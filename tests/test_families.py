@@ -10,13 +10,13 @@ from s4s_nodes.core import classical, constant_law_error, log_snr, mixture, samp
 from tests.formula import (BASES, PAIRS, Formula, levels, made, newest, numbers, random_vector, sampled, start_states,
                            weighed)
 from tests.toy import small, toy_source
-from training import families
 from training.distil import distil
-from training.forward_only import calls_per_image, moved_solvers, same_call
-from training.loop import loss_and_gradient
-from training.objective import OBJECTIVES
-from training.pairs import known_pairs
-from training.parameters import RANDOM
+from training.learning.forward_only import calls_per_image, moved_solvers, same_call
+from training.learning.loop import loss_and_gradient
+from training.learning.objective import OBJECTIVES
+from training.models.pairs import known_pairs
+from training.tables import families
+from training.tables.parameters import RANDOM
 
 
 @pytest.mark.parametrize("flow", [False, True])

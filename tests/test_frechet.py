@@ -6,9 +6,9 @@ import torch
 
 from s4s_nodes.core import classical, schedule
 from tests.toy import toy_source
-from training import frechet, report
-from training.denoisers import bundled
-from training.evaluate import Entry, halved, measure, raced, unseen_pairs
+from training.models.denoisers import bundled
+from training.race import frechet, report
+from training.race.evaluate import Entry, halved, measure, raced, unseen_pairs
 
 
 def sets(count: int, seed: int, features: int = 8):

@@ -5,14 +5,14 @@ import torch
 
 from s4s_nodes.core import mixture, schedule
 from tests.toy import small, toy_source
-from training.denoisers import bundled
 from training.distil import distil
-from training.loop import loss_and_gradient
+from training.learning.loop import loss_and_gradient
+from training.learning.objective import rmse
+from training.models.denoisers import bundled
+from training.models.pairs import known_pairs
+from training.models.recompute import recomputed
 from training.modes import check_gradient
-from training.objective import rmse
-from training.pairs import known_pairs
-from training.parameters import Parameters
-from training.recompute import recomputed
+from training.tables.parameters import Parameters
 
 
 def in_place(x, sigma, **extra):

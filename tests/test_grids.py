@@ -8,9 +8,9 @@ import pytest
 from s4s_nodes.core import Preset, classical, preset, schedule
 from tests.test_runs import run_in
 from tests.toy import toy_source
-from training.gits import LATER, cheapest, deviations, gits
-from training.teacher import teacher_solver
-from training.grids import asked_for, dmn, error_bound
+from training.learning.gits import LATER, cheapest, deviations, gits
+from training.learning.grids import asked_for, dmn, error_bound
+from training.models.teacher import teacher_solver
 
 
 def half_log_snr(levels, flow):

@@ -9,8 +9,8 @@ import torch
 
 from s4s_nodes.core import Model, Preset, classical, schedule
 from tests.toy import toy_source
-from training.evaluate import strong_pairs
-from training.host_race import Terms, Told, fitting, hold, rivals, sheet_rows, table_lines
+from training.race.evaluate import strong_pairs
+from training.race.host_race import Terms, Told, fitting, hold, rivals, sheet_rows, table_lines
 
 
 def preset(*calls) -> Preset:

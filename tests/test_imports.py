@@ -110,6 +110,17 @@ def test_the_trainer_reaches_the_core_and_its_command_line_the_exchange():
                 assert name in open_to or name.startswith("s4s_nodes.core."), found(path, node)
 
 
+def test_the_rooms_of_the_trainer_have_one_order():
+    """A room may import those of a lower number; the rest of the trainer stands above them."""
+    rooms = {"tables": 0, "models": 0, "race": 1, "learning": 2}
+    for room in rooms:
+        for path in sources(f"training/{room}"):
+            for node, dots, name, _ in imports(path):
+                other = name.split(".")[0] if dots == 2 else None
+                assert other not in rooms or rooms[other] < rooms[room], found(path, node)
+                assert other not in ("runs", "distil", "commands"), found(path, node)
+
+
 def test_importers_and_exporters_reach_the_core_only():
     for path in sources("s4s_nodes/importers", "s4s_nodes/exporters"):
         known = sys.stdlib_module_names | {"numpy", "torch"} | ({"diffusers"} if path.stem == "scheduler" else set())

@@ -8,14 +8,14 @@ import torch
 
 from s4s_nodes.core import schedule
 from tests.toy import small, toy_source
-from training.denoisers import bundled
 from training.distil import distil
-from training.forward_only import TRIES, calls_per_image, learn_forward, normal_equations
-from training.loop import MOST_SETBACKS, State, batch_indices, mean_error, learn, loss_and_gradient, rate_at
-from training.objective import OBJECTIVES
-from training.pairs import make_pairs
-from training.parameters import Parameters
-from training.teacher import teacher_solver
+from training.learning.forward_only import TRIES, calls_per_image, learn_forward, normal_equations
+from training.learning.loop import MOST_SETBACKS, State, batch_indices, mean_error, learn, loss_and_gradient, rate_at
+from training.learning.objective import OBJECTIVES
+from training.models.denoisers import bundled
+from training.models.pairs import make_pairs
+from training.models.teacher import teacher_solver
+from training.tables.parameters import Parameters
 
 
 def prepared(flow=False, calls=4, network=None, **changes):

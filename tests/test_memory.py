@@ -8,7 +8,7 @@ import torch
 from tests.bench.memory import cell
 from tests.toy import small, toy_source
 from training import memory
-from training.denoisers import bundled
+from training.models.denoisers import bundled
 from training.modes import memory_for_gradient, settled_mode
 
 CPU = torch.device("cpu")

@@ -8,11 +8,11 @@ from s4s_nodes.core import mixture
 from tests.k_diffusion_real import import_torchvision
 from tests.test_loop import prepared
 from tests.toy import small, toy_source
-from training import objective
-from training.denoisers import bundled
 from training.distil import distil
-from training.loop import State, mean_error, validate
-from training.objective import CHARBONNIER_C, NAMES, OBJECTIVES, as_images, objective_of
+from training.learning import objective
+from training.learning.loop import State, mean_error, validate
+from training.learning.objective import CHARBONNIER_C, NAMES, OBJECTIVES, as_images, objective_of
+from training.models.denoisers import bundled
 
 
 @pytest.fixture

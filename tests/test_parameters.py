@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from s4s_nodes.core import classical, constant_law_error, schedule
-from training.parameters import LEARN, Parameters
+from training.tables.parameters import LEARN, Parameters
 
 MULTISTEP = [name for name, solver in classical.SOLVERS.items() if solver.calls_per_step == 1]
 

@@ -7,11 +7,11 @@ import torch
 from s4s_nodes.core import preset
 from s4s_nodes.library import shipped_folder
 from tests.toy import small, toy_source
-from training.denoisers import bundled
-from training.parameters import Parameters
-from training.patterns import fitting, known, pattern_of
-from training.starts import LEARNED, begun, classical_error, learned_elsewhere, ranked_starts
-from training.pairs import known_pairs
+from training.learning.patterns import fitting, known, pattern_of
+from training.learning.starts import LEARNED, begun, classical_error, learned_elsewhere, ranked_starts
+from training.models.denoisers import bundled
+from training.models.pairs import known_pairs
+from training.tables.parameters import Parameters
 
 
 @pytest.mark.parametrize("name", ["digits-eps", "digits-flow"])

@@ -9,12 +9,12 @@ import torch
 from tests.test_loop import prepared
 from tests.test_runs import interrupt_after, run_in
 from tests.toy import small, toy_source
-from training.loop import State, learn, loss_and_gradient
-from training.objective import distances, rmse
-from training.pairs import FreshPairs, known_pairs, make_pairs
-from training.relaxed import ANCHOR, MOVED, Offer, ball_of, projected
+from training.learning.loop import State, learn, loss_and_gradient
+from training.learning.objective import distances, rmse
+from training.learning.relaxed import ANCHOR, MOVED, Offer, ball_of, projected
+from training.models.pairs import FreshPairs, known_pairs, make_pairs
+from training.models.teacher import teacher_solver
 from training.runs import Stopped
-from training.teacher import teacher_solver
 
 MANY = 1000.0                   # LD3's radius in a plane of two numbers is a thousandth: this many make it visible
 

@@ -11,9 +11,9 @@ import torch
 
 from s4s_nodes.core import Model, Preset, classical, schedule
 from tests.toy import small, toy_source
-from training import html_report, report
-from training.evaluate import race, unseen_pairs, with_scores
-from training.report_run import draw_run
+from training.race import html_report, report
+from training.race.evaluate import race, unseen_pairs, with_scores
+from training.race.report_run import draw_run
 from training.runs import Run
 
 HOSTILE = "</title><script>alert('x')</script><img src=x onerror=alert(1)>\"'"

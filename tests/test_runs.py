@@ -9,7 +9,7 @@ import torch
 from s4s_nodes.core import preset
 from tests.toy import small, toy_source
 from training import folder
-from training.denoisers import NaNFromModel
+from training.models.denoisers import NaNFromModel
 from training.runs import Run, Stopped
 
 

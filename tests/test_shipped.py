@@ -9,7 +9,7 @@ import pytest
 from s4s_nodes import importers
 from s4s_nodes.core import ModelFacts, preset
 from s4s_nodes.library import Library, choose, levels_for, solver_for, unproven
-from training.passports import SHIPPED, page
+from training.race.passports import SHIPPED, page
 
 FOLDER = Path(__file__).parents[1] / "solver_presets"
 FILES = sorted(FOLDER.glob("*.safetensors"))

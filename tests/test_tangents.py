@@ -5,10 +5,10 @@ import torch
 
 from s4s_nodes.core import Model, sample, schedule
 from tests.toy import toy_source
-from training.denoisers import Source
-from training.pairs import known_pairs
-from training.parameters import Parameters
-from training.tangents import calls_per_image, measured
+from training.learning.tangents import calls_per_image, measured
+from training.models.denoisers import Source
+from training.models.pairs import known_pairs
+from training.tables.parameters import Parameters
 
 
 def moved(parameters: Parameters, source) -> torch.Tensor:

@@ -7,8 +7,8 @@ import torch
 from s4s_nodes.core import classical, schedule
 from tests.toy import small, toy_source
 from training.distil import distil
-from training.pairs import make_pairs, teacher_error
-from training.teacher import below, refined, teacher_of
+from training.models.pairs import make_pairs, teacher_error
+from training.models.teacher import below, refined, teacher_of
 
 LEVELS = schedule.karras(20, 0.03, 14.6146)
 

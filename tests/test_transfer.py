@@ -12,9 +12,9 @@ from s4s_nodes.core import ModelFacts, choose, classical, schedule
 from tests.bench.transfer import cells, learn, models, page, questions, ship, train
 from tests.bench.transfer.questions import Ratio
 from tests.toy import toy_source
-from training.pairs import make_pairs
-from training.parameters import Parameters
-from training.teacher import teacher_of
+from training.models.pairs import make_pairs
+from training.models.teacher import teacher_of
+from training.tables.parameters import Parameters
 
 
 def lesson(stretch: float = 1.0, unit: float = 1.0) -> learn.Lesson:

@@ -7,7 +7,7 @@ from collections import namedtuple
 import pytest
 import torch
 
-from training.visible import between_levels, cloned, normal, visible_weights
+from training.models.visible import between_levels, cloned, normal, visible_weights
 
 Step = namedtuple("Step", "end cond")
 

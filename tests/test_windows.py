@@ -7,10 +7,10 @@ import torch
 from s4s_nodes.core import classical, sample, schedule
 from tests.toy import small, toy_source
 from training.distil import distil, race, unseen_pairs
-from training.evaluate import schedules
-from training.pairs import known_pairs
-from training.parameters import Parameters
-from training.windows import table_name, window_levels, window_top
+from training.models.pairs import known_pairs
+from training.models.windows import table_name, window_levels, window_top
+from training.race.evaluate import schedules
+from training.tables.parameters import Parameters
 
 
 @pytest.mark.parametrize("flow", [False, True])

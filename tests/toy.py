@@ -4,7 +4,7 @@ import torch
 
 from s4s_nodes.core import Model, mixture, schedule
 from training.config import Config
-from training.denoisers import Source
+from training.models.denoisers import Source
 
 SMALL = dict(calls=(4,), teacher_calls=20, pairs=32, validation=16, batch=8, iterations=12, every=4, schedule="karras")
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, replace
 
-from . import tangents
 from .config import Config
-from .denoisers import Source
-from .evaluate import schedules
-from .forward_only import calls_per_image, pairs_at
-from .gits import POINTS, SEEDS
-from .parameters import Parameters
-from .sparing import FIRST, STEPS
-from .starts import ranking_calls
-from .teacher import calls_of
+from .learning import tangents
+from .learning.forward_only import calls_per_image, pairs_at
+from .learning.gits import POINTS, SEEDS
+from .learning.sparing import FIRST, STEPS
+from .learning.starts import ranking_calls
+from .models.denoisers import Source
+from .models.teacher import calls_of
+from .race.evaluate import schedules
+from .tables.parameters import Parameters
 
 # with a budget: held-out pairs, the teacher's calls, pairs that rank the starts, pairs that check the teacher
 HELD_OUT, TEACHER_CALLS, RANKING, CHECKED = 16, 20, 12, 2

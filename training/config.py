@@ -6,9 +6,9 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, fields
 
-from .families import FAMILIES, check_base, usual_base
-from .objective import NAMES as OBJECTIVES
-from .parameters import CLOCKS, FORMS, LEARN, RESTRICT, TURNS, check_form
+from .learning.objective import NAMES as OBJECTIVES
+from .tables.families import FAMILIES, check_base, usual_base
+from .tables.parameters import CLOCKS, FORMS, LEARN, RESTRICT, TURNS, check_form
 
 MOST_CALLS = 50        # a learned table pays off below about 12 calls; 50 rows back-propagated already take hours
 

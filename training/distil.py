@@ -27,12 +27,12 @@ from . import memory
 from .budget import forecast, planned
 from .config import Config
 from .core import Preset
-from .denoisers import Source
-from .evaluate import Raced, race, unseen_pairs, with_scores
+from .models.denoisers import Source
 from .modes import settled_mode
-from .parameters import Parameters
 from .progress import Progress
+from .race.evaluate import Raced, race, unseen_pairs, with_scores
 from .runs import Run
+from .tables.parameters import Parameters
 
 HOST_BUDGET = 10_000        # network calls per table: one to two hours at half a second a call
 

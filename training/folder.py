@@ -18,7 +18,7 @@ import torch
 
 from .config import Config
 from .core import Preset, preset as preset_file, write_atomically
-from .loop import State
+from .learning.loop import State
 
 _TENSORS = {"vector": "vector", "average": "average", "best": "best"}
 

@@ -10,12 +10,12 @@ from torch import Tensor
 from . import memory
 from .budget import planned
 from .config import Config
-from .denoisers import NaNFromModel, Source, out_of_memory
-from .evaluate import schedules
-from .loop import loss_and_gradient, mean_error
-from .objective import objective_of, rmse
-from .pairs import Pairs, known_pairs
-from .parameters import Parameters
+from .learning.loop import loss_and_gradient, mean_error
+from .learning.objective import objective_of, rmse
+from .models.denoisers import NaNFromModel, Source, out_of_memory
+from .models.pairs import Pairs, known_pairs
+from .race.evaluate import schedules
+from .tables.parameters import Parameters
 
 NUDGES = (0.02, 0.04)       # of the finite differences, in the free numbers' natural units: wider than a rounded clock
 PIECES = 16                 # of the way along which slopes are added up, even

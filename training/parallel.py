@@ -20,8 +20,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .denoisers import Source, out_of_memory
-from .recompute import slopes_through
+from .models.denoisers import Source, out_of_memory
+from .models.recompute import slopes_through
 
 
 class World:

@@ -10,22 +10,22 @@ from typing import Callable
 import numpy as np
 from tqdm.auto import tqdm
 
-from . import sources
 from .budget import Plan, forecast, planned, taught_before
 from .config import Config
 from .core import Preset
 from .folder import Folder, check_same
-from .forward_only import learn_forward
-from .loop import State, learn
+from .learning.forward_only import learn_forward
+from .learning.loop import State, learn
+from .learning.objective import objective_of
+from .learning.sparing import learn_sparingly
+from .learning.starts import settle_start
+from .models import sources
+from .models.pairs import VALIDATION_SEEDS, FreshPairs, Pairs, ends, joined, known_pairs, make_pairs, teacher_error
+from .models.teacher import teacher_of
+from .models.windows import table_name, window_levels, window_top
 from .modes import settled_mode
-from .objective import objective_of
-from .pairs import VALIDATION_SEEDS, FreshPairs, Pairs, ends, joined, known_pairs, make_pairs, teacher_error
-from .parameters import Parameters
 from .progress import Clock, Progress
-from .sparing import learn_sparingly
-from .starts import settle_start
-from .teacher import teacher_of
-from .windows import table_name, window_levels, window_top
+from .tables.parameters import Parameters
 
 TRAINER = "s4s 0.3.0"
 CHUNK = 64                  # teacher pairs made, then saved, at a time

@@ -18,7 +18,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
-from ...training.denoisers import Source
+from ...training.models.denoisers import Source
 from ..core.preset import Model
 
 MOST_IMAGES = 16            # per network call: beyond it a GPU is full and a CPU gains nothing

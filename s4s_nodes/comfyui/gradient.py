@@ -9,7 +9,7 @@
                         straight line between them (straight-through, in log sigma)
 
 Networks that add in place (Flux, Wan, LTXV, ...) and the memory of many calls are the trainer's affair: it runs every
-guided call again in its backward pass, ControlNets, hooks and all (training/recompute.py).
+guided call again in its backward pass, ControlNets, hooks and all (training/models/recompute.py).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import comfy.model_management
 import torch
 from comfy.ldm.modules.attention import attention_pytorch
 
-from ...training.visible import between_levels, cloned, visible_weights
+from ...training.models.visible import between_levels, cloned, visible_weights
 
 ALL_THERE_IS = 1e20         # bytes asked for, so that the host moves everything else out
 __all__ = ["cloned", "differentiable", "training_mode", "visible_weights"]

@@ -7,7 +7,7 @@ import logging
 from comfy_api.latest import io
 from comfy_execution.utils import get_executing_context
 
-from ...training.host_race import Terms
+from ...training.race.host_race import Terms
 from ..library import save_scores, tables_of
 from . import parts
 from .folder import home, presets

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...training.denoisers import Source
-from ...training.host_race import Held, Terms, Told, hold, sheet_rows, table_lines
+from ...training.models.denoisers import Source
+from ...training.race.host_race import Held, Terms, Told, hold, sheet_rows, table_lines
 from ..core.preset import Preset
 from ..library import suits
 from . import facts

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from ...training import distil as trainer
 from ...training.config import Config
-from ...training.denoisers import Source
-from ...training.evaluate import Raced
-from ...training.host_race import Terms, hold, table_lines
+from ...training.models.denoisers import Source
 from ...training.modes import tries_gradients
+from ...training.race.evaluate import Raced
+from ...training.race.host_race import Terms, hold, table_lines
 from ..core import preset as preset_file
 from ..core.preset import Model, Preset
 from ..library import file_name, save_new

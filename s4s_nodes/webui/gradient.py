@@ -20,7 +20,7 @@ import torch
 from modules import shared
 from torch import Tensor
 
-from ...training.visible import between_levels, cloned, normal, visible_weights
+from ...training.models.visible import between_levels, cloned, normal, visible_weights
 
 CLOCKS = ("timestep", "sigma_to_t")         # as Forge and reForge, and as k-diffusion's wrappers call theirs
 

@@ -17,7 +17,7 @@ import torch
 from modules import call_queue, processing, scripts, sd_samplers_common, shared
 from torch import Tensor
 
-from ...training.denoisers import Source
+from ...training.models.denoisers import Source
 from .. import picture
 from ..core import sample_table
 from ..core.preset import Model

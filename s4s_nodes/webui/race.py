@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ...training.denoisers import Source
-from ...training.host_race import Raced, Terms, Told, hold, sheet_rows, table_lines
+from ...training.models.denoisers import Source
+from ...training.race.host_race import Raced, Terms, Told, hold, sheet_rows, table_lines
 from ..library import save_scores, suits, tables_of
 from . import rows, shelf
 from .inside import Scene, Show, inside, sheet

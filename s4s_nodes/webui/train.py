@@ -14,9 +14,9 @@ from modules import paths
 
 from ...training import distil as trainer
 from ...training.config import Config
-from ...training.denoisers import Source
-from ...training.host_race import Terms, hold
+from ...training.models.denoisers import Source
 from ...training.modes import tries_gradients
+from ...training.race.host_race import Terms, hold
 from ..core import preset as preset_file
 from ..core.preset import Model, Preset
 from ..core.solver import Solver

@@ -23,13 +23,13 @@ from s4s_nodes.core import write_atomically
 from tests.bench.ablation_page import page, shown
 from training.budget import planned
 from training.config import Config
-from training.denoisers import bundled
-from training.forward_only import learn_forward
-from training.loop import State, learn
-from training.pairs import TEST_SEEDS, VALIDATION_SEEDS, ends, errors, known_pairs, make_pairs
-from training.parameters import Parameters
-from training.starts import ranked_starts
-from training.teacher import teacher_solver
+from training.learning.forward_only import learn_forward
+from training.learning.loop import State, learn
+from training.learning.starts import ranked_starts
+from training.models.denoisers import bundled
+from training.models.pairs import TEST_SEEDS, VALIDATION_SEEDS, ends, errors, known_pairs, make_pairs
+from training.models.teacher import teacher_solver
+from training.tables.parameters import Parameters
 
 ROOT = Path(__file__).parents[2]
 MODELS = ("digits-eps", "digits-flow")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.evaluate import interval
+from training.race.evaluate import interval
 
 HEAD = """# What each part of the method is worth
 

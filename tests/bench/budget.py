@@ -22,11 +22,11 @@ from safetensors.torch import load_file, save_file
 
 from s4s_nodes.core import preset
 from s4s_nodes.library import shipped_folder
-from training import patterns
 from training.config import Config
-from training.denoisers import bundled
-from training.evaluate import contestants, unseen_pairs
-from training.pairs import TEST_SEEDS, ends, errors, known_pairs
+from training.learning import patterns
+from training.models.denoisers import bundled
+from training.models.pairs import TEST_SEEDS, ends, errors, known_pairs
+from training.race.evaluate import contestants, unseen_pairs
 from training.runs import Run
 
 GOAL, SEEDS = 0.9, 256

@@ -30,7 +30,7 @@ def high_water() -> int:
 
 def cell(model: str, way: str, calls: int, images: int, metered: bool) -> dict:
     """Bytes of one way at these calls: {"before": ..., "peak": ...}, or {"tensors": ...}."""
-    from training.denoisers import bundled
+    from training.models.denoisers import bundled
     from training.memory import Meter
     source = bundled(model, 3.0)
     work = prepared(source, way, calls, images)
@@ -49,10 +49,10 @@ def prepared(source, way: str, calls: int, images: int):
     """What to run: sampling `images` images, or one iteration of learning from as many pairs."""
     from training.budget import planned
     from training.config import Config
-    from training.evaluate import schedules
-    from training.loop import State
-    from training.pairs import known_pairs, run
-    from training.parameters import Parameters
+    from training.race.evaluate import schedules
+    from training.learning.loop import State
+    from training.models.pairs import known_pairs, run
+    from training.tables.parameters import Parameters
     from training.runs import learner
     levels = schedules(source)["sgm_uniform"](calls)
     parameters = Parameters(levels, flow=source.flow, highest=source.sigma_max)

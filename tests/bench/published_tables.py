@@ -16,7 +16,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from s4s_nodes import importers                                                     # noqa: E402
 from s4s_nodes.core import classical, sample, schedule                              # noqa: E402
-from training.denoisers import bundled                                              # noqa: E402
+from training.models.denoisers import bundled                                              # noqa: E402
 
 TABLES = (("digits-flow", "neuralsolver-sit"), ("digits-flow", "neuralsolver-dcn"),
           ("digits-eps", "neuralsolver-ddpm-sd"))

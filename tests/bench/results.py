@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from s4s_nodes.core.files import write_atomically
-from training.evaluate import interval
+from training.race.evaluate import interval
 
 from .results_cells import BUDGET, CFG, GRADIENT_AT, LADDER, METHODS, SHIPPED_AT, cell, file_of, known, recorded, rmse
 

@@ -17,9 +17,9 @@ from s4s_nodes.core import preset
 from s4s_nodes.core.files import write_atomically
 from s4s_nodes.library import shipped_folder
 from training.config import Config
-from training.denoisers import bundled
-from training.evaluate import Entry, contestants, measure, race_classical, raced, unseen_pairs
-from training.pairs import TEST_SEEDS, known_pairs
+from training.models.denoisers import bundled
+from training.models.pairs import TEST_SEEDS, known_pairs
+from training.race.evaluate import Entry, contestants, measure, race_classical, raced, unseen_pairs
 from training.runs import Run
 
 CFG = 3.0

@@ -21,8 +21,8 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from s4s_nodes.core import ModelFacts, classical, levels_for, schedule, solver_for          # noqa: E402
 from tests.bench.transfer import models                                                     # noqa: E402
-from training.evaluate import unseen_pairs                                                  # noqa: E402
-from training.pairs import ends, errors                                                     # noqa: E402
+from training.models.pairs import ends, errors                                                     # noqa: E402
+from training.race.evaluate import unseen_pairs                                                  # noqa: E402
 
 CALLS, CFGS = (4, 5, 6, 7, 8, 10, 12), (1.0, 3.0, 7.0)
 SOLVERS = ("euler", "dpmpp_2m", "unipc_bh2_2", "ipndm_2")

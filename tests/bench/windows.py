@@ -18,13 +18,13 @@ from s4s_nodes.core import classical, preset, schedule
 from s4s_nodes.core.adapt import adapted, distance, from_start, head
 from s4s_nodes.library import shipped_folder
 from training.config import Config
-from training.denoisers import bundled
-from training.evaluate import schedules
-from training.forward_only import learn_forward
-from training.loop import State
-from training.pairs import ends, errors, make_pairs
-from training.parameters import Parameters
-from training.teacher import carried, teacher_solver
+from training.learning.forward_only import learn_forward
+from training.learning.loop import State
+from training.models.denoisers import bundled
+from training.models.pairs import ends, errors, make_pairs
+from training.models.teacher import carried, teacher_solver
+from training.race.evaluate import schedules
+from training.tables.parameters import Parameters
 
 SOLVERS = ("dpmpp_2m", "unipc_bh2_2", "lms_2", "ipndm_2", "deis_2")
 MOVES = (0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0)            # of a start's noise-to-signal ratio

@@ -40,7 +40,7 @@ class Slopes:
         levels = trainers("core").schedule.simple(CALLS, source.levels)           # on the model's own levels
         if source.flow:
             levels = (levels * 64).round() / 64
-        parameters = trainers("parameters").Parameters(levels, flow=source.flow)
+        parameters = trainers("tables.parameters").Parameters(levels, flow=source.flow)
         self.table = parameters.table(parameters.initial())
         self.at = {"sigma": float(levels[2]), "weight": float(self.table.weights[1, 0])}
         seeds = range(2)

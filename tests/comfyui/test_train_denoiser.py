@@ -92,7 +92,7 @@ def test_the_trainers_sampling_is_the_hosts_sampling():
     levels = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "normal", 4)
 
     def work(source):
-        core, pairs = trainers("core"), trainers("pairs")
+        core, pairs = trainers("core"), trainers("models.pairs")
         table = core.classical.SOLVERS["euler"](levels.double().numpy(), flow=True)
         noise, extra = source.noise([7]), source.conditions([7])
         with torch.no_grad():

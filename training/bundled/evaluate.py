@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from ..core import classical, schedule
 from ..core import sample as carry
-from ..denoisers import guided
+from ..models.denoisers import guided
 from . import features
 from .models import load
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..visible import between_levels
+from ..models.visible import between_levels
 
 LAST_ALPHA = 4.8973451890853435e-08     # what the hosts put in place of a terminal alpha of 0
 FLUX_SHIFT = 1.15                       # mu; the hosts take the one of 1024 x 1024 for every size

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..core import Model
-from ..denoisers import MOST_AT_ONCE, Source
+from ..models.denoisers import MOST_AT_ONCE, Source
 from . import clocks, files, network, prompts
 from .loading import Opened, Places, opened
 

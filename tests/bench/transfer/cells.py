@@ -13,8 +13,8 @@ import torch
 
 from s4s_nodes.core import Solver
 from s4s_nodes.core.files import write_atomically
-from training.pairs import Pairs, known_pairs, make_pairs
-from training.teacher import teacher_of
+from training.models.pairs import Pairs, known_pairs, make_pairs
+from training.models.teacher import teacher_of
 
 PARTS = ("sigmas", "query", "scale", "carry", "weights")
 

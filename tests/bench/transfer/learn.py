@@ -2,7 +2,7 @@
 
 What is lowered is the mean over the models of (mean RMSE of its images) / (its unit), the unit being what a classical
 solver leaves on that model: a table learns to be so many times closer everywhere. The normal equations of a
-Gauss-Newton step are sums over images, so those of several models add (training/sparing.py does it for one).
+Gauss-Newton step are sums over images, so those of several models add (training/learning/sparing.py does it for one).
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from s4s_nodes.core import classical
-from training.denoisers import Source
-from training.evaluate import schedules
-from training.pairs import Pairs, ends, errors
-from training.parameters import Parameters
-from training.tangents import measured
+from training.learning.tangents import measured
+from training.models.denoisers import Source
+from training.models.pairs import Pairs, ends, errors
+from training.race.evaluate import schedules
+from training.tables.parameters import Parameters
 
 BASES = ("dpmpp_2m", "unipc_bh2_2", "ipndm_2", "deis_2")         # what a table may start as
 ORDER = 3                               # of the free weights: the paper's, and fewer than the trainer's default

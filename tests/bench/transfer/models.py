@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from s4s_nodes.core import Model, schedule
 from tests.assets.emoji import conditions as words
 from tests.assets.emoji import network as mmdit
-from training import denoisers
 from training.bundled import models as bundled
 from training.bundled.network import UNet
-from training.denoisers import Source
+from training.models import denoisers
+from training.models.denoisers import Source
 
 ZERO_SNR_TOP = 4518.0                   # the highest level ComfyUI and WebUI give a zero terminal SNR model
 FLOW_FLOOR = 1e-3

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from s4s_nodes.core.between import between
-from training.evaluate import interval, pooled
+from training.race.evaluate import interval, pooled
 
 from . import cells, models
 from .study import DEFAULTS, SHIPPED, Setting, Study

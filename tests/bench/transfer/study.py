@@ -14,10 +14,10 @@ import torch
 
 from s4s_nodes.core import Solver, preset
 from s4s_nodes.library import shipped_folder
-from training.evaluate import Entry, contestants, measure, strong_pairs
-from training.pairs import TEST_SEEDS, VALIDATION_SEEDS, teacher_error
-from training.parameters import Parameters
-from training.teacher import teacher_of
+from training.models.pairs import TEST_SEEDS, VALIDATION_SEEDS, teacher_error
+from training.models.teacher import teacher_of
+from training.race.evaluate import Entry, contestants, measure, strong_pairs
+from training.tables.parameters import Parameters
 
 from . import cells, models
 from .learn import ORDER, Learned, Lesson, learn

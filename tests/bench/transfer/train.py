@@ -21,7 +21,7 @@ from s4s_nodes.core import sample
 from s4s_nodes.core.files import write_atomically
 from tests.assets.emoji import pictures as emoji
 from training.bundled import make
-from training.teacher import teacher_solver
+from training.models.teacher import teacher_solver
 
 from .models import TRAINED, Kind, Small, source, weights_path
 

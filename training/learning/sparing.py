@@ -15,10 +15,10 @@ from typing import Callable
 import torch
 from torch import Tensor
 
-from .denoisers import Source
+from ..models.denoisers import Source
+from ..models.pairs import Pairs, ends, errors
+from ..tables.parameters import Parameters
 from .loop import State
-from .pairs import Pairs, ends, errors
-from .parameters import Parameters
 from .tangents import FINE, ROUGH, calls_per_image, measured, sketch
 
 BLOCK = 8                   # pairs measured at a time, then saved

@@ -8,11 +8,12 @@ import click
 import torch
 from tqdm.auto import tqdm
 
-from . import host_race, html_report, report as draw, sources
-from .config import Config
-from .core import Preset, facts
-from .denoisers import Source
-from .exchange import tables_of
+from ..config import Config
+from ..core import Preset, facts
+from ..exchange import tables_of
+from ..models import sources
+from ..models.denoisers import Source
+from . import host_race, html_report, report as draw
 
 SEEDS = 24                  # of a race, where none are asked for
 

@@ -8,8 +8,8 @@ from typing import Callable
 
 import numpy as np
 
-from .core import preset as preset_file
-from .denoisers import Source
+from ..core import preset as preset_file
+from ..models.denoisers import Source
 from .gits import gits
 
 ENDLESS = 100.0             # noise over signal above which a state is noise and nothing else; a flow's 1 stands for it

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import click
 
-from .cli_errors import errors_in_words
-from .cli_shelf import COMMANDS
-from .config import CHECKPOINT_SETTINGS, Config, help_texts
+from ..config import CHECKPOINT_SETTINGS, Config, help_texts
+from .errors import errors_in_words
+from .shelf import COMMANDS
 
 DEMO_MODE = "forward"       # in three minutes on two cores it learns more than the gradient mode
 
@@ -80,8 +80,8 @@ def demo(model, calls, cfg, seeds, mode, iterations, device, out):
     classical pair), sheet-*.png (same seeds: teacher, best classical pair, S4S), solver-*.png, race-*.png,
     curve-*.png. Run again to go on where it stopped.
     """
-    from .report_run import report
-    from .runs import Run
+    from ..race.report_run import report
+    from ..runs import Run
     config = Config(name=f"{model}-cfg{cfg:g}", model=model, calls=calls, cfg=cfg, mode=mode, iterations=iterations,
                     device=device)
     config_file = out / "config.json"
@@ -106,10 +106,10 @@ def train(out, resume, **settings):
     Ctrl-C saves and stops; --resume goes on bit for bit. The folder holds the preset, the state, a log and report.html.
     Several GPUs or machines: torchrun --nproc-per-node 4 -m s4s_training train ..., or accelerate launch.
     """
-    from . import parallel
-    from .distil import estimate
-    from .report_run import draw_run
-    from .runs import Run
+    from .. import parallel
+    from ..distil import estimate
+    from ..race.report_run import draw_run
+    from ..runs import Run
     world = parallel.joined()
     if resume is not None:
         config_file = resume / "config.json"
@@ -164,15 +164,15 @@ def race(preset_file, calls, cfg, seeds, seed, budget, device, out, write, **ope
     the best classical pair catches up. A preset for a checkpoint needs --checkpoint and --prompts, and meets the pairs
     that usually win; what is not given of size, cfg, guidance and shift is as it was trained.
     """
-    from .core import preset as preset_file_module
+    from ..core import preset as preset_file_module
     preset = preset_file_module.load(preset_file)
     if opening["checkpoint"]:
-        from .checkpoint_race import SEEDS, race_checkpoint, tables
-        from .host_race import Terms
+        from ..race.checkpoint_race import SEEDS, race_checkpoint, tables
+        from ..race.host_race import Terms
         terms = Terms(tables(preset, calls), range(seed, seed + (seeds or SEEDS)), budget=budget)
         preset = race_checkpoint(preset, terms, opening, cfg, device, out)
     else:
-        from .report_run import race_preset
+        from ..race.report_run import race_preset
         preset = race_preset(preset, calls, cfg, seeds or 256, seed, device, out)[1]
     if write:
         preset_file_module.save(preset, preset_file)
@@ -187,7 +187,7 @@ def race(preset_file, calls, cfg, seeds, seed, budget, device, out, write, **ope
 @errors_in_words
 def show(preset_file, plot, as_json, markdown):
     """Describe a preset: what it is for, how it was made, its tables and scores; replay its self-test."""
-    from .core import preset as preset_module
+    from ..core import preset as preset_module
     preset = preset_module.load(preset_file)
     if as_json:
         parts = ("sigmas", "query", "scale", "carry", "weights")
@@ -197,13 +197,13 @@ def show(preset_file, plot, as_json, markdown):
                                "training": preset.training, "scores": preset.scores}, indent=1))
         return
     if markdown:
-        from .passports import passport
+        from ..race.passports import passport
         click.echo(passport(preset, preset_file))
         return
     click.echo(preset_module.describe(preset))
     click.echo(f"  self-test   replayed here, deviation {preset_module.verify(preset):.2g}")
     if plot is not None:
-        from .report import plot_solver
+        from ..race.report import plot_solver
         for name, table in preset.tables.items():
             click.echo(f"wrote {plot_solver(table, plot / f'{preset.name}-{name}.png', f'{preset.name}, {name}')}")
 
@@ -227,8 +227,8 @@ def import_(sources, kind, like, calls, name, out):
     """
     from dataclasses import replace
 
-    from . import exchange
-    from .core import preset as preset_module
+    from .. import exchange
+    from ..core import preset as preset_module
     if not sources:
         click.echo("\n".join(exchange.published()))
         return
@@ -250,8 +250,8 @@ def import_(sources, kind, like, calls, name, out):
 @errors_in_words
 def export(preset_file, to, calls, out):
     """Write a preset for other programs; plain levels without --out are printed."""
-    from . import exchange
-    from .core import preset as preset_module
+    from .. import exchange
+    from ..core import preset as preset_module
     preset = preset_module.load(preset_file)
     if to == "sigmas" and out is None:
         for count in [calls] if calls else preset.counts:

@@ -7,7 +7,7 @@ from typing import Callable
 import torch
 from torch import Tensor
 
-from .core import Table
+from ..core import Table
 
 
 def lowered(step: Callable, u: Tensor, v: Tensor, kept: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .cli_errors import errors_in_words
+from .errors import errors_in_words
 
 
 @click.command("list")
@@ -18,7 +18,7 @@ def list_(folders):
 
     ComfyUI and WebUI keep theirs in models/s4s_presets.
     """
-    from .exchange import Library
+    from ..exchange import Library
     library = Library(folders)
     rows = [("name", "hash", "for", "calls", "measured", "recommended")]
     rows += [(name, made.short_hash, f"{made.model.family}, {made.model.prediction}",
@@ -46,7 +46,7 @@ def _measured(made) -> str:
 
 def _one_of_mine(preset_file: Path):
     """(library, name) of a preset file."""
-    from .exchange import Library
+    from ..exchange import Library
     return Library([preset_file.parent]), preset_file.name.removesuffix(".safetensors")
 
 
@@ -85,8 +85,8 @@ def join(name, preset_files, folder):
 
     At a cfg between two of them the hosts run the table between theirs, beyond all of them the last one.
     """
-    from .core import preset
-    from .exchange import joined
+    from ..core import preset
+    from ..exchange import joined
     path = folder / f"{name}.safetensors"
     if path.exists():
         raise ValueError(f"{path} exists: choose another name, or delete it first")
@@ -103,9 +103,9 @@ def join(name, preset_files, folder):
 @errors_in_words
 def passports(folder, write):
     """The passports of all presets in a FOLDER as one Markdown page [default: those that ship]."""
-    from .core import write_atomically
-    from .exchange import shipped_folder
-    from .passports import SHIPPED, page
+    from ..core import write_atomically
+    from ..exchange import shipped_folder
+    from ..race.passports import SHIPPED, page
     text = page(folder) if folder else page(shipped_folder(), SHIPPED)
     folder = folder or shipped_folder()
     if write:

@@ -7,15 +7,15 @@ from typing import Callable
 
 import numpy as np
 
-from .core import schedule
-from .denoisers import Source
-from .evaluate import Entry, halved, measure, schedules
-from .families import start_on
+from ..core import schedule
+from ..models.denoisers import Source
+from ..models.pairs import Pairs
+from ..race.evaluate import Entry, halved, measure, schedules
+from ..tables.families import start_on
+from ..tables.parameters import Parameters
 from .forward_only import EXPLORED, learn_forward
 from .grids import NAMES, asked_for
 from .loop import State
-from .pairs import Pairs
-from .parameters import Parameters
 from .patterns import fitting
 
 EXPLORING = 4               # forward-only steps that compare the starts

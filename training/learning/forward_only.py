@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .core import Solver, sample
-from .denoisers import Source
+from ..core import Solver, sample
+from ..models.denoisers import Source
+from ..models.pairs import Pairs
+from ..tables.parameters import Parameters
 from .loop import State, mean_error, validate
-from .pairs import Pairs
-from .parameters import Parameters
 
 NUDGE = 1e-2                # finite-difference step in the free numbers' natural units; far above float32 rounding
 DAMPING = (1e-3, 1e3)       # range of the Levenberg-Marquardt damping

@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..core import Solver, write_atomically
 from . import frechet
-from .core import Solver, write_atomically
 from .evaluate import Entry, Raced
 
 INK, LEARNED, OTHER = "#222222", "#d1495b", "#8d99ae"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import jinja2
 
-from .core import Preset, Solver, write_atomically
+from ..core import Preset, Solver, write_atomically
 from .evaluate import Raced
 from .frechet import distance
 from .report import times_of

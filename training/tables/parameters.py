@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from ..core import Solver, Table
 from .clock import meant, shown_scale
-from .core import Solver, Table
 from .families import FAMILIES, added, base_table, check_base, places, units
 from .rows import data_step, lowered, noise_step, slopes_of
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .denoisers import Source
+from ..models.denoisers import Source
 
 GROUPS = 32                 # of the jackknife: each leaves one group of seeds out
 AT_ONCE = 64                # images shown to the feature network together
@@ -30,7 +30,7 @@ def features_of(source: Source, results: Tensor) -> np.ndarray | None:
 
 def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
     """Between the Gaussians fitted to two feature sets (n, F): Heusel et al. (2017)."""
-    from .bundled.features import frechet
+    from ..bundled.features import frechet
     return frechet(torch.from_numpy(ours), torch.from_numpy(theirs))
 
 

@@ -12,7 +12,7 @@ def errors_in_words(command):
     """Turn what users can mend into one message and an exit code, and leave tracebacks to real bugs."""
     @functools.wraps(command)
     def wrapped(*args, **kwargs):
-        from .runs import Stopped
+        from ..runs import Stopped
         try:
             return command(*args, **kwargs)
         except Stopped as stopped:

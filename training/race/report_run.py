@@ -6,12 +6,13 @@ from pathlib import Path
 
 import click
 
-from . import denoisers, html_report, report as draw
-from .core import Preset, facts, preset as preset_file
+from ..core import Preset, facts, preset as preset_file
+from ..exchange import tables_of
+from ..models import denoisers
+from ..models.pairs import Pairs, ends
+from . import html_report, report as draw
 from .evaluate import (Entry, Raced, calls_to_match, contestants, measure, race_classical, raced, unseen_pairs,
                        with_scores)
-from .exchange import tables_of
-from .pairs import Pairs, ends
 
 SHEET_COLUMNS = 12
 MISS_SHOWN = 3                  # times the difference to the teacher is enlarged in the sheet
@@ -46,7 +47,7 @@ def draw_run(run, preset: Preset, races: dict[str, Raced] | None = None) -> Path
 
 def race_preset(preset: Preset, calls, cfg, seeds, seed, device, out) -> tuple[dict, Preset]:
     """Race a preset's full tables; (scores, the preset with them). Raises ValueError for a foreign model."""
-    from .bundled import NAMES
+    from ..bundled import NAMES
     if preset.model.family not in NAMES:
         raise ValueError(f"preset {preset.name!r} is for {preset.model.family!r}, which does not come with S4S: add "
                          f"--checkpoint and --prompts (those of the package are {', '.join(NAMES)})")

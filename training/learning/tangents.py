@@ -15,11 +15,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .core import Solver
-from .denoisers import Source
+from ..core import Solver
+from ..models.denoisers import Source
+from ..models.pairs import Pairs
+from ..tables.parameters import Parameters
 from .forward_only import recorded
-from .pairs import Pairs
-from .parameters import Parameters
 
 # an image's directions at a call. On digits-eps at 6 calls the Jacobian is off by 24 % of its size with 4, by 11 % with
 # 8, enough for the first steps; but near the optimum the slope then points elsewhere (cosine 0.55; with 14, 0.90)

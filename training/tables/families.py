@@ -22,7 +22,7 @@ from typing import Callable, NamedTuple
 import torch
 from torch import Tensor
 
-from .core import Solver, Table, adapt, classical
+from ..core import Solver, Table, adapt, classical
 
 FAMILIES = {"lms": "dpmpp_2m", "pc": "unipc_bh2_3", "ss": "dpm_2"}       # and the base solver each has by itself
 LEAST_STEP = adapt.SMALLEST_STEP                        # of S: the unit of a free number never vanishes

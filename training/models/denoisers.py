@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .core import Model, Solver, schedule
+from ..core import Model, Solver, schedule
 from .recompute import recomputed
 
 MOST_AT_ONCE = 64           # images per network call, unless the source says less
@@ -149,7 +149,7 @@ def bundled(name: str, cfg: float | tuple, device="cpu") -> Source:
 
     cfg: one guidance scale, or several that the seeds take turns with, each digit with all of them.
     """
-    from . import bundled as models
+    from .. import bundled as models
     digits = models.load(name, device=str(device))
     flow = digits.prediction == "flow"
     levels = schedule.flow_levels() if flow else np.asarray(digits.sigmas.cpu(), dtype=np.float64)
@@ -171,7 +171,7 @@ def bundled(name: str, cfg: float | tuple, device="cpu") -> Source:
 
 def digit_features(device) -> Callable:
     """images (n, 1, 28, 28) -> (n, 64) of the bundled classifier, which is read when it is first asked."""
-    from .bundled import features
+    from ..bundled import features
     kept = []
 
     def answer(images: Tensor) -> Tensor:

@@ -20,10 +20,10 @@ from typing import Callable
 import torch
 from torch import Tensor
 
-from .denoisers import Source
+from ..models.denoisers import Source
+from ..models.pairs import Pairs
+from ..tables.parameters import Parameters
 from .objective import distances
-from .pairs import Pairs
-from .parameters import Parameters
 
 ANCHOR = 1e-3               # LD3's radius: this times d / N^2
 RATE = 12.0                 # of the plain gradient step on x', over N: LD3's, for each sample's own loss

@@ -11,10 +11,10 @@ from typing import Callable
 
 from torch import Tensor
 
-from .core import Preset
-from .denoisers import Source
+from ..core import Preset
+from ..models.denoisers import Source
+from ..models.pairs import Pairs, ends
 from .evaluate import Raced, race, race_calls, strong_pairs, unseen_pairs, window_of, with_scores
-from .pairs import Pairs, ends
 
 SHEET = 4                   # images side by side in a sheet
 # who takes part first where not all can: what has won races, by turns

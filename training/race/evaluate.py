@@ -9,11 +9,11 @@ from typing import Callable
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..core import Preset, Solver, classical, preset as preset_file, schedule
+from ..models.denoisers import Source
+from ..models.pairs import TEST_SEEDS, Pairs, ends, errors, make_pairs
+from ..models.teacher import teacher_of
 from . import frechet
-from .core import Preset, Solver, classical, preset as preset_file, schedule
-from .denoisers import Source
-from .pairs import TEST_SEEDS, Pairs, ends, errors, make_pairs
-from .teacher import teacher_of
 
 GITS_SHOWN = ("gits_1.00", "gits_1.10", "gits_1.20", "gits_1.30")      # of 15 coefficients; the hosts' default is 1.20
 ROUNDS = ((8, 1.0), (32, 0.25), (None, 0.05))      # (seeds, share of the pairs that run them); None: all seeds

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .core import Solver, adapt
-from .denoisers import Source
-from .parameters import Parameters
+from ..core import Solver, adapt
+from ..models.denoisers import Source
+from ..tables.parameters import Parameters
 
 FILE = Path(__file__).with_name("patterns.json")
 ENDLESS = 1e4               # ratio of pure noise

@@ -9,10 +9,10 @@ from typing import Callable
 import torch
 from torch import Tensor
 
-from .denoisers import Source
+from ..models.denoisers import Source
+from ..models.pairs import Pairs, ends, errors
+from ..tables.parameters import TURNS, Parameters
 from .objective import distances, objective_of, rmse
-from .pairs import Pairs, ends, errors
-from .parameters import TURNS, Parameters
 from .relaxed import ball_of
 
 WARM_UP = 0.05              # share of the iterations in which the rate rises

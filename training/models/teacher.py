@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .core import Solver, classical, sample, schedule
+from ..core import Solver, classical, sample, schedule
 from .denoisers import Source
 
 SAME = 1e-3                 # of the result's size: two runs of a deterministic teacher differ by rounding only

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from .core import Preset, preset as preset_file
+from ..core import Preset, preset as preset_file
 from .report import race_markdown
 
 SHIPPED = """# Presets that ship

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from .core import sample
+from ..core import sample
 
 CHARBONNIER_C = 0.03        # a smaller difference counts squared, a larger one as it is; latents have deviation 1
 LPIPS = "lpips"

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .denoisers import Source
+from ..models.denoisers import Source
+from ..models.pairs import known_pairs
+from ..models.teacher import teacher_solver
 from .forward_only import recorded
-from .pairs import known_pairs
-from .teacher import teacher_solver
 
 SEEDS, POINTS = 16, 60      # paths, and the calls each takes
 LATER = 1.15                # weight of later deviations, the paper's for images

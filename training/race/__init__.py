@@ -1,0 +1,1 @@
+"""Learned tables against the classical ones, and what people look at: reports, pages, passports."""
