@@ -98,17 +98,17 @@ def test_a_small_model_answers_a_constant_at_no_noise_and_its_levels_are_its_fam
 
 
 def won(by: float, median: float = 1.5) -> dict:
-    return {"calls": 6, "on": "a", "tables": {"its own": Ratio(2, (2, 2), 2, (2, 2)),
+    return {"calls": 6, "cfg": 3.0, "on": "a", "tables": {"its own": Ratio(2, (2, 2), 2, (2, 2)),
                                               page.TOGETHER: Ratio(by, (by, by), median, (median, median))}}
 
 
 def test_a_transfer_preset_has_to_win_on_every_left_out_model_by_both_measures():
-    assert page.passes([won(1.2), won(1.1)], 6)
-    assert not page.passes([won(1.2), won(0.99)], 6)
-    assert not page.passes([won(1.2), won(1.1, median=0.9)], 6)
-    assert not page.passes([won(1.2)], 4)
+    assert page.passes([won(1.2), won(1.1)], 6, 3.0)
+    assert not page.passes([won(1.2), won(0.99)], 6, 3.0)
+    assert not page.passes([won(1.2), won(1.1, median=0.9)], 6, 3.0)
+    assert not page.passes([won(1.2)], 4, 3.0)
     alone = {**won(1.2), "tables": {"its own": won(2)["tables"]["its own"], "b": won(1.2)["tables"][page.TOGETHER]}}
-    assert page.transferred(alone).wins and not page.passes([won(1.2), alone], 6)
+    assert page.transferred(alone).wins and not page.passes([won(1.2), alone], 6, 3.0)
 
 
 class Known:
@@ -139,17 +139,29 @@ def test_a_ratio_is_the_opponents_error_over_the_tables():
 class Taught(Known):
     """A study that has learned one table for all settings."""
 
-    def table(self, settings, calls):
+    def table(self, settings, calls, begin=()):
         assert [setting.name for setting in settings] == ["a", "b"]
+        assert [setting.cfg for setting in begin] == ([] if settings[0].cfg == 3 else [3.0, 3.0])
         return {"table": cells.numbers(classical.dpmpp_2m(schedule.karras(calls, 0.03, 14.6)))}
 
 
 def test_a_transfer_preset_holds_what_passed_and_says_where_it_was_not_measured():
     rows = [{**won(1.2), "on": "a"}, {**won(1.1), "on": "b"}, {**won(1.2), "on": "a", "calls": 4},
-            {**won(0.9), "on": "b", "calls": 4}, {**won(2.0), "on": "digits-flow"}]
+            {**won(0.9), "on": "b", "calls": 4}]
     made = ship.transfer_preset(Taught({}), "eps", rows)
-    assert made.counts == [6] and made.training["left out"]["calls6"] == {"a": 1.2, "b": 1.1, "digits-flow": 2.0}
-    assert "not measured on your checkpoint" in made.training["note"] and "1.10 on b" in made.training["evidence"]
+    assert made.counts == [6] and made.training["left out"]["calls6"] == {"a": 1.2, "b": 1.1}
+    assert "not measured on your checkpoint" in made.training["note"] and "6 calls: 1.20 on a, 1.10 on b" in (
+        made.training["evidence"])
     for channels in (4, None):                      # nobody gets it unasked
         assert choose([made], ModelFacts("eps", 0.03, 14.6146, "sd15", channels), 3.0, 6)[0] is None
     assert ship.transfer_preset(Taught({}), "eps", [won(0.9)]) is None
+
+
+def test_a_transfer_preset_reaches_as_far_in_guidance_as_it_passed_without_a_gap():
+    rows = [{**won(by), "on": name, "cfg": cfg, "calls": calls} for calls, cfg, by in
+            ((6, 3.0, 1.2), (6, 5.0, 1.1), (6, 7.0, 1.3), (8, 3.0, 1.2), (8, 5.0, 0.9), (8, 7.0, 1.4), (5, 3.0, 0.8),
+             (5, 5.0, 1.3)) for name in "ab"]
+    made = ship.transfer_preset(Taught({}), "v, zero SNR", rows)
+    assert sorted(made.tables) == ["calls6_cfg3", "calls6_cfg5", "calls6_cfg7", "calls8_cfg3"]
+    assert made.training["cfg"] == [3.0, 7.0] and "6 calls, cfg 5: 1.10 on a" in made.training["evidence"]
+    assert made.model.zero_terminal_snr

@@ -19,18 +19,19 @@ from s4s_nodes.core import preset
 
 from . import models, page, ship, train
 from .cells import OutOfTime, Store
-from .questions import BETWEEN_AT, CFG_MODELS, COUNTS, ROUNDED_MODELS, SIZE_MODELS, TRAINED_AT
+from .questions import BETWEEN_AT, CFG_MODELS, COUNTS, FAMILY_CFGS, ROUNDED_MODELS, SIZE_MODELS, TRAINED_AT
 from .questions import cfg_row, family_rows, rounding_rows, size_rows
 from .study import Study
 
 PARTS = ("families", "cfg", "sizes", "rounding")
 
 
-def measured(study: Study, parts, names, counts) -> tuple[dict, list[str]]:
+def measured(study: Study, parts, names, counts, cfgs) -> tuple[dict, list[str]]:
     """(the rows of every part, of the models of these names; what the time did not suffice for)."""
-    asked = [(family, f"{family} at {calls} calls", lambda f=family, c=calls, k=known: family_rows(study, f, c, k))
+    asked = [(family, f"{family} at {calls} calls, cfg {cfg:g}",
+              lambda f=family, c=calls, k=known, g=cfg: family_rows(study, f, c, k, g))
              for family, members in models.FAMILIES.items() if "families" in parts
-             and len(known := tuple(name for name in members if name in names)) > 1 for calls in counts]
+             and len(known := tuple(name for name in members if name in names)) > 1 for cfg in cfgs for calls in counts]
     asked += [("cfg", f"cfg {cfg:g} of {name}", lambda n=name, c=cfg: [cfg_row(study, n, c)]) for name in CFG_MODELS
               for cfg in sorted(TRAINED_AT + BETWEEN_AT) if "cfg" in parts and name in names]
     for part, rows, of in (("sizes", size_rows, SIZE_MODELS), ("rounding", rounding_rows, ROUNDED_MODELS)):
@@ -54,6 +55,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=("train", *PARTS), default=("train", *PARTS))
     parser.add_argument("--ready", action="store_true", help="leave out models that are not trained yet")
     parser.add_argument("--counts", type=int, nargs="*", default=COUNTS, help="numbers of calls")
+    parser.add_argument("--cfgs", type=float, nargs="*", default=FAMILY_CFGS, help="guidance scales of the families")
     parser.add_argument("--minutes", type=float, default=math.inf,
                         help="begin nothing new after so long: the page names what is missing; call again to go on")
     parser.add_argument("--presets", type=Path, help="folder to write the transfer presets into, if any passed")
@@ -65,7 +67,7 @@ def main() -> None:
     every = [name for members in models.FAMILIES.values() for name in members]
     names = [name for name in every if not options.ready or models.ready(name, options.cache)]
     study = Study(Store(options.cache, options.minutes))
-    found, missing = measured(study, options.only, names, options.counts)
+    found, missing = measured(study, options.only, names, options.counts, options.cfgs)
     missing += [f"{name} (not trained)" for name in every if name not in names]
     missing += [f"{calls} calls" for calls in COUNTS if calls not in options.counts]
     text = page.page(study, found, names, missing)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from . import models
 from .cells import OutOfTime
-from .questions import CFG_CALLS, Ratio
-from .study import CFG, CHECK, FEW, LESSON, TEST, Setting, Study
+from .questions import CFG_CALLS, TOGETHER, Ratio
+from .study import CHECK, FEW, LESSON, TEST, Setting, Study
 
-TOGETHER = "the others together"
 HEAD = """# What survives a change of model: the transfer study
 
 Made by `python -m tests.bench.transfer --data FOLDER --write docs/transfer.md`; the same command goes on where it was
@@ -55,11 +54,11 @@ def page(study: Study, found: dict, names: list[str], missing: list[str] = ()) -
     parts = [HEAD.format(test=TEST, few=FEW, lesson=LESSON, check=CHECK), FOUND, _models(study, names)]
     families = {family: rows for family, rows in found.items() if family in models.FAMILIES}
     if families:
-        parts += [_verdict(families), "## Another model of the family\n\nLearned and raced at guidance "
-                  f"{CFG:g}. *others together*: one table learned on all other models of the family at once, "
-                  "none of whose numbers have seen the model it is raced on. *fair pair*: the classical pair that is "
-                  "best over the other models, the equal of a transferred table; *default*: DPM++ 2M Karras, "
-                  "for a flow and for v Euler simple. Both are compared with the best pair, too.\n"]
+        parts += [_verdict(families), "## Another model of the family\n\nLearned and raced at the same guidance. "
+                  "*others together*: one table learned on all other models of the family at once, none of whose "
+                  "numbers have seen the model it is raced on. *fair pair*: the classical pair that is best over the "
+                  "other models, the equal of a transferred table; *default*: DPM++ 2M Karras, for a flow and for v "
+                  "Euler simple. Both are compared with the best pair, too.\n"]
         parts += [_family(family, rows) for family, rows in families.items()]
     if found.get("cfg"):
         parts.append(_section("Another guidance scale", found["cfg"], f"{CFG_CALLS} calls. Rows: the guidance that is "
@@ -118,9 +117,9 @@ def _teacher(study: Study, name: str) -> str:
 
 def _family(family: str, rows: list[dict]) -> str:
     keys = list(dict.fromkeys(key for row in rows for key in row["tables"]))
-    head = ["raced on", "calls", "best pair", "RMSE", *keys, "fair pair", "default"]
-    lines = [[row["on"], str(row["calls"]), row["best"].replace(", ", " "), f"{row['best_rmse']:.3f}",
-              *(_ratio(row["tables"][key]) if key in row["tables"] else "" for key in keys),
+    head = ["raced on", "calls", "cfg", "best pair", "RMSE", *keys, "fair pair", "default"]
+    lines = [[row["on"], str(row["calls"]), f"{row['cfg']:g}", row["best"].replace(", ", " "),
+              f"{row['best_rmse']:.3f}", *(_ratio(row["tables"][key]) if key in row["tables"] else "" for key in keys),
               _ratio(row["fair_ratio"], False), _ratio(row["default_ratio"], False)] for row in rows]
     return f"### {family}\n\n" + _table(head, lines)
 
@@ -138,30 +137,29 @@ def transferred(row: dict) -> Ratio:
         found for key, found in row["tables"].items() if key != "its own" and not key.endswith("shipped"))
 
 
-def passes(rows: list[dict], calls: int) -> bool:
+def passes(rows: list[dict], calls: int, cfg: float) -> bool:
     """Whether the table of the others beats the best classical pair on every left-out model of the family.
 
     With fewer than two others to learn on for each there is nothing to be sure of.
     """
-    mine = [row for row in rows if row["calls"] == calls]
+    mine = [row for row in rows if (row["calls"], row["cfg"]) == (calls, cfg)]
     return bool(mine) and all(TOGETHER in row["tables"] and transferred(row).wins for row in mine)
 
 
 def _verdict(families: dict) -> str:
-    """Which families may ship a transfer preset, at which calls."""
+    """Which families may ship a transfer preset, at which calls and guidance."""
     lines = []
     for family, rows in families.items():
-        counts = sorted({row["calls"] for row in rows})
-        for calls in counts:
-            mine = [row for row in rows if row["calls"] == calls]
+        for calls, cfg in sorted({(row["calls"], row["cfg"]) for row in rows}):
+            mine = [row for row in rows if (row["calls"], row["cfg"]) == (calls, cfg)]
             won = [row["on"] for row in mine if transferred(row).wins]
             over_fair = [row["over_fair"].get(TOGETHER) for row in mine]
             fair = " ".join(f"{found.rmse:.2f}" for found in over_fair if found)
-            lines.append([family, str(calls), f"{len(won)} of {len(mine)}", " ".join(
-                f"{transferred(row).rmse:.2f}" for row in mine), fair, "yes" if passes(rows, calls) else "no"
+            lines.append([family, str(calls), f"{cfg:g}", f"{len(won)} of {len(mine)}", " ".join(
+                f"{transferred(row).rmse:.2f}" for row in mine), fair, "yes" if passes(rows, calls, cfg) else "no"
                           if all(TOGETHER in row["tables"] for row in mine) else "no: too few to learn on"])
     return ("## The verdict\n\nA transfer preset ships for a family only if the table learned on the others beats the "
             "best classical pair on every left-out model, by RMSE and by the median seed, and there were at least two "
             "others to learn on each time.\n\n"
-            + _table(["family", "calls", "models it wins on", "times the best pair", "times the fair pair", "ships"],
-                     lines))
+            + _table(["family", "calls", "cfg", "models it wins on", "times the best pair", "times the fair pair",
+                      "passes"], lines))

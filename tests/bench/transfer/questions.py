@@ -10,9 +10,11 @@ from s4s_nodes.core.between import between
 from training.race.evaluate import interval, pooled
 
 from . import cells, models
-from .study import DEFAULTS, SHIPPED, Setting, Study
+from .study import CFG, DEFAULTS, SHIPPED, Setting, Study
 
 COUNTS = (4, 5, 6, 8)
+FAMILY_CFGS = (CFG, 5.0, 7.0)           # two apart, as tables can be interpolated
+TOGETHER = "the others together"
 CFG_MODELS, CFG_CALLS = ("digits-eps", "emoji-sd3"), 6
 TRAINED_AT, BETWEEN_AT = (1.0, 3.0, 5.0, 7.0, 12.0), (2.0, 4.0, 6.0)
 SIZE_MODELS, SIZES = ("emoji-eps", "emoji-flow"), (0, 24, 32)           # 0: the 16 pixels they are known for
@@ -67,30 +69,41 @@ def default(study: Study, on: Setting, calls: int) -> np.ndarray:
     return study.pair(on, calls, ", ".join(DEFAULTS[study.source(on).model.prediction]))
 
 
-def family_rows(study: Study, family: str, calls: int, names: tuple | None = None) -> list[dict]:
+def family_rows(study: Study, family: str, calls: int, names: tuple | None = None, cfg: float = CFG) -> list[dict]:
     """For each model of a family: its own table, those of the others, and one learned on all others together.
 
-    Nothing is learned on the models of RACED_ONLY.
+    At another cfg than CFG its own and the one of all others only; both go on from where they ended at CFG.
     """
-    settings = [Setting(name) for name in names or models.FAMILIES[family]]
+    settings = [Setting(name, cfg) for name in names or models.FAMILIES[family]]
     rows = []
     for on in settings:
         others = [setting for setting in settings if setting != on]
         name, top = best(study, on, calls)
         fair_name, equal = fair(study, on, calls, others)
-        taught = [other for other in others if other.name not in models.RACED_ONLY]
-        tables = {} if on.name in models.RACED_ONLY else {"its own": study.raced((on,), calls, on)}
-        tables |= {other.name: study.raced((other,), calls, on) for other in taught}
-        if len(taught) > 1:
-            tables["the others together"] = study.raced(tuple(taught), calls, on)
-        for shipped in SHIPPED:
+        tables = {"its own": learned_on(study, (on,), calls, on)}
+        if cfg == CFG:
+            tables |= {other.name: study.raced((other,), calls, on) for other in others}
+        if len(others) > 1:
+            tables[TOGETHER] = learned_on(study, tuple(others), calls, on)
+        for shipped in SHIPPED if cfg == CFG else ():
             if models.family_of(shipped) == family and (errors := study.shipped(shipped, calls, on)) is not None:
                 tables[f"{shipped}, shipped"] = errors
-        rows.append({"on": on.name, "calls": calls, "best": name, "best_rmse": float(pooled(top)), "fair": fair_name,
-                     "fair_ratio": ratio(top, equal), "default_ratio": ratio(top, default(study, on, calls)),
+        rows.append({"on": on.name, "calls": calls, "cfg": cfg, "best": name, "best_rmse": float(pooled(top)),
+                     "fair": fair_name, "fair_ratio": ratio(top, equal),
+                     "default_ratio": ratio(top, default(study, on, calls)),
                      "tables": {key: ratio(top, errors) for key, errors in tables.items()},
                      "over_fair": {key: ratio(equal, errors) for key, errors in tables.items()}})
     return rows
+
+
+def learned_on(study: Study, settings: tuple, calls: int, on: Setting) -> np.ndarray:
+    """Errors of the table learned on these settings, at another cfg than CFG from the same models' at CFG on."""
+    return study.raced(settings, calls, on, begun_at(settings))
+
+
+def begun_at(settings: tuple) -> tuple:
+    """The settings at CFG whose table one at another cfg goes on from, so that the two lie in one valley."""
+    return () if settings[0].cfg == CFG else tuple(Setting(setting.name) for setting in settings)
 
 
 def cfg_table(study: Study, name: str, cfg: float):
