@@ -19,8 +19,8 @@ from .core.preset import Preset, PresetError
 ENDING = ".safetensors"
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)      # no file name on Windows
 __all__ = ["Choice", "Library", "ModelFacts", "Preset", "PresetError", "cfg_range", "choose", "file_name",
-           "is_own", "levels_for", "save_new", "save_scores", "shipped_folder", "solver_for", "suits", "tables_of",
-           "unproven"]
+           "is_own", "levels_for", "measured", "recommended", "save_new", "save_scores", "shipped_folder",
+           "solver_for", "suits", "tables_of", "unproven"]
 
 
 def shipped_folder() -> Path:
@@ -57,6 +57,10 @@ class Library:
             return found
         raise PresetError(found or f"there is no preset {str(name)[:100]!r}; installed are: "
                                    f"{', '.join(self.names()) or 'none'}")
+
+    def files(self) -> dict[str, Path]:
+        """{name: file} of everything there, readable or not."""
+        return self._paths()[0]
 
     def path(self, name: str) -> Path:
         """The file of a preset. Raises PresetError where there is none."""
@@ -150,6 +154,21 @@ def save_scores(library: Library, preset: Preset, folder) -> str:
         names = (f"{preset.name[:85]} raced{count}" for count in ("", *(f" {n}" for n in range(2, 10_000))))
         preset = replace(preset, name=next(name for name in names if file_name(name) not in taken))
     return f"saved with its scores as {save_new(preset, folder)}"
+
+
+def measured(preset: Preset) -> str:
+    """What races found of a preset, in words: "no", or how many times closer to the teacher than the classical best."""
+    ratios = [score["ratio"] for score in preset.scores.values() if isinstance(score.get("ratio"), (int, float))]
+    if not ratios:
+        return "yes" if preset.scores else "no"
+    return f"{min(ratios):.2f} to {max(ratios):.2f} times closer"
+
+
+def recommended(preset: Preset) -> str:
+    """Whether a preset is, in words: "yes", "no", or which of its tables are not."""
+    if not preset.recommended:
+        return "no"
+    return f"not {', '.join(preset.lost)}" if preset.lost else "yes"
 
 
 def tables_of(preset: Preset, calls: tuple, word: str = "calls") -> list[str]:

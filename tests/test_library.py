@@ -215,6 +215,22 @@ def test_a_full_disk_leaves_the_old_preset(mine, monkeypatch):
     assert path.read_bytes() == before and len(list(mine.iterdir())) == 1
 
 
+def test_files_has_the_unreadable_ones_too(mine, shipped):
+    path = save_new(preset("half"), mine)
+    path.write_bytes(path.read_bytes()[:100])
+    found = Library([mine], shipped)
+    assert found.names() == ["base"] and found.files() == {"half": path, "base": shipped / "base.safetensors"}
+
+
+@pytest.mark.parametrize("scores, words", [
+    ({}, ("no", "yes")), ({"calls6": {"ratio": 1.3, "recommended": True}}, ("1.30 to 1.30 times closer", "yes")),
+    ({"calls6": {"ratio": 0.9, "recommended": False}}, ("0.90 to 0.90 times closer", "not calls6")),
+    ({"calls6": {"ratio": "<b>"}}, ("yes", "yes"))])                # a file may hold anything
+def test_what_was_measured_is_said_in_words(scores, words):
+    one = replace(preset(), scores=scores)
+    assert (library.measured(one), library.recommended(one)) == words
+
+
 def test_the_library_repeats_what_a_host_needs():
     assert all(hasattr(library, name) for name in library.__all__)
 

@@ -18,30 +18,17 @@ def list_(folders):
 
     ComfyUI and WebUI keep theirs in models/s4s_presets.
     """
-    from ..exchange import Library
+    from ..exchange import Library, measured, recommended
     library = Library(folders)
     rows = [("name", "hash", "for", "calls", "measured", "recommended")]
     rows += [(name, made.short_hash, f"{made.model.family}, {made.model.prediction}",
-              ",".join(map(str, made.counts)), _measured(made), _recommended(made))
+              ",".join(map(str, made.counts)), measured(made), recommended(made))
              for name, made in zip(library.names(), library.presets())]
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
     for problem in library.problems():
         click.echo(f"! {problem}", err=True)
-
-
-def _recommended(made) -> str:
-    if not made.recommended:
-        return "no"
-    return f"not {', '.join(made.lost)}" if made.lost else "yes"
-
-
-def _measured(made) -> str:
-    if not made.scores:
-        return "no"
-    ratios = [score["ratio"] for score in made.scores.values() if "ratio" in score]
-    return f"{min(ratios):.2f} to {max(ratios):.2f} times closer" if ratios else "yes"
 
 
 def _one_of_mine(preset_file: Path):
