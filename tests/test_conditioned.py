@@ -93,7 +93,9 @@ def test_tables_that_cannot_be_moved_are_not_interpolated():
 
 def test_only_presets_of_one_model_at_different_cfgs_are_joined():
     other = replace(single(8.0), model=replace(MODEL, family="other"))
+    checkpoint = replace(single(8.0), model=replace(MODEL, hashes={"file": "another.safetensors"}))
     for presets, words in (([single(2.0)], "1 preset was given"), ([single(2.0), other], "only presets for one model"),
+                           ([single(2.0), checkpoint], "for toy, at-2 for toy, other in hashes"),
                            ([single(2.0), single(2.0)], "both learned at cfg 2"),
                            ([single(2.0), three()], r"says cfg \[2.0, 8.0\]")):
         with pytest.raises(PresetError, match=words):

@@ -7,11 +7,12 @@ in cfg; outside the nearest runs, unchanged. Nothing is ever extrapolated.
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 
 from .between import between
+from .model import Model
 from .preset import Preset, PresetError
 from .solver import Solver
 
@@ -72,9 +73,11 @@ def joined(presets: list[Preset], name: str) -> Preset:
     """
     tables, scores, seen = {}, {}, {}
     for preset in presets:
-        if preset.model != presets[0].model:
+        if unlike := [field.name for field in fields(Model)
+                      if getattr(preset.model, field.name) != getattr(presets[0].model, field.name)]:
             raise PresetError(f"{preset.name} is for {preset.model.family}, {presets[0].name} for "
-                              f"{presets[0].model.family}: only presets for one model can be joined")
+                              f"{presets[0].model.family}, other in {', '.join(unlike)}: only presets for one model "
+                              "can be joined")
         cfg = _only_cfg(preset)
         if cfg in seen:
             raise PresetError(f"{seen[cfg]} and {preset.name} were both learned at cfg {cfg:g}: give one of each")
