@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, fields
 
+from .checkpoints.loras import Lora
 from .learning.objective import NAMES as OBJECTIVES
 from .tables.families import FAMILIES, check_base, usual_base
 from .tables.parameters import CLOCKS, FORMS, LEARN, RESTRICT, TURNS, check_form
@@ -15,7 +16,7 @@ MOST_CALLS = 50        # a learned table pays off below about 12 calls; 50 rows 
 MODES = {"gradient": 400, "forward": 8}         # and the iterations each takes by default
 PREDICTIONS, DTYPES = ("auto", "eps", "v", "v_zsnr"), ("auto", "fp32", "fp16", "bf16")
 CHECKPOINT_SETTINGS = ("checkpoint", "prompts", "negative", "width", "height", "dtype", "config", "text_encoders",
-                       "vae", "prediction", "shift", "guidance")            # how a checkpoint is opened
+                       "vae", "prediction", "shift", "guidance", "lora")    # how a checkpoint is opened
 NOT_IN_NAMES = set('/\\:*?"<>|')                # a preset's name is a file's name, on every system
 
 
@@ -44,6 +45,8 @@ class Config:
     prediction: str = _set("auto", "what it predicts, where its file does not say: eps, v, v_zsnr")
     shift: float = _set(0.0, "of a flow: the shift of its levels; 0: its own")
     guidance: float = _set(3.5, "what Flux dev is told of guidance, beside cfg 1")
+    lora: tuple = _set((), "a LoRA it is used with, FILE or FILE:WEIGHT, added to its network and text encoders; once "
+                           "for each")
     calls: tuple = _set((6,), "numbers of network calls to learn a table for, e.g. 4,5,6,8")
     windows: tuple = _set((1.0,), "denoise strengths to learn tables for; below 1 for img2img, e.g. 1,0.75,0.5,0.35")
     cfg: tuple = _set((3.0,), "guidance scale of teacher and student; several, e.g. 1,3,5: one table for all of them, "
@@ -92,6 +95,7 @@ class Config:
     def __post_init__(self):
         object.__setattr__(self, "calls", tuple(int(c) for c in self.calls))
         object.__setattr__(self, "windows", tuple(float(w) for w in self.windows))
+        object.__setattr__(self, "lora", tuple(str(words) for words in self.lora))
         several = self.cfg if isinstance(self.cfg, (tuple, list)) else (self.cfg,)
         object.__setattr__(self, "cfg", tuple(float(scale) for scale in several))
         for name, words in (("mode", (*MODES, "auto")), ("learn", LEARN), ("objective", OBJECTIVES),
@@ -125,7 +129,14 @@ class Config:
         if bool(self.checkpoint) != bool(self.prompts):
             raise ValueError("--checkpoint and --prompts go together: a checkpoint is learned on prompts, and the "
                              "bundled models have none")
+        if self.loras and not self.checkpoint:
+            raise ValueError("--lora changes a checkpoint's weights: name one with --checkpoint")
         self._check_tables()
+
+    @property
+    def loras(self) -> list[Lora]:
+        """The checkpoint's LoRAs. Raises ValueError for a weight that is no number."""
+        return [Lora.of(words) for words in self.lora]
 
     @property
     def gradient_only(self) -> list[str]:
@@ -151,9 +162,9 @@ class Config:
                                  "below about 12; above that use a classical solver)")
         if not self.cfg:
             raise ValueError("cfg is empty: name at least one guidance scale, e.g. --cfg 3")
-        for what in (self.calls, self.windows, self.cfg):
+        for what in (self.calls, self.windows, self.cfg, self.lora):
             if len(set(what)) < len(what):
-                raise ValueError(f"{what} names one number twice")
+                raise ValueError(f"{what} names one of them twice")
         if 1.0 not in self.windows or not all(0 < window <= 1 for window in self.windows):
             raise ValueError(f"windows {self.windows}: denoise strengths above 0 and up to 1 are wanted, 1 among them "
                              "(the others start on the levels it learns)")

@@ -149,7 +149,7 @@ def scheduled_prediction(scheduler: dict) -> tuple[bool, bool]:
 
 def hashes(contents: Contents) -> dict:
     """What the hosts know this file by: its norms and biases, the whole file, its tensors' bytes, its name."""
-    whole, tensors = _digests(contents.path)
+    whole, tensors = digests(contents.path)
     return {sketch.KIND: weights_sketch(contents), "sha256_10": whole[:10], "tensors_sha256": tensors,
             "file": contents.path.stem}
 
@@ -165,7 +165,7 @@ def weights_sketch(contents: Contents) -> str:
                               for name in names})
 
 
-def _digests(path: Path) -> tuple[str, str]:
+def digests(path: Path) -> tuple[str, str]:
     """SHA-256 of the whole file, and of everything behind the header of names."""
     with open(path, "rb") as file:
         start = file.read(8)

@@ -12,7 +12,7 @@ import torch
 
 from ..core import Model
 from ..models.denoisers import MOST_AT_ONCE, Source
-from . import clocks, files, network, prompts
+from . import clocks, files, loras, network, prompts
 from .loading import Opened, Places, opened
 
 AT_ONCE = 8 * 512 * 512         # pixels per network call to begin with; halved when memory runs out
@@ -28,10 +28,12 @@ def checkpoint(config, device: torch.device, say: Callable = print) -> Source:
     beside it.
     """
     texts = prompts.read(config.prompts)
+    loras.check(config.loras)                                           # before gigabytes are opened for nothing
     dtype = DTYPES.get(config.dtype) or (torch.float32 if device.type == "cpu" else torch.float16)
     if config.dtype == "auto" and device.type == "cuda":
         dtype = HALF.get(_family(config.checkpoint), torch.float16)
     found = opened(config.checkpoint, dtype, Places(config.config, config.text_encoders, config.vae), say)
+    loras.fuse(found.pipeline, found.family, config.loras, say)         # before the text encoders are asked
     return source_of(found, texts, config, device, dtype, say)
 
 
@@ -135,4 +137,5 @@ def about(found: Opened, texts: list[str], config, width: int, height: int, dtyp
     precision = next(name for name, value in DTYPES.items() if value == dtype)
     return {"checkpoint": found.path.name, "prompts": len(texts), "prompts_sha256": digest[:16],
             "negative": bool(config.negative), "size": [width, height], "dtype": precision,
-            **({"guidance": config.guidance} if found.family == "flux" else {})}
+            **({"guidance": config.guidance} if found.family == "flux" else {}),
+            **loras.about(config.loras)}

@@ -43,10 +43,12 @@ def _config_options(command, only=None):
         extra = {"type": type(setting.default)}
         if isinstance(setting.default, bool):
             option, extra = f"{option}/--no-{option[2:]}", {}
-        if isinstance(setting.default, tuple):
+        if setting.default == ():
+            extra = {"type": str, "multiple": True}
+        elif isinstance(setting.default, tuple):
             reader = {int: _numbers, float: _shares, str: _words}[type(setting.default[0])]
             extra = {"type": str, "callback": reader}
-        default = ",".join(map(str, setting.default)) if isinstance(setting.default, tuple) else setting.default
+        default = ",".join(map(str, setting.default)) or () if isinstance(setting.default, tuple) else setting.default
         command = click.option(option, setting.name, default=None if only else default, show_default=True,
                                help=words[setting.name], **extra)(command)
     return command
@@ -138,8 +140,8 @@ def _opening(config: Config) -> str:
     remembered = ("width", "height", "guidance", "shift")
     defaults = {field.name: field.default for field in fields(Config)}
     given = {name: getattr(config, name) for name in CHECKPOINT_SETTINGS if name not in remembered}
-    return "".join(f" --{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in given.items()
-                   if value != defaults[name])
+    return "".join(f" --{name.replace('_', '-')} {shlex.quote(str(each))}" for name, value in given.items()
+                   if value != defaults[name] for each in (value if isinstance(value, tuple) else (value,)))
 
 
 @main.command()

@@ -60,6 +60,9 @@ def settings(preset: Preset, opening: dict, cfg: float | None) -> Config:
         given.setdefault("shift", preset.model.shift)
     if trained.get("negative") and "negative" not in given:
         click.echo("WARNING: the preset was trained with a negative prompt: give the same with --negative")
+    if trained.get("loras") and not given.get("lora"):
+        click.echo("WARNING: the preset was trained with LoRAs: give the same with "
+                   + " ".join(f"--lora {words}" for words in trained["loras"]))
     return Config(**given, cfg=cfg if cfg is not None else facts.middle_cfg(preset))
 
 

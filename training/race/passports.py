@@ -87,6 +87,8 @@ def _learned(preset: Preset) -> list[str]:
             ("pairs", f"{made.get('pairs')} pairs"), ("seed", f"seed {made.get('seed')}"),
             ("mode", f"{made.get('mode')} mode from {made.get('base')}")]
     words = ", ".join(text for key, text in said if key in made)
+    if made.get("loras"):
+        words += f", with the LoRAs {', '.join(map(str, made['loras']))}"
     if "model_calls" in made:
         words += f"; {made['model_calls']:,} network calls for all its tables, {made.get('seconds', 0):.0f} s"
     return [f"{words}." if words else "How it was made is not recorded.", *_notes(preset)]

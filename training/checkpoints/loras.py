@@ -1,0 +1,190 @@
+"""LoRAs of a checkpoint: added to the weights of network and text encoders once, so that nothing behind it knows.
+
+Names are read and layers found by diffusers and peft, with two things done before: a layer's alpha / rank is multiplied
+into its weights, and text encoders' layers are named as transformers has them. diffusers loses some of either, without
+a word. What still finds no place is refused: such a network would be another than the one a host samples.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Callable
+
+import safetensors
+from torch import Tensor
+
+from ..models.denoisers import out_of_memory
+from . import files
+
+ADAPTER = "s4s"
+_PAIR = re.compile(r"(?P<layer>.+?)[._]?lora(\d?[._]|_linear_layer\.)(?P<side>down|up|A|B)\.weight$")
+_TEXT = re.compile(r"lora_te(?P<which>[12]?)_text_model_encoder_layers_(?P<at>\d+)_(?P<part>self_attn|mlp)_"
+                   r"(?P<name>\w+)")
+MENDED = ("A LoRA for this kind of model, with names that diffusers knows, is wanted; one that a host can use may be "
+          "merged into the checkpoint there")
+_MADE_FOR = ("modelspec.architecture", "ss_base_model_version")     # what trainers write into a file's header
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A file and how strongly it counts."""
+
+    path: Path
+    weight: float = 1.0
+
+    @classmethod
+    def of(cls, text: str) -> "Lora":
+        """FILE or FILE:WEIGHT. Raises ValueError for a weight that is no number."""
+        path, colon, weight = text.rpartition(":")
+        if not colon or Path(text).exists() or weight.endswith(".safetensors"):      # a drive's colon is a path's
+            return cls(Path(text))
+        try:
+            found = cls(Path(path), float(weight))
+        except ValueError:
+            found = cls(Path(path), math.nan)
+        if not math.isfinite(found.weight):
+            raise ValueError(f"--lora {text}: {weight!r} is no number; FILE or FILE:WEIGHT is wanted, such as "
+                             "style.safetensors:0.8")
+        return found
+
+    @property
+    def words(self) -> str:
+        return f"{self.path.name}:{self.weight:g}"
+
+
+def about(loras: list[Lora]) -> dict:
+    """What a run and its preset remember of them."""
+    return {"loras": [lora.words for lora in loras],
+            "loras_sha256": [files.digests(lora.path)[0][:16] for lora in loras]} if loras else {}
+
+
+def check(loras: list[Lora]) -> None:
+    """Raises ValueError for a file that is no LoRA or of a kind that is not known, and where peft is not there."""
+    if loras:
+        _check_peft()
+    for lora in loras:
+        read(lora.path)
+
+
+def fuse(pipeline, family: str, loras: list[Lora], say: Callable) -> None:
+    """Add the LoRAs to the weights of the pipeline's network and text encoders; say(text) is told of each.
+
+    Raises ValueError in words for one that was made for another model.
+    """
+    for lora in loras:
+        tensors, made_for = read(lora.path)
+        with _in_words(f"{lora.path} does not fit this {family}{made_for}"), _hushed():
+            layers = named(pipeline, tensors)
+            pipeline.load_lora_weights(dict(layers), adapter_name=ADAPTER)
+        wanted, parts = sum(_side(name) == "A" for name in layers), _parts(pipeline)
+        if (found := sum(map(_adapted, parts.values()))) < wanted:
+            raise ValueError(f"{lora.path} does not fit this {family}{made_for}: {wanted - found} of its {wanted} "
+                             f"layers have no place there. {MENDED}")
+        pipeline.fuse_lora(components=list(parts), lora_scale=lora.weight, adapter_names=[ADAPTER])
+        pipeline.unload_lora_weights()
+        say(f"added {lora.words}: {wanted} layers")
+
+
+def _check_peft() -> None:
+    try:
+        import peft  # noqa: F401  diffusers loads LoRAs by it
+        from diffusers.utils import USE_PEFT_BACKEND
+    except ImportError as error:
+        raise ValueError(f"--lora needs the library peft ({error}): pip install \"s4s-sampler[checkpoints]\"") from None
+    if not USE_PEFT_BACKEND:
+        raise ValueError("--lora needs a newer peft than is installed, for diffusers: pip install -U peft")
+
+
+@contextlib.contextmanager
+def _in_words(what: str):
+    try:
+        yield
+    except Exception as error:                      # diffusers and peft raise whatever they stumble over
+        if out_of_memory(error):
+            raise
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ValueError(f"{what} ({reason}). {MENDED}") from error
+
+
+@contextlib.contextmanager
+def _hushed():
+    """The libraries keep to themselves that a LoRA for the network alone has nothing for the text encoders."""
+    loggers = [logging.getLogger(name) for name in ("diffusers", "transformers")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
+
+
+def read(path: Path) -> tuple[dict, str]:
+    """(tensors with alpha multiplied in, words on what the file says it was made for). Raises ValueError as `check`."""
+    if not path.is_file():
+        raise ValueError(f"no LoRA at {path}: name a .safetensors file")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            tensors, about = {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ValueError(f"{path} cannot be read as .safetensors ({error}): was the download complete?") from None
+    if not any(_side(name) for name in tensors):
+        raise ValueError(f"{path} is no LoRA ({len(tensors)} tensors, such as {', '.join(sorted(tensors)[:2])})")
+    alphas = {name.removesuffix(".alpha"): float(tensors.pop(name))
+              for name in list(tensors) if name.endswith(".alpha")}
+    if odd := [name for name in tensors if not _side(name)]:
+        raise ValueError(f"{path} is more than a LoRA of plain pairs ({odd[0]}): DoRA, LoHa, LoKr and the like are not "
+                         "known here. Merge it into the checkpoint in a host, or train inside one")
+    made_for = next((str(about[name]) for name in _MADE_FOR if about.get(name)), "")
+    return scaled(tensors, alphas), f" (its file says {json.dumps(made_for)})" if made_for else ""
+
+
+def scaled(tensors: dict, alphas: dict) -> dict:
+    """The pairs with alpha / rank in their upper halves, as every loader multiplies them; without an alpha, 1."""
+    ranks = {_PAIR.match(name)["layer"]: len(tensor) for name, tensor in tensors.items() if _side(name) == "A"}
+
+    def weight(name: str, tensor: Tensor) -> Tensor:
+        layer = _PAIR.match(name)["layer"]
+        if _side(name) == "A" or layer not in alphas or layer not in ranks:
+            return tensor
+        return tensor.float() * (alphas[layer] / ranks[layer])
+    return {name: weight(name, tensor) for name, tensor in tensors.items()}
+
+
+def named(pipeline, tensors: dict) -> dict:
+    """The tensors under diffusers' names of parts and layers."""
+    texts = {name: found for name in tensors if (found := _TEXT.match(name))}
+    rest = {name: tensor for name, tensor in tensors.items() if name not in texts}
+    if rest:
+        options = {"unet_config": pipeline.unet.config} if hasattr(pipeline, "unet") else {}
+        made = pipeline.lora_state_dict(rest, **options)
+        rest = dict(made[0] if isinstance(made, tuple) else made)
+    for name, at in texts.items():
+        part = "text_encoder_2" if at["which"] == "2" else "text_encoder"
+        layer = f"{part}.text_model.encoder.layers.{at['at']}.{at['part']}.{at['name']}"
+        rest[f"{layer}.lora_{_side(name)}.weight"] = tensors[name]
+    return rest
+
+
+def _side(name: str) -> str:
+    """A: the lower half of a pair, B: the upper; "": neither."""
+    found = _PAIR.match(name)
+    return "" if found is None else {"down": "A", "up": "B"}.get(found["side"], found["side"])
+
+
+def _parts(pipeline) -> dict:
+    """The parts that a LoRA can change, by name."""
+    parts = {name: getattr(pipeline, name, None) for name in pipeline._lora_loadable_modules}
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+def _adapted(part) -> int:
+    """Layers that hold the LoRA."""
+    return sum(ADAPTER in getattr(module, "lora_A", ()) for module in part.modules())
