@@ -152,6 +152,19 @@ def test_of_two_presets_for_the_same_weights_the_one_with_a_table_of_these_calls
     assert choose([four, six], SD15, 7.0, 9)[0] is four
 
 
+def test_of_two_presets_for_the_same_weights_the_one_with_a_window_from_this_level_is_taken():
+    """A full table of as many calls would not run from there: the other's window does."""
+    full, windows = preset("full", (4, 5, 6)), preset("windows", (6,))
+    window = classical.dpmpp_2m(schedule.karras(5, 0.03, 2.0))
+    windows = replace(windows, tables={**windows.tables, "calls5_from2": window})
+    for start, wanted in ((2.0, windows), (2.6, windows), (6.0, full), (14.6, full), (None, full)):
+        assert choose([full, windows], SD15, 7.0, 5, start=start)[0] is wanted, start
+
+
+def test_a_record_of_any_numbers_is_no_danger():
+    assert "cfg" not in choose([preset(training={"cfg": 10 ** 400})], SD15, 7.0)[1]
+
+
 # --- published numbers without a race -------------------------------------------------------------------------
 
 def published(name="ays", calls=(4, 6), **more) -> Preset:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
-from s4s_nodes.core import mixture, sample
+from s4s_nodes.core import classical, mixture, sample, schedule
+from s4s_nodes.core.preset import save
 from tests.webui_double import Host, Interrupted, cell_of, warnings_of
 from tests.webui_presets import eps_preset, flow_preset, levels_close, shelved
 
@@ -93,6 +96,27 @@ def test_a_window_table_runs_where_the_slice_starts_near_it(host):
     start, said = float(sampler.sigmas[0]), p.extra_generation_params["S4S"]
     assert sampler.used == 5 and 1.5 < start < 2.4
     assert "calls5_from1.9 adapted" in said or "calls5_from1.9 window" in said
+
+
+@pytest.mark.parametrize("scheduler", ["Automatic", "Karras"])
+def test_auto_takes_the_preset_with_a_window_for_this_strength_and_calls(monkeypatch, tmp_path, scheduler):
+    """Of two for one model: the other has more tables, and none that starts where this img2img does."""
+    folder, windowed = shelved(tmp_path), eps_preset("windowed")
+    full = {name: windowed.tables[name] for name in ("calls4", "calls6", "calls8")}
+    full |= {f"calls{n}": classical.unipc(schedule.karras(n, 0.0292, 14.6146)) for n in (5, 7)}
+    save(replace(windowed, name="full", tables=full), folder / "full.safetensors")
+    (folder / "toy, sd15.safetensors").unlink()
+    save(windowed, folder / "windowed.safetensors")
+    host = Host(monkeypatch, tmp_path)
+    host.load()
+    for strength, fixed, steps, wanted in ((0.5, False, 8, "windowed"), (0.55, True, 5, "windowed"),
+                                           (1.0, False, 8, "full")):
+        p = host.process(steps=steps, scheduler=scheduler, denoising_strength=strength, fix_steps=fixed)
+        _, sampler = ran(host, p, torch.zeros(3, 2))
+        assert sampler.s4s_run.preset.name == wanted, strength
+        if scheduler == "Automatic":
+            assert p.extra_generation_params["S4S"].startswith(f"{wanted} ")
+            assert p.extra_generation_params["Schedule type"] == f"S4S {wanted}"
 
 
 def test_a_strength_of_one_is_the_full_table(host):

@@ -65,11 +65,7 @@ class KDiffusionSampler:
         return self._run(p, noise * sigmas[0], sigmas)
 
     def sample_img2img(self, p, x, noise, steps=None):
-        """By default int(strength * steps) + 1 calls; with fixed steps all of them, on a longer schedule."""
-        asked, strength = steps or p.steps, p.denoising_strength
-        fixed = p.fix_steps or steps is not None
-        whole = int(asked / min(strength, 0.999)) if fixed and strength > 0 else asked
-        last = asked - 1 if fixed else int(min(strength, 0.999) * asked)
+        whole, last = setup_img2img_steps(p, steps)
         sigmas = self.get_sigmas(p, whole)[whole - last - 1:]
         start = (1 - sigmas[0]) * x + sigmas[0] * noise if self.model_wrap.flow else x + sigmas[0] * noise
         assert len(sigmas) == last + 2, "the host counts other calls than it gets levels for"
@@ -82,6 +78,14 @@ class KDiffusionSampler:
                              **self.initialize(p))
         finally:
             self.used = self.model_wrap.calls - before
+
+
+def setup_img2img_steps(p, steps=None):
+    """(steps, the last one's index): int(strength * steps) + 1 calls; fixed, all of them, on a longer schedule."""
+    asked, strength = steps or p.steps, p.denoising_strength
+    fixed = p.fix_steps or steps is not None
+    whole = int(asked / min(strength, 0.999)) if fixed and strength > 0 else asked
+    return whole, asked - 1 if fixed else int(min(strength, 0.999) * asked)
 
 
 class Script:
@@ -128,7 +132,8 @@ class Host:
         parts = [self.shared, self.samplers, self.scripts, module("modules.paths", models_path=str(models)),
                  module("modules.images"),
                  module("modules.script_callbacks", **{n: f.append for n, f in self.callbacks.items()}),
-                 module("modules.sd_samplers_common", SamplerData=SamplerData, Sampler=object),
+                 module("modules.sd_samplers_common", SamplerData=SamplerData, Sampler=object,
+                        setup_img2img_steps=setup_img2img_steps),
                  module("modules.sd_samplers_kdiffusion", KDiffusionSampler=KDiffusionSampler)]
         if schedules:
             rows = [Row("automatic", "Automatic", None), Row("karras", "Karras", None)]

@@ -12,18 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from . import classical, schedule
-from .adapt import adapted, distance, from_start, head, is_noise, start_ratio
+from .adapt import adapted, distance, from_start, head, start_ratio, starts_near
 from .conditioned import at_cfg
 from .facts import ModelFacts, remarks, same_top, suits
 from .k_sampler import close, same_levels
 from .preset import Preset
 from .solver import MAX_CALLS, Solver
 
-# Measured on the bundled models by `python -m tests.bench.windows`, mean RMSE to a fine solver, equal calls:
-# starts moved by 0.7 to 1.4 in noise-to-signal ratio: window tables (denoise 0.5 and 0.7) of 4 and 6 calls stay 1.14 to
-# 2.3 times closer than the best of five classical multistep solvers on the host's levels, full tables 1.07 to 1.8;
-# moved by 0.5 or 2 it is 0.91 to 2.1. 1.5 lets windows trained at every second tenth of denoise meet
-MOVED_START = 1.5
 # the preset's full tables of 4, 6 and 8 calls moved towards the hosts' schedules, by their distance (mean |log ratio|):
 # up to 0.09 (flow: 0.065) away all 18 (14) stay 1.2 to 2.0 (1.06 to 2.2) times closer than the best of the five; the
 # next that loses is 0.095 (0.073) away, both towards "beta", and from 0.2 on half of them do
@@ -186,8 +181,7 @@ def _on_own_levels(levels, facts: ModelFacts, preset: Preset, found: tuple, clau
     if close(table.sigmas[0], levels[0]):
         return Choice(table, preset, name, _kind(preset, table), f"its levels take the place of the schedule's{clause}",
                       own_levels=True)
-    both_full = is_noise(table.sigmas[0], facts.flow) and is_noise(levels[0], facts.flow)
-    if start_ratio(table.sigmas[0], levels[0], facts.flow) > MOVED_START and not both_full:
+    if not starts_near(table.sigmas[0], levels[0], facts.flow):
         return _fallback(levels, facts, f"{preset.name} has no table of {table.calls} calls that starts near "
                                         f"{levels[0]:.4g}; the nearest, {name}, starts at {table.sigmas[0]:.4g}")
     why = f"moved from a start at {table.sigmas[0]:.4g} to {levels[0]:.4g}{clause}"

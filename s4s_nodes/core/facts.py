@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Callable
 
 from . import sketch
-from .adapt import ENDLESS, start_ratio
-from .model import PREDICTIONS
+from .adapt import ENDLESS, start_ratio, starts_near
+from .model import PREDICTIONS, is_number
 from .preset import Preset
 
 HASHES = (sketch.KIND, "tensors_sha256", "sha256_10", "file")       # the most telling first: a file name tells little
@@ -76,11 +76,12 @@ def choose(presets: list[Preset], facts: ModelFacts, cfg: float | None = None, c
 
     A preset made for these very weights (hash) comes first, then one for the model's family, then one whose
     prediction, levels and latent channels are the model's; strict leaves these out. Among equals: one whose numbers
-    were measured somewhere, a table of this many calls, a trained range that holds cfg, the model's shift, more tables,
-    the newer (training["created"], an ISO date), the earlier in the list.
-    Never taken by itself is a preset whose table for these calls from the level `start` (None: the highest) is marked
-    as not recommended. Published numbers that nobody measured (`unproven`) are taken for their own family and their
-    own numbers of calls only, and not where they lost a race on these very weights.
+    were measured somewhere, a table of this many calls from near the level `start` (None: the highest), a trained
+    range that holds cfg, the model's shift, more tables, the newer (training["created"], an ISO date), the earlier in
+    the list.
+    Never taken by itself is a preset whose table for these calls from there is marked as not recommended. Published
+    numbers that nobody measured (`unproven`) are taken for their own family and their own numbers of calls only, and
+    not where they lost a race on these very weights.
     """
     if not presets:
         return None, "no preset is installed"
@@ -93,7 +94,7 @@ def choose(presets: list[Preset], facts: ModelFacts, cfg: float | None = None, c
     usable = [i for i, reason in enumerate(reasons) if reason is None]
     if not usable:
         return None, "no preset is for this model" + _passed_over(presets, reasons)
-    best = max(usable, key=lambda i: (*_rank(presets[i], facts, cfg, calls, ours), -i))
+    best = max(usable, key=lambda i: (*_rank(presets[i], facts, cfg, calls, start, ours), -i))
     reasons = [reason or "it fits less well" for reason in reasons]
     reasons[best] = None
     why = f"{called(presets[best])} is {_merit(presets[best], facts, ours)}{remarks(presets[best], cfg)}"
@@ -125,12 +126,19 @@ def cfg_words(preset: Preset, cfg: float | None) -> str:
     return f" (trained at cfg {low:g}{f' to {high:g}' if high > low else ''}, not at {cfg:g})"
 
 
-def _rank(preset: Preset, facts: ModelFacts, cfg: float | None, calls: int | None, ours: dict) -> tuple:
-    model = preset.model
-    has_table = any(table.calls == calls and preset.recommends(name) for name, table in preset.tables.items())
+def _rank(preset: Preset, facts: ModelFacts, cfg: float | None, calls: int | None, start: float | None,
+          ours: dict) -> tuple:
+    model, has_table = preset.model, _has_table(preset, calls, start)
     return (_made_for(preset, ours), _same_family(preset, facts), not unproven(preset), has_table,
             not cfg_words(preset, cfg), facts.shift is not None and model.shift == facts.shift, len(preset.tables),
             str(preset.training.get("created", "")))
+
+
+def _has_table(preset: Preset, calls: int | None, start: float | None) -> bool:
+    """Whether a recommended table of this many calls starts near this level (None: the highest)."""
+    flow, start = preset.model.flow, start or preset.curve[0]
+    return any(table.calls == calls and preset.recommends(name) and starts_near(table.sigmas[0], start, flow)
+               for name, table in preset.tables.items())
 
 
 def _own_hashes(presets: list[Preset], facts: ModelFacts) -> dict:
@@ -167,7 +175,7 @@ def cfg_range(preset: Preset) -> tuple[float, float] | None:
     """What training recorded: a number or [lowest, highest]; None where it says neither."""
     recorded = preset.training.get("cfg")
     values = recorded if isinstance(recorded, (list, tuple)) else [recorded]
-    numbers = [value for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    numbers = [value for value in values if is_number(value)]
     return (min(numbers), max(numbers)) if numbers else None
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from inspect import signature
 
 import torch
-from modules import sd_samplers_kdiffusion, shared
+from modules import sd_samplers_common, sd_samplers_kdiffusion, shared
 
 from ..core import sample_table
 from ..library import Choice, ModelFacts, Preset, levels_for, solver_for
@@ -16,20 +17,42 @@ log = logging.getLogger("S4S")
 
 
 class S4SSampler(sd_samplers_kdiffusion.KDiffusionSampler):
-    """What runs, on which slice of the schedule and how it is shown stay the host's: two methods are ours."""
+    """What runs, on which slice of the schedule and how it is shown stay the host's: its levels and table are ours."""
 
     row = None                              # a preset's label, where the host has no schedule types
+    s4s_calls = None                        # of an img2img: the host runs so many last steps of its schedule
+
+    def sample_img2img(self, p, *others, **named):
+        """The host's, which cuts the schedule by these very numbers."""
+        whole = super().sample_img2img
+        steps = signature(whole).bind(p, *others, **named).arguments.get("steps")
+        self.s4s_calls = sd_samplers_common.setup_img2img_steps(p, steps)[1] + 1
+        try:
+            return whole(p, *others, **named)
+        finally:
+            self.s4s_calls = None
 
     def get_sigmas(self, p, steps):
         """steps + 1 levels, whatever steps is: hosts cut what they get by indices made from it."""
-        label = self.row or asked_for(p, self.config)
-        seen, hires = facts.of(self.model_wrap, shared.sd_model), _is_hires(p)
+        label, hires = self.row or asked_for(p, self.config), _is_hires(p)
+        seen = facts.of(self.model_wrap, shared.sd_model)
         cfg = (getattr(p, "hr_cfg", None) if hires else None) or getattr(p, "cfg_scale", None)
-        self.s4s_run = run = Run(p, hires, seen, cfg, *shelf.pick(label, seen, cfg, steps))
-        if getattr(p, "sampler_noise_scheduler_override", None) is not None or not shelf.is_ours(label):
-            return super().get_sigmas(p, steps)
+        theirs = getattr(p, "sampler_noise_scheduler_override", None) is not None or not shelf.is_ours(label)
+        levels = super().get_sigmas(p, steps) if theirs else None
+        self.s4s_run = run = Run(p, hires, seen, cfg, *self._picked(label, seen, cfg, steps, levels))
+        if theirs:
+            return levels
         run.name_schedule(label)
         return as_tensor(levels_for(run.preset, seen, steps))
+
+    def _picked(self, label, seen: ModelFacts, cfg, steps: int, levels) -> tuple[Preset | None, str]:
+        """The preset for the part of the schedule that will run; levels: the whole, where it is not ours."""
+        preset, why = shelf.pick(label, seen, cfg, steps)
+        calls = self.s4s_calls or steps
+        if calls >= steps:
+            return preset, why
+        levels = levels_for(preset, seen, steps) if levels is None else levels
+        return shelf.pick(label, seen, cfg, calls, float(levels[steps - calls]))
 
     def initialize(self, p):
         """The host's keyword arguments for the sampling function, and ours."""

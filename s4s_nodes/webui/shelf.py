@@ -41,8 +41,12 @@ def is_ours(label) -> bool:
     return str(label).startswith((f"{labels.SAMPLER} ", labels.key(f"{labels.SAMPLER} ")))
 
 
-def pick(label, facts: ModelFacts, cfg: float | None = None, calls: int | None = None) -> tuple[Preset | None, str]:
-    """(preset, why) for a schedule type: the one it names, else the settings' for this family, else what fits best."""
+def pick(label, facts: ModelFacts, cfg: float | None = None, calls: int | None = None,
+         start: float | None = None) -> tuple[Preset | None, str]:
+    """(preset, why) for a schedule type: the one it names, else the settings' for this family, else what fits best.
+
+    calls and start: how many calls will run, down from which level (None: the highest).
+    """
     for known, name in names().items():
         if label in (known, labels.key(known)):
             return _got(name, "the schedule type names it")
@@ -50,7 +54,7 @@ def pick(label, facts: ModelFacts, cfg: float | None = None, calls: int | None =
         return None, f"the schedule type {label} names a preset that is not there"
     if name := settings.default_for(facts.family):
         return _got(name, f"it is the settings' default for {facts.family}")
-    return choose(library().presets(), facts, cfg, calls, settings.strict())
+    return choose(library().presets(), facts, cfg, calls, settings.strict(), start)
 
 
 def label_of(preset: Preset) -> str:
