@@ -109,7 +109,7 @@ def test_auto_takes_the_preset_with_a_window_for_this_strength_and_calls(monkeyp
     save(windowed, folder / "windowed.safetensors")
     host = Host(monkeypatch, tmp_path)
     host.load()
-    for strength, fixed, steps, wanted in ((0.5, False, 8, "windowed"), (0.55, True, 5, "windowed"),
+    for strength, fixed, steps, wanted in ((0.5, False, 8, "windowed"), (0.6, True, 5, "windowed"),
                                            (1.0, False, 8, "full")):
         p = host.process(steps=steps, scheduler=scheduler, denoising_strength=strength, fix_steps=fixed)
         _, sampler = ran(host, p, torch.zeros(3, 2))
