@@ -14,6 +14,7 @@ from pathlib import Path
 from .core import preset as preset_file
 from .core.choice import Choice, is_own, levels_for, solver_for
 from .core.facts import ModelFacts, cfg_range, choose, suits, unproven
+from .core.model import is_number
 from .core.preset import Preset, PresetError
 
 ENDING = ".safetensors"
@@ -158,7 +159,7 @@ def save_scores(library: Library, preset: Preset, folder) -> str:
 
 def measured(preset: Preset) -> str:
     """What races found of a preset, in words: "no", or how many times closer to the teacher than the classical best."""
-    ratios = [score["ratio"] for score in preset.scores.values() if isinstance(score.get("ratio"), (int, float))]
+    ratios = [score["ratio"] for score in preset.scores.values() if is_number(score.get("ratio"))]
     if not ratios:
         return "yes" if preset.scores else "no"
     return f"{min(ratios):.2f} to {max(ratios):.2f} times closer"

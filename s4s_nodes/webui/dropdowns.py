@@ -9,11 +9,13 @@ from __future__ import annotations
 import gradio as gr
 from modules import script_callbacks, sd_samplers, shared
 
-from . import rows, shelf
+from . import labels, rows, shelf
 
 SCHEDULES = ("txt2img_scheduler", "img2img_scheduler", "hr_scheduler")
 SAMPLERS = ("txt2img_sampling", "img2img_sampling", "hr_sampler")               # where there are no schedule types
-PRESETS = ("s4s_txt2img_preset", "s4s_img2img_preset", "s4s_race_preset")
+PRESETS = ("s4s_txt2img_preset", "s4s_img2img_preset", "s4s_race_preset")      # by their schedule types
+COLLECTION, SEVERAL = "s4s_collection_preset", "s4s_collection_several"         # by their own names
+OURS = (*PRESETS, COLLECTION, SEVERAL)
 _made: dict = {}                            # elem_id -> the component of the page that is being built
 
 
@@ -25,35 +27,53 @@ def register() -> None:
 def remember(component, **arguments) -> None:
     """Keep a dropdown that names presets; one of an older page is forgotten for it."""
     name = arguments.get("elem_id")
-    if name in (*SCHEDULES, *SAMPLERS, *PRESETS):
+    if name in (*SCHEDULES, *SAMPLERS, *OURS):
         _made[name] = component
 
 
 def on_this_page() -> dict:
     """{elem_id: component} of those whose choices change with the presets."""
     host = SCHEDULES if rows.schedule_types() is not None else SAMPLERS
-    return {name: component for name, component in _made.items() if name in (*host, *PRESETS)}
+    return {name: component for name, component in _made.items() if name in (*host, *OURS)}
 
 
-def refreshed(components: dict) -> list:
-    """Look at the folders again, and give an update for each of these dropdowns, in order."""
+def refreshed(components: dict, shown=(), renamed: dict | None = None) -> list:
+    """Look at the folders again, and give an update for each of these dropdowns, in order.
+
+    shown: what each shows now, where it is known; what is gone gives way to its new name in renamed, or to nothing.
+    """
     rows.refresh()
-    return [_update(name, component) for name, component in components.items()]
+    updates, renamed = [_update(name, component) for name, component in components.items()], renamed or {}
+    for update, now in zip(updates, shown):
+        if (kept := _kept(now, update["choices"], renamed)) != now:
+            update["value"] = kept
+    return updates
 
 
 def _update(name: str, component):
     """The host's own choices, and ours behind them. Set on the component too, for pages that are opened later."""
-    theirs = [] if name in PRESETS else [plain for plain in map(_plain, component.choices)
-                                         if plain != "S4S" and not shelf.is_ours(plain)]
+    theirs = [] if name in OURS else [plain for plain in map(_plain, component.choices)
+                                      if plain != "S4S" and not shelf.is_ours(plain)]
     choices = [*theirs, *_ours(name)]
     pairs = bool(component.choices) and isinstance(component.choices[0], tuple)
     component.choices = [(choice, choice) for choice in choices] if pairs else choices
     return gr.update(choices=choices)
 
 
+def _kept(shown, choices: list[str], renamed: dict):
+    """What a dropdown may still show: hosts refuse to work with a value that is no choice."""
+    if isinstance(shown, list):
+        return [now for now in (renamed.get(one, one) for one in shown) if now in choices]
+    now = renamed.get(shown, shown)
+    return now if now in choices else next((own for own in (labels.AUTO, labels.SAMPLER) if own in choices), None)
+
+
 def _ours(name: str) -> list[str]:
     if name in PRESETS:
         return list(shelf.names())
+    if name in (COLLECTION, SEVERAL):
+        library = shelf.library()
+        return list(library.files()) if name == COLLECTION else library.names()
     if name in SAMPLERS:
         hidden = set(getattr(shared.opts, "hide_samplers", None) or ())
         return [data.name for data in sd_samplers.all_samplers

@@ -41,12 +41,12 @@ def plain(text: str) -> str:
 
 
 def said(choice) -> str:
-    """What an infotext says of a run: preset, hash, table and kind; where it is not the table itself, why."""
+    """What an infotext says of a run: preset, hash, table and kind; where it is no table of the file itself, why."""
     if choice.fallback:
         why = choice.why.partition(". ")[0]         # what else there is stands in the log
         return plain(f"fallback {choice.classical} - {why} (S4S {version()})")
-    why = f" - {choice.why}" if choice.kind == "adapted" else ""
     preset = choice.preset
+    why = "" if choice.kind != "adapted" and choice.table in preset.tables else f" - {choice.why}"
     return plain(f"{preset.name} {preset.short_hash} {choice.table} {choice.kind}{why} (S4S {version()})")
 
 

@@ -62,7 +62,12 @@ def shown(label) -> tuple:
         return gr.update(choices=[], value=None), gr.update(value=None, visible=False), ""
     tables = sorted(preset.tables, key=lambda name: (preset.tables[name].calls, name))
     return (gr.update(choices=tables, value=tables[0]), drawn(label, tables[0]),
-            f'<pre style="white-space: pre-wrap; max-height: 18em; overflow: auto">{escape(describe(preset))}</pre>')
+            words_of(preset))
+
+
+def words_of(preset) -> str:
+    """A preset's description, as a page shows it."""
+    return f'<pre style="white-space: pre-wrap; max-height: 18em; overflow: auto">{escape(describe(preset))}</pre>'
 
 
 def drawn(label, table):

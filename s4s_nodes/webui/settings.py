@@ -40,6 +40,12 @@ def default_for(family: str | None) -> str | None:
     return None if chosen in (None, "", FREE) else chosen
 
 
+def families_with(name: str) -> list[str]:
+    """The families this preset is the chosen default of."""
+    return [key.removeprefix(_FAMILY) for key in shared.opts.data_labels
+            if key.startswith(_FAMILY) and getattr(shared.opts, key, FREE) == name]
+
+
 def strict() -> bool:
     """Whether only presets made for a model's family or weights are matched to it."""
     return getattr(shared.opts, MATCHING, "loose") == "strict"

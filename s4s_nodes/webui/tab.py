@@ -1,4 +1,4 @@
-"""The tab S4S: train a preset for the loaded checkpoint, or race one on it."""
+"""The tab S4S: train a preset for the loaded checkpoint, race one on it, or look after those there are."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Callable, Iterator
 import gradio as gr
 from modules import script_callbacks, shared
 
-from . import dropdowns, shelf
+from . import collection, dropdowns, shelf
 from .words import say
 
 MODES = {"auto": "auto", "gradient": "gradient", "forward-only": "forward"}      # as read here, as the trainer takes it
+
 
 def register() -> None:
     """Have the host build the tab with its page."""
@@ -23,8 +24,8 @@ def register() -> None:
 
 def tabs() -> list:
     """[(page, title, id)], as the host wants it."""
-    with gr.Blocks(analytics_enabled=False) as page:
-        with gr.Row():
+    with gr.Blocks(analytics_enabled=False) as page, gr.Tabs():
+        with gr.Tab(say("Train and race"), elem_id="s4s_work_tab"), gr.Row():
             with gr.Column():
                 scene = _scene()
                 with gr.Tabs():
@@ -33,20 +34,30 @@ def tabs() -> list:
                     with gr.Tab(say("Race"), elem_id="s4s_race_tab"):
                         entry, race, again = _race()
             with gr.Column():
-                stop = gr.Button(say("Interrupt"), elem_id="s4s_interrupt")
-                report = gr.Textbox(label=say("Report"), lines=12, interactive=False, elem_id="s4s_report")
-                live = gr.Image(type="pil", label=say("Learned so far, and the teacher"), interactive=False,
-                                visible=False, elem_id="s4s_live")
-                gallery = gr.Gallery(label=say("Pictures"), elem_id="s4s_gallery")
-        seen, lists = [report, live, gallery], dropdowns.on_this_page()
-        fresh = {"fn": lambda: dropdowns.refreshed(lists), "inputs": [], "outputs": list(lists.values())}
+                stop, seen = _seen()
+        with gr.Tab(say("Presets"), elem_id="s4s_presets_tab"):
+            mine = collection.built()
+        lists = dropdowns.on_this_page()
+        fresh = {"fn": lambda: [collection.listed(), *dropdowns.refreshed(lists)], "inputs": [],
+                 "outputs": [mine["list"], *lists.values()]}
         forecast.click(forecasted, inputs=[*scene, *wish], outputs=seen)
         start.click(trained, inputs=[*scene, *wish], outputs=seen).then(**fresh)
         again.click(**fresh)
         page.load(**fresh)
-        race.click(raced, inputs=[*scene, *entry], outputs=seen)
+        race.click(raced, inputs=[*scene, *entry], outputs=seen).then(**fresh)
         stop.click(lambda: shared.state.interrupt(), inputs=[], outputs=[], queue=False)
+        collection.wired(mine, lists)
     return [(page, "S4S", "s4s_tab")]
+
+
+def _seen() -> tuple:
+    """(the button Interrupt, what `worked` shows)"""
+    stop = gr.Button(say("Interrupt"), elem_id="s4s_interrupt")
+    report = gr.Textbox(label=say("Report"), lines=12, interactive=False, elem_id="s4s_report")
+    live = gr.Image(type="pil", label=say("Learned so far, and the teacher"), interactive=False, visible=False,
+                    elem_id="s4s_live")
+    gallery = gr.Gallery(label=say("Pictures"), elem_id="s4s_gallery")
+    return stop, [report, live, gallery]
 
 
 def _scene() -> list:

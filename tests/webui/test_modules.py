@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 import sys
+from dataclasses import replace
 
 import in_process
 import pytest
@@ -13,10 +14,13 @@ import torch
 
 from webui_presets import eps_preset, flow_preset
 
-from s4s_nodes.core import Model, Preset, preset, sample, schedule
+from s4s_nodes.core import Model, Preset, classical, preset, sample, schedule
+from s4s_nodes.core.between import between
+from s4s_nodes.core.conditioned import joined
 
 PREDICTIONS = {"forge": ("eps", "v", "sd3", "flux"), "a1111": ("eps", "v", "sd3"), "reforge": ("eps", "v")}
 TOY = "S4S toy_ sd15"
+ON_SHELF = {"eps": "toy, sd15", "v": "toy-v", "sd3": "toy-flow", "flux": "toy-flux"}
 needs_schedule_types = pytest.mark.skipif(not hosts.has_schedule_types(), reason="schedules are chosen with samplers")
 SHIPPED = sorted((hosts.ROOT / "solver_presets").glob("*.safetensors"))
 
@@ -45,7 +49,7 @@ def eps(data, monkeypatch):
 
 
 def label(model) -> str:
-    return {"eps": TOY, "v": "S4S toy-v", "sd3": "S4S toy-flow", "flux": "S4S toy-flux"}[model.prediction]
+    return f"S4S {ON_SHELF[model.prediction].replace(',', '_')}"
 
 
 def made(model, name="S4S"):
@@ -89,6 +93,32 @@ def test_the_latent_is_the_cores(model, steps):
     assert calls == counted == steps
     assert f"calls{steps} exact" in p.extra_generation_params["S4S"]
     assert p.extra_generation_params["Schedule type"] == label(model)
+
+
+@needs_schedule_types
+@pytest.mark.parametrize("cfg, share, said", [(3.0, 0.25, "between those learned at cfg 2 and 6"),
+                                              (6.0, 1.0, "as learned at cfg 6"), (9.0, 1.0, "not at 9")])
+def test_between_two_cfgs_a_joined_preset_runs_the_table_between_theirs(model, data, cfg, share, said):
+    """The host knows the cfg when it samples; the schedule it has cut from was made without."""
+    shelf, flow = data / "models" / "s4s_presets", model.flow
+    one = preset.load(shelf / f"{ON_SHELF[model.prediction]}.safetensors")
+    levels = schedule.linear_flow(6, 2.0) if flow else schedule.karras(6, 0.0292, 14.6146, rho=5)
+    low = replace(one, name="low", tables={"calls6": one.table(6)}, training={"cfg": 2})
+    high = replace(low, name="high", tables={"calls6": classical.dpmpp_2m(levels, flow)}, training={"cfg": 6})
+    saved = preset.save(joined([low, high], "both"), shelf / "both.safetensors")
+    try:
+        part("rows").refresh()
+        p = in_process.process(steps=6, scheduler="S4S both", cfg_scale=cfg)
+        latent, calls, _ = sampled(model, p)
+    finally:
+        saved.unlink()
+        part("rows").refresh()
+    table = between(low.table(6), high.table(6), share, flow)
+    wanted, other = (sample(lambda x, sigma: in_process.gaussian(x, sigma, flow),
+                            noise().double() * float(levels[0]), solver) for solver in (table, low.table(6)))
+    torch.testing.assert_close(latent.double(), wanted, rtol=0, atol=2e-4)
+    assert calls == 6 and (wanted - other).abs().max() > 1e-3
+    assert " calls6 exact" in p.extra_generation_params["S4S"] and said in p.extra_generation_params["S4S"]
 
 
 def test_what_the_host_shows_of_a_model(model):

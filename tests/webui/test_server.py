@@ -8,12 +8,16 @@ import json
 import shutil
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import s4s_webui_host as hosts
+from open_page import Page
 from PIL import Image, ImageDraw
 from webui_presets import eps_preset
+
+from s4s_nodes.core import preset
 
 TOY, HASH = "S4S toy_ sd15", eps_preset().short_hash
 SHIPPED = sorted((hosts.ROOT / "solver_presets").glob("*.safetensors"))
@@ -215,6 +219,39 @@ def test_the_buttons_end_a_generation(server, button):
     whole = time.monotonic() - began
     assert not asked.is_alive() and seen < 140 and done, whole
     assert "calls4 exact" in txt2img(server, steps=4)[1][0]["S4S"]                # and the next one is whole
+
+
+def test_ones_own_presets_are_added_renamed_joined_and_deleted_on_the_page(server, tmp_path):
+    """As a browser does it; what the schedule types and the dropdowns of the open page show follows."""
+    page, shelf = Page(server), server.data / "models" / "s4s_presets"
+    part = {name: f"s4s_collection_{name}" for name in ("preset", "name", "sure", "several", "whole", "said", "list")}
+    assert "broken.safetensors" in page.shows[part["list"]] and TOY not in page.choices[part["several"]]
+    for cfg in (3, 7):
+        made = replace(eps_preset(f"at {cfg}"), training={"cfg": cfg})
+        page.upload("s4s_collection_files", preset.save(made, tmp_path / f"at {cfg}.safetensors"))
+        page.press("s4s_collection_add")
+        assert f"added as at {cfg}" in page.shows[part["said"]] and page.shows[part["preset"]] == f"at {cfg}"
+    page.shows["txt2img_scheduler"] = "S4S at 3"
+    page.shows |= {part["preset"]: "at 3", part["name"]: "three"}
+    page.press(part["preset"], "change")
+    assert page.download("s4s_collection_file") == (shelf / "at 3.safetensors").read_bytes()
+    page.press("s4s_collection_rename")
+    assert page.shows["txt2img_scheduler"] == "S4S three" and "S4S three" in page.choices["hr_scheduler"]
+    page.shows |= {part["several"]: ["at 7", "three"], part["whole"]: "both"}
+    page.press("s4s_collection_join")
+    assert "joined as both: for cfg 3 to 7" in page.shows[part["said"]] and "both" in page.shows[part["list"]]
+    assert "calls4 exact" in txt2img(server, steps=4, scheduler="S4S both")[1][0]["S4S"]
+    for name, said in (("digits-eps-cfg3", "ships with S4S"), ("at 7", "deleted"), ("three", "deleted"),
+                       ("both", "deleted")):
+        page.shows |= {part["preset"]: name, part["sure"]: False}
+        page.press("s4s_collection_delete")
+        assert "tick Delete for good" in page.shows[part["said"]] or said == "ships with S4S"
+        page.shows[part["sure"]] = True
+        page.press("s4s_collection_delete")
+        assert said in page.shows[part["said"]]
+    assert page.shows["txt2img_scheduler"] == "S4S Auto" and "three" not in page.shows[part["list"]]
+    assert not {"S4S three", "S4S both", "S4S at 7"} & set(server.call("/s4s-test/rows")["schedules"])
+    assert {path.stem for path in shelf.iterdir()} == {"broken", "toy, sd15", "toy-flow"}
 
 
 def test_reload_ui_brings_a_new_preset_and_doubles_nothing(server):
