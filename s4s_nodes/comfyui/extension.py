@@ -34,8 +34,8 @@ class S4SExtension(ComfyExtension):
         register()
 
     async def get_node_list(self) -> list:
-        from . import nodes_presets, nodes_sampling, race, train
-        return [*nodes_sampling.NODES, *nodes_presets.NODES, *train.NODES, *race.NODES]
+        from . import nodes_collection, nodes_presets, nodes_sampling, race, train
+        return [*nodes_sampling.NODES, *nodes_presets.NODES, *nodes_collection.NODES, *train.NODES, *race.NODES]
 
 
 async def comfy_entrypoint() -> ComfyExtension:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from .. import picture
 from ..core import preset as preset_file
+from ..core.conditioned import at_cfg, learned_at
 from ..library import Choice, ModelFacts, Preset, cfg_range, choose, levels_for, solver_for, suits
 from . import facts
 from .folder import presets, tell_problems
@@ -112,7 +113,7 @@ def plan(preset: Preset, seen: ModelFacts, calls: int, denoise: float) -> Plan:
     whole = levels_for(preset, seen, calls if denoise > 0.9999 else int(calls / denoise))
     choice = solver_for(whole[-(calls + 1):], seen, preset, own_schedule=True)
     if choice.kind == "adapted":
-        choice = solver_for(preset.tables[choice.table].sigmas, seen, preset)
+        choice = solver_for(at_cfg(preset, None)[0].tables[choice.table].sigmas, seen, preset)
     return Plan(torch.tensor(choice.solver.sigmas, dtype=torch.float32), choice)
 
 
@@ -122,15 +123,18 @@ def cfg_of(preset: Preset) -> tuple[float, str]:
     if trained is None:
         return 1.0, "cfg: the preset does not say; 1 is put out, use what suits your model"
     low, high = trained
-    return (low + high) / 2, f"cfg: {low:g}" + (f" to {high:g}" if high > low else "")
+    words = f"cfg: {low:g}" + (f" to {high:g}" if high > low else "")
+    return (low + high) / 2, words + (", with a table for each cfg between" if learned_at(preset) else "")
 
 
 def drawn(preset: Preset, choice: Choice | None) -> Image.Image:
     """The picture of what runs: a table of the preset, or the solver that stands in."""
     if choice is None:
         return picture.table(preset, min(preset.tables))
-    if choice.table:
+    if choice.table in preset.tables:
         return picture.table(preset, choice.table)
+    if choice.table:                                    # of a joined preset: for a cfg
+        return picture.solver(choice.solver, preset.name, preset.short_hash, choice.words(), preset.model.flow, [])
     return picture.solver(choice.solver, "S4S fallback", "", choice.words(), preset.model.flow, [])
 
 

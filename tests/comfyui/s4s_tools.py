@@ -96,6 +96,16 @@ def preset_for(model, calls=(4, 6), name: str = "tiny", starts: tuple = (), fami
     return c.Preset(name, tables, about, {"cfg": 3.0, "teacher": "none"}, **options)
 
 
+def preset_at(model, cfg: float, name: str, **options):
+    """A preset for this MODEL as if learned at one cfg: levels and residuals change with it."""
+    from dataclasses import replace
+    made, flow = preset_for(model, name=name, **options), facts(model).flow
+    tables = {key: moved(core().classical.SOLVERS["dpmpp_2m"](
+        table.sigmas[0] * (table.sigmas / table.sigmas[0]) ** (1 + cfg / 40), flow), cfg / 100)
+        for key, table in made.tables.items()}
+    return replace(made, tables=tables, training={"cfg": [cfg, cfg]})
+
+
 def moved(table, by: float = 0.05):
     """The table with fixed residuals on its weights, the constant law kept by the newest weight of the last row."""
     import numpy as np

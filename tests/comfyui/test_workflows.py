@@ -15,7 +15,7 @@ from workflow_files import to_prompt, to_workflow
 
 pytestmark = pytest.mark.server
 MODEL_FILES = {"ckpt_name", "unet_name", "clip_name1", "clip_name2", "vae_name"}
-ON_SD3 = ("s4s_flux", "s4s_train", "s4s_race")          # the quicker of the tiny models
+ON_SD3 = ("s4s_flux", "s4s_train", "s4s_several_cfg", "s4s_race")          # the quicker of the tiny models
 SMALL = {       # settings of a workflow, made small: what stays is the graph
     "ImageScale": {"width": 64, "height": 64}, "EmptyLatentImage": {"width": 64, "height": 64},
     "EmptySD3LatentImage": {"width": 64, "height": 64},
@@ -128,6 +128,22 @@ def test_a_preset_is_trained(comfy, info, base):
     assert made.short_hash in run.outputs(only(prompt, "PreviewAny"))["text"][0]
     assert all(run.outputs(key)["images"] for key, node in prompt.items() if node["class_type"] == "PreviewImage")
     (base / "models" / "s4s_presets" / "my-sd15.safetensors").unlink()
+
+
+def test_presets_of_two_cfg_are_trained_and_joined(comfy, info, base):
+    prompt = on_tiny_models(to_prompt(saved("s4s_several_cfg"), info), "s4s_several_cfg")
+    for train in (node for node in prompt.values() if node["class_type"] == "S4STrainPreset"):
+        train["inputs"] |= {"calls": "3", "budget": 2500, "teacher_calls": 6}
+    run = comfy.run(prompt, timeout=900)
+    assert run.error is None, run.error.get("exception_message", run.error)
+    files = [base / "models" / "s4s_presets" / f"my-sd15{cfg}.safetensors" for cfg in ("", " cfg 4", " cfg 6")]
+    made, low, high = (t.core().preset.load(file) for file in files)
+    assert made.training["cfg"] == [4.0, 6.0] and made.training["joined"] == [low.name, high.name]
+    for alone, cfg in ((low, 4), (high, 6)):
+        assert made.tables[f"calls3_cfg{cfg}"].same_as(alone.tables["calls3"])
+    assert "for cfg 4 to 6" in run.outputs(only(prompt, "PreviewAny"))["text"][0]
+    for file in files:
+        file.unlink()
 
 
 def test_a_preset_is_raced(comfy, info):

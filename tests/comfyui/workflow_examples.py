@@ -59,6 +59,14 @@ def shown(text: tuple) -> tuple:
     return "PreviewAny", {"source": text}
 
 
+def trained(cfg: float, name: str, **more) -> tuple:
+    """S4S Train Preset on the checkpoint, under a name."""
+    return "S4STrainPreset", {
+        "model": ("checkpoint", 0), "positive": ("positive", 0), "latent": ("latent", 0), "cfg": cfg,
+        "calls": str(CALLS), "windows": "1.0", "mode": "auto", "budget": 10000, "teacher_calls": 50, "race_seeds": 8,
+        "name": name, "seed": 0, "resume": True, "negative": ("negative", 0), **more, "vae": ("checkpoint", 2)}
+
+
 def loaded(picture: str = "example.png") -> tuple:
     return "LoadImage", {"image": picture}
 
@@ -169,15 +177,27 @@ TRAIN = Example(
      **checkpoint(),
      "positive_2": ("CLIPTextEncode", {"text": "portrait of an old sailor, film grain", "clip": ("checkpoint", 1)}),
      **empty(),
-     "train": ("S4STrainPreset", {
-         "model": ("checkpoint", 0), "positive": ("positive", 0), "latent": ("latent", 0), "cfg": CFG,
-         "calls": str(CALLS), "windows": "1.0", "mode": "auto", "budget": 10000, "teacher_calls": 50, "race_seeds": 8,
-         "name": "my-sd15", "seed": 0, "resume": True, "negative": ("negative", 0), "positive_2": ("positive_2", 0),
-         "vae": ("checkpoint", 2)}),
+     "train": trained(CFG, "my-sd15", positive_2=("positive_2", 0)),
      "report": shown(("train", 1)), "tables": ("PreviewImage", {"images": ("train", 2)}),
      "sheet": ("PreviewImage", {"images": ("train", 3)})},
     [("", [["note"]]), ("What you sample", [["checkpoint", "latent"], ["positive", "positive_2", "negative"]]),
      ("Training", [["train"]]), ("What was learned", [["report", "tables"], ["sheet"]])])
+
+SEVERAL_CFG = Example(
+    {"note": note("## One preset for a range of cfg\n\n"
+                  "A preset belongs to the cfg it was learned at. Here it is learned twice, at 4 and at 6; **S4S Join "
+                  "Presets** makes one of the two, **S4S Save Preset** keeps it as *my-sd15*.\n\n"
+                  "A KSampler with sampler `s4s` and scheduler `s4s` then runs the table for its own cfg: between the "
+                  "two the one between theirs, outside the nearest.\n\n"
+                  "* choose two cfg about 2 apart, around the one you use; a third and a fourth can be added\n"
+                  "* everything else is the same for all: model, prompts, size, calls\n"
+                  "* presets you have already: **S4S Load Preset** in place of the Train nodes"),
+     **checkpoint(), **empty(), "low": trained(CFG - 1, "my-sd15 cfg 4"), "high": trained(CFG + 1, "my-sd15 cfg 6"),
+     "join": ("S4SJoinPresets", {"preset": ("low", 0), "preset_2": ("high", 0), "name": "my-sd15"}),
+     "keep": ("S4SSavePreset", {"preset": ("join", 0), "name": "", "overwrite": False}),
+     "words": shown(("join", 1))},
+    [("", [["note"]]), ("What you sample", [["checkpoint", "latent"], ["positive", "negative"]]),
+     ("Learned at two cfg", [["low"], ["high"]]), ("Joined and saved", [["join", "keep", "words"]])])
 
 RACE = Example(
     {"note": note("## Race a preset on your model\n\n"
@@ -199,4 +219,5 @@ RACE = Example(
      ("The preset", [["preset"]]), ("Race", [["race"]]), ("Result", [["report", "sheet"]])])
 
 EXAMPLES = {"s4s_text_to_image": TEXT_TO_IMAGE, "s4s_custom_sampling": CUSTOM, "s4s_flux": FLUX,
-            "s4s_image_to_image": IMAGE_TO_IMAGE, "s4s_inpaint": INPAINT, "s4s_train": TRAIN, "s4s_race": RACE}
+            "s4s_image_to_image": IMAGE_TO_IMAGE, "s4s_inpaint": INPAINT, "s4s_train": TRAIN,
+            "s4s_several_cfg": SEVERAL_CFG, "s4s_race": RACE}
