@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from s4s_nodes.core import Model, Preset, classical, schedule
+from s4s_nodes.core import Model, Preset, classical, conditioned, schedule
 from tests.toy import toy_source
 from training.race.evaluate import strong_pairs
 from training.race.host_race import Terms, Told, fitting, hold, rivals, sheet_rows, table_lines
@@ -42,6 +42,20 @@ def test_the_terms_are_kept_and_every_step_is_told():
 def test_other_scores_of_the_preset_stay():
     before = replace(preset(3, 4), scores={"calls3": {"ratio": 2.0}})
     assert hold(toy_source(), before, terms(), Told()).preset.scores["calls3"]["ratio"] == 2.0
+
+
+def test_a_joined_preset_is_raced_as_it_runs_at_the_cfg():
+    """At a learned cfg that one's table, whose score it is; between two the interpolated one, which is no table."""
+    joined = replace(preset(4), tables={f"calls4_cfg{cfg:g}": classical.dpmpp_2m(
+        schedule.karras(4, 0.0292, 14.6146, rho=cfg)) for cfg in (3.0, 7.0)})
+    for cfg, name in ((3.0, "calls4_cfg3"), (5.0, "calls4")):
+        source = toy_source()
+        source.cfg = cfg
+        held = hold(source, joined, terms(tables=tuple(joined.tables)), Told())
+        assert list(held.raced) == [name] and list(held.preset.scores) == ([name] if cfg == 3 else [])
+        assert held.raced[name].learned.solver.same_as(conditioned.at_cfg(joined, cfg)[0].tables["calls4"])
+        assert held.preset.tables == joined.tables
+        assert ("was learned at this cfg: no score is kept" in held.words) == (cfg == 5)
 
 
 def test_published_numbers_become_a_preset_for_the_model_they_were_raced_on():

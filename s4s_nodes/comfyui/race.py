@@ -76,7 +76,8 @@ class S4SRace(io.ComfyNode):
                       teacher_calls)
         show = Show(None if context is None else context.node_id)
         found = run_race(Race(scene_of(cfg=cfg, **scene), preset, terms), show)
-        report = found.report + ("\n" + save_scores(presets(), found.preset, home()) if write_scores else "")
+        keeps = write_scores and found.preset is not preset             # the same: none of its own tables was raced
+        report = found.report + ("\n" + save_scores(presets(), found.preset, home()) if keeps else "")
         logging.info(report)
         sheet = drawn_sheet(found, vae)
         show.end(report, sheet)

@@ -65,10 +65,23 @@ def _table_at(preset: Preset, names: dict, cfg: float | None) -> tuple[Solver, l
     return preset.tables[alone], [alone], f", as learned at cfg {nearest:g}"
 
 
+def running(preset: Preset, names, cfg: float) -> dict:
+    """{name: table} that runs at cfg where these tables are meant: what is to be raced there.
+
+    Of those learned at several cfg each stem once: under its table's name where one was learned at this cfg, else
+    under the stem, which is no table of the preset: what is measured there is no score of any.
+    """
+    there, groups, found = at_cfg(preset, cfg)[0], learned_at(preset), {}
+    for name in names:
+        stem = match[1] if (match := _LEARNED_AT.fullmatch(name)) else name
+        found[groups.get(stem, {}).get(cfg, stem)] = there.tables[stem]
+    return found
+
+
 def joined(presets: list[Preset], name: str) -> Preset:
     """One preset of several that were learned for the same model at different guidance scales.
 
-    Every table keeps its score. Raises PresetError where models differ, a preset does not say its one cfg, or two
+    Every table keeps its score and its verdict; the whole is recommended where one of them is. Raises PresetError where models differ, a preset does not say its one cfg, or two
     have the same.
     """
     tables, scores, seen = {}, {}, {}
@@ -83,12 +96,14 @@ def joined(presets: list[Preset], name: str) -> Preset:
             raise PresetError(f"{seen[cfg]} and {preset.name} were both learned at cfg {cfg:g}: give one of each")
         seen[cfg] = preset.name
         tables |= {f"{stem}_cfg{cfg:g}": table for stem, table in preset.tables.items()}
-        scores |= {f"{stem}_cfg{cfg:g}": score for stem, score in preset.scores.items()}
+        verdict = {} if preset.recommended else {"recommended": False}          # in files of old the preset's alone
+        scores |= {f"{stem}_cfg{cfg:g}": {**verdict, **score} for stem, score in preset.scores.items()}
     if len(seen) < 2:
         raise PresetError(f"{len(seen)} preset was given: at least two, learned at different cfg, can be joined")
     training = {key: value for key, value in presets[0].training.items() if key != "self_test"}
     training |= {"cfg": [min(seen), max(seen)], "joined": sorted(seen.values())}
-    return replace(presets[0], name=name, tables=tables, scores=scores, training=training)
+    return replace(presets[0], name=name, tables=tables, scores=scores, training=training,
+                   recommended=any(preset.recommended for preset in presets))
 
 
 def _only_cfg(preset: Preset) -> float:

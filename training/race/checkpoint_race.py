@@ -79,7 +79,7 @@ def suited(preset: Preset, source: Source) -> str:
 def _draw(source: Source, held: host_race.Held, out: Path) -> None:
     for name, result in held.raced.items():
         title = f"{held.preset.name}, {name}"
-        draw.plot_solver(held.preset.tables[name], out / f"solver-{name}.png", title)
+        draw.plot_solver(result.learned.solver, out / f"solver-{name}.png", title)
         draw.race_files(result, name, out, title)
     if source.decode is None or held.whole is None:
         click.echo("no autoencoder, or no table for whole pictures: no sheet is drawn")

@@ -11,7 +11,7 @@ from typing import Callable
 
 from torch import Tensor
 
-from ..core import Preset
+from ..core import Preset, conditioned
 from ..models.denoisers import Source
 from ..models.pairs import Pairs, ends
 from .evaluate import Raced, race, race_calls, strong_pairs, unseen_pairs, window_of, with_scores
@@ -67,9 +67,14 @@ def _of_here(preset: Preset, source: Source) -> Preset:
 
 
 def hold(source: Source, preset: Preset, terms: Terms, told: Told) -> Held:
-    """Race the tables one by one. Raises ValueError for a budget that is too small, with what would do."""
-    limit, count = fitting(source, preset, terms), len(terms.seeds)
-    before, began, held = source.model_calls, time.monotonic(), Held(preset)
+    """Race the tables one by one, those learned at several cfg as they run at the source's.
+
+    Raises ValueError for a budget that is too small, with what would do.
+    """
+    made, preset = preset, replace(preset, tables=conditioned.running(preset, terms.tables, source.cfg))
+    terms, count = replace(terms, tables=tuple(preset.tables)), len(terms.seeds)
+    limit = fitting(source, preset, terms)
+    before, began, held = source.model_calls, time.monotonic(), Held(made)
     for name in terms.tables:
         told.status(f"race of {name}: the teacher on {count} unseen seeds")
         pairs = counted(source, told, count * terms.teacher_calls, lambda: unseen_pairs(
@@ -79,9 +84,12 @@ def hold(source: Source, preset: Preset, terms: Terms, told: Told) -> Held:
         held.raced[name] = race(source, preset, name, pairs,
                                 rivals(source, window_of(source, preset.tables[name]), limit), on_progress=told.count)
         told.finished(name, held.raced[name])
-    held.preset = with_scores(_of_here(preset, source), {**preset.scores, **held.scores})
+    own = {name: scores for name, scores in held.scores.items() if name in made.tables}
+    held.preset = with_scores(_of_here(made, source), {**made.scores, **own}) if own else made
     held.words = (f"cfg {source.cfg:g}, {count} unseen seeds; {source.model_calls - before:,} network calls, "
                   f"{time.monotonic() - began:.0f} s")
+    if other := [name for name in held.raced if name not in made.tables]:
+        held.words += f"; none of its tables for {', '.join(other)} was learned at this cfg: no score is kept of them"
     return held
 
 
