@@ -44,6 +44,15 @@ def test_at_a_trained_cfg_its_own_table_runs_between_two_their_mean_and_beyond_t
         assert ("between those learned at cfg 4 and 8" in clause) == (cfg == 5.0)
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_joined_preset_is_recommended_where_one_of_them_is(order):
+    lost = single(2.0, (6,), recommended=False, scores={"calls6": {"ratio": 0.9}})
+    won = single(8.0, (6,), scores={"calls6": {"ratio": 1.3}})
+    made = joined([lost, won][::order], "toy")
+    assert made.recommended and made.lost == ["calls6_cfg2"] and made.scores["calls6_cfg8"] == {"ratio": 1.3}
+    assert not joined([lost, replace(won, recommended=False)], "toy").recommended
+
+
 def test_a_preset_learned_at_one_cfg_is_left_alone():
     one = single(4.0)
     assert at_cfg(one, 7.0) == (one, "")

@@ -51,7 +51,8 @@ def test_the_list_shows_every_preset_and_what_cannot_be_read(host):
 def test_a_chosen_preset_is_described_with_its_licence_and_its_file(host):
     preset.save(replace(eps_preset("mine"), licence="CC0 <1>", source="here"), host.folder / "mine.safetensors")
     words, file, tick = host.collection.shown("mine")
-    assert "calls5_from1.9: 5 calls" in words and words.endswith("CC0 &lt;1&gt; here") and tick is False
+    assert "calls5_from1.9: 5 calls" in words and tick is False
+    assert words.endswith("<p>Licence: CC0 &lt;1&gt;</p><p>Source: here</p>")
     assert file == {"value": str(host.folder / "mine.safetensors"), "visible": True}
     words, file, _ = host.collection.shown("broken")
     assert "not a whole .safetensors file" in words and file == {"value": None, "visible": False}

@@ -81,8 +81,8 @@ def running(preset: Preset, names, cfg: float) -> dict:
 def joined(presets: list[Preset], name: str) -> Preset:
     """One preset of several that were learned for the same model at different guidance scales.
 
-    Every table keeps its score and its verdict; the whole is recommended where one of them is. Raises PresetError where models differ, a preset does not say its one cfg, or two
-    have the same.
+    Every table keeps its score and its verdict; the whole is recommended where one of them is. Raises PresetError
+    where models differ, a preset does not say its one cfg, or two have the same.
     """
     tables, scores, seen = {}, {}, {}
     for preset in presets:

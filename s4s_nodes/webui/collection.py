@@ -110,7 +110,10 @@ def listed() -> str:
     heads = (say("Preset"), say("For"), say("Steps"), say("Measured"), say("Recommended"), say("Whose"))
     head = "".join(f'<th style="text-align: start">{escape(words)}</th>' for words in heads)
     problems = "".join(f"<li>{escape(problem)}</li>" for problem in library.problems())
-    return (f'<table style="width: 100%"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>'
+    about = escape(say("Measured: how many times closer than the best classical sampler and schedule a table comes to "
+                       "what many steps give, in as many steps as that."))
+    return (f'<div style="max-height: 32em; overflow: auto"><table style="width: 100%"><thead><tr>{head}</tr></thead>'
+            f"<tbody>{rows}</tbody></table></div><p>{about}</p>"
             + (f"<p>{escape(say('Not usable:'))}</p><ul>{problems}</ul>" if problems else ""))
 
 
@@ -133,8 +136,9 @@ def shown(name) -> tuple:
         preset = library.get(name)
     except PresetError as error:
         return escape(str(error)), nothing, False
-    licence = escape(" ".join(part for part in (preset.licence, preset.source) if part))
-    return panel.words_of(preset) + licence, gr.update(value=str(library.path(name)), visible=True), False
+    rights = "".join(f"<p>{escape(words)}: {escape(value)}</p>" for words, value in (
+        (say("Licence"), preset.licence), (say("Source"), preset.source)) if value)
+    return panel.words_of(preset) + rights, gr.update(value=str(library.path(name)), visible=True), False
 
 
 def added(files) -> Done:

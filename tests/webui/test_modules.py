@@ -155,6 +155,24 @@ def test_img2img_makes_the_calls_the_host_counts(model, strength, fixed, monkeyp
         assert p.extra_generation_params["S4S"]
 
 
+def test_auto_takes_for_an_img2img_the_preset_with_a_window(eps, data):
+    """Of two for one model: the other has more tables, and none for the calls and the start of this strength."""
+    windowed = eps_preset("full")
+    full = {name: table for name, table in windowed.tables.items() if "from" not in name}
+    full |= {f"calls{n}": classical.unipc(schedule.karras(n, 0.0292, 14.6146)) for n in (5, 7)}
+    saved = preset.save(replace(windowed, tables=full), data / "models" / "s4s_presets" / "full.safetensors")
+    try:
+        taken = {}
+        for strength in (0.5, 1.0):
+            p = in_process.process(steps=8, scheduler="S4S Auto", denoising_strength=strength)
+            sampled(eps, p, torch.full((2, 4, 8, 8), in_process.MEAN))
+            taken[strength] = p.extra_generation_params["S4S"]
+    finally:
+        saved.unlink()
+    assert taken[0.5].startswith("toy sd15 ") and "calls5_from1.9" in taken[0.5]
+    assert taken[1.0].startswith("full ") and "calls8" in taken[1.0]
+
+
 def test_a_host_setting_does_not_take_a_level_away(eps, monkeypatch):
     from modules import shared
     monkeypatch.setitem(shared.opts.data, "always_discard_next_to_last_sigma", True)
