@@ -56,6 +56,18 @@ def test_scores_are_written_into_the_presets_file_and_nothing_else_is(sd3, prese
     assert not list(path.parent.glob("*.tmp*"))
 
 
+def test_a_joined_preset_keeps_scores_of_the_raced_cfg_alone(sd3, preset):
+    both = [dataclasses.replace(preset, name=f"at {cfg}", training={"cfg": cfg}, scores={}) for cfg in (3, 5)]
+    joined = ours("core.conditioned").joined(both, "joined race")
+    path = ours("comfyui.folder").home() / "joined race.safetensors"
+    between, report, _ = race(sd3, joined, cfg=4.0, write_scores=True)
+    assert between.scores == {} and not path.exists()
+    assert "calls4 was learned at this cfg: no score is kept" in report and "written" not in report
+    at_three, report, _ = race(sd3, joined, cfg=3.0, write_scores=True)
+    assert list(at_three.scores) == ["calls4_cfg3"] and "no score is kept" not in report
+    assert list(ours("core.preset").load(path).scores) == ["calls4_cfg3"]
+
+
 def test_a_losing_preset_is_marked(sd3, preset):
     bad = preset.tables["calls4"]
     worse = dataclasses.replace(bad, query=bad.query * [1.0, 0.5, 0.5, 0.5])
