@@ -78,8 +78,10 @@ class Library:
 
         Raises PresetError where it ships, where it is unreadable, or where the new name is taken.
         """
-        old = self._own(name)
-        path = save_new(replace(self.get(name), name=new), old.parent)
+        old, made = self._own(name), self.get(name)
+        there = old.parent / (file_name(new) + ENDING)
+        its_own = made.name != new and there.exists() and there.samefile(old)      # a file somebody named by hand
+        path = save_new(replace(made, name=new), old.parent, overwrite=its_own)
         if not path.samefile(old):
             old.unlink()
         return path

@@ -152,6 +152,13 @@ def test_renaming_changes_the_file_and_what_is_in_it(mine, shipped):
     assert found.get("sub/new").short_hash == preset().short_hash
 
 
+def test_a_file_renamed_by_hand_gets_its_name_inside_too(mine, shipped):
+    save_new(preset("sent"), mine).rename(mine / "kept.safetensors")
+    found = Library([mine], shipped)
+    assert found.rename("kept", "kept") == mine / "kept.safetensors"
+    assert found.get("kept").name == "kept" and found.names() == ["kept", "base"]
+
+
 def test_renaming_takes_nobodys_place(mine, shipped):
     save_new(preset("one"), mine)
     save_new(preset("two", calls=4), mine)
