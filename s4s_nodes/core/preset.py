@@ -256,8 +256,8 @@ def describe(preset: Preset) -> str:
     lines = [f"{preset.name}  ({preset.short_hash}){verdict}",
              f"  model      {model.family}, {model.prediction} prediction, sigma {model.sigma_min:g} to "
              f"{model.sigma_max:g}"]
-    for key in ("imported", "evidence", "teacher", "cfg", "loras", "family", "base", "learn", "learned", "clock", "pairs",
-                "model_calls", "seconds", "trainer"):
+    for key in ("imported", "evidence", "teacher", "cfg", "loras", "family", "base", "learn", "learned", "clock",
+                "pairs", "model_calls", "seconds", "trainer"):
         if key in training:
             lines.append(f"  {key:10} {training[key]}")
     for key, table in sorted(preset.tables.items(), key=lambda item: (item[1].calls, item[0])):
