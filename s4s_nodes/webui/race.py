@@ -57,7 +57,7 @@ def race(wish: Race, show: Show) -> Outcome:
     show.line = ""
     if not scored:                          # the host ends an interrupted sampling quietly
         show.say("stopped: the race is not finished, and nothing was written")
-    elif wish.write:
+    elif wish.write and scored[0] is not preset:        # the same: none of its own tables was raced
         show.say(save_scores(shelf.library(), scored[0], shelf.folder()))
         rows.register()                     # a loser is no longer chosen by itself
     return outcome
