@@ -95,6 +95,23 @@ def test_an_estimate_counts_what_will_be_learned_and_spent():
     assert "16 images at once; gradient mode" in estimate(toy_source(), Config(mode="auto")).words
 
 
+@pytest.mark.parametrize("mode", ["auto", "gradient"])
+def test_what_an_estimate_found_out_of_gradients_is_not_found_out_again(tmp_path, mode):
+    config, made = small(mode=mode, iterations=2), {}
+
+    def counted(estimated):
+        source, calls = toy_source(), []
+        network = source.network
+        found = estimate(source, config) if estimated else None
+        source.network = lambda x, sigma, **extra: calls.append(len(x)) or network(x, sigma, **extra)
+        made[estimated] = distil(source, config, tmp_path / f"{estimated}", estimated=found)
+        return sum(calls), source.model_calls
+    (alone, counted_alone), (behind, counted_behind) = counted(False), counted(True)
+    assert made[True].short_hash == made[False].short_hash and made[True].training["mode"] == "gradient"
+    assert counted_behind == counted_alone == made[True].training["model_calls"]       # paid for in the estimate
+    assert behind < alone - 50
+
+
 def test_a_budget_that_is_too_small_is_refused_with_what_would_do(tmp_path):
     with pytest.raises(ValueError, match=r"too small .* at least [\d,]+ are needed"):
         distil(toy_source(), small(mode="forward", budget=100, iterations=0), tmp_path)

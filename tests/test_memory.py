@@ -55,10 +55,13 @@ def test_without_room_for_a_backward_pass_a_run_is_forward_only_and_says_the_num
     assert "are free" in settled_mode(toy_source(), config)[1]
     need = memory.of_a_call(toy_source(), backward=True)
     monkeypatch.setattr(memory, "free", lambda device: need)            # a tenth of it is to stay free
-    mode, why = settled_mode(toy_source(), config)
+    mode, why, _ = settled_mode(toy_source(), config)
     assert mode == "forward" and why == (f"the backward pass of one image needs {memory.words(need)}, and "
                                          f"{memory.words(need)} are free")
     assert settled_mode(toy_source(), small(mode="gradient"))[0] == "gradient"      # whoever asks gets it
+    monkeypatch.setattr(memory, "free", lambda device: 100 * need)
+    assert settled_mode(toy_source(), config, in_all=lambda fits: False)[:2] == (
+        "forward", "memory does not suffice in every process")
     monkeypatch.setattr(memory, "free", lambda device: None)            # nobody says
     assert settled_mode(toy_source(), config)[0] == "gradient"
 

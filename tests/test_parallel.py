@@ -12,6 +12,7 @@ import pytest
 from s4s_nodes.core import preset
 from tests.parallel_worker import MODES, settings
 from tests.toy import toy_source
+from training.parallel import alone_in_spite
 from training.runs import Run
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +27,71 @@ def world(tmp_path_factory):
                           timeout=240, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
     return folder
+
+
+def launched(tmp_path, launcher, *arguments):
+    """The output of the command line, started in two processes by a launcher of this environment."""
+    done = subprocess.run([sys.executable, "-m", *launcher, "tests/parallel_cli.py", "train", *map(str, arguments),
+                           "--device", "cpu", "--out", str(tmp_path / "two")], cwd=ROOT, capture_output=True, text=True,
+                          timeout=240, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+              "--mixed_precision", "no", "--dynamo_backend", "no")
+QUICK = ("--calls", 3, "--teacher-calls", 6, "--pairs", 9, "--validation", 4, "--schedule", "time_uniform",
+         "--iterations", 2, "--batch", 4, "--name", "tiny")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["forward", "auto"])
+def test_accelerate_starts_the_command_line_in_two_processes(tmp_path, mode):
+    """On CPUs, too: of its own --cpu it starts one process only, and the run says so."""
+    pytest.importorskip("accelerate")
+    out = launched(tmp_path, ACCELERATE, *QUICK, "--mode", mode)
+    assert out.count("wrote ") == 1
+    made = preset.load(tmp_path / "two" / "tiny.safetensors")
+    assert made.training["processes"] == 2 and made.training["mode"] == ("gradient" if mode == "auto" else "forward")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["forward", "gradient"])
+def test_two_processes_train_a_checkpoint_with_its_lora(tmp_path, mode):
+    pytest.importorskip("peft")
+    from tests import tiny_loras
+    from tests.k_diffusion_real import import_torchvision
+    from tests.tiny_checkpoints import folder
+    from training.config import Config
+    import_torchvision()
+    place = folder("sd15", tmp_path / "sd15")
+    lora = tiny_loras.kohya(tiny_loras.Made.of(place, ("unet", "text_encoder")), tmp_path / "style.safetensors")
+    (tmp_path / "prompts.txt").write_text("a cat\na dog\n", encoding="utf-8")
+    given = {"checkpoint": place, "prompts": tmp_path / "prompts.txt", "lora": f"{lora}:0.5", "width": 32, "cfg": 4,
+             "mode": mode}
+    launched(tmp_path, TORCHRUN, *QUICK, *(word for name, value in given.items() for word in (f"--{name}", value)))
+    together = preset.load(tmp_path / "two" / "tiny.safetensors")
+    settings = dict(zip([word[2:].replace("-", "_") for word in QUICK[::2]], QUICK[1::2]))
+    alone = Run(Config(**{**settings, **given, "calls": (3,), "cfg": (4,), "checkpoint": str(place), "device": "cpu",
+                          "prompts": str(given["prompts"]), "lora": (given["lora"],)}), tmp_path / "one", quiet=True)
+    wanted = alone.train()
+    assert together.training["processes"] == 2 and together.training["loras"] == ["style.safetensors:0.5"]
+    assert together.training["model_calls"] == wanted.training["model_calls"]
+    for part in ("sigmas", "weights"):          # the told level is rounded to whole timesteps here, and may tip over
+        np.testing.assert_allclose(getattr(together.tables["calls3"], part), getattr(wanted.tables["calls3"], part),
+                                   atol=1e-3)
+
+
+def test_a_single_process_where_several_were_asked_for_says_so(monkeypatch):
+    """The environment in which `accelerate launch --cpu --num_processes 2` starts its one process."""
+    assert not alone_in_spite()
+    monkeypatch.setenv("MASTER_PORT", "29500")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert alone_in_spite()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert not alone_in_spite()
 
 
 def told(world, name):

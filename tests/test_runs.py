@@ -67,7 +67,7 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
 
 def test_a_full_disk_is_reported_once_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
     run = run_in(tmp_path)
-    run.quiet = False
+    run.told.quiet = False
 
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -81,7 +81,7 @@ def test_a_full_disk_is_reported_once_and_the_run_goes_on(tmp_path, monkeypatch,
 def test_a_preset_without_room_goes_to_the_temporary_folder_or_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     run = run_in(tmp_path / "run")
     run.train()
-    run.quiet, save, spare = False, preset.save, tmp_path / "spare"
+    run.told.quiet, save, spare = False, preset.save, tmp_path / "spare"
     spare.mkdir()
     monkeypatch.setattr(folder.tempfile, "gettempdir", lambda: str(spare))
 

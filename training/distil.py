@@ -3,8 +3,9 @@
     source = Source(name, model, levels, shape, network, conditions, cfg, device,
                     differentiable=False, teacher=None, chunk=8)        # see denoisers.Source
     config = Config(name="my-preset", calls=(5, 6, 8), windows=(1.0, 0.5), budget=HOST_BUDGET, mode="auto")
-    print(estimate(source, config).words)
-    preset = distil(source, config, folder, on_progress=show, say=log)  # show(Progress); resume=True goes on
+    found = estimate(source, config)                                    # print(found.words)
+    preset = distil(source, config, folder, estimated=found,            # gradients are not checked twice
+                    on_progress=show, say=log)                          # show(Progress); resume=True goes on
     raced = race(source, preset, "calls6", unseen_pairs(source, 16))    # Raced: scores, learned, ranked, verdict
     preset = with_scores(preset, {"calls6": raced.scores})              # marks it where a classical pair won
 
@@ -25,10 +26,11 @@ import torch
 
 from . import memory
 from .budget import forecast, planned
+from .checks import check
 from .config import Config
 from .core import Preset
 from .models.denoisers import Source
-from .modes import settled_mode
+from .modes import Way, settled_mode
 from .progress import Progress
 from .race.evaluate import Raced, race, unseen_pairs, with_scores
 from .runs import Run
@@ -42,18 +44,20 @@ _log = logging.getLogger(__name__)
 
 
 def distil(source: Source, config: Config, folder, *, resume: bool = False,
-           on_progress: Callable[[Progress], None] | None = None, say: Callable[[str], None] | None = None) -> Preset:
+           on_progress: Callable[[Progress], None] | None = None, say: Callable[[str], None] | None = None,
+           estimated: Estimate | None = None) -> Preset:
     """Learn config's tables for the source and return the preset, also written to folder/NAME.safetensors.
 
     config.model and config.cfg are taken from the source. resume: go on with the run in the folder, exactly where
     it stopped, or begin where there is none. say(text) gets what a person should read; default: logging.
+    estimated: of this source and config; what it found out of gradients holds, and is counted as the run's own calls.
     Raises ValueError in words for settings that cannot work, a folder with another run, a budget that is too small,
     a stochastic teacher, a network that answers NaN.
     """
     config = replace(config, model=source.name, cfg=source.cfgs or source.cfg)
     with torch.inference_mode(False), torch.no_grad():          # hosts run nodes under inference mode
         return Run(config, Path(folder), resume, quiet=False, source=source, on_progress=on_progress,
-                   say=say or _log.info).carry_out()
+                   say=say or _log.info, way=estimated and estimated.way).carry_out()
 
 
 @dataclass(frozen=True)
@@ -66,15 +70,18 @@ class Estimate:
     seconds: float
     memory: int
     images: int
-    mode: str
-    why: str
+    way: Way
+
+    @property
+    def mode(self) -> str:
+        return self.way.mode
 
     @property
     def words(self) -> str:
         """One line for people."""
         return (f"{self.rows} rows, {self.free} free numbers, {self.calls:,} network calls, about "
                 f"{_duration(self.seconds)} and {memory.words(self.memory)} on top of the model with {self.images} "
-                f"image{'s' if self.images > 1 else ''} at once; {self.mode} mode: {self.why}")
+                f"image{'s' if self.images > 1 else ''} at once; {self.mode} mode: {self.way.why}")
 
 
 def estimate(source: Source, config: Config) -> Estimate:
@@ -83,18 +90,19 @@ def estimate(source: Source, config: Config) -> Estimate:
     config = replace(config, model=source.name, cfg=source.cfgs or source.cfg)
     with torch.inference_mode(False), torch.no_grad():
         tried = replace(source, on_model_calls=None)
-        mode, why = settled_mode(tried, config)
-        plan = planned(config, tried, mode)
+        check(config, tried)
+        way = settled_mode(tried, config)
+        plan = planned(config, tried, way.mode)
         sizes = [Parameters.of(plan, source, torch.linspace(1, 0, calls + 1).numpy()) for calls in plan.calls]
         calls, windows = forecast(plan, tried), len(plan.windows)
         once = _seconds(tried, False)
         seconds, weight, images = calls * once, memory.of_a_call(tried), tried.chunk
-        if mode == "gradient":                                      # its second runs are among the calls already
+        if way.mode == "gradient":                                  # its second runs are among the calls already
             behind = sum(plan.iterations * plan.batch * each for each in plan.calls) * windows
             seconds += behind * max(0.0, _seconds(tried, True) - 2 * once)
             weight, images = memory.of_a_call(tried, backward=True), min(plan.batch, tried.chunk)
     return Estimate(sum(plan.calls) * windows, windows * sum(int(size.moving().sum()) for size in sizes), calls,
-                    seconds, weight * images, images, plan.mode, why)
+                    seconds, weight * images, images, way)
 
 
 def _seconds(source: Source, backward: bool) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Callable, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,11 +26,26 @@ DOUBTFUL = 0.1              # of the gradient's length: a slope in larger doubt 
 SPARED = 0.1                # of the free memory is left alone
 
 
-def settled_mode(source: Source, config: Config) -> tuple[str, str]:
-    """(gradient or forward, why). A gradient mode that was asked for gives way to wrong gradients only.
+class Way(NamedTuple):
+    """gradient or forward, in words why, and the network calls it took to find out."""
 
-    Raises ValueError where settings ask for gradients that cannot be had, or for an objective that cannot.
+    mode: str
+    why: str
+    calls: int
+
+
+def settled_mode(source: Source, config: Config, in_all: Callable = bool) -> Way:
+    """The way to learn. A gradient mode that was asked for gives way to wrong gradients only.
+
+    in_all(flag): whether it is true in every process of the run. Raises ValueError where settings ask for gradients
+    that cannot be had, or for an objective that cannot.
     """
+    before = source.model_calls
+    mode, why = _mode(source, config, in_all)
+    return Way(mode, why, source.model_calls - before)
+
+
+def _mode(source: Source, config: Config, in_all: Callable) -> tuple[str, str]:
     if config.mode == "forward":
         return "forward", "as asked for"
     objective_of(config.objective, source)
@@ -39,8 +55,8 @@ def settled_mode(source: Source, config: Config) -> tuple[str, str]:
             return "forward", (f"the budget would allow {steps} gradient steps, of which "
                                f"about {ENOUGH_STEPS} are needed")
         fits, room = memory_for_gradient(source)
-        if not fits:
-            return "forward", room
+        if not in_all(fits):
+            return "forward", room if not fits else "memory does not suffice in every process"
     found = check_gradient(source)
     if found.fits:
         return "gradient", found.words + (f"; {room}" if room else "")

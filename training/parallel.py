@@ -1,6 +1,7 @@
 """Many processes, one run: each answers for its share of the images of every network call.
 
-    torchrun --nproc-per-node 4 -m training train ...       (or `accelerate launch`; once installed: -m s4s_training)
+    torchrun --nproc-per-node 4 -m training train ...       (or `accelerate launch --multi_gpu --num_processes 4 -m`;
+                                                             once installed: -m s4s_training)
 
 All processes carry out the same program on the same numbers; where the network is called, a process evaluates its
 share and the answers are gathered, in the backward pass too. So the teacher, every way to learn and the validation are
@@ -53,6 +54,12 @@ class World:
             raise held[1]
         return held[0]
 
+    def all(self, flag: bool) -> bool:
+        """Whether it is true in every process."""
+        flags = [None] * self.size
+        dist.all_gather_object(flags, flag)
+        return all(flags)
+
     def spread(self, source: Source) -> Source:
         """The source with every network call split over the processes; its calls are still counted all together."""
         share = Share(self, source.network, source.chunk)
@@ -78,6 +85,12 @@ def joined() -> World | None:
     if torch.cuda.is_available():
         torch.cuda.set_device(world.local_rank)
     return world
+
+
+def alone_in_spite() -> bool:
+    """Whether this is the only process, though several were asked for: `accelerate launch --cpu` starts one of them."""
+    asked = "MASTER_PORT" in os.environ and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
+    return asked and "WORLD_SIZE" not in os.environ
 
 
 def left() -> None:

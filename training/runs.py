@@ -8,29 +8,27 @@ from pathlib import Path
 from typing import Callable
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from .budget import Plan, forecast, planned, taught_before
+from .checks import check
 from .config import Config
 from .core import Preset
 from .folder import Folder, check_same
 from .learning.forward_only import learn_forward
 from .learning.loop import State, learn
-from .learning.objective import objective_of
 from .learning.sparing import learn_sparingly
 from .learning.starts import settle_start
 from .models import sources
 from .models.pairs import VALIDATION_SEEDS, FreshPairs, Pairs, ends, joined, known_pairs, make_pairs, teacher_error
 from .models.teacher import teacher_of
 from .models.windows import table_name, window_levels, window_top
-from .modes import settled_mode
-from .progress import Clock, Progress
+from .modes import Way, settled_mode
+from .records import preset_of
 from .tables.parameters import Parameters
+from .told import Told
 
-TRAINER = "s4s 0.3.0"
 CHUNK = 64                  # teacher pairs made, then saved, at a time
 PREVIEWED = 4               # images of a preview
-RECORDED = ("family", "base", "order", "learn", "form", "clock", "mode", "objective", "relaxed", "seed", "budget")
 
 
 class Stopped(Exception):
@@ -58,28 +56,28 @@ class Run:
     """One training run in its folder: of the bundled model its configuration names, or of a source from outside.
 
     on_progress(Progress) is told before every network call, say(text) of everything else. world: the processes it is
-    spread over. Raises ValueError where the folder holds another run, or the configuration cannot work.
+    spread over. way: to learn, as an estimate has settled it; None: the run settles it. Raises ValueError where the
+    folder holds another run, or the configuration cannot work.
     """
 
     def __init__(self, config: Config, folder, resume: bool = False, quiet: bool = False, source=None,
-                 on_progress: Callable | None = None, say: Callable | None = None, world=None):
-        self.config, self.folder, self.on_progress, self.world = config, Path(folder), on_progress, world
-        self.quiet = quiet = quiet or bool(world) and not world.first
-        self._told, self.bars = say or tqdm.write, not (quiet or say or on_progress)
+                 on_progress: Callable | None = None, say: Callable | None = None, world=None,
+                 way: Way | None = None):
+        self.config, self.folder, self.world = config, Path(folder), world
+        self.told = Told(on_progress, say, quiet or bool(world) and not world.first)
         self.states: dict[str, State] = {}
         self.starts: dict[str, dict] = {}           # table name -> {"schedule": ..., "sigmas": [...], "denoise": ...}
-        self.calls_before, self.seconds_before, self._clock = 0, 0.0, Clock()
-        self._phase, self._table, self._window, self._loss, self._bar = "teacher", "", None, math.nan, None
-        self._total = 0
+        self.calls_before, self.seconds_before, self.way = 0, 0.0, way
         if not (source or world):                   # before gigabytes are opened for nothing
             check_same(self.folder, config, resume)
-        self.source = source or sources.of(config, world.device(config.device) if world else config.device, self._say)
+        device = world.device(config.device) if world else config.device
+        self.source = source or sources.of(config, device, self.told.say)
         if world:
             self.source = world.spread(self.source)
         self.device = self.source.device
+        check(config, self.source)
         self.plan = planned(config, self.source, config.first_mode)
-        objective_of(config.objective, self.source)         # raises where lpips lacks something
-        self.files = Folder(self.folder, config, resume, self._say, world)
+        self.files = Folder(self.folder, config, resume, self.told.say, world)
         if resume:
             self.states, facts = self.files.load_state()
             self.starts, self.seconds_before = facts.get("starts", {}), facts.get("seconds", 0.0)
@@ -102,15 +100,15 @@ class Run:
         Whatever the model or on_progress raises passes, a host's own interruption too, with everything saved and
         the best tables so far written; a full disk is reported and the run goes on in memory.
         """
-        self.source.on_model_calls, self.source.say = self._counted, self._say
+        self.source.on_model_calls, self.source.say = self._counted, self.told.say
         try:
             return self._carry_out()
         except BaseException as error:
             self.source.on_model_calls = None
             kept = self._keep()
             if self.states and not isinstance(error, KeyboardInterrupt):
-                self._say(f"the run broke off and is saved in {self.folder}; started again with the same settings it "
-                          f"goes on (on the command line: s4s train --resume {self.folder}){kept}")
+                self.told.say(f"the run broke off and is saved in {self.folder}; started again with the same settings "
+                              f"it goes on (on the command line: s4s train --resume {self.folder}){kept}")
             raise
         finally:
             self.source.on_model_calls = None
@@ -122,26 +120,25 @@ class Run:
             window = self._prepare(denoise)
             for calls in self.plan.calls:
                 self._learn_table(calls, window)
-        self._phase = "saving"
+        self.told.begin("saving")
         made = self.preset()
         self.files.save_preset(made)
         return made
 
     def _settle_mode(self) -> None:
         if "mode" not in self.starts:
-            before = self.source.model_calls
-            mode, why = settled_mode(self.source, self.config)
-            if self.world:
-                mode, why = self.world.shared(lambda: (mode, why))
-            self.starts["mode"] = {"mode": mode, "why": why, "calls": self.source.model_calls - before}
+            way = self.way or settled_mode(self.source, self.config, self.world.all if self.world else bool)
+            if self.way:                                # as many calls as if they had been made here
+                self.source.model_calls += way.calls
+            self.starts["mode"] = (self.world.shared(lambda: way) if self.world else way)._asdict()
         mode, why = self.starts["mode"]["mode"], self.starts["mode"]["why"]
-        self._say(f"{'WARNING: ' if self.config.mode not in (mode, 'auto') else ''}{mode} mode: {why}")
+        self.told.say(f"{'WARNING: ' if self.config.mode not in (mode, 'auto') else ''}{mode} mode: {why}")
         self.plan = planned(self.config, self.source, mode)
-        self._total = forecast(self.plan, self.source)
+        self.told.total = forecast(self.plan, self.source)
 
     def _prepare(self, denoise: float) -> Window:
         """The window with its pairs. One below the top starts on the teacher's results for whole images, noised."""
-        self._phase, self._table = "teacher", ""
+        self.told.begin("teacher")
         top = None if denoise == 1 else window_top(self.curve, denoise, self.source.flow)
         solver, mark = self.teacher.from_level(top), "" if top is None else f"-from{top:.6g}"
         plan, first, made = self.plan, VALIDATION_SEEDS + self.plan.seed, {}
@@ -164,40 +161,36 @@ class Run:
             before = self.source.model_calls
             error = teacher_error(self.source, self.teacher, held_out, self.plan.checked)
             self.starts["teacher"] = {"error": error, "calls": self.source.model_calls - before}
-        self._say(f"teacher {self.teacher.words}: its targets move by RMSE {self.starts['teacher']['error']:.2g} "
-                  "when its calls are doubled")
+        self.told.say(f"teacher {self.teacher.words}: its targets move by RMSE {self.starts['teacher']['error']:.2g} "
+                      "when its calls are doubled")
 
     def _learn_table(self, calls: int, window: Window) -> None:
         name, plan = table_name(calls, window.top), self.plan
-        self._phase, self._table, self._window, self._loss = "learning", name, window, math.nan
+        self.told.begin("learning", name)
+        self._window = window
         if name not in self.states:
             curve = None if window.top is None else window_levels(self.curve, window.denoise, calls, self.source.flow)
             parameters, schedule_name, self.states[name] = settle_start(
-                self.source, calls, window.pairs, window.held_out, plan, self._say, curve)
+                self.source, calls, window.pairs, window.held_out, plan, self.told.say, curve)
             self.states[name].spent += math.ceil(window.shared / len(plan.calls))
             self.starts[name] = {"schedule": schedule_name, "sigmas": parameters.start.tolist(),
                                  "denoise": window.denoise}
         parameters, state = self.parameters(name), self.states[name]
-        self._say(f"{name}: {calls} rows, {int(parameters.moving().sum())} free numbers, from {plan.base} on "
-                  f"{self.starts[name]['schedule']}; {plan.iterations - state.iteration} iterations, "
-                  + ("each number by back-propagation" if plan.mode == "gradient" else "no backward pass"))
-        with tqdm(total=forecast(plan, self.source, calls), desc=f"learning {name}", unit="call",
-                  disable=None if self.bars else True) as self._bar:
-            def on_progress(state, loss, checked):
-                self._loss = loss
-                self._bar.set_postfix({"iteration": f"{state.iteration}/{plan.iterations}", "loss": f"{loss:.4f}",
-                                       "held-out": f"{state.best_error:.4f}", "all calls": f"{self.model_calls:,}"})
-                if checked:
-                    self.save()
-            try:
-                learner(plan)(self.source, parameters, window.pairs, window.held_out, plan, state, on_progress)
-            finally:
-                self._bar = None
+        self.told.say(f"{name}: {calls} rows, {int(parameters.moving().sum())} free numbers, from {plan.base} on "
+                      f"{self.starts[name]['schedule']}; {plan.iterations - state.iteration} iterations, "
+                      + ("each number by back-propagation" if plan.mode == "gradient" else "no backward pass"))
+
+        def on_progress(state, loss, checked):
+            self.told.iterated(state, loss, plan.iterations, self.model_calls)
+            if checked:
+                self.save()
+        with self.told.bar(forecast(plan, self.source, calls)):
+            learner(plan)(self.source, parameters, window.pairs, window.held_out, plan, state, on_progress)
         self.save()
         warn = self.starts["teacher"]["error"] > state.best_error / 5
-        self._say(f"{name}: held-out RMSE {state.curve[0][2]:.4f} -> {state.best_error:.4f}"
-                  + (f"; the teacher's own error is not far below: use more than {plan.teacher_calls} "
-                     "teacher calls" if warn else ""))
+        self.told.say(f"{name}: held-out RMSE {state.curve[0][2]:.4f} -> {state.best_error:.4f}"
+                      + (f"; the teacher's own error is not far below: use more than {plan.teacher_calls} "
+                         "teacher calls" if warn else ""))
 
     @property
     def curve(self) -> np.ndarray:
@@ -213,22 +206,15 @@ class Run:
     # --- what is told -------------------------------------------------------------------------------------------
 
     def _counted(self, images: int) -> None:
-        if self._bar is not None:
-            self._bar.update(images)
-        if self.on_progress is None:
-            return
-        state = self.states.get(self._table)
-        done, total = self.model_calls, max(self.model_calls, self._total)
-        self.on_progress(Progress(
-            self._phase, self._table, done, total, self._loss, *((state.best_error, state.classical) if state else ()),
-            seconds_left=self._clock.left(self.source.model_calls, total - done),
-            preview=self.preview if state else None))
+        self.told.counted(images, self.model_calls, self.source.model_calls, self.states.get(self.told.table),
+                          self.preview)
 
     def preview(self) -> tuple:
         """(student, teacher): a few held-out images by the best table so far; these calls are not counted."""
         few = self._window.held_out.part(slice(0, PREVIEWED))
         uncounted = replace(self.source, on_model_calls=None)
-        best = self.parameters(self._table).solver(self.states[self._table].best)
+        name = self.told.table
+        best = self.parameters(name).solver(self.states[name].best)
         return ends(uncounted, best, few), few.target
 
     @property
@@ -238,11 +224,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        return self.seconds_before + self._clock.seconds
-
-    def _say(self, text: str) -> None:
-        if not self.quiet:
-            self._told(text)
+        return self.seconds_before + self.told.clock.seconds
 
     # --- files --------------------------------------------------------------------------------------------------
 
@@ -257,7 +239,7 @@ class Run:
                 parts.append(known_pairs(self.source, chunk, target.to(self.device), some))
                 continue
             label = f"teacher, {kind} pairs {chunk.start - seeds.start + 1}-{chunk.stop - seeds.start} of {len(seeds)}"
-            parts.append(make_pairs(self.source, chunk, solver, label, not self.bars, some))
+            parts.append(make_pairs(self.source, chunk, solver, label, not self.told.bars, some))
             self.files.save_targets(name, parts[-1].target)
             self.save()
         return joined(parts)
@@ -282,19 +264,4 @@ class Run:
 
     def preset(self) -> Preset:
         """The best tables learned so far. Raises ValueError while there is none."""
-        tables = {name: self.parameters(name).solver(state.best) for name, state in self.states.items()}
-        if not tables:
-            raise ValueError("no table has been learned yet")
-        plan, scales = self.plan, self.source.cfgs or (self.source.cfg,)
-        training = {"teacher": self.teacher.words, "teacher_error": self.starts["teacher"]["error"],
-                    "cfg": [min(scales), max(scales)], "resolution": list(self.source.shape[1:]),
-                    **{name: getattr(plan, name) for name in RECORDED},
-                    "pairs": plan.iterations * plan.batch if plan.fresh else plan.pairs,
-                    "iterations": {name: state.iteration for name, state in self.states.items()},
-                    "held_out_rmse": {name: [state.curve[0][2], state.best_error]
-                                      for name, state in self.states.items()},
-                    "start": {name: self.starts[name]["schedule"] for name in self.states},
-                    "denoise": {name: self.starts[name]["denoise"] for name in self.states},
-                    "model_calls": self.model_calls, "seconds": round(self.seconds, 1), "trainer": TRAINER,
-                    **self.source.about, **({"processes": self.world.size} if self.world else {})}
-        return Preset(plan.name, tables, self.source.model, training, licence="CC0-1.0", source="trained with S4S")
+        return preset_of(self)

@@ -8,6 +8,7 @@ a word. What still finds no place is refused: such a network would be another th
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import logging
 import math
@@ -66,8 +67,9 @@ def about(loras: list[Lora]) -> dict:
 
 def check(loras: list[Lora]) -> None:
     """Raises ValueError for a file that is no LoRA or of a kind that is not known, and where peft is not there."""
-    if loras:
-        _check_peft()
+    if loras and importlib.util.find_spec("peft") is None:
+        raise ValueError("--lora needs the library peft, by which diffusers loads LoRAs: pip install "
+                         "\"s4s-sampler[checkpoints]\"")
     for lora in loras:
         read(lora.path)
 
@@ -89,16 +91,6 @@ def fuse(pipeline, family: str, loras: list[Lora], say: Callable) -> None:
         pipeline.fuse_lora(components=list(parts), lora_scale=lora.weight, adapter_names=[ADAPTER])
         pipeline.unload_lora_weights()
         say(f"added {lora.words}: {wanted} layers")
-
-
-def _check_peft() -> None:
-    try:
-        import peft  # noqa: F401  diffusers loads LoRAs by it
-        from diffusers.utils import USE_PEFT_BACKEND
-    except ImportError as error:
-        raise ValueError(f"--lora needs the library peft ({error}): pip install \"s4s-sampler[checkpoints]\"") from None
-    if not USE_PEFT_BACKEND:
-        raise ValueError("--lora needs a newer peft than is installed, for diffusers: pip install -U peft")
 
 
 @contextlib.contextmanager

@@ -113,6 +113,9 @@ def train(out, resume, **settings):
     from ..race.report_run import draw_run
     from ..runs import Run
     world = parallel.joined()
+    if parallel.alone_in_spite():
+        click.echo("WARNING: accelerate launch --cpu starts one process, whatever --num_processes says: use torchrun "
+                   "--nproc-per-node, or accelerate launch --multi_gpu (with --device cpu behind it)", err=True)
     if resume is not None:
         config_file = resume / "config.json"
         if not config_file.exists():
@@ -122,7 +125,9 @@ def train(out, resume, **settings):
         config = Config(**settings)
         run = Run(config, out or Path("runs") / config.name, world=world)
     if world is None and resume is None:
-        click.echo(f"to come: {estimate(run.source, run.config).words}")
+        found = estimate(run.source, run.config)
+        click.echo(f"to come: {found.words}")
+        run.way = found.way
     made = run.train()
     parallel.left()
     if world and not world.first:

@@ -50,7 +50,10 @@ def dmn(steps: int, first: float, last: float) -> np.ndarray:
     Xue et al. (2024), "Accelerating Diffusion Sampling with Optimized Time Steps", eq. 18: the network's error is
     taken as sigma^2 / alpha (variance preserving), whatever the network. Needs scipy.
     """
-    from scipy.optimize import LinearConstraint, minimize       # every host carries scipy; only this schedule asks
+    try:
+        from scipy.optimize import LinearConstraint, minimize   # every host carries scipy; only this schedule asks
+    except ImportError as error:
+        raise ValueError(f"schedule dmn needs scipy ({error}): pip install scipy, or take another schedule") from None
     even = np.linspace(first, last, steps + 1)
     if steps < 2:
         return even

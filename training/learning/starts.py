@@ -78,17 +78,12 @@ def ranked_starts(source: Source, calls: int, held_out: Pairs, config, curve: np
     """The schedules by the base solver's error on a few held-out pairs, or the one asked for where it reaches.
 
     On a budget, forward mode also ranks what was learned on other models, and drops the worst after a few pairs.
-    Raises ValueError for an unknown schedule, with those there are.
     """
-    known = whole = schedules(source)
-    if (asked := asked_for(source, config.schedule)) is not None:
-        whole[config.schedule] = asked
     if curve is not None:
         known = {**schedules(source, float(curve[0])),
                  CURVE: lambda steps: schedule.stretched(curve, steps, source.flow)}
-    if config.schedule not in ("auto", *known, *whole):
-        raise ValueError(f"no schedule {config.schedule!r} for {source.name}; there are: auto, "
-                         f"{', '.join([*known, *NAMES])}")
+    else:
+        known = whole_schedules(source, config.schedule)
     names = list(known) if config.schedule not in known else [config.schedule]
     few = held_out.part(slice(0, config.ranking))
     entries = [Entry(config.base, name, start_on(config.family, config.base, known[name], calls, source.flow))
@@ -99,6 +94,25 @@ def ranked_starts(source: Source, calls: int, held_out: Pairs, config, curve: np
             ranked += [measure(source, entry, few) for entry in learned_elsewhere(source, calls, config)]
         return sorted(ranked, key=lambda entry: (-len(entry.errors), entry.errors.mean() * handicap(entry)))
     return sorted([measure(source, entry, few) for entry in entries], key=lambda entry: entry.errors.mean())
+
+
+def whole_schedules(source: Source, name: str) -> dict:
+    """name -> (steps -> levels) of the schedules for whole images, the one asked for among them if there is one."""
+    asked = asked_for(source, name)
+    return schedules(source) if asked is None else {**schedules(source), name: asked}
+
+
+def check_schedule(source: Source, config) -> None:
+    """Raises ValueError for a schedule that there is none of, or none of so many steps, before anything is spent."""
+    known = whole_schedules(source, config.schedule)
+    if config.schedule not in ("auto", *known):
+        raise ValueError(f"no schedule {config.schedule!r} for {source.name}; there are: auto, "
+                         f"{', '.join([*known, *NAMES])}")
+    if config.schedule == "gits":                       # its levels cost network calls
+        return
+    for name in known if config.schedule == "auto" else (config.schedule,):
+        for calls in config.calls:
+            start_on(config.family, config.base, known[name], calls, source.flow)
 
 
 def handicap(entry: Entry) -> float:

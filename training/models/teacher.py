@@ -68,6 +68,18 @@ def teacher_of(source: Source, name: str, calls: int) -> Teacher:
     return _host_teacher(source, *source.teacher)
 
 
+def check_teacher(source: Source, name: str, calls: int, windows: tuple) -> None:
+    """Raises ValueError as `teacher_of` does, as far as it can be told without a network call."""
+    if source.teacher is None:
+        teacher_solver(source, name, calls)
+    elif isinstance(source.teacher, Solver):
+        _check_table(source, source.teacher)
+        if set(windows) != {1.0}:
+            raise ValueError("a table as teacher makes whole images only: for windows name a classical teacher")
+    else:
+        _levels(*source.teacher)
+
+
 def calls_of(teacher, calls: int) -> int:
     """Calls per image of a source's own teacher, before it has run; else the configured ones."""
     if teacher is None:
@@ -121,11 +133,7 @@ def check_deterministic(source: Source, solver: HostSampler, words: str) -> Host
 
 
 def _host_teacher(source: Source, function: Callable, sigmas) -> Teacher:
-    words = getattr(function, "__name__", type(function).__name__)
-    levels = np.asarray(torch.as_tensor(sigmas).detach().double().cpu())
-    if levels.ndim != 1 or len(levels) < 2 or not (np.diff(levels) < 0).all() or levels[-1] != 0:
-        raise ValueError(f"the teacher {words} came with levels of shape {levels.shape}: at least two falling ones "
-                         "that end in 0 are wanted")
+    levels, words = _levels(function, sigmas)
     checked = check_deterministic(source, HostSampler(function, levels, 0), words)
     per_step = checked.calls / (len(levels) - 1)
 
@@ -136,16 +144,26 @@ def _host_teacher(source: Source, function: Callable, sigmas) -> Teacher:
                    lambda top: on(refined(levels, source.flow), top), 2 * checked.calls)
 
 
+def _levels(function: Callable, sigmas) -> tuple[np.ndarray, str]:
+    """(levels, the sampler's name). Raises ValueError for levels that do not fall to 0."""
+    words = getattr(function, "__name__", type(function).__name__)
+    levels = np.asarray(torch.as_tensor(sigmas).detach().double().cpu())
+    if levels.ndim != 1 or len(levels) < 2 or not (np.diff(levels) < 0).all() or levels[-1] != 0:
+        raise ValueError(f"the teacher {words} came with levels of shape {levels.shape}: at least two falling ones "
+                         "that end in 0 are wanted")
+    return levels, words
+
+
 def _table_teacher(source: Source, table: Solver) -> Teacher:
-    def whole(top):
-        if top is not None:
-            raise ValueError("a table as teacher makes whole images only: for windows name a classical teacher")
-        return table
+    _check_table(source, table)
+    return Teacher(f"a table of {table.calls} calls", lambda top: table,
+                   lambda top: teacher_solver(source, "auto", 2 * max(25, table.calls), top))
+
+
+def _check_table(source: Source, table: Solver) -> None:
     if abs(table.sigmas[0] / source.sigma_max - 1) > 0.02:
         raise ValueError(f"the teacher's table starts at sigma {table.sigmas[0]:g}, the model at "
                          f"{source.sigma_max:g}: bring a table for whole images")
-    return Teacher(f"a table of {table.calls} calls", whole,
-                   lambda top: teacher_solver(source, "auto", 2 * max(25, table.calls), top))
 
 
 def refined(levels: np.ndarray, flow: bool) -> np.ndarray:

@@ -1,0 +1,16 @@
+"""What a configuration asks of a source that it cannot have, said before the first network call."""
+
+from __future__ import annotations
+
+from .config import Config
+from .learning.objective import objective_of
+from .learning.starts import check_schedule
+from .models.denoisers import Source
+from .models.teacher import check_teacher
+
+
+def check(config: Config, source: Source) -> None:
+    """Raises ValueError for an objective, a schedule or a teacher that there is none of for this source."""
+    objective_of(config.objective, source)              # raises where lpips lacks something
+    check_teacher(source, config.teacher, config.teacher_calls, config.windows)
+    check_schedule(source, config)

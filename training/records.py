@@ -1,0 +1,32 @@
+"""What a preset records of the run that made it."""
+
+from __future__ import annotations
+
+from .core import Preset
+
+TRAINER = "s4s 0.3.0"
+SETTINGS = ("family", "base", "order", "learn", "form", "clock", "mode", "objective", "relaxed", "seed", "budget")
+
+
+def preset_of(run) -> Preset:
+    """The best tables that a Run has learned so far. Raises ValueError while there is none."""
+    tables = {name: run.parameters(name).solver(state.best) for name, state in run.states.items()}
+    if not tables:
+        raise ValueError("no table has been learned yet")
+    return Preset(run.plan.name, tables, run.source.model, training(run), licence="CC0-1.0",
+                  source="trained with S4S")
+
+
+def training(run) -> dict:
+    """How its tables were made: teacher, settings, pairs, errors, price."""
+    plan, scales = run.plan, run.source.cfgs or (run.source.cfg,)
+    return {"teacher": run.teacher.words, "teacher_error": run.starts["teacher"]["error"],
+            "cfg": [min(scales), max(scales)], "resolution": list(run.source.shape[1:]),
+            **{name: getattr(plan, name) for name in SETTINGS},
+            "pairs": plan.iterations * plan.batch if plan.fresh else plan.pairs,
+            "iterations": {name: state.iteration for name, state in run.states.items()},
+            "held_out_rmse": {name: [state.curve[0][2], state.best_error] for name, state in run.states.items()},
+            "start": {name: run.starts[name]["schedule"] for name in run.states},
+            "denoise": {name: run.starts[name]["denoise"] for name in run.states},
+            "model_calls": run.model_calls, "seconds": round(run.seconds, 1), "trainer": TRAINER,
+            **run.source.about, **({"processes": run.world.size} if run.world else {})}
