@@ -110,9 +110,9 @@ def listed() -> str:
     heads = (say("Preset"), say("For"), say("Steps"), say("Measured"), say("Recommended"), say("Whose"))
     head = "".join(f'<th style="text-align: start">{escape(words)}</th>' for words in heads)
     problems = "".join(f"<li>{escape(problem)}</li>" for problem in library.problems())
-    about = escape(say("Measured: how many times closer than the best classical sampler and schedule a table comes to "
-                       "what many steps give, in as many steps as that."))
-    return (f'<div style="max-height: 32em; overflow: auto"><table style="width: 100%"><thead><tr>{head}</tr></thead>'
+    about = escape(say("Measured: in equal steps, a table comes this many times closer to what many steps give than the "
+                       "best classical sampler and schedule."))
+    return (f'<div style="max-height: 36em; overflow: auto"><table style="width: 100%"><thead><tr>{head}</tr></thead>'
             f"<tbody>{rows}</tbody></table></div><p>{about}</p>"
             + (f"<p>{escape(say('Not usable:'))}</p><ul>{problems}</ul>" if problems else ""))
 
