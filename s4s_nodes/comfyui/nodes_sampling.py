@@ -55,7 +55,7 @@ class S4SPreset(io.ComfyNode):
 
     @classmethod
     def execute(cls, preset, calls, denoise, strict, model=None) -> io.NodeOutput:
-        found, why = parts.pick(preset, model, calls)
+        found, why = parts.pick(preset, model, calls, denoise)
         plan = parts.plan(found, parts.facts_for(found, model), calls, denoise)
         cfg, cfg_words = parts.cfg_of(found)
         words = "denoise 0: nothing is sampled" if plan.choice is None else plan.choice.words()

@@ -20,6 +20,7 @@ PresetType = io.Custom("S4S_PRESET")
 CATEGORY = "S4S"
 AUTO = "auto"
 MOST_CALLS = 1000
+WHOLE = 0.9999              # the host's KSampler takes a denoise above this for all of the schedule
 
 
 def aliases(*words: str) -> dict:
@@ -73,8 +74,11 @@ def mark(name: str) -> str:
     return f"{path}:{path.stat().st_mtime_ns}:{path.stat().st_size}"
 
 
-def pick(name: str, model=None, calls: int | None = None) -> tuple[Preset, str]:
-    """(the preset of this name, or for "auto" the model's, why). Raises ValueError with what to do."""
+def pick(name: str, model=None, calls: int | None = None, denoise: float = 1.0) -> tuple[Preset, str]:
+    """(the preset of this name, or for "auto" the model's, why). Raises ValueError with what to do.
+
+    calls and denoise: how many calls will run, and from which share of the schedule on.
+    """
     if name != AUTO:
         preset = presets().get(name)
         reason = None if model is None else suits(preset, facts.of_model(model))
@@ -83,7 +87,10 @@ def pick(name: str, model=None, calls: int | None = None) -> tuple[Preset, str]:
         return preset, "chosen by name"
     if model is None:
         raise ValueError("auto needs the MODEL that will be sampled: connect it, or choose a preset by name")
-    preset, why = choose(presets().presets(), facts.of_model(model), calls=calls)
+    installed, seen = presets().presets(), facts.of_model(model)
+    preset, why = choose(installed, seen, calls=calls)
+    if calls is not None and 0 < denoise <= WHOLE:
+        preset, why = choose(installed, seen, calls=calls, start=float(_cut(preset, seen, calls, denoise)[0]))
     if preset is None:
         raise ValueError(f"no preset for this model: {why}. Train one with S4S Train Preset, or import a published one")
     return preset, why
@@ -110,11 +117,16 @@ def plan(preset: Preset, seen: ModelFacts, calls: int, denoise: float) -> Plan:
     """Levels as a KSampler cuts them; a window's own table brings its own start, so nothing has to be moved."""
     if denoise <= 0:
         return Plan(torch.zeros(0), None)
-    whole = levels_for(preset, seen, calls if denoise > 0.9999 else int(calls / denoise))
-    choice = solver_for(whole[-(calls + 1):], seen, preset, own_schedule=True)
+    choice = solver_for(_cut(preset, seen, calls, denoise), seen, preset, own_schedule=True)
     if choice.kind == "adapted":
         choice = solver_for(at_cfg(preset, None)[0].tables[choice.table].sigmas, seen, preset)
     return Plan(torch.tensor(choice.solver.sigmas, dtype=torch.float32), choice)
+
+
+def _cut(preset: Preset | None, seen: ModelFacts, calls: int, denoise: float) -> np.ndarray:
+    """The last levels of a preset's schedule, (calls + 1,), from where this denoise starts."""
+    whole = levels_for(preset, seen, calls if denoise > WHOLE else int(calls / denoise))
+    return whole[-(calls + 1):]
 
 
 def cfg_of(preset: Preset) -> tuple[float, str]:

@@ -226,3 +226,12 @@ def test_guidance_outside_the_trained_range_is_said(models, installed):
     sigmas = t.sigmas_of(models("sd3"), "s4s", 4)
     assert "not at 7.5" in chosen(models("sd3"), sigmas, 7.5).words()
     assert "not at" not in chosen(models("sd3"), sigmas, 3.0).words()
+
+
+def test_auto_takes_the_preset_with_a_window_for_this_denoise(models, installed):
+    """Of two for one model: the other has more tables, and none that starts where this denoise does."""
+    model, parts = models("sd15"), s4s_host.pack("s4s_nodes.comfyui.parts")
+    full = installed(t.preset_for(model, calls=(4, 5, 6, 7), name="full"))
+    start = float(t.core().levels_for(full, t.facts(model), 10)[5])
+    installed(t.preset_for(model, name="windowed", starts=((5, start),)))
+    assert [parts.pick("auto", model, 5, denoise)[0].name for denoise in (0.5, 1.0)] == ["windowed", "full"]
