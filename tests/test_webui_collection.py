@@ -107,6 +107,10 @@ def test_rename_keeps_what_is_there_and_what_ships(host):
     done = host.collection.renamed(KEPT, " portraits ")
     assert (done.chosen, done.renamed) == ("portraits", {KEPT: "portraits"}) and KEPT not in names(host)
     assert preset.load(host.folder / "portraits.safetensors").name == "portraits"
+    (host.folder / "portraits.safetensors").rename(host.folder / "by hand.safetensors")
+    assert host.collection.renamed("by hand", "by hand").chosen == "by hand"
+    assert preset.load(host.folder / "by hand.safetensors").name == "by hand"
+    host.collection.renamed("by hand", "portraits")
     for name, new, why in (("portraits", "toy-flow", "nothing is overwritten"), (SHIPS, "mine", "ships with S4S"),
                            (None, "mine", "no preset is chosen"), ("portraits", "", "1 to 100 printable characters"),
                            ("broken", "mine", "not a whole"), ("gone", "mine", "there is no preset")):

@@ -110,8 +110,8 @@ def listed() -> str:
     heads = (say("Preset"), say("For"), say("Steps"), say("Measured"), say("Recommended"), say("Whose"))
     head = "".join(f'<th style="text-align: start">{escape(words)}</th>' for words in heads)
     problems = "".join(f"<li>{escape(problem)}</li>" for problem in library.problems())
-    about = escape(say("Measured: in equal steps, a table comes this many times closer to what many steps give than the "
-                       "best classical sampler and schedule."))
+    about = escape(say("Measured: in equal steps, a table comes this many times closer to what many steps give than "
+                       "the best classical sampler and schedule."))
     return (f'<div style="max-height: 36em; overflow: auto"><table style="width: 100%"><thead><tr>{head}</tr></thead>'
             f"<tbody>{rows}</tbody></table></div><p>{about}</p>"
             + (f"<p>{escape(say('Not usable:'))}</p><ul>{problems}</ul>" if problems else ""))
@@ -170,9 +170,9 @@ def renamed(name, new) -> Done:
     """Give a preset of the user's another name, in the file and of the file."""
     new, library = str(new or "").strip(), shelf.library()
     path = library.path(_known(name))
-    _check_free(path.parent, new)
+    _check_free(path.parent, new, path)
     there = library.rename(name, new)
-    known = next(known for known, file in library.files().items() if file == there)
+    known = next(known for known, file in library.files().items() if file.samefile(there))
     return Done(f"{name} is {known} now{_by_setting(name)}", known, {name: known})
 
 
@@ -198,9 +198,10 @@ def _saved(preset: Preset) -> str:
     return save_new(preset, shelf.folder()).stem
 
 
-def _check_free(folder: Path, name: str) -> None:
+def _check_free(folder: Path, name: str, own: Path | None = None) -> None:
+    """Raise PresetError where a file of this name is there, but for one's own: it may be named by hand."""
     there = folder / f"{file_name(name)}{ENDING}"
-    if there.exists():
+    if there.exists() and not (own and there.samefile(own)):
         raise PresetError(f"{there} is there already, and nothing is overwritten: choose another name, or rename or "
                           "delete that one first")
 
