@@ -106,7 +106,7 @@ def _labels() -> dict[str, str]:
 def listed() -> str:
     """All presets as a table, and below it what could not be read."""
     library = shelf.library()
-    rows = "".join(_row(name, library.get(name), library.ships(name)) for name in library.names())
+    rows = "".join(_row(name, preset, library.ships(name)) for name, preset in zip(library.names(), library.presets()))
     heads = (say("Preset"), say("For"), say("Steps"), say("Measured"), say("Recommended"), say("Whose"))
     head = "".join(f'<th style="text-align: start">{escape(words)}</th>' for words in heads)
     problems = "".join(f"<li>{escape(problem)}</li>" for problem in library.problems())
