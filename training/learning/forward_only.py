@@ -62,25 +62,33 @@ def normal_equations(source: Source, parameters: Parameters, vector: Tensor, pai
     With these weights a Gauss-Newton step lowers the mean of the images' RMSE (iteratively re-weighted least
     squares), in which a few hopeless seeds do not drown the rest.
     """
-    solver, moves = parameters.solver(vector), moved_solvers(parameters, vector)
-    size = len(vector)
+    solver, size = parameters.solver(vector), len(vector)
+    moves = sorted(moved_solvers(parameters, vector).items(), key=lambda move: move[1][1])     # by their first row
     normal, slope = torch.zeros(size, size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
     losses = []
     for i in range(0, len(pairs), CHUNK):
-        part = pairs.part(slice(i, i + CHUNK))
-        end, states, known = recorded(source, solver, part)
-        miss = (end - part.target).flatten(1).double()
-        error = miss.square().mean(1).sqrt().clamp(min=1e-6)
-        weight = (1 / (error * miss.shape[1])).sqrt()[:, None]
-        columns = torch.zeros(size, miss.numel(), dtype=torch.float32, device=miss.device)
-        for k, (moved, first, nudge) in moves.items():
-            reused = {j: d for j, d in known.items() if j < first + same_call(solver, moved, first)}
-            there = sample(source.denoiser, states[first], moved, part.extra, first=first, known=reused)
-            columns[k] = ((there - end).flatten(1) / nudge * weight).flatten().float()
-        normal += (columns @ columns.T).double().cpu()
-        slope += (columns @ (miss * weight).flatten().float()).double().cpu()
+        error, columns_normal, columns_slope = _of_chunk(source, solver, moves, size, pairs.part(slice(i, i + CHUNK)))
+        normal, slope = normal + columns_normal, slope + columns_slope
         losses.append(error)
     return float(torch.cat(losses).mean()), normal / len(pairs), slope / len(pairs)
+
+
+def _of_chunk(source: Source, solver: Solver, moves: list, size: int, part: Pairs):
+    """(RMSE of each image, J^T W J, J^T W r) of one batch; what it holds beside the network is gone behind it."""
+    end, states, known = recorded(source, solver, part)
+    miss = (end - part.target).flatten(1).double()
+    error = miss.square().mean(1).sqrt().clamp(min=1e-6)
+    weight = (1 / (error * miss.shape[1])).sqrt()[:, None]
+    found = [torch.zeros_like(end[:0]).flatten()] * size
+    for k, (moved, first, nudge) in moves:
+        states[:first] = [None] * first                     # no later move begins before its row
+        reused = {j: d for j, d in known.items() if j < first + same_call(solver, moved, first)}
+        there = sample(source.denoiser, states[first], moved, part.extra, first=first, known=reused)
+        found[k] = ((there - end).flatten(1) / nudge * weight).flatten().float()
+        del there
+    columns = torch.stack([one if len(one) else torch.zeros_like(end).flatten().float() for one in found])
+    return (error, (columns @ columns.T).double().cpu(),
+            (columns @ (miss * weight).flatten().float()).double().cpu())
 
 
 def damped_step(source: Source, parameters: Parameters, vector: Tensor, pairs: Pairs, loss: float, normal: Tensor,
