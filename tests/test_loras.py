@@ -19,9 +19,10 @@ pytest.importorskip("diffusers")
 pytest.importorskip("peft")
 import_torchvision()
 
-PARTS = {"sd15": ("unet", "text_encoder"), "sdxl": ("unet", "text_encoder", "text_encoder_2"),
-         "sd3": ("transformer", "text_encoder", "text_encoder_2"), "flux": ("transformer", "text_encoder")}
-NAMINGS = [("sd15", "kohya"), ("sd15", "peft"), ("sdxl", "kohya"), ("sd3", "peft"), ("flux", "peft")]
+UNET, TRANSFORMER = ("unet", "text_encoder"), ("transformer", "text_encoder")
+PARTS = {"sd15": UNET, "sd20": UNET, "sdxl": (*UNET, "text_encoder_2"), "sd3": (*TRANSFORMER, "text_encoder_2"),
+         "flux": TRANSFORMER}
+NAMINGS = [("sd15", "kohya"), ("sd15", "peft"), ("sd20", "kohya"), ("sdxl", "kohya"), ("sd3", "peft"), ("flux", "peft")]
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def tiny(tmp_path_factory):
         known[kind] = folder(kind, place / kind)
         made = tiny_loras.Made.of(known[kind], parts)
         known[kind, "peft"] = tiny_loras.peft(made, place / f"{kind}-peft.safetensors")
-        if kind in ("sd15", "sdxl"):
+        if "unet" in parts:
             known[kind, "kohya"] = tiny_loras.kohya(made, place / f"{kind}-kohya.safetensors", xl=kind == "sdxl")
         known[kind, "by hand"] = tiny_loras.by_hand(made, 0.7, place / f"{kind}-by-hand")
     return known
