@@ -5,7 +5,7 @@ from __future__ import annotations
 from . import models
 from .cells import OutOfTime
 from .questions import CFG_CALLS, TOGETHER, Ratio
-from .study import CHECK, FEW, LESSON, TEST, Setting, Study
+from .study import BUDGET, CHECK, FEW, LESSON, TEST, Setting, Study
 
 HEAD = """# What survives a change of model: the transfer study
 
@@ -55,10 +55,13 @@ def page(study: Study, found: dict, names: list[str], missing: list[str] = ()) -
     families = {family: rows for family, rows in found.items() if family in models.FAMILIES}
     if families:
         parts += [_verdict(families), "## Another model of the family\n\nLearned and raced at the same guidance. "
-                  "*others together*: one table learned on all other models of the family at once, none of whose "
-                  "numbers have seen the model it is raced on. *fair pair*: the classical pair that is best over the "
-                  "other models, the equal of a transferred table; *default*: DPM++ 2M Karras, for a flow and for v "
-                  "Euler simple. Both are compared with the best pair, too.\n"]
+                  "*the trainer's*: learned on this very model by the trainer, forward only, within "
+                  f"{BUDGET:,} network calls: what one button gives. The other tables are the study's own, which begin "
+                  "alike so that several models can share one. *others together*: one table learned on all other "
+                  "models of the family at once, none of whose numbers have seen the model it is raced on. *fair "
+                  "pair*: the classical pair that is best over the other models, the equal of a transferred table; "
+                  "*default*: DPM++ 2M Karras, for a flow and for v Euler simple. Both are compared with the best "
+                  "pair, too.\n"]
         parts += [_family(family, rows) for family, rows in families.items()]
     if found.get("cfg"):
         parts.append(_section("Another guidance scale", found["cfg"], f"{CFG_CALLS} calls. Rows: the guidance that is "
@@ -133,8 +136,9 @@ def _section(title: str, rows: list[dict], words: str) -> str:
 
 def transferred(row: dict) -> Ratio:
     """The ratio of the table that was learned on everything but this model."""
+    mine = ("the trainer's", "its own")
     return row["tables"].get(TOGETHER) or next(
-        found for key, found in row["tables"].items() if key != "its own" and not key.endswith("shipped"))
+        found for key, found in row["tables"].items() if key not in mine and not key.endswith("shipped"))
 
 
 def passes(rows: list[dict], calls: int, cfg: float) -> bool:

@@ -70,7 +70,7 @@ def default(study: Study, on: Setting, calls: int) -> np.ndarray:
 
 
 def family_rows(study: Study, family: str, calls: int, names: tuple | None = None, cfg: float = CFG) -> list[dict]:
-    """For each model of a family: its own table, those of the others, and one learned on all others together.
+    """For each model of a family: its own tables, those of the others, and one learned on all others together.
 
     At another cfg than CFG its own and the one of all others only; both go on from where they ended at CFG.
     """
@@ -80,7 +80,8 @@ def family_rows(study: Study, family: str, calls: int, names: tuple | None = Non
         others = [setting for setting in settings if setting != on]
         name, top = best(study, on, calls)
         fair_name, equal = fair(study, on, calls, others)
-        tables = {"its own": learned_on(study, (on,), calls, on)}
+        tables = {"the trainer's": study.trained(on, calls)} if calls == CFG_CALLS else {}
+        tables["its own"] = learned_on(study, (on,), calls, on)
         if cfg == CFG:
             tables |= {other.name: study.raced((other,), calls, on) for other in others}
         if len(others) > 1:

@@ -6,6 +6,7 @@ page.py makes ratios and intervals of them.
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -14,9 +15,11 @@ import torch
 
 from s4s_nodes.core import Solver, preset
 from s4s_nodes.library import shipped_folder
+from training.config import Config
 from training.models.pairs import TEST_SEEDS, VALIDATION_SEEDS, teacher_error
 from training.models.teacher import teacher_of
 from training.race.evaluate import Entry, contestants, measure, strong_pairs
+from training.runs import Run
 from training.tables.parameters import Parameters
 
 from . import cells, models
@@ -25,6 +28,7 @@ from .learn import ORDER, Learned, Lesson, learn
 CFG = 3.0
 LESSON, CHECK, TEST = 32, 12, 48        # pairs to learn from, to choose by, and to race on
 FEW, FINALISTS = 8, 6                   # test pairs all classical pairs run, and how many of them run all
+BUDGET = 10_000                         # network calls of the trainer's own tables, the hosts' default
 DEFAULTS = {"eps": ("dpmpp_2m", "karras"), "v": ("euler", "simple"), "flow": ("euler", "simple")}
 SHIPPED = ("digits-eps", "digits-flow")
 
@@ -156,6 +160,18 @@ class Study:
         """Errors on a setting of the table learned on others."""
         solver = cells.table(self.table(settings, calls, begin)["table"])
         return self.errors("+".join(s.mark for s in settings) + f"-calls{calls}", solver, on)
+
+    def trained(self, on: Setting, calls: int) -> np.ndarray:
+        """Errors on a setting of the table that the trainer itself makes for it within BUDGET network calls."""
+        def make():
+            source = self.source(on)
+            config = Config(name="own", model=source.name, cfg=on.cfg, calls=(calls,), mode="forward", budget=BUDGET)
+            with tempfile.TemporaryDirectory() as folder:
+                made = Run(config, folder, quiet=True, source=source).train()
+            found = measure(source, Entry("S4S", "own", made.table(calls)), self.pairs(on, "test"))
+            return {"errors": found.errors.tolist(), "calls": made.training["model_calls"],
+                    "start": made.training["start"], "words": f"{found.rmse:.4f}"}
+        return np.array(self.store.cell(f"trained-{on.mark}-calls{calls}", make)["errors"])
 
     def shipped(self, name: str, calls: int, on: Setting) -> np.ndarray | None:
         """Errors of a bundled model's own preset, learned far longer; None where it has no such table."""
