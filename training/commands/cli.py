@@ -106,7 +106,7 @@ def train(out, resume, **settings):
     """Learn a preset: one table for each number of calls, against cached results of a fine teacher.
 
     Ctrl-C saves and stops; --resume goes on bit for bit. The folder holds the preset, the state, a log and report.html.
-    Several GPUs or machines: torchrun --nproc-per-node 4 -m s4s_training train ..., or accelerate launch.
+    Several GPUs or machines: torchrun --nproc-per-node 4 -m s4s_training train ..., or accelerate launch --multi_gpu.
     """
     from .. import parallel
     from ..distil import estimate
