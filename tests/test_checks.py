@@ -9,6 +9,7 @@ from s4s_nodes.core import classical, preset, schedule
 from tests.test_teacher import k_euler
 from tests.toy import small, toy_source
 from training.distil import distil, estimate
+from training.models.denoisers import NaNFromModel
 
 LEVELS = schedule.karras(12, 0.03, 14.6146)
 
@@ -62,3 +63,9 @@ def test_a_schedule_whose_library_is_missing(tmp_path, monkeypatch):
 ])
 def test_a_teacher_that_cannot_make_the_targets(tmp_path, teacher, settings, words):
     refused(tmp_path, words, teacher, **settings)
+
+
+def test_a_network_that_answers_nan_stops_gits_in_words(tmp_path):
+    source = toy_source(network=lambda x, sigma, label: x * torch.nan if len(x) == 16 else x)   # its paths are 16
+    with pytest.raises(NaNFromModel, match="answered NaN"):
+        distil(source, small(mode="forward", schedule="gits", validation=8, pairs=8), tmp_path)

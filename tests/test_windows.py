@@ -9,7 +9,7 @@ from tests.toy import small, toy_source
 from training.distil import distil, race, unseen_pairs
 from training.models.pairs import known_pairs
 from training.models.windows import table_name, window_levels, window_top
-from training.race.evaluate import schedules
+from training.race.evaluate import contestants, schedules
 from training.tables.parameters import Parameters
 
 
@@ -96,3 +96,10 @@ def test_windows_that_cannot_work_are_refused():
                            ((1.0, 1.0), "twice")):
         with pytest.raises(ValueError, match=words):
             small(windows=windows)
+
+
+def test_a_window_with_fewer_levels_than_a_schedule_needs_starts_on_another(tmp_path):
+    """Below denoise 0.02 this model has one or two levels of its own."""
+    made = distil(toy_source(), small(mode="forward", iterations=1, windows=(1.0, 0.02), schedule="auto"), tmp_path)
+    assert len(made.tables) == 2 and "beta" not in schedules(toy_source(), 0.03)
+    assert contestants(toy_source(), 4, top=0.03)

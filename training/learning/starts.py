@@ -8,7 +8,7 @@ from typing import Callable
 import numpy as np
 
 from ..core import schedule
-from ..models.denoisers import Source
+from ..models.denoisers import NaNFromModel, Source
 from ..models.pairs import Pairs
 from ..race.evaluate import Entry, halved, measure, schedules
 from ..tables.families import start_on
@@ -84,16 +84,29 @@ def ranked_starts(source: Source, calls: int, held_out: Pairs, config, curve: np
                  CURVE: lambda steps: schedule.stretched(curve, steps, source.flow)}
     else:
         known = whole_schedules(source, config.schedule)
-    names = list(known) if config.schedule not in known else [config.schedule]
     few = held_out.part(slice(0, config.ranking))
-    entries = [Entry(config.base, name, start_on(config.family, config.base, known[name], calls, source.flow))
-               for name in names]
+    asked = {config.schedule: known[config.schedule]} if config.schedule in known else known
+    entries = entries_on(source, asked, calls, config) or entries_on(source, known, calls, config)
     if config.schedule == "auto" and spares(config):
         ranked = halved(source, entries, few, HALVING, FEWEST, quiet=True)
         if curve is None:
             ranked += [measure(source, entry, few) for entry in learned_elsewhere(source, calls, config)]
         return sorted(ranked, key=lambda entry: (-len(entry.errors), entry.errors.mean() * handicap(entry)))
     return sorted([measure(source, entry, few) for entry in entries], key=lambda entry: entry.errors.mean())
+
+
+def entries_on(source: Source, known: dict, calls: int, config) -> list[Entry]:
+    """The base solver on each of the schedules (name -> (steps -> levels)) that can place as many levels."""
+    entries = []
+    for name, levels in known.items():
+        try:
+            solver = start_on(config.family, config.base, levels, calls, source.flow)
+        except NaNFromModel:                                # out of gits, which asks the network
+            raise
+        except ValueError:
+            continue
+        entries.append(Entry(config.base, name, solver))
+    return entries
 
 
 def whole_schedules(source: Source, name: str) -> dict:
@@ -108,11 +121,9 @@ def check_schedule(source: Source, config) -> None:
     if config.schedule not in ("auto", *known):
         raise ValueError(f"no schedule {config.schedule!r} for {source.name}; there are: auto, "
                          f"{', '.join([*known, *NAMES])}")
-    if config.schedule == "gits":                       # its levels cost network calls
-        return
-    for name in known if config.schedule == "auto" else (config.schedule,):
+    if config.schedule not in ("auto", "gits"):         # of gits the levels cost network calls
         for calls in config.calls:
-            start_on(config.family, config.base, known[name], calls, source.flow)
+            start_on(config.family, config.base, known[config.schedule], calls, source.flow)
 
 
 def handicap(entry: Entry) -> float:

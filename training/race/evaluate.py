@@ -73,8 +73,14 @@ def schedules(source: Source, top: float | None = None) -> dict:
     else:
         published = ("ays_sd1", "ays_sdxl", *GITS_SHOWN)
     known.update({name: partial(schedule.published, name) for name in published})
-    return {name: levels_for for name, levels_for in known.items()
-            if abs(levels_for(4)[0] / top - 1) < SAME_START}
+    return {name: levels_for for name, levels_for in known.items() if _starts_at(top, levels_for)}
+
+
+def _starts_at(top: float, levels_for: Callable) -> bool:
+    try:
+        return abs(levels_for(4)[0] / top - 1) < SAME_START
+    except ValueError:                      # fewer of the model's levels lie below the top than it has to choose from
+        return False
 
 
 def strong_pairs(source: Source, top: float | None = None) -> set:
@@ -90,7 +96,10 @@ def contestants(source: Source, calls: int, names: set | None = None, top: float
             if names is not None and (solver_name, schedule_name) not in names:
                 continue
             steps = calls if solver.calls_per_step == 1 else (calls + 1) // 2
-            made = solver(levels(steps), flow=source.flow)
+            try:
+                made = solver(levels(steps), flow=source.flow)
+            except ValueError:              # a schedule that cannot place so many levels
+                continue
             if made.calls <= calls:
                 entries.append(Entry(solver_name, schedule_name, made))
     return entries
