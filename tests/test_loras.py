@@ -43,10 +43,10 @@ def tiny(tmp_path_factory):
     return known
 
 
-def opened(tiny, checkpoint, *loras, kind="sd15", say=lambda text: None):
-    config = Config(checkpoint=str(checkpoint), prompts=str(tiny["prompts"]), width=64,
+def opened(tiny, checkpoint, *loras, kind="sd15", dtype="fp32"):
+    config = Config(checkpoint=str(checkpoint), prompts=str(tiny["prompts"]), width=64, dtype=dtype,
                     cfg=1.0 if kind == "flux" else 4.0, lora=loras)
-    return sources.of(config, "cpu", say)
+    return sources.of(config, "cpu", lambda text: None)
 
 
 def answer(source):
@@ -78,6 +78,19 @@ def test_gradients_go_through_it(tiny):
     x = (source.noise([0]) * 5).requires_grad_()
     slope, = torch.autograd.grad(source.denoiser(x, torch.tensor([5.0]), **source.conditions([0])).sum(), x)
     assert slope.isfinite().all() and slope.abs().max() > 0
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_halves_are_added_in_half_precision(tiny, tmp_path, dtype):
+    """Of file and model; its alphas are multiplied in at full precision."""
+    half = {name: tensor.half() for name, tensor in load_file(tiny["sd15", "kohya"]).items()}
+    save_file(half, tmp_path / "half.safetensors")
+
+    def answered(checkpoint, *loras):
+        return answer(opened(tiny, checkpoint, *loras, dtype=dtype))
+    found = answered(tiny["sd15"], f"{tmp_path / 'half.safetensors'}:0.7")
+    wanted, without = answered(tiny["sd15", "by hand"]), answered(tiny["sd15"])
+    assert (found - wanted).norm() < 0.1 * (found - without).norm()
 
 
 # --- from the command line --------------------------------------------------------------------------------------------
