@@ -1,5 +1,7 @@
 """The teacher may be a host's sampler function: deterministic, converged, and cut to a window."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from s4s_nodes.core import classical, schedule
 from tests.toy import small, toy_source
 from training.distil import distil
 from training.models.pairs import make_pairs, teacher_error
-from training.models.teacher import below, refined, teacher_of
+from training.models.teacher import below, karras_levels, refined, teacher_of
 
 LEVELS = schedule.karras(20, 0.03, 14.6146)
 
@@ -79,6 +81,20 @@ def test_finer_levels_keep_the_ends_and_fall(flow):
     finer = refined(levels, flow)
     assert len(finer) == 2 * len(levels) - 1 and (np.diff(finer) < 0).all()
     assert finer[0] == pytest.approx(levels[0]) and finer[-2] == pytest.approx(levels[-2]) and finer[-1] == 0
+
+
+def test_few_calls_are_not_spent_where_all_is_noise():
+    """A model of zero terminal SNR starts at sigma 4518, where Karras' levels would spend half of 20 calls."""
+    source = replace(toy_source(), levels=schedule.zero_snr_levels(4518.0).copy())
+    fine = make_pairs(source, range(16), classical.dpmpp_3m(schedule.karras(400, 0.03, 4518.0)), "", quiet=True).target
+
+    def off(levels):
+        made = make_pairs(source, range(16), classical.dpmpp_3m(levels), "", quiet=True).target
+        return float((made - fine).square().mean().sqrt())
+    cut = teacher_of(source, "auto", 20).from_level(None)
+    assert cut.sigmas[0] == pytest.approx(4518) and cut.sigmas[1] < 100 and cut.calls == 20
+    assert off(cut.sigmas) < 0.3 * off(schedule.karras(20, 0.03, 4518.0))
+    assert karras_levels(20, 0.03, 14.6) == pytest.approx(schedule.karras(20, 0.03, 14.6))
 
 
 def test_a_window_keeps_the_levels_the_teacher_would_visit_there():

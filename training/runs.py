@@ -187,10 +187,11 @@ class Run:
         with self.told.bar(forecast(plan, self.source, calls)):
             learner(plan)(self.source, parameters, window.pairs, window.held_out, plan, state, on_progress)
         self.save()
-        warn = self.starts["teacher"]["error"] > state.best_error / 5
-        self.told.say(f"{name}: held-out RMSE {state.curve[0][2]:.4f} -> {state.best_error:.4f}"
-                      + (f"; the teacher's own error is not far below: use more than {plan.teacher_calls} "
-                         "teacher calls" if warn else ""))
+        warn = ""
+        if self.starts["teacher"]["error"] > state.best_error / 5:
+            cut = ", as a run without a budget has" if plan.teacher_calls < self.config.teacher_calls else ""
+            warn = f"; the teacher's own error is not far below: use more than {plan.teacher_calls} teacher calls{cut}"
+        self.told.say(f"{name}: held-out RMSE {state.curve[0][2]:.4f} -> {state.best_error:.4f}{warn}")
 
     @property
     def curve(self) -> np.ndarray:

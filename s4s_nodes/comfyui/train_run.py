@@ -108,8 +108,9 @@ def learned(source: Source, order: Order, place: Path, show: Show, say: Callable
     if finished.exists():
         say(f"these settings were trained before: taken from {place}; turn resume off to train again")
         return preset_file.load(place / f"{order.config.name}.safetensors")
-    say(trainer.estimate(source, order.config).words)
-    made = trainer.distil(source, order.config, place, resume=True, on_progress=show, say=say)
+    found = trainer.estimate(source, order.config)
+    say(found.words)
+    made = trainer.distil(source, order.config, place, resume=True, on_progress=show, say=say, estimated=found)
     finished.touch()
     shutil.rmtree(place / "pairs", ignore_errors=True)      # hundreds of megabytes that nobody needs any more
     return made

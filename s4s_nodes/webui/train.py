@@ -103,8 +103,10 @@ class Work:
             return preset_file.load(file)
         config = self.wish.config
         with the_right_way(source, config):
-            self.show.say(trainer.estimate(source, config).words)
-            made = trainer.distil(source, config, place, resume=True, on_progress=self._progress, say=self.show.say)
+            found = trainer.estimate(source, config)
+            self.show.say(found.words)
+            made = trainer.distil(source, config, place, resume=True, on_progress=self._progress, say=self.show.say,
+                                  estimated=found)
         made = replace(made, training={
             **made.training, "run": key, "conditionings": len(self.wish.prompts), "latent": list(source.shape),
             "created": datetime.date.today().isoformat()})

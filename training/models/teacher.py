@@ -15,6 +15,7 @@ from torch import Tensor
 from ..core import Solver, classical, sample, schedule
 from .denoisers import Source
 
+NOISE = 80.0                # sigma from which Karras' levels begin where a model's highest is higher
 SAME = 1e-3                 # of the result's size: two runs of a deterministic teacher differ by rounding only
 
 
@@ -97,9 +98,20 @@ def teacher_solver(source: Source, name: str, calls: int, top: float | None = No
     if name not in classical.SOLVERS:
         raise ValueError(f"no solver {name!r}; there are: {', '.join(classical.SOLVERS)}")
     steps = max(1, calls // classical.SOLVERS[name].calls_per_step)
-    levels = schedule.linear_flow(steps, source.model.shift or 1.0) if source.flow else schedule.karras(
+    levels = schedule.linear_flow(steps, source.model.shift or 1.0) if source.flow else karras_levels(
         steps, float(source.levels[0]), source.sigma_max)
     return classical.SOLVERS[name](levels if top is None else below(levels, top), flow=source.flow)
+
+
+def karras_levels(steps: int, low: float, top: float) -> np.ndarray:
+    """Karras' levels (steps + 1,); from the top of a zero terminal SNR model one step down to NOISE, then Karras' on.
+
+    From 4518 many of few calls would be spent where states are noise and nothing else: at 20 calls targets were off by
+    RMSE 0.079 and 0.058 on two models of digits and of CIFAR-10 pictures, and so by 0.008 and 0.005.
+    """
+    if top <= NOISE or steps < 2:
+        return schedule.karras(steps, low, top)
+    return np.append(top, schedule.karras(steps - 1, low, NOISE))
 
 
 def teacher_name(source: Source, name: str) -> str:
