@@ -28,6 +28,10 @@ Race*, or the race in WebUI's tab), one learns your own (*S4S Train Preset*, or 
 | Wan 2.1 | `oss-wan`, 20 calls | the plain choice |
 | SD3, SD3.5, SD 2.x, v-prediction with or without zero terminal SNR, all others | nothing | the plain choice |
 
+Where you name them the transfer presets run too, learned at cfg 3. On each model that was left out they were so many
+times closer than the best classical pair: `transfer-v-zsnr` 1.16 to 2.48 (v-prediction with zero terminal SNR; 4, 5, 6
+and 8 calls), `transfer-flow` 1.02 to 1.45 (4 and 6), `transfer-eps` 1.05 to 1.34 (6): the last two are narrow.
+
 The plain choice is a classical solver on the model's own levels, with its own shift: UniPC (bh2, order 2) on Karras'
 levels with rho 5, the lowest left out; on zero terminal SNR's own levels; for flows iPNDM of order 2 on even, shifted
 levels. For the last row nothing was published that beats it: no levels exist for these models, and the tables of

@@ -19,9 +19,9 @@ from s4s_nodes.core import preset
 
 from . import models, page, ship, train
 from .cells import OutOfTime, Store
-from .questions import BETWEEN_AT, CFG_MODELS, COUNTS, FAMILY_CFGS, ROUNDED_MODELS, SIZE_MODELS, TRAINED_AT
+from .questions import BETWEEN_AT, CFG_CALLS, CFG_MODELS, COUNTS, FAMILY_CFGS, ROUNDED_MODELS, SIZE_MODELS, TRAINED_AT
 from .questions import cfg_row, family_rows, rounding_rows, size_rows
-from .study import Study
+from .study import CFG, Study
 
 PARTS = ("families", "cfg", "sizes", "rounding")
 
@@ -31,7 +31,8 @@ def measured(study: Study, parts, names, counts, cfgs) -> tuple[dict, list[str]]
     asked = [(family, f"{family} at {calls} calls, cfg {cfg:g}",
               lambda f=family, c=calls, k=known, g=cfg: family_rows(study, f, c, k, g))
              for family, members in models.FAMILIES.items() if "families" in parts
-             and len(known := tuple(name for name in members if name in names)) > 1 for cfg in cfgs for calls in counts]
+             and len(known := tuple(name for name in members if name in names)) > 1 for cfg in cfgs for calls in counts
+             if cfg == CFG or calls == CFG_CALLS]
     asked += [("cfg", f"cfg {cfg:g} of {name}", lambda n=name, c=cfg: [cfg_row(study, n, c)]) for name in CFG_MODELS
               for cfg in sorted(TRAINED_AT + BETWEEN_AT) if "cfg" in parts and name in names]
     for part, rows, of in (("sizes", size_rows, SIZE_MODELS), ("rounding", rounding_rows, ROUNDED_MODELS)):
@@ -55,7 +56,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=("train", *PARTS), default=("train", *PARTS))
     parser.add_argument("--ready", action="store_true", help="leave out models that are not trained yet")
     parser.add_argument("--counts", type=int, nargs="*", default=COUNTS, help="numbers of calls")
-    parser.add_argument("--cfgs", type=float, nargs="*", default=FAMILY_CFGS, help="guidance scales of the families")
+    parser.add_argument("--cfgs", type=float, nargs="*", default=FAMILY_CFGS,
+                        help=f"guidance scales of the families; other than {CFG:g} at {CFG_CALLS} calls only")
     parser.add_argument("--minutes", type=float, default=math.inf,
                         help="begin nothing new after so long: the page names what is missing; call again to go on")
     parser.add_argument("--presets", type=Path, help="folder to write the transfer presets into, if any passed")

@@ -56,7 +56,8 @@ def transfer_preset(study: Study, family: str, rows: list[dict]) -> Preset | Non
                 "teacher": "a classical solver, 50 calls", "mode": "forward", "trainer": "tests/bench/transfer",
                 "evidence": _evidence(left_out),
                 "note": ("It is taken only where you name it. It was not measured on your checkpoint: race it there "
-                         f"at your cfg (it was learned at {_listed(sorted(set(scales)))})")}
+                         f"at your cfg (it was learned at {_listed(sorted(set(scales)))}; at 5 and 7 tables like it "
+                         "lost on a model of each kind)")}
     about = MODELS[family]
     return Preset(about.family, tables, about, training, licence="CC0-1.0",
                   source="learned by S4S on small models of digits, emoji and CIFAR-10 pictures")
