@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .core import Preset
 
-TRAINER = "s4s 0.3.0"
+TRAINER = "s4s 0.4.0"
 SETTINGS = ("family", "base", "order", "learn", "form", "clock", "mode", "objective", "relaxed", "seed", "budget")
 
 

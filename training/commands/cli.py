@@ -55,7 +55,7 @@ def _config_options(command, only=None):
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option("0.3.0", prog_name="s4s")
+@click.version_option("0.4.0", prog_name="s4s")
 def main():
     """S4S: learn a few-call solver for a diffusion model, and prove it.
 
