@@ -1,7 +1,7 @@
 """The presets on this machine: those that ship and the user's own, by name; reading, saving, renaming, deleting.
 
-What to run with them on a host's levels is decided in core (facts.py, choice.py); its words are repeated here, so that
-a host needs this module alone.
+What to run with them on a host's levels is decided in select (match.py, dispatch.py); its names are repeated here, so
+that a host needs this module alone.
 """
 
 from __future__ import annotations
@@ -11,23 +11,23 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from .core import preset as preset_file
-from .core.choice import Choice, is_own, levels_for, solver_for
-from .core.facts import ModelFacts, cfg_range, choose, suits, unproven
+from .core import preset_file
 from .core.model import is_number
-from .core.preset import Preset, PresetError
+from .core.preset_file import Preset, PresetError
+from .select.dispatch import Choice, is_own, levels_for, table_for
+from .select.match import cfg_range, choose, suits, unproven
+from .select.model_facts import ModelFacts
 
 ENDING = ".safetensors"
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)      # no file name on Windows
 __all__ = ["Choice", "Library", "ModelFacts", "Preset", "PresetError", "cfg_range", "choose", "file_name",
            "is_own", "levels_for", "measured", "recommended", "save_new", "save_scores", "shipped_folder",
-           "solver_for", "suits", "tables_of", "unproven"]
+           "suits", "table_for", "tables_of", "unproven"]
 
 
 def shipped_folder() -> Path:
-    """Where the presets that come with S4S are: in the installed package, else in the clone."""
-    here = Path(__file__).resolve().parent
-    return here / "solver_presets" if (here / "solver_presets").is_dir() else here.parent / "solver_presets"
+    """Where the presets that come with S4S are."""
+    return Path(__file__).resolve().parents[1] / "solver_presets"
 
 
 class Library:

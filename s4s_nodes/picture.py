@@ -63,11 +63,11 @@ def table(preset, name: str) -> Image.Image:
     found = preset.tables[name]
     words = (f"{name}: {found.calls} network call{'s' if found.calls > 1 else ''}, sigma {found.sigmas[0]:.4g} to "
              f"{found.sigmas[-1]:.4g}  ·  for {preset.model.family}, {preset.model.prediction} prediction")
-    return solver(found, preset.name, preset.short_hash, words, preset.model.flow,
-                  score_lines(preset.scores.get(name, {})))
+    return table_page(found, preset.name, preset.short_hash, words, preset.model.flow,
+                      score_lines(preset.scores.get(name, {})))
 
 
-def solver(table, title: str, mark: str, words: str, flow: bool, lines) -> Image.Image:
+def table_page(table, title: str, mark: str, words: str, flow: bool, lines) -> Image.Image:
     """Any table under a title: mark at the right of it, words below, lines at the foot."""
     page = Canvas(WIDTH, 560 + 24 * len(lines))
     page.text(32, 24, title, 28, most=700)
@@ -96,11 +96,11 @@ def score_lines(scores: dict) -> list[str]:
     return [*lines, ", ".join(more)] if more else lines
 
 
-def _levels(page: Canvas, solver, flow: bool, where: tuple):
+def _levels(page: Canvas, table, flow: bool, where: tuple):
     """The schedule over the calls; rings where the network is told another level than the state's."""
     x, y, width, height = where
     page.text(x - 46, y - 30, "noise level before each call" + ("" if flow else " (logarithmic)"), 16)
-    levels, calls = solver.sigmas, solver.calls
+    levels, calls = table.sigmas, table.calls
     low, high = (0.0, levels[0]) if flow else (math.log(max(levels[-2], 1e-9)), math.log(levels[0]))
     def at(i, level):
         value = level if flow else math.log(max(level, math.exp(low)))
@@ -121,19 +121,19 @@ def _levels(page: Canvas, solver, flow: bool, where: tuple):
             page.text(px, y + height + 12, str(i) if not end else "end", 13, QUIET, "ma")
         if calls <= 12 and not end:
             page.text(px + 9, py - 7, f"{levels[i]:.3g}", 13, INK, "ls")
-    moved = np.abs(solver.query / levels[:-1] - 1) > 0.002
+    moved = np.abs(table.query / levels[:-1] - 1) > 0.002
     for i in np.flatnonzero(moved):
-        page.dot(*at(i, solver.query[i]), 5, RED, hollow=True)
+        page.dot(*at(i, table.query[i]), 5, RED, hollow=True)
     if moved.any():
         page.dot(x + width - 168, y + 8, 5, RED, hollow=True)
         page.text(x + width - 156, y + 8, "what the network is told", 13, QUIET, "lm")
 
 
-def _coefficients(page: Canvas, solver, where: tuple):
+def _coefficients(page: Canvas, table, where: tuple):
     """Every weight as a coloured cell: red above 0, blue below; the first column is the state's own."""
     x, y, width, height = where
     page.text(x - 28, y - 30, "next state = carry · state + weights · predictions", 16)
-    rows = np.concatenate([solver.carry[:, None], solver.weights], axis=1)
+    rows = np.concatenate([table.carry[:, None], table.weights], axis=1)
     size = min(width / rows.shape[1], height / len(rows), 64)
     strongest = max(np.abs(rows).max(), 1e-9)
     if size < 8:
@@ -143,7 +143,7 @@ def _coefficients(page: Canvas, solver, where: tuple):
         for j, value in enumerate(row[:i + 2]):
             _cell(page, (x + size * j + (6 if j else 0), y + size * i, size), value, value / strongest)
     every = 1 if size >= 26 else math.ceil(26 / size)
-    for j in range(0, solver.calls, every):
+    for j in range(0, table.calls, every):
         page.text(x + size * (j + 1.5) + 6, y + size * len(rows) + 8, str(j), 13, QUIET, "ma")
     page.text(x + size / 2, y + size * len(rows) + 8, "carry" if size >= 34 else "c", 13, QUIET, "ma")
 

@@ -12,14 +12,29 @@ import pytest
 ROOT = Path(__file__).parents[1]
 CORE = ROOT / "s4s_nodes" / "core"
 
-ORDER = {       # within the core a module may import those of a lower number
-    "files": 0, "analytic": 0, "schedule": 0, "solver": 0, "sampling": 0, "sketch": 0, "model": 0,
-    "trace": 1, "lowering": 2, "slope": 3, "log_snr": 3, "classical": 4, "adapt": 5, "preset": 5,
-    "between": 6, "k_sampler": 6, "facts": 6, "conditioned": 7, "choice": 8, "__init__": 9,
-}
+ORDER = (       # a room may import those of the lines above it; rooms of one line do not know each other
+    "s4s_nodes",                                                        # the version alone
+    "s4s_nodes.core",
+    "s4s_nodes.select",
+    "s4s_nodes.library s4s_nodes.importers s4s_nodes.exporters s4s_nodes.picture",
+    "training training.progress training.recompute training.visible",
+    "training.parametrization training.source",
+    "training.teacher training.memory training.parallel training.checkpoints training.demo_models",
+    "training.baselines",
+    "training.optimizers",
+    "training.starts training.told",
+    "training.config",
+    "training.sources training.budget training.checks training.run_folder training.records",
+    "training.modes",
+    "training.run",
+    "training.benchmark",
+    "training.distil",
+    "training.cli s4s_nodes.hosts",
+    " __main__",                                                        # the doors: the package itself and its program
+)
 LIBRARIES = {"torch", "numpy", "safetensors", "tqdm", "einops"}
 LAZY = {"scipy"}                                            # only inside a function
-FIRST_PARTY = {"s4s_nodes", "training", "s4s_training", "tests", "scripts"}
+FIRST_PARTY = {"s4s", "s4s_nodes", "training", "tests", "scripts"}
 HOSTS = {"comfy": "comfyui", "comfy_api": "comfyui", "comfy_extras": "comfyui", "folder_paths": "comfyui",
          "nodes": "comfyui", "server": "comfyui", "latent_preview": "comfyui",
          "modules": "webui", "gradio": "webui", "ldm_patched": "webui", "backend": "webui"}
@@ -43,82 +58,119 @@ def imports(path: Path):
             yield from ((node, node.level, name, id(node) in inside) for name in names)
 
 
+def package() -> list[Path]:
+    """Every module of the package."""
+    return [*sources("s4s_nodes", "training"), ROOT / "__init__.py", ROOT / "__main__.py"]
+
+
+def name_of(path: Path) -> str:
+    """The module's dotted name inside the package, "" for the package itself."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def modules_of(path: Path, node: ast.ImportFrom) -> set[str]:
+    """The modules of the package that a relative import reads, a package where it takes a name from its __init__."""
+    folder = path.parents[node.level - 1]
+    base = folder.joinpath(*(node.module or "").split(".")) if node.module else folder
+    found = set()
+    for alias in node.names:
+        place = base / alias.name
+        inside = place.with_suffix(".py").is_file() or (place / "__init__.py").is_file()
+        found.add(".".join((place if inside else base).relative_to(ROOT).parts))
+    return found
+
+
+def room_of(module: str) -> tuple[int, str]:
+    """(its line in ORDER, its room)."""
+    parts = module.split(".")
+    for length in range(len(parts), 0, -1):
+        room = ".".join(parts[:length])
+        for rank, line in enumerate(ORDER):
+            if room in line.split(" ") and (room == module or room not in ("s4s_nodes", "training")):
+                return rank, room
+    raise AssertionError(f"{module} has no place in ORDER")
+
+
+def arrows():
+    """(path, node, the importing module, the imported one) of every import inside the package."""
+    for path in package():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                yield from ((path, node, name_of(path), module) for module in modules_of(path, node))
+
+
 def found(path: Path, node) -> str:
     return f"{path.relative_to(ROOT)}:{node.lineno}: {ast.unparse(node)}"
 
 
 def test_the_core_imports_five_libraries_and_itself():
-    for path in CORE.glob("*.py"):
+    for path in CORE.rglob("*.py"):
         for node, dots, name, lazily in imports(path):
             top = name.split(".")[0]
             known = sys.stdlib_module_names | LIBRARIES | (LAZY if lazily else set())
-            assert dots == 1 if dots else top in known, found(path, node)
+            assert dots < len(path.relative_to(CORE.parent).parts) if dots else top in known, found(path, node)
 
 
-def test_the_core_has_one_order():
-    for path in CORE.glob("*.py"):
-        for node, dots, name, _ in imports(path):
-            assert not dots or ORDER[name] < ORDER[path.stem], found(path, node)
+def test_the_package_has_one_order():
+    for path, node, one, other in arrows():
+        (rank, room), (below, reached) = room_of(one), room_of(other)
+        assert room == reached or below < rank, found(path, node)
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    known, done = {}, set()
+    for path, node, one, other in arrows():
+        if one != other:
+            known.setdefault(one, set()).add(other)
+
+    def follow(module: str, way: tuple) -> None:
+        assert module not in way, " -> ".join((*way[way.index(module):], module))
+        if module not in done:
+            for other in sorted(known.get(module, ())):
+                follow(other, (*way, module))
+            done.add(module)
+    for module in sorted(known):
+        follow(module, ())
 
 
 def test_inside_a_host_the_trainer_finds_the_core_as_its_neighbour(tmp_path):
     """A host gives the clone a name of its own and keeps it off sys.path."""
     code = (f"import sys, types; pack = types.ModuleType('custom.pack'); pack.__path__ = [{str(ROOT)!r}]; "
             "sys.modules.update({'custom': types.ModuleType('custom'), 'custom.pack': pack}); "
-            "from custom.pack.training import runs; from custom.pack.s4s_nodes.core import Solver; "
-            "assert runs.Preset.__module__ == 'custom.pack.s4s_nodes.core.preset'; "
-            "assert not any(name.split('.')[0] in ('s4s_nodes', 'training') for name in sys.modules)")
+            "from custom.pack.training import run; from custom.pack.s4s_nodes.core import Table; "
+            "assert run.Preset.__module__ == 'custom.pack.s4s_nodes.core.preset_file'; "
+            "assert not any(name.split('.')[0] in ('s4s', 's4s_nodes', 'training') for name in sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 
 
-def test_every_module_of_the_core_has_its_place():
-    assert {path.stem for path in CORE.glob("*.py")} == set(ORDER)
+def test_every_module_has_its_place():
+    for path in package():
+        room_of(name_of(path))
 
 
 def test_inside_the_package_imports_are_relative():
     """A host imports the clone under a name of its own, and puts other extensions' `training` on sys.path."""
-    for path in sources("s4s_nodes"):
+    for path in package():
         for node, dots, name, _ in imports(path):
             assert dots or name.split(".")[0] not in FIRST_PARTY, found(path, node)
 
 
-def test_the_core_and_the_library_reach_no_door():
-    for path in [*sources("s4s_nodes/core"), *ROOT.glob("s4s_nodes/*.py")]:
-        allowed = len(path.relative_to(ROOT).parts) - 1               # no more dots than folders to s4s_nodes
+def test_tests_import_the_package_by_its_name():
+    """The clone's folder is on their path for the sake of `tests` alone."""
+    for path in sources("tests"):
         for node, dots, name, _ in imports(path):
-            assert dots <= allowed, found(path, node)
-            assert name.split(".")[0] not in ("comfyui", "webui"), found(path, node)
+            assert dots or name.split(".")[0] not in FIRST_PARTY - {"s4s", "tests"}, found(path, node)
 
 
 def test_hosts_are_imported_behind_their_own_door_only():
-    doors = {"comfyui": {ROOT / "__init__.py", *sources("s4s_nodes/comfyui")},
-             "webui": {*sources("s4s_nodes/webui", "scripts")}}
+    doors = {"comfyui": {ROOT / "__init__.py", *sources("s4s_nodes/hosts/comfyui")},
+             "webui": {*sources("s4s_nodes/hosts/webui", "scripts")}}
     for path in [*sources("s4s_nodes", "training", "scripts"), *ROOT.glob("*.py")]:
         for node, dots, name, _ in imports(path):
             host = None if dots else HOSTS.get(name.split(".")[0])
             assert host is None or path in doors[host], found(path, node)
-
-
-def test_the_trainer_reaches_the_core_and_its_command_line_the_exchange():
-    rooms = {"exchange.py": ("s4s_nodes.importers", "s4s_nodes.exporters", "s4s_nodes.library")}
-    for path in sources("training"):
-        depth = len(path.relative_to(ROOT / "training").parts)          # so many dots stay inside the trainer
-        for node, dots, name, _ in imports(path):
-            if dots > depth or (dots == 0 and name.split(".")[0] in FIRST_PARTY):
-                open_to = rooms.get(path.name, ("s4s_nodes.core",))
-                assert name in open_to or name.startswith("s4s_nodes.core."), found(path, node)
-
-
-def test_the_rooms_of_the_trainer_have_one_order():
-    """A room may import those of a lower number; the rest of the trainer stands above them."""
-    rooms = {"tables": 0, "models": 0, "race": 1, "learning": 2}
-    for room in rooms:
-        for path in sources(f"training/{room}"):
-            for node, dots, name, _ in imports(path):
-                other = name.split(".")[0] if dots == 2 else None
-                assert other not in rooms or rooms[other] < rooms[room], found(path, node)
-                assert other not in ("runs", "distil", "commands"), found(path, node)
 
 
 def test_importers_and_exporters_reach_the_core_only():
@@ -129,12 +181,13 @@ def test_importers_and_exporters_reach_the_core_only():
             assert top in known if not dots else dots == 1 or top == "core", found(path, node)
 
 
-@pytest.mark.parametrize("module", ["solver", "trace", "sampling", "classical"])
+@pytest.mark.parametrize("module", ["table", "trace", "loop", "classical/__init__", "classical/slope",
+                                    "classical/log_snr"])
 def test_nothing_cuts_a_gradient(module):
-    """But for Table.solver, whose purpose it is."""
+    """But for TensorTable.frozen, whose purpose it is."""
     path = CORE / f"{module}.py"
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    freezes = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "solver"
+    freezes = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "frozen"
                and module == "trace"]
     allowed = {id(node) for function in freezes for node in ast.walk(function)}
     for node in ast.walk(tree):
@@ -145,7 +198,7 @@ def test_nothing_cuts_a_gradient(module):
 def test_the_core_executes_nothing_it_reads():
     modules = {"pickle", "marshal", "shelve", "subprocess", "ctypes", "socket", "urllib", "http", "runpy"}
     calls = {"eval", "exec", "compile", "__import__", "torch.load", "np.load"}
-    for path in CORE.glob("*.py"):
+    for path in CORE.rglob("*.py"):
         for node, dots, name, _ in imports(path):
             assert dots or name.split(".")[0] not in modules, found(path, node)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -153,7 +206,7 @@ def test_the_core_executes_nothing_it_reads():
 
 
 def test_importing_the_core_drags_in_nothing_slow():
-    code = ("import sys, s4s_nodes.core; "
+    code = ("import sys, s4s.s4s_nodes.core; "
             "print(*{'scipy', 'k_diffusion', 'diffusers', 'matplotlib'} & set(sys.modules))")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []

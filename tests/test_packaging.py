@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
+import s4s
 from PIL import Image
+
+from s4s.s4s_nodes import __version__
 
 ROOT = Path(__file__).parents[1]
 LANGUAGES = ("en", "zh", "ja")
@@ -23,7 +29,7 @@ WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 def node_ids() -> set[str]:
     """The node_id="..." of every schema in the code, as a registry's scanner finds them."""
     found = set()
-    for path in (ROOT / "s4s_nodes" / "comfyui").glob("*.py"):
+    for path in (ROOT / "s4s_nodes" / "hosts" / "comfyui").glob("*.py"):
         named = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
                  if isinstance(node, ast.keyword) and node.arg == "node_id"]
         found |= {node.value.value for node in named if isinstance(node.value, ast.Constant)}
@@ -73,6 +79,49 @@ def test_the_registry_finds_what_it_asks_for():
     assert (ROOT / "LICENSE").is_file()
 
 
+def test_the_version_is_one():
+    assert field("version") == __version__
+
+
+def test_every_package_of_the_tree_is_listed():
+    listed = re.search(r"^packages = \[(.*?)\]", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.M | re.S)[1]
+    folders = {path.parent for room in ("s4s_nodes", "training") for path in (ROOT / room).rglob("*.py")}
+    named = {".".join(("s4s", *folder.relative_to(ROOT).parts)) for folder in folders}
+    assert set(re.findall(r'"(.+?)"', listed)) == named | {"s4s", "s4s.solver_presets"}
+    assert all((folder / "__init__.py").is_file() for folder in folders)
+
+
+def test_every_file_that_is_no_code_is_packaged():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    data = re.search(r"\[tool.setuptools.package-data\]\n(.*?)\n\n", text, re.S)[1]
+    listed = dict(re.findall(r'^"(.+?)" = \["\*(.+?)"\]', data, re.M))
+    for room in ("s4s_nodes", "training"):
+        for path in (ROOT / room).rglob("*.*"):
+            if path.is_file() and path.suffix not in (".py", ".pyc"):
+                assert listed[".".join(("s4s", *path.parent.relative_to(ROOT).parts))] == path.suffix, path
+
+
+def test_the_public_names_are_found():
+    names = ("Model", "Preset", "Table", "bundled", "load", "sample", "sample_table", "save")
+    assert all(callable(getattr(s4s, name)) for name in names) and {*names, "__version__"} <= set(dir(s4s))
+    with pytest.raises(AttributeError, match="'s4s' has no attribute 'nothing'"):
+        s4s.nothing
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_lists_its_presets(tmp_path):
+    """Built as pip builds it, unpacked and run in an empty folder, without the clone on the path."""
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", tmp_path,
+                    ROOT], check=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        wheel.extractall(tmp_path / "site")
+    (tmp_path / "empty").mkdir()
+    done = subprocess.run([sys.executable, "-m", "s4s", "list"], cwd=tmp_path / "empty", capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(tmp_path / "site")})
+    assert done.returncode == 0, done.stderr
+    assert {path.stem for path in (ROOT / "solver_presets").glob("*.safetensors")} <= set(done.stdout.split())
+
+
 def test_the_icon_is_a_small_square():
     path = ROOT / "docs" / "images" / field("Icon").rsplit("/", 1)[1]
     assert field("Icon").endswith(path.relative_to(ROOT).as_posix())
@@ -83,12 +132,12 @@ def test_the_icon_is_a_small_square():
 def test_the_package_keeps_what_the_nodes_need():
     gone = left_out()
     needed = imported(ROOT / "__init__.py", set())
-    assert {ROOT / "training" / "distil.py", ROOT / "s4s_nodes" / "comfyui" / "race.py"} <= needed
-    demo = ROOT / "training" / "bundled"                                # named by the command line's part alone
+    assert {ROOT / "training" / "distil.py", ROOT / "s4s_nodes" / "hosts" / "comfyui" / "race.py"} <= needed
+    demo = ROOT / "training" / "demo_models"                              # named by the command line's part alone
     assert not {path for path in needed & gone if demo not in path.parents}
     for folder, ending in (("s4s_nodes", "json"), ("solver_presets", "safetensors"), ("web", "md"), ("locales", "json"),
                            ("example_workflows", "jpg"), ("example_workflows", "json")):
-        files = set((ROOT / folder).rglob(f"*.{ending}")) - set((ROOT / "s4s_nodes" / "webui").rglob("*"))
+        files = set((ROOT / folder).rglob(f"*.{ending}")) - set((ROOT / "s4s_nodes" / "hosts" / "webui").rglob("*"))
         assert files and not files & gone, (folder, files & gone)
 
 

@@ -2,16 +2,16 @@
 
 import torch
 
-from s4s_nodes.core import Model, mixture, schedule
-from training.config import Config
-from training.models.denoisers import Source
+from s4s.s4s_nodes.core import Model, mixture, schedules
+from s4s.training.config import Config
+from s4s.training.source import Source
 
 SMALL = dict(calls=(4,), teacher_calls=20, pairs=32, validation=16, batch=8, iterations=12, every=4, schedule="karras")
 
 
 def toy_source(flow=False, network=None):
     """Source over the mixture denoiser; its images are points of the plane."""
-    levels = schedule.flow_levels() if flow else schedule.sd_levels()
+    levels = schedules.flow_levels() if flow else schedules.sd_levels()
     model = Model("toy", "flow" if flow else "eps", float(levels[0]), float(levels[-1]))
 
     def answer(x, sigma, label):

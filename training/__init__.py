@@ -1,1 +1,1 @@
-"""The S4S trainer: distils a preset for one model. `python -m training` in a clone, `s4s` once installed."""
+"""The S4S trainer: distils a preset for one model. On the command line: `s4s`, or `python -m s4s`."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, replace
 
+from .baselines.schedules import schedules_for
 from .config import Config
-from .learning import tangents
-from .learning.forward_only import calls_per_image, pairs_at
-from .learning.gits import POINTS, SEEDS
-from .learning.sparing import FIRST, STEPS
-from .learning.starts import ranking_calls
-from .models.denoisers import Source
-from .models.teacher import calls_of
-from .race.evaluate import schedules
-from .tables.parameters import Parameters
+from .optimizers import tangents
+from .optimizers.budgeted import FIRST, STEPS
+from .optimizers.gauss_newton import calls_per_image, pairs_at
+from .parametrization.parameters import Parameters
+from .source import Source
+from .starts.gits import POINTS, SEEDS
+from .starts.ranking import ranking_calls
+from .teacher.solvers import calls_of
 
 # with a budget: held-out pairs, the teacher's calls, pairs that rank the starts, pairs that check the teacher
 HELD_OUT, TEACHER_CALLS, RANKING, CHECKED = 16, 20, 12, 2
@@ -104,7 +104,7 @@ def pair_cost(plan: Plan, source: Source, calls: int) -> float:
 
 def any_parameters(plan: Plan, source: Source, calls: int) -> Parameters:
     """Parameters of a table of so many calls, wherever they start."""
-    return Parameters.of(plan, source, schedules(source)["time_uniform"](calls))
+    return Parameters.of(plan, source, schedules_for(source)["time_uniform"](calls))
 
 
 def step_cost(plan: Plan, calls: int) -> int:

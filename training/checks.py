@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from .config import Config
-from .learning.objective import objective_of
-from .learning.starts import check_schedule
-from .models.denoisers import Source
-from .models.teacher import check_teacher
+from .optimizers.objective import objective_of
+from .source import Source
+from .starts.ranking import check_schedule
+from .teacher.solvers import check_teacher
 
 
 def check(config: Config, source: Source) -> None:

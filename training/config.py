@@ -7,9 +7,9 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 
 from .checkpoints.loras import Lora
-from .learning.objective import NAMES as OBJECTIVES
-from .tables.families import FAMILIES, check_base, usual_base
-from .tables.parameters import CLOCKS, FORMS, LEARN, RESTRICT, TURNS, check_form
+from .optimizers.objective import NAMES as OBJECTIVES
+from .parametrization.families import FAMILIES, check_base, usual_base
+from .parametrization.parameters import CLOCKS, FORMS, LEARN, RESTRICT, TURNS, check_form
 
 MOST_CALLS = 50        # a learned table pays off below about 12 calls; 50 rows back-propagated already take hours
 

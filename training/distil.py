@@ -24,17 +24,17 @@ from typing import Callable
 
 import torch
 
+from ..s4s_nodes.core import Preset
 from . import memory
+from .benchmark.race import Raced, race, unseen_pairs, with_scores
 from .budget import forecast, planned
 from .checks import check
 from .config import Config
-from .core import Preset
-from .models.denoisers import Source
 from .modes import Way, settled_mode
+from .parametrization.parameters import Parameters
 from .progress import Progress
-from .race.evaluate import Raced, race, unseen_pairs, with_scores
-from .runs import Run
-from .tables.parameters import Parameters
+from .run import Run
+from .source import Source
 
 HOST_BUDGET = 10_000        # network calls per table: one to two hours at half a second a call
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from .models.denoisers import Source
+from .source import Source
 
 
 def of_a_call(source: Source, images: int = 1, backward: bool = False) -> int:

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from . import memory
+from .baselines.schedules import schedules_for
 from .budget import planned
 from .config import Config
-from .learning.loop import loss_and_gradient, mean_error
-from .learning.objective import objective_of, rmse
-from .models.denoisers import NaNFromModel, Source, out_of_memory
-from .models.pairs import Pairs, known_pairs
-from .race.evaluate import schedules
-from .tables.parameters import Parameters
+from .optimizers.gradient import loss_and_gradient, mean_error
+from .optimizers.objective import objective_of, rmse
+from .parametrization.parameters import Parameters
+from .source import NaNFromModel, Source, out_of_memory
+from .teacher.pairs import Pairs, known_pairs
 
 NUDGES = (0.02, 0.04)       # of the finite differences, in the free numbers' natural units: wider than a rounded clock
 PIECES = 16                 # of the way along which slopes are added up, even
@@ -114,7 +114,7 @@ def check_gradient(source: Source, calls: int = 3) -> GradientCheck:
     show. Differences that such rounding cannot hide from are wide, and a network may bend within them: where they
     disagree, the slopes along the way are added up and have to make the whole difference.
     """
-    levels = schedules(source)["time_uniform"](calls)
+    levels = schedules_for(source)["time_uniform"](calls)
     parameters = Parameters(levels, flow=source.flow, highest=source.sigma_max)
     vector = parameters.initial()
     vector[calls - 1:2 * calls - 1] -= 0.1             # queries clear of the model's highest level, where they stop

@@ -1,7 +1,6 @@
 """Many processes, one run: each answers for its share of the images of every network call.
 
-    torchrun --nproc-per-node 4 -m training train ...       (or `accelerate launch --multi_gpu --num_processes 4 -m`;
-                                                             once installed: -m s4s_training)
+    torchrun --nproc-per-node 4 -m s4s train ...       (or `accelerate launch --multi_gpu --num_processes 4 -m`)
 
 All processes carry out the same program on the same numbers; where the network is called, a process evaluates its
 share and the answers are gathered, in the backward pass too. So the teacher, every way to learn and the validation are
@@ -21,8 +20,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .models.denoisers import Source, out_of_memory
-from .models.recompute import slopes_through
+from .recompute import slopes_through
+from .source import Source, out_of_memory
 
 
 class World:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from .core import Preset
+from ..s4s_nodes import __version__
+from ..s4s_nodes.core import Preset
 
-TRAINER = "s4s 0.4.0"
+TRAINER = f"s4s {__version__}"
 SETTINGS = ("family", "base", "order", "learn", "form", "clock", "mode", "objective", "relaxed", "seed", "budget")
 
 
 def preset_of(run) -> Preset:
     """The best tables that a Run has learned so far. Raises ValueError while there is none."""
-    tables = {name: run.parameters(name).solver(state.best) for name, state in run.states.items()}
+    tables = {name: run.parameters(name).frozen(state.best) for name, state in run.states.items()}
     if not tables:
         raise ValueError("no table has been learned yet")
     return Preset(run.plan.name, tables, run.source.model, training(run), licence="CC0-1.0",

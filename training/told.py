@@ -8,7 +8,7 @@ from typing import Callable
 
 from tqdm.auto import tqdm
 
-from .learning.loop import State
+from .optimizers.gradient import State
 from .progress import Clock, Progress
 
 

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .sampling import sample
-from .solver import Solver
+from .loop import sample
+from .table import Table
 
 _SAME_LEVEL = 1e-3          # float32 schedules and a host's rounding to its own table stay within this
 
 
 def sample_table(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None, callback=None,
-                 disable: bool | None = None, *, solver: Solver | Callable) -> Tensor:
+                 disable: bool | None = None, *, table: Table | Callable) -> Tensor:
     """k-diffusion's sampler signature around the loop; returns the last state.
 
-    model is (x, sigma (B,), **extra_args) -> denoised. sigmas (steps + 1,) are the host's levels. solver is a
-    table learned for exactly these levels, or a function sigmas -> Solver such as those of `classical`.
+    model is (x, sigma (B,), **extra_args) -> denoised. sigmas (steps + 1,) are the host's levels. table is one
+    learned for exactly these levels, or a solver, sigmas -> Table, such as those of `classical`.
     callback gets {x, i, sigma, sigma_hat, denoised}, detached, once per network call, i from 0; sigma is the
     level of x, sigma_hat the one the network is told. Whatever callback or model raise passes through.
 
@@ -28,9 +28,10 @@ def sample_table(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = Non
     """
     if len(sigmas) < 2:
         return x
-    table = solver if isinstance(solver, Solver) else solver(sigmas.detach().double().cpu())
-    if table is solver:
+    if isinstance(table, Table):
         check_levels(table, sigmas)
+    else:
+        table = table(sigmas.detach().double().cpu())
     with tqdm(total=table.calls, disable=disable) as bar:
         def on_call(i, state, row, denoised):
             if callback is not None:
@@ -41,22 +42,22 @@ def sample_table(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = Non
         return sample(model, x, table, extra_args, on_call)
 
 
-def check_levels(solver: Solver, sigmas) -> None:
+def check_levels(table: Table, sigmas) -> None:
     """Raise ValueError unless the host's levels are those the table was made for, to 1 part in 1000."""
     offered = np.asarray(sigmas.detach().double().cpu() if isinstance(sigmas, Tensor) else sigmas, dtype=np.float64)
-    wanted = solver.sigmas
-    if same_levels(solver, offered):
+    wanted = table.sigmas
+    if same_levels(table, offered):
         return
     raise ValueError(
-        f"this table makes {solver.calls} calls from sigma {wanted[0]:g} to {wanted[-1]:g}, the host offers "
+        f"this table makes {table.calls} calls from sigma {wanted[0]:g} to {wanted[-1]:g}, the host offers "
         f"{len(offered) - 1} steps from {offered[0]:g} to {offered[-1]:g}"
         + (" with other levels between" if len(offered) == len(wanted) else "")
         + ": use the schedule that comes with the preset")
 
 
-def same_levels(solver: Solver, levels: np.ndarray) -> bool:
+def same_levels(table: Table, levels: np.ndarray) -> bool:
     """Whether these are the table's levels, to 1 part in 1000."""
-    return len(levels) == len(solver.sigmas) and close(levels, solver.sigmas)
+    return len(levels) == len(table.sigmas) and close(levels, table.sigmas)
 
 
 def close(levels, others) -> bool:

@@ -7,13 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .solver import Row, Solver
+from .table import Row, Table
 
 _NOISE = 1e-13      # what float64 leaves where two equal numbers were subtracted; no real weight is so small
 
 
-class Table(NamedTuple):
-    """The numbers of a Solver as float64 tensors that may carry gradients; unchecked. Shapes as in Solver."""
+class TensorTable(NamedTuple):
+    """The numbers of a Table as float64 tensors that may carry gradients; unchecked. Shapes as in Table."""
 
     sigmas: Tensor
     query: Tensor
@@ -31,9 +31,9 @@ class Table(NamedTuple):
                          carry[i], tuple((j, weights[i][j]) for j in range(i, -1, -1)), ())
                      for i in range(calls))
 
-    def solver(self, keeps_constants: bool = True) -> Solver:
-        """The checked, frozen table. Raises ValueError as Solver does."""
-        return Solver(*(part.detach().cpu().numpy() for part in self), keeps_constants=keeps_constants)
+    def frozen(self, keeps_constants: bool = True) -> Table:
+        """The checked, frozen table. Raises ValueError as Table does."""
+        return Table(*(part.detach().cpu().numpy() for part in self), keeps_constants=keeps_constants)
 
 
 class Trace:
@@ -59,7 +59,7 @@ class Trace:
         self._scale.append(_as_scalar(scale))
         return self._basis[len(self._shown)]
 
-    def finish(self, x: Tensor, nominal: list | None = None) -> Table:
+    def finish(self, x: Tensor, nominal: list | None = None) -> TensorTable:
         """The table whose last state is x; nominal levels are those queried unless given."""
         calls = len(self._shown)
         states = torch.stack([*self._shown, x])[:, :calls + 1]
@@ -68,7 +68,7 @@ class Trace:
         weights = _clean(after[:, 1:] - carry[:, None] * before[:, 1:])
         query = torch.stack(self._query)
         levels = query if nominal is None else torch.stack([_as_scalar(level) for level in nominal])
-        return Table(torch.cat([levels, self._sigmas[-1:]]), query, torch.stack(self._scale), carry, weights)
+        return TensorTable(torch.cat([levels, self._sigmas[-1:]]), query, torch.stack(self._scale), carry, weights)
 
 
 def _as_scalar(value) -> Tensor:

@@ -16,12 +16,12 @@ from diffusers.schedulers.scheduling_euler_discrete import EulerDiscreteSchedule
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import Tensor
 
-from ..core import Preset, Solver
+from ..core import Preset, Table
+from ..core.levels import starts_at
 
 _BETAS = ("beta_start", "beta_end", "beta_schedule", "trained_betas", "num_train_timesteps", "rescale_betas_zero_snr")
 _STABLE_DIFFUSION = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 _PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "flow": "flow_prediction", "x0": "sample"}
-_SAME_RANGE = 0.02
 
 
 class S4SScheduler(SchedulerMixin, ConfigMixin):
@@ -44,7 +44,7 @@ class S4SScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError(f"prediction_type is {prediction_type!r}: use one of {', '.join(_PREDICTIONS.values())}")
         if not tables:
             raise ValueError("a scheduler without tables: make it with S4SScheduler.from_preset(preset)")
-        self._tables = {int(calls): Solver(**{part: np.asarray(values) for part, values in table.items()},
+        self._tables = {int(calls): Table(**{part: np.asarray(values) for part, values in table.items()},
                                            keeps_constants=False) for calls, table in tables.items()}
         self._levels = None if self._flow else _levels({key: self.config[key] for key in _BETAS})
         self.set_timesteps(max(self._tables))
@@ -59,7 +59,7 @@ class S4SScheduler(SchedulerMixin, ConfigMixin):
         if preset.model.flow:
             betas = {key: betas[key] for key in betas if key == "num_train_timesteps"}
             _check_flow(preset)
-        elif abs((top := float(_levels(betas)[-1])) - preset.model.sigma_max) > _SAME_RANGE * top:
+        elif not starts_at(preset.model.sigma_max, top := float(_levels(betas)[-1])):
             raise ValueError(f"preset {preset.name!r} is for levels up to {preset.model.sigma_max:.4g}, these betas "
                              f"make {top:.4g}: give the config of the pipeline's own scheduler, or another preset")
         tables = {str(calls): {part: getattr(preset.table(calls), part).tolist()

@@ -9,7 +9,7 @@ from typing import Callable
 
 import numpy as np
 
-from ..core import schedule
+from ..core import schedules
 
 Clock = Callable[[np.ndarray], np.ndarray]
 
@@ -39,12 +39,12 @@ def discrete(levels) -> Clock:
 
 def stable_diffusion() -> Clock:
     """Stable Diffusion 1.x, 2.x and XL."""
-    return discrete(schedule.sd_levels())
+    return discrete(schedules.sd_levels())
 
 
 def latent_diffusion() -> Clock:
     """CompVis' unconditional and ImageNet latent diffusion models."""
-    return discrete(schedule.sd_levels(*LDM_BETAS))
+    return discrete(schedules.sd_levels(*LDM_BETAS))
 
 
 def alpha(sigma) -> np.ndarray:

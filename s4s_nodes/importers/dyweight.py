@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from ..core import Model, Solver, schedule
+from ..core import Model, Table, schedules
 from . import grids, models
 from .lower import Run
 from .persistence import class_of, record_of, state_of
@@ -22,7 +22,7 @@ SOURCE = "DyWeight, arXiv 2603.11607; github.com/Westlake-AGI-Lab/DyWeight"
 _FLUX_SHIFT = np.exp(0.63)              # Flux's own at 512 x 512, where the tables were learned (1,024 tokens)
 
 
-def exploding_table(weights, scales, grid, analytic_first: bool) -> Solver:
+def exploding_table(weights, scales, grid, analytic_first: bool) -> Table:
     """The table of a VE sampler; weights (N, N), grid (N+1,), one scale per network call."""
     run, slopes, level = Run(grid[0], len(scales)), [], float(grid[0])
     x, scales = run.start, iter(scales)
@@ -37,7 +37,7 @@ def exploding_table(weights, scales, grid, analytic_first: bool) -> Solver:
     return run.finish(x)
 
 
-def flow_table(weights, scales, grid) -> Solver:
+def flow_table(weights, scales, grid) -> Table:
     """The table of a rectified flow, whose network gives the slope v = (x - D) / (level asked for)."""
     run, slopes, level = Run(grid[0], len(scales)), [], float(grid[0])
     x = run.start
@@ -59,23 +59,23 @@ def fits(content) -> bool:
                                           or class_of(content.get("predictor")) == "DyWeight_predictor")
 
 
-def read(content: dict, model: Model | None) -> tuple[Solver, Model, dict]:
+def read(content: dict, model: Model | None) -> tuple[Table, Model, dict]:
     """(table, model, record) of a file's content."""
     if "dyweight_weights_raw" in content:
         return _read_flow(content, model or models.FLUX)
     return _read_exploding(state_of(content["predictor"]), state_of(content.get("loss_fn")), model)
 
 
-def _read_flow(content: dict, model: Model) -> tuple[Solver, Model, dict]:
+def _read_flow(content: dict, model: Model) -> tuple[Table, Model, dict]:
     weights, scales = (array(content.get(f"dyweight_{key}")) for key in ("weights_raw", "t_scales"))
     steps = 0 if weights is None else len(weights)
     _check(weights, scales, steps, steps)
     band = np.tril(np.triu(np.ones_like(weights), 1 - int(content.get("window_size") or steps)))
-    made = flow_table(weights * band, scales, schedule.linear_flow(steps, _FLUX_SHIFT))
+    made = flow_table(weights * band, scales, schedules.linear_flow(steps, _FLUX_SHIFT))
     return made, model, {"grid": "Flux's at 512 x 512", "teacher": "euler, 28 calls"}
 
 
-def _read_exploding(state: dict, loss: dict, model: Model | None) -> tuple[Solver, Model, dict]:
+def _read_exploding(state: dict, loss: dict, model: Model | None) -> tuple[Table, Model, dict]:
     dataset = state.get("dataset_name") or loss.get("dataset_name")
     model = model or models.named(dataset)
     weights, scales, mask = (array(state.get(group, {}).get(key)) for group, key in (

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..core import Model, Solver
+from ..core import Model, Table
 from . import grids, models
 from .lower import ADAMS_BASHFORTH, Run
 from .persistence import class_of, record_of, state_of
@@ -20,7 +20,7 @@ from .restricted import UnreadableFile, array
 SOURCE = "EPD-Solver, arXiv 2507.14797 and 2512.22796; github.com/BeierZhu/EPD"
 
 
-def table(ratios, shares, directions, times, grid, analytic_first: bool, order: int = 1) -> Solver:
+def table(ratios, shares, directions, times, grid, analytic_first: bool, order: int = 1) -> Table:
     """The table of (N, K) middle points: their places r, weights w, direction scales o and time scales a."""
     steps, points = ratios.shape
     run, past = Run(grid[0], steps * (points + 1) - analytic_first), []
@@ -44,7 +44,7 @@ def fits(content) -> bool:
     return isinstance(content, dict) and class_of(content.get("model")) == "EPD_predictor"
 
 
-def read(content: dict, model: Model | None) -> tuple[Solver, Model, dict]:
+def read(content: dict, model: Model | None) -> tuple[Table, Model, dict]:
     """(table, model, record) of a file's content."""
     state, loss = state_of(content["model"]), state_of(content.get("loss_fn"))
     raw = {key: array(state.get("_parameters", {}).get(key))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..core import Model, Solver
+from ..core import Model, Table
 from . import clock, models
 from .lower import Run
 from .restricted import UnreadableFile, array
@@ -25,7 +25,7 @@ def times(logits, last: float) -> np.ndarray:
     return np.concatenate([[last], last + (1 - last) * (1 - np.cumprod(mu)), [1.0]])[::-1]
 
 
-def table(at, offsets, on_states, on_predictions, sigma: clock.Clock) -> Solver:
+def table(at, offsets, on_states, on_predictions, sigma: clock.Clock) -> Table:
     """The table for network times at (N+1,), their offsets (N,), and residuals (k, step), k = 0 the newest."""
     levels, asked = sigma(at), sigma(at[:-1] + offsets)
     alphas = clock.alpha(levels)
@@ -71,7 +71,7 @@ def fits(content) -> bool:
     return isinstance(content, dict) and isinstance(content.get("ema"), dict) and "shadow_params" in content["ema"]
 
 
-def read(content: dict, model: Model | None) -> tuple[Solver, Model, dict]:
+def read(content: dict, model: Model | None) -> tuple[Table, Model, dict]:
     """(table, model, record) of a file's content.
 
     The file holds the numbers in the order they were registered: times (N-1), offsets (N), then c_k, a_k (N each) for

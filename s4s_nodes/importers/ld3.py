@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core import Model, Solver, classical
+from ..core import Model, Table, classical
 from . import clock, models
 from .lower import ADAMS_BASHFORTH, Run, ended
 from .restricted import UnreadableFile, array
@@ -21,7 +21,7 @@ _EDM = Model("edm", "x0", 0.002, 80.0, channels=3)
 _DEFAULTS = {True: ("uni_pc", 3, "bh1"), False: ("uni_pc", 2, "bh2")}           # exploding?, as in their configs
 
 
-def table(levels, asked, exploding: bool, solver: str, order: int, variant: str) -> Solver:
+def table(levels, asked, exploding: bool, solver: str, order: int, variant: str) -> Table:
     """The table for levels (N+1,) of the state and of the network, by one of their solvers.
 
     A VP sampler's state holds alpha(level) x, and so does what the network is shown, whatever time it is told.
@@ -36,7 +36,7 @@ def table(levels, asked, exploding: bool, solver: str, order: int, variant: str)
     return ended(replace(made, query=asked[:-1], scale=scale), factor)
 
 
-def _ipndm(levels, asked, scale, order: int) -> Solver:
+def _ipndm(levels, asked, scale, order: int) -> Table:
     """x' = x + (t' - t) sum b_j eps_j with the noise the network sees at the time it is told, newest first."""
     run, noises = Run(levels[0], len(levels) - 1), []
     x = run.start
@@ -52,7 +52,7 @@ def fits(content) -> bool:
     return isinstance(content, dict) and "best_t_steps" in content
 
 
-def read(content: dict, model: Model | None, config: dict) -> tuple[Solver, Model, dict]:
+def read(content: dict, model: Model | None, config: dict) -> tuple[Table, Model, dict]:
     """(table, model, record) of a file's content; config holds what config.yml says, if anything."""
     both = array(content.get("best_t_steps"))
     if both is None or both.ndim != 1 or len(both) % 2 or not 4 <= len(both) <= 202 or not (both > 0).all():

@@ -7,9 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..core import Solver, Trace, constant_law_error
-from ..core.slope import EQUAL_STEPS as ADAMS_BASHFORTH
-from ..core.solver import LAW_TOLERANCE
+from ..core import Table, Trace, constant_law_error
+from ..core.classical.slope import EQUAL_STEPS as ADAMS_BASHFORTH
+from ..core.table import LAW_TOLERANCE
 
 __all__ = ["ADAMS_BASHFORTH", "Run", "ended", "marked"]
 
@@ -40,18 +40,18 @@ class Run:
         self.levels.append(float(query if level is None else level))
         return self._trace.call(x, float(query), float(scale))
 
-    def finish(self, x: Tensor) -> Solver:
+    def finish(self, x: Tensor) -> Table:
         """The table that ends in x. Authors take their last state for the image, so its level is 0."""
-        return marked(self._trace.finish(x, self.levels).solver(keeps_constants=False))
+        return marked(self._trace.finish(x, self.levels).frozen(keeps_constants=False))
 
 
-def marked(solver: Solver) -> Solver:
+def marked(table: Table) -> Table:
     """The table, trusted to keep constants where it does."""
-    return replace(solver, keeps_constants=bool(constant_law_error(solver) <= LAW_TOLERANCE))
+    return replace(table, keeps_constants=bool(constant_law_error(table) <= LAW_TOLERANCE))
 
 
-def ended(solver: Solver, factor: float) -> Solver:
+def ended(table: Table, factor: float) -> Table:
     """The same with its end called 0 and its last state multiplied: where authors stop above 0 and take that."""
-    sigmas, carry, weights = solver.sigmas.copy(), solver.carry.copy(), solver.weights.copy()
+    sigmas, carry, weights = table.sigmas.copy(), table.carry.copy(), table.weights.copy()
     sigmas[-1], carry[-1], weights[-1] = 0.0, factor * carry[-1], factor * weights[-1]
-    return marked(replace(solver, sigmas=sigmas, carry=carry, weights=weights, keeps_constants=False))
+    return marked(replace(table, sigmas=sigmas, carry=carry, weights=weights, keeps_constants=False))

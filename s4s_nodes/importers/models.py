@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from ..core import Model, schedule
+from ..core import Model, schedules
+from ..core.levels import starts_at
 from . import clock
 from .restricted import UnreadableFile
 
-_SD, _LDM = schedule.sd_levels(), schedule.sd_levels(*clock.LDM_BETAS)
+_SD, _LDM = schedules.sd_levels(), schedules.sd_levels(*clock.LDM_BETAS)
 _EDM = ("cifar10", "ffhq", "afhqv2", "imagenet64")          # Karras et al. (2022); they answer with the picture
 
 FLUX = Model("flux", "flow", 0.001, 1.0, channels=16)
@@ -29,7 +30,7 @@ def named(dataset) -> Model:
 def clock_of(model: Model) -> clock.Clock:
     """The clock of a VP model, known by its highest level. Raises ValueError for another model."""
     for known, make in ((SD15, clock.stable_diffusion), (LDM, clock.latent_diffusion)):
-        if abs(model.sigma_max - known.sigma_max) < 0.02 * known.sigma_max:
+        if starts_at(model.sigma_max, known.sigma_max):
             return make()
     if abs(model.sigma_max - 152.17) < 8:
         return clock.continuous()

@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..core import Solver
+from ..core import Table
 from . import clock
 from .lower import Run, ended
 
 VP_START, VP_LOWEST = 0.999, 1e-3       # their VP time runs from the one and is held at the other
 
 
-def flow_table(steps, coefficients) -> Solver:
+def flow_table(steps, coefficients) -> Table:
     """x' = x + dt mean(v), v = (D - x) / s, time t = 1 - s from 0 to 1; dt are the steps."""
     run, s, velocities = Run(1.0, len(steps)), 1.0, []
     x = run.start
@@ -28,7 +28,7 @@ def flow_table(steps, coefficients) -> Solver:
     return run.finish(x)
 
 
-def vp_table(steps, coefficients, sigma: clock.Clock | None = None, to_zero: bool = False) -> Solver:
+def vp_table(steps, coefficients, sigma: clock.Clock | None = None, to_zero: bool = False) -> Table:
     """x' = (std'/std) x + std' (alpha'/std' - alpha/std) mean(D) in VP states; time from 0.999 down by the steps.
 
     In x / alpha that is x' = (sigma'/sigma) x + (1 - sigma'/sigma) mean(D). sigma is the clock of the model, by

@@ -10,7 +10,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Callable
 
-from ..core import Model, Preset, Solver, classical, schedule
+from ..core import Model, Preset, Table, classical, schedules
 from . import clock, neuralsolver
 
 UNMEASURED = ("numbers as their authors published them; not measured on your checkpoint: race them before you trust "
@@ -30,7 +30,7 @@ _GRIDS: dict[str, tuple[str, Model, str]] = {
     "oss-flux": ("oss_flux", _FLOW("flux", channels=16), "euler"),
     "oss-wan": ("oss_wan", _FLOW("wan21", channels=16), "euler"),
     "oss-chroma": ("oss_chroma", _FLOW("chroma", channels=16), "euler"),
-    **{grid.replace("_", "-"): (grid, _SD15, "dpmpp_2m") for grid in schedule.published_names()
+    **{grid.replace("_", "-"): (grid, _SD15, "dpmpp_2m") for grid in schedules.published_names()
        if grid.startswith("gits_")},
 }
 
@@ -65,7 +65,7 @@ def _tables() -> dict:
 
 @cache
 def _credits() -> dict:
-    return json.loads((Path(schedule.__file__).parent / "published.json").read_text(encoding="utf-8"))
+    return json.loads((Path(schedules.__file__).parent / "published.json").read_text(encoding="utf-8"))
 
 
 def published() -> dict[str, Callable[[], Preset]]:
@@ -108,7 +108,7 @@ def _learned(name: str, wanted: tuple[int, ...] | None) -> Preset:
 
 def _scheduled(name: str, wanted: tuple[int, ...] | None) -> Preset:
     grid, model, solver = _GRIDS[name]
-    counts = schedule.published_counts(grid)
+    counts = schedules.published_counts(grid)
     credit = _credits()[grid]
     stretched = sorted(set(wanted or ()) - set(counts))
     record = {"imported": f"schedule with the solver {solver}", "published_calls": list(counts), "note": UNMEASURED}
@@ -120,5 +120,5 @@ def _scheduled(name: str, wanted: tuple[int, ...] | None) -> Preset:
     return Preset(name, tables, model, record, licence=credit["licence"], source=credit["source"])
 
 
-def _on_grid(solver: str, grid: str, calls: int, flow: bool) -> Solver:
-    return classical.SOLVERS[solver](schedule.published(grid, calls), flow)
+def _on_grid(solver: str, grid: str, calls: int, flow: bool) -> Table:
+    return classical.SOLVERS[solver](schedules.published(grid, calls), flow)

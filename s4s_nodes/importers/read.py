@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Callable
 
-from ..core import Model, Preset, Solver
+from ..core import Model, Preset, Table
 from . import dyweight, epd, gas, ld3, restricted
 from .published import UNMEASURED
 from .restricted import UnreadableFile
@@ -79,7 +79,7 @@ def _words(error: Exception) -> str:
     return f"its numbers are not where they belong ({type(error).__name__}: {str(error)[:120]})"
 
 
-def _name(path: Path, kind: str, table: Solver) -> str:
+def _name(path: Path, kind: str, table: Table) -> str:
     """A name a person recognises: the run's folder where the file's own name says nothing."""
     plain = path.stem.startswith(("network-snapshot", "best", "model")) or path.stem.isdigit()
     own = f"{path.parent.name}" if plain and path.parent.name else path.stem

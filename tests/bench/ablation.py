@@ -19,17 +19,17 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from s4s_nodes.core import write_atomically
+from s4s.s4s_nodes.core import write_atomically
+from s4s.training.budget import planned
+from s4s.training.config import Config
+from s4s.training.demo_models.source import bundled
+from s4s.training.optimizers.gauss_newton import learn_forward
+from s4s.training.optimizers.gradient import State, learn
+from s4s.training.parametrization.parameters import Parameters
+from s4s.training.starts.ranking import ranked_starts
+from s4s.training.teacher.pairs import TEST_SEEDS, VALIDATION_SEEDS, ends, errors, known_pairs, make_pairs
+from s4s.training.teacher.solvers import teacher_table
 from tests.bench.ablation_page import page, shown
-from training.budget import planned
-from training.config import Config
-from training.learning.forward_only import learn_forward
-from training.learning.loop import State, learn
-from training.learning.starts import ranked_starts
-from training.models.denoisers import bundled
-from training.models.pairs import TEST_SEEDS, VALIDATION_SEEDS, ends, errors, known_pairs, make_pairs
-from training.models.teacher import teacher_solver
-from training.tables.parameters import Parameters
 
 ROOT = Path(__file__).parents[2]
 MODELS = ("digits-eps", "digits-flow")
@@ -117,7 +117,7 @@ class Bench:
         path = self.folder / f"{self.source.name}-{kind}-{len(seeds)}.safetensors"
         if path.exists():
             return known_pairs(self.source, seeds, safetensors.torch.load_file(path)["target"])
-        made = make_pairs(self.source, seeds, teacher_solver(self.source, "auto", 40), f"{self.source.name}, {kind}")
+        made = make_pairs(self.source, seeds, teacher_table(self.source, "auto", 40), f"{self.source.name}, {kind}")
         write_atomically(path, safetensors.torch.save({"target": made.target}))
         return made
 
@@ -144,11 +144,11 @@ class Bench:
         missed, began, before = [], time.process_time(), self.source.model_calls
         for seed in range(cell.draws):
             drawn = replace(config, seed=seed)
-            parameters = kind.of(drawn, self.source, self.start.solver.sigmas)
+            parameters = kind.of(drawn, self.source, self.start.table.sigmas)
             state = State.start(parameters)
             if cell.changes["iterations"]:
                 state = go(self.source, parameters, train, held_out, drawn, state)
-            missed.append(errors(ends(self.source, parameters.solver(state.best), test), test.target))
+            missed.append(errors(ends(self.source, parameters.frozen(state.best), test), test.target))
         spent = (self.source.model_calls - before) // cell.draws - CALLS * len(test)
         return {"words": cell.words, "numbers": int(parameters.moving().sum()) if spent else 0, "calls": spent,
                 "seconds": round(time.process_time() - began, 1), "errors": np.round(np.mean(missed, 0), 5).tolist()}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from training.race.evaluate import interval
+from s4s.training.benchmark.race import interval
 
 HEAD = """# What each part of the method is worth
 

@@ -20,14 +20,15 @@ from pathlib import Path
 import numpy as np
 from safetensors.torch import load_file, save_file
 
-from s4s_nodes.core import preset
-from s4s_nodes.library import shipped_folder
-from training.config import Config
-from training.learning import patterns
-from training.models.denoisers import bundled
-from training.models.pairs import TEST_SEEDS, ends, errors, known_pairs
-from training.race.evaluate import contestants, unseen_pairs
-from training.runs import Run
+from s4s.s4s_nodes.core import preset_file
+from s4s.s4s_nodes.library import shipped_folder
+from s4s.training.baselines.measure import contestants
+from s4s.training.benchmark.race import unseen_pairs
+from s4s.training.config import Config
+from s4s.training.demo_models.source import bundled
+from s4s.training.run import Run
+from s4s.training.starts import patterns
+from s4s.training.teacher.pairs import TEST_SEEDS, ends, errors, known_pairs
 
 GOAL, SEEDS = 0.9, 256
 
@@ -56,12 +57,12 @@ def statistics(found: np.ndarray) -> np.ndarray:
 
 def classical(source, calls: int, name: str):
     """The table of a classical pair by the name that the scores give it."""
-    return contestants(source, calls, {tuple(name.split(", "))})[0].solver
+    return contestants(source, calls, {tuple(name.split(", "))})[0].table
 
 
 def bench(name: str, calls: int, budget: int, seeds: list[int], folder: Path) -> None:
     """Print one model's rows."""
-    source, shipped = bundled(name, 3.0), preset.load(shipped_folder() / f"{name}-cfg3.safetensors")
+    source, shipped = bundled(name, 3.0), preset_file.load(shipped_folder() / f"{name}-cfg3.safetensors")
     pairs, best = unseen(source, folder), shipped.scores[f"calls{calls}"]["best_classical"]
 
     def measured(table):

@@ -30,8 +30,8 @@ def high_water() -> int:
 
 def cell(model: str, way: str, calls: int, images: int, metered: bool) -> dict:
     """Bytes of one way at these calls: {"before": ..., "peak": ...}, or {"tensors": ...}."""
-    from training.models.denoisers import bundled
-    from training.memory import Meter
+    from s4s.training.demo_models.source import bundled
+    from s4s.training.memory import Meter
     source = bundled(model, 3.0)
     work = prepared(source, way, calls, images)
     with torch.no_grad():
@@ -47,20 +47,20 @@ def cell(model: str, way: str, calls: int, images: int, metered: bool) -> dict:
 
 def prepared(source, way: str, calls: int, images: int):
     """What to run: sampling `images` images, or one iteration of learning from as many pairs."""
-    from training.budget import planned
-    from training.config import Config
-    from training.race.evaluate import schedules
-    from training.learning.loop import State
-    from training.models.pairs import known_pairs, run
-    from training.tables.parameters import Parameters
-    from training.runs import learner
-    levels = schedules(source)["sgm_uniform"](calls)
+    from s4s.training.baselines.schedules import schedules_for
+    from s4s.training.budget import planned
+    from s4s.training.config import Config
+    from s4s.training.optimizers.gradient import State
+    from s4s.training.parametrization.parameters import Parameters
+    from s4s.training.run import learner
+    from s4s.training.teacher.pairs import known_pairs, run
+    levels = schedules_for(source)["sgm_uniform"](calls)
     parameters = Parameters(levels, flow=source.flow, highest=source.sigma_max)
     seeds = range(images)
     pairs = known_pairs(source, seeds, torch.zeros_like(source.noise(seeds)))
     if way == "plain sampling":
-        solver = parameters.solver(parameters.initial())
-        return lambda: run(source, solver, pairs.noise, pairs.extra)
+        table = parameters.frozen(parameters.initial())
+        return lambda: run(source, table, pairs.noise, pairs.extra)
     mode, _, budget = way.partition(", ")
     config = Config(calls=(calls,), mode=mode, iterations=1, batch=images, pairs=images, validation=8,
                     budget=400 * images * bool(budget), every=1)

@@ -16,21 +16,21 @@ from statistics import median
 import numpy as np
 import torch
 
-from s4s_nodes.core import Solver, classical, sample, sample_table, schedule
+from s4s.s4s_nodes.core import Table, classical, sample, sample_table, schedules
 from tests.k_diffusion_real import load
 
 SHAPES = ((1, 4, 128, 128), (1, 16, 128, 128))
 MUST, GOAL = 1.0, 0.7
 
 
-def learned(sigmas, terms: int = 3) -> Solver:
+def learned(sigmas, terms: int = 3) -> Table:
     """A table as the trainer makes them: every row carries x and weighs the newest `terms` predictions."""
     calls = len(sigmas) - 1
     weights = np.tril(np.random.default_rng(0).normal(0, 0.3, (calls, calls)))
     weights -= np.tril(weights, -terms)                         # nothing older than that
     weights[-1, -1] += 1 - weights[-1].sum()
     carry = np.append(np.full(calls - 1, 0.5), 0.0)
-    return Solver(sigmas, sigmas[:-1], np.ones(calls), carry, weights)
+    return Table(sigmas, sigmas[:-1], np.ones(calls), carry, weights)
 
 
 def runs(sampling, x, sigmas) -> dict:
@@ -43,11 +43,11 @@ def runs(sampling, x, sigmas) -> dict:
     two, three = classical.dpmpp_2m(sigmas), learned(sigmas)
     return {
         "k-diffusion": lambda: sampling.sample_dpmpp_2m(denoiser, x, levels, disable=True),
-        "dpmpp_2m table, k_sampler": lambda: sample_table(denoiser, x, levels, disable=True, solver=two),
+        "dpmpp_2m table, k_sampler": lambda: sample_table(denoiser, x, levels, disable=True, table=two),
         "dpmpp_2m table, bare loop": lambda: sample(denoiser, x, two),
         "dpmpp_2m from levels, k_sampler": lambda: sample_table(denoiser, x, levels, disable=True,
-                                                                solver=classical.dpmpp_2m),
-        "3-term table, k_sampler": lambda: sample_table(denoiser, x, levels, disable=True, solver=three),
+                                                                table=classical.dpmpp_2m),
+        "3-term table, k_sampler": lambda: sample_table(denoiser, x, levels, disable=True, table=three),
         "3-term table, bare loop": lambda: sample(denoiser, x, three),
     }
 
@@ -77,7 +77,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     sampling = load("sampling")
-    sigmas = schedule.karras(options.steps, 0.03, 14.6)
+    sigmas = schedules.karras(options.steps, 0.03, 14.6)
     print(f"{platform.machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads, float32, "
           f"{options.steps} calls, median of {options.repeats}; goals: at most {MUST} must, {GOAL} goal\n")
     print(f"{'latent':15} {'sampler':33} {'us/call':>8} {'k-diffusion':>12} {'ratio':>6}")

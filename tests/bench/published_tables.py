@@ -14,9 +14,9 @@ from pathlib import Path
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from s4s_nodes import importers                                                     # noqa: E402
-from s4s_nodes.core import classical, sample, schedule                              # noqa: E402
-from training.models.denoisers import bundled                                              # noqa: E402
+from s4s.s4s_nodes import importers  # noqa: E402
+from s4s.s4s_nodes.core import classical, sample, schedules  # noqa: E402
+from s4s.training.demo_models.source import bundled  # noqa: E402
 
 TABLES = (("digits-flow", "neuralsolver-sit"), ("digits-flow", "neuralsolver-dcn"),
           ("digits-eps", "neuralsolver-ddpm-sd"))
@@ -26,11 +26,12 @@ SOLVERS = ("dpmpp_2m", "unipc_bh2_2", "lms_2", "deis_2", "ipndm_2")
 def grids(source, calls: int) -> dict:
     """name -> levels."""
     if source.flow:
-        return {f"shift_{shift:g}": schedule.linear_flow(calls, shift) for shift in (1.0, 1.5, 2.0)}
+        return {f"shift_{shift:g}": schedules.linear_flow(calls, shift) for shift in (1.0, 1.5, 2.0)}
     low, high = float(source.levels[0]), source.sigma_max
-    return {"time_uniform": schedule.time_uniform(calls, source.levels), "karras": schedule.karras(calls, low, high),
-            "sgm_uniform": schedule.sgm_uniform(calls, source.levels), "ays_sd1": schedule.published("ays_sd1", calls),
-            "gits_1.10": schedule.published("gits_1.10", calls), "gits_1.20": schedule.published("gits_1.20", calls)}
+    return {"time_uniform": schedules.time_uniform(calls, source.levels), "karras": schedules.karras(calls, low, high),
+            "sgm_uniform": schedules.sgm_uniform(calls, source.levels),
+            "ays_sd1": schedules.published("ays_sd1", calls),
+            "gits_1.10": schedules.published("gits_1.10", calls), "gits_1.20": schedules.published("gits_1.20", calls)}
 
 
 def main(count: int) -> None:
@@ -44,7 +45,7 @@ def main(count: int) -> None:
             def end(table):
                 with torch.no_grad():
                     return sample(source.denoiser, noise * float(table.sigmas[0]), table, extra)
-            fine = schedule.linear_flow(50) if source.flow else schedule.time_uniform(50, source.levels)
+            fine = schedules.linear_flow(50) if source.flow else schedules.time_uniform(50, source.levels)
             teacher = end(classical.SOLVERS["lms_3" if source.flow else "dpmpp_3m"](fine, source.flow))
 
             def error(table):

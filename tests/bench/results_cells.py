@@ -13,14 +13,15 @@ import numpy as np
 import safetensors.torch
 import torch
 
-from s4s_nodes.core import preset
-from s4s_nodes.core.files import write_atomically
-from s4s_nodes.library import shipped_folder
-from training.config import Config
-from training.models.denoisers import bundled
-from training.models.pairs import TEST_SEEDS, known_pairs
-from training.race.evaluate import Entry, contestants, measure, race_classical, raced, unseen_pairs
-from training.runs import Run
+from s4s.s4s_nodes.core import preset_file
+from s4s.s4s_nodes.core.files import write_atomically
+from s4s.s4s_nodes.library import shipped_folder
+from s4s.training.baselines.measure import Entry, contestants, measure, race_classical
+from s4s.training.benchmark.race import raced, unseen_pairs
+from s4s.training.config import Config
+from s4s.training.demo_models.source import bundled
+from s4s.training.run import Run
+from s4s.training.teacher.pairs import TEST_SEEDS, known_pairs
 
 CFG = 3.0
 BUDGET = 20_000             # network calls a table, for every way to learn
@@ -90,7 +91,7 @@ def learned_cell(model: str, calls: int, name: str, cache: Path, seeds: int) -> 
     pairs = test_pairs(source, cache, seeds)
     before = source.model_calls
     if method.settings is None:
-        made = preset.load(shipped_folder() / f"{model}-cfg3.safetensors")
+        made = preset_file.load(shipped_folder() / f"{model}-cfg3.safetensors")
         spent = made.training["model_calls"] // len(made.tables)
     else:
         settings = {"mode": "forward", "budget": BUDGET} | method.settings
@@ -108,7 +109,7 @@ def crowd_cell(model: str, calls: int, cache: Path, seeds: int) -> dict:
     """The scores of the preset that ships, the Fréchet distance among them, against the race's finalists."""
     source, finalists = bundled(model, CFG), known(model, calls, "classical", cache, seeds)["errors"]
     pairs = test_pairs(source, cache, seeds)
-    table = preset.load(shipped_folder() / f"{model}-cfg3.safetensors").table(calls)
+    table = preset_file.load(shipped_folder() / f"{model}-cfg3.safetensors").table(calls)
     names = {tuple(name.split(", ")) for name in finalists}
     learned, *ranked = (measure(source, entry, pairs, features=True)
                         for entry in (Entry("S4S", "learned", table), *contestants(source, calls, names)))
@@ -133,7 +134,7 @@ def rmse(errors) -> float:
 
 def recorded(model: str, calls: int) -> int | None:
     """The fewest classical calls that matched the preset that ships, in its own race (256 seeds)."""
-    made = preset.load(shipped_folder() / f"{model}-cfg3.safetensors")
+    made = preset_file.load(shipped_folder() / f"{model}-cfg3.safetensors")
     return made.scores[f"calls{calls}"]["classical_calls_to_match"]
 
 

@@ -5,8 +5,8 @@
 MODEL: digits-eps, digits-flow, emoji-sd3, or one of the transfer study's own (CACHE holds its folder "models"). NAME-ve
 is a rectified flow on Stable Diffusion's noise levels, x / (1 - s) = x0 + sigma noise with sigma = s / (1 - s): so
 emoji-sd3-ve is a model of latents for the grids that were made for latents. 16 seeds take 2 to 5 minutes on one core.
-Each line is a pair: how many times closer to a 50-call teacher than the plain choice (core/choice.py without a preset)
-it ends, by calls; for each cfg, and as the geometric mean over all.
+Each line is a pair: how many times closer to a 50-call teacher than the plain choice (select/dispatch.py without a
+preset) it ends, by calls; for each cfg, and as the geometric mean over all.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-from s4s_nodes.core import ModelFacts, classical, levels_for, schedule, solver_for          # noqa: E402
-from tests.bench.transfer import models                                                     # noqa: E402
-from training.models.pairs import ends, errors                                                     # noqa: E402
-from training.race.evaluate import unseen_pairs                                                  # noqa: E402
+from s4s.s4s_nodes.core import classical, schedules  # noqa: E402
+from s4s.s4s_nodes.select import ModelFacts, levels_for, table_for  # noqa: E402
+from s4s.training.benchmark.race import unseen_pairs  # noqa: E402
+from s4s.training.teacher.pairs import ends, errors  # noqa: E402
+from tests.bench.transfer import models  # noqa: E402
 
 CALLS, CFGS = (4, 5, 6, 7, 8, 10, 12), (1.0, 3.0, 7.0)
 SOLVERS = ("euler", "dpmpp_2m", "unipc_bh2_2", "ipndm_2")
@@ -35,7 +36,7 @@ def source(name: str, cfg: float, cache: Path):
     made = models.source(own, cfg, cache, 32 if own in ("emoji-eps", "emoji-flow") else 0)
     if not name.endswith("-ve"):
         return made
-    flow, levels = made.network, schedule.sd_levels()
+    flow, levels = made.network, schedules.sd_levels()
 
     def network(x, sigma, **extra):
         level = sigma / (1 + sigma)
@@ -55,10 +56,11 @@ def facts_of(made) -> ModelFacts:
 
 def grids(made, facts: ModelFacts, calls: int) -> dict:
     """name -> levels, "plain" being what a host takes without a preset."""
-    known = {} if facts.zero_terminal_snr else {name: schedule.published(name, calls) for name in PUBLISHED[facts.flow]}
+    names = () if facts.zero_terminal_snr else PUBLISHED[facts.flow]
+    known = {name: schedules.published(name, calls) for name in names}
     if not facts.flow and not facts.zero_terminal_snr:
-        known["karras"] = schedule.karras(calls, float(made.levels[0]), made.sigma_max)
-    known["sgm_uniform"] = schedule.sgm_uniform(calls, made.levels)
+        known["karras"] = schedules.karras(calls, float(made.levels[0]), made.sigma_max)
+    known["sgm_uniform"] = schedules.sgm_uniform(calls, made.levels)
     return {**known, "plain": levels_for(None, facts, calls)}
 
 
@@ -70,7 +72,7 @@ def measured(name: str, cfg: float, seeds: int, cache: Path) -> dict:
     def rmse(solver) -> float:
         return float(np.sqrt(np.mean(errors(ends(made, solver, pairs), pairs.target) ** 2)))
     for calls in CALLS:
-        plain = rmse(solver_for(levels_for(None, facts, calls), facts, None).solver)
+        plain = rmse(table_for(levels_for(None, facts, calls), facts, None).table)
         for grid, levels in grids(made, facts, calls).items():
             for solver in SOLVERS:
                 off = rmse(classical.SOLVERS[solver](levels, facts.flow))

@@ -1,4 +1,4 @@
-"""How far a learned table may be moved, and whether its head is a latent: the numbers behind core/choice.py.
+"""How far a learned table may be moved, and whether its head is a latent: the numbers behind select/dispatch.py.
 
     python -m tests.bench.windows [starts levels heads fallback] [--model digits-eps] [--seeds 24]
 
@@ -14,17 +14,17 @@ from functools import partial
 import numpy as np
 import torch
 
-from s4s_nodes.core import classical, preset, schedule
-from s4s_nodes.core.adapt import adapted, distance, from_start, head
-from s4s_nodes.library import shipped_folder
-from training.config import Config
-from training.learning.forward_only import learn_forward
-from training.learning.loop import State
-from training.models.denoisers import bundled
-from training.models.pairs import ends, errors, make_pairs
-from training.models.teacher import carried, teacher_solver
-from training.race.evaluate import schedules
-from training.tables.parameters import Parameters
+from s4s.s4s_nodes.core import classical, preset_file, schedules
+from s4s.s4s_nodes.library import shipped_folder
+from s4s.s4s_nodes.select.adapt import adapted, distance, from_start, head
+from s4s.training.baselines.schedules import schedules_for
+from s4s.training.config import Config
+from s4s.training.demo_models.source import bundled
+from s4s.training.optimizers.gauss_newton import learn_forward
+from s4s.training.optimizers.gradient import State
+from s4s.training.parametrization.parameters import Parameters
+from s4s.training.teacher.pairs import ends, errors, make_pairs
+from s4s.training.teacher.solvers import carried, teacher_table
 
 SOLVERS = ("dpmpp_2m", "unipc_bh2_2", "lms_2", "ipndm_2", "deis_2")
 MOVES = (0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0)            # of a start's noise-to-signal ratio
@@ -36,8 +36,8 @@ class Bench:
     def __init__(self, name: str, seeds: int):
         self.source, self.seeds = bundled(name, 3.0), seeds
         self.flow, self.name = self.source.flow, name
-        self.preset = preset.load(shipped_folder() / f"{name}-cfg3.safetensors")
-        self.solver = partial(self._classical, "ipndm_2" if self.flow else "unipc_bh2_2")
+        self.preset = preset_file.load(shipped_folder() / f"{name}-cfg3.safetensors")
+        self.classical = partial(self._classical, "ipndm_2" if self.flow else "unipc_bh2_2")
         self.images: dict = {}
 
     def _classical(self, name, levels):
@@ -47,28 +47,28 @@ class Bench:
         """Pairs from pure noise, or from finished images noised to a start."""
         seeds = range(first, first + count)
         if start is None:
-            return make_pairs(self.source, seeds, teacher_solver(self.source, "auto", 40), "", quiet=True)
+            return make_pairs(self.source, seeds, teacher_table(self.source, "auto", 40), "", quiet=True)
         if seeds not in self.images:
             self.images[seeds] = self.pairs(first, count).target
-        fine = teacher_solver(self.source, "auto", 40, start)
+        fine = teacher_table(self.source, "auto", 40, start)
         return make_pairs(self.source, seeds, fine, "", quiet=True, clean=self.images[seeds])
 
-    def error(self, solver, pairs) -> float:
-        return float(errors(ends(self.source, solver, pairs), pairs.target).mean())
+    def error(self, table, pairs) -> float:
+        return float(errors(ends(self.source, table, pairs), pairs.target).mean())
 
     def curve_from(self, start: float, calls: int) -> np.ndarray:
         """The preset's curve from a start on, for so many calls: what a host hands over."""
-        fine = schedule.stretched(self.preset.curve, 1000, self.flow)
-        return schedule.stretched(np.append(start, fine[fine < start]), calls, self.flow)
+        fine = schedules.stretched(self.preset.curve, 1000, self.flow)
+        return schedules.stretched(np.append(start, fine[fine < start]), calls, self.flow)
 
     def window(self, denoise: float, calls: int):
         """A table learned for the part of the curve that a denoise strength leaves."""
-        start = schedule.stretched(self.preset.curve, 1000, self.flow)[round(1000 * (1 - denoise))]
+        start = schedules.stretched(self.preset.curve, 1000, self.flow)[round(1000 * (1 - denoise))]
         parameters = Parameters(self.curve_from(start, calls), flow=self.flow)
         state = State.start(parameters)
         learn_forward(self.source, parameters, self.pairs(0, 32, start), self.pairs(1000, 16, start),
                       Config(mode="forward", iterations=5), state)
-        return parameters.solver(state.best)
+        return parameters.frozen(state.best)
 
 
 def starts(bench: Bench) -> None:
@@ -88,13 +88,13 @@ def starts(bench: Bench) -> None:
                      for levels in (from_start(table.sigmas, start, bench.flow), given)]
             simple = [bench.error(bench._classical(name, given), pairs) for name in SOLVERS]
             print(f"{label:22} {start:6.3f} {move:5g} {found[0]:7.4f} {found[1]:7.4f} "
-                  f"{bench.error(bench.solver(given), pairs):8.4f} {min(simple):9.4f} {min(simple) / found[0]:5.2f}",
+                  f"{bench.error(bench.classical(given), pairs):8.4f} {min(simple):9.4f} {min(simple) / found[0]:5.2f}",
                   flush=True)
 
 
 def levels(bench: Bench) -> None:
     """Full tables on other levels, on the way to and at the hosts' schedules, by their distance."""
-    pairs, known, rows = bench.pairs(20_000_000, bench.seeds), schedules(bench.source), []
+    pairs, known, rows = bench.pairs(20_000_000, bench.seeds), schedules_for(bench.source), []
     for calls in (4, 6, 8):
         table = bench.preset.table(calls)
         for name in ("simple", "time_uniform", "beta", "karras", "exponential"):
@@ -117,9 +117,9 @@ def heads(bench: Bench) -> None:
     for of in (4, 6, 8):
         table = bench.preset.table(of)
         for calls in sorted({2, of - 2}):
-            begun = {"learned": head(table, calls, bench.flow), "classical": bench.solver(table.sigmas[:calls + 1])}
-            rest = (bench.solver(table.sigmas[calls:]),
-                    teacher_solver(bench.source, "auto", 40, float(table.sigmas[calls])))
+            begun = {"learned": head(table, calls, bench.flow), "classical": bench.classical(table.sigmas[:calls + 1])}
+            rest = (bench.classical(table.sigmas[calls:]),
+                    teacher_table(bench.source, "auto", 40, float(table.sigmas[calls])))
             for label, first in begun.items():
                 with torch.no_grad():
                     middle = carried(bench.source, first, pairs.noise * float(table.sigmas[0]), pairs.extra)
@@ -130,8 +130,8 @@ def heads(bench: Bench) -> None:
 
 def fallback(bench: Bench) -> None:
     """Five classical solvers on the preset's stretched curve and on the hosts' schedules."""
-    pairs, known = bench.pairs(20_000_000, bench.seeds), schedules(bench.source)
-    known["curve"] = partial(schedule.stretched, bench.preset.curve, flow=bench.flow)
+    pairs, known = bench.pairs(20_000_000, bench.seeds), schedules_for(bench.source)
+    known["curve"] = partial(schedules.stretched, bench.preset.curve, flow=bench.flow)
     print(f"{'schedule':13} {'calls':>5} " + " ".join(f"{name:>11}" for name in SOLVERS))
     ratios = []
     for name in ("curve", "simple", "time_uniform", "beta", "shift_2" if bench.flow else "karras"):

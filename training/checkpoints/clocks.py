@@ -1,7 +1,7 @@
 """How a checkpoint's network is asked at a noise level: the levels, the input's scale, the timestep, the answer.
 
 The same numbers as in the hosts (ComfyUI's model_sampling: ModelSamplingDiscrete, ModelSamplingDiscreteFlow and
-ModelSamplingFlux, with EPS, V_PREDICTION and CONST; Forge has the same); tests/test_checkpoint_clocks.py holds them
+ModelSamplingFlux, with EPS, V_PREDICTION and CONST; Forge has the same); tests/checkpoints/test_clocks.py holds them
 against the host itself.
 """
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..models.visible import between_levels
+from ..visible import between_levels
 
 LAST_ALPHA = 4.8973451890853435e-08     # what the hosts put in place of a terminal alpha of 0
 FLUX_SHIFT = 1.15                       # mu; the hosts take the one of 1024 x 1024 for every size

@@ -12,7 +12,7 @@ from pathlib import Path
 import safetensors
 import torch
 
-from ..core import sketch
+from ...s4s_nodes.core import sketch
 
 NETWORK = "model.diffusion_model."
 PARTS = {                                   # family -> {diffusers' name of a part: how its tensors begin in the file}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from ..models.denoisers import out_of_memory
+from ..source import out_of_memory
 from . import files
 from .encoders import find_encoder, load_encoder
 

@@ -20,7 +20,7 @@ from typing import Callable
 import safetensors
 from torch import Tensor
 
-from ..models.denoisers import out_of_memory
+from ..source import out_of_memory
 from . import files
 
 ADAPTER = "s4s"

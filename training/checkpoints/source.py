@@ -10,8 +10,8 @@ from typing import Callable
 import numpy as np
 import torch
 
-from ..core import Model
-from ..models.denoisers import MOST_AT_ONCE, Source
+from ...s4s_nodes.core import Model
+from ..source import MOST_AT_ONCE, Source
 from . import clocks, files, loras, network, prompts
 from .loading import Opened, Places, opened
 

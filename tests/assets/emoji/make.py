@@ -22,12 +22,12 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
-from s4s_nodes.core import classical, sample, schedule
-from s4s_nodes.core.files import write_atomically
+from s4s.s4s_nodes.core import classical, sample, schedules
+from s4s.s4s_nodes.core.files import write_atomically
 
-from . import judge, pictures, taesd
-from .conditions import CLASSES, conditions
-from .network import FILE, HIDDEN, PATCH, PLACES, PREFIX, SIZE, WAVES, MMDiT, load
+from tests.assets.emoji import judge, pictures, taesd
+from tests.assets.emoji.conditions import CLASSES, conditions
+from tests.assets.emoji.network import FILE, HIDDEN, PATCH, PLACES, PREFIX, SIZE, WAVES, MMDiT, load
 
 PLAIN = 0.5                             # share of a batch's pictures that are not varied
 DROP = 0.12                             # share of conditions replaced by none, for classifier-free guidance
@@ -192,8 +192,8 @@ def draw(network: MMDiT, label: Tensor, calls: int = 50, cfg: float = CFG, seed:
         return none + cfg * (network.denoise(x, sigma, context, pooled) - none)
     context, pooled = conditions(label)
     noise = torch.randn(len(label), 16, SIZE, SIZE, generator=torch.Generator().manual_seed(seed))
-    solver = classical.euler(schedule.simple(calls, schedule.flow_levels(3.0)), flow=True)
-    return sample(guided, noise, solver, {"context": context, "pooled": pooled})
+    table = classical.euler(schedules.simple(calls, schedules.flow_levels(3.0)), flow=True)
+    return sample(guided, noise, table, {"context": context, "pooled": pooled})
 
 
 def sheet(network: MMDiT, folder, path, columns: int = 12) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .conditions import POOLED, WIDTH
+from tests.assets.emoji.conditions import POOLED, WIDTH
 
 FILE = Path(__file__).parent / "emoji_sd3.safetensors"
 PREFIX = "model.diffusion_model."       # of every weight in the file: a checkpoint names its diffusion model so

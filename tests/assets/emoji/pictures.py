@@ -12,10 +12,10 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn import functional as F
 
-from s4s_nodes.core.files import write_atomically
+from s4s.s4s_nodes.core.files import write_atomically
 
-from . import taesd
-from .conditions import CLASSES
+from tests.assets.emoji import taesd
+from tests.assets.emoji.conditions import CLASSES
 
 GROUPS = {                              # class -> code points in hex, ranges included; + adds the five skin tones
     "face": "1f600-1f607 1f609-1f637 1f641-1f644 1f910-1f915 1f917 1f920 1f922-1f925 1f927-1f92f 1f970-1f976 "

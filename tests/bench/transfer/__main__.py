@@ -15,13 +15,13 @@ from pathlib import Path
 
 import torch
 
-from s4s_nodes.core import preset
+from s4s.s4s_nodes.core import preset_file
 
-from . import models, page, ship, train
-from .cells import OutOfTime, Store
-from .questions import BETWEEN_AT, CFG_CALLS, CFG_MODELS, COUNTS, FAMILY_CFGS, ROUNDED_MODELS, SIZE_MODELS, TRAINED_AT
-from .questions import cfg_row, family_rows, rounding_rows, size_rows
-from .study import CFG, Study
+from tests.bench.transfer import models, page, ship, train
+from tests.bench.transfer.cells import OutOfTime, Store
+from tests.bench.transfer.questions import (BETWEEN_AT, CFG_CALLS, CFG_MODELS, COUNTS, FAMILY_CFGS, ROUNDED_MODELS,
+                                            SIZE_MODELS, TRAINED_AT, cfg_row, family_rows, rounding_rows, size_rows)
+from tests.bench.transfer.study import CFG, Study
 
 PARTS = ("families", "cfg", "sizes", "rounding")
 
@@ -75,7 +75,7 @@ def main() -> None:
     text = page.page(study, found, names, missing)
     if options.presets:
         for made in ship.presets(study, found):
-            print(f"wrote {preset.save(made, options.presets / f'{made.name}.safetensors')}")
+            print(f"wrote {preset_file.save(made, options.presets / f'{made.name}.safetensors')}")
     if options.write:
         options.write.write_text(text)
     else:

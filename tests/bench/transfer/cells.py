@@ -11,10 +11,10 @@ from typing import Callable
 import numpy as np
 import torch
 
-from s4s_nodes.core import Solver
-from s4s_nodes.core.files import write_atomically
-from training.models.pairs import Pairs, known_pairs, make_pairs
-from training.models.teacher import teacher_of
+from s4s.s4s_nodes.core import Table
+from s4s.s4s_nodes.core.files import write_atomically
+from s4s.training.teacher.pairs import Pairs, known_pairs, make_pairs
+from s4s.training.teacher.solvers import teacher_of
 
 PARTS = ("sigmas", "query", "scale", "carry", "weights")
 
@@ -57,11 +57,11 @@ class Store:
             raise OutOfTime("the time is over: the same command goes on where this one stopped")
 
 
-def numbers(solver: Solver) -> dict:
+def numbers(table: Table) -> dict:
     """A table, JSON-ready."""
-    return {part: getattr(solver, part).tolist() for part in PARTS}
+    return {part: getattr(table, part).tolist() for part in PARTS}
 
 
-def table(content: dict) -> Solver:
+def table(content: dict) -> Table:
     """The table of `numbers`."""
-    return Solver(**{part: np.array(content[part]) for part in PARTS})
+    return Table(**{part: np.array(content[part]) for part in PARTS})

@@ -2,7 +2,8 @@
 
 What is lowered is the mean over the models of (mean RMSE of its images) / (its unit), the unit being what a classical
 solver leaves on that model: a table learns to be so many times closer everywhere. The normal equations of a
-Gauss-Newton step are sums over images, so those of several models add (training/learning/sparing.py does it for one).
+Gauss-Newton step are sums over images, so those of several models add (training/optimizers/budgeted.py does it for
+one).
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from s4s_nodes.core import classical
-from training.learning.tangents import measured
-from training.models.denoisers import Source
-from training.models.pairs import Pairs, ends, errors
-from training.race.evaluate import schedules
-from training.tables.parameters import Parameters
+from s4s.s4s_nodes.core import classical
+from s4s.training.baselines.schedules import schedules_for
+from s4s.training.optimizers.tangents import measured
+from s4s.training.parametrization.parameters import Parameters
+from s4s.training.source import Source
+from s4s.training.teacher.pairs import Pairs, ends, errors
 
 BASES = ("dpmpp_2m", "unipc_bh2_2", "ipndm_2", "deis_2")         # what a table may start as
 ORDER = 3                               # of the free weights: the paper's, and fewer than the trainer's default
@@ -47,7 +48,7 @@ class Lesson:
         """(mean RMSE in units, misses) on the held-out pairs or on those measured; infinite where there is no table."""
         pairs = self.held_out if held_out else self.pairs.part(slice(0, len(self.miss)))
         try:
-            miss = (ends(self.source, parameters.solver(vector), pairs) - pairs.target).flatten(1).float()
+            miss = (ends(self.source, parameters.frozen(vector), pairs) - pairs.target).flatten(1).float()
         except ValueError:
             return float("inf"), None
         found = float(miss.square().mean(1).sqrt().mean()) / self.unit
@@ -79,15 +80,15 @@ class Learned:
     curve: list = field(default_factory=list)
 
     @property
-    def solver(self):
-        return self.parameters.solver(self.vector)
+    def table(self):
+        return self.parameters.frozen(self.vector)
 
 
 def start(lessons: list[Lesson], calls: int, few: int = 6) -> Parameters:
     """The base solver and the schedule, of all that any of the models has, that are best over all of them."""
     flow, tried = lessons[0].source.flow, []
     for lesson in lessons:
-        for levels in schedules(lesson.source).values():
+        for levels in schedules_for(lesson.source).values():
             there = levels(calls)
             if not any(np.allclose(there, other) for other in tried):
                 tried.append(there)
@@ -98,9 +99,9 @@ def start(lessons: list[Lesson], calls: int, few: int = 6) -> Parameters:
     return Parameters(tried[i], base, ORDER, flow, highest=highest)
 
 
-def _mean(lesson: Lesson, solver, few: int) -> float:
+def _mean(lesson: Lesson, table, few: int) -> float:
     some = lesson.held_out.part(slice(0, few))
-    return float(errors(ends(lesson.source, solver, some), some.target).mean()) + FLOOR
+    return float(errors(ends(lesson.source, table, some), some.target).mean()) + FLOOR
 
 
 def learn(lessons: list[Lesson], calls: int, begun: tuple | None = None) -> Learned:

@@ -13,13 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from s4s_nodes.core import Model, schedule
-from tests.assets.emoji import conditions as words
-from tests.assets.emoji import network as mmdit
-from training.bundled import models as bundled
-from training.bundled.network import UNet
-from training.models import denoisers
-from training.models.denoisers import Source
+from s4s.s4s_nodes.core import Model, schedules
+from s4s.training.demo_models import models as bundled
+from s4s.training.demo_models.network import UNet
+from s4s.training.demo_models.source import bundled as bundled_source
+from s4s.training.source import Source
+from tests.assets.emoji import conditions as words, network as mmdit
 
 ZERO_SNR_TOP = 4518.0                   # the highest level ComfyUI and WebUI give a zero terminal SNR model
 FLOW_FLOOR = 1e-3
@@ -56,7 +55,7 @@ CLASSES = {"digits": 10, "cifar": 10, "emoji": len(words.CLASSES)}
 
 
 class Small(nn.Module):
-    """A model like training.bundled.models.Digits, for any picture; sigma is always a noise level, never a time.
+    """A model like training.demo_models.models.Digits, for any picture; sigma is always a noise level, never a time.
 
     eps and v: x = x0 + sigma noise. The network gives what v-prediction means, for eps too (see Digits.denoise): the
     optimum is the same and at high noise its errors are not multiplied by sigma. flow: x = (1 - s) x0 + s noise.
@@ -68,8 +67,8 @@ class Small(nn.Module):
         self.null = CLASSES[kind.data]
         self.channels = 1 if kind.data == "digits" else 3
         self.shape = (self.channels, kind.sizes[-1], kind.sizes[-1])
-        levels = (schedule.flow_levels() if self.flow else schedule.sd_levels() if kind.prediction == "eps"
-                  else schedule.zero_snr_levels(ZERO_SNR_TOP))
+        levels = (schedules.flow_levels() if self.flow else schedules.sd_levels() if kind.prediction == "eps"
+                  else schedules.zero_snr_levels(ZERO_SNR_TOP))
         self.register_buffer("levels", torch.from_numpy(levels.copy()), persistent=False)
         self.network = _network(kind, self.channels, self.null + 1)
 
@@ -106,7 +105,7 @@ def family_of(name: str) -> str:
 def source(name: str, cfg: float, cache: Path, size: int = 0) -> Source:
     """The model under guidance; size: the side of its pictures (latents), 0 for the one it is known for."""
     if name in bundled.NAMES:
-        made = denoisers.bundled(name, cfg)
+        made = bundled_source(name, cfg)
     elif name == "emoji-sd3":
         made = _sd3(cfg)
     else:
@@ -124,7 +123,7 @@ def _trained(name: str, cfg: float, cache: Path) -> Source:
     facts = Model(name, model.kind.prediction, float(model.levels[0]), float(model.levels[-1]),
                   zero_terminal_snr=model.kind.prediction == "v", shift=1.0 if model.flow else None,
                   channels=model.channels)
-    return _source(name, facts, model.levels.numpy(), model.shape, denoisers.guided(model.denoise, cfg, model.null),
+    return _source(name, facts, model.levels.numpy(), model.shape, source.guided(model.denoise, cfg, model.null),
                    cfg, model.null)
 
 
@@ -143,10 +142,10 @@ def _sd3(cfg: float) -> Source:
 
     def denoise(x, sigma, label):
         return network.denoise(x, sigma, *words.conditions(label))
-    levels = schedule.flow_levels(3.0)
+    levels = schedules.flow_levels(3.0)
     facts = Model("emoji-sd3", "flow", float(levels[0]), float(levels[-1]), shift=3.0, channels=mmdit.CHANNELS)
     return _source("emoji-sd3", facts, levels, (mmdit.CHANNELS, mmdit.SIZE, mmdit.SIZE),
-                   denoisers.guided(denoise, cfg, null), cfg, null)
+                   source.guided(denoise, cfg, null), cfg, null)
 
 
 def _source(name, facts, levels, shape, network, cfg, classes) -> Source:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from . import models
-from .cells import OutOfTime
-from .questions import CFG_CALLS, TOGETHER, Ratio
-from .study import BUDGET, CHECK, FEW, LESSON, TEST, Setting, Study
+from tests.bench.transfer import models
+from tests.bench.transfer.cells import OutOfTime
+from tests.bench.transfer.questions import CFG_CALLS, TOGETHER, Ratio
+from tests.bench.transfer.study import BUDGET, CHECK, FEW, LESSON, TEST, Setting, Study
 
 HEAD = """# What survives a change of model: the transfer study
 
@@ -78,7 +78,7 @@ def page(study: Study, found: dict, names: list[str], missing: list[str] = ()) -
     if found.get("cfg"):
         parts.append(_section("Another guidance scale", found["cfg"], f"{CFG_CALLS} calls. Rows: the guidance that is "
                      "sampled with; columns: the guidance a table was learned at. *between*: interpolated from the "
-                     "two nearest learned ones (`s4s_nodes/core/between.py`), linear in cfg or in its logarithm; "
+                     "two nearest learned ones (`s4s_nodes/select/cfg.py`), linear in cfg or in its logarithm; "
                      "*this cfg*: learned at the very guidance."))
     if found.get("sizes"):
         parts.append(_section("Another size of picture", found["sizes"], "6 calls, guidance 3, networks trained on "

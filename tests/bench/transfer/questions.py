@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from s4s_nodes.core.between import between
-from training.race.evaluate import interval, pooled
+from s4s.s4s_nodes.select.cfg import between
+from s4s.training.benchmark.race import interval, pooled
 
-from . import cells, models
-from .study import CFG, DEFAULTS, SHIPPED, Setting, Study
+from tests.bench.transfer import cells, models
+from tests.bench.transfer.study import CFG, DEFAULTS, SHIPPED, Setting, Study
 
 COUNTS = (4, 5, 6, 8)
 FAMILY_CFGS = (CFG, 5.0, 7.0)           # two apart, as tables can be interpolated

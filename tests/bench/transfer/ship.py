@@ -6,12 +6,12 @@ only when they are told to.
 
 from __future__ import annotations
 
-from s4s_nodes.core import Model, Preset
+from s4s.s4s_nodes.core import Model, Preset
 
-from . import cells, models
-from .page import passes, transferred
-from .questions import begun_at
-from .study import CFG, Setting, Study
+from tests.bench.transfer import cells, models
+from tests.bench.transfer.page import passes, transferred
+from tests.bench.transfer.questions import begun_at
+from tests.bench.transfer.study import CFG, Setting, Study
 
 MODELS = {"eps": Model("transfer-eps", "eps", 0.0292, 14.6146),
           "flow": Model("transfer-flow", "flow", 0.001, 1.0),
@@ -38,7 +38,7 @@ def passed(rows: list[dict]) -> dict[int, list[float]]:
 def transfer_preset(study: Study, family: str, rows: list[dict]) -> Preset | None:
     """The family's preset, or None where it passes at no number of calls.
 
-    Where several guidance scales passed it holds a table for each (core/conditioned.py): hosts interpolate.
+    Where several guidance scales passed it holds a table for each (select/cfg.py): hosts interpolate.
     """
     if not (counts := passed(rows)):
         return None

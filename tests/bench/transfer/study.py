@@ -13,17 +13,17 @@ from functools import cached_property
 import numpy as np
 import torch
 
-from s4s_nodes.core import Solver, preset
-from s4s_nodes.library import shipped_folder
-from training.config import Config
-from training.models.pairs import TEST_SEEDS, VALIDATION_SEEDS, teacher_error
-from training.models.teacher import teacher_of
-from training.race.evaluate import Entry, contestants, measure, strong_pairs
-from training.runs import Run
-from training.tables.parameters import Parameters
+from s4s.s4s_nodes.core import Table, preset_file
+from s4s.s4s_nodes.library import shipped_folder
+from s4s.training.baselines.measure import Entry, contestants, measure, strong_pairs
+from s4s.training.config import Config
+from s4s.training.parametrization.parameters import Parameters
+from s4s.training.run import Run
+from s4s.training.teacher.pairs import TEST_SEEDS, VALIDATION_SEEDS, teacher_error
+from s4s.training.teacher.solvers import teacher_of
 
-from . import cells, models
-from .learn import ORDER, Learned, Lesson, learn
+from tests.bench.transfer import cells, models
+from tests.bench.transfer.learn import ORDER, Learned, Lesson, learn
 
 CFG = 3.0
 LESSON, CHECK, TEST = 32, 12, 48        # pairs to learn from, to choose by, and to race on
@@ -137,7 +137,7 @@ class Study:
                 origin = self.learned(begin, calls)
                 begun = (origin.parameters, origin.vector)
             found = learn(lessons, calls, begun)
-            return {"table": cells.numbers(found.solver), "vector": found.vector.tolist(),
+            return {"table": cells.numbers(found.table), "vector": found.vector.tolist(),
                     "start": found.parameters.start.tolist(), "base": found.parameters.base, "before": found.before,
                     "after": found.after, "curve": found.curve,
                     "words": f"{found.parameters.base} {found.before:.3f} -> {found.after:.3f}"}
@@ -149,17 +149,17 @@ class Study:
         parameters = Parameters(np.array(kept["start"]), kept["base"], ORDER, source.flow, highest=source.sigma_max)
         return Learned(parameters, torch.tensor(kept["vector"], dtype=torch.float64), kept["before"], kept["after"])
 
-    def errors(self, name: str, solver: Solver, setting: Setting) -> np.ndarray:
+    def errors(self, name: str, table: Table, setting: Setting) -> np.ndarray:
         """Errors of a table on all test seeds of a setting."""
         def make():
-            found = measure(self.source(setting), Entry("S4S", name, solver), self.pairs(setting, "test"))
+            found = measure(self.source(setting), Entry("S4S", name, table), self.pairs(setting, "test"))
             return {"errors": found.errors.tolist(), "words": f"{found.rmse:.4f}"}
         return np.array(self.store.cell(f"race-{name}-on-{setting.mark}", make)["errors"])
 
     def raced(self, settings: tuple, calls: int, on: Setting, begin: tuple = ()) -> np.ndarray:
         """Errors on a setting of the table learned on others."""
-        solver = cells.table(self.table(settings, calls, begin)["table"])
-        return self.errors("+".join(s.mark for s in settings) + f"-calls{calls}", solver, on)
+        table = cells.table(self.table(settings, calls, begin)["table"])
+        return self.errors("+".join(s.mark for s in settings) + f"-calls{calls}", table, on)
 
     def trained(self, on: Setting, calls: int) -> np.ndarray:
         """Errors on a setting of the table that the trainer itself makes for it within BUDGET network calls."""
@@ -181,4 +181,4 @@ class Study:
     @cached_property
     def presets(self) -> dict:
         """The presets of the bundled models."""
-        return {name: preset.load(shipped_folder() / f"{name}-cfg3.safetensors") for name in SHIPPED}
+        return {name: preset_file.load(shipped_folder() / f"{name}-cfg3.safetensors") for name in SHIPPED}

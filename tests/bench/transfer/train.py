@@ -17,13 +17,13 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional as F
 
-from s4s_nodes.core import sample
-from s4s_nodes.core.files import write_atomically
+from s4s.s4s_nodes.core import sample
+from s4s.s4s_nodes.core.files import write_atomically
+from s4s.training.demo_models import make
+from s4s.training.teacher.solvers import teacher_table
 from tests.assets.emoji import pictures as emoji
-from training.bundled import make
-from training.models.teacher import teacher_solver
 
-from .models import TRAINED, Kind, Small, source, weights_path
+from tests.bench.transfer.models import TRAINED, Kind, Small, source, weights_path
 
 RATE, WARM, KEEP, BATCH, DROP = 1.5e-3, 200, 0.998, 64, 0.12
 SAVE = 15.0                             # seconds between two savings
@@ -159,8 +159,8 @@ def sheet(name: str, cache: Path, cfg: float = 3.0, calls: int = 40, columns: in
     made = source(name, cfg, cache)
     classes = 12 if name.startswith("emoji") else 10
     seeds = [classes * column + row for row in range(classes) for column in range(columns)]
-    solver = teacher_solver(made, "auto", calls)
-    rows = [sample(made.denoiser, made.noise(part) * made.sigma_max, solver, made.conditions(part))
+    table = teacher_table(made, "auto", calls)
+    rows = [sample(made.denoiser, made.noise(part) * made.sigma_max, table, made.conditions(part))
             for part in (seeds[i:i + 40] for i in range(0, len(seeds), 40))]
     shown = ((torch.cat(rows).clamp(-1, 1) + 1) * 127.5).round().byte()
     if shown.shape[1] == 1:

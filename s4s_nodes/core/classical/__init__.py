@@ -1,0 +1,53 @@
+"""The classical solvers as tables: sigmas -> Table.
+
+Each is its textbook algorithm (slope.py, log_snr.py), written once and run on symbols (trace.py), so the same lines
+give the float64 table of a host and, through `.table`, coefficients that are differentiable in the sigmas for the
+trainer. flow=True selects a rectified flow, x = (1-s) x0 + s noise, in place of x = x0 + sigma noise.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Callable, NamedTuple
+
+from .log_snr import dpmpp_2m, dpmpp_2s, dpmpp_3m, single_step, unipc, with_middles
+from .slope import deis, dpm_2, dpm_2_steps, euler, heun, ipndm, lms
+
+SOLVERS: dict[str, Callable] = {}        # name -> function(sigmas, flow=False) -> Table
+
+
+class SingleStep(NamedTuple):
+    """A solver of several calls a step, on all its levels: function(levels, flow, sizes) -> Table, sizes of its steps.
+
+    levels_on(levels of the steps, sizes, flow): those with the ones inside the steps, geometric unless a classical
+    solver has others: even in a flow's lambda, that of 1 being infinite, the first of them would be hardly below 1.
+    """
+
+    calls: int
+    function: Callable
+    levels_on: Callable = lambda levels, sizes, flow: with_middles(levels, sizes, False)
+
+
+SINGLE_STEP = {"dpm_2": SingleStep(2, dpm_2_steps), "dpmpp_2s": SingleStep(2, single_step, with_middles),
+               "dpmpp_3s": SingleStep(3, single_step)}
+
+
+def _register() -> None:
+    """Fill SOLVERS with every family and order under the names the command line and the race use."""
+    def at(function, **options):
+        fixed = functools.partial(function, **options)
+        fixed.table = functools.partial(function.table, **options)
+        fixed.calls_per_step = function.calls_per_step
+        return fixed
+    SOLVERS.update(euler=euler, dpmpp_2m=dpmpp_2m, dpmpp_3m=dpmpp_3m, heun=heun, dpm_2=dpm_2, dpmpp_2s=dpmpp_2s)
+    for order in (2, 3, 4):
+        SOLVERS[f"lms_{order}"] = at(lms, order=order)
+        SOLVERS[f"ipndm_{order}"] = at(ipndm, order=order)
+    for order in (2, 3):
+        SOLVERS[f"deis_{order}"] = at(deis, order=order)
+    for kind in ("bh1", "bh2"):
+        for order in (1, 2, 3):
+            SOLVERS[f"unipc_{kind}_{order}"] = at(unipc, order=order, kind=kind)
+
+
+_register()

@@ -1,0 +1,148 @@
+"""Solvers written in the slope d = (x - D) / sigma = dx/dsigma: Euler, Heun, DPM-2 and the Adams-Bashforth family.
+
+For a rectified flow, x = (1-s) x0 + s noise, the same expression is the velocity: one text serves both.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..trace import Trace
+from .lowering import check_order, lowered, steps
+
+
+@lowered()
+def euler(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
+    """Euler's method (Karras et al. 2022, Alg. 2 without churn); DDIM and DPM-Solver++ 1S are the same."""
+    x = trace.start
+    for sigma, after in steps(sigmas):
+        x = x + (after - sigma) * (x - trace.call(x, sigma)) / sigma
+    return x
+
+
+@lowered()
+def lms(trace: Trace, sigmas: Tensor, flow: bool, order: int = 4) -> Tensor:
+    """Variable-step Adams-Bashforth in sigma, orders 1-4 (k-diffusion's LMS; DEIS calls it rho-AB)."""
+    return _adams_bashforth(trace, sigmas, order, clock=lambda sigma: sigma, euler_at_end=False)
+
+
+@lowered()
+def deis(trace: Trace, sigmas: Tensor, flow: bool, order: int = 3, kind: str = "tab") -> Tensor:
+    """DEIS (Zhang and Chen 2023, eq. 15), orders 1-4: Adams-Bashforth on slopes polynomial in a clock.
+
+    kind "tab": the clock of the VP process for sigma in [0.002, 80], as the hosts have it; "logrho": log sigma,
+    as diffusers has it where states are x0 + sigma noise. The last step to 0 is Euler.
+    """
+    clocks = {"tab": _vp_time, "logrho": torch.log}
+    if kind not in clocks:
+        raise ValueError(f"DEIS kind {kind!r} is not known: use one of {', '.join(clocks)}")
+    return _adams_bashforth(trace, sigmas, order, clocks[kind], euler_at_end=True)
+
+
+@lowered()
+def ipndm(trace: Trace, sigmas: Tensor, flow: bool, order: int = 4) -> Tensor:
+    """iPNDM (Zhang and Chen 2023; Liu et al. 2022): equal-step Adams-Bashforth weights on any steps, orders 1-4."""
+    check_order(order, 4)
+    x, slopes = trace.start, []
+    for sigma, after in steps(sigmas):
+        denoised = trace.call(x, sigma)
+        slopes = [(x - denoised) / sigma, *slopes][:order]
+        if after == 0:
+            return denoised
+        x = x + (after - sigma) * sum(w * d for w, d in zip(EQUAL_STEPS[len(slopes)], slopes))
+    return x
+
+
+EQUAL_STEPS = {1: (1.,), 2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
+
+
+def _adams_bashforth(trace: Trace, sigmas: Tensor, order: int, clock, euler_at_end: bool) -> Tensor:
+    """x' = x + sum_j d_j int l_j(clock(s)) ds over the step, l_j the Lagrange basis on the clock of past levels."""
+    check_order(order, 4)
+    x, slopes, past = trace.start, [], []
+    for sigma, after in steps(sigmas):
+        slopes = [(x - trace.call(x, sigma)) / sigma, *slopes][:order]
+        past = [sigma, *past][:order]
+        used = past[:1] if euler_at_end and after == 0 else past
+        weights = _lagrange_integrals([clock(s) for s in used], clock, sigma, after)
+        x = x + sum(w * d for w, d in zip(weights, slopes))
+    return x
+
+
+def _lagrange_integrals(nodes: list, clock, start: Tensor, end: Tensor) -> list:
+    """int_start^end l_j(clock(s)) ds for each node j, by Gauss-Legendre points (exact for polynomials)."""
+    points, weights = _gauss(2 if clock(start) is start else 24)
+    width = end - start
+    if len(nodes) == 1:
+        return [width]
+    inside = clock(start + width * points)
+    return [width * (weights * _lagrange(nodes, j, inside)).sum() for j in range(len(nodes))]
+
+
+def _lagrange(nodes: list, j: int, at: Tensor) -> Tensor:
+    value = torch.ones_like(at)
+    for k, node in enumerate(nodes):
+        if k != j:
+            value = value * (at - node) / (nodes[j] - node)
+    return value
+
+
+@functools.cache
+def _gauss(count: int) -> tuple[Tensor, Tensor]:
+    """Points and weights on [0, 1]."""
+    points, weights = np.polynomial.legendre.leggauss(count)
+    return torch.from_numpy((points + 1) / 2), torch.from_numpy(weights / 2)
+
+
+def _vp_time(sigma: Tensor, epsilon: float = 1e-3, low: float = 0.002, high: float = 80.0) -> Tensor:
+    """The clock t of the VP process that has sigma(epsilon) = low and sigma(1) = high (EDM, Karras et al. 2022)."""
+    at_low, at_high = np.log1p(low ** 2), np.log1p(high ** 2)
+    beta_d = 2 * (at_low / epsilon - at_high) / (epsilon - 1)
+    beta_min = at_high - beta_d / 2
+    return (torch.sqrt(beta_min ** 2 + 2 * beta_d * torch.log1p(sigma ** 2)) - beta_min) / beta_d
+
+
+@lowered(calls_per_step=2)
+def heun(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
+    """Heun's method (Karras et al. 2022, Alg. 1); two calls a step, one for the step to 0."""
+    x = trace.start
+    for sigma, after in steps(sigmas):
+        slope = (x - trace.call(x, sigma)) / sigma
+        ahead = x + (after - sigma) * slope
+        if after > 0:
+            ahead = x + (after - sigma) * (slope + (ahead - trace.call(ahead, after)) / after) / 2
+        x = ahead
+    return x
+
+
+@lowered(calls_per_step=2)
+def dpm_2(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
+    """DPM-Solver-2 in sigma (Karras et al. 2022 after Lu et al. 2022): the slope at the geometric middle."""
+    x = trace.start
+    for sigma, after in steps(sigmas):
+        slope = (x - trace.call(x, sigma)) / sigma
+        if after > 0:
+            middle = torch.sqrt(sigma * after)
+            halfway = x + (middle - sigma) * slope
+            slope = (halfway - trace.call(halfway, middle)) / middle
+        x = x + (after - sigma) * slope
+    return x
+
+
+@lowered()
+def dpm_2_steps(trace: Trace, sigmas: Tensor, flow: bool, sizes: tuple) -> Tensor:
+    """`dpm_2` in steps of one or two calls; sigmas (N+1,) holds each middle, too, anywhere between its step's ends."""
+    x, at = trace.start, 0
+    for size in sizes:
+        sigma, after = sigmas[at], sigmas[at + size]
+        slope = (x - trace.call(x, sigma)) / sigma
+        if size == 2:
+            middle = sigmas[at + 1]
+            halfway = x + (middle - sigma) * slope
+            slope = (halfway - trace.call(halfway, middle)) / middle
+        x, at = x + (after - sigma) * slope, at + size
+    return x

@@ -1,0 +1,268 @@
+"""The preset file: every table learned for one model, with what is needed to trust it, in one .safetensors.
+
+Reading executes nothing: float64 tensors and one JSON text, both checked before anything is believed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+import torch
+
+from .analytic import mixture
+from .files import write_atomically
+from .levels import starts_below
+from .loop import sample
+from .model import Model, PresetError, is_name, is_number
+from .table import Table
+
+FORMAT_VERSION = 1
+MAX_BYTES = 32 * 2 ** 20
+_KEY = "s4s_preset"                 # the one metadata entry: safetensors does not keep several in order
+_PARTS = ("sigmas", "query", "scale", "carry", "weights")
+_TABLE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
+_SELF_TEST_LIMIT = 1e-9
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Tables by name ("calls6", "calls6_from2.4", ...), the model they are for, and their record.
+
+    training: teacher, objective, seeds, conditions, model calls spent; scores: table name -> measured results, among
+    them "recommended", the table's own verdict. Both are JSON-ready dictionaries, kept as they are.
+    recommended: whether any table is. Raises PresetError for unusable content.
+    """
+
+    name: str
+    tables: dict
+    model: Model
+    training: dict = field(default_factory=dict)
+    scores: dict = field(default_factory=dict)
+    recommended: bool = True
+    licence: str = ""
+    source: str = ""
+
+    def __post_init__(self):
+        if not is_name(self.name):
+            raise PresetError(f"preset name {str(self.name)[:120]!r}: 1 to 100 printable characters are wanted")
+        if not self.tables:
+            raise PresetError(f"preset {self.name!r} holds no table: it needs at least one")
+        for key in self.tables:
+            if not isinstance(key, str) or not _TABLE_NAME.fullmatch(key):
+                raise PresetError(f"table name {str(key)[:80]!r}: use up to 64 of a-z, 0-9, '.', '_', '-'")
+        if not all(isinstance(results, dict) for results in self.scores.values()):
+            raise PresetError(f"preset {self.name!r}: scores must be {{table: {{measure: result}}}}")
+
+    @property
+    def short_hash(self) -> str:
+        """10 hex digits that name the numbers: the same tables for the same prediction have the same hash."""
+        digest = hashlib.sha256(self.model.prediction.encode())
+        for key in sorted(self.tables):
+            for part in _PARTS:
+                digest.update(np.ascontiguousarray(getattr(self.tables[key], part), dtype="<f8").tobytes())
+        return digest.hexdigest()[:10]
+
+    @property
+    def counts(self) -> list[int]:
+        """The numbers of calls there is a full table for (one that starts at the highest level), rising."""
+        return sorted({table.calls for table in self._full()})
+
+    def table(self, calls: int) -> Table:
+        """The full table of this many calls. Raises PresetError with the counts there are."""
+        for table in self._full():
+            if table.calls == calls:
+                return table
+        raise PresetError(f"preset {self.name!r} has no table for {calls} calls; it has {self.counts}: "
+                          "choose one of these or train another")
+
+    def recommends(self, table: str) -> bool:
+        """Whether no race says that a classical solver did better than this table; files of old have one verdict."""
+        verdict = self.scores.get(table, {}).get("recommended")
+        return verdict if isinstance(verdict, bool) else self.recommended
+
+    @property
+    def lost(self) -> list[str]:
+        """The tables that are not recommended."""
+        return sorted(name for name in self.tables if not self.recommends(name))
+
+    @property
+    def curve(self) -> np.ndarray:
+        """The levels of the full table with the most calls, each once: what other schedules are stretched from."""
+        return np.unique(max(self._full(), key=lambda table: table.calls).sigmas)[::-1]
+
+    def _full(self) -> list[Table]:
+        top = max(table.sigmas[0] for table in self.tables.values())
+        return [table for table in self.tables.values() if not starts_below(table.sigmas[0], top)]
+
+    def replay(self) -> float:
+        """Largest relative deviation of the tables, run here, from the answers `self_test` gives in the file."""
+        recorded = self.training.get("self_test")
+        if recorded is None:
+            raise PresetError(f"preset {self.name!r} carries no self-test: write it again with `save`")
+        now = self_test(self)
+        got, wanted = (np.array([answers[key] for key in now], dtype=float) for answers in (now, recorded))
+        return float(np.max(np.abs(got - wanted) / (1 + np.abs(got))))
+
+
+def self_test(preset: Preset) -> dict:
+    """What each table makes of two fixed starts with the analytic denoiser; hosts replay it: {table: 4 numbers}."""
+    start = torch.tensor([[0.9, -0.4], [-1.3, 0.2]], dtype=torch.float64)
+    denoiser = partial(mixture, flow=preset.model.flow)
+    return {key: sample(denoiser, start * float(table.sigmas[0]), table).flatten().tolist()
+            for key, table in preset.tables.items()}
+
+
+def to_bytes(preset: Preset) -> bytes:
+    """The file's content with its self-test: always the same bytes. PresetError: JSON cannot hold a record."""
+    training = {**preset.training, "self_test": self_test(preset)}
+    content = {
+        "format_version": FORMAT_VERSION, "name": preset.name, "model": asdict(preset.model), "training": training,
+        "scores": preset.scores, "recommended": preset.recommended, "licence": preset.licence,
+        "source": preset.source, "hash": preset.short_hash,
+        "breaks_constants": sorted(key for key, table in preset.tables.items() if not table.keeps_constants),
+    }
+    try:
+        text = json.dumps(content, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise PresetError(f"preset {preset.name!r} cannot be written: {error}") from None
+    tensors = {f"{key}/{part}": np.array(getattr(table, part)) for key, table in preset.tables.items()
+               for part in _PARTS}
+    return safetensors.numpy.save(tensors, metadata={_KEY: text})
+
+
+def save(preset: Preset, path) -> Path:
+    """Write the preset, whole or not at all. Raises OSError (disk full, no permission) and keeps the old file."""
+    return write_atomically(path, to_bytes(preset))
+
+
+def load(path) -> Preset:
+    """Read and check a preset; nothing in the file is executed. Raises PresetError for whatever is wrong."""
+    path = Path(path)
+    try:
+        return _from_parts(*_read(path))
+    except OSError as error:
+        raise PresetError(f"cannot read preset {path}: {error.strerror or error}") from None
+    except ValueError as error:                     # a PresetError, or what a table's constructor says
+        raise PresetError(f"{path.name}: {str(error)[:500]}") from None
+
+
+def _read(path: Path) -> tuple[dict, dict]:
+    """(metadata, tensors) of the file, nothing believed yet."""
+    size = os.stat(path).st_size
+    if not path.is_file() or size > MAX_BYTES:
+        came = f"{size} bytes" if path.is_file() else "not a file"
+        raise PresetError(f"is {came}: a preset is one file of a few kilobytes, {MAX_BYTES} bytes at most")
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except OSError:
+        raise
+    except Exception as error:      # the library's own error type, or what NumPy says of a type it lacks
+        raise PresetError(f"is not a whole .safetensors file ({error}): it may be cut off or of another kind; "
+                          "download or save it again") from None
+    if _KEY not in metadata:
+        raise PresetError("is a .safetensors file but not an S4S preset: there is no s4s_preset entry in it")
+    try:
+        content = json.loads(metadata[_KEY], parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise PresetError(f"its description is damaged ({str(error)[:100]}): download or save it again") from None
+    return content, tensors
+
+
+def _refuse_constant(text: str):
+    raise ValueError(f"{text} is not a number")
+
+
+def _from_parts(content, tensors: dict) -> Preset:
+    if not isinstance(content, dict):
+        raise PresetError("its description is not a JSON object")
+    version = content.get("format_version")
+    if version != FORMAT_VERSION or isinstance(version, bool):
+        newer = isinstance(version, int) and version > FORMAT_VERSION
+        raise PresetError(f"has format version {version!r}, this program reads {FORMAT_VERSION}: "
+                          + ("update S4S" if newer else "the file is damaged, download or save it again"))
+    expected = {"name": str, "model": dict, "training": dict, "scores": dict, "recommended": bool, "licence": str,
+                "source": str, "breaks_constants": list}
+    for key, kind in expected.items():
+        if not isinstance(content.get(key), kind):
+            raise PresetError(f"{key} is {str(content.get(key))[:60]!r}: a {kind.__name__} is wanted")
+    preset = Preset(content["name"], _tables(tensors, content["breaks_constants"]), _model(content["model"]),
+                    content["training"], content["scores"], content["recommended"], content["licence"],
+                    content["source"])
+    if content.get("hash") != preset.short_hash:
+        raise PresetError(f"says its numbers have hash {str(content.get('hash'))[:20]!r}, but they have "
+                          f"{preset.short_hash!r}: the file was changed or damaged; download or train it again")
+    _check_self_test(preset)
+    return preset
+
+
+def _tables(tensors: dict, breaks_constants: list) -> dict:
+    parts: dict[str, dict] = {}
+    for name, array in tensors.items():
+        key, _, part = name.rpartition("/")
+        if part not in _PARTS or array.dtype != np.float64:
+            raise PresetError(f"holds tensor {name[:80]!r} of type {array.dtype}: only float64 tensors named "
+                              f"TABLE/{'|'.join(_PARTS)} belong in a preset")
+        parts.setdefault(key, {})[part] = array
+    for key, found in parts.items():
+        if missing := [part for part in _PARTS if part not in found]:
+            raise PresetError(f"table {key[:80]!r} lacks {', '.join(missing)}")
+    return {key: Table(**found, keeps_constants=key not in breaks_constants) for key, found in parts.items()}
+
+
+def _model(content: dict) -> Model:
+    known = {f.name for f in fields(Model)}
+    wanted = known - {"zero_terminal_snr", "shift", "channels", "hashes"}
+    if not wanted <= set(content) <= known:
+        raise PresetError(f"model has the entries {sorted(map(str, content))[:12]}: wanted are {sorted(known)}")
+    return Model(**content)
+
+
+def _check_self_test(preset: Preset) -> None:
+    recorded = preset.training.get("self_test")
+    shaped = isinstance(recorded, dict) and set(recorded) == set(preset.tables) and all(
+        isinstance(row, list) and len(row) == 4 and all(is_number(x) for x in row)
+        for row in recorded.values())
+    if not shaped:
+        raise PresetError("its self-test is missing or damaged: download or save it again")
+
+
+def verify(preset: Preset) -> float:
+    """Replay the self-test and return its deviation. Raises PresetError where this machine gets other answers."""
+    deviation = preset.replay()
+    if not deviation <= _SELF_TEST_LIMIT:
+        raise PresetError(f"preset {preset.name!r}: the self-test deviates by {deviation:.3g} here (allowed "
+                          f"{_SELF_TEST_LIMIT:g}): its tables do not do what their maker saw; train it again")
+    return deviation
+
+
+def with_scores(preset: Preset, scores: dict, recommended: bool) -> Preset:
+    """The same tables with what a race measured."""
+    return replace(preset, scores=scores, recommended=recommended)
+
+
+def describe(preset: Preset) -> str:
+    """The preset in words and numbers, for people; safe to print, whatever the file holds."""
+    model, training = preset.model, preset.training
+    verdict = "" if preset.recommended else "  NOT RECOMMENDED: a classical solver did better in its race"
+    lines = [f"{preset.name}  ({preset.short_hash}){verdict}",
+             f"  model      {model.family}, {model.prediction} prediction, sigma {model.sigma_min:g} to "
+             f"{model.sigma_max:g}"]
+    for key in ("imported", "evidence", "teacher", "cfg", "loras", "family", "base", "learn", "learned", "clock",
+                "pairs", "model_calls", "seconds", "trainer"):
+        if key in training:
+            lines.append(f"  {key:10} {training[key]}")
+    for key, table in sorted(preset.tables.items(), key=lambda item: (item[1].calls, item[0])):
+        lines.append(f"  {key}: {table.calls} calls, sigmas " + " ".join(f"{s:.4g}" for s in table.sigmas))
+        for name, score in preset.scores.get(key, {}).items():
+            lines.append(f"      {name:22} {score}")
+    return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)

@@ -1,0 +1,171 @@
+"""Noise schedules: N + 1 falling levels (sigma, not timesteps) for N network calls, the last one 0.
+
+Every function returns a float64 array. "levels" is a model's own rising table of noise levels: the 1000 of a
+discrete model such as Stable Diffusion, or of a rectified flow with its shift (`sd_levels`, `flow_levels`).
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from .levels import even
+
+
+def sd_levels(beta_start: float = 0.00085, beta_end: float = 0.012, count: int = 1000) -> np.ndarray:
+    """Stable Diffusion's levels, rising: scaled-linear betas, 0.0292 to 14.6146 (Rombach et al., 2022)."""
+    betas = np.linspace(beta_start ** 0.5, beta_end ** 0.5, count) ** 2
+    kept = np.cumprod(1 - betas)
+    return np.sqrt((1 - kept) / kept)
+
+
+def zero_snr_levels(top: float, **betas) -> np.ndarray:
+    """Stable Diffusion's levels rescaled to zero terminal SNR, rising (Lin et al. 2024, Alg. 1).
+
+    The last would be infinite; top is what the host takes in its place.
+    """
+    signal = 1 / np.sqrt(1 + sd_levels(**betas) ** 2)
+    signal = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
+    return np.append(np.sqrt(1 - signal[:-1] ** 2) / signal[:-1], top)
+
+
+def flow_levels(shift: float = 1.0, count: int = 1000) -> np.ndarray:
+    """A rectified flow's levels, rising to 1: s = shift t / (1 + (shift - 1) t) (Esser et al. 2024, eq. 23)."""
+    time = np.arange(1, count + 1) / count
+    return shift * time / (1 + (shift - 1) * time)
+
+
+def level_at(levels, position) -> np.ndarray:
+    """The level at a fractional position in the model's table, linear in log sigma as k-diffusion has it."""
+    return np.exp(np.interp(position, np.arange(len(levels)), np.log(np.asarray(levels, dtype=np.float64))))
+
+
+def karras(calls: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> np.ndarray:
+    """Karras et al. (2022), eq. 5: even in sigma^(1/rho)."""
+    ramp = _ramp(calls)
+    return _ended((sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho)
+
+
+def exponential(calls: int, sigma_min: float, sigma_max: float) -> np.ndarray:
+    """Even in log sigma, which for a variance-exploding model is even in half-logSNR."""
+    return polyexponential(calls, sigma_min, sigma_max, rho=1.0)
+
+
+def polyexponential(calls: int, sigma_min: float, sigma_max: float, rho: float = 1.0) -> np.ndarray:
+    """Polynomial in log sigma (k-diffusion)."""
+    ramp = (1 - _ramp(calls)) ** rho
+    return _ended(np.exp(ramp * (np.log(sigma_max) - np.log(sigma_min)) + np.log(sigma_min)))
+
+
+def kl_optimal(calls: int, sigma_min: float, sigma_max: float) -> np.ndarray:
+    """Even in arctan sigma (Sabour et al. 2024, section 3.1; the closed form for Gaussian data)."""
+    ramp = _ramp(calls)
+    return _ended(np.tan(ramp * np.arctan(sigma_min) + (1 - ramp) * np.arctan(sigma_max)))
+
+
+def simple(calls: int, levels) -> np.ndarray:
+    """Every (len/calls)-th of the model's levels, from the top, truncating: the hosts' "simple"."""
+    check_calls(calls)
+    stride = len(levels) / calls
+    return _ended([levels[-(1 + int(i * stride))] for i in range(calls)])
+
+
+def time_uniform(calls: int, levels) -> np.ndarray:
+    """Even in the network's clock from the first to the last of its levels: the hosts' "normal"."""
+    return _ended(level_at(levels, (len(levels) - 1) * (1 - _ramp(calls))))
+
+
+def time_quadratic(calls: int, levels) -> np.ndarray:
+    """Even in the square root of the network's clock: finer at small noise (Song et al. 2021, DDIM)."""
+    return _ended(level_at(levels, (len(levels) - 1) * (1 - _ramp(calls)) ** 2))
+
+
+def sgm_uniform(calls: int, levels) -> np.ndarray:
+    """Even in the network's clock with the last level left out, as Stability's sgm spaces it."""
+    check_calls(calls)
+    return _ended(time_uniform(calls + 1, levels)[:calls])
+
+
+def beta(calls: int, levels, alpha: float = 0.6, beta: float = 0.6) -> np.ndarray:
+    """Quantiles of a Beta distribution over the model's levels (Lee et al., 2024). Needs scipy.
+
+    Raises ValueError where rounding to the model's levels would repeat one.
+    """
+    from scipy.stats import beta as distribution      # every host carries scipy; only this schedule asks for it
+    check_calls(calls)
+    quantiles = distribution.ppf(1 - np.linspace(0, 1, calls, endpoint=False), alpha, beta)
+    index = np.rint(quantiles * (len(levels) - 1)).astype(int)
+    if len(np.unique(index)) < calls:
+        raise ValueError(f"the beta schedule cannot place {calls} different levels on a model that has "
+                         f"{len(levels)}: ask for fewer calls or another schedule")
+    return _ended(np.asarray(levels)[index])
+
+
+def linear_flow(calls: int, shift: float = 1.0) -> np.ndarray:
+    """A rectified flow's even levels from 1 to 0, shifted as `flow_levels`."""
+    check_calls(calls)
+    time = 1 - _ramp(calls + 1)
+    return shift * time / (1 + (shift - 1) * time)
+
+
+@cache
+def _published() -> dict:
+    return json.loads((Path(__file__).parent / "published.json").read_text(encoding="utf-8"))
+
+
+def published_names() -> tuple[str, ...]:
+    """The published grids that ship: AYS, GITS and OSS tables, each with its source in published.json."""
+    return tuple(_published())
+
+
+def published(name: str, calls: int) -> np.ndarray:
+    """A published grid for `calls`: its own table where it has one, else its nearest, stretched.
+
+    Stretching is log-linear in the index, as the hosts do it; `published_counts` tells which are real.
+    Raises ValueError for an unknown name.
+    """
+    if name not in _published():
+        raise ValueError(f"no published grid {name!r}; there are: {', '.join(published_names())}")
+    check_calls(calls)
+    tables = {len(table) - 1: table for table in _published()[name]["tables"]}
+    table = tables.get(calls) or tables[min(tables, key=lambda count: abs(count - calls))]
+    index = np.linspace(0, len(table) - 1, calls + 1)
+    return _ended(np.exp(np.interp(index, np.arange(len(table)), np.log(table)))[:-1])
+
+
+def stretched(levels, calls: int, flow: bool) -> np.ndarray:
+    """A schedule for another number of calls: even in the index, both ends kept, itself for its own number.
+
+    levels (n+1,) fall. Between two of them it is linear in arctan sigma (a flow: in its level; levels.even).
+    """
+    check_calls(calls)
+    levels = np.array(levels, dtype=np.float64)
+    if calls == len(levels) - 1:
+        return levels
+    into, back = even(flow)
+    between = np.interp(np.linspace(0, len(levels) - 1, calls + 1)[1:-1], np.arange(len(levels)), into(levels))
+    return np.concatenate([levels[:1], back(between), levels[-1:]])
+
+
+def published_counts(name: str) -> tuple[int, ...]:
+    """The numbers of calls a published grid has its own table for."""
+    return tuple(sorted(len(table) - 1 for table in _published()[name]["tables"]))
+
+
+def check_calls(calls: int) -> None:
+    """Raise ValueError for what is not a number of calls."""
+    if isinstance(calls, bool) or not isinstance(calls, (int, np.integer)) or calls < 1:
+        raise ValueError(f"{calls!r} calls asked for: a schedule needs a whole number of at least 1")
+
+
+def _ramp(calls: int) -> np.ndarray:
+    """`calls` even numbers from 0 to 1; refuses what is not a number of calls."""
+    check_calls(calls)
+    return np.linspace(0, 1, calls)
+
+
+def _ended(levels) -> np.ndarray:
+    return np.append(np.asarray(levels, dtype=np.float64), 0.0)

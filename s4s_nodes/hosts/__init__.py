@@ -1,0 +1,1 @@
+"""The hosts' sides: `comfyui` and `webui`, each importing what only its host has."""

@@ -1,0 +1,224 @@
+"""MODEL and conditionings -> a Source to learn from, alive inside one `guider.sample` of the host.
+
+Everything between (x, sigma) and the denoised image is the host's: loading and offloading, LoRA patches, quantisation,
+ControlNets, areas, hooks, guidance. The trainer is run where the host would run a sampler, so all of it is in place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import itertools
+from dataclasses import dataclass
+from typing import Callable
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from ....training.source import Source
+from ...core.levels import starts_at
+from ...core.preset_file import Model
+
+MOST_IMAGES = 16            # per network call: beyond it a GPU is full and a CPU gains nothing
+
+
+@dataclass
+class Scene:
+    """What a node is given to sample with: the model, what is asked of it, and the size of a picture.
+
+    positives: a list of the host's CONDITIONINGs, image i is asked for number i modulo their count; negative may
+    be None where cfg is 1. latent: the host's LATENT, of which only the size counts.
+    """
+
+    patcher: object
+    positives: list
+    negative: list | None
+    cfg: float
+    latent: dict
+
+    def __post_init__(self):
+        if self.negative is None and self.cfg != 1.0:
+            raise ValueError(f"cfg is {self.cfg:g} but no negative conditioning is connected: connect one, or set cfg "
+                             "to 1 for a model that is sampled without guidance")
+
+
+class Guider(comfy.samplers.CFGGuider):
+    """The host's guider with several positives, each prepared by the host as if it were the only one."""
+
+    def __init__(self, scene: Scene):
+        super().__init__(scene.patcher)
+        named = {f"positive {i}": positive for i, positive in enumerate(scene.positives)}
+        self.inner_set_conds(named if scene.negative is None else {**named, "negative": scene.negative})
+        self.set_cfg(scene.cfg)
+        self.prepared = []
+
+    def inner_sample(self, noise, latent_image, device, sampler, *rest, **options):
+        """Let the host prepare every pair of conditionings, then run the sampler."""
+        every = self.conds
+        try:
+            for name in (name for name in every if name.startswith("positive")):
+                self._take(every, name)
+                super().inner_sample(noise, latent_image, device, Inside(self._remember), *rest, **options)
+            self._take(every, "positive 0")         # anew: what is prepared must not be prepared twice
+            return super().inner_sample(noise, latent_image, device, sampler, *rest, **options)
+        finally:
+            self.conds = every                      # the host cleans up the ControlNets it finds here
+
+    def _take(self, every: dict, positive: str) -> None:
+        """Make this positive, with the negative, all that the host knows of; it writes into what it is given."""
+        self.conds = {"positive": list(every[positive])}
+        if "negative" in every:
+            self.conds["negative"] = list(every["negative"])
+
+    def _remember(self, *_) -> None:
+        self.prepared.append(self.conds)
+
+
+class Inside(comfy.samplers.Sampler):
+    """Where the host would run a sampler, run `work(guider, extra_args, noise)` and keep its result."""
+
+    def __init__(self, work: Callable):
+        self.work, self.result = work, None
+
+    def sample(self, model_wrap, sigmas, extra_args, callback, noise, latent_image=None, denoise_mask=None,
+               disable_pbar=False):
+        self.result = self.work(model_wrap, extra_args, noise)
+        return torch.zeros_like(noise)
+
+
+def inside(scene: Scene, model: Model, work: Callable, loaded=None):
+    """work(source)'s result, computed with everything loaded and patched as the host does it to sample.
+
+    loaded(base model): a context manager for a run with gradients, entered after loading and left before the host
+    tidies up. Without one the model is asked under inference mode, as in any sampling.
+    """
+    images = images_at_once(scene.patcher, scene.latent)
+    latent = empty_latent(scene.patcher, scene.latent, images)
+
+    def in_place(guider, extra_args, noise):
+        network = Network(guider, extra_args, gradients=loaded is not None)
+        with loaded(guider.inner_model) if loaded is not None else contextlib.nullcontext():
+            return work(source_of(network, noise, model, scene, images))
+    sampler = Inside(in_place)
+    sigmas = torch.tensor([model.sigma_max, 0.0])
+    Guider(scene).sample(comfy.sample.prepare_noise(latent, 0), latent, sampler, sigmas, seed=0, disable_pbar=True)
+    return sampler.result
+
+
+def empty_latent(patcher, latent: dict, images: int) -> Tensor:
+    """Zeros of the size of the first picture in the LATENT, in the model's own layout, `images` times."""
+    samples = latent["samples"]
+    if samples.is_nested:                                   # audio with video: the host packs it, one at a time
+        return samples
+    fit = comfy.sample.fix_empty_latent_channels            # newer hosts also fit the size of a foreign empty latent
+    options = {name: latent.get(name) for name in ("downscale_ratio_spacial", "downscale_ratio_temporal")
+               if name in inspect.signature(fit).parameters}
+    samples = fit(patcher, torch.zeros_like(samples[:1]), **options)
+    return samples.repeat(images, *[1] * (samples.ndim - 1))
+
+
+def images_at_once(patcher, latent: dict) -> int:
+    """How many images the device should take in one network call, by the host's own estimate."""
+    if latent["samples"].is_nested:
+        return 1
+    room = comfy.model_management.get_total_memory(patcher.load_device) - patcher.model_size()
+    one = patcher.memory_required([2, *empty_latent(patcher, latent, 1).shape[1:]])     # 2: with and without prompt
+    return int(max(1, min(MOST_IMAGES, 0.8 * room // max(one, 1))))
+
+
+def source_of(network: Network, noise: Tensor, model: Model, scene: Scene, images: int) -> Source:
+    """The guided model as the trainer's Source; noise (n, ...) is the host's, of the state's final shape."""
+    count = len(scene.positives)
+
+    def conditions(seeds):
+        return {"which": torch.tensor([int(seed) % count for seed in seeds], device=noise.device)}
+    levels = network.guider.inner_model.model_sampling.sigmas.detach().double().cpu().numpy().copy()
+    return Source(model.family, model, levels, tuple(noise.shape[1:]), network, conditions, scene.cfg, noise.device,
+                  chunk=images)
+
+
+class Network:
+    """(x, sigma, which) -> denoised through the guider, one conditioning at a time.
+
+    Raises the host's interruption before each call of the model.
+    """
+
+    def __init__(self, guider: Guider, extra_args: dict, gradients: bool):
+        self.guider, self.extra_args, self.gradients = guider, extra_args, gradients
+
+    def __call__(self, x: Tensor, sigma: Tensor, which: Tensor) -> Tensor:
+        places = grouped(which)
+        done = [self._asked(x[here], sigma[here], int(which[here[0]])) for here in places]
+        return torch.cat(done)[torch.cat(places).argsort()]
+
+    def _asked(self, x: Tensor, sigma: Tensor, index: int) -> Tensor:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        self.guider.conds = self.guider.prepared[index]
+        with contextlib.nullcontext() if self.gradients else torch.inference_mode():
+            return self.guider(x, sigma, **self.extra_args)
+
+    @contextlib.contextmanager
+    def under(self, model_options: dict | None):
+        """Ask with other model options for a while: some samplers hang functions into them."""
+        before = self.extra_args
+        self.extra_args = before if model_options is None else {**before, "model_options": model_options}
+        try:
+            yield
+        finally:
+            self.extra_args = before
+
+
+def grouped(which: Tensor) -> list[Tensor]:
+    """The places of each number."""
+    return [torch.nonzero(which == index).flatten() for index in which.unique()]
+
+
+# --- a SAMPLER of the host as the teacher ---------------------------------------------------------------------------
+
+class Shown:
+    """A Source's denoiser with what the host's sampler functions look for on the model they are called with."""
+
+    def __init__(self, denoiser: Callable, network: Network):
+        self.denoiser, self.network, self.inner_model = denoiser, network, network.guider
+
+    def __call__(self, x: Tensor, sigma: Tensor, model_options=None, seed=None, denoise_mask=None, **extra) -> Tensor:
+        with self.network.under(model_options):
+            return self.denoiser(x, sigma, **extra)
+
+
+def teacher_of(source: Source, sampler, sigmas: Tensor) -> tuple[Callable, Tensor]:
+    """A SAMPLER and its SIGMAS as Source.teacher. Raises ValueError where they cannot make whole pictures."""
+    if not hasattr(sampler, "sampler_function"):
+        raise ValueError(f"the teacher is a {type(sampler).__name__}, which runs a loop of its own: connect a SAMPLER "
+                         "from KSamplerSelect or another of the host's sampler nodes")
+    if len(sigmas) < 2 or not starts_at(float(sigmas[0]), source.sigma_max):
+        first = f"start at {float(sigmas[0]):g}" if len(sigmas) else "are empty"
+        raise ValueError(f"the teacher's SIGMAS {first}, the model's pictures begin at {source.sigma_max:g}: make them "
+                         "with denoise 1")
+    network, seeds = source.network, itertools.count()      # another seed each time, so that drawn noise shows
+
+    def run(denoiser, x, levels, extra, disable):
+        told = {**extra, "model_options": network.extra_args["model_options"], "seed": next(seeds)}
+        return sampler.sampler_function(Shown(denoiser, network), x, levels.clone(), extra_args=told, callback=None,
+                                        disable=disable, **sampler.extra_options)
+
+    def teach(denoiser, x, levels, extra_args, disable=True):
+        # a prompt and a call's worth at a time: some samplers read off the model's last answer, whole
+        places, done = grouped(extra_args["which"]), []
+        while places:
+            chunk = denoiser.__self__.chunk                 # of the Source, which halves it when memory runs out
+            here = places[0][:chunk]
+            try:
+                end = run(denoiser, x[here], levels, {"which": extra_args["which"][here]}, disable)
+            except RuntimeError:
+                if denoiser.__self__.chunk == chunk:
+                    raise
+                continue
+            done.append((here, end))
+            places = [rest for rest in (places[0][chunk:], *places[1:]) if len(rest)]
+        return torch.cat([end for _, end in done])[torch.cat([here for here, _ in done]).argsort()]
+    teach.__name__ = getattr(sampler.sampler_function, "__name__", "sampler").removeprefix("sample_")
+    return teach, sigmas

@@ -1,0 +1,91 @@
+"""What ComfyUI shows of a model, as the library's ModelFacts: from a MODEL, a running sampler, or a schedule alone."""
+
+from __future__ import annotations
+
+import logging
+import math
+import weakref
+
+import comfy.model_sampling
+import torch
+
+from ...core.sketch import KIND, sketch
+from ...library import ModelFacts
+
+_CLASSES = (("flow", "CONST"), ("x0", "X0"), ("x0", "COSMOS_RFLOW"), ("v", "V_PREDICTION"),
+            ("v", "V_PREDICTION_DDPM"), ("eps", "EPS"))          # X0 and V_PREDICTION derive from EPS: it comes last
+_OF_STORAGE = ("scale_weight", "scale_input", "weight_scale", "input_scale")     # only a quantised file has them
+_sketches: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()      # loaded network -> its sketch
+
+
+def of_schedule(sampling) -> ModelFacts:
+    """All that a scheduler is shown: the model_sampling object. Raises ValueError for a prediction unknown here."""
+    low, high = float(sampling.sigma_min), float(sampling.sigma_max)
+    prediction = _prediction(sampling)
+    return ModelFacts(prediction, low, high, zero_terminal_snr=bool(getattr(sampling, "zsnr", False)),
+                      shift=_shift(sampling) if prediction == "flow" else None)
+
+
+def _shift(sampling) -> float | None:
+    """A flow's shift; Flux' sampling keeps its logarithm, mu."""
+    shift = getattr(sampling, "shift", None)
+    if shift is None:
+        return None
+    return math.exp(shift) if isinstance(sampling, comfy.model_sampling.ModelSamplingFlux) else float(shift)
+
+
+def of_model(model) -> ModelFacts:
+    """Of a MODEL (a model patcher), with its patches: a ModelSampling node's change is seen."""
+    return _of(model.model, model.get_model_object("model_sampling"), model)
+
+
+def of_running(denoiser) -> tuple[ModelFacts, ModelFacts]:
+    """Of the denoiser a sampler function is called with: (what its model shows, what a scheduler was shown of it)."""
+    guider = getattr(denoiser, "inner_model", denoiser)
+    network = getattr(guider, "inner_model", guider)        # the guider holds the model while it samples
+    if not hasattr(network, "model_sampling"):
+        raise ValueError(f"the sampler was called with a {type(denoiser).__name__} that shows no model_sampling: "
+                         "run it from a KSampler or SamplerCustom node")
+    sampling = network.model_sampling
+    return _of(network, sampling, getattr(guider, "model_patcher", None)), of_schedule(sampling)
+
+
+def _of(network, sampling, patcher) -> ModelFacts:
+    seen = of_schedule(sampling)
+    latent = getattr(network, "latent_format", None)
+    return ModelFacts(
+        seen.prediction, seen.sigma_min, seen.sigma_max, family=_family(getattr(network, "model_config", None)),
+        channels=getattr(latent, "latent_channels", None), zero_terminal_snr=seen.zero_terminal_snr,
+        shift=seen.shift, fingerprint=lambda: _hashes(network, patcher))
+
+
+def _family(config) -> str | None:
+    """The host's name for the architecture without what it is for: WAN21_I2V and WAN21_T2V are both "wan21"."""
+    if config is None:
+        return None
+    name = type(config).__name__.lower()
+    return name if name.startswith("stable_") else name.split("_")[0]
+
+
+def _prediction(sampling) -> str:
+    for prediction, name in _CLASSES:
+        parent = getattr(comfy.model_sampling, name, None)         # the newest host has more of them than the oldest
+        if parent is not None and isinstance(sampling, parent):
+            return prediction
+    raise ValueError(f"the model's sampling is a {' + '.join(c.__name__ for c in type(sampling).__mro__[1:3])}: S4S "
+                     "knows eps, v, flow and x0 predictions; use another sampler for this model")
+
+
+def _hashes(network, patcher) -> dict:
+    """{"weights_1d": sketch} of the network's norms and biases as they were loaded; {} where they cannot be read."""
+    if network not in _sketches:
+        originals = {key: saved.weight for key, saved in getattr(patcher, "backup", {}).items()}
+        weights = {name: originals.get(name, tensor) for name, tensor in network.named_parameters()
+                   if tensor.ndim == 1 and name.startswith("diffusion_model.") and not name.endswith(_OF_STORAGE)}
+        try:
+            with torch.no_grad():
+                _sketches[network] = {KIND: sketch(weights)}
+        except (RuntimeError, NotImplementedError) as error:      # offloaded to nowhere, or a storage of its own kind
+            logging.info("S4S cannot read this model's norms and biases (%s): presets are chosen by family", error)
+            _sketches[network] = {}
+    return _sketches[network]

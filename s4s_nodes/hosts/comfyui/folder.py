@@ -1,0 +1,47 @@
+"""The folder models/s4s_presets, with the user's own from extra_model_paths.yaml and the presets that ship."""
+
+from __future__ import annotations
+
+import logging
+from functools import cache
+from pathlib import Path
+
+import folder_paths
+
+from ...library import Library, shipped_folder
+
+NAME = "s4s_presets"
+
+
+def register() -> None:
+    """Make the folder known to the host, once or again. A path the user configured comes first: presets go there."""
+    folder_paths.add_model_folder_path(NAME, str(Path(folder_paths.models_dir) / NAME))
+    folder_paths.add_model_folder_path(NAME, str(shipped_folder()))
+    folder_paths.folder_names_and_paths[NAME][1].add(".safetensors")
+
+
+def presets() -> Library:
+    """Every installed preset, those that ship last; a file is read again when it changed."""
+    shipped = str(shipped_folder())
+    return _library(tuple(folder for folder in folder_paths.get_folder_paths(NAME) if folder != shipped))
+
+
+_told: set[str] = set()
+
+
+def tell_problems() -> None:
+    """Log every file that cannot be read, and every name that hides another, once."""
+    for problem in presets().problems():
+        if problem not in _told:
+            _told.add(problem)
+            logging.warning("S4S: %s", problem)
+
+
+@cache
+def _library(folders: tuple) -> Library:
+    return Library(folders)
+
+
+def home() -> Path:
+    """Where new presets are written."""
+    return Path(folder_paths.get_folder_paths(NAME)[0])

@@ -1,0 +1,148 @@
+"""The nodes for the presets one has: all of them at a glance, rename, delete; several joined into one."""
+
+from __future__ import annotations
+
+import hashlib
+
+from comfy_api.latest import io
+
+from ...library import Library, cfg_range, measured, recommended
+from ...select.cfg import joined
+from . import parts
+from .folder import home, presets
+
+LIST, RENAME, DELETE = "list", "rename", "delete"
+
+
+class S4SPresets(io.ComfyNode):
+    """The collection: every preset in words, and a new name or an end for one's own.
+
+    Workflows are passed on with their settings, and a node stays as it was set: what deletes a preset has to name its
+    numbers too, so that it never meets another one of the same name.
+    """
+
+    @classmethod
+    def define_schema(cls):
+        names = list(presets().files())
+        return io.Schema(
+            node_id="S4SPresets", display_name="S4S My Presets", category=parts.CATEGORY,
+            description="Shows every preset with what it is for and what was measured, and the files that cannot be "
+                        "read; renames and deletes your own. What ships with S4S stays.",
+            inputs=[
+                io.Combo.Input("preset", options=names, default=names[0] if names else None,
+                               tooltip="The preset to rename or delete; list shows them all."),
+                io.Combo.Input("action", options=[LIST, RENAME, DELETE], default=LIST,
+                               tooltip="list changes nothing. rename gives a preset of yours another name, in the "
+                                       "file and of the file. delete removes its file for good."),
+                io.String.Input("name", default="",
+                                tooltip="For rename the new name. For delete, so that nothing goes by mistake, the "
+                                        "preset's name and the ten digits beside it in the list.")],
+            outputs=[io.String.Output(display_name="text", tooltip="The list, or what was done.")],
+            is_output_node=True, not_idempotent=True,
+            **parts.aliases("list presets", "rename preset", "delete preset", "manage presets", "s4s"))
+
+    @classmethod
+    def validate_inputs(cls, preset, action, name):
+        return _refusal(preset, action, name) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, action, **_):
+        """The list is made again when it changed; a rename or delete is never taken for done."""
+        return _listed(presets()) if action == LIST else float("nan")
+
+    @classmethod
+    def execute(cls, preset, action, name) -> io.NodeOutput:
+        if refusal := _refusal(preset, action, name):        # a name that was linked, or a prompt that had to wait
+            raise ValueError(refusal)
+        library = presets()
+        if action == LIST:
+            text = _listed(library)
+        elif action == RENAME:
+            old, new = library.path(preset), library.rename(preset, name.strip())
+            text = f"{old} is now {new}; in the lists after R"
+        else:
+            path = library.path(preset)
+            library.delete(preset)
+            text = f"deleted {path}; gone from the lists after R"
+        return io.NodeOutput(text, ui=parts.shown(cls, text))
+
+
+def _refusal(preset: str | None, action: str | None, name: str | None) -> str | None:
+    """Why it cannot be done, and what to do, or None; an input that is None is not known yet."""
+    library = presets()
+    if action not in (None, LIST, RENAME, DELETE):
+        return f"action {action!r}: it is {LIST}, {RENAME} or {DELETE}"
+    if action in (None, LIST) or preset is None:
+        return None
+    if preset not in library.files():
+        return (f"there is no preset {preset!r}, or no longer: press R and choose another one, or set action to "
+                f"{LIST}; there are: {', '.join(library.files())}")
+    if library.ships(preset):
+        return f"preset {preset!r} ships with S4S and stays: set action to {LIST}, or choose one of yours"
+    if action == RENAME:
+        return f"write the new name of {preset!r} into name" if name is not None and not name.strip() else None
+    wanted = f"{preset} {_digits(library, preset)}"
+    if name is None or name.split() == wanted.split():
+        return None
+    return f"to delete {library.path(preset)} for good, write into name: {wanted}"
+
+
+def _digits(library: Library, name: str) -> str:
+    """10 hex digits that tell a preset from others of its name: its hash, of an unreadable file that of its bytes."""
+    if name in library.names():
+        return library.get(name).short_hash
+    return hashlib.sha256(library.path(name).read_bytes()).hexdigest()[:10]
+
+
+def _listed(library: Library) -> str:
+    """Every preset in three lines, the user's first, then what could not be read and which files hide others."""
+    names = library.names()
+    mine = sum(not library.ships(name) for name in names)
+    blocks = [f"{mine} of yours in {home()}, {len(names) - mine} that ship with S4S"]
+    blocks += [_passport(library, name) for name in names]
+    return "\n\n".join([*blocks, *(f"! {problem}" for problem in library.problems())])
+
+
+def _passport(library: Library, name: str) -> str:
+    preset, cfg = library.get(name), ""
+    if trained := cfg_range(preset):
+        cfg = f"; cfg {' to '.join(f'{value:g}' for value in sorted(set(trained)))}"
+    calls = ", ".join(map(str, preset.counts))
+    return (f"{name} {preset.short_hash}: {'ships with S4S' if library.ships(name) else 'yours'}\n"
+            f"for {preset.model.family}, {preset.model.prediction}; {calls} calls{cfg}\n"
+            f"measured: {measured(preset)}; recommended: {recommended(preset)}\n"
+            f"{library.path(name)}")
+
+
+class S4SJoinPresets(io.ComfyNode):
+    """Presets of one model, learned at different cfg, as one."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="S4SJoinPresets", display_name="S4S Join Presets", category=parts.CATEGORY,
+            description="Makes one preset of two to four that were learned for the same model at different cfg. At a "
+                        "cfg between two of them the table between theirs runs, outside the nearest. Connect S4S "
+                        "Save Preset to keep it.",
+            inputs=[
+                parts.preset_input("A preset learned at one cfg."),
+                parts.PresetType.Input("preset_2", tooltip="One for the same model, learned at another cfg."),
+                io.String.Input("name", default="", tooltip="The joined preset's name; empty makes one of the first "
+                                                            "one's."),
+                parts.PresetType.Input("preset_3", optional=True, tooltip="One at a third cfg."),
+                parts.PresetType.Input("preset_4", optional=True, tooltip="One at a fourth cfg.")],
+            outputs=[parts.PresetType.Output(display_name="preset", tooltip="The joined preset."),
+                     io.String.Output(display_name="text", tooltip="Its range of cfg and its tables.")],
+            **parts.aliases("merge presets", "interpolate cfg", "s4s"))
+
+    @classmethod
+    def execute(cls, preset, preset_2, name, preset_3=None, preset_4=None) -> io.NodeOutput:
+        given = [one for one in (preset, preset_2, preset_3, preset_4) if one is not None]
+        made = joined(given, name.strip() or f"{preset.name[:93]} joined")
+        low, high = made.training["cfg"]
+        text = (f"for cfg {low:g} to {high:g}: between the {len(given)} it was learned at the table between theirs "
+                f"runs, outside the nearest\n{parts.described(made)}")
+        return io.NodeOutput(made, text, ui=parts.shown(cls, text))
+
+
+NODES = [S4SPresets, S4SJoinPresets]

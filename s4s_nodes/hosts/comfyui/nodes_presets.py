@@ -1,0 +1,157 @@
+"""The nodes that carry presets between files and graphs: load, save, import, show."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from comfy_api.latest import io
+
+from ... import importers, picture
+from ...core import Model, preset_file
+from ...core.preset_file import to_bytes
+from ...library import ENDING, file_name, save_new
+from . import facts, parts
+from .folder import home, presets
+
+FROM_FILE = "from a file"
+
+
+class S4SLoadPreset(io.ComfyNode):
+    """A preset from the folder, or from anywhere."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="S4SLoadPreset", display_name="S4S Load Preset", category=parts.CATEGORY,
+            description="Reads a preset file. Nothing in it is executed, and what is malformed is refused.",
+            inputs=[
+                parts.combo("A preset from models/s4s_presets, or one that ships."),
+                io.String.Input("path", default="", optional=True,
+                                tooltip="The full path of a preset file elsewhere; where it is given, the list above "
+                                        "is not looked at.")],
+            outputs=[parts.PresetType.Output(display_name="preset", tooltip="The preset."),
+                     io.String.Output(display_name="text", tooltip="What it is for and how it was made.")],
+            **parts.aliases("open preset", "s4s"))
+
+    @classmethod
+    def validate_inputs(cls, preset, path=""):
+        if path:
+            return True if Path(path).is_file() else f"there is no file {path}: give the full path of a preset file"
+        return parts.unknown(preset) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, preset, path=""):
+        return f"{path}:{Path(path).stat().st_mtime_ns}" if path else parts.mark(preset)
+
+    @classmethod
+    def execute(cls, preset, path="") -> io.NodeOutput:
+        found = preset_file.load(path) if path else presets().get(preset)
+        text = parts.described(found)
+        return io.NodeOutput(found, text, ui=parts.shown(cls, text))
+
+
+class S4SSavePreset(io.ComfyNode):
+    """A preset into the folder, where the dropdown rows and the other nodes find it."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="S4SSavePreset", display_name="S4S Save Preset", category=parts.CATEGORY,
+            description="Writes a preset into models/s4s_presets: usable at once with sampler and scheduler s4s; in "
+                        "the nodes' lists after R.",
+            inputs=[
+                parts.preset_input("The preset to keep."),
+                io.String.Input("name", default="", tooltip="A new name, also of the file; empty keeps its own."),
+                io.Boolean.Input("overwrite", default=False, tooltip="Replace a file of this name. Off, that is "
+                                                                     "refused, unless it is this very preset.")],
+            outputs=[parts.PresetType.Output(display_name="preset", tooltip="The preset under its new name."),
+                     io.String.Output(display_name="path", tooltip="The file that was written.")],
+            is_output_node=True,
+            **parts.aliases("export preset", "s4s"))
+
+    @classmethod
+    def execute(cls, preset, name, overwrite) -> io.NodeOutput:
+        named = replace(preset, name=name.strip()) if name.strip() else preset
+        there = home() / f"{file_name(named.name)}{ENDING}"
+        same = there.is_file() and to_bytes(preset_file.load(there)) == to_bytes(named)     # queued once more
+        path = there if same else save_new(named, home(), overwrite)
+        text = f"{named.name} ({named.short_hash}) is in {path}"
+        return io.NodeOutput(named, str(path), ui=parts.shown(cls, text))
+
+
+class S4SImport(io.ComfyNode):
+    """Published tables and schedules, and downloaded ones, as presets."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="S4SImport", display_name="S4S Import", category=parts.CATEGORY,
+            description="Makes a preset of a published table or schedule (NeuralSolver, AYS, GITS, OSS), or of a file "
+                        "downloaded from DyWeight, EPD, GAS or LD3. Their numbers were not learned on your "
+                        "checkpoint: race them before you trust them. Connect S4S Save Preset to keep it.",
+            inputs=[
+                io.Combo.Input("source", options=[*importers.published(), FROM_FILE],
+                               tooltip="What to import; the last entry reads the file named below."),
+                io.String.Input("path", default="", optional=True,
+                                tooltip="The full path of a downloaded file (.pkl, .pt, .pth, .npz, .json, "
+                                        ".safetensors). It is read without executing anything in it."),
+                io.Combo.Input("kind", options=["auto", *importers.KINDS], default="auto", optional=True,
+                               tooltip="Whose file it is; auto looks at what it holds."),
+                io.Model.Input("model", optional=True,
+                               tooltip="The model a file's numbers are for, where the file does not say.")],
+            outputs=[parts.PresetType.Output(display_name="preset", tooltip="The imported preset."),
+                     io.String.Output(display_name="text", tooltip="Where it comes from, its licence and its tables.")],
+            **parts.aliases("AYS", "align your steps", "GITS", "OSS", "NeuralSolver", "LD3", "DyWeight", "EPD", "GAS"))
+
+    @classmethod
+    def validate_inputs(cls, source, path=""):
+        if source != FROM_FILE:
+            return True if source in importers.published() else f"nothing published is called {source!r}"
+        return True if Path(path).is_file() else f"{path or 'nothing'!r} is no file: give its full path"
+
+    @classmethod
+    def fingerprint_inputs(cls, source, path="", **_):
+        return f"{path}:{Path(path).stat().st_mtime_ns}" if source == FROM_FILE else source
+
+    @classmethod
+    def execute(cls, source, path="", kind="auto", model=None) -> io.NodeOutput:
+        about = None if model is None else model_of(model)
+        preset = importers.read(path, kind, about) if source == FROM_FILE else importers.make(source)
+        text = "\n".join([parts.described(preset), f"licence: {preset.licence}", f"source: {preset.source}",
+                          str(preset.training.get("note", ""))])
+        return io.NodeOutput(preset, text, ui=parts.shown(cls, text))
+
+
+def model_of(model) -> Model:
+    """What a preset for this MODEL writes about it."""
+    seen = facts.of_model(model)
+    return Model(seen.family or "unknown", seen.prediction, seen.sigma_min, seen.sigma_max, seen.zero_terminal_snr,
+                 seen.shift, seen.channels, dict(seen.fingerprint() if seen.fingerprint else {}))
+
+
+class S4SShowPreset(io.ComfyNode):
+    """A preset in words and pictures."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="S4SShowPreset", display_name="S4S Show Preset", category=parts.CATEGORY,
+            description="Shows what a preset is for, how it was made, its scores, and a picture of each table; replays "
+                        "its self-test.",
+            inputs=[parts.preset_input("The preset to look at.")],
+            outputs=[io.String.Output(display_name="text", tooltip="The preset in words."),
+                     io.Image.Output(display_name="pictures", tooltip="One picture for each table.")],
+            is_output_node=True,
+            **parts.aliases("preset info", "inspect", "s4s"))
+
+    @classmethod
+    def execute(cls, preset) -> io.NodeOutput:
+        text = parts.described(preset)
+        if preset.training.get("self_test"):
+            text += f"\n  self-test  replayed here, deviates by {preset_file.verify(preset):.1e}"
+        pictures = parts.image(*(picture.table(preset, name) for name in sorted(preset.tables)))
+        return io.NodeOutput(text, pictures, ui=parts.shown(cls, text, pictures))
+
+
+NODES = [S4SLoadPreset, S4SSavePreset, S4SImport, S4SShowPreset]

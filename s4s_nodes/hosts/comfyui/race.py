@@ -1,0 +1,87 @@
+"""The node that races a preset against the classical samplers on the MODEL it is given."""
+
+from __future__ import annotations
+
+import logging
+
+from comfy_api.latest import io
+from comfy_execution.utils import get_executing_context
+
+from ....training.benchmark.host_race import Terms
+from ...library import save_scores, tables_of
+from . import parts
+from .folder import home, presets
+from .race_run import Race, run_race
+from .train import numbers, scene_inputs, scene_of
+from .train_view import Show, drawn_sheet
+
+
+class S4SRace(io.ComfyNode):
+    """Equal calls, unseen seeds, your model: is the preset closer to many calls than the best classical sampler?"""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        inputs, optional = scene_inputs("race")
+        return io.Schema(
+            node_id="S4SRace",
+            display_name="S4S Race",
+            category=parts.CATEGORY,
+            description="Samples unseen seeds with a preset and with the classical samplers and schedules that usually "
+                        "win, all at the same number of network calls, and measures how far each ends from what the "
+                        "model makes in many calls.",
+            inputs=[
+                *inputs,
+                parts.preset_input("The preset to race, from S4S Preset, S4S Load Preset or S4S Train Preset."),
+                io.String.Input("calls", default="", tooltip="Only the tables with these numbers of calls, e.g. 5,6. "
+                                                             "Empty: every table of the preset."),
+                io.Int.Input("seeds", default=16, min=2, max=4096,
+                             tooltip="How many images each contestant makes. More give firmer numbers."),
+                io.Int.Input("seed", default=0, min=0, max=0xFFFFFF, control_after_generate=True,
+                             tooltip="First of the seeds, counted within the range that no training uses."),
+                io.Int.Input("opponents", default=0, min=0, max=500,
+                             tooltip="How many classical pairs of sampler and schedule take part, the strongest first. "
+                                     "0: all that count, about eighty."),
+                io.Int.Input("budget", default=20000, min=0, max=10_000_000, step=500,
+                             tooltip="Most network calls to spend; opponents are left out until it suffices. 0: no "
+                                     "limit."),
+                io.Int.Input("teacher_calls", default=50, min=4, max=1000,
+                             tooltip="Network calls of the reference every contestant is measured against."),
+                io.Boolean.Input("write_scores", default=False,
+                                 tooltip="Write the result into the preset's file in models/s4s_presets. A table "
+                                         "that loses is marked as not recommended and no longer chosen by itself."),
+                *optional,
+            ],
+            outputs=[
+                parts.PresetType.Output(display_name="preset", tooltip="The preset with its new scores."),
+                io.String.Output(display_name="report", tooltip="The race in numbers, best first."),
+                io.Image.Output(display_name="sheet",
+                                tooltip="The same seeds by teacher, best classical sampler and preset."),
+            ],
+            is_output_node=True,
+            **parts.aliases("S4S", "compare samplers", "benchmark", "evaluate preset"))
+
+    @classmethod
+    def validate_inputs(cls, calls=""):
+        try:
+            numbers(calls, int)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, preset, cfg, calls, seeds, seed, opponents, budget, teacher_calls, write_scores, vae=None,
+                **scene) -> io.NodeOutput:
+        context = get_executing_context()
+        terms = Terms(tuple(tables_of(preset, numbers(calls, int))), range(seed, seed + seeds), opponents, budget,
+                      teacher_calls)
+        show = Show(None if context is None else context.node_id)
+        found = run_race(Race(scene_of(cfg=cfg, **scene), preset, terms), show)
+        keeps = write_scores and found.preset is not preset             # the same: none of its own tables was raced
+        report = found.report + ("\n" + save_scores(presets(), found.preset, home()) if keeps else "")
+        logging.info(report)
+        sheet = drawn_sheet(found, vae)
+        show.end(report, sheet)
+        return io.NodeOutput(found.preset, report, sheet, ui=parts.shown(cls, report, sheet))
+
+
+NODES = [S4SRace]

@@ -1,0 +1,158 @@
+"""The node that trains a preset for the MODEL it is given, as it is: with its LoRAs, quantisation and patches."""
+
+from __future__ import annotations
+
+import logging
+
+from comfy_api.latest import io
+from comfy_execution.utils import get_executing_context
+
+from ....training.config import Config
+from ....training.distil import HOST_BUDGET
+from ... import picture
+from . import parts
+from .denoiser import Scene
+from .train_run import Order, train
+from .train_view import Show, drawn_sheet
+
+MODES = {"auto": "auto", "gradient": "gradient", "forward-only": "forward"}
+MORE_PROMPTS = ("positive_2", "positive_3", "positive_4")
+
+
+def numbers(text: str, kind: type) -> tuple:
+    """The numbers of a list such as "4,5,6". Raises ValueError in words."""
+    try:
+        return tuple(kind(part) for part in str(text).replace(";", ",").split(",") if part.strip())
+    except ValueError:
+        raise ValueError(f"{text!r} is not a list of {'whole ' if kind is int else ''}numbers such as "
+                         f"{'4,5,6,8' if kind is int else '1.0,0.75,0.5'}") from None
+
+
+def scene_inputs(verb: str) -> tuple[list, list]:
+    """(required, optional) inputs of what is sampled, for a node that would train or race."""
+    required = [
+        io.Model.Input("model", tooltip=f"The model to {verb} on, exactly as you sample it: LoRAs, quantisation, "
+                                        "ModelSampling nodes and other patches in front. It is not changed."),
+        io.Conditioning.Input("positive", tooltip="A prompt typical of what you make. More prompts make the result "
+                                                  "more general: connect positive_2 to positive_4."),
+        io.Latent.Input("latent", tooltip="The size of the images. Only the size counts, not the content."),
+        io.Float.Input("cfg", default=5.0, min=0.0, max=100.0, step=0.1, round=0.01,
+                       tooltip="The guidance you sample with. A preset is best at the cfg it was learned at."),
+    ]
+    optional = [
+        io.Conditioning.Input("negative", optional=True,
+                              tooltip="The negative prompt. May stay unconnected when cfg is 1."),
+        *(io.Conditioning.Input(name, optional=True,
+                                tooltip="One more prompt; each image is made for one of them. Conditioning (Combine) "
+                                        "would mix them in every image instead.") for name in MORE_PROMPTS),
+        io.Vae.Input("vae", optional=True,
+                     tooltip="Decodes the pictures of the sheet. Unconnected: quick latent previews are shown."),
+    ]
+    return required, optional
+
+
+def scene_of(model, positive, latent, cfg, negative=None, **more) -> Scene:
+    """The Scene of a node's inputs."""
+    prompts = [positive, *(more[name] for name in MORE_PROMPTS if more.get(name) is not None)]
+    return Scene(model, prompts, negative, cfg, latent)
+
+
+class S4STrainPreset(io.ComfyNode):
+    """Learn a few-call solver for a model, race it, save it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        inputs, optional = scene_inputs("learn")
+        return io.Schema(
+            node_id="S4STrainPreset",
+            display_name="S4S Train Preset",
+            category=parts.CATEGORY,
+            description="Learns a solver of a few network calls for this very MODEL: it compares what a few calls "
+                        "make of a noise with what the same model makes of it in many, and turns the table of the "
+                        "solver until they agree. The model itself is not changed. The preset is saved into "
+                        "models/s4s_presets and can be used at once by sampler and scheduler s4s.",
+            inputs=[
+                *inputs,
+                io.String.Input("calls", default="6",
+                                tooltip="For how many network calls (KSampler's steps) to learn a table. A list such "
+                                        "as 4,5,6,8 makes several in one preset."),
+                io.String.Input("windows", default="1.0",
+                                tooltip="Denoise strengths to learn tables for. 1.0 is text to image; add e.g. 0.75,"
+                                        "0.5 for image to image and hires fixes. Each is learned for every number of "
+                                        "calls."),
+                io.Combo.Input("mode", options=list(MODES), default="auto",
+                               tooltip="forward-only needs nothing but sampling, and works with quantised, compiled "
+                                       "and offloaded models. gradient back-propagates through the model: slower per "
+                                       "call, better with a large budget. auto decides by the budget and a test."),
+                io.Int.Input("budget", default=HOST_BUDGET, min=500, max=10_000_000, step=500,
+                             tooltip="Most network calls to spend per table, the teacher's share included. At half a "
+                                     "second a call 10,000 take under an hour and a half."),
+                io.Int.Input("teacher_calls", default=50, min=4, max=1000,
+                             tooltip="Calls of the default teacher, most. A small budget uses fewer. Not used when a "
+                                     "teacher_sampler is connected."),
+                io.Int.Input("race_seeds", default=8, min=2, max=1024,
+                             tooltip="Unseen seeds of the race against the classical samplers at the end. 8 show a "
+                                     "clear win; more make the numbers firmer and take longer."),
+                io.String.Input("name", default="my-preset", tooltip="Name of the preset and of its file. A preset "
+                                                                     "for the same model is replaced."),
+                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFF, control_after_generate=True,
+                             tooltip="First seed of the noises it learns from. The same seed and settings give the "
+                                     "same preset."),
+                io.Boolean.Input("resume", default=True,
+                                 tooltip="Go on with a run of the same settings that was stopped (kept in "
+                                         "output/s4s_runs). Off: start over."),
+                io.Sampler.Input("teacher_sampler", optional=True,
+                                 tooltip="A deterministic SAMPLER whose results are to be reached, with "
+                                         "teacher_sigmas. Unconnected: a third-order solver suited to the model."),
+                io.Sigmas.Input("teacher_sigmas", optional=True,
+                                tooltip="The SIGMAS of the teacher: many steps, denoise 1."),
+                *optional,
+            ],
+            outputs=[
+                parts.PresetType.Output(display_name="preset",
+                              tooltip="The learned preset, already saved and in the dropdowns."),
+                io.String.Output(display_name="report",
+                                 tooltip="What was learned, at which cost, and the race in numbers."),
+                io.Image.Output(display_name="tables",
+                                tooltip="Each table as a picture: its noise levels and coefficients."),
+                io.Image.Output(display_name="sheet",
+                                tooltip="Unseen seeds side by side: teacher, best classical sampler, S4S."),
+            ],
+            is_output_node=True,
+            **parts.aliases("S4S", "distill", "few steps", "train sampler", "learned sampler", "fast sampling"),
+        )
+
+    @classmethod
+    def validate_inputs(cls, calls=None, windows=None, name=None):
+        try:
+            Config(name=name or "x", calls=numbers(calls or "6", int), windows=numbers(windows or "1.0", float))
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(cls, cfg, calls, windows, mode, budget, teacher_calls, race_seeds, name, seed, resume,
+                teacher_sampler=None, teacher_sigmas=None, vae=None, **scene) -> io.NodeOutput:
+        config = Config(name=name, calls=numbers(calls, int), windows=numbers(windows, float), budget=budget,
+                        mode=MODES[mode], teacher_calls=teacher_calls, seed=seed)
+        order = Order(scene_of(cfg=cfg, **scene), config, both_or_none(teacher_sampler, teacher_sigmas), race_seeds,
+                      resume)
+        context = get_executing_context()
+        show = Show(None if context is None else context.node_id)
+        made = train(order, show)
+        logging.info(made.report)
+        tables = parts.image(*(picture.table(made.preset, table) for table in made.preset.tables))
+        sheet = drawn_sheet(made, vae)
+        show.end(made.report, sheet)
+        return io.NodeOutput(made.preset, made.report, tables, sheet, ui=parts.shown(cls, made.report, sheet))
+
+
+def both_or_none(sampler, sigmas) -> tuple | None:
+    """(SAMPLER, SIGMAS) of a teacher, or None. Raises ValueError where one of them is missing."""
+    if (sampler is None) != (sigmas is None):
+        raise ValueError("a teacher needs both teacher_sampler and teacher_sigmas: connect the other one too, or "
+                         "neither for the default teacher")
+    return None if sampler is None else (sampler, sigmas)
+
+
+NODES = [S4STrainPreset]

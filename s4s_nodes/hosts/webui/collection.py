@@ -1,0 +1,223 @@
+"""The sub-tab Presets: all there are; one to read, share, rename or delete; files to add; several to join into one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from html import escape
+from pathlib import Path
+from typing import Callable
+
+import gradio as gr
+
+from ... import importers
+from ...core import preset_file
+from ...library import ENDING, Preset, PresetError, file_name, measured, recommended, save_new
+from ...select.cfg import joined as join
+from . import dropdowns, panel, settings, shelf
+from .words import say
+
+
+@dataclass
+class Done:
+    """What a button did: words for it, the preset to show next, and which one has another name now, {old: new}."""
+
+    words: str
+    chosen: str | None = None
+    renamed: dict = field(default_factory=dict)
+
+
+def built() -> dict:
+    """The components of the sub-tab by name, on the page that is being built."""
+    made = {"list": gr.HTML(value=listed(), elem_id="s4s_collection_list")}
+    with gr.Row():
+        with gr.Column():
+            made |= _one_of_them()
+        with gr.Column():
+            made |= _new_ones()
+            made["said"] = gr.Textbox(label=say("Report"), lines=4, interactive=False, elem_id="s4s_collection_said")
+    return made
+
+
+def _one_of_them() -> dict:
+    chosen = gr.Dropdown(label=say("Preset"), choices=list(shelf.library().files()), value=None,
+                         elem_id="s4s_collection_preset")
+    about = gr.HTML(value="", elem_id="s4s_collection_about")
+    file = gr.File(label=say("Its file, to be shared"), interactive=False, visible=False, elem_id="s4s_collection_file")
+    with gr.Row():
+        name = gr.Textbox(label=say("New name"), elem_id="s4s_collection_name")
+        rename = gr.Button(say("Rename"), elem_id="s4s_collection_rename")
+    with gr.Row():
+        sure = gr.Checkbox(label=say("Delete for good"), value=False, elem_id="s4s_collection_sure")
+        delete = gr.Button(say("Delete"), variant="stop", elem_id="s4s_collection_delete")
+    return {"chosen": chosen, "about": about, "file": file, "name": name, "rename": rename, "sure": sure,
+            "delete": delete}
+
+
+def _new_ones() -> dict:
+    files = gr.File(label=say("Preset files to add; also downloaded files of DyWeight, EPD, GAS and LD3"),
+                    file_count="multiple", elem_id="s4s_collection_files")
+    add = gr.Button(say("Add"), elem_id="s4s_collection_add")
+    several = gr.Dropdown(label=say("Presets for one model, learned at different cfg, to be joined into one"),
+                          choices=shelf.library().names(), value=[], multiselect=True, elem_id="s4s_collection_several")
+    with gr.Row():
+        whole = gr.Textbox(label=say("Name of the joined preset"), elem_id="s4s_collection_whole")
+        joining = gr.Button(say("Join"), elem_id="s4s_collection_join")
+    return {"files": files, "add": add, "several": several, "whole": whole, "join": joining}
+
+
+def wired(made: dict, lists: dict) -> None:
+    """Let the buttons work; lists: the page's dropdowns that name presets, which follow."""
+    wishes = [made[name] for name in ("files", "name", "sure", "whole")]
+    outputs = [made["said"], made["list"], *wishes, *lists.values()]
+    for button, work, inputs in (("add", added, ["files"]), ("rename", renamed, ["chosen", "name"]),
+                                 ("delete", deleted, ["chosen", "sure"]), ("join", joined, ["several", "whole"])):
+        made[button].click(partial(changed, lists, len(wishes), work), outputs=outputs, queue=False,
+                           inputs=[*(made[name] for name in inputs), *lists.values()])
+    made["chosen"].change(shown, inputs=[made["chosen"]], outputs=[made["about"], made["file"], made["sure"]],
+                          queue=False, show_progress=False)
+
+
+def changed(lists: dict, wishes: int, work: Callable, *asked) -> list:
+    """Do work(*asked but for what the dropdowns show), and give updates: words, list, wishes, dropdowns.
+
+    Where it cannot be done nothing but the words changes.
+    """
+    asked, shown_there = asked[:-len(lists)], asked[-len(lists):]
+    before = _labels()
+    try:
+        done = work(*asked)
+    except (ValueError, OSError) as error:
+        return [str(error), *[gr.update()] * (1 + wishes + len(lists))]
+    after = _labels()
+    renamed_too = {before[old]: after.get(new) for old, new in done.renamed.items() if old in before}
+    updates = dict(zip(lists, dropdowns.refreshed(lists, shown_there, {**done.renamed, **renamed_too})))
+    if dropdowns.COLLECTION in updates:
+        updates[dropdowns.COLLECTION]["value"] = done.chosen
+    empty = [gr.update(value=value) for value in (None, "", False, "")]
+    return [done.words, listed(), *empty, *updates.values()]
+
+
+def _labels() -> dict[str, str]:
+    """{preset name: schedule type}"""
+    return {name: label for label, name in shelf.names().items()}
+
+
+def listed() -> str:
+    """All presets as a table, and below it what could not be read."""
+    library = shelf.library()
+    rows = "".join(_row(name, preset, library.ships(name)) for name, preset in zip(library.names(), library.presets()))
+    heads = (say("Preset"), say("For"), say("Steps"), say("Measured"), say("Recommended"), say("Whose"))
+    head = "".join(f'<th style="text-align: start">{escape(words)}</th>' for words in heads)
+    problems = "".join(f"<li>{escape(problem)}</li>" for problem in library.problems())
+    about = escape(say("Measured: in equal steps, a table comes this many times closer to what many steps give than "
+                       "the best classical sampler and schedule."))
+    return (f'<div style="max-height: 36em; overflow: auto"><table style="width: 100%"><thead><tr>{head}</tr></thead>'
+            f"<tbody>{rows}</tbody></table></div><p>{about}</p>"
+            + (f"<p>{escape(say('Not usable:'))}</p><ul>{problems}</ul>" if problems else ""))
+
+
+def _row(name: str, preset: Preset, ships: bool) -> str:
+    plain, model = {"yes": say("yes"), "no": say("no")}, preset.model
+    better, fine = measured(preset), recommended(preset)
+    cells = (name, f"{model.family}, {model.prediction}", ", ".join(map(str, preset.counts)),
+             plain.get(better) or say("{} to {} times closer").format(*better.split(" times")[0].split(" to ")),
+             plain.get(fine) or say("not {}").format(fine.removeprefix("not ")),
+             say("comes with S4S") if ships else say("yours"))
+    return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+
+
+def shown(name) -> tuple:
+    """Updates of description, file and tick for the preset that was chosen: a tick is for one preset only."""
+    nothing, library = gr.update(value=None, visible=False), shelf.library()
+    if not name:
+        return "", nothing, False
+    try:
+        preset = library.get(name)
+    except PresetError as error:
+        return escape(str(error)), nothing, False
+    rights = "".join(f"<p>{escape(words)}: {escape(value)}</p>" for words, value in (
+        (say("Licence"), preset.licence), (say("Source"), preset.source)) if value)
+    return panel.words_of(preset) + rights, gr.update(value=str(library.path(name)), visible=True), False
+
+
+def added(files) -> Done:
+    """Read uploaded files and save each under the name it carries; one that is refused hinders no other."""
+    if not files:
+        raise PresetError("no file was given: choose preset files (.safetensors) first, then press Add")
+    words, chosen = [], None
+    for file in files if isinstance(files, list) else [files]:
+        path = Path(getattr(file, "name", file))            # gradio 3 gives open files, gradio 4 text
+        try:
+            preset = read(path)
+            chosen = _saved(preset)
+            words.append(f"{path.name}: added as {chosen}. {_for_what(preset)}")
+        except (ValueError, OSError) as error:
+            words.append(f"not added: {error}" if path.name in str(error) else f"{path.name}, not added: {error}")
+    if chosen is None:
+        raise PresetError("\n".join(words))
+    return Done("\n".join(words), chosen)
+
+
+def read(path: Path) -> Preset:
+    """A preset file, or a downloaded file of another project's. Raises ValueError in words; executes nothing."""
+    if path.suffix.lower() == ENDING:
+        return preset_file.load(path)
+    return importers.read(path)
+
+
+def renamed(name, new) -> Done:
+    """Give a preset of the user's another name, in the file and of the file."""
+    new, library = str(new or "").strip(), shelf.library()
+    path = library.path(_known(name))
+    _check_free(path.parent, new, path)
+    there = library.rename(name, new)
+    known = next(known for known, file in library.files().items() if file.samefile(there))
+    return Done(f"{name} is {known} now{_by_setting(name)}", known, {name: known})
+
+
+def deleted(name, sure) -> Done:
+    """Remove a file of the user's, readable or not."""
+    path = shelf.library().path(_known(name))
+    if not sure and not shelf.library().ships(name):
+        raise PresetError(f"{path} would be gone: tick Delete for good, then press Delete again")
+    shelf.library().delete(name)
+    return Done(f"deleted {path}{_by_setting(name)}")
+
+
+def joined(names, new) -> Done:
+    """One preset of several; they stay as they are."""
+    whole = join([shelf.library().get(name) for name in names or ()], str(new or "").strip())
+    low, high = whole.training["cfg"]
+    return Done(f"joined as {_saved(whole)}: for cfg {low:g} to {high:g}. {_for_what(whole)}", file_name(whole.name))
+
+
+def _saved(preset: Preset) -> str:
+    """Save a preset where the host finds it, and return the name it has there. Raises PresetError for one taken."""
+    _check_free(shelf.folder(), preset.name)
+    return save_new(preset, shelf.folder()).stem
+
+
+def _check_free(folder: Path, name: str, own: Path | None = None) -> None:
+    """Raise PresetError where a file of this name is there, but for one's own: it may be named by hand."""
+    there = folder / f"{file_name(name)}{ENDING}"
+    if there.exists() and not (own and there.samefile(own)):
+        raise PresetError(f"{there} is there already, and nothing is overwritten: choose another name, or rename or "
+                          "delete that one first")
+
+
+def _known(name) -> str:
+    if not name:
+        raise PresetError("no preset is chosen: choose one in the list Preset")
+    return name
+
+
+def _for_what(preset: Preset) -> str:
+    model = preset.model
+    return f"It is for {model.family}, {model.prediction} prediction, {', '.join(map(str, preset.counts))} steps"
+
+
+def _by_setting(name: str) -> str:
+    """What has to be said where the host's settings name a preset that is gone."""
+    families = settings.families_with(name)
+    return f". Settings, S4S still name it for {', '.join(families)}: choose another there" if families else ""

@@ -1,0 +1,32 @@
+"""Opens S4S in a host: its rows in the dropdowns, its settings, its axis, its panel. Safe to do again at any time."""
+
+from __future__ import annotations
+
+import logging
+from importlib.util import find_spec
+
+log = logging.getLogger("S4S")
+
+
+def opened():
+    """Register S4S with this host, and return the script class it should find; None where it has no room for S4S."""
+    if find_spec("modules.sd_samplers_kdiffusion") is None or find_spec("modules.sd_samplers_common") is None:
+        log.warning("S4S: this host has no k-diffusion samplers to stand beside (SD.Next has its own kind): not loaded")
+        return None
+    from modules import sd_samplers_common
+    if not hasattr(sd_samplers_common, "Sampler"):
+        log.warning("S4S: this host is older than WebUI 1.6 and cannot take a sampler from outside: not loaded")
+        return None
+    from modules import images
+
+    from ... import picture
+    from . import dropdowns, panel, rows, settings, shelf, tab, xyz
+    picture.host_font = getattr(images, "get_font", None)
+    rows.register()
+    settings.register(shelf.library())
+    xyz.register()
+    dropdowns.register()
+    tab.register()
+    for problem in shelf.problems():
+        log.warning("S4S: a preset was left out: %s", problem)
+    return panel.S4SScript

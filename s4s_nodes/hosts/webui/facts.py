@@ -1,0 +1,101 @@
+"""What a WebUI host shows of its loaded model, as the library's ModelFacts."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import weakref
+from functools import partial
+
+import torch
+
+from ...core.levels import ENDLESS
+from ...core.sketch import KIND, sketch
+from ...library import ModelFacts
+
+_PREDICTORS = {"epsilon": "eps", "v_prediction": "v", "const": "flow"}         # Forge's names
+_FAMILIES = {"is_sdxl": "sdxl", "is_sd3": "sd3", "is_flux": "flux", "is_wan": "wan21", "is_sd2": "sd20",
+             "is_sd1": "sd15"}
+_sketches: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()              # network -> (file, its sketch)
+
+
+def of(wrap, model) -> ModelFacts:
+    """Of a sampler's model_wrap (it has the levels) and the host's sd_model (it has the name)."""
+    predictor = getattr(wrap, "predictor", None)
+    low, high = float(wrap.sigmas[0]), float(wrap.sigmas[-1])       # never .sigma_max: on Forge it raises
+    prediction = _prediction(predictor, model, high)
+    return ModelFacts(prediction, low, high, family=_family(model), channels=_channels(model),
+                      zero_terminal_snr=prediction != "flow" and high > ENDLESS,     # zero terminal SNR
+                      shift=_shift(predictor, model) if prediction == "flow" else None,
+                      fingerprint=partial(_hashes, model))
+
+
+def _prediction(predictor, model, high: float) -> str:
+    """Forge's predictor says it; elsewhere a flow's levels end at 1, and v is the model's own word."""
+    if predictor is not None:
+        return _PREDICTORS.get(predictor.prediction_type, "x0")     # "edm": nothing learned is for it
+    if high <= 1.001:
+        return "flow"
+    return "v" if getattr(model, "parameterization", "eps") == "v" else "eps"
+
+
+def _family(model) -> str | None:
+    """The loader's own name for the architecture, as in ComfyUI, where the host keeps it; else a flag it sets."""
+    config = type(getattr(model, "model_config", None))
+    if config.__module__.startswith("huggingface_guess"):
+        name = config.__name__.lower()
+        return name if name.startswith("stable_") else name.split("_")[0]      # wan21_i2v and wan21_t2v: wan21
+    return next((family for flag, family in _FAMILIES.items() if getattr(model, flag, False)), None)
+
+
+def _channels(model) -> int | None:
+    vae = getattr(getattr(model, "forge_objects", None), "vae", None)
+    return getattr(vae, "latent_channels", getattr(model, "latent_channels", None))
+
+
+def _shift(predictor, model) -> float | None:
+    mu, shift = getattr(predictor, "mu", None), getattr(predictor, "shift", getattr(model, "shift", None))
+    if mu is not None:
+        return math.exp(mu)                 # Flux: e^mu / (e^mu + 1/t - 1)
+    return None if shift is None else float(shift)
+
+
+def _hashes(model) -> dict:
+    """{"weights_1d": sketch, "sha256_10": ..., "file": ...}, as far as they can be had without reading the file."""
+    checkpoint = getattr(model, "sd_checkpoint_info", None)
+    known = {"sha256_10": getattr(checkpoint, "shorthash", None), "file": getattr(checkpoint, "name_for_extra", None),
+             KIND: _sketch(model)}
+    return {kind: value for kind, value in known.items() if value}
+
+
+def network(model):
+    """The network whose weights a checkpoint calls model.diffusion_model, or None."""
+    forge = getattr(getattr(model, "forge_objects", None), "unet", None)
+    return getattr(getattr(forge or model, "model", None), "diffusion_model", None)
+
+
+def _sketch(model) -> str | None:
+    """Of the norms and biases; taken again where the network holds another file: A1111 loads into the one it has."""
+    found, file = network(model), _file(model)
+    if found is None:
+        return None
+    if found not in _sketches or _sketches[found][0] != file:
+        weights = {f"diffusion_model.{name}": tensor for name, tensor in found.named_parameters() if tensor.ndim == 1}
+        try:
+            with torch.no_grad():
+                _sketches[found] = file, sketch(weights)
+        except (RuntimeError, NotImplementedError) as error:       # offloaded to nowhere, or a storage of its own kind
+            logging.getLogger("S4S").info("S4S cannot read this model's norms and biases: %s", error)
+            _sketches[found] = file, None
+    return _sketches[found][1]
+
+
+def _file(model) -> tuple | None:
+    """(path, size, time) of the checkpoint's file; None where the host names none that can be seen."""
+    path = getattr(getattr(model, "sd_checkpoint_info", None), "filename", None)
+    try:
+        seen = os.stat(path)
+    except (OSError, TypeError, ValueError):
+        return path
+    return path, seen.st_size, seen.st_mtime_ns

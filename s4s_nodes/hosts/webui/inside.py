@@ -1,0 +1,190 @@
+"""Work inside the host's own txt2img: prompts, LoRAs, guidance, memory and interrupt are the host's.
+
+A txt2img of the prompts is started as any other; where the host would run our sampler, it does the work (a training, a
+race) on the host's guided denoiser instead. A table that came of it samples the pictures, which the host decodes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from copy import copy
+from dataclasses import dataclass, field
+from typing import Callable
+
+import torch
+from modules import call_queue, processing, scripts, sd_samplers_common, shared
+from torch import Tensor
+
+from ....training.source import Source
+from ... import picture
+from ...core import sample_table
+from ...core.preset_file import Model
+from . import gradient, labels, sampler
+
+log = logging.getLogger("S4S")
+AT_ONCE = 4                 # images in a network call at most
+EVERY, SHARE = 4.0, 0.05    # a live preview: seconds between two at least, and of the time at most
+CHEAP = 2                   # the hosts' number for latents as pictures by linear colours
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What is sampled: every image is made for one of the prompts, of one size, at one cfg."""
+
+    prompts: tuple
+    negative: str = ""
+    cfg: float = 5.0
+    width: int = 512
+    height: int = 512
+
+    def __post_init__(self):
+        if not self.prompts:
+            raise ValueError("no prompt is given: write at least one, typical of what you make, a line each")
+
+
+@dataclass
+class Show:
+    """What a person sees of it: words that stay, a line and a picture that change."""
+
+    words: list = field(default_factory=list)
+    line: str = ""
+    place: str = ""
+    picture: object = None
+    _due: float = 0.0
+
+    def say(self, words: str) -> None:
+        log.warning("S4S: %s", words)
+        self.words.append(words)
+
+    def at(self, place: str) -> None:
+        """What is being done now, before the numbers that `count` adds."""
+        self.place = self.line = place
+
+    def count(self, done: int, total: int, line: str = "") -> None:
+        """For the host's own progress bar, and a line of words."""
+        shared.state.sampling_step, shared.state.sampling_steps = int(done), max(int(total), 1)
+        self.line = line or f"{self.place}: {done:,} of about {max(done, total):,} network calls".lstrip(": ")
+
+    def preview(self, made: Callable | None) -> None:
+        """made() -> (student, teacher), drawn where the tab and the host's live preview show it, if it is time."""
+        began = time.monotonic()
+        if made is None or began < self._due:
+            return
+        student, teacher = made()                   # asks the network: an interrupt passes
+        try:
+            self.picture = sheet([("learned so far", "", student), ("teacher", "", teacher)], cheap_decoder())
+            shared.state.assign_current_image(self.picture)
+        except (RuntimeError, ValueError, TypeError, AttributeError) as error:      # a latent no quick decoder is for
+            log.info("S4S cannot draw a preview: %s", error)
+        end = time.monotonic()
+        self._due = end + max(EVERY, (end - began) / SHARE)
+
+    @property
+    def text(self) -> str:
+        return "\n".join([*self.words, *([self.line] if self.line else [])])
+
+
+class Finished(Exception):
+    """The work is done and asks for no picture."""
+
+
+def inside(scene: Scene, steps: int, work: Callable) -> list:
+    """Do work(source, facts) where the host samples the scene; pictures of the solver it returns, none for None.
+
+    The host's interrupt ends it (then the host's pictures are whatever was sampled last).
+    """
+    prompts = [scene.prompts[i % len(scene.prompts)] for i in range(max(AT_ONCE, len(scene.prompts)))]
+    with call_queue.queue_lock:
+        shared.state.begin(job="s4s")
+        try:
+            p = processing.StableDiffusionProcessingTxt2Img(
+                sd_model=shared.sd_model, prompt=prompts, negative_prompt=scene.negative, batch_size=len(prompts),
+                width=scene.width, height=scene.height, cfg_scale=scene.cfg, steps=steps, seed=0,
+                sampler_name=labels.SAMPLER, do_not_save_samples=True, do_not_save_grid=True)
+            p.s4s_work = Stage(scene, work)
+            p.scripts, p.script_args = scripts.ScriptRunner(), ()   # of no script: reForge takes it for granted
+            with contextlib.closing(p):
+                return processing.process_images(p).images
+        except Finished:
+            return []
+        finally:
+            shared.state.end()
+
+
+class Stage:
+    """What our sampler's place in the host does instead of sampling."""
+
+    def __init__(self, scene: Scene, work: Callable):
+        self.scene, self.work = scene, work
+
+    def __call__(self, denoiser, x: Tensor, extra_args: dict, run: sampler.Run) -> Tensor:
+        table = self.work(self._source(denoiser, x, extra_args, model_of(run.facts)), run.facts)
+        if table is None:
+            raise Finished
+        denoiser.step = 0
+        return sample_table(denoiser, x, torch.tensor([0.0, 0.0]), extra_args, disable=True, table=lambda _: table)
+
+    def _source(self, denoiser, x: Tensor, extra_args: dict, model: Model) -> Source:
+        count = len(self.scene.prompts)
+
+        def conditions(seeds):
+            return {"which": torch.tensor([int(seed) % count for seed in seeds], device=x.device)}
+        levels = denoiser.inner_model.sigmas.detach().double().cpu().numpy().copy()
+        network = Network(denoiser, extra_args, x.device)
+        return Source(model.family, model, levels, tuple(x.shape[1:]), network, conditions,
+                      self.scene.cfg, x.device, chunk=AT_ONCE)
+
+
+class Network:
+    """(x, sigma, which) -> denoised by the host's guided denoiser, image i under prompt which[i].
+
+    The host's interrupt is raised by its denoiser before each call. Every call is step 0 of the host's count, so that
+    prompt editing and settings by step stay out of what is learned.
+    """
+
+    def __init__(self, denoiser, extra_args: dict, device: torch.device):
+        self.denoiser, self.extra_args, self.gradients = denoiser, extra_args, False
+        self.inference = torch.is_inference_mode_enabled()          # as the host samples: its weights may demand it
+        self.autocast = gradient.Autocast(device)
+
+    def __call__(self, x: Tensor, sigma: Tensor, which: Tensor) -> Tensor:
+        self.denoiser.step = 0
+        if self.gradients:
+            with self.autocast():
+                answer = self.denoiser(x, sigma, **self._for(which.tolist()))
+            gradient.forget(self.denoiser, answer)
+            return answer
+        with torch.inference_mode() if self.inference else contextlib.nullcontext():
+            answer = self.denoiser(x, sigma, **self._for(which.tolist()))
+        return answer.clone()                                       # outside: a tensor that may be worked with
+
+    def through(self):
+        """Calls carry gradients while this context lasts."""
+        return gradient.through(self, shared.sd_model)
+
+    def _for(self, which: list) -> dict:
+        """The host's arguments for a batch of these prompts."""
+        cond, uncond, image = (self.extra_args[name] for name in ("cond", "uncond", "image_cond"))
+        picked = copy(cond)
+        picked.batch = [cond.batch[i] for i in which]
+        return {**self.extra_args, "cond": picked, "uncond": None if uncond is None else [uncond[i] for i in which],
+                "image_cond": image[which] if isinstance(image, Tensor) else image}
+
+
+def model_of(seen) -> Model:
+    """What a preset records of the model, from the facts a sampler sees: so they are found again."""
+    return Model(seen.family or "unknown", seen.prediction, seen.sigma_min, seen.sigma_max, seen.zero_terminal_snr,
+                 seen.shift, seen.channels, seen.fingerprint())
+
+
+def cheap_decoder() -> int:
+    """The host's number for the live preview's decoder, but never the whole autoencoder."""
+    return sd_samplers_common.approximation_indexes.get(shared.opts.show_progress_type, 0) or CHEAP
+
+
+def sheet(rows: list, decoder: int, title: str = ""):
+    """Rows (label, caption, latents (n, ...)) as one picture; decoder: the host's number, 0 for the autoencoder."""
+    return picture.sheet([(label, caption, [sd_samplers_common.single_sample_to_image(one, decoder)
+                                            for one in latents]) for label, caption, latents in rows], title)

@@ -1,0 +1,55 @@
+"""Names as the host's dropdowns, infotext and XYZ plots can carry them. Knows no host."""
+
+from __future__ import annotations
+
+import re
+
+from ... import __version__
+
+SAMPLER = "S4S"
+AUTO = "S4S Auto"
+KEY, HIRES_KEY = "S4S", "Hires S4S"         # infotext keys
+
+
+def labelled(names) -> dict[str, str]:
+    """{schedule type: preset name}, in order, all different, none of them `AUTO`.
+
+    An infotext splits at commas and colons, an XYZ plot at commas: both give way to "_".
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        label = f"{SAMPLER} {_plain_name(name)}"
+        while label in found or label == AUTO:
+            label += "_"
+        found[label] = name
+    return found
+
+
+def key(label: str) -> str:
+    """The internal name of a schedule type, as the hosts write theirs: s4s_auto."""
+    return re.sub(r"[^a-z0-9]+", "_", label.lower())
+
+
+def hires_schedule(written: dict) -> str:
+    """The infotext key of the second pass's schedule type, spelled as the host has put it there."""
+    usual = "Hires schedule type"
+    return next((key for key in written if key.lower() == usual.lower()), usual)         # ersatzForge: HiRes
+
+
+def plain(text: str) -> str:
+    """Words for an infotext's value: one line without commas, colons and quotes, which would have to be escaped."""
+    return " ".join(re.sub(r'[,:"\\]', " ", text).split())[:300]
+
+
+def said(choice) -> str:
+    """What an infotext says of a run: preset, hash, table and kind; where it is no table of the file itself, why."""
+    if choice.fallback:
+        why = choice.why.partition(". ")[0]         # what else there is stands in the log
+        return plain(f"fallback {choice.classical} - {why} (S4S {__version__})")
+    preset = choice.preset
+    why = "" if choice.kind != "adapted" and choice.table_name in preset.tables else f" - {choice.why}"
+    return plain(f"{preset.name} {preset.short_hash} {choice.table_name} {choice.kind}{why} (S4S {__version__})")
+
+
+def _plain_name(name: str) -> str:
+    return re.sub(r"[^\w .()+=/-]", "_", name).strip()

@@ -1,0 +1,94 @@
+"""Our rows in the host's dropdowns: one sampler, and a schedule type for each preset. By name, in place, idempotent."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+
+from modules import sd_samplers, sd_samplers_common, shared
+
+from ...library import levels_for
+from . import facts, labels, sampler, shelf
+
+
+def refresh() -> None:
+    """Put our rows in again if there are other presets than the host shows: its lists are rebuilt for that."""
+    host = schedule_types()
+    shown = [row.label for row in host.schedulers] if host is not None else [d.name for d in sd_samplers.all_samplers]
+    if [label for label in shown if shelf.is_ours(label) and label != labels.AUTO] != list(shelf.names()):
+        register()
+
+
+def register() -> None:
+    """Put our rows in, or put them in again: what was there under our names is replaced, what is gone is removed."""
+    schedules = schedule_types()
+    _register_samplers(_samplers(schedules is not None))
+    if schedules is not None:
+        _register_schedules(schedules)
+    # the hosts remember look-ups, also those of a row that was not there yet
+    forget = getattr(getattr(sd_samplers, "get_sampler_and_scheduler", None), "cache_clear", None)
+    if forget is not None:
+        forget()
+
+
+def schedule_types():
+    """The host's module of schedule types; None before WebUI 1.9 and in Forge Classic of early 2025."""
+    return import_module("modules.sd_schedulers") if find_spec("modules.sd_schedulers") else None
+
+
+def _samplers(with_schedules: bool) -> list:
+    """One sampler, its schedule chosen in the other dropdown; without that one, a sampler for each preset.
+
+    Option values are scalars, or the whole API answer about samplers fails. The default schedule is Auto, never a
+    preset's: hosts rewrite a sampler's default to "Automatic".
+    """
+    data = sd_samplers_common.SamplerData
+    found = [data(labels.SAMPLER, sampler.made, ["k_s4s"], {"scheduler": labels.key(labels.AUTO)})]
+    if not with_schedules:
+        found += [data(label, sampler.made_for(label), [labels.key(label)], {}) for label in shelf.names()]
+    return found
+
+
+def _register_samplers(ours: list) -> None:
+    listed = sd_samplers.all_samplers
+    new = {data.name: data for data in ours}
+    listed[:] = [new.pop(data.name, data) for data in listed if data.name in new or not is_our_sampler(data.name)]
+    listed.extend(new.values())
+    sd_samplers.all_samplers_map = {data.name: data for data in listed}
+    sd_samplers.set_samplers()
+
+
+def is_our_sampler(name: str) -> bool:
+    """Whether a sampler is one of S4S's."""
+    return name == labels.SAMPLER or shelf.is_ours(name)
+
+
+def _register_schedules(host) -> None:
+    hidden = set(getattr(shared.opts, "hide_schedulers", None) or ())
+    ours = [host.Scheduler(labels.key(label), label, partial(levels, label), need_inner_model=True)
+            for label in (labels.AUTO, *shelf.names())]
+    visible = [row for row in ours if row.label not in hidden]
+    _replace(host.schedulers, visible)
+    if hasattr(host, "all_schedulers") and host.all_schedulers is not host.schedulers:
+        _replace(host.all_schedulers, ours)                 # Forge Neo hides some of these
+    known = host.schedulers_map
+    for name in [name for name, row in known.items() if _is_our_row(row)]:
+        del known[name]
+    known.update({name: row for row in visible for name in (row.name, row.label)})
+    if hasattr(host, "set_schedulers_aliases"):             # ersatzForge
+        host.set_schedulers_aliases()
+
+
+def _replace(rows: list, ours: list) -> None:
+    rows[:] = [row for row in rows if not _is_our_row(row)] + ours
+
+
+def _is_our_row(row) -> bool:
+    return shelf.is_ours(row.label)
+
+
+def levels(label: str, n: int, sigma_min: float, sigma_max: float, inner_model, device):
+    """A schedule function for any sampler: n + 1 levels of the preset for the loaded model, n from 1."""
+    seen = facts.of(inner_model, shared.sd_model)
+    return sampler.as_tensor(levels_for(shelf.pick(label, seen, calls=n)[0], seen, n)).to(device)

@@ -1,0 +1,136 @@
+"""The sampler: the host's own, but for the levels it asks for and the table that runs on them."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from inspect import signature
+
+import torch
+from modules import sd_samplers_common, sd_samplers_kdiffusion, shared
+
+from ...core import sample_table
+from ...library import Choice, ModelFacts, Preset, levels_for, table_for
+from . import facts, labels, settings, shelf
+
+log = logging.getLogger("S4S")
+
+
+class S4SSampler(sd_samplers_kdiffusion.KDiffusionSampler):
+    """What runs, on which slice of the schedule and how it is shown stay the host's: its levels and table are ours."""
+
+    row = None                              # a preset's label, where the host has no schedule types
+    s4s_calls = None                        # of an img2img: the host runs so many last steps of its schedule
+
+    def sample_img2img(self, p, *others, **named):
+        """The host's, which cuts the schedule by these very numbers."""
+        whole = super().sample_img2img
+        steps = signature(whole).bind(p, *others, **named).arguments.get("steps")
+        self.s4s_calls = sd_samplers_common.setup_img2img_steps(p, steps)[1] + 1
+        try:
+            return whole(p, *others, **named)
+        finally:
+            self.s4s_calls = None
+
+    def get_sigmas(self, p, steps):
+        """steps + 1 levels, whatever steps is: hosts cut what they get by indices made from it."""
+        label, hires = self.row or asked_for(p, self.config), _is_hires(p)
+        seen = facts.of(self.model_wrap, shared.sd_model)
+        cfg = (getattr(p, "hr_cfg", None) if hires else None) or getattr(p, "cfg_scale", None)
+        theirs = getattr(p, "sampler_noise_scheduler_override", None) is not None or not shelf.is_ours(label)
+        levels = super().get_sigmas(p, steps) if theirs else None
+        self.s4s_run = run = Run(p, hires, seen, cfg, *self._picked(label, seen, cfg, steps, levels))
+        if theirs:
+            return levels
+        run.name_schedule(label)
+        return as_tensor(levels_for(run.preset, seen, steps))
+
+    def _picked(self, label, seen: ModelFacts, cfg, steps: int, levels) -> tuple[Preset | None, str]:
+        """The preset for the part of the schedule that will run; levels: the whole, where it is not ours."""
+        preset, why = shelf.pick(label, seen, cfg, steps)
+        calls = self.s4s_calls or steps
+        if calls >= steps:
+            return preset, why
+        levels = levels_for(preset, seen, steps) if levels is None else levels
+        return shelf.pick(label, seen, cfg, calls, float(levels[steps - calls]))
+
+    def initialize(self, p):
+        """The host's keyword arguments for the sampling function, and ours."""
+        return {**super().initialize(p), "s4s_run": self.s4s_run}
+
+
+@dataclass
+class Run:
+    """One sampling: the preset it asked for, and what is said about what came of it."""
+
+    p: object                               # the host's processing
+    hires: bool
+    facts: ModelFacts
+    cfg: float | None
+    preset: Preset | None
+    why: str                                # this preset, or none
+
+    def name_schedule(self, label: str) -> None:
+        """Put the preset's own schedule type into the infotext: replayed, it comes back whatever Auto takes then."""
+        label = label if self.preset is None else shelf.label_of(self.preset)
+        written = self.p.extra_generation_params
+        if not self.hires:
+            written["Schedule type"] = label
+        elif label != written.get("Schedule type"):
+            written[labels.hires_schedule(written)] = label
+
+    def table(self, sigmas):
+        """The table for the levels the host came with; infotext and log say which. Raises where a stop is wished."""
+        choice = table_for(sigmas, self.facts, self.preset, self.cfg)
+        if self.preset is None:
+            choice = replace(choice, why=self.why)
+        self.p.extra_generation_params[labels.HIRES_KEY if self.hires else labels.KEY] = labels.said(choice)
+        if choice.fallback and settings.stops_without_preset():
+            raise RuntimeError(f"{choice.words()}. It was stopped by your setting S4S, fallback")
+        self._tell(choice)
+        return choice.table
+
+    def _tell(self, choice: Choice) -> None:
+        """Once a generation, however many batches it has; a fallback in the console and under the picture."""
+        told = getattr(self.p, "s4s_told", ())
+        if choice.words() in told:
+            return
+        self.p.s4s_told = (*told, choice.words())
+        log.log(logging.WARNING if choice.fallback else logging.INFO, "%s", choice.words())
+        if choice.fallback and hasattr(self.p, "comment"):
+            self.p.comment(f"{labels.SAMPLER} {labels.said(choice)}")
+
+
+def sample_s4s(model, x, sigmas, extra_args=None, callback=None, disable=None, s4s_run=None):
+    """k-diffusion's signature, which hosts inspect. Interrupts of the model or the callback pass through."""
+    if (work := getattr(s4s_run.p, "s4s_work", None)) is not None:          # a training, see train.py
+        return work(model, x, extra_args, s4s_run)
+    return sample_table(model, x, sigmas, extra_args, callback, disable, table=lambda _: s4s_run.table(sigmas))
+
+
+def made(model):
+    """The host's constructor call."""
+    return S4SSampler(sample_s4s, model)
+
+
+def made_for(label: str):
+    """A constructor for a sampler that always means one preset, where the host has no schedule types."""
+    kind = type("S4SPresetSampler", (S4SSampler,), {"row": label})
+    return lambda model: kind(sample_s4s, model)
+
+
+def asked_for(p, config) -> str:
+    """The schedule type this pass asks for; "Automatic" is the sampler's own."""
+    label = getattr(p, "hr_scheduler" if _is_hires(p) else "scheduler", None)
+    if label in (None, "", "Automatic", "automatic"):
+        return config.options.get("scheduler", labels.AUTO)
+    return label
+
+
+def as_tensor(levels) -> torch.Tensor:
+    """float32 on the CPU, as the hosts' own schedules."""
+    return torch.tensor(levels, dtype=torch.float32)
+
+
+def _is_hires(p) -> bool:
+    return bool(getattr(p, "is_hr_pass", False))

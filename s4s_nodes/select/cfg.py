@@ -1,0 +1,137 @@
+"""Tables learned at several guidance scales: one preset that holds them, and the one that runs at a given cfg.
+
+Such a table is named STEM_cfgNUMBER: calls6_cfg3, calls6_cfg7.5. Inside the trained range it is interpolated, linearly
+in cfg: both tables are first moved to common levels (adapt.py), where their carries agree, so that a mean of them obeys
+the constant law as they do. Outside the nearest runs, unchanged. Nothing is ever extrapolated.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, replace
+
+import numpy as np
+
+from ..core.model import Model
+from ..core.preset_file import Preset, PresetError
+from ..core.table import Table
+from .adapt import adapted, lawful
+
+_LEARNED_AT = re.compile(r"(.+)_cfg(\d+(?:\.\d+)?)")
+
+
+def learned_at(preset: Preset) -> dict:
+    """{stem: {cfg: table name}} of the tables that were learned at several guidance scales, cfg rising."""
+    found: dict = {}
+    for name in preset.tables:
+        if match := _LEARNED_AT.fullmatch(name):
+            found.setdefault(match[1], {})[float(match[2])] = name
+    return {stem: dict(sorted(names.items())) for stem, names in found.items()}
+
+
+def at_cfg(preset: Preset, cfg: float | None) -> tuple[Preset, str]:
+    """(the preset with one table for each stem, what became of cfg as a clause): a preset without such tables as it is.
+
+    cfg None, as for a scheduler that is not told: the middle one of those learned. A stem's score is the worst of
+    the tables it is made of.
+    """
+    groups = learned_at(preset)
+    if not groups:
+        return preset, ""
+    tables = {name: table for name, table in preset.tables.items() if not _LEARNED_AT.fullmatch(name)}
+    scores = {name: score for name, score in preset.scores.items() if name in tables}
+    clauses = []
+    for stem, names in groups.items():
+        tables[stem], used, clause = _table_at(preset, names, cfg)
+        clauses.append(clause)
+        if known := [preset.scores[name] for name in used if "ratio" in preset.scores.get(name, {})]:
+            scores[stem] = min(known, key=lambda score: score["ratio"])
+    return replace(preset, tables=tables, scores=scores), max(clauses, key=clauses.count)
+
+
+def _table_at(preset: Preset, names: dict, cfg: float | None) -> tuple[Table, list[str], str]:
+    """(table, the names of those it is made of, clause) of one stem."""
+    known = np.array(list(names))
+    nearest = known[len(known) // 2] if cfg is None else known[np.abs(known - cfg).argmin()]
+    alone = names[float(nearest)]
+    if cfg is not None and cfg not in names and known[0] < cfg < known[-1]:
+        low, high = known[known < cfg].max(), known[known > cfg].min()
+        used = [names[float(low)], names[float(high)]]
+        try:
+            made = between(*(preset.tables[name] for name in used), (cfg - low) / (high - low), preset.model.flow)
+        except ValueError:                      # a kind that cannot be moved, or other ends: the nearest it is
+            pass
+        else:
+            return made, used, f", between those learned at cfg {low:g} and {high:g}"
+    return preset.tables[alone], [alone], f", as learned at cfg {nearest:g}"
+
+
+def between(low: Table, high: Table, share: float, flow: bool) -> Table:
+    """The table that is `low` at share 0 and `high` at share 1: levels and queries even in log, weights linear.
+
+    Raises ValueError for a share outside 0..1, and where the tables have different numbers of calls or ends, or one
+    of a kind that cannot be moved.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"share {share:g}: tables are interpolated from 0 to 1, never beyond")
+    if low.sigmas.shape != high.sigmas.shape:
+        raise ValueError(f"tables of {low.calls} and {high.calls} calls: only tables of as many calls have others "
+                         "between them")
+    if share in (0, 1):
+        return high if share else low
+    there = low.sigmas ** (1 - share) * high.sigmas ** share
+    first, second = adapted(low, there, flow), adapted(high, there, flow)
+    made = Table(there, first.query ** (1 - share) * second.query ** share,
+                  first.scale ** (1 - share) * second.scale ** share,
+                  (1 - share) * first.carry + share * second.carry,
+                  (1 - share) * first.weights + share * second.weights, keeps_constants=False)
+    return lawful(made, flow) if low.keeps_constants and high.keeps_constants else made
+
+
+def running(preset: Preset, names, cfg: float) -> dict:
+    """{name: table} that runs at cfg where these tables are meant: what is to be raced there.
+
+    Of those learned at several cfg each stem once: under its table's name where one was learned at this cfg, else
+    under the stem, which is no table of the preset: what is measured there is no score of any.
+    """
+    there, groups, found = at_cfg(preset, cfg)[0], learned_at(preset), {}
+    for name in names:
+        stem = match[1] if (match := _LEARNED_AT.fullmatch(name)) else name
+        found[groups.get(stem, {}).get(cfg, stem)] = there.tables[stem]
+    return found
+
+
+def joined(presets: list[Preset], name: str) -> Preset:
+    """One preset of several that were learned for the same model at different guidance scales.
+
+    Every table keeps its score and its verdict; the whole is recommended where one of them is. Raises PresetError
+    where models differ, a preset does not say its one cfg, or two have the same.
+    """
+    tables, scores, seen = {}, {}, {}
+    for preset in presets:
+        if unlike := [field.name for field in fields(Model)
+                      if getattr(preset.model, field.name) != getattr(presets[0].model, field.name)]:
+            raise PresetError(f"{preset.name} is for {preset.model.family}, {presets[0].name} for "
+                              f"{presets[0].model.family}, other in {', '.join(unlike)}: only presets for one model "
+                              "can be joined")
+        cfg = _only_cfg(preset)
+        if cfg in seen:
+            raise PresetError(f"{seen[cfg]} and {preset.name} were both learned at cfg {cfg:g}: give one of each")
+        seen[cfg] = preset.name
+        tables |= {f"{stem}_cfg{cfg:g}": table for stem, table in preset.tables.items()}
+        verdict = {} if preset.recommended else {"recommended": False}          # in files of old the preset's alone
+        scores |= {f"{stem}_cfg{cfg:g}": {**verdict, **score} for stem, score in preset.scores.items()}
+    if len(seen) < 2:
+        raise PresetError(f"{len(seen)} preset was given: at least two, learned at different cfg, can be joined")
+    training = {key: value for key, value in presets[0].training.items() if key != "self_test"}
+    training |= {"cfg": [min(seen), max(seen)], "joined": sorted(seen.values())}
+    return replace(presets[0], name=name, tables=tables, scores=scores, training=training,
+                   recommended=any(preset.recommended for preset in presets))
+
+
+def _only_cfg(preset: Preset) -> float:
+    recorded = preset.training.get("cfg")
+    values = set(recorded if isinstance(recorded, (list, tuple)) else [recorded])
+    if len(values) != 1 or not isinstance(cfg := values.pop(), (int, float)) or cfg <= 0:
+        raise PresetError(f"{preset.name} says cfg {recorded!r}: a preset learned at one cfg above 0 is wanted")
+    return float(cfg)

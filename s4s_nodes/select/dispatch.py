@@ -1,0 +1,247 @@
+"""What to run on a host's levels: a preset's table, the same moved a little, or a classical solver, and why.
+
+A host asks for a number of steps, cuts the schedule (denoise below 1, start and end step) and hands over levels.
+The first and the last are its own: it makes the noise by the first and rescales by the last. What lies between may
+be the preset's, where the levels came from our schedule; and calls are always the steps it asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..core import classical, schedules
+from ..core.k_sampler import close, same_levels
+from ..core.levels import even, same_top, starts_at
+from ..core.preset_file import Preset
+from ..core.table import MAX_CALLS, Table
+from .adapt import adapted, distance, from_start, head, start_ratio, starts_near
+from .cfg import at_cfg
+from .match import remarks, suits
+from .model_facts import ModelFacts
+
+# the preset's full tables of 4, 6 and 8 calls moved towards the hosts' schedules, by their distance (mean |log ratio|):
+# up to 0.09 (flow: 0.065) away all 18 (14) stay 1.2 to 2.0 (1.06 to 2.2) times closer than the best of the five; the
+# next that loses is 0.095 (0.073) away, both towards "beta", and from 0.2 on half of them do
+MOVED_LEVELS = {True: 0.065, False: 0.09}               # by whether it is a flow
+# on the preset's curve and the hosts' schedules at 4 to 16 calls, mean ratio to the best of the five: iPNDM 1.09, UniPC
+# bh2 1.14, DEIS 1.17, DPM++ 2M 1.24, LMS 1.50. UniPC loses on "normal" and "karras" at 4 to 6 calls and wins on every
+# curve from 12 calls on, where no table is (16 calls: 0.0068, iPNDM 0.0089). A flow at 4 to 8 calls: iPNDM 1.04,
+# DEIS 1.07, LMS and UniPC 1.13, DPM++ 2M 1.34
+FALLBACK = {True: "ipndm_2", False: "unipc_bh2_2"}      # by whether it is a flow; all of order 2
+USUAL_SHIFT = 3.0           # of a rectified flow whose host does not tell its own
+_CURE = "pick scheduler s4s"
+_SPOKEN = {"dpmpp_2m": "DPM++ 2M", "unipc_bh2_2": "UniPC bh2, order 2", "lms_2": "LMS, order 2",
+           "ipndm_2": "iPNDM, order 2", "deis_2": "DEIS, order 2", "euler": "Euler"}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A table for the host's levels, and where it comes from.
+
+    table.keeps_constants is False for a few imported tables: the host then puts the known region of an inpainting
+    back itself.
+    """
+
+    table: Table
+    preset: Preset | None
+    table_name: str                 # its name in the preset; of a classical solver, ""
+    kind: str                       # "exact", "window", "adapted" or "classical"
+    why: str
+    own_levels: bool = False        # levels between the ends are the preset's, not the host's
+    classical: str = ""             # which classical solver, spoken
+
+    @property
+    def fallback(self) -> bool:
+        """Whether nothing learned runs; hosts say so loudly."""
+        return self.kind == "classical"
+
+    def words(self) -> str:
+        """One line for the log, the node and the picture's metadata."""
+        if self.fallback:
+            return f"S4S fallback: {self.classical} on the given {len(self.table.sigmas)} levels: {self.why}"
+        return f"S4S {self.preset.name} ({self.preset.short_hash}), {self.table_name}, {self.kind}: {self.why}"
+
+
+def levels_for(preset: Preset | None, facts: ModelFacts, steps: int) -> np.ndarray:
+    """The schedule for this many steps, (steps+1,): falling strictly from the model's highest level to 0.
+
+    The levels of the preset's full table where there is one for these steps, else its curve, stretched. Without a
+    preset, or where it is for another range, a classical schedule.
+    """
+    schedules.check_calls(steps)
+    if preset is None or not same_top(preset.curve[0], facts.sigma_max):
+        return _classical_levels(facts, steps)
+    preset, _ = at_cfg(preset, None)
+    if steps in preset.counts:
+        levels = np.array(preset.table(steps).sigmas)
+    else:
+        levels = schedules.stretched(preset.curve, steps, facts.flow)
+    if not starts_at(levels[0], facts.sigma_max):
+        levels = from_start(levels, facts.sigma_max, facts.flow)    # the hosts' numbers for endless noise differ
+    return levels
+
+
+def table_for(sigmas, facts: ModelFacts, preset: Preset | None, cfg: float | None = None,
+              own_schedule: bool | None = None) -> Choice:
+    """The table for a host's levels (N+1,), N calls; the first and last level stay the host's.
+
+    own_schedule says whether the levels are our schedule's, or a cut of it, so that those between may be replaced;
+    None finds out by comparing them with this preset's.
+    Raises ValueError for levels no solver can run on (rising, not finite, fewer than two).
+    """
+    levels = _checked(sigmas)
+    reason = "no preset was chosen" if preset is None else suits(preset, facts)
+    if reason is not None:
+        return _fallback(levels, facts, reason if preset is None else f"{preset.name} does not suit: {reason}")
+    own = is_own(levels, preset, facts) if own_schedule is None else own_schedule
+    there, clause = at_cfg(preset, cfg)
+    choice = _of_preset(levels, facts, there, cfg, own)
+    return choice if choice.fallback or not clause else replace(choice, preset=preset, why=choice.why + clause)
+
+
+def _of_preset(levels: np.ndarray, facts: ModelFacts, preset: Preset, cfg: float | None, own: bool) -> Choice:
+    """The choice among the tables of a preset that suits, one for each number of calls and start."""
+    for name, table in preset.tables.items():
+        if same_levels(table, levels):
+            why = f"these are its levels{remarks(preset, cfg, name)}"
+            return Choice(table, preset, name, _kind(preset, table), why)
+    if levels[-1] > 0:
+        return _on_a_head(levels, facts, preset, cfg)
+    found = _nearest(preset, levels)
+    if found is None:
+        return _fallback(levels, facts, f"{preset.name} has no table for {len(levels) - 1} calls; "
+                                        f"it has {preset.counts}")
+    pick = _on_own_levels if own else _on_given_levels
+    return pick(levels, facts, preset, found, remarks(preset, cfg, found[0]))
+
+
+def _checked(sigmas) -> np.ndarray:
+    """The host's levels in float64. Raises ValueError where no solver can run on them."""
+    levels = np.array(sigmas.detach().cpu() if hasattr(sigmas, "detach") else sigmas, dtype=np.float64)
+    if levels.ndim != 1 or len(levels) < 2:
+        raise ValueError(f"sigmas of shape {levels.shape}: at least two levels in one dimension are wanted, the start "
+                         "and the end")
+    if not bool(np.isfinite(levels).all() and (np.diff(levels) <= 0).all() and levels[-2] > 0 and levels[-1] >= 0):
+        raise ValueError(f"sigmas must fall, and only their last may be 0, got {levels.tolist()[:6]}: connect a "
+                         "schedule that is not flipped")
+    return levels
+
+
+def is_own(levels, preset: Preset | None, facts: ModelFacts) -> bool:
+    """Whether the levels are what `levels_for` gives for some number of steps, or a cut of it (the end may be 0)."""
+    levels = np.asarray(levels, dtype=np.float64)
+    return any(_is_cut(levels, levels_for(preset, facts, steps)) for steps in _possible_steps(levels, preset, facts))
+
+
+def _possible_steps(levels: np.ndarray, preset: Preset | None, facts: ModelFacts) -> set[int]:
+    """The numbers of steps whose schedule could have been cut to these levels: a few, by their places on the curve."""
+    curve = levels_for(preset, facts, 64) if preset is None else preset.curve
+    into, _ = even(facts.flow)
+    place = np.interp(-into(levels), -into(curve), np.linspace(0, 1, len(curve)))
+    calls = len(levels) - 1
+    gaps = [(calls, place[-1] - place[0]), (calls - 1, place[-2] - place[0])]        # the end may have been set to 0
+    guesses = {round(steps / gap) for steps, gap in gaps if gap > 1e-6}
+    near = {guess + off for guess in guesses for off in (-1, 0, 1)} | set(preset.counts if preset else ())
+    return {steps for steps in near if calls <= steps <= MAX_CALLS}
+
+
+def _is_cut(levels: np.ndarray, whole: np.ndarray) -> bool:
+    """Whether levels are consecutive ones of the whole; their last may have been set to 0."""
+    first = int(np.argmin(np.abs(whole - levels[0])))
+    part = whole[first:first + len(levels)]
+    ends = len(part) == len(levels) and (levels[-1] == 0 or close(part[-1], levels[-1]))
+    return ends and close(part[:-1], levels[:-1])
+
+
+def _nearest(preset: Preset, levels: np.ndarray) -> tuple[str, Table] | None:
+    """The table of as many calls, down to 0, whose start is nearest."""
+    flow = preset.model.flow
+    fitting = [(start_ratio(table.sigmas[0], levels[0], flow), name) for name, table in preset.tables.items()
+               if table.calls == len(levels) - 1 and table.sigmas[-1] == 0]
+    return (min(fitting)[1], preset.tables[min(fitting)[1]]) if fitting else None
+
+
+def _on_a_head(levels, facts: ModelFacts, preset: Preset, cfg: float | None) -> Choice:
+    """The first rows of a table that begins with these levels; its state there is a latent at the last of them.
+
+    Measured (tests/bench/windows.py, heads of 2 to 6 calls on both bundled models): with the rest done by a fine
+    solver they end 1.2 to 2.4 times closer to the teacher than a classical head, with a classical rest 1.2 to 1.7.
+    """
+    for name, table in preset.tables.items():
+        if len(levels) <= table.calls and close(table.sigmas[:len(levels)], levels):
+            first = head(table, len(levels) - 1, facts.flow)
+            clause = remarks(preset, cfg, name)
+            return Choice(first, preset, name, "adapted", f"the first {first.calls} of its calls{clause}")
+    return _fallback(levels, facts, f"they end at {levels[-1]:.4g}, and no table of {preset.name} begins with them")
+
+
+def _on_own_levels(levels, facts: ModelFacts, preset: Preset, found: tuple, clause: str) -> Choice:
+    """The table on its own levels, moved to the host's start."""
+    name, table = found
+    if close(table.sigmas[0], levels[0]):
+        return Choice(table, preset, name, _kind(preset, table), f"its levels take the place of the schedule's{clause}",
+                      own_levels=True)
+    if not starts_near(table.sigmas[0], levels[0], facts.flow):
+        return _fallback(levels, facts, f"{preset.name} has no table of {table.calls} calls that starts near "
+                                        f"{levels[0]:.4g}; the nearest, {name}, starts at {table.sigmas[0]:.4g}")
+    why = f"moved from a start at {table.sigmas[0]:.4g} to {levels[0]:.4g}{clause}"
+    there = from_start(table.sigmas, levels[0], facts.flow)
+    return _moved(levels, facts, preset, found, there, why, own_levels=True)
+
+
+def _on_given_levels(levels, facts: ModelFacts, preset: Preset, found: tuple, clause: str) -> Choice:
+    """The table moved to another schedule's levels, if these are near its own."""
+    _, table = found
+    if not same_top(table.sigmas[0], levels[0]):
+        return _fallback(levels, facts, f"{preset.name} has no table of {table.calls} calls that starts at "
+                                        f"{levels[0]:.4g}; {_CURE}")
+    if not bool((np.diff(levels) < 0).all()) or (far := distance(levels, table.sigmas)) > MOVED_LEVELS[facts.flow]:
+        return _fallback(levels, facts, f"they are too far from those of {preset.name}; {_CURE}")
+    return _moved(levels, facts, preset, found, levels, f"moved to levels {far:.0%} away from its own{clause}")
+
+
+def _moved(levels, facts: ModelFacts, preset: Preset, found: tuple, there, why: str, own_levels=False) -> Choice:
+    """The table on the levels `there`, or a classical solver where it is of a kind that cannot be moved."""
+    name, table = found
+    try:
+        moved = adapted(table, there, facts.flow)
+    except ValueError as error:
+        return _fallback(levels, facts, f"{name} of {preset.name} cannot be moved there: {error}")
+    return Choice(moved, preset, name, "adapted", why, own_levels=own_levels)
+
+
+def _kind(preset: Preset, table: Table) -> str:
+    return "exact" if same_top(table.sigmas[0], preset.curve[0]) else "window"
+
+
+def _fallback(levels: np.ndarray, facts: ModelFacts, why: str) -> Choice:
+    """A classical multistep solver on the host's levels; Euler's method where levels repeat."""
+    name = FALLBACK[facts.flow]
+    if bool((np.diff(levels) == 0).any()):
+        name, why, table = "euler", f"{why}, and some of them repeat", _euler(levels)
+    else:
+        table = classical.SOLVERS[name](levels, facts.flow)
+    return Choice(table, None, "", "classical", why, classical=_SPOKEN[name])
+
+
+def _euler(levels: np.ndarray) -> Table:
+    """Euler's method on levels that never rise; a repeated one makes a row that changes nothing."""
+    kept = levels[1:] / levels[:-1]
+    return Table(levels, levels[:-1], np.ones_like(kept), kept, np.diag(1 - kept))
+
+
+def _classical_levels(facts: ModelFacts, steps: int) -> np.ndarray:
+    """A schedule that needs no tuning: a flow's even one with its shift; else Karras et al. (2022), rho 5, open.
+
+    Open: the model's lowest level is left out, which saves a call. On digits-eps with the fallback solver it is at
+    0.165, 0.090, 0.047 (4, 6, 8 calls) from the teacher; the hosts' "simple" at 0.153, 0.097, 0.061, their "karras" at
+    0.284, 0.130, 0.067. With zero terminal SNR Karras' levels would crowd where nothing happens: "simple" it is.
+    """
+    if facts.flow:
+        return schedules.linear_flow(steps, facts.shift or USUAL_SHIFT)
+    if facts.zero_terminal_snr:
+        return schedules.simple(steps, schedules.zero_snr_levels(facts.sigma_max))
+    levels = schedules.karras(steps + 1, max(facts.sigma_min, 2e-3), facts.sigma_max, rho=5)
+    return np.concatenate([[facts.sigma_max], levels[1:steps], [0.0]])

@@ -1,0 +1,37 @@
+"""What a model is, as far as a host can see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable
+
+from ..core.model import PREDICTIONS
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a host can see of a model; None where it cannot. Levels are in sigma (a flow: s).
+
+    fingerprint is called only when a preset carries hashes to compare with: {"weights_1d": hex, ...}.
+    """
+
+    prediction: str                         # eps, v, flow or x0
+    sigma_min: float
+    sigma_max: float
+    family: str | None = None               # lower-case: "sd15", "sdxl", "sd3", "flux", "wan21"
+    channels: int | None = None             # of the latent
+    zero_terminal_snr: bool = False
+    shift: float | None = None              # a flow's
+    fingerprint: Callable[[], dict] | None = None
+
+    def __post_init__(self):
+        if self.prediction not in PREDICTIONS:
+            raise ValueError(f"prediction is {self.prediction!r}: use one of {', '.join(PREDICTIONS)}")
+        if not 0 <= self.sigma_min < self.sigma_max:
+            raise ValueError(f"levels from {self.sigma_min:g} to {self.sigma_max:g}: a model's highest level must be "
+                             "above its lowest, and none below 0")
+
+    @property
+    def flow(self) -> bool:
+        """Whether states are (1 - s) x0 + s noise instead of x0 + sigma noise."""
+        return self.prediction == "flow"

@@ -1,0 +1,98 @@
+"""The page of a run: whole, by itself, and deaf to what names and records hold."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+import torch
+
+from s4s.s4s_nodes.core import Model, Preset, classical, schedules
+from s4s.training.benchmark import html_report, report
+from s4s.training.benchmark.race import race, unseen_pairs, with_scores
+from s4s.training.benchmark.report_run import draw_run
+from s4s.training.run import Run
+from tests.toy import small, toy_source
+
+HOSTILE = "</title><script>alert('x')</script><img src=x onerror=alert(1)>\"'"
+
+
+class Reader(HTMLParser):
+    """The tags that are open, their attributes and the text."""
+
+    ALONE = {"meta", "img"}
+
+    def __init__(self, page: str):
+        super().__init__()
+        self.tags, self.open, self.text = [], [], ""
+        self.feed(page)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.ALONE:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def raced():
+    source = toy_source()
+    source.features, source.feature_space = (lambda points: torch.cat([points, points ** 2], 1)), "four powers"
+    levels = schedules.karras(5, 0.03, 14.6146)
+    tables = {"calls5": classical.unipc(levels, order=2), "calls4": classical.euler(levels[[0, 1, 2, 3, 5]])}
+    made = Preset(HOSTILE[:100], tables,
+                  Model("toy & <b>co</b>", "eps", 0.0292, 14.6146), {"teacher": HOSTILE, "note": HOSTILE, "cfg": [1.0],
+                                                                    "model_calls": 12345}, licence=HOSTILE)
+    pairs = unseen_pairs(source, 24)
+    races = {name: race(source, made, name, pairs, {("unipc_bh2_2", "beta"), ("euler", "karras"), ("deis_2", "simple"),
+                                                    ("lms_2", "karras")}) for name in made.tables}
+    return with_scores(made, {name: result.scores for name, result in races.items()}), races
+
+
+def test_nothing_a_preset_says_becomes_markup(raced, tmp_path):
+    (tmp_path / "config.json").write_text('{"name": "<script>alert(2)</script>", "calls": [4, 5], "rate": 0.03}')
+    page = Reader(html_report.write(tmp_path, *raced).read_text(encoding="utf-8"))
+    assert not page.open and not {tag for tag, _ in page.tags} & {"script", "iframe", "object", "link", "base", "form"}
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    for words in (HOSTILE, HOSTILE[:100], "toy & <b>co</b>", "<script>alert(2)</script>"):
+        assert words in page.text
+    assert ("meta", {"http-equiv": "Content-Security-Policy",
+                     "content": "default-src 'none'; img-src data:; style-src 'unsafe-inline'"}) in page.tags
+
+
+def test_the_race_is_told_whole_with_the_losers_and_whoever_is_closer(raced, tmp_path):
+    preset, races = raced
+    text = html_report.page(preset, races, tmp_path)
+    for result in races.values():
+        assert result.scores["feature_space"] in text
+        for entry in result.ranked:
+            assert entry.name in text and f"{entry.rmse:.4f}" in text
+    assert len(re.findall(r'class="ours"', text)) == 2
+    behind = sum(report.times_of(entry, result.learned) < 1 for result in races.values() for entry in result.ranked)
+    assert len(re.findall(r'class="closer"', text)) == behind > 0
+    assert preset.lost == ["calls4"] and text.count('class="tile lost"') == 1 and "12,345" in text
+
+
+def test_a_run_has_its_page_with_every_picture_inside(tmp_path):
+    run = Run(small(mode="forward", iterations=2), tmp_path, quiet=True, source=toy_source())
+    made = run.train()
+    page = Reader(draw_run(run, made).read_text(encoding="utf-8"))
+    pictures = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert [picture["src"][:22] for picture in pictures] == ["data:image/png;base64,"] * 2
+    assert "not raced yet" in page.text and made.short_hash in page.text and f"{run.model_calls:,}" in page.text
+    assert "no Fréchet distance" not in page.text and "teacher calls" in page.text.replace("_", " ")
+
+
+def test_a_race_without_a_feature_space_says_so(raced, tmp_path):
+    preset, races = raced
+    scores = {name: value for name, value in races["calls5"].scores.items() if "frechet" not in name}
+    scores.pop("feature_space")
+    page = html_report.page(preset, {"calls5": replace(races["calls5"], scores=scores, teacher=None)}, tmp_path)
+    assert "This model has no feature space here" in page.replace("\n", " ")

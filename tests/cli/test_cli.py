@@ -1,0 +1,76 @@
+"""The command line: what a user types, reads and gets."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from s4s.s4s_nodes.core import Model, Preset, classical, schedules
+from s4s.s4s_nodes.core.preset_file import load, save
+from s4s.training.cli.main import main
+
+
+def s4s(*words):
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+@pytest.fixture
+def preset_file(tmp_path):
+    table = classical.dpmpp_2m(schedules.karras(4, 0.03, 14.6))
+    made = Preset("two", {"calls4": table}, Model("digits-eps", "eps", 0.03, 14.6))
+    return save(made, tmp_path / "two.safetensors")
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "race", "show"])
+def test_every_command_explains_itself(command):
+    answer = s4s(command, "--help")
+    assert answer.exit_code == 0 and "Usage" in answer.output and len(answer.output) > 250
+
+
+def test_help_names_every_setting_with_its_default():
+    from s4s.training.config import help_texts
+    text = s4s("train", "--help").output
+    assert all(f"--{name.replace('_', '-')} " in text for name in help_texts())
+    assert "my-preset" in text and "dpmpp_2m" in text
+
+
+def test_show_describes_and_replays(preset_file, tmp_path):
+    answer = s4s("show", preset_file, "--plot", tmp_path)
+    assert answer.exit_code == 0
+    assert "calls4: 4 calls" in answer.output and "deviation 0" in answer.output
+    assert (tmp_path / "two-calls4.png").stat().st_size > 10_000
+
+
+def test_show_as_json_is_every_number(preset_file):
+    content = json.loads(s4s("show", preset_file, "--json").output)
+    assert content["tables"]["calls4"]["sigmas"] == schedules.karras(4, 0.03, 14.6).tolist()
+
+
+@pytest.mark.parametrize("words, said", [
+    (("show", "nowhere.safetensors"), "cannot read preset nowhere.safetensors: No such file"),
+    (("train", "--calls", "0"), "0 calls asked for"),
+    (("train", "--calls", "1000"), "1 to 50"),
+    (("train", "--calls", "six"), "not a list of whole numbers"),
+    (("train", "--model", "sd15.safetensors"), "sd15.safetensors"),
+    (("train", "--device", "tpu9"), "--device cpu"),
+    (("demo", "--calls", "0"), "0 calls asked for"),
+])
+def test_wrong_input_is_answered_in_words_without_a_traceback(words, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    answer = s4s(*words)
+    assert answer.exit_code in (1, 2) and said in answer.output.replace("\n", " ")
+    assert "Traceback" not in answer.output
+    assert not list(tmp_path.iterdir())                     # a refused command leaves nothing behind
+
+
+def test_a_truncated_preset_is_refused(preset_file):
+    preset_file.write_bytes(preset_file.read_bytes()[:200])
+    answer = s4s("race", preset_file)
+    assert answer.exit_code == 1 and "not a whole .safetensors file" in answer.output
+
+
+def test_racing_a_preset_for_an_unknown_model_says_what_can_be_raced(preset_file):
+    made = load(preset_file)
+    save(Preset("three", made.tables, Model("sdxl", "eps", 0.03, 14.6)), preset_file)
+    answer = s4s("race", preset_file)
+    assert answer.exit_code == 1 and "digits-eps" in answer.output

@@ -1,0 +1,91 @@
+"""The commands for the presets one has: what a user types, reads and gets."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from click.testing import CliRunner
+
+from s4s.s4s_nodes.core import Model, Preset, classical, preset_file, schedules
+from s4s.s4s_nodes.library import shipped_folder
+from s4s.training.cli.main import main
+
+
+def s4s(*words, **options):
+    return CliRunner().invoke(main, [str(word) for word in words], **options)
+
+
+@pytest.fixture
+def mine(tmp_path):
+    table = classical.dpmpp_2m(schedules.karras(4, 0.03, 14.6))
+    made = Preset("mine", {"calls4": table}, Model("sd15", "eps", 0.0292, 14.6146), licence="CC0-1.0", source="here")
+    return preset_file.save(made, tmp_path / "presets" / "mine.safetensors")
+
+
+@pytest.mark.parametrize("command", ["list", "rename", "delete", "join", "passports"])
+def test_every_command_explains_itself(command):
+    answer = s4s(command, "--help")
+    assert answer.exit_code == 0 and "Usage" in answer.output and len(answer.output) > 150
+
+
+def test_list_shows_mine_and_what_ships_and_names_broken_files(mine):
+    (mine.parent / "cut.safetensors").write_bytes(mine.read_bytes()[:100])
+    preset_file.save(replace(preset_file.load(mine), scores={"calls4": {"ratio": 0.9}}, recommended=False),
+                mine.with_name("lost.safetensors"))
+    answer = s4s("list", mine.parent)
+    assert answer.exit_code == 0
+    rows = {line.split()[0]: line for line in answer.output.splitlines()}
+    assert rows["mine"].split() == ["mine", preset_file.load(mine).short_hash, "sd15,", "eps", "4", "no", "yes"]
+    assert rows["lost"].endswith("0.90 to 0.90 times closer  no")
+    assert "1.24 to 1.79 times closer" in rows["digits-eps-cfg3"]
+    assert "cut.safetensors" in answer.output and "not a whole .safetensors file" in answer.output
+
+
+def test_rename_and_delete_are_for_ones_own(mine):
+    answer = s4s("rename", mine, "portraits, cfg 5")
+    there = mine.with_name("portraits, cfg 5.safetensors")
+    assert answer.exit_code == 0 and preset_file.load(there).name == "portraits, cfg 5" and not mine.exists()
+    assert s4s("delete", there, input="n\n").exit_code == 1 and there.exists()
+    assert s4s("delete", there, "--yes").exit_code == 0 and not there.exists()
+
+
+def test_what_ships_stays(monkeypatch):
+    monkeypatch.chdir(shipped_folder().parent)
+    for words in (("delete", "--yes", "{}"), ("rename", "{}", "other")):
+        answer = s4s(*(word.format("solver_presets/digits-eps-cfg3.safetensors") for word in words))
+        assert answer.exit_code == 1 and "ships with S4S" in answer.output
+    assert (shipped_folder() / "digits-eps-cfg3.safetensors").exists()
+
+
+def test_passports_of_any_folder_are_one_page(mine):
+    answer = s4s("passports", mine.parent, "--write")
+    text = (mine.parent / "README.md").read_text(encoding="utf-8")
+    assert answer.exit_code == 0 and "wrote" in answer.output
+    assert "## mine" in text and "licence CC0-1.0, here." in text and "How it was made is not recorded." in text
+    assert s4s("show", mine, "--markdown").output.strip() in text
+
+
+def test_presets_of_several_cfgs_are_joined_into_one_and_nothing_is_overwritten(mine):
+    one = preset_file.load(mine)
+    files = [preset_file.save(replace(one, name=f"at-{cfg}", training={"cfg": cfg}),
+                              mine.with_name(f"at-{cfg}.safetensors"))
+             for cfg in (3, 7)]
+    answer = s4s("join", "both", *files, "--folder", mine.parent)
+    assert answer.exit_code == 0 and "2 tables of 4 calls, for cfg 3 to 7" in answer.output
+    assert sorted(preset_file.load(mine.with_name("both.safetensors")).tables) == ["calls4_cfg3", "calls4_cfg7"]
+    again = s4s("join", "both", *files, "--folder", mine.parent)
+    assert again.exit_code != 0 and "exists: choose another name" in again.output
+    assert "says cfg None" in s4s("join", "more", mine, *files, "--folder", mine.parent).output
+
+
+def test_a_table_that_lost_is_named_in_list_and_passport(mine):
+    made = preset_file.load(mine)
+    two = {**made.tables, "calls5": classical.dpmpp_2m(schedules.karras(5, 0.03, 14.6))}
+    lost = {"seeds": 16, "rmse": 0.2, "median": 0.2, "best_classical": "euler, beta", "best_rmse": 0.1, "ratio": 0.5,
+            "ratio_95": [0.4, 0.6], "best_classical_by_median": "euler, beta", "best_median": 0.1, "ratio_median": 0.5,
+            "ratio_median_95": [0.4, 0.6], "cfg": 1.0, "recommended": False}         # as a host's race has it
+    preset_file.save(replace(made, tables=two, scores={"calls4": lost}), mine)
+    assert "not calls4" in s4s("list", mine.parent).output
+    page = s4s("passports", mine.parent).output
+    assert "Not recommended: calls4; there a classical solver" in page and "| not measured |" in page

@@ -1,0 +1,73 @@
+"""What ships, in this host: each file replays its self-test, and the rows take it for its family and calls only."""
+
+import comfy.samplers
+import pytest
+import s4s_host
+import s4s_tools as t
+import torch
+
+FILES = sorted((s4s_host.ROOT / "solver_presets").glob("*.safetensors"))
+library = s4s_host.pack("s4s_nodes.library")
+sampler = s4s_host.pack("s4s_nodes.hosts.comfyui.sampler")
+
+
+def ran(model, sigmas):
+    """The choice of the row's sampler on a model as it runs: with its object patches in place."""
+    network = type("Network", (), {"model_sampling": model.get_model_object("model_sampling"),
+                                   "latent_format": model.model.latent_format,
+                                   "model_config": model.model.model_config})
+    guider = type("Guider", (), {"inner_model": network, "model_patcher": model, "cfg": 5.0})
+    return sampler.choose_table(type("Denoiser", (), {"inner_model": guider}), sigmas)
+
+
+def shipped(model, calls: int) -> str | None:
+    """The name of the preset that ships for a family and so many calls, read from the files."""
+    seen = t.facts(model)
+    found = [t.core().preset_file.load(path) for path in FILES]
+    return next((made.name for made in found if made.model.family == seen.family and calls in made.counts
+                 and made.model.prediction == seen.prediction), None)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_shipped_preset_replays_its_self_test_here(path):
+    assert t.core().preset_file.verify(t.core().preset_file.load(path)) < 1e-9
+
+
+@pytest.mark.parametrize("calls", [4, 6, 10, 20])
+@pytest.mark.parametrize("name", t.FAMILIES)
+def test_the_rows_take_what_ships_for_the_family_or_a_classical_solver(models, installed, name, calls):
+    model = models(name)
+    wanted = shipped(model, calls)
+    choice = ran(model, t.sigmas_of(model, "s4s", calls))
+    assert (choice.preset and choice.preset.name) == wanted
+    assert choice.table.calls == calls and ("not measured on this checkpoint" in choice.words()) == bool(wanted)
+    if wanted is None:                          # the model's own shift and levels, as if nothing were installed
+        plain = library.levels_for(None, t.facts(model), calls)
+        assert choice.fallback and choice.table.sigmas == pytest.approx(plain, rel=1e-5)
+
+
+def test_some_of_these_families_have_a_preset_and_some_have_none(models):
+    assert {shipped(models(name), calls) is None for name in ("sd15", "sd3", "wan") for calls in (4, 6, 10, 20)} == {
+        True, False}
+    assert all(shipped(models(name), calls) is None for name in ("v", "sd3") for calls in (4, 6, 10, 20))
+
+
+def test_sdxl_is_told_from_sd15_by_the_loaders_word(models, installed, monkeypatch):
+    monkeypatch.setattr(s4s_host.pack("s4s_nodes.hosts.comfyui.facts"), "_family", lambda config: "sdxl")
+    choice = ran(models("sd15"), t.sigmas_of(models("sd15"), "s4s", 6))
+    assert choice.preset.model.family == "sdxl" and choice.kind == "exact"
+
+
+def test_a_preset_of_the_users_own_comes_first(models, installed):
+    own = installed(t.preset_for(models("sd15"), calls=(6,)))
+    assert ran(models("sd15"), t.sigmas_of(models("sd15"), "s4s", 6)).preset.name == own.name
+
+
+def test_a_flux_schedule_has_the_models_shift(models):
+    """The host keeps mu, the logarithm of what others call the shift."""
+    seen = t.facts(models("flux"))
+    assert seen.shift == pytest.approx(3.158, rel=1e-3)
+    levels = library.levels_for(None, seen, 10)
+    sampling = models("flux").get_model_object("model_sampling")
+    wanted = comfy.samplers.calculate_sigmas(sampling, "simple", 10)
+    torch.testing.assert_close(torch.tensor(levels, dtype=torch.float32), wanted, rtol=2e-3, atol=2e-4)

@@ -1,0 +1,261 @@
+"""The Train node in the real host, on tiny random models: what it learns, what it leaves, how it is stopped."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import comfy.model_management
+import comfy.samplers
+import folder_paths
+import pytest
+import torch
+from training_kit import latent, load, ours, prompt, same_state, sampled, state_of, train
+
+SMALL = {"calls": "3", "budget": 3000, "race_seeds": 2, "teacher_calls": 12}
+
+
+@pytest.fixture(scope="module")
+def sd3():
+    return load("tiny_sd3")
+
+
+@pytest.fixture(scope="module")
+def learned(sd3):
+    """(state before, picture before, what the node put out) of the file's one training of some size."""
+    before, picture = state_of(sd3), sampled(sd3, "tiny_sd3")
+    return before, picture, train(sd3, "tiny_sd3", calls="5", budget=8000, name="learned")
+
+
+def presets() -> Path:
+    return ours("hosts.comfyui.folder").home()
+
+
+def counting(model, on_call):
+    """A MODEL that tells on_call(number of the call, images) before every call of its network."""
+    model, made = model.clone(), [0]
+
+    def wrapper(apply_model, arguments):
+        made[0] += 1
+        on_call(made[0], len(arguments["input"]))
+        return apply_model(arguments["input"], arguments["timestep"], **arguments["c"])
+    model.set_model_unet_function_wrapper(wrapper)
+    return model
+
+
+def host_teacher(model, sampler: str, steps: int = 12) -> dict:
+    sampling = model.get_model_object("model_sampling")
+    return {"teacher_sampler": comfy.samplers.sampler_object(sampler),
+            "teacher_sigmas": comfy.samplers.calculate_sigmas(sampling, "normal", steps)}
+
+
+# --- what it learns -------------------------------------------------------------------------------------------------
+
+def test_it_beats_euler_and_the_best_classical_pair_on_unseen_seeds(sd3, learned):
+    preset, report, tables, sheet = learned[2]
+    scores = preset.scores["calls5"]
+    assert scores["ratio"] > 1.1 and scores["seeds"] == 4, report
+    assert preset.training["model_calls"] <= 8000 and preset.training["mode"] == "forward"
+    assert tables.shape[0] == 1 and tables.shape[3] == sheet.shape[3] == 3
+    assert 0 <= float(sheet.min()) < float(sheet.max()) <= 1
+
+
+def test_it_is_closer_in_the_hosts_own_sampler_than_the_hosts_euler_and_dpmpp_2m(sd3, learned):
+    """Rows s4s of the dropdowns against core's samplers, all by the host's own KSampler, on seeds of its own."""
+    def apart(sampler, scheduler):
+        return sum(float((sampled(sd3, "tiny_sd3", sampler, scheduler, 5, seed=seed) - target).square().mean().sqrt())
+                   for seed, target in targets.items())
+    targets = {seed: sampled(sd3, "tiny_sd3", "ipndm", "simple", 50, seed=seed) for seed in (41, 42, 43)}
+    mine = apart("s4s", "s4s")
+    assert all(mine < apart(sampler, scheduler) for sampler in ("euler", "dpmpp_2m", "ipndm")
+               for scheduler in ("simple", "normal", "beta"))
+
+
+def test_the_preset_is_in_the_dropdown_at_once_and_fits_the_model(sd3, learned, caplog):
+    with caplog.at_level(logging.INFO):
+        sampled(sd3, "tiny_sd3", "s4s", "s4s", steps=5)
+    assert f"S4S learned ({learned[2][0].short_hash}), calls5, exact" in caplog.text
+    assert (presets() / "learned.safetensors").exists()
+
+
+def test_the_model_is_bit_for_bit_what_it_was(sd3, learned):
+    before, picture, _ = learned
+    assert same_state(before, state_of(sd3))
+    assert torch.equal(picture, sampled(sd3, "tiny_sd3"))
+
+
+def test_an_eps_model_learns_too():
+    model = load("tiny_sd15")
+    before = state_of(model)
+    with torch.inference_mode():
+        small = {"samples": torch.zeros(1, 4, 4, 4)}
+    preset, report, *_ = train(model, "tiny_sd15", **SMALL | {"latent": small, "name": "eps", "calls": "2",
+                                                              "budget": 2500, "teacher_calls": 6})
+    began, ended = preset.training["held_out_rmse"]["calls2"]
+    assert preset.model.prediction == "eps" and ended < began, report
+    assert same_state(before, state_of(model))
+
+
+def test_a_window_gets_its_own_table_which_an_image_to_image_run_uses(sd3, caplog):
+    preset, *_ = train(sd3, "tiny_sd3", **SMALL, windows="1.0,0.5", name="windows")
+    name, table = next((name, table) for name, table in preset.tables.items() if "_from" in name)
+    assert set(preset.tables) == set(preset.scores) == {"calls3", name}
+    with caplog.at_level(logging.INFO), torch.inference_mode():
+        sampler = comfy.samplers.sampler_object("s4s")
+        guider = comfy.samplers.CFGGuider(sd3)
+        guider.set_conds(prompt("tiny_sd3"), prompt("tiny_sd3", 9))
+        guider.set_cfg(3.0)
+        image = torch.randn(1, 16, 8, 8)
+        guider.sample(torch.randn(1, 16, 8, 8), image, sampler, torch.tensor(table.sigmas, dtype=torch.float32), seed=0)
+    assert name in caplog.text
+
+
+def test_the_hosts_own_sampler_may_teach(sd3):
+    preset, report, *_ = train(sd3, "tiny_sd3", **SMALL, **host_teacher(sd3, "euler_cfg_pp"), name="taught")
+    assert preset.training["teacher"] == "euler_cfg_pp, 12 calls", report
+
+
+# --- what it refuses ------------------------------------------------------------------------------------------------
+
+def test_a_stochastic_teacher_is_refused_with_the_reason(sd3):
+    for sampler in ("euler_ancestral", "dpmpp_2m_sde", "lcm"):
+        with pytest.raises(ValueError, match="stochastic: two runs from the same noise end"):
+            train(sd3, "tiny_sd3", **SMALL, **host_teacher(sd3, sampler, 4), name="by chance")
+
+
+@pytest.mark.parametrize("settings, words", [
+    ({"negative": None}, "no negative conditioning is connected"),
+    ({"teacher_sampler": "any"}, "needs both teacher_sampler and teacher_sigmas"),
+    ({"name": "a/b"}, "without any of"),
+    ({"budget": 500, "calls": "12"}, "too small for a table of 12 calls"),
+])
+def test_settings_that_cannot_work_are_refused_in_words(sd3, settings, words):
+    with pytest.raises(ValueError, match=words):
+        train(sd3, "tiny_sd3", **SMALL | settings)
+
+
+def test_teacher_levels_that_make_no_whole_picture_are_refused(sd3):
+    half = host_teacher(sd3, "euler")
+    half["teacher_sigmas"] = half["teacher_sigmas"][6:]
+    with pytest.raises(ValueError, match="the model's pictures begin at 1"):
+        train(sd3, "tiny_sd3", **SMALL, **half, name="half")
+
+
+def test_lists_are_checked_before_anything_runs():
+    node = ours("hosts.comfyui.train").S4STrainPreset
+    assert node.validate_inputs(calls="4,5", windows="1.0,0.5", name="x") is True
+    assert "is not a list of whole numbers" in node.validate_inputs(calls="four", windows="1.0", name="x")
+    assert "1 among them" in node.validate_inputs(calls="4", windows="0.5", name="x")
+
+
+def test_another_models_preset_is_not_overwritten(sd3, learned):
+    with pytest.raises(ValueError, match="preset for another model .sd3.: give this one another name"):
+        train(load("tiny_wan"), "tiny_wan", **SMALL, name="learned")
+
+
+# --- how it is stopped and goes on ----------------------------------------------------------------------------------
+
+def test_an_interruption_stops_within_a_call_keeps_the_best_and_goes_on_bit_for_bit(sd3):
+    settings = {**SMALL, "name": "stopped"}
+    whole, *_ = train(sd3, "tiny_sd3", **settings)
+    (presets() / "stopped.safetensors").unlink()
+    seen, stop_at = [], 140
+
+    def on_call(number, images):
+        seen.append(number)
+        if number == stop_at:
+            comfy.model_management.interrupt_current_processing(True)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        train(counting(sd3, on_call), "tiny_sd3", **settings)
+    assert seen[-1] == stop_at
+    kept = ours("core.preset_file").load(presets() / "stopped.safetensors")
+    assert kept.training["model_calls"] < whole.training["model_calls"]
+    resumed, *_ = train(sd3, "tiny_sd3", **settings, resume=True)
+    assert resumed.short_hash == whole.short_hash
+
+
+def test_a_finished_run_of_the_same_settings_is_not_trained_again(sd3, learned):
+    calls = []
+    again, *_ = train(counting(sd3, lambda number, images: calls.append(images)), "tiny_sd3", calls="5", budget=8000,
+                      name="learned", resume=True)
+    assert again.short_hash == learned[2][0].short_hash
+    assert sum(calls) < 4000                # the race alone
+    runs = list((Path(folder_paths.get_output_directory()) / "s4s_runs").glob("learned-*"))
+    assert len(runs) == 1 and not (runs[0] / "pairs").exists()
+
+
+def test_another_prompt_size_or_lora_is_another_run(sd3):
+    run = ours("hosts.comfyui.train_run")
+    scene, config = ours("hosts.comfyui.denoiser").Scene, run.Config(name="x")
+    model = run.model_of(ours("hosts.comfyui.facts").of_model(sd3))
+    wide = {"samples": torch.zeros(1, 16, 8, 16)}
+    scenes = [scene(sd3, [prompt("tiny_sd3")], None, 1.0, latent("tiny_sd3")),
+              scene(sd3, [prompt("tiny_sd3", 1)], None, 1.0, latent("tiny_sd3")),
+              scene(sd3, [prompt("tiny_sd3")], None, 1.0, wide),
+              scene(with_lora(sd3), [prompt("tiny_sd3")], None, 1.0, latent("tiny_sd3")),
+              scene(with_lora(sd3, 0.5), [prompt("tiny_sd3")], None, 1.0, latent("tiny_sd3"))]
+    keys = [run.run_key(run.Order(each, config), model) for each in scenes]
+    assert len(set(keys)) == len(keys)
+    assert keys[0] == run.run_key(run.Order(scenes[0], config), model)
+
+
+def with_lora(model, strength: float = 1.0):
+    """A MODEL with a weight patched the way a LoRA loader does it."""
+    model, name = model.clone(), "diffusion_model.joint_blocks.0.x_block.mlp.fc1.weight"
+    shape = model.model.state_dict()[name].shape
+    change = 0.1 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    assert model.add_patches({name: ("diff", (change,))}, strength)
+    return model
+
+
+def test_the_bar_counts_calls_and_shows_the_student_above_its_teacher(sd3, monkeypatch):
+    import comfy.utils
+    from PIL import Image
+    monkeypatch.setattr(ours("hosts.comfyui.train_view"), "EVERY", 0.0)
+    seen = []
+    comfy.utils.set_progress_bar_global_hook(lambda value, total, preview, **more: seen.append((value, total, preview)))
+    try:
+        train(sd3, "tiny_sd3", **SMALL, name="shown")
+    finally:
+        comfy.utils.set_progress_bar_global_hook(None)
+    pictures = [preview for _, _, preview in seen if preview is not None]
+    assert all(kind == "JPEG" and isinstance(picture, Image.Image) for kind, picture, _ in pictures)
+    assert len(pictures) > 5 and all(0 <= value <= total for value, total, _ in seen)
+    assert max(value for value, *_ in seen) > 1000
+
+
+# --- whatever samples -----------------------------------------------------------------------------------------------
+
+def test_a_patched_model_is_learned_as_patched(sd3):
+    patched = with_lora(sd3)
+    before, picture = state_of(patched), sampled(patched, "tiny_sd3")
+    assert not torch.equal(picture, sampled(sd3, "tiny_sd3"))
+    plain, *_ = train(sd3, "tiny_sd3", **SMALL, name="plain")
+    preset, *_ = train(patched, "tiny_sd3", **SMALL, name="patched")
+    assert preset.short_hash != plain.short_hash
+    assert preset.model.hashes == plain.model.hashes            # the preset of a LoRA suits the model under it
+    assert torch.equal(picture, sampled(patched, "tiny_sd3"))
+    assert before[1:] == state_of(patched)[1:]
+
+
+def test_when_memory_runs_out_it_goes_on_with_smaller_batches(sd3, caplog):
+    biggest = []
+
+    def on_call(number, images):
+        if images > 8:                      # four images with and without prompt
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory, says the test")
+        biggest.append(images)
+    plain, *_ = train(sd3, "tiny_sd3", **SMALL, name="roomy")
+    with caplog.at_level(logging.INFO):
+        preset, *_ = train(counting(sd3, on_call), "tiny_sd3", **SMALL, name="cramped")
+    assert max(biggest) == 8 and "memory ran out" in caplog.text
+    table, other = preset.tables["calls3"], plain.tables["calls3"]
+    assert abs(table.sigmas - other.sigmas).max() < 1e-3
+
+
+@pytest.mark.parametrize("settings, positives", [({}, 1), ({"positive_2": 5, "positive_3": 6, "positive_4": 7}, 4)])
+def test_it_says_how_many_prompts_it_learned_with(sd3, settings, positives):
+    more = {name: prompt("tiny_sd3", seed) for name, seed in settings.items()}
+    preset, report, *_ = train(sd3, "tiny_sd3", **SMALL, **more, name=f"{positives} prompts")
+    assert preset.training["conditionings"] == positives
+    assert f"{positives} conditioning" in report

@@ -1,0 +1,182 @@
+"""What must pass through the sampler untouched: masks, precision, ControlNet, areas, hooks, latents of any rank."""
+
+import pytest
+import s4s_host
+import s4s_tools as t
+import torch
+from s4s_tools import FAMILIES, classical_preset, kind, preset_levels
+
+
+MASKS = {"hard": lambda m: m.__setitem__((..., slice(4, None)), 0.0),
+         "soft": lambda m: m.copy_(torch.linspace(0, 1, 8).expand_as(m))}
+
+
+def masked(name: str, which: str) -> torch.Tensor:
+    mask = torch.ones(1, 1, *t.KINDS[kind(name)].shape[-2:])
+    MASKS[which](mask)
+    return mask
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_inpainting_leaves_the_known_region_as_it_was(models, installed, name, figure):
+    installed(t.preset_for(models(name)))
+    model, picture, mask = models(name), t.picture(kind(name)), masked(name, "hard")
+    result = t.sample(model, kind(name), "s4s", t.sigmas_of(model, "s4s", 4), picture, mask=mask)
+    known = (mask == 0).expand_as(result[..., :1, :, :] if result.ndim == 5 else result[:, :1])
+    known = known.expand_as(result)
+    # the way through the latent's own units and back rounds; the sampler itself adds nothing
+    assert figure("error / deviation", t.off(result[known], picture[known])) < 2e-6
+    assert t.off(result[~known], picture[~known]) > 0.1
+
+
+@pytest.mark.parametrize("keeps_constants", [True, False])
+@pytest.mark.parametrize("name", ["sd15", "sd3"])
+def test_a_soft_mask_keeps_as_much_as_it_says(models, name, keeps_constants, figure):
+    """With a network that answers a constant c, the end is m c + (1 - m) picture, whatever the table."""
+    model, preset = models(name).clone(), t.preset_for(models(name))
+    if not keeps_constants:
+        preset = broken_law(preset)
+    answer = 0.7
+    model.set_model_sampler_cfg_function(lambda given: given["input"] - answer, disable_cfg1_optimization=True)
+    picture, mask = t.picture(name), masked(name, "soft")
+    result = t.sample(model, name, t.with_preset(preset), preset_levels(preset, 4), picture, mask=mask)
+    latent = model.model.process_latent_in(picture)
+    free = t.sample(model, name, t.with_preset(preset), preset_levels(preset, 4), picture)
+    wanted = model.model.process_latent_out(mask * model.model.process_latent_in(free) + (1 - mask) * latent)
+    assert figure("error / deviation", t.off(result, wanted)) < 1e-5
+
+
+def broken_law(preset):
+    """The preset with tables whose predictions weigh 3 % too much."""
+    c = t.core()
+    tables = {name: c.Table(s.sigmas, s.query, s.scale, s.carry, s.weights * 1.03, keeps_constants=False)
+              for name, s in preset.tables.items()}
+    return c.Preset(preset.name, tables, preset.model)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_models_sample_and_are_recognised(models, base, dtype, figure):
+    model = t.load(base, "sd3", dtype=dtype)
+    assert model.model_dtype() == dtype
+    preset = t.preset_for(models("sd3"))
+    levels = preset_levels(preset, 4)
+    half, full = (t.sample(m, "sd3", t.with_preset(preset), levels) for m in (model, models("sd3")))
+    assert half.dtype == torch.float32 and torch.isfinite(half).all()
+    assert figure("difference / deviation", t.off(half, full)) < 0.05
+    counts = [sketch_of(m) for m in (model, models("sd3"))]
+    assert figure("sketch counts apart", max(abs(a - b) for a, b in zip(*counts))) <= 4
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_network_that_computes_in_half_precision_ends_near_the_full_one(models, dtype, figure):
+    preset = t.preset_for(models("sd3"))
+    model = models("sd3").clone()
+    model.set_model_compute_dtype(dtype)
+    levels = t.preset_levels(preset, 4)
+    half, again, full = (t.sample(m, "sd3", t.with_preset(preset), levels) for m in (model, model, models("sd3")))
+    assert torch.equal(half, again) and half.dtype == torch.float32
+    # a coefficient enters in float32; what is left is the network's own rounding
+    assert 0 < figure("difference / deviation", t.off(half, full)) < 0.1
+
+
+def sketch_of(model) -> list[int]:
+    digits = t.facts(model).fingerprint()["weights_1d"]
+    return [int.from_bytes(bytes.fromhex(digits[i:i + 4]), "big", signed=True) for i in range(0, len(digits), 4)]
+
+
+def test_another_training_gives_another_sketch(base):
+    import tiny_models
+    from safetensors.torch import save_file
+    path = base / "models" / "checkpoints" / "tiny_sd3_other.safetensors"
+    save_file(tiny_models.sd3(seed=9), path)
+    import comfy.sd
+    other = comfy.sd.load_checkpoint_guess_config(str(path))[0]
+    a, b = sketch_of(other), sketch_of(t.load(base, "sd3"))
+    assert max(abs(x - y) for x, y in zip(a, b)) > 30
+    path.unlink()
+
+
+def test_a_lora_does_not_change_the_sketch(models):
+    model = models("sd3").clone()
+    name = "diffusion_model.joint_blocks.0.x_block.attn.qkv.weight"
+    shape = dict(model.model.named_parameters())[name].shape
+    model.add_patches({name: ("diff", (0.1 * torch.ones(shape),))}, 1.0)
+    t.sample(model, "sd3", "euler", t.sigmas_of(model, "normal", 2))
+    s4s_host.pack("s4s_nodes.hosts.comfyui.facts")._sketches.clear()
+    assert sketch_of(model) == sketch_of(models("sd3"))
+
+
+def test_packed_latents_of_any_rank(models, figure):
+    """Audio and video models hand over (B, 1, N); the sampler sees only numbers."""
+    model, preset = models("wan"), t.preset_for(models("wan"))
+
+    class Guider:
+        inner_model, model_patcher, cfg = model.model, model, 1.0
+
+    class Denoiser:
+        inner_model = Guider
+
+        def __call__(self, x, sigma, **_):
+            return x / (1 + sigma.view(-1, *[1] * (x.ndim - 1)))
+
+    sample = s4s_host.pack("s4s_nodes.hosts.comfyui.sampler").sample_s4s
+    x, levels = torch.randn(2, 16, 2, 4, 4), preset_levels(preset, 4)
+    whole = sample(Denoiser(), x, levels, {}, disable=True, preset=preset)
+    packed = sample(Denoiser(), x.reshape(2, 1, -1), levels, {}, disable=True, preset=preset)
+    assert figure("difference / deviation", t.off(packed.reshape(x.shape), whole)) < 1e-6
+
+
+def through_euler(model, name, **conditions) -> float:
+    """How far an Euler table and the host's own Euler are apart under these conditions."""
+    sigmas = t.sigmas_of(model, "normal", 4)
+    ours = t.sample(model, name, t.with_preset(classical_preset(model, "euler", sigmas)), sigmas, **conditions)
+    plain = t.sample(model, name, "euler", sigmas)
+    theirs = t.sample(model, name, "euler", sigmas, **conditions)
+    assert t.off(theirs, plain) > 1e-3          # the condition does something
+    return t.off(ours, theirs)
+
+
+def test_area_conditions_are_untouched(models, figure):
+    left = [[c, {**extra, "area": (8, 4, 0, 0), "strength": 1.0}] for c, extra in t.conditioning("sd15", 3)]
+    assert figure("difference / deviation",
+                  through_euler(models("sd15"), "sd15", positive=[*t.conditioning("sd15"), *left])) < 1e-4
+
+
+def test_a_controlnet_is_untouched(models, base, figure):
+    import comfy.controlnet
+    import tiny_models
+    from nodes import ControlNetApplyAdvanced
+    from safetensors.torch import save_file
+    path = base / "models" / "controlnet" / "tiny.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    save_file(tiny_models.sd15_control(), path)
+    net = comfy.controlnet.load_controlnet(str(path))
+    hint = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    positive, negative = ControlNetApplyAdvanced().apply_controlnet(
+        t.conditioning("sd15"), t.conditioning("sd15", 1), net, hint, 1.0, 0.0, 1.0)
+    assert figure("difference / deviation",
+                  through_euler(models("sd15"), "sd15", positive=positive, negative=negative)) < 1e-4
+
+
+def test_hooks_are_untouched(models, figure):
+    """A LoRA that hangs on one conditioning only."""
+    import comfy.hooks
+    name = "diffusion_model.joint_blocks.0.x_block.attn.qkv.weight"
+    shape = dict(models("sd3").model.named_parameters())[name].shape
+    group = comfy.hooks.HookGroup()
+    hook = comfy.hooks.WeightHook(strength_model=1.0)
+    hook.weights = {name: ("diff", (0.05 * torch.randn(shape, generator=torch.Generator().manual_seed(0)),))}
+    hook.need_weight_init = False
+    group.add(hook)
+    positive = [[c, {**extra, "hooks": group}] for c, extra in t.conditioning("sd3")]
+    assert figure("difference / deviation", through_euler(models("sd3"), "sd3", positive=positive)) < 1e-4
+
+
+def test_differential_diffusion_is_untouched(models, figure):
+    """The host's node thresholds a soft mask anew at every level."""
+    from comfy_extras.nodes_differential_diffusion import DifferentialDiffusion
+    node = DifferentialDiffusion
+    model = (node.execute(models("sd3"), 1.0).args[0] if hasattr(node, "define_schema")
+             else node().apply(models("sd3"), 1.0)[0])
+    picture, mask = t.picture("sd3"), masked("sd3", "soft")
+    assert figure("difference / deviation", through_euler(model, "sd3", latent=picture, mask=mask)) < 1e-4

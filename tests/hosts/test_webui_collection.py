@@ -1,0 +1,180 @@
+"""The sub-tab Presets in the stand-in for a host: adding, renaming, deleting, joining, and the page after it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from s4s.s4s_nodes.core import preset_file
+from tests.hosts.webui_double import Host
+from tests.hosts.webui_presets import eps_preset, shelved
+
+KEPT, SHIPS = "toy, sd15", "digits-eps-cfg3"
+
+
+@pytest.fixture
+def host(monkeypatch, tmp_path):
+    folder = shelved(tmp_path / "models")
+    (folder / "broken.safetensors").write_bytes(b"<b>not a preset")
+    made = Host(monkeypatch, tmp_path / "models")
+    made.load()
+    made.folder, made.collection, made.outside = folder, made.part("collection"), tmp_path
+    return made
+
+
+def names(host) -> list[str]:
+    return [path.stem for path in sorted(host.folder.iterdir())]
+
+
+def downloaded(host, name="new", **changes):
+    return preset_file.save(replace(eps_preset(name), **changes), host.outside / f"downloaded {name}.safetensors")
+
+
+def test_the_list_shows_every_preset_and_what_cannot_be_read(host):
+    preset_file.save(replace(eps_preset("<i>raced</i>"), scores={"calls6": {"ratio": 0.9, "recommended": False},
+                                                            "calls8": {"ratio": 1.5, "recommended": True}}),
+                host.folder / "raced.safetensors")
+    page = host.collection.listed()
+    rows = {row.split("</td>")[0].rpartition("<td>")[2]: row for row in page.split("</thead>")[1].split("</tr>")}
+    assert "<td>sd15, eps</td><td>4, 6, 8</td><td>no</td><td>yes</td><td>yours</td>" in rows[KEPT]
+    assert "0.90 to 1.50 times closer</td><td>not calls6" in rows["raced"]
+    assert "comes with S4S" in rows[SHIPS]
+    assert "broken.safetensors" in page.split("</table>")[1] and "<b>" not in page
+
+
+def test_a_chosen_preset_is_described_with_its_licence_and_its_file(host):
+    preset_file.save(replace(eps_preset("mine"), licence="CC0 <1>", source="here"), host.folder / "mine.safetensors")
+    words, file, tick = host.collection.shown("mine")
+    assert "calls5_from1.9: 5 calls" in words and tick is False
+    assert words.endswith("<p>Licence: CC0 &lt;1&gt;</p><p>Source: here</p>")
+    assert file == {"value": str(host.folder / "mine.safetensors"), "visible": True}
+    words, file, _ = host.collection.shown("broken")
+    assert "not a whole .safetensors file" in words and file == {"value": None, "visible": False}
+    assert host.collection.shown(None) == ("", {"value": None, "visible": False}, False)
+    assert "there is no preset" in host.collection.shown("../secret")[0]
+
+
+@pytest.mark.parametrize("wrapped", [str, lambda path: SimpleNamespace(name=str(path))])        # gradio 4, gradio 3
+def test_presets_are_added_under_the_name_they_carry(host, wrapped):
+    done = host.collection.added([wrapped(downloaded(host, "one: two")), wrapped(downloaded(host, "three"))])
+    assert done.chosen == "three" and {"one_ two", "three"} < set(names(host))
+    assert done.words.startswith("downloaded one: two.safetensors: added as one_ two. It is for sd15, eps prediction")
+    assert preset_file.load(host.folder / "one_ two.safetensors").name == "one: two"
+
+
+def test_a_file_that_is_refused_leaves_nothing_and_hinders_no_other(host):
+    """Cut, of another kind, of a newer format, taken: each in words, and the good one is there."""
+    good = downloaded(host, "good")
+    cut, other, newer = (host.outside / f"{name}.safetensors" for name in ("cut", "other", "newer"))
+    cut.write_bytes(good.read_bytes()[:300])
+    save_file({"weight": torch.zeros(3)}, other)
+    newer.write_bytes(good.read_bytes().replace(b'\\"format_version\\": 1', b'\\"format_version\\": 7'))
+    before = names(host)
+    done = host.collection.added(list(map(str, (cut, other, newer, downloaded(host, KEPT), good))))
+    assert names(host) == sorted([*before, "good"])
+    words = done.words.splitlines()
+    for line, said in zip(words, ("cut.safetensors: is not a whole", "there is no s4s_preset entry", "update S4S",
+                                  "is there already, and nothing is overwritten", "added as good")):
+        assert said in line
+    with pytest.raises(ValueError, match="choose preset files"):
+        host.collection.added(None)
+
+
+def test_a_file_of_another_project_is_imported_and_a_hostile_one_executes_nothing(host):
+    ran = host.outside / "ran"
+
+    class Hostile:
+        def __reduce__(self):
+            return open, (str(ran), "w")
+    (host.outside / "bad.pkl").write_bytes(pickle.dumps(Hostile()))
+    with pytest.raises(ValueError, match=r"bad\.pkl"):
+        host.collection.added([str(host.outside / "bad.pkl")])
+    assert not ran.exists() and "bad" not in names(host)
+    times = torch.linspace(1.0, 1e-3, 6).repeat(2)
+    torch.save({"best_t_steps": times}, host.outside / "numbers.pt")
+    done = host.collection.added([str(host.outside / "numbers.pt")])
+    made = host.part("shelf").library().get(done.chosen)
+    assert (done.chosen, made.training["imported"], made.counts) == ("ld3-numbers", "ld3", [5])
+
+
+def test_rename_keeps_what_is_there_and_what_ships(host):
+    done = host.collection.renamed(KEPT, " portraits ")
+    assert (done.chosen, done.renamed) == ("portraits", {KEPT: "portraits"}) and KEPT not in names(host)
+    assert preset_file.load(host.folder / "portraits.safetensors").name == "portraits"
+    (host.folder / "portraits.safetensors").rename(host.folder / "by hand.safetensors")
+    assert host.collection.renamed("by hand", "by hand").chosen == "by hand"
+    assert preset_file.load(host.folder / "by hand.safetensors").name == "by hand"
+    host.collection.renamed("by hand", "portraits")
+    for name, new, why in (("portraits", "toy-flow", "nothing is overwritten"), (SHIPS, "mine", "ships with S4S"),
+                           (None, "mine", "no preset is chosen"), ("portraits", "", "1 to 100 printable characters"),
+                           ("broken", "mine", "not a whole"), ("gone", "mine", "there is no preset")):
+        with pytest.raises(ValueError, match=why):
+            host.collection.renamed(name, new)
+    assert names(host) == ["broken", "portraits", "toy-flow"]
+
+
+def test_delete_wants_a_tick_and_takes_ones_own_only(host):
+    for name, sure, why in ((KEPT, False, "tick Delete for good"), (SHIPS, True, "ships with S4S"),
+                            (SHIPS, False, "ships with S4S"), (None, True, "no preset is chosen")):
+        with pytest.raises(ValueError, match=why):
+            host.collection.deleted(name, sure)
+    host.shared.opts.s4s_default_sd15 = KEPT
+    assert "still name it for sd15" in host.collection.deleted(KEPT, True).words
+    host.collection.deleted("broken", True)
+    assert names(host) == ["toy-flow"]
+
+
+def test_presets_of_several_cfgs_are_joined(host):
+    for cfg in (3, 7):
+        preset_file.save(replace(eps_preset(f"at {cfg}"), training={"cfg": cfg}), host.folder / f"at {cfg}.safetensors")
+    done = host.collection.joined(["at 7", "at 3"], "both")
+    assert done.chosen == "both" and "for cfg 3 to 7. It is for sd15, eps prediction, 4, 6, 8 steps" in done.words
+    assert {"calls6_cfg3", "calls6_cfg7"} < set(preset_file.load(host.folder / "both.safetensors").tables)
+    for asked, new, why in ((["at 3", "at 7"], "both", "nothing is overwritten"), (["at 3"], "x", "at least two"),
+                            ([], "x", "at least two"), (["at 3", "toy-flow"], "x", "one model"),
+                            (["at 3", "at 7"], "", "1 to 100 printable")):
+        with pytest.raises(ValueError, match=why):
+            host.collection.joined(asked, new)
+
+
+class Dropdown:
+    """A host's component: what it lets a user choose."""
+
+    def __init__(self, choices=()):
+        self.choices = list(choices)
+
+
+def test_the_page_follows_a_rename_and_a_deletion(host):
+    """No dropdown goes on showing what is gone: hosts refuse to generate then."""
+    labels = [row.label for row in host.schedules.schedulers]
+    lists = {"txt2img_scheduler": Dropdown(labels), "hr_scheduler": Dropdown(["Use same scheduler", *labels]),
+             "s4s_race_preset": Dropdown(), "s4s_collection_preset": Dropdown(), "s4s_collection_several": Dropdown()}
+
+    def page_after(work, asked, shown):
+        words, page, files, new, sure, whole, *updates = host.collection.changed(lists, 4, work, *asked, *shown)
+        assert (files, new, sure, whole) == ({"value": None}, {"value": ""}, {"value": False}, {"value": ""})
+        return page, dict(zip(lists, updates))
+    page, now = page_after(host.collection.renamed, (KEPT, "portraits"),
+                           ("S4S toy_ sd15", "Use same scheduler", "S4S toy_ sd15", KEPT, [KEPT, "toy-flow"]))
+    assert "<td>portraits</td>" in page and "S4S portraits" in [row.label for row in host.schedules.schedulers]
+    assert now["txt2img_scheduler"]["value"] == now["s4s_race_preset"]["value"] == "S4S portraits"
+    assert "value" not in now["hr_scheduler"] and "S4S portraits" in now["hr_scheduler"]["choices"]
+    assert now["s4s_collection_preset"]["value"] == "portraits" and "broken" in now["s4s_collection_preset"]["choices"]
+    assert now["s4s_collection_several"]["value"] == ["portraits", "toy-flow"]
+    _, now = page_after(host.collection.deleted, ("portraits", True),
+                        ("S4S portraits", "S4S toy-flow", "S4S portraits", "portraits", ["portraits"]))
+    assert now["txt2img_scheduler"]["value"] == "S4S Auto" and now["s4s_race_preset"]["value"] is None
+    assert "value" not in now["hr_scheduler"] and now["s4s_collection_preset"]["value"] is None
+    assert now["s4s_collection_several"]["value"] == [] and "portraits" not in json.dumps(now)
+
+
+def test_what_cannot_be_done_changes_the_report_only(host):
+    lists = {"s4s_collection_preset": Dropdown()}
+    words, *others = host.collection.changed(lists, 4, host.collection.deleted, SHIPS, True, None)
+    assert "ships with S4S" in words and others == [{}] * 6

@@ -1,0 +1,69 @@
+"""A second extension, put beside S4S by the tests: over HTTP it presses Reload UI and tells what a user would see."""
+
+import importlib
+import time
+
+import torch
+from modules import script_callbacks, sd_samplers, shared
+
+try:
+    from modules import sd_schedulers
+except ImportError:
+    sd_schedulers = None
+
+LOADED, STOP = time.time(), {"in_backward": False}
+
+
+def press(_):
+    """The host's button, in the first call that carries a gradient."""
+    if STOP["in_backward"] and torch.is_grad_enabled():
+        STOP["in_backward"] = False
+        shared.state.interrupt()
+
+
+def add_routes(demo, app):
+    @app.get("/s4s-test/rows")
+    def rows():
+        shown = getattr(sd_samplers, "visible_samplers", lambda: sd_samplers.samplers)      # ersatzForge: all
+        return {"samplers": [data.name for data in shown()], "loaded": LOADED,
+                "schedules": [row.label for row in getattr(sd_schedulers, "schedulers", [])],
+                "settings": {key: getattr(shared.opts, key) for key in vars(shared.opts)["data_labels"]
+                             if key.startswith("s4s_")}}
+
+    @app.post("/s4s-test/reload")
+    def reload_ui():
+        shared.state.request_restart()
+        return {}
+
+
+def add_work(demo, app):
+    def worked(room, wish, work):
+        """What a button of the tab does; "prompts" and "calls" are lists in JSON."""
+        inside = importlib.import_module("s4s_webui_clone.s4s_nodes.hosts.webui.inside")
+        module, show = importlib.import_module(f"s4s_webui_clone.s4s_nodes.hosts.webui.{room}"), inside.Show()
+        asked = {key: tuple(value) if isinstance(value, list) else value for key, value in wish.items()}
+        STOP.update(in_backward=asked.pop("stop_in_backward", False))
+        try:
+            made = work(module, asked, show)
+        except ValueError as error:
+            return {"error": str(error)}
+        preset = getattr(made, "preset", None)
+        return {"words": show.words, "images": len(getattr(made, "images", [])), "previewed": show.picture is not None,
+                "scores": getattr(made, "scores", None) if preset is None else preset.scores}
+
+    @app.post("/s4s-test/train")
+    def train(wish: dict):
+        return worked("train", wish, lambda room, asked, show: room.train(room.Wish(**asked), show))
+
+    @app.post("/s4s-test/forecast")
+    def forecast(wish: dict):
+        return worked("train", wish, lambda room, asked, show: room.forecast(room.Wish(**asked), show))
+
+    @app.post("/s4s-test/race")
+    def race(wish: dict):
+        return worked("race", wish, lambda room, asked, show: room.race(room.Race(**asked), show))
+
+
+script_callbacks.on_cfg_denoiser(press)
+script_callbacks.on_app_started(add_work)
+script_callbacks.on_app_started(add_routes)

@@ -1,0 +1,269 @@
+"""A host's server with S4S in it, over HTTP: what users and their scripts ask of it, on a random checkpoint."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import shutil
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import s4s_webui_host as hosts
+from open_page import Page
+from PIL import Image, ImageDraw
+from webui_presets import eps_preset
+
+from s4s.s4s_nodes.core import preset_file
+
+TOY, HASH = "S4S toy_ sd15", eps_preset().short_hash
+SHIPPED = sorted((hosts.ROOT / "solver_presets").glob("*.safetensors"))
+BASE = {"prompt": "a cat", "negative_prompt": "bad", "width": 64, "height": 64, "cfg_scale": 3, "seed": 1, "steps": 8,
+        "sampler_name": "S4S", "scheduler": TOY}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    data = hosts.make_data(tmp_path_factory.mktemp("data"))
+    made = hosts.Server(data)
+    made.data = data
+    yield made
+    made.stop()
+    shutil.rmtree(data / "models" / "Stable-diffusion", ignore_errors=True)
+
+
+def txt2img(server, **changes):
+    return answered(server.call("/sdapi/v1/txt2img", {**BASE, **changes}))
+
+
+def img2img(server, picture, **changes):
+    return answered(server.call("/sdapi/v1/img2img", {**BASE, "init_images": [picture], **changes}))
+
+
+def answered(answer):
+    """([picture, ...], [what each infotext says, ...])"""
+    info = json.loads(answer["info"])
+    return answer["images"], [said(text) for text in info["infotexts"]]
+
+
+def said(text) -> dict:
+    """An infotext's last line as the host writes it: {key: value}."""
+    line = next((line for line in str(text).splitlines() if line.startswith("Steps:")), "")
+    return dict(part.split(": ", 1) for part in line.split(", ") if ": " in part)
+
+
+def hires(**changes):
+    forge = {"hr_additional_modules": ["Use same choices"]} if hosts.kind() == "forge" else {}
+    return {"enable_hr": True, "hr_scale": 1.5, "denoising_strength": 0.5, **forge, **changes}
+
+
+def png(image) -> str:
+    kept = io.BytesIO()
+    image.save(kept, "PNG")
+    return base64.b64encode(kept.getvalue()).decode()
+
+
+def plot_arguments(server, **axes):
+    """Arguments of the XYZ script: x=(label, [values]), ..."""
+    scripts = server.call("/sdapi/v1/script-info")
+    asked = next(s["args"] for s in scripts if s["name"] == "x/y/z plot" and not s["is_img2img"])
+    labels, values = [a["label"] for a in asked], [a.get("value") for a in asked]
+    choices = asked[0]["choices"]
+    for axis in "XYZ":
+        at = labels.index(f"{axis} Type") if f"{axis} Type" in labels else labels.index(f"{axis} type")
+        label, wanted = axes.get(axis.lower(), ("Nothing", []))
+        values[at:at + 3] = [choices.index(label), ",".join(wanted), wanted]
+    return values
+
+
+def test_the_rows_are_in_the_api_and_on_the_page(server):
+    rows = server.call("/s4s-test/rows")
+    assert rows["samplers"].count("S4S") == 1
+    wanted = ["S4S Auto", TOY, "S4S toy-flow", *(f"S4S {path.stem}" for path in SHIPPED)]
+    assert [label for label in rows["schedules"] if label.startswith("S4S")] == wanted
+    listed = {data["name"]: data for data in server.call("/sdapi/v1/samplers")}
+    assert listed["S4S"]["aliases"] == ["k_s4s"] and listed["S4S"]["options"]["scheduler"] == "s4s_auto"
+    assert TOY in [row["label"] for row in server.call("/sdapi/v1/schedulers")]
+    parts = {c["props"].get("elem_id"): c["props"] for c in server.call("/config")["components"] if "props" in c}
+    for name, wanted in (("txt2img_sampling", "S4S"), ("img2img_sampling", "S4S"), ("txt2img_scheduler", TOY),
+                         ("hr_scheduler", TOY), ("s4s_txt2img_preset", TOY), ("s4s_img2img_preset", TOY)):
+        choices = [c[0] if isinstance(c, list) else c for c in parts[name]["choices"]]
+        assert choices.count(wanted) == 1, name
+    assert "setting_s4s_fallback" in parts and "setting_s4s_default_sd15" in parts
+
+
+def test_a_broken_preset_is_named_in_the_log_and_nothing_of_ours_failed(server):
+    assert "broken.safetensors" in server.text()
+    assert f"{hosts.CLONE}/s4s_nodes" not in server.text() and "Error loading script: s4s" not in server.text()
+
+
+def test_txt2img_runs_the_table_and_says_so(server):
+    pictures, [text] = txt2img(server)
+    assert text["Sampler"] == "S4S" and text["Schedule type"] == TOY
+    assert text["S4S"].startswith(f"toy sd15 {HASH} calls8 exact (S4S ")
+    again, _ = txt2img(server, alwayson_scripts={"S4S": {"args": []}})
+    euler, [other] = txt2img(server, sampler_name="Euler", scheduler="Karras")
+    assert np.abs(hosts.pixels(pictures[0]) - hosts.pixels(again[0])).max() == 0
+    assert np.abs(hosts.pixels(pictures[0]) - hosts.pixels(euler[0])).max() > 2 and "S4S" not in other
+    assert "S4S" in server.call("/sdapi/v1/png-info", {"image": "data:image/png;base64," + pictures[0]})["info"]
+
+
+def test_auto_finds_the_preset_for_the_checkpoint(server):
+    for asked in ("Automatic", "S4S Auto", None):
+        _, [text] = txt2img(server, steps=4, scheduler=asked)
+        assert text["Schedule type"] == TOY and f"{HASH} calls4 exact" in text["S4S"], asked
+
+
+def test_without_a_table_it_falls_back_loudly(server):
+    _, [text] = txt2img(server, steps=11)
+    assert text["S4S"].startswith("fallback ") and "11 calls" in text["S4S"]
+    assert "S4S fallback: " in server.text() and "on the given 12 levels" in server.text()
+    with pytest.raises(RuntimeError, match="500"):
+        txt2img(server, steps=11, override_settings={"s4s_fallback": "stop"})
+    assert "fallback" in txt2img(server, steps=11)[1][0]["S4S"]                  # the setting was for one request
+
+
+def test_another_sampler_may_use_the_schedule(server):
+    _, [text] = txt2img(server, sampler_name="Euler")
+    assert text["Sampler"] == "Euler" and text["Schedule type"] == TOY and "S4S" not in text
+
+
+def test_a_batch_is_its_pictures(server):
+    first, second = txt2img(server, steps=4)[0][0], txt2img(server, steps=4, seed=2)[0][0]
+    both = [picture for picture in txt2img(server, steps=4, batch_size=2)[0]][-2:]
+    for one, other in zip((first, second), both):
+        assert np.abs(hosts.pixels(one) - hosts.pixels(other)).max() <= 2
+    _, texts = txt2img(server, steps=4, n_iter=2)
+    assert all("calls4 exact" in text["S4S"] for text in texts[-2:])
+
+
+def test_img2img_at_any_strength(server):
+    picture, kinds = txt2img(server, steps=4)[0][0], {}
+    for strength in (0.1, 0.5, 0.75, 1.0):
+        pictures, [text] = img2img(server, picture, denoising_strength=strength)
+        kinds[strength] = text["S4S"]
+        assert text["Schedule type"] == TOY and hosts.pixels(pictures[0]).shape == (64, 64, 3)
+    assert "calls8 exact" in kinds[1.0] and "calls5_from1.9" in kinds[0.5]
+    _, [text] = img2img(server, picture, denoising_strength=0.5, override_settings={"img2img_fix_steps": True})
+    assert text["S4S"]
+
+
+def test_inpainting_leaves_the_kept_half(server):
+    picture = txt2img(server, steps=4)[0][0]
+    mask = Image.new("L", (64, 64), 0)
+    ImageDraw.Draw(mask).rectangle([32, 0, 63, 63], fill=255)
+    source = png(Image.fromarray(hosts.pixels(picture).astype("uint8")))
+    after, [text] = img2img(server, source, mask=png(mask), mask_blur=0, inpainting_fill=1, inpaint_full_res=False,
+                            denoising_strength=0.75)
+    change = np.abs(hosts.pixels(after[0]) - hosts.pixels(picture))
+    assert change[:, :28].mean() < 0.5 < change[:, 36:].mean() and text["S4S"]
+
+
+def test_hires_fix_has_words_of_its_own(server):
+    latent = server.call("/sdapi/v1/latent-upscale-modes")[0]["name"]
+    pictures, [text] = txt2img(server, steps=6, **hires(hr_upscaler=latent))
+    assert hosts.pixels(pictures[0]).shape == (96, 96, 3)
+    assert "calls6 exact" in text["S4S"] and text["Hires S4S"]
+    assert "hires schedule type" not in (key.lower() for key in text)
+    _, [text] = txt2img(server, steps=6, sampler_name="Euler", scheduler="Karras",
+                        **hires(hr_upscaler=latent, hr_sampler_name="S4S", hr_scheduler=TOY, hr_second_pass_steps=4))
+    text = {key.lower(): value for key, value in text.items()}                   # ersatzForge: HiRes
+    assert "s4s" not in text and text["hires s4s"] and text["hires schedule type"] == TOY
+    assert text["hires sampler"] == "S4S"
+
+
+def test_nothing_leaks_between_the_cells_of_a_plot(server):
+    arguments = plot_arguments(server, x=("Sampler", ["S4S", "Euler"]), y=("Steps", ["6", "4"]))
+    _, texts = txt2img(server, scheduler="Automatic", script_name="x/y/z plot", script_args=arguments)
+    cells = [text for text in texts if text][-4:] if len(texts) > 4 else texts
+    for text in texts:
+        assert ("S4S" in text) == (text.get("Sampler") == "S4S"), texts
+        assert text.get("Sampler") == "S4S" or "S4S" not in text.get("Schedule type", ""), texts
+    assert cells
+
+
+def test_the_axis_of_presets(server):
+    arguments = plot_arguments(server, x=("[S4S] Preset", ["Auto", "digits-eps-cfg3"]), y=("Nothing", []))
+    _, texts = txt2img(server, sampler_name="Euler", scheduler="Karras", steps=6, script_name="x/y/z plot",
+                       script_args=arguments)
+    assert all(text.get("Sampler") in ("S4S", None) for text in texts)
+    last = texts[-1]
+    if "S4S" in last and len(texts) > 1:                                        # reForge tells of the first cell only
+        assert last["Schedule type"] == "S4S digits-eps-cfg3"
+
+
+def test_an_infotext_comes_back(server):
+    if hosts.kind() == "forge":
+        pytest.skip("this host's API cannot replay an infotext, whatever the sampler")
+    wanted, [text] = txt2img(server, steps=6, seed=7)
+    line = ", ".join(f"{key}: {value}" for key, value in text.items())
+    again, [replayed] = answered(server.call("/sdapi/v1/txt2img", {
+        "infotext": f"a cat\nNegative prompt: bad\n{line}"}))
+    assert replayed == text and np.abs(hosts.pixels(again[0]) - hosts.pixels(wanted[0])).max() == 0
+
+
+@pytest.mark.parametrize("button", ["interrupt", "skip"])
+def test_the_buttons_end_a_generation(server, button):
+    done, began = [], time.monotonic()
+    asked = threading.Thread(target=lambda: done.extend(txt2img(server, steps=150)[1]))
+    asked.start()
+    seen = 0
+    while asked.is_alive() and seen < 3:
+        time.sleep(0.1)
+        seen = server.call("/sdapi/v1/progress?skip_current_image=true")["state"]["sampling_step"]
+    server.call(f"/sdapi/v1/{button}", {})
+    asked.join(120)
+    whole = time.monotonic() - began
+    assert not asked.is_alive() and seen < 140 and done, whole
+    assert "calls4 exact" in txt2img(server, steps=4)[1][0]["S4S"]                # and the next one is whole
+
+
+@pytest.mark.skipif(not hosts.has_schedule_types(), reason="every preset is a sampler there")
+def test_ones_own_presets_are_added_renamed_joined_and_deleted_on_the_page(server, tmp_path):
+    """As a browser does it; what the schedule types and the dropdowns of the open page show follows."""
+    page, shelf = Page(server), server.data / "models" / "s4s_presets"
+    part = {name: f"s4s_collection_{name}" for name in ("preset", "name", "sure", "several", "whole", "said", "list")}
+    assert "broken.safetensors" in page.shows[part["list"]] and TOY not in page.choices[part["several"]]
+    for cfg in (3, 7):
+        made = replace(eps_preset(f"at {cfg}"), training={"cfg": cfg})
+        page.upload("s4s_collection_files", preset_file.save(made, tmp_path / f"at {cfg}.safetensors"))
+        page.press("s4s_collection_add")
+        assert f"added as at {cfg}" in page.shows[part["said"]] and page.shows[part["preset"]] == f"at {cfg}"
+    page.shows["txt2img_scheduler"] = "S4S at 3"
+    page.shows |= {part["preset"]: "at 3", part["name"]: "three"}
+    page.press(part["preset"], "change")
+    assert page.download("s4s_collection_file") == (shelf / "at 3.safetensors").read_bytes()
+    page.press("s4s_collection_rename")
+    assert page.shows["txt2img_scheduler"] == "S4S three" and "S4S three" in page.choices["hr_scheduler"]
+    page.shows |= {part["several"]: ["at 7", "three"], part["whole"]: "both"}
+    page.press("s4s_collection_join")
+    assert "joined as both: for cfg 3 to 7" in page.shows[part["said"]] and "both" in page.shows[part["list"]]
+    assert "calls4 exact" in txt2img(server, steps=4, scheduler="S4S both")[1][0]["S4S"]
+    for name, said in (("digits-eps-cfg3", "ships with S4S"), ("at 7", "deleted"), ("three", "deleted"),
+                       ("both", "deleted")):
+        page.shows |= {part["preset"]: name, part["sure"]: False}
+        page.press("s4s_collection_delete")
+        assert "tick Delete for good" in page.shows[part["said"]] or said == "ships with S4S"
+        page.shows[part["sure"]] = True
+        page.press("s4s_collection_delete")
+        assert said in page.shows[part["said"]]
+    assert page.shows["txt2img_scheduler"] == "S4S Auto" and "three" not in page.shows[part["list"]]
+    assert not {"S4S three", "S4S both", "S4S at 7"} & set(server.call("/s4s-test/rows")["schedules"])
+    assert {path.stem for path in shelf.iterdir()} == {"broken", "toy, sd15", "toy-flow"}
+
+
+def test_reload_ui_brings_a_new_preset_and_doubles_nothing(server):
+    shelf = server.data / "models" / "s4s_presets"
+    shutil.copy(shelf / "toy, sd15.safetensors", shelf / "a new one.safetensors")
+    before = server.call("/s4s-test/rows")
+    server.reload_ui()
+    after = server.call("/s4s-test/rows")
+    assert after["loaded"] > before["loaded"]
+    assert sorted(after["samplers"]) == sorted(before["samplers"])
+    assert sorted(after["schedules"]) == sorted([*before["schedules"], "S4S a new one"])
+    _, [text] = txt2img(server, steps=4, scheduler="S4S a new one")
+    assert text["Schedule type"] == "S4S a new one" and "calls4 exact" in text["S4S"]
+    (shelf / "a new one.safetensors").unlink()

@@ -1,0 +1,269 @@
+"""The presets on a machine: found, hidden, broken, changed, renamed; no question raises for a bad file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+import pytest
+
+from s4s.s4s_nodes import library
+from s4s.s4s_nodes.core import Model, Preset, PresetError, classical, preset_file, schedules
+from s4s.s4s_nodes.library import Library, save_new, save_scores
+
+
+def preset(name="mine", calls=6) -> Preset:
+    tables = {f"calls{calls}": classical.dpmpp_2m(schedules.karras(calls, 0.03, 14.6))}
+    return Preset(name, tables, Model("sd15", "eps", 0.0292, 14.6146, channels=4))
+
+
+@pytest.fixture
+def shipped(tmp_path):
+    save_new(preset("base"), tmp_path / "shipped")
+    return tmp_path / "shipped"
+
+
+@pytest.fixture
+def mine(tmp_path):
+    return tmp_path / "mine"
+
+
+def test_the_presets_that_ship_are_there_and_whole():
+    found = Library([])
+    assert {"digits-eps-cfg3", "digits-flow-cfg3"} <= set(found.names()) and found.problems() == []
+    assert found.get("digits-eps-cfg3").counts == [4, 5, 6, 8]
+
+
+def test_names_are_paths_in_their_folders_the_users_first(mine, shipped):
+    save_new(preset("zoo"), mine)
+    save_new(preset("one"), mine / "portraits" / "close")
+    found = Library([mine], shipped)
+    assert found.names() == ["zoo", "portraits/close/one", "base"]
+    assert found.get("portraits/close/one").name == "one" and len(found.presets()) == 3
+
+
+def test_the_users_own_hides_a_shipped_one_and_it_is_said(mine, shipped):
+    own = save_new(preset("base", calls=4), mine)
+    found = Library([mine], shipped)
+    assert found.names() == ["base"] and found.get("base").counts == [4]
+    assert found.problems() == [f"{shipped / 'base.safetensors'} is hidden by {own}, which has the same name"]
+
+
+def test_a_broken_file_is_a_problem_and_no_exception(mine, shipped):
+    mine.mkdir()
+    (mine / "cut.safetensors").write_bytes(preset_file.to_bytes(preset())[:200])
+    (mine / "folder.safetensors").mkdir()
+    (mine / "notes.txt").write_text("no preset")
+    found = Library([mine], shipped)
+    assert found.names() == ["base"]
+    problem, = found.problems()
+    assert str(mine / "cut.safetensors") in problem and "not a whole .safetensors file" in problem
+    with pytest.raises(PresetError, match="not a whole .safetensors file"):
+        found.get("cut")
+
+
+def test_folders_that_are_not_there_are_empty(tmp_path, shipped):
+    found = Library([tmp_path / "nowhere"], shipped)
+    assert found.names() == ["base"] and found.problems() == []
+    assert Library([], tmp_path / "nowhere").names() == []
+
+
+def test_a_file_is_read_again_only_when_it_changed(mine, shipped, monkeypatch):
+    path = save_new(preset("one"), mine)
+    reads = []
+    load = preset_file.load
+    monkeypatch.setattr(preset_file, "load", lambda path: reads.append(path.name) or load(path))
+    found = Library([mine], shipped)
+    for _ in range(3):
+        found.names(), found.get("one"), found.problems()
+    assert sorted(reads) == ["base.safetensors", "one.safetensors"]
+    preset_file.save(preset("one", calls=5), path)
+    os.utime(path, ns=(1, 1))
+    assert found.get("one").counts == [5] and reads[2:] == ["one.safetensors"]
+    path.unlink()
+    assert found.names() == ["base"]
+
+
+def test_a_mended_file_is_read(mine, shipped):
+    mine.mkdir()
+    path = mine / "one.safetensors"
+    path.write_bytes(b"broken")
+    found = Library([mine], shipped)
+    assert len(found.problems()) == 1
+    preset_file.save(preset("one"), path)
+    assert found.problems() == [] and "one" in found.names()
+
+
+@pytest.mark.parametrize("name", [
+    "../secret", "a/../../secret", "/etc/passwd", "..\\secret", "", ".", "secret\0", "base/"])
+def test_a_name_reaches_nothing_outside_the_folders(name, tmp_path, mine, shipped):
+    save_new(preset("secret"), tmp_path)
+    (mine / "a").mkdir(parents=True)
+    found = Library([mine], shipped)
+    for ask in (found.get, found.path, found.delete, lambda name: found.rename(name, "x")):
+        with pytest.raises(PresetError, match="there is no preset .*; installed are: base"):
+            ask(name)
+    assert (tmp_path / "secret.safetensors").exists()
+
+
+def test_a_link_to_a_folder_is_followed_once(mine, shipped, tmp_path):
+    save_new(preset("far"), tmp_path / "elsewhere")
+    mine.mkdir()
+    try:
+        (mine / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+        (tmp_path / "elsewhere" / "back").symlink_to(mine, target_is_directory=True)
+    except OSError:
+        pytest.skip("no symbolic links here")
+    assert Library([mine], shipped).names() == ["link/far", "base"]
+
+
+# --- saving, renaming, deleting -----------------------------------------------------------------------------
+
+def test_a_saved_preset_is_found_under_its_name(mine, shipped):
+    path = save_new(preset("my model, cfg 7.5"), mine)
+    assert path.parent == mine
+    assert Library([mine], shipped).get(path.stem).name == "my model, cfg 7.5"
+
+
+def test_saving_overwrites_only_when_told(mine):
+    path = save_new(preset("one"), mine)
+    with pytest.raises(PresetError, match="is there already: give the preset another name"):
+        save_new(preset("one", calls=4), mine)
+    assert preset_file.load(path).counts == [6]
+    save_new(preset("one", calls=4), mine, overwrite=True)
+    assert preset_file.load(path).counts == [4] and [p.name for p in mine.iterdir()] == ["one.safetensors"]
+
+
+@pytest.mark.parametrize("name, file", [
+    ("../../etc/passwd", "_.._etc_passwd"), ("a/b\\c:d", "a_b_c_d"), (" .hidden. ", "hidden"), ("...", "_"),
+    ("con", "_con"), ("LPT1.x", "_LPT1.x"), ("émoji 絵文字", "émoji 絵文字"), ("a" * 100, "a" * 100),
+    ("絵" * 100, "絵" * 66), ("a?*<>|\"b", "a______b")])
+def test_a_file_is_named_as_every_system_takes_it(name, file, mine):
+    path = save_new(preset(name), mine)
+    assert path == mine / f"{file}.safetensors" and path.is_file()
+
+
+def test_renaming_changes_the_file_and_what_is_in_it(mine, shipped):
+    save_new(preset("old"), mine / "sub")
+    found = Library([mine], shipped)
+    path = found.rename("sub/old", "new")
+    assert path == mine / "sub" / "new.safetensors" and found.names() == ["sub/new", "base"]
+    assert found.get("sub/new").name == "new"
+    assert found.get("sub/new").short_hash == preset().short_hash
+
+
+def test_a_file_renamed_by_hand_gets_its_name_inside_too(mine, shipped):
+    save_new(preset("sent"), mine).rename(mine / "kept.safetensors")
+    found = Library([mine], shipped)
+    assert found.rename("kept", "kept") == mine / "kept.safetensors"
+    assert found.get("kept").name == "kept" and found.names() == ["kept", "base"]
+
+
+def test_renaming_takes_nobodys_place(mine, shipped):
+    save_new(preset("one"), mine)
+    save_new(preset("two", calls=4), mine)
+    found = Library([mine], shipped)
+    for taken in ("two", "one"):
+        with pytest.raises(PresetError, match="is there already"):
+            found.rename("one", taken)
+    with pytest.raises(PresetError, match="preset name ''"):
+        found.rename("one", "")
+    assert found.names() == ["one", "two", "base"] and found.get("two").counts == [4]
+
+
+def test_what_ships_is_neither_renamed_nor_deleted(mine, shipped):
+    found = Library([mine], shipped)
+    for change in (found.delete, lambda name: found.rename(name, "mine")):
+        with pytest.raises(PresetError, match="preset 'base' ships with S4S: save a copy under another name"):
+            change("base")
+    assert found.names() == ["base"]
+
+
+def test_what_ships_ships_by_whatever_path_it_is_reached(shipped, monkeypatch):
+    monkeypatch.chdir(shipped.parent)
+    found = Library(["shipped"], shipped)
+    assert found.names() == ["base"] and found.problems() == []
+    with pytest.raises(PresetError, match="preset 'base' ships with S4S"):
+        found.delete("base")
+
+
+def test_a_file_of_a_newer_format_is_named_with_what_to_do_and_hides_no_other(mine, shipped, monkeypatch):
+    with monkeypatch.context() as future:
+        future.setattr(preset_file, "FORMAT_VERSION", 2)
+        path = save_new(preset("tomorrow"), mine)
+    save_new(preset("today"), mine)
+    found = Library([mine], shipped)
+    assert found.names() == ["today", "base"]
+    assert found.problems() == [f"{path}: has format version 2, this program reads 1: update S4S"]
+    with pytest.raises(PresetError, match="update S4S"):
+        found.get("tomorrow")
+    found.delete("tomorrow")
+    assert found.problems() == []
+
+
+def test_deleting_takes_the_users_file_and_shows_what_it_hid(mine, shipped):
+    save_new(preset("base", calls=4), mine)
+    (mine / "broken.safetensors").write_bytes(b"x")
+    found = Library([mine], shipped)
+    found.delete("base")
+    found.delete("broken")
+    assert found.get("base").counts == [6] and found.problems() == [] and list(mine.iterdir()) == []
+
+
+def test_a_full_disk_leaves_the_old_preset(mine, monkeypatch):
+    path = save_new(preset("one"), mine)
+    before = path.read_bytes()
+
+    def full(*args):
+        raise OSError(28, "No space left on device")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_new(replace(preset("one"), licence="MIT"), mine, overwrite=True)
+    assert path.read_bytes() == before and len(list(mine.iterdir())) == 1
+
+
+def test_files_has_the_unreadable_ones_too(mine, shipped):
+    path = save_new(preset("half"), mine)
+    path.write_bytes(path.read_bytes()[:100])
+    found = Library([mine], shipped)
+    assert found.names() == ["base"] and found.files() == {"half": path, "base": shipped / "base.safetensors"}
+
+
+@pytest.mark.parametrize("scores, words", [
+    ({}, ("no", "yes")), ({"calls6": {"ratio": 1.3, "recommended": True}}, ("1.30 to 1.30 times closer", "yes")),
+    ({"calls6": {"ratio": 0.9, "recommended": False}}, ("0.90 to 0.90 times closer", "not calls6")),
+    ({"calls6": {"ratio": "<b>"}}, ("yes", "yes")), ({"calls6": {"ratio": 10 ** 400}}, ("yes", "yes"))])   # any file's
+def test_what_was_measured_is_said_in_words(scores, words):
+    one = replace(preset(), scores=scores)
+    assert (library.measured(one), library.recommended(one)) == words
+
+
+def test_the_library_repeats_what_a_host_needs():
+    assert all(hasattr(library, name) for name in library.__all__)
+
+
+def test_scores_go_into_the_file_that_holds_the_tables(mine, shipped):
+    save_new(preset("copy"), mine)
+    path = save_new(preset("one"), mine)
+    library_here = Library([mine], shipped)
+    scored = replace(preset("one"), scores={"calls6": {"ratio": 2.0}})
+    assert save_scores(library_here, scored, mine) == f"scores written into {path}"
+    assert library_here.get("one").scores == scored.scores and library_here.get("copy").scores == {}
+    fresh = replace(preset("fresh", calls=4), scores={"calls4": {"ratio": 2.0}})
+    assert "saved with its scores as" in save_scores(library_here, fresh, mine)
+    assert library_here.get("fresh").scores == fresh.scores
+
+
+def test_scores_of_what_ships_go_into_a_copy_for_the_raced_weights(mine, shipped):
+    """A shipped file stays as it is; each checkpoint it is raced on gets a copy, and a second race the same one."""
+    found, before = Library([mine], shipped), (shipped / "base.safetensors").read_bytes()
+
+    def raced(weights, ratio):
+        model = replace(preset().model, hashes={"weights_1d": weights})
+        return replace(preset("base"), model=model, scores={"calls6": {"ratio": ratio}})
+    for weights, ratio in (("aa", 1.1), ("bb", 1.2), ("aa", 1.3)):
+        words = save_scores(found, raced(weights, ratio), mine)
+    assert words == f"scores written into {mine / 'base raced.safetensors'}"
+    ratios = {name: found.get(name).scores.get("calls6", {}).get("ratio") for name in found.names()}
+    assert ratios == {"base raced": 1.3, "base raced 2": 1.2, "base": None} and found.problems() == []
+    assert (shipped / "base.safetensors").read_bytes() == before

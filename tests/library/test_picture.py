@@ -1,0 +1,91 @@
+"""The pictures: of any table, of what was measured; the right colours at the right places."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from s4s.s4s_nodes import picture
+from s4s.s4s_nodes.core import Model, Preset, classical, preset_file, schedules
+from s4s.s4s_nodes.library import shipped_folder
+
+SD = Model("sd15", "eps", 0.03, 14.6)
+
+
+def made(calls: int, name: str = "made", scores: dict | None = None) -> Preset:
+    table = classical.SOLVERS["dpmpp_2m"](schedules.karras(calls, 0.03, 14.6))
+    return Preset(name, {"table": table}, SD, scores=scores or {})
+
+
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image.convert("RGB")).astype(int)
+
+
+def is_coloured(image: Image.Image, colour: tuple, box: tuple) -> bool:
+    """Whether some pixel in (left, top, right, bottom) is near this colour."""
+    return bool((np.abs(pixels(image.crop(box)) - colour).sum(-1) < 60).any())
+
+
+@pytest.mark.parametrize("calls", [1, 2, 3, 8, 13, 50, 1000])
+def test_tables_of_any_size_fit_on_the_page(calls):
+    page = picture.table(made(calls), "table")
+    assert page.width == picture.WIDTH
+    edge = np.concatenate([pixels(page)[:, :20].ravel(), pixels(page)[:, -20:].ravel(), pixels(page)[-12:].ravel()])
+    assert (edge == 255).all()                              # nothing is drawn over the margin
+    assert is_coloured(page, picture.RED, (540, 120, 1000, 500)) or calls == 1000
+
+
+def test_positive_weights_are_red_and_negative_ones_blue():
+    page = picture.table(made(6), "table")                  # DPM++ 2M: the newest weighs > 0, the one before < 0
+    size = min(432 / 7, 350 / 6, 64)
+    def cell(i, j):
+        left, top = 560 + size * (j + 1) + 6, 132 + size * i
+        return pixels(page)[round(top + 6), round(left + size / 2)]
+    assert cell(2, 2)[0] > cell(2, 2)[2] + 30 and cell(2, 1)[2] > cell(2, 1)[0] + 30
+
+
+def test_shipped_presets_show_their_race():
+    for path in shipped_folder().glob("*.safetensors"):
+        found = preset_file.load(path)
+        for name, scores in found.scores.items():
+            first, *_ = picture.score_lines(scores)
+            assert f"{scores['rmse']:.4g}" in first and scores["best_classical"] in first
+
+
+@pytest.mark.parametrize("scores", [{}, {"rmse": "x"}, {"rmse": 1.0}, {"rmse": None, "best_rmse": 1, "ratio": 2}])
+def test_results_of_another_form_are_left_out(scores):
+    assert picture.score_lines(scores) == []
+
+
+def test_a_long_name_stays_off_the_hash():
+    page = picture.table(made(4, "n" * 100), "table")
+    assert (pixels(page)[20:58, 740:880] == 255).all()
+
+
+def test_queries_away_from_the_levels_are_rings():
+    plain = made(4).tables["table"]
+    moved = plain.query.copy()
+    moved[1] *= 1.4
+    table = type(plain)(plain.sigmas, moved, plain.scale, plain.carry, plain.weights)
+    left = (0, 120, 480, 480)
+    assert is_coloured(picture.table(Preset("m", {"table": table}, SD), "table"), picture.RED, left)
+    assert not is_coloured(picture.table(made(4), "table"), picture.RED, left)
+
+
+def test_a_sheet_keeps_rows_and_columns():
+    colours = [[(200, 0, 0), (0, 200, 0)], [(0, 0, 200), (200, 200, 0)]]
+    rows = [("one", "6 calls", [Image.new("RGB", (8, 8), c) for c in colours[0]]),
+            ("two", "50 calls", [Image.new("RGB", (8, 8), c) for c in colours[1]])]
+    page = pixels(picture.sheet(rows, "title", "note"))
+    seen = [[tuple(page[84 + 96 + 200 * i, 214 + 96 + 200 * j]) for j in range(2)] for i in range(2)]
+    assert seen == colours
+
+
+def test_a_curve_that_falls_is_drawn_from_the_upper_left_to_the_lower_right():
+    page = picture.curve({"loss": ([0, 50, 100], [1.0, 0.1, 0.01])}, "title", "calls", "RMSE")
+    assert is_coloured(page, picture.BLUE, (88, 84, 120, 130)) and is_coloured(page, picture.BLUE, (790, 330, 830, 364))
+    assert not is_coloured(page, picture.BLUE, (88, 250, 300, 360))
+
+
+@pytest.mark.parametrize("series", [{}, {"a": ([], [])}, {"a": ([0], [0.0])}, {"a": ([0, 1], [1e-30, 1e30])}])
+def test_a_curve_of_nothing_or_of_odd_numbers_is_still_a_page(series):
+    assert picture.curve(series).size == (picture.WIDTH, 420)

@@ -1,0 +1,94 @@
+"""What ships: whole, replayed, honest about what was measured, and described in the page beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from s4s.s4s_nodes import importers
+from s4s.s4s_nodes.core import preset_file
+from s4s.s4s_nodes.library import Library, choose, levels_for, table_for, unproven
+from s4s.s4s_nodes.select import ModelFacts
+from s4s.training.benchmark.passports import SHIPPED, page
+
+FOLDER = Path(__file__).parents[2] / "solver_presets"
+FILES = sorted(FOLDER.glob("*.safetensors"))
+each = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+IMPORTED = [path for path in FILES if not path.stem.startswith(("digits", "transfer"))]
+
+
+@each
+def test_a_shipped_preset_replays_its_self_test(path):
+    made = preset_file.load(path)
+    assert preset_file.verify(made) < 1e-9 and made.name == path.stem
+
+
+@each
+def test_a_shipped_preset_is_raced_or_says_that_it_is_not(path):
+    made = preset_file.load(path)
+    assert made.recommended and made.licence and made.source
+    if unproven(made):
+        assert "not measured on your checkpoint" in made.training["note"] and not made.model.hashes
+    else:
+        assert set(made.scores) == set(made.tables)
+        assert all(score["seeds"] >= 256 and score["ratio"] > 1 for score in made.scores.values())
+
+
+def test_the_page_is_what_the_files_say():
+    """`s4s passports --write` makes it anew."""
+    assert (FOLDER / "README.md").read_text(encoding="utf-8") == page(FOLDER, SHIPPED)
+
+
+# --- what a host takes when nothing else is there ------------------------------------------------------------
+
+SD, FLOW = {"prediction": "eps", "sigma_min": 0.0292, "sigma_max": 14.6146, "channels": 4}, {
+    "prediction": "flow", "sigma_min": 0.0003, "sigma_max": 1.0, "channels": 16}
+ENDLESS = {**SD, "prediction": "v", "sigma_max": 4518.0, "zero_terminal_snr": True}
+FEW = (4, 5, 6, 7, 8, 10, 12)
+
+
+@pytest.mark.parametrize("family, seen, taken", [
+    ("sd15", SD, dict.fromkeys(FEW, "gits-sd15")), ("sdxl", SD, dict.fromkeys(FEW, "ays-sdxl")),
+    ("flux", {**FLOW, "shift": 3.158}, {10: "oss-flux"}), ("wan21", {**FLOW, "shift": 8.0}, {20: "oss-wan"}),
+    ("sd3", {**FLOW, "shift": 3.0}, {}), ("sdxl", {**SD, "prediction": "v"}, {}), ("sdxl", ENDLESS, {}),
+    ("sd20", SD, {}), ("fluxschnell", {**FLOW, "shift": 1.0}, {}), ("sdxl", {**SD, "channels": None}, {6: "ays-sdxl"}),
+    (None, SD, {}), (None, {**SD, "channels": None}, {})])
+def test_auto_takes_what_ships_for_the_family_and_the_calls(family, seen, taken):
+    facts = ModelFacts(family=family, **seen)
+    for calls in taken if seen["channels"] is None else (*FEW, 20, 30):
+        made, why = choose(Library([]).presets(), facts, 5.0, calls)
+        assert (made and made.name) == taken.get(calls), (calls, why)
+        choice = table_for(levels_for(made, facts, calls), facts, made)
+        assert choice.table.calls == calls and choice.fallback == (made is None)
+        assert ("not measured on this checkpoint" in choice.words()) == (made is not None)
+
+
+def test_the_digits_are_for_digits_only():
+    """Whatever a host shows of a real model, and however little."""
+    digits = [made for made in Library([]).presets() if made.name.startswith("digits")]
+    assert len(digits) == 2
+    for seen in (SD, FLOW, {**SD, "channels": None}, {**FLOW, "channels": None}):
+        for family in ("sd15", "sdxl", "sd3", "flux", None):
+            assert choose(digits, ModelFacts(family=family, **seen))[0] is None
+
+
+@pytest.mark.parametrize("path", IMPORTED, ids=lambda path: path.stem)
+def test_published_levels_are_what_import_makes_of_them(path):
+    """`s4s import NAME --calls ... --out solver_presets`; stretched ones are log-linear between the authors' own."""
+    shipped = preset_file.load(path)
+    made = importers.make(path.stem, tuple(shipped.counts))
+    assert made.short_hash == shipped.short_hash and made.model == shipped.model
+    assert {**shipped.training, "self_test": None} == {**made.training, "self_test": None}
+    assert (made.licence, made.source) == (shipped.licence, shipped.source)
+
+
+def test_every_licence_that_asks_for_it_is_kept_in_notice():
+    notice = (FOLDER.parent / "NOTICE").read_text(encoding="utf-8")
+    for words in ("arXiv 2404.14507", "Apache License\n", "Copyright (c) 2025 JNP", "Copyright (c) 2024 wang shuai"):
+        assert words in notice
+    for path in FILES:
+        made = preset_file.load(path)
+        if "imported" in made.training and path in IMPORTED:
+            assert made.licence in ("Apache-2.0", "MIT", "published numbers, credited")
+            assert made.source.split("arXiv ")[1][:10] in notice

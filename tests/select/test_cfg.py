@@ -1,0 +1,111 @@
+"""Presets with tables at several guidance scales: what runs at a cfg, what a host's levels become, how one is made."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from s4s.s4s_nodes.core import Model, Preset, PresetError, preset_file, schedules
+from s4s.s4s_nodes.select import ModelFacts, levels_for, table_for
+from s4s.s4s_nodes.select.cfg import at_cfg, between, joined, learned_at
+from tests.select.test_between import learned
+
+MODEL = Model("toy", "eps", 0.1, 14.6, channels=4)
+FACTS = ModelFacts("eps", 0.1, 14.6, channels=4)
+SEEDS = {2.0: 1, 4.0: 2, 8.0: 3}
+
+
+def single(cfg: float, counts=(5, 6), **more) -> Preset:
+    """A preset as a training at one cfg leaves it."""
+    tables = {f"calls{n}": learned(False, SEEDS.get(cfg, 9), n, rho=7 - cfg / 8) for n in counts}
+    return Preset(f"at-{cfg:g}", tables, MODEL, {"cfg": [cfg, cfg]}, **more)
+
+
+def three(**more) -> Preset:
+    return joined([single(cfg, **more) for cfg in (8.0, 2.0, 4.0)], "toy")
+
+
+def test_a_joined_preset_names_its_tables_by_their_cfg_and_survives_its_file(tmp_path):
+    made = three()
+    assert learned_at(made) == {f"calls{n}": {cfg: f"calls{n}_cfg{cfg:g}" for cfg in (2.0, 4.0, 8.0)} for n in (5, 6)}
+    assert made.training["cfg"] == [2.0, 8.0] and made.training["joined"] == ["at-2", "at-4", "at-8"]
+    assert preset_file.load(preset_file.save(made, tmp_path / "toy.safetensors")).counts == [5, 6]
+
+
+def test_at_a_trained_cfg_its_own_table_runs_between_two_their_mean_and_beyond_them_the_last():
+    made = three()
+    for cfg, wanted in ((4.0, made.tables["calls6_cfg4"]), (0.5, made.tables["calls6_cfg2"]),
+                        (30.0, made.tables["calls6_cfg8"]), (None, made.tables["calls6_cfg4"]),
+                        (5.0, between(made.tables["calls6_cfg4"], made.tables["calls6_cfg8"], 0.25, False))):
+        found, clause = at_cfg(made, cfg)
+        assert found.tables["calls6"].same_as(wanted) and sorted(found.tables) == ["calls5", "calls6"]
+        assert ("between those learned at cfg 4 and 8" in clause) == (cfg == 5.0)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_joined_preset_is_recommended_where_one_of_them_is(order):
+    lost = single(2.0, (6,), recommended=False, scores={"calls6": {"ratio": 0.9}})
+    won = single(8.0, (6,), scores={"calls6": {"ratio": 1.3}})
+    made = joined([lost, won][::order], "toy")
+    assert made.recommended and made.lost == ["calls6_cfg2"] and made.scores["calls6_cfg8"] == {"ratio": 1.3}
+    assert not joined([lost, replace(won, recommended=False)], "toy").recommended
+
+
+def test_a_preset_learned_at_one_cfg_is_left_alone():
+    one = single(4.0)
+    assert at_cfg(one, 7.0) == (one, "")
+
+
+def test_a_schedule_that_knows_no_cfg_meets_a_sampler_that_does():
+    """The scheduler gives the middle table's levels; the sampler puts those of its cfg in their place."""
+    made = three()
+    levels = levels_for(made, FACTS, 6)
+    assert np.array_equal(levels, made.tables["calls6_cfg4"].sigmas)
+    for cfg in (2.0, 3.0, 6.5):
+        choice = table_for(levels, FACTS, made, cfg)
+        assert choice.table.same_as(at_cfg(made, cfg)[0].tables["calls6"])
+        assert choice.preset is made and choice.own_levels and not choice.fallback
+    assert "between those learned at cfg 4 and 8" in table_for(levels, FACTS, made, 6.5).words()
+    assert table_for(levels, FACTS, made, 4.0).kind == "exact"
+
+
+def test_a_cfg_beyond_the_trained_range_is_said():
+    words = table_for(levels_for(three(), FACTS, 6), FACTS, three(), 12.0).words()
+    assert "as learned at cfg 8" in words and "trained at cfg 2 to 8, not at 12" in words
+
+
+def test_a_foreign_schedule_still_falls_back_and_says_nothing_of_cfg():
+    choice = table_for(schedules.simple(6, schedules.sd_levels()), FACTS, three(), 3.0)
+    assert choice.fallback and "learned at cfg" not in choice.words()
+
+
+def test_a_table_between_two_is_as_little_recommended_as_the_worse_of_them():
+    made = three()
+    made = replace(made, scores={"calls6_cfg4": {"ratio": 1.3, "recommended": True},
+                                 "calls6_cfg8": {"ratio": 0.9, "recommended": False}})
+    assert at_cfg(made, 5.0)[0].scores["calls6"]["ratio"] == 0.9
+    assert at_cfg(made, 4.0)[0].scores["calls6"]["ratio"] == 1.3
+    assert "not recommended" in table_for(levels_for(made, FACTS, 6), FACTS, made, 5.0).words()
+
+
+def test_tables_that_cannot_be_moved_are_not_interpolated():
+    """Repeated levels have no table between them: the nearest runs."""
+    low, high = (single(cfg, counts=(5,)) for cfg in (2.0, 4.0))
+    table = low.tables["calls5"]
+    sigmas = np.array([*table.sigmas[:2], table.sigmas[1], *table.sigmas[3:]])
+    odd = replace(low, tables={"calls5": replace(table, sigmas=sigmas, keeps_constants=False)})
+    found, clause = at_cfg(joined([odd, high], "toy"), 2.5)
+    assert np.array_equal(found.tables["calls5"].sigmas, sigmas) and "as learned at cfg 2" in clause
+
+
+def test_only_presets_of_one_model_at_different_cfgs_are_joined():
+    other = replace(single(8.0), model=replace(MODEL, family="other"))
+    checkpoint = replace(single(8.0), model=replace(MODEL, hashes={"file": "another.safetensors"}))
+    for presets, words in (([single(2.0)], "1 preset was given"), ([single(2.0), other], "only presets for one model"),
+                           ([single(2.0), checkpoint], "for toy, at-2 for toy, other in hashes"),
+                           ([single(2.0), single(2.0)], "both learned at cfg 2"),
+                           ([single(2.0), three()], r"says cfg \[2.0, 8.0\]")):
+        with pytest.raises(PresetError, match=words):
+            joined(presets, "toy")

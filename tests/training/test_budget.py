@@ -1,0 +1,84 @@
+"""A budget holds, pays for learning, and survives an interruption bit for bit."""
+
+import pytest
+import torch
+
+from s4s.s4s_nodes.core import schedules
+from s4s.training.budget import planned
+from s4s.training.distil import distil
+from s4s.training.optimizers.budgeted import damped
+from s4s.training.optimizers.tangents import SKETCHED, measured, sketch
+from s4s.training.parametrization.parameters import Parameters
+from s4s.training.teacher.pairs import make_pairs
+from s4s.training.teacher.solvers import teacher_table
+from tests.toy import small, toy_source
+
+
+def budgeted(**changes):
+    settings = dict(mode="forward", budget=6_000, iterations=0, pairs=256, validation=64, schedule="auto")
+    return small(**{**settings, **changes})
+
+
+@pytest.mark.parametrize("changes", [{}, {"calls": (3, 4)}, {"windows": (1.0, 0.5)}, {"mode": "auto"},
+                                     {"mode": "gradient"}])
+@pytest.mark.parametrize("flow", [False, True])
+def test_the_budget_holds_and_pays(tmp_path, changes, flow):
+    source, config = toy_source(flow), budgeted(**changes)
+    made = distil(source, config, tmp_path)
+    assert source.model_calls <= config.budget * len(made.tables) + source.chunk
+    for name, (began, ended) in made.training["held_out_rmse"].items():
+        assert ended < began, name
+
+
+def test_a_budgeted_run_that_is_stopped_goes_on_bit_for_bit(tmp_path):
+    whole = distil(toy_source(), budgeted(), tmp_path / "whole")
+
+    class Enough(BaseException):
+        pass
+    for moment in (1_000, 2_500, 4_500):
+        def stop(progress):
+            if progress.done >= moment:
+                raise Enough
+        with pytest.raises(Enough):
+            distil(toy_source(), budgeted(), tmp_path / str(moment), on_progress=stop)
+        again = distil(toy_source(), budgeted(), tmp_path / str(moment), resume=True)
+        assert again.short_hash == whole.short_hash
+
+
+def test_more_budget_buys_more_pairs_up_to_those_asked_for():
+    source = toy_source()
+    few, more, all_of_them = (planned(budgeted(budget=budget), source, "forward").pairs
+                              for budget in (4_000, 8_000, 10 ** 6))
+    assert few < more < all_of_them == 256
+
+
+def test_a_sketch_keeps_squares_and_inner_products_within_its_size():
+    generator = torch.Generator().manual_seed(0)
+    one, other = torch.randn(2, 6, 200_000, generator=generator)
+    kept = sketch(one)
+    assert kept.shape == (6, SKETCHED)
+    torch.testing.assert_close(kept.square().mean(1), one.square().mean(1), rtol=0.1, atol=0)   # deviation 2 %
+    products = (sketch(one) * sketch(other)).mean(1) - (one * other).mean(1)
+    assert products.abs().max() < 0.08                                                          # deviation 1.6 %
+    assert torch.equal(sketch(one[:, :100]), one[:, :100])
+
+
+def test_a_measured_jacobian_predicts_small_moves_and_a_damped_step_lowers_the_linear_model():
+    source = toy_source()
+    parameters = Parameters(schedules.karras(4, 0.03, source.sigma_max))
+    pairs = make_pairs(source, range(16), teacher_table(source, "auto", 40), "", quiet=True)
+    vector = parameters.initial()
+    with torch.no_grad():
+        miss, jacobian = measured(source, parameters, vector, pairs)
+        move = 0.01 * torch.randn(len(vector), generator=torch.Generator().manual_seed(1))
+        move[3] = -abs(move[3])                                     # the first query stands at the model's top
+        there, _ = measured(source, parameters, vector + move.double(), pairs)
+    predicted = torch.einsum("nkd,k->nd", jacobian, move)
+    assert (there - miss - predicted).norm() < 0.1 * (there - miss).norm()
+    moving, errors = parameters.moving().bool(), {}
+    for damping in (1e-3, 10.0):
+        step = damped(jacobian, miss, moving, damping)
+        assert step.abs().max() < 1 + 1e-6                          # none goes beyond what the Jacobian knows
+        after = miss + torch.einsum("nkd,k->nd", jacobian, step)
+        errors[damping] = float(after.square().mean(1).sqrt().mean() / miss.square().mean(1).sqrt().mean())
+    assert errors[1e-3] < 1 and errors[10.0] < 0.8                  # the first is shortened, the second whole

@@ -1,0 +1,178 @@
+"""The narrow door: a host's denoiser in, a preset out; interruptions pass; nothing of ours has to be on sys.path."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from s4s.s4s_nodes.core import mixture, preset_file
+from s4s.training.distil import Config, distil, estimate, race, unseen_pairs, with_scores
+from tests.toy import small, toy_source
+
+ROOT = Path(__file__).parents[2]
+
+
+class HostInterrupt(BaseException):
+    """As hosts have it: not an Exception."""
+
+
+def test_a_host_gets_a_preset_its_progress_and_its_race(tmp_path):
+    source, events, said = toy_source(), [], []
+    made = distil(source, small(mode="forward", iterations=3), tmp_path, on_progress=events.append, say=said.append)
+    assert preset_file.load(tmp_path / "my-preset.safetensors").short_hash == made.short_hash
+    assert {event.phase for event in events} >= {"teacher", "learning"}
+    assert [event.done for event in events] == sorted(event.done for event in events)
+    assert events[-1].held_out < events[-1].classical and 0.5 < events[-1].share <= 1
+    assert any("held-out" in line for line in said)
+    raced = race(source, made, "calls4", unseen_pairs(source, 16))
+    assert raced.recommended and raced.scores["ratio"] > 1 and "closer to the teacher" in raced.verdict
+    assert with_scores(made, {"calls4": {**raced.scores, "ratio": 0.9}}).recommended is False
+    two = replace(made, tables={**made.tables, "calls5": made.tables["calls4"]})
+    for lost in (("calls4",), ("calls4", "calls5")):
+        scores = {name: {**raced.scores, "ratio": 0.9 if name in lost else 1.1} for name in two.tables}
+        judged = with_scores(two, scores)
+        assert judged.lost == list(lost) and judged.recommended == (len(lost) < 2)
+
+
+def test_a_preview_shows_student_and_teacher_and_is_not_counted(tmp_path):
+    shown = []
+
+    def show(progress):
+        if progress.preview is not None and not shown:
+            shown.append((source.model_calls, *progress.preview(), source.model_calls))
+    source = toy_source()
+    distil(source, small(mode="forward", iterations=2), tmp_path, on_progress=show)
+    before, student, teacher, after = shown[0]
+    assert before == after and student.shape == teacher.shape and 0 < (student - teacher).abs().mean() < 1
+
+
+@pytest.mark.parametrize("where", ["network", "on_progress"])
+def test_a_hosts_interruption_passes_unchanged_and_the_best_so_far_is_kept(tmp_path, where):
+    interrupt, source = HostInterrupt("stop"), toy_source()
+    network, learning = source.network, []
+
+    def on_progress(progress):
+        learning.append(progress.phase == "learning")
+        if where == "on_progress" and sum(learning) == 60:
+            raise interrupt
+
+    def answer(x, sigma, **extra):
+        if where == "network" and sum(learning) == 60:
+            raise interrupt
+        return network(x, sigma, **extra)
+    source.network = answer
+    with pytest.raises(HostInterrupt) as raised:
+        distil(source, small(mode="forward"), tmp_path, on_progress=on_progress)
+    assert raised.value is interrupt
+    assert preset_file.load(tmp_path / "my-preset.safetensors").counts == [4]
+    again = distil(toy_source(), small(mode="forward"), tmp_path, resume=True)
+    assert again.short_hash == distil(toy_source(), small(mode="forward"), tmp_path / "whole").short_hash
+
+
+def test_resuming_an_empty_folder_begins_and_other_settings_are_refused(tmp_path):
+    config = small(mode="forward", iterations=1)
+    distil(toy_source(), config, tmp_path, resume=True)
+    with pytest.raises(ValueError, match="already holds a run"):
+        distil(toy_source(), config, tmp_path)
+    with pytest.raises(ValueError, match=r"other settings \(iterations 1\)"):
+        distil(toy_source(), small(mode="forward", iterations=2), tmp_path, resume=True)
+
+
+def test_inference_mode_around_it_does_not_matter(tmp_path):
+    with torch.inference_mode():
+        made = distil(toy_source(), small(iterations=4), tmp_path)
+    assert made.training["mode"] == "gradient"
+
+
+def test_an_estimate_counts_what_will_be_learned_and_spent():
+    found = estimate(toy_source(), Config(calls=(4, 6), budget=10_000, mode="auto"))
+    assert found.rows == 10 and found.free == (3 + 4 + 9) + (5 + 6 + 20) and found.calls == 20_000
+    assert found.mode == "forward" and "gradient steps" in found.words
+    assert found.memory > 0 and "MB on top of the model with 64 images at once; forward mode" in found.words
+    assert "16 images at once; gradient mode" in estimate(toy_source(), Config(mode="auto")).words
+
+
+@pytest.mark.parametrize("mode", ["auto", "gradient"])
+def test_what_an_estimate_found_out_of_gradients_is_not_found_out_again(tmp_path, mode):
+    config, made = small(mode=mode, iterations=2), {}
+
+    def counted(estimated):
+        source, calls = toy_source(), []
+        network = source.network
+        found = estimate(source, config) if estimated else None
+        source.network = lambda x, sigma, **extra: calls.append(len(x)) or network(x, sigma, **extra)
+        made[estimated] = distil(source, config, tmp_path / f"{estimated}", estimated=found)
+        return sum(calls), source.model_calls
+    (alone, counted_alone), (behind, counted_behind) = counted(False), counted(True)
+    assert made[True].short_hash == made[False].short_hash and made[True].training["mode"] == "gradient"
+    assert counted_behind == counted_alone == made[True].training["model_calls"]       # paid for in the estimate
+    assert behind < alone - 50
+
+
+def test_a_budget_that_is_too_small_is_refused_with_what_would_do(tmp_path):
+    with pytest.raises(ValueError, match=r"too small .* at least [\d,]+ are needed"):
+        distil(toy_source(), small(mode="forward", budget=100, iterations=0), tmp_path)
+
+
+def test_the_trainer_runs_inside_a_package_of_any_name(tmp_path):
+    """As a host has it: the clone under a name of its own, its folder not on sys.path, none of our extras."""
+    (tmp_path / "some_pack").symlink_to(ROOT, target_is_directory=True)
+    code = """
+import sys, types
+pack = types.ModuleType("some_pack"); pack.__path__ = [sys.argv[1] + "/some_pack"]; sys.modules["some_pack"] = pack
+for name in ("click", "matplotlib"):
+    sys.modules[name] = None
+import torch
+from some_pack.training.distil import Config, Source, distil, race, unseen_pairs
+from some_pack.s4s_nodes.core import Model, mixture, schedules
+levels = schedules.sd_levels()
+source = Source("analytic", Model("analytic", "eps", float(levels[0]), float(levels[-1])), levels, (2,),
+                lambda x, sigma: mixture(x, sigma), lambda seeds: {}, 1.0, torch.device("cpu"))
+made = distil(source, Config(calls=(4,), budget=6_000, mode="auto"), sys.argv[1] + "/run")
+raced = race(source, made, "calls4", unseen_pairs(source, 8))
+ours = [name for name in sys.modules if name.split(".")[0] in ("s4s_nodes", "training", "s4s")]
+print(len(ours), raced.scores["ratio"])
+"""
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    ours, ratio = done.stdout.split()
+    assert ours == "0" and float(ratio) > 1
+
+
+def test_when_memory_runs_out_the_parts_are_halved_and_it_is_said(tmp_path):
+    most, said, sizes = 5, [], []
+
+    def answer(x, sigma, **extra):
+        if len(x) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB") if len(x) > 16 else (
+                RuntimeError("DefaultCPUAllocator: can't allocate memory"))
+        sizes.append(len(x))
+        return mixture(x, sigma)
+    for mode in ("forward", "gradient"):
+        source = toy_source(network=answer)
+        made = distil(source, small(mode=mode, iterations=4), tmp_path / mode, say=said.append)
+        assert source.chunk == 4 and max(sizes) == 4 and made.training["mode"] == mode
+        assert "memory ran out with 8 images in one call: going on with 4" in said
+    whole = distil(toy_source(), small(mode="forward", iterations=4), tmp_path / "whole").tables["calls4"]
+    parts = preset_file.load(tmp_path / "forward" / "my-preset.safetensors").tables["calls4"]
+    assert abs(parts.weights - whole.weights).max() < 1e-3      # batches of another size round differently
+
+
+def test_memory_that_runs_out_in_the_backward_pass_halves_too(tmp_path):
+    def answer(x, sigma, **extra):
+        if x.requires_grad and len(x) > 3:
+            raise MemoryError
+        return mixture(x, sigma)
+    source, said = toy_source(network=answer), []
+    made = distil(source, small(iterations=4), tmp_path, say=said.append)
+    assert source.chunk == 2 and made.training["mode"] == "gradient" and any("memory ran out" in line for line in said)
+
+
+def test_memory_that_does_not_suffice_for_one_image_is_the_hosts_own_error(tmp_path):
+    def answer(x, sigma, **extra):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(torch.OutOfMemoryError):
+        distil(toy_source(network=answer), small(mode="forward"), tmp_path)

@@ -1,0 +1,148 @@
+"""Learning on a closed-form denoiser: it gets better, it is reproducible, its gradient is right."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from s4s.s4s_nodes.core import schedules
+from s4s.training.demo_models.source import bundled
+from s4s.training.distil import distil
+from s4s.training.optimizers.gauss_newton import TRIES, calls_per_image, learn_forward, normal_equations
+from s4s.training.optimizers.gradient import (MOST_SETBACKS, State, batch_indices, mean_error, learn,
+                                              loss_and_gradient, rate_at)
+from s4s.training.optimizers.objective import OBJECTIVES
+from s4s.training.parametrization.parameters import Parameters
+from s4s.training.teacher.pairs import make_pairs
+from s4s.training.teacher.solvers import teacher_table
+from tests.toy import small, toy_source
+
+
+def prepared(flow=False, calls=4, network=None, **changes):
+    config, source = small(**changes), toy_source(flow)
+    table = teacher_table(source, config.teacher, config.teacher_calls)
+    levels = schedules.linear_flow(calls, 2.0) if flow else schedules.karras(calls, 0.03, source.sigma_max)
+    parameters = Parameters(levels, flow=flow)
+    pairs = make_pairs(source, range(config.pairs), table, "", quiet=True)
+    held_out = make_pairs(source, range(1000, 1000 + config.validation), table, "", quiet=True)
+    if network is not None:
+        source.network = network
+    return source, parameters, pairs, held_out, config
+
+
+@pytest.mark.parametrize("flow", [False, True])
+def test_a_few_hundred_iterations_at_least_halve_the_held_out_error(flow):
+    source, parameters, pairs, held_out, config = prepared(flow, iterations=250, pairs=64, batch=32, every=25)
+    state = learn(source, parameters, pairs, held_out, config, State.start(parameters))
+    assert state.best_error < 0.5 * state.curve[0][2]
+    assert mean_error(source, parameters, held_out, state.best) == state.best_error
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_the_gradient_equals_central_differences(name):
+    source, parameters, pairs, _, _ = prepared()
+    few = pairs.part(slice(0, 4))
+    few.noise, few.target = few.noise.double(), few.target.double()
+    vector = parameters.initial() + 0.05
+    _, gradient = loss_and_gradient(source, parameters, vector, few, OBJECTIVES[name])
+    for i in range(len(vector)):
+        ahead, behind = vector.clone(), vector.clone()
+        ahead[i] += 1e-5
+        behind[i] -= 1e-5
+        slope = (loss_and_gradient(source, parameters, ahead, few, OBJECTIVES[name])[0]
+                 - loss_and_gradient(source, parameters, behind, few, OBJECTIVES[name])[0]) / 2e-5
+        assert gradient[i] == pytest.approx(slope, rel=1e-5, abs=1e-8)      # differences: error of order 1e-10
+
+
+def test_learning_in_two_parts_is_learning_in_one():
+    source, parameters, pairs, held_out, config = prepared()
+    whole = learn(source, parameters, pairs, held_out, config, State.start(parameters))
+    stopped = State.start(parameters)
+
+    class Enough(Exception):
+        pass
+
+    def stop(state, loss, checked):
+        if state.iteration == 5:
+            raise Enough
+    with pytest.raises(Enough):
+        learn(source, parameters, pairs, held_out, config, stopped, stop)
+    resumed = learn(source, parameters, pairs, held_out, config, stopped)
+    assert torch.equal(whole.vector, resumed.vector) and torch.equal(whole.best, resumed.best)
+
+
+def test_parts_that_are_not_learned_do_not_move():
+    source, parameters, pairs, held_out, config = prepared()
+    parameters = dataclasses.replace(parameters, learn="coefficients")
+    state = learn(source, parameters, pairs, held_out, config, State.start(parameters))
+    gaps_and_offsets = sum(parameters.sizes[:2])
+    assert torch.equal(state.vector[:gaps_and_offsets], parameters.initial()[:gaps_and_offsets])
+    assert not torch.equal(state.vector, parameters.initial())
+
+
+def test_a_loss_that_is_not_finite_goes_back_to_the_best_state_and_gives_up_in_the_end():
+    source, parameters, pairs, held_out, config = prepared()
+    state = State.start(parameters)
+    pairs.target[:] = math.inf
+    with pytest.raises(RuntimeError, match="not finite"):
+        learn(source, parameters, pairs, held_out, config, state)
+    assert state.setbacks == MOST_SETBACKS and state.rate_factor == 0.5 ** MOST_SETBACKS
+    assert torch.equal(state.vector, parameters.initial()) and math.isfinite(state.best_error)
+
+
+def test_every_pass_uses_every_pair_once():
+    seen = [i for iteration in range(4) for i in batch_indices(32, 8, seed=3, iteration=iteration)]
+    assert sorted(seen) == list(range(32))
+    assert seen[:8] != batch_indices(32, 8, seed=3, iteration=4)
+
+
+def test_the_rate_rises_then_falls_to_a_hundredth():
+    config = small(iterations=100)
+    rates = [rate_at(i, config) for i in range(100)]
+    assert rates[0] < rates[4] == max(rates) == config.rate
+    assert rates[-1] == pytest.approx(0.01 * config.rate, rel=0.1)
+
+
+@pytest.mark.parametrize("flow", [False, True])
+def test_forward_only_learning_needs_a_tenth_of_the_calls(flow):
+    source, parameters, pairs, held_out, config = prepared(flow, pairs=64, mode="forward", iterations=5)
+    source.network = torch.no_grad()(source.network)                        # nothing to back-propagate through
+    source.model_calls = 0
+    state = learn_forward(source, parameters, pairs, held_out, config, State.start(parameters))
+    assert state.best_error < 0.2 * state.curve[0][2]
+    per_iteration = 64 * (calls_per_image(parameters) + TRIES * 4) + 16 * 4
+    assert source.model_calls <= 16 * 4 + 5 * per_iteration
+
+
+def test_the_normal_equations_are_those_of_the_gradient():
+    source, parameters, pairs, _, _ = prepared()
+    pairs.noise, pairs.target = pairs.noise.double(), pairs.target.double()
+    vector = parameters.initial() + 0.05
+    loss, normal, slope = normal_equations(source, parameters, vector, pairs)
+    wanted_loss, gradient = loss_and_gradient(source, parameters, vector, pairs, OBJECTIVES["rmse"])
+    assert loss == pytest.approx(wanted_loss, rel=1e-6)
+    torch.testing.assert_close(slope, gradient, rtol=0.05, atol=0.02 * float(gradient.abs().max()))     # nudge of 0.01
+    assert torch.linalg.eigvalsh(normal).min() > -1e-6 * normal.abs().max()      # sums are made in float32
+
+
+def test_a_number_of_the_last_row_costs_no_call():
+    parameters = Parameters(schedules.karras(4, 0.03, 14.6), learn="coefficients", order=1)
+    # residuals of rows 0, 1, 2 re-run 3, 2, 1 calls; the run itself makes 4
+    assert calls_per_image(parameters) == 4 + 3 + 2 + 1
+
+
+def test_several_guidance_scales_take_turns_and_every_digit_meets_all_of_them(tmp_path):
+    several, one = bundled("digits-flow", (1.0, 3.0, 5.0)), bundled("digits-flow", 5.0)
+    seeds = range(60)
+    extra = several.conditions(seeds)
+    met = {(int(label), float(cfg)) for label, cfg in zip(extra["label"], extra["cfg"])}
+    assert len(met) == 30 and several.cfg == 3.0 and several.cfgs == (1.0, 3.0, 5.0)
+    fives = [seed for seed, cfg in zip(seeds, extra["cfg"]) if cfg == 5.0][:4]
+    x, sigma = several.noise(fives), torch.full((4,), 0.7)
+    assert torch.equal(several.denoiser(x, sigma, **several.conditions(fives)),
+                       one.denoiser(x, sigma, **one.conditions(fives)))
+    config = small(cfg=several.cfgs, calls=(3,), pairs=6, validation=6, batch=3, iterations=2, schedule="shift_2",
+                   teacher_calls=6)
+    made = distil(several, config, tmp_path)
+    assert made.training["cfg"] == [1.0, 5.0]

@@ -1,0 +1,154 @@
+"""A run on disk survives Ctrl-C, a damaged file and a full disk, and goes on bit for bit."""
+
+import errno
+import json
+
+import pytest
+import torch
+
+from s4s.s4s_nodes.core import preset_file
+from s4s.training import run_folder
+from s4s.training.run import Run, Stopped
+from s4s.training.source import NaNFromModel
+from tests.toy import small, toy_source
+
+
+def run_in(folder, resume=False, source=None, **changes):
+    return Run(small(**changes), folder, resume=resume, quiet=True, source=source or toy_source())
+
+
+def interrupt_after(count):
+    """A network that is stopped like Ctrl-C in its count-th call."""
+    source = toy_source()
+    network, calls = source.network, []
+
+    def stopping(x, sigma, **extra):
+        calls.append(1)
+        if len(calls) == count:
+            raise KeyboardInterrupt
+        return network(x, sigma, **extra)
+    source.network = stopping
+    return source
+
+
+def test_a_run_leaves_a_preset_a_state_and_a_log(tmp_path):
+    made = run_in(tmp_path, calls=(3, 4)).train()
+    again = preset_file.load(tmp_path / "my-preset.safetensors")
+    assert again.short_hash == made.short_hash and again.counts == [3, 4]
+    assert preset_file.verify(again) == 0
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert {row["table"] for row in rows} == {"calls3", "calls4"} and rows[-1]["iteration"] == 12
+    assert again.training["model_calls"] == rows[-1]["model_calls"]
+    assert not list(tmp_path.rglob("*.part"))
+
+
+@pytest.mark.parametrize("mode", ["gradient", "forward"])
+@pytest.mark.parametrize("moment", [5, 30, 60, 75, 110, 141])    # check or teacher, choice of the start, learning
+def test_ctrl_c_saves_and_resuming_gives_the_same_bits(tmp_path, moment, mode):
+    whole = run_in(tmp_path / "whole", mode=mode).train()
+    with pytest.raises(Stopped, match="--resume"):
+        run_in(tmp_path / "parts", source=interrupt_after(moment), mode=mode).train()
+    resumed = run_in(tmp_path / "parts", resume=True, mode=mode).train()
+    assert resumed.short_hash == whole.short_hash
+
+
+def test_resuming_does_not_make_the_teacher_pairs_again(tmp_path):
+    run_in(tmp_path).train()
+    again = run_in(tmp_path, resume=True)
+    again.train()
+    assert again.source.model_calls == 0
+
+
+def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
+    run_in(tmp_path)
+    with pytest.raises(ValueError, match="already holds a run"):
+        run_in(tmp_path)
+
+
+def test_a_full_disk_is_reported_once_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
+    run = run_in(tmp_path)
+    run.told.quiet = False
+
+    def full(path, content):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    monkeypatch.setattr(run_folder, "write_atomically", full)
+    run.train()                                             # the preset itself is written by the core
+    said = capsys.readouterr().out
+    assert said.count("cannot write") == 1 and "No space left on device" in said
+    assert preset_file.load(run.preset_path).counts == [4]
+
+
+def test_a_preset_without_room_goes_to_the_temporary_folder_or_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    run = run_in(tmp_path / "run")
+    run.train()
+    run.told.quiet, save, spare = False, preset_file.save, tmp_path / "spare"
+    spare.mkdir()
+    monkeypatch.setattr(run_folder.tempfile, "gettempdir", lambda: str(spare))
+
+    def full_here(made, path):
+        if path.parent != spare:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return save(made, path)
+    monkeypatch.setattr(preset_file, "save", full_here)
+    made = run.train()
+    assert preset_file.load(spare / "my-preset.safetensors").short_hash == made.short_hash
+    assert f"The preset is in {spare}" in capsys.readouterr().out
+    monkeypatch.setattr(run_folder.tempfile, "gettempdir", lambda: str(tmp_path / "elsewhere"))   # no room there either
+    with pytest.raises(OSError, match="Free some space, then: s4s train --resume"):
+        run.train()
+
+
+def test_a_damaged_state_is_refused_in_words(tmp_path):
+    run_in(tmp_path).train()
+    state = tmp_path / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:100])
+    with pytest.raises(ValueError, match="damaged"):
+        run_in(tmp_path, resume=True)
+
+
+def test_damaged_cached_pairs_are_made_again(tmp_path):
+    whole = run_in(tmp_path).train()
+    (tmp_path / "state.safetensors").unlink()
+    pairs = sorted((tmp_path / "pairs").iterdir())
+    pairs[0].write_bytes(b"not a file of tensors")
+    assert run_in(tmp_path, resume=True).train().short_hash == whole.short_hash
+
+
+def test_a_model_that_answers_nan_is_named(tmp_path):
+    source = toy_source(network=lambda x, sigma, label: x * torch.where(sigma < 1, torch.nan, 1.0)[:, None])
+    with pytest.raises(NaNFromModel, match="NaN or infinity at sigma 0."):
+        run_in(tmp_path, source=source).train()
+
+
+def test_a_model_that_breaks_in_the_middle_leaves_the_best_so_far_and_a_run_to_go_on_with(tmp_path):
+    whole = run_in(tmp_path / "whole").train()
+    source = toy_source()
+    network, calls = source.network, []
+
+    def breaking(x, sigma, **extra):
+        calls.append(1)
+        if len(calls) == 150:
+            raise RuntimeError("the driver went away")
+        return network(x, sigma, **extra)
+    source.network = breaking
+    run = run_in(tmp_path / "broken", source=source)
+    with pytest.raises(RuntimeError, match="driver went away"):
+        run.train()
+    assert run.states["calls4"].iteration > 0 and preset_file.load(run.preset_path).counts == [4]
+    assert run_in(tmp_path / "broken", resume=True).train().short_hash == whole.short_hash
+
+
+@pytest.mark.parametrize("settings, words", [
+    ({"calls": (0,)}, "0 calls"), ({"calls": (1000,)}, "1 to 50"), ({"calls": ()}, "calls is empty"),
+    ({"calls": (4, 4)}, "twice"), ({"pairs": 0}, "pairs is 0"), ({"average": 1.0}, "average"), ({"rate": -1.0}, "rate"),
+])
+def test_settings_that_cannot_work_are_refused(settings, words):
+    with pytest.raises(ValueError, match=words):
+        small(**settings)
+
+
+def test_unknown_names_are_refused_with_those_there_are(tmp_path):
+    for changes, words in (({"schedule": "nope"}, "auto, karras"), ({"teacher": "nope"}, "euler"),
+                           ({"base": "heun"}, "one call per step"), ({"objective": "fid"}, "rmse")):
+        with pytest.raises(ValueError, match=words):
+            run_in(tmp_path / words, **changes).train()

@@ -1,0 +1,109 @@
+"""The teacher may be a host's sampler function: deterministic, converged, and cut to a window."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from s4s.s4s_nodes.core import classical, schedules
+from s4s.training.distil import distil
+from s4s.training.teacher.pairs import make_pairs, teacher_error
+from s4s.training.teacher.solvers import below, karras_levels, refined, teacher_of
+from tests.toy import small, toy_source
+
+LEVELS = schedules.karras(20, 0.03, 14.6146)
+
+
+def k_euler(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    """Euler in k-diffusion's signature."""
+    for here, there in zip(sigmas[:-1], sigmas[1:]):
+        denoised = model(x, here * x.new_ones([x.shape[0]]), **(extra_args or {}))
+        x = x + (x - denoised) / here * (there - here)
+    return x
+
+
+def k_ancestral(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    """Euler with fresh noise in every step."""
+    x = k_euler(model, x, sigmas, extra_args)
+    return x + 0.05 * torch.randn_like(x)
+
+
+def test_a_hosts_sampler_makes_the_targets(tmp_path):
+    source = toy_source()
+    source.teacher = (k_euler, torch.tensor(LEVELS))
+    made = teacher_of(source, "auto", 50)
+    got = make_pairs(source, range(4), made.from_level(None), "", quiet=True).target
+    source.teacher = classical.euler(LEVELS)
+    wanted = make_pairs(source, range(4), teacher_of(source, "auto", 50).from_level(None), "", quiet=True).target
+    torch.testing.assert_close(got, wanted, rtol=0, atol=1e-4)          # float32, sums in another order
+    assert made.words == "k_euler, 20 calls"
+    source.teacher = (k_euler, LEVELS)
+    assert distil(source, small(mode="forward", iterations=1), tmp_path).training["teacher"] == "k_euler, 20 calls"
+
+
+def test_a_stochastic_teacher_is_refused_with_the_reason():
+    source = toy_source()
+    source.teacher = (k_ancestral, LEVELS)
+    with pytest.raises(ValueError, match="k_ancestral is stochastic.*not an ancestral"):
+        teacher_of(source, "auto", 50)
+
+
+def test_the_check_leaves_the_hosts_random_numbers_alone():
+    source = toy_source()
+    source.teacher = (k_euler, LEVELS)
+    before = torch.get_rng_state()
+    teacher_of(source, "auto", 50)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("levels", [[1.0, 2.0, 0.0], [1.0, 0.5], [[1.0, 0.0]]])
+def test_levels_that_are_no_schedule_are_refused(levels):
+    source = toy_source()
+    source.teacher = (k_euler, levels)
+    with pytest.raises(ValueError, match="falling ones that end in 0"):
+        teacher_of(source, "auto", 50)
+
+
+def test_doubling_a_sampler_halves_the_error_of_a_first_order_one():
+    source, found = toy_source(), []
+    for calls in (20, 40):
+        source.teacher = (k_euler, schedules.karras(calls, 0.03, source.sigma_max))
+        made = teacher_of(source, "auto", 50)
+        pairs = make_pairs(source, range(16), made.from_level(None), "", quiet=True)
+        found.append(teacher_error(source, made, pairs, 16))
+    assert 0.35 < found[1] / found[0] < 0.75                            # the error of Euler falls with the step
+
+
+@pytest.mark.parametrize("flow", [False, True])
+def test_finer_levels_keep_the_ends_and_fall(flow):
+    levels = schedules.linear_flow(10, 3.0) if flow else LEVELS
+    finer = refined(levels, flow)
+    assert len(finer) == 2 * len(levels) - 1 and (np.diff(finer) < 0).all()
+    assert finer[0] == pytest.approx(levels[0]) and finer[-2] == pytest.approx(levels[-2]) and finer[-1] == 0
+
+
+def test_few_calls_are_not_spent_where_all_is_noise():
+    """A model of zero terminal SNR starts at sigma 4518, where Karras' levels would spend half of 20 calls."""
+    source = replace(toy_source(), levels=schedules.zero_snr_levels(4518.0))
+    fine = make_pairs(source, range(16), classical.dpmpp_3m(schedules.karras(400, 0.03, 4518.0)), "", quiet=True).target
+
+    def off(levels):
+        made = make_pairs(source, range(16), classical.dpmpp_3m(levels), "", quiet=True).target
+        return float((made - fine).square().mean().sqrt())
+    cut = teacher_of(source, "auto", 20).from_level(None)
+    assert cut.sigmas[0] == pytest.approx(4518) and cut.sigmas[1] < 100 and cut.calls == 20
+    assert off(cut.sigmas.copy()) < 0.3 * off(schedules.karras(20, 0.03, 4518.0))
+    assert karras_levels(20, 0.03, 14.6) == pytest.approx(schedules.karras(20, 0.03, 14.6))
+
+
+def test_a_window_keeps_the_levels_the_teacher_would_visit_there():
+    cut = below(LEVELS, 1.0)
+    assert cut[0] == 1.0 and cut[1] < 0.99 and cut[-1] == 0 and set(cut[1:]) <= set(LEVELS)
+
+
+def test_a_table_that_starts_elsewhere_is_no_teacher():
+    source = toy_source()
+    source.teacher = classical.euler(schedules.karras(20, 0.03, 5.0))
+    with pytest.raises(ValueError, match="starts at sigma 5"):
+        teacher_of(source, "auto", 50)

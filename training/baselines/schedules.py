@@ -1,0 +1,46 @@
+"""The schedules a classical solver runs on: all that suit a model."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Callable
+
+import numpy as np
+
+from ...s4s_nodes.core import schedules
+from ...s4s_nodes.core.levels import starts_at
+from ..source import Source
+
+GITS_SHOWN = ("gits_1.00", "gits_1.10", "gits_1.20", "gits_1.30")      # of 15 coefficients; the hosts' default is 1.20
+# those of the pairs that win races, and those most people use
+STRONG_SCHEDULES = ("karras", "beta", "sgm_uniform", "time_uniform", "kl_optimal", "gits_1.00", "gits_1.10", "ays_sd1",
+                    "shift_1.5", "shift_2", "shift_3", "oss_flux")
+
+
+def schedules_for(source: Source, top: float | None = None) -> dict:
+    """name -> (calls -> levels): every schedule that suits the model, or its part from the level `top` on."""
+    top = top or source.sigma_max
+    levels = np.append(source.levels[source.levels < top], top)
+    low, high = float(levels[0]), top
+    known = {"karras": lambda n: schedules.karras(n, low, high),
+             "exponential": lambda n: schedules.exponential(n, low, high),
+             "kl_optimal": lambda n: schedules.kl_optimal(n, low, high),
+             "time_uniform": lambda n: schedules.time_uniform(n, levels),
+             "time_quadratic": lambda n: schedules.time_quadratic(n, levels),
+             "sgm_uniform": lambda n: schedules.sgm_uniform(n, levels),
+             "simple": lambda n: schedules.simple(n, levels),
+             "beta": lambda n: schedules.beta(n, levels)}
+    if source.flow:
+        known.update({f"shift_{shift:g}": partial(schedules.linear_flow, shift=shift) for shift in (1.5, 2., 3., 5.)})
+        published = ("oss_flux", "oss_wan", "oss_chroma")
+    else:
+        published = ("ays_sd1", "ays_sdxl", *GITS_SHOWN)
+    known.update({name: partial(schedules.published, name) for name in published})
+    return {name: levels_for for name, levels_for in known.items() if _starts_at(top, levels_for)}
+
+
+def _starts_at(top: float, levels_for: Callable) -> bool:
+    try:
+        return starts_at(levels_for(4)[0], top)     # a published grid is for models whose highest level is its own
+    except ValueError:                      # fewer of the model's levels lie below the top than it has to choose from
+        return False

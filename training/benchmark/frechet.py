@@ -1,0 +1,60 @@
+"""A race's second measure: the Fréchet distance between a contestant's results and the teacher's, in a feature space.
+
+It asks whether the results look alike as a crowd, where the RMSE asks image by image. With few seeds it is biased
+upwards (each covariance is estimated), so it compares contestants of one race, all on the same seeds, and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+
+GROUPS = 32                 # of the jackknife: each leaves one group of seeds out
+
+
+def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Between the Gaussians fitted to two feature sets (n, F): Heusel et al. (2017)."""
+    from ..demo_models.features import frechet
+    return frechet(torch.from_numpy(ours), torch.from_numpy(theirs))
+
+
+def interval(of: np.ndarray, teacher: np.ndarray, over: np.ndarray | None = None) -> tuple[float, float]:
+    """95 % jackknife interval over seeds of a distance to the teacher, or of the ratio of `of`'s to `over`'s.
+
+    No bootstrap: with seeds drawn twice the distance comes out 1.5 times too large. In a trial with Gaussians, 64 and
+    128 seeds, none of its percentile intervals held the truth, and 98 of 100 of the jackknife's did.
+    """
+    def logs(keep):
+        wanted = math.log(max(distance(of[keep], teacher[keep]), 1e-12))
+        return wanted if over is None else wanted - math.log(max(distance(over[keep], teacher[keep]), 1e-12))
+    count = len(of)
+    groups = min(GROUPS, count)
+    left_out = [logs(np.arange(count) % groups != group) for group in range(groups)]
+    middle, spread = logs(slice(None)), math.sqrt((groups - 1) * float(np.var(left_out)))
+    return math.exp(middle - 1.96 * spread), math.exp(middle + 1.96 * spread)
+
+
+def scores(learned, finalists: list, teacher: np.ndarray | None, space: str) -> dict:
+    """What a race's scores say of this measure; nothing without features. A ratio above 1: the learned table is closer.
+
+    learned, finalists: Entries with features of the same seeds.
+    """
+    if teacher is None or learned.features is None:
+        return {}
+    known = {entry.name: entry for entry in finalists if entry.features is not None}
+    found = {name: distance(entry.features, teacher) for name, entry in known.items()}
+    ours = distance(learned.features, teacher)
+    mine = {"feature_space": space, "frechet": _short(ours),
+            "frechet_95": [_short(v) for v in interval(learned.features, teacher)]}
+    if not found:
+        return mine
+    best = min(found, key=found.get)
+    ratio = interval(known[best].features, teacher, learned.features)
+    return {**mine, "best_classical_by_frechet": best, "best_frechet": _short(found[best]),
+            "ratio_frechet": round(found[best] / max(ours, 1e-12), 3), "ratio_frechet_95": [round(v, 3) for v in ratio]}
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.4g}")

@@ -1,0 +1,134 @@
+"""A run or a race as one HTML page: nothing is loaded from elsewhere, nothing in it runs, and it can be sent around."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from ...s4s_nodes.core import Preset, Table, write_atomically
+from ...s4s_nodes.core.levels import starts_below
+from .frechet import distance
+from .race import Raced
+from .report import times_of
+
+NAME = "report.html"
+SHOWN = 14                  # rows of a race before the rest is folded away
+PICTURES = {"sheet": "The same noise by teacher, the usual choice, the best classical pair and S4S, with their misses.",
+            "race": "RMSE to the teacher with 95 % intervals over seeds.",
+            "solver": "Left: the noise levels of the states, and those the network is told. Right: the weights of the "
+                      "predictions in the next state.",
+            "curve": "Training loss and held-out error by network calls spent."}
+OF_A_RACE = ("sheet", "race")
+PROVENANCE = ("checkpoint", "prompts", "size", "dtype", "guidance",
+              "teacher", "teacher_error", "cfg", "resolution", "family", "base", "learn", "clock", "mode", "objective",
+              "relaxed", "pairs", "seed", "budget", "iterations", "start", "held_out_rmse", "model_calls", "seconds",
+              "processes", "trainer", "imported", "evidence", "note")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A contestant's line; kind: "ours", "closer" (than ours), or nothing."""
+
+    name: str
+    rmse: float
+    median: float
+    frechet: str
+    seeds: int
+    times: float
+    kind: str
+
+
+def write(folder, preset: Preset, raced: dict[str, Raced] | None = None) -> Path:
+    """Write FOLDER/report.html of a preset, of its races, and of the pictures and settings in the folder."""
+    return write_atomically(Path(folder) / NAME, page(preset, raced or {}, Path(folder)).encode())
+
+
+def page(preset: Preset, raced: dict[str, Raced], folder: Path) -> str:
+    """The page's text. Whatever names and records hold is shown as text."""
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
+    names = sorted(preset.tables, key=lambda name: (preset.tables[name].calls, name))
+    made = preset.training
+    return template.render(
+        preset=preset, tables=[_table(preset, name, raced.get(name), folder) for name in names],
+        spent=made.get("model_calls"), seconds=made.get("seconds"), sheet=_uri(folder / "sheet.png") if raced else None,
+        provenance=_provenance(preset), settings=_settings(folder / "config.json"))
+
+
+def _provenance(preset: Preset) -> list[tuple[str, str]]:
+    made = preset.training
+    known = [(name.replace("_", " "), _span(made[name]) if name == "cfg" else _spoken(made[name]))
+             for name in PROVENANCE if name in made]
+    return [*known, ("licence", preset.licence or "not stated"), ("source", preset.source or "not stated")]
+
+
+def _table(preset: Preset, name: str, race: Raced | None, folder: Path) -> dict:
+    table = preset.tables[name]
+    wanted = {kind: folder / f"{kind}-{name}.png" for kind in PICTURES if race or kind not in OF_A_RACE}
+    pictures = [{"kind": kind, "uri": _uri(path), "words": PICTURES[kind]} for kind, path in wanted.items()
+                if path.exists()]
+    scores = race.scores if race else preset.scores.get(name)
+    return {"id": f"table-{name}", "title": _title(preset, name), "rows": _numbers(table), "pictures": pictures,
+            "scores": scores if scores and "ratio" in scores else None, "verdict": race and race.verdict,
+            "recommended": scores["recommended"] if race else preset.recommends(name), "race": race and _race(race)}
+
+
+def _title(preset: Preset, name: str) -> str:
+    table = preset.tables[name]
+    start = f" from sigma {table.sigmas[0]:.3g}" if starts_below(table.sigmas[0], preset.curve[0]) else ""
+    return f"{table.calls} network calls{start}"
+
+
+def _race(race: Raced) -> dict:
+    rows = sorted([_row(race, entry) for entry in (race.learned, *race.ranked)],
+                  key=lambda row: (-row.seeds, row.rmse))
+    shown = max(SHOWN, 1 + next(i for i, row in enumerate(rows) if row.kind == "ours"))
+    return {"all": len(race.ranked), "seeds": len(race.learned.errors), "space": race.scores.get("feature_space", ""),
+            "top": rows[:shown], "rest": rows[shown:]}
+
+
+def _row(race: Raced, entry) -> Row:
+    ours, times = entry is race.learned, times_of(entry, race.learned)
+    known = entry.features is not None and race.teacher is not None
+    return Row("S4S (learned)" if ours else entry.name, entry.rmse, entry.median,
+               f"{distance(entry.features, race.teacher):.3f}" if known else "–", len(entry.errors), times,
+               "ours" if ours else "closer" if times < 1 else "")
+
+
+def _numbers(table: Table) -> list[list[str]]:
+    """Rows of the table as text: call, sigma, query, scale, carry, weights."""
+    columns = (table.sigmas, table.query, table.scale, table.carry)
+    return [[str(i), *(f"{column[i]:.4g}" for column in columns),
+             *(f"{weight:.4f}" if j <= i else "" for j, weight in enumerate(table.weights[i]))]
+            for i in range(table.calls)]
+
+
+def _uri(path: Path) -> str | None:
+    """The picture itself in place of its address."""
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.exists() else None
+
+
+def _settings(config: Path) -> list[tuple[str, str]]:
+    if not config.exists():
+        return []
+    return [(name, _spoken(value)) for name, value in json.loads(config.read_text(encoding="utf-8")).items()]
+
+
+def _span(cfg) -> str:
+    """A guidance scale, or the lowest and the highest."""
+    return " to ".join(dict.fromkeys(map(_spoken, cfg if isinstance(cfg, (list, tuple)) else [cfg])))
+
+
+def _spoken(value) -> str:
+    """A record as people read it."""
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {_spoken(part)}" for key, part in value.items())
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_spoken, value))
+    if isinstance(value, float):
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)

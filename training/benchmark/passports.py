@@ -1,0 +1,156 @@
+"""solver_presets/README.md: what ships, for which models, where each number comes from and what was measured."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from ...s4s_nodes.core import Preset, preset_file
+from .report import race_markdown
+
+SHIPPED = """# Presets that ship
+
+This page is made from the files by `s4s passports --write`; a test checks that it is current.
+
+**None of these presets was measured on a real Stable Diffusion checkpoint by us.** Those for a family are noise levels
+that others published for it, with a classical solver: a start, no claim. The learned ones are for the two small models
+of digits that come with S4S. A transfer preset was learned on several small models of one kind, won on each that was
+left out (docs/transfer.md), and is taken only where you name it. One button measures a preset on your checkpoint (*S4S
+Race*, or the race in WebUI's tab), one learns your own (*S4S Train Preset*, or the tab); both then come first.
+
+## What runs when nothing of yours is there
+
+| model | taken by itself | otherwise |
+|---|---|---|
+| SD 1.x | `gits-sd15`, 4 to 12 calls | the plain choice |
+| SDXL (eps) | `ays-sdxl`, 4 to 12 calls | the plain choice |
+| Flux dev | `oss-flux`, 10 calls | the plain choice |
+| Wan 2.1 | `oss-wan`, 20 calls | the plain choice |
+| SD3, SD3.5, SD 2.x, v-prediction with or without zero terminal SNR, all others | nothing | the plain choice |
+
+Where you name them the transfer presets run too, learned at cfg 3. On each model that was left out they were so many
+times closer than the best classical pair: `transfer-v-zsnr` 1.16 to 2.48 (v-prediction with zero terminal SNR; 4, 5, 6
+and 8 calls), `transfer-flow` 1.02 to 1.45 (4 and 6), `transfer-eps` 1.05 to 1.34 (6): the last two are narrow.
+
+The plain choice is a classical solver on the model's own levels, with its own shift: UniPC (bh2, order 2) on Karras'
+levels with rho 5, the lowest left out; on zero terminal SNR's own levels; for flows iPNDM of order 2 on even, shifted
+levels. For the last row nothing was published that beats it: no levels exist for these models, and the tables of
+NeuralSolver, learned on other flows, lost 23 of 24 races on our small models. Optimal Steps' levels at numbers of calls
+that their authors did not publish are not taken either.
+
+Whether published levels beat the plain choice on a real checkpoint is for a race there: their authors compared them
+with even times, Karras' levels or Euler's method, never with it. On our small models, which are not what they were made
+for, they win under strong guidance and with very few calls, and lose elsewhere. How many times closer to a 50-call
+teacher than the plain choice they end (below 1: further away; cfg 3 unless said, 6 to 10 seeds, by
+`tests/bench/schedule_presets.py`):
+
+| | 4 calls | 6 | 8 | 10 |
+|---|---|---|---|---|
+| gits-sd15 on digits-eps | 0.89 | 0.66 | 0.43 | 0.32 |
+| on a model of 32 x 32 emoji | 1.64 | 1.56 | 0.68 | 0.45 |
+| on a model of emoji latents | 0.79 | 0.91 | 0.33 | 0.19 |
+| the same, cfg 1 | 0.66 | 0.21 | 0.12 | 0.08 |
+| the same, cfg 7 | 1.45 | 1.23 | 1.37 | 1.22 |
+| ays-sdxl on digits-eps | 1.05 | 0.75 | 0.54 | 0.51 |
+| on a model of 32 x 32 emoji | 1.67 | 1.18 | 0.65 | 0.49 |
+| on a model of emoji latents | 0.86 | 0.72 | 0.28 | 0.20 |
+| the same, cfg 1 | 0.71 | 0.19 | 0.11 | 0.08 |
+| the same, cfg 7 | 1.61 | 1.28 | 1.37 | 1.14 |
+| oss-flux on digits-flow | 0.41 | 0.27 | 0.26 | 0.22 |
+| on a model of emoji latents | 0.76 | 0.84 | 0.83 | 0.40 |
+
+A distilled checkpoint (Lightning, Turbo, LCM) looks like its family and wants the sampler it was distilled for.
+"""
+
+TRAINED = """The distance is the RMSE to a 50-call teacher from the same noise, on seeds no training run uses; "calls to
+match" is the number of calls at which the best classical solver x schedule pair gets as close.
+"""
+
+
+def passport(preset: Preset, file: Path | None = None) -> str:
+    """A preset's provenance, conditions, scores and checksum as Markdown: its part of the page."""
+    model = preset.model
+    shift = "" if model.shift is None else f", shift {model.shift:g}"
+    lines = [f"## {preset.name}", "",
+             f"For **{model.family}** ({model.prediction} prediction, sigma {model.sigma_min:g} to "
+             f"{model.sigma_max:g}{shift}), hash `{preset.short_hash}`, licence {preset.licence}, {preset.source}."]
+    lines += _published(preset) if "imported" in preset.training else _learned(preset)
+    if file is not None:
+        lines += [f"File `{file.name}`, SHA-256 `{hashlib.sha256(file.read_bytes()).hexdigest()}`."]
+    if preset.scores:
+        lines += ["", race_markdown({_row(name, score): score for name, score in preset.scores.items()})]
+    return "\n".join(lines)
+
+
+def _learned(preset: Preset) -> list[str]:
+    """How it was trained, as far as the record says."""
+    made = preset.training
+    off = made.get("teacher_error")
+    off = "" if off is None else f" (doubling its calls moves its results by RMSE {off:.2g})"
+    said = [("teacher", f"Teacher {made.get('teacher')}{off}"), ("cfg", f"cfg {_span(made.get('cfg', 1.0))}"),
+            ("pairs", f"{made.get('pairs')} pairs"), ("seed", f"seed {made.get('seed')}"),
+            ("mode", f"{made.get('mode')} mode from {made.get('base')}")]
+    words = ", ".join(text for key, text in said if key in made)
+    if made.get("loras"):
+        words += f", with the LoRAs {', '.join(map(str, made['loras']))}"
+    if "model_calls" in made:
+        words += f"; {made['model_calls']:,} network calls for all its tables, {made.get('seconds', 0):.0f} s"
+    return [f"{words}." if words else "How it was made is not recorded.", *_notes(preset)]
+
+
+def _published(preset: Preset) -> list[str]:
+    """What was published, what was added to it, and why this and no other."""
+    made = preset.training
+    words = f"A {made['imported']}, for {', '.join(map(str, preset.counts))} calls"
+    if stretched := made.get("stretched_calls"):
+        words += (f"; its authors published {', '.join(map(str, made['published_calls']))}, those for "
+                  f"{', '.join(map(str, stretched))} are interpolated, log-linear in the index as the hosts do it")
+    return [f"{words}.", *_notes(preset)]
+
+
+def _notes(preset: Preset) -> list[str]:
+    notes = [str(preset.training[key]) for key in ("evidence", "note") if key in preset.training]
+    if not preset.recommended:
+        notes.append("Not recommended: a classical solver did better in its race.")
+    elif preset.lost:
+        notes.append(f"Not recommended: {', '.join(preset.lost)}; there a classical solver did better in the race.")
+    return [f"{note[0].upper()}{note[1:].rstrip('.')}." for note in notes]
+
+
+def _row(name: str, score: dict) -> str:
+    return f"{score['cfg']:g} cfg, {name[5:]} calls" if name.startswith("calls") else name
+
+
+def _span(cfg) -> str:
+    numbers = cfg if isinstance(cfg, (list, tuple)) else [cfg]
+    low, high = numbers[0], numbers[-1]
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def page(folder, head: str = "# Presets\n") -> str:
+    """The whole page of a folder of presets. Raises PresetError for a file that cannot be read."""
+    files = sorted(Path(folder).glob("*.safetensors"))
+    presets = {file: preset_file.load(file) for file in files}
+    rows = ["| | for | calls | what it is | measured |", "|---|---|---|---|---|"]
+    rows += [f"| [{made.name}](#{_anchor(made.name)}) | {made.model.family}, {made.model.prediction} | "
+             f"{', '.join(map(str, made.counts))} | {_kind(made)} | {_measured(made)} |" for made in presets.values()]
+    published = [passport(made, file) for file, made in presets.items() if "imported" in made.training]
+    learned = [passport(made, file) for file, made in presets.items() if "imported" not in made.training]
+    return "\n".join([head, *rows, "", *(f"{part}\n" for part in published), f"# Learned\n\n{TRAINED}",
+                      *(f"{part}\n" for part in learned)])
+
+
+def _kind(preset: Preset) -> str:
+    return str(preset.training.get("imported", "learned"))
+
+
+def _measured(preset: Preset) -> str:
+    if not preset.scores:
+        return "not on a checkpoint"
+    seeds = min(score["seeds"] for score in preset.scores.values())
+    return f"on {preset.model.family}, {seeds} seeds"
+
+
+def _anchor(name: str) -> str:
+    """GitHub's address of a heading."""
+    return "".join(c for c in name.lower().replace(" ", "-") if c.isalnum() or c in "-_")

@@ -1,0 +1,168 @@
+"""Pictures and tables for people: what was learned, how the race went, what the images look like."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ...s4s_nodes.core import Table, write_atomically
+from ..baselines.measure import Entry
+from . import frechet
+from .race import Raced
+
+INK, LEARNED, OTHER = "#222222", "#d1495b", "#8d99ae"
+
+
+def _figure(*size_and_panels):
+    import matplotlib                       # slow to import, and only reports need it
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+    width, height, panels = size_and_panels
+    figure, axes = plt.subplots(1, panels, figsize=(width, height), layout="constrained")
+    for axis in np.atleast_1d(axes):
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(alpha=0.25)
+    return figure, axes
+
+
+def _save(figure, path) -> Path:
+    import matplotlib.pyplot as plt
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    plt.close(figure)
+    return write_atomically(path, buffer.getvalue())
+
+
+def plot_table(table: Table, path, title: str, compared: dict[str, Table] | None = None) -> Path:
+    """The table as a picture: levels and told levels by call on the left, weights of the predictions on the right."""
+    figure, (left, right) = _figure(12, 4.2, 2)
+    for name, other in (compared or {}).items():
+        left.plot(other.sigmas[:-1], "--", color=OTHER, marker=".", label=f"sigma, {name}")
+    left.plot(table.sigmas[:-1], color=LEARNED, marker="o", label="sigma, learned")
+    left.plot(table.query, color=INK, marker="x", linestyle=":", label="sigma told to the network")
+    left.set(yscale="log" if table.sigmas[0] > 2 else "linear", xlabel="network call", ylabel="sigma",
+             title=f"{title}: schedule", xticks=range(table.calls))
+    left.legend(frameon=False)
+    oldest = max(i - j for i, row in enumerate(table.rows) for j, _ in row.terms) + 1
+    width = 0.8 / max(2, oldest)
+    for age in range(oldest):
+        heights = [table.weights[i, i - age] if i >= age else 0.0 for i in range(table.calls)]
+        name = "newest prediction" if age == 0 else f"{age} call{'s' * (age > 1)} older"
+        right.bar(np.arange(table.calls) + (age - (oldest - 1) / 2) * width, heights, width, label=name,
+                  color=_shade(age, oldest))
+    right.plot(table.carry, "D", color=INK, markersize=4, label="state carried on")
+    right.axhline(0, color=INK, linewidth=0.8)
+    right.set(xlabel="network call", title=f"{title}: weights in the next state", xticks=range(table.calls))
+    right.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return _save(figure, path)
+
+
+def _shade(age: int, oldest: int):
+    import matplotlib
+    return matplotlib.colormaps["magma"](0.25 + 0.6 * age / max(1, oldest))
+
+
+def plot_race(learned: Entry, ranked: list[Entry], path, title: str, shown: int = 14) -> Path:
+    """Errors of the learned table and the best classical pairs, with 95 % intervals over seeds."""
+    from .race import interval
+    rows = [learned, *[entry for entry in ranked if len(entry.errors) == len(learned.errors)]][:shown][::-1]
+    figure, axis = _figure(8.5, 0.34 * len(rows) + 1.3, 1)
+    values = np.array([entry.rmse for entry in rows])
+    ends = np.abs(np.array([interval(entry.errors) for entry in rows]) - values[:, None]).T
+    names = ["S4S" if entry is learned else entry.name for entry in rows]
+    axis.barh(names, values, xerr=ends, color=[LEARNED if entry is learned else OTHER for entry in rows],
+              error_kw={"ecolor": INK, "capsize": 2})
+    axis.set(xlabel=f"RMSE to the teacher, {len(learned.errors)} unseen seeds (95 % interval)", title=title)
+    return _save(figure, path)
+
+
+def plot_curve(curve: list, path, title: str, classical: float | None = None) -> Path:
+    """Training loss and held-out error by network calls spent."""
+    figure, axis = _figure(7.5, 4, 1)
+    calls = [row[3] for row in curve]
+    axis.plot(calls[1:], [row[1] for row in curve[1:]], color=OTHER, label="training loss")
+    axis.plot(calls, [row[2] for row in curve], color=LEARNED, marker=".", label="held-out RMSE")
+    if classical is not None:
+        axis.axhline(classical, color=INK, linestyle="--", label="best classical solver")
+    axis.set(xlabel="network calls spent", ylabel="RMSE", title=title, yscale="log")
+    axis.legend(frameon=False)
+    return _save(figure, path)
+
+
+def sheet(rows: dict[str, Tensor], path, zoom: int = 3, margin: int = 6) -> Path:
+    """Images side by side, one labelled row per entry: (n, 1 or 3, H, W) in -1..1, the same seeds in a column."""
+    font = ImageFont.load_default(size=15)
+    words = 12 + max(int(font.getlength(line)) for name in rows for line in name.split("\n"))
+    first = next(iter(rows.values()))
+    height, width = first.shape[2] * zoom + margin, first.shape[3] * zoom + margin
+    page = Image.new("RGB", (words + width * len(first), height * len(rows) + margin), "white")
+    draw = ImageDraw.Draw(page)
+    for r, (name, images) in enumerate(rows.items()):
+        draw.multiline_text((6, r * height + height // 2), name, fill=INK, font=font, anchor="lm")
+        for c, image in enumerate(images):
+            page.paste(_picture(image, zoom), (words + c * width, r * height + margin))
+    buffer = io.BytesIO()
+    page.save(buffer, "PNG", optimize=True)
+    return write_atomically(path, buffer.getvalue())
+
+
+def _picture(image: Tensor, zoom: int) -> Image.Image:
+    pixels = ((image.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    picture = Image.fromarray(pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels).convert("RGB")
+    return picture.resize((picture.width * zoom, picture.height * zoom), Image.NEAREST)
+
+
+def times_of(entry: Entry, learned: Entry) -> float:
+    """How many times the learned table's RMSE an entry has, on the seeds it ran."""
+    return entry.rmse / float(np.sqrt(np.mean(learned.errors[:len(entry.errors)] ** 2)))
+
+
+def race_table(learned: Entry, ranked: list[Entry], shown: int = 12, teacher: np.ndarray | None = None) -> str:
+    """The race as text, best first; the losers below the last line printed are in the race file.
+
+    teacher: its results' features, where the source has a feature space: finalists get their Fréchet distance.
+    """
+    def line(entry, name, times=""):
+        crowd = f"{frechet.distance(entry.features, teacher):9.4f}" if entry.features is not None else f"{'-':>9}"
+        return (f"{name:36} {entry.rmse:8.4f} {entry.median:8.4f} {crowd if teacher is not None else ''} "
+                f"{len(entry.errors):6d}  {times}").rstrip()
+    lines = [f"{'solver, schedule':36} {'RMSE':>8} {'median':>8} {'  Fréchet' if teacher is not None else ''} "
+             f"{'seeds':>6}  times S4S", line(learned, "S4S (learned)")]
+    lines += [line(entry, entry.name, f"{times_of(entry, learned):6.2f}x") for entry in ranked[:shown]]
+    return "\n".join([*lines, f"... and {max(0, len(ranked) - shown)} more"])
+
+
+def race_files(race: Raced, name: str, folder: Path, title: str) -> None:
+    """race-NAME.png of the best, and race-NAME.txt of everyone."""
+    plot_race(race.learned, race.ranked, folder / f"race-{name}.png", title)
+    everyone = race_table(race.learned, race.ranked, len(race.ranked), race.teacher)
+    write_atomically(folder / f"race-{name}.txt", f"{everyone}\n".encode())
+
+
+def race_markdown(scores: dict) -> str:
+    """The summary of several tables as a Markdown table; scores: row label -> evaluate.summary."""
+    titles = ("", "S4S RMSE", "best classical pair: RMSE", "times closer [95 %]", "S4S median", "its best median",
+              "times closer [95 %]", "calls to match")
+    crowds = bool(scores) and all("ratio_frechet" in s for s in scores.values())
+    titles += ("Fréchet distance: S4S", "best classical", "times closer [95 %]") if crowds else ()
+    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
+    for label, s in scores.items():
+        match = s.get("classical_calls_to_match") or (
+            f"more than {s['most_calls_tried']}" if "most_calls_tried" in s else "not measured")
+        cells = (label, f"{s['rmse']:.4f}", f"{s['best_classical']}: {s['best_rmse']:.4f}", _times(s, "ratio"),
+                 f"{s['median']:.4f}", f"{s['best_classical_by_median']}: {s['best_median']:.4f}",
+                 _times(s, "ratio_median"), str(match))
+        if crowds:
+            cells += (f"{s['frechet']:.3f}", f"{s['best_classical_by_frechet']}: {s['best_frechet']:.3f}",
+                      _times(s, "ratio_frechet"))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _times(scores: dict, key: str) -> str:
+    low, high = scores[f"{key}_95"]
+    return f"**{scores[key]:.2f}** [{low:.2f}, {high:.2f}]"

@@ -1,0 +1,103 @@
+"""Races a run's or a file's preset and writes everything a person wants to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ...s4s_nodes.core import Preset, preset_file
+from ...s4s_nodes.library import tables_of
+from ...s4s_nodes.select.match import middle_cfg
+from ..baselines.measure import Entry, contestants, measure, race_classical
+from ..source import pick_device
+from ..teacher.pairs import Pairs, ends
+from . import html_report, report as draw
+from .race import Raced, calls_to_match, raced, unseen_pairs, with_scores
+
+SHEET_COLUMNS = 12
+MISS_SHOWN = 3                  # times the difference to the teacher is enlarged in the sheet
+USUAL = {False: ("dpmpp_2m", "karras"), True: ("euler", "simple")}      # what most people run; by flow
+
+
+def report(run, seeds: int) -> None:
+    """Race the run's preset, put its scores into the file, and draw curve, tables, race and sheet."""
+    preset = run.preset()
+    pairs = unseen_pairs(run.source, seeds, None, run.plan.teacher, run.plan.teacher_calls)
+    races = {name: race_table_of(run.source, preset, name, pairs, run.folder) for name in run.states}
+    scores = {name: race.scores for name, race in races.items()}
+    preset = with_scores(preset, scores)
+    preset_file.save(preset, run.preset_path)
+    print_summary(preset, scores)
+    draw_run(run, preset, races)
+    click.echo(f"\neverything is in {run.folder}{'/' if not str(run.folder).endswith('/') else ''}; "
+               f"open {html_report.NAME} first")
+
+
+def draw_run(run, preset: Preset, races: dict[str, Raced] | None = None) -> Path:
+    """Draw what a run learned and how, and write its page; the page's path."""
+    for name, state in run.states.items():
+        compared = run.parameters(name).frozen(run.parameters(name).initial())
+        best = races[name].scores["best_rmse"] if races else None
+        title = f"{preset.name}, {name}"
+        draw.plot_table(preset.tables[name], run.folder / f"solver-{name}.png", title,
+                         {run.starts[name]["schedule"]: compared})
+        draw.plot_curve(state.curve, run.folder / f"curve-{name}.png", title, best)
+    return html_report.write(run.folder, preset, races)
+
+
+def race_preset(preset: Preset, calls, cfg, seeds, seed, device, out) -> tuple[dict, Preset]:
+    """Race a preset's full tables; (scores, the preset with them). Raises ValueError for a foreign model."""
+    from ..demo_models import NAMES
+    from ..demo_models.source import bundled
+    if preset.model.family not in NAMES:
+        raise ValueError(f"preset {preset.name!r} is for {preset.model.family!r}, which does not come with S4S: add "
+                         f"--checkpoint and --prompts (those of the package are {', '.join(NAMES)})")
+    source = bundled(preset.model.family, middle_cfg(preset) if cfg is None else cfg, pick_device(device))
+    pairs = unseen_pairs(source, seeds, seed=seed)
+    wanted = tables_of(preset, calls or ())
+    races = {name: race_table_of(source, preset, name, pairs, out) for name in wanted}
+    scores = {name: race.scores for name, race in races.items()}
+    preset = with_scores(preset, {**preset.scores, **scores})
+    print_summary(preset, scores)
+    if out is not None:
+        for name in wanted:
+            draw.plot_table(preset.tables[name], Path(out) / f"solver-{name}.png", f"{preset.name}, {name}")
+        click.echo(f"the page: {html_report.write(out, preset, races)}")
+    return scores, preset
+
+
+def race_table_of(source, preset: Preset, name: str, pairs: Pairs, out=None) -> Raced:
+    """Race one table against all classical pairs, print it, draw it into the folder `out`."""
+    table = preset.tables[name]
+    learned = measure(source, Entry("S4S", "learned", table), pairs, features=True)
+    ranked = race_classical(source, table.calls, pairs)
+    calls, pair = calls_to_match(source, learned, ranked, pairs)
+    race = raced(source, learned, ranked, pairs, classical_calls_to_match=calls, matched_by=pair,
+                 most_calls_tried=4 * table.calls)
+    click.echo(f"\n{preset.name}, {name}: {table.calls} network calls, cfg {source.cfg:g}\n"
+               + draw.race_table(learned, ranked, teacher=race.teacher) + "\n" + race.verdict)
+    if out is not None:
+        out = Path(out)
+        draw.race_files(race, name, out, f"{preset.name}: {table.calls} network calls")
+        draw_sheet(source, pairs, learned, race.best, out / f"sheet-{name}.png")
+    return race
+
+
+def draw_sheet(source, pairs: Pairs, learned: Entry, best: Entry, path) -> None:
+    """From the same noise: teacher, the usual choice, the best classical pair, the learned table; and their misses."""
+    few, calls = pairs.part(slice(0, SHEET_COLUMNS)), learned.table.calls
+    usual = next(iter(contestants(source, calls, {USUAL[source.flow]})))
+    rows = {"teacher\n50 calls": few.target}
+    for title, entry in (("the usual choice", usual), ("best classical pair", best), ("S4S, learned", learned)):
+        images = ends(source, entry.table, few)
+        words = f"\n{entry.solver_name}, {entry.schedule_name}" if entry is not learned else ""
+        rows[f"{title}\n{entry.table.calls} calls{words}"] = images
+        rows[f"{title}:\nits miss, {MISS_SHOWN} times"] = MISS_SHOWN * (images - few.target)
+    draw.sheet(rows, path)
+
+
+def print_summary(preset: Preset, scores: dict) -> None:
+    """All raced tables as one Markdown table."""
+    rows = {f"{preset.model.family}, cfg {s['cfg']:g}, {name[5:]} calls": s for name, s in scores.items()}
+    click.echo("\n" + draw.race_markdown(rows))

@@ -1,0 +1,273 @@
+"""The command line: s4s demo, train, race, show."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+
+import click
+
+from ...s4s_nodes import __version__
+from ..config import CHECKPOINT_SETTINGS, Config, help_texts
+from .errors import errors_in_words
+from .shelf import COMMANDS
+
+DEMO_MODE = "forward"       # in three minutes on two cores it learns more than the gradient mode
+
+
+def _numbers(context, parameter, value: str) -> tuple:
+    try:
+        return tuple(int(part) for part in str(value).split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a list of whole numbers such as 4,5,6,8") from None
+
+
+def _shares(context, parameter, value: str) -> tuple:
+    try:
+        return tuple(float(part) for part in str(value).split(","))
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is not a list of numbers such as 1,0.75,0.5") from None
+
+
+def _words(context, parameter, value: str) -> tuple:
+    return tuple(part.strip() for part in value.split(","))
+
+
+def _config_options(command, only=None):
+    """One option per field of Config with its default and its words; of those named, with None as default."""
+    words = help_texts()
+    for setting in reversed([field for field in fields(Config) if only is None or field.name in only]):
+        option = f"--{setting.name.replace('_', '-')}"
+        extra = {"type": type(setting.default)}
+        if isinstance(setting.default, bool):
+            option, extra = f"{option}/--no-{option[2:]}", {}
+        if setting.default == ():
+            extra = {"type": str, "multiple": True}
+        elif isinstance(setting.default, tuple):
+            reader = {int: _numbers, float: _shares, str: _words}[type(setting.default[0])]
+            extra = {"type": str, "callback": reader}
+        default = ",".join(map(str, setting.default)) or () if isinstance(setting.default, tuple) else setting.default
+        command = click.option(option, setting.name, default=None if only else default, show_default=True,
+                               help=words[setting.name], **extra)(command)
+    return command
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="s4s")
+def main():
+    """S4S: learn a few-call solver for a diffusion model, and prove it.
+
+    A preset is a table of 20 to 60 learned numbers: which noise levels to visit and how to weigh the network's
+    answers. Start with `s4s demo`: it trains one for a small bundled model and races it against the classical
+    solvers, in a few minutes on two cores.
+    """
+
+
+@main.command()
+@click.option("--model", default="digits-eps", show_default=True, help="bundled model: digits-eps or digits-flow")
+@click.option("--calls", default="6", show_default=True, callback=_numbers, help="numbers of calls, e.g. 4,5,6,8")
+@click.option("--cfg", default=3.0, show_default=True, help="guidance scale")
+@click.option("--seeds", default=256, show_default=True, help="unseen seeds of the race")
+@click.option("--mode", default=DEMO_MODE, show_default=True, help=help_texts()["mode"])
+@click.option("--iterations", default=0, show_default=True, help=help_texts()["iterations"])
+@click.option("--device", default="auto", show_default=True, help=help_texts()["device"])
+@click.option("--out", default="s4s-demo", show_default=True, type=click.Path(path_type=Path), help="folder to write")
+@errors_in_words
+def demo(model, calls, cfg, seeds, mode, iterations, device, out):
+    """Train a preset for a bundled model, race it on unseen seeds, and draw what came out.
+
+    Writes to the folder: the preset; report.html, one page with everything; and for each table race-*.txt (every
+    classical pair), sheet-*.png (same seeds: teacher, best classical pair, S4S), solver-*.png, race-*.png,
+    curve-*.png. Run again to go on where it stopped.
+    """
+    from ..benchmark.report_run import report
+    from ..run import Run
+    config = Config(name=f"{model}-cfg{cfg:g}", model=model, calls=calls, cfg=cfg, mode=mode, iterations=iterations,
+                    device=device)
+    config_file = out / "config.json"
+    known = config_file.exists()
+    if known and Config.from_json(config_file.read_text()) != config:
+        raise ValueError(f"{out} holds a run with other settings: choose another folder with --out")
+    run = Run(config, out, resume=known)
+    run.train()
+    click.echo(f"trained in {run.seconds:.0f} s with {run.model_calls:,} network calls")
+    report(run, seeds)
+
+
+@main.command()
+@_config_options
+@click.option("--out", default=None, type=click.Path(path_type=Path), help="folder of the run [default: runs/NAME]")
+@click.option("--resume", default=None, type=click.Path(path_type=Path, exists=True, file_okay=False),
+              help="go on with the run in this folder, exactly where it stopped; its own settings count")
+@errors_in_words
+def train(out, resume, **settings):
+    """Learn a preset: one table for each number of calls, against cached results of a fine teacher.
+
+    Ctrl-C saves and stops; --resume goes on bit for bit. The folder holds the preset, the state, a log and report.html.
+    Several GPUs or machines: torchrun --nproc-per-node 4 -m s4s train ..., or accelerate launch --multi_gpu.
+    """
+    from .. import parallel
+    from ..benchmark.report_run import draw_run
+    from ..distil import estimate
+    from ..run import Run
+    world = parallel.joined()
+    if parallel.alone_in_spite():
+        click.echo("WARNING: accelerate launch --cpu starts one process, whatever --num_processes says: use torchrun "
+                   "--nproc-per-node, or accelerate launch --multi_gpu (with --device cpu behind it)", err=True)
+    if resume is not None:
+        config_file = resume / "config.json"
+        if not config_file.exists():
+            raise ValueError(f"{resume} holds no run (no config.json): name the folder of an earlier `s4s train`")
+        run = Run(Config.from_json(config_file.read_text()), resume, resume=True, world=world)
+    else:
+        config = Config(**settings)
+        run = Run(config, out or Path("runs") / config.name, world=world)
+    if world is None and resume is None:
+        found = estimate(run.source, run.config)
+        click.echo(f"to come: {found.words}")
+        run.way = found.way
+    made = run.train()
+    parallel.left()
+    if world and not world.first:
+        return
+    click.echo(f"wrote {run.preset_path} ({made.short_hash}): {run.model_calls:,} network calls, {run.seconds:.0f} s")
+    try:
+        click.echo(f"the page: {draw_run(run, made)}")
+    except OSError as error:
+        click.echo(f"WARNING: no page could be drawn: {error.strerror or error}", err=True)
+    click.echo(f"next: s4s race {run.preset_path}{_opening(run.config)}")
+
+
+def _opening(config: Config) -> str:
+    """The options that open the configuration's checkpoint once more, but for those a preset remembers."""
+    remembered = ("width", "height", "guidance", "shift")
+    defaults = {field.name: field.default for field in fields(Config)}
+    given = {name: getattr(config, name) for name in CHECKPOINT_SETTINGS if name not in remembered}
+    return "".join(f" --{name.replace('_', '-')} {shlex.quote(str(each))}" for name, value in given.items()
+                   if value != defaults[name] for each in (value if isinstance(value, tuple) else (value,)))
+
+
+@main.command()
+@click.argument("preset_file", type=click.Path(path_type=Path))
+@click.option("--calls", default=None, callback=lambda c, p, v: v and _numbers(c, p, v),
+              help="only the tables with these numbers of calls [default: all]")
+@click.option("--cfg", default=None, type=float, help="guidance scale [default: the one it was trained at]")
+@click.option("--seeds", default=None, type=int, help="unseen seeds [default: 256; of a checkpoint 24]")
+@click.option("--seed", default=0, show_default=True, help="first of them, counted from the race's own range")
+@click.option("--budget", default=0, show_default=True, help="of a checkpoint: most network calls; 0: no limit")
+@partial(_config_options, only=CHECKPOINT_SETTINGS)
+@click.option("--device", default="auto", show_default=True, help=help_texts()["device"])
+@click.option("--out", default=None, type=click.Path(path_type=Path),
+              help="folder for report.html, pictures and race-*.txt")
+@click.option("--write/--no-write", default=False, help="write the scores into the preset")
+@errors_in_words
+def race(preset_file, calls, cfg, seeds, seed, budget, device, out, write, **opening):
+    """Race a preset against every classical solver x schedule at equal calls, on seeds it never saw.
+
+    The distance is the RMSE to the teacher's result from the same noise. Losing cells are shown. On a bundled model it
+    also measures the Fréchet distance in the features of a small classifier, and finds the number of calls at which
+    the best classical pair catches up. A preset for a checkpoint needs --checkpoint and --prompts, and meets the pairs
+    that usually win; what is not given of size, cfg, guidance and shift is as it was trained.
+    """
+    from ...s4s_nodes.core import preset_file as preset_file_module
+    preset = preset_file_module.load(preset_file)
+    if opening["checkpoint"]:
+        from ..benchmark.checkpoint_race import SEEDS, race_checkpoint, tables
+        from ..benchmark.host_race import Terms
+        terms = Terms(tables(preset, calls), range(seed, seed + (seeds or SEEDS)), budget=budget)
+        preset = race_checkpoint(preset, terms, opening, cfg, device, out)
+    else:
+        from ..benchmark.report_run import race_preset
+        preset = race_preset(preset, calls, cfg, seeds or 256, seed, device, out)[1]
+    if write:
+        preset_file_module.save(preset, preset_file)
+        click.echo(f"scores written into {preset_file}")
+
+
+@main.command()
+@click.argument("preset_file", type=click.Path(path_type=Path))
+@click.option("--plot", default=None, type=click.Path(path_type=Path), help="also draw the tables into this folder")
+@click.option("--json", "as_json", is_flag=True, help="every number, as JSON")
+@click.option("--markdown", is_flag=True, help="provenance and scores, as solver_presets/README.md has them")
+@errors_in_words
+def show(preset_file, plot, as_json, markdown):
+    """Describe a preset: what it is for, how it was made, its tables and scores; replay its self-test."""
+    from ...s4s_nodes.core import preset_file as preset_module
+    preset = preset_module.load(preset_file)
+    if as_json:
+        parts = ("sigmas", "query", "scale", "carry", "weights")
+        tables = {name: {part: getattr(table, part).tolist() for part in parts}
+                  for name, table in preset.tables.items()}
+        click.echo(json.dumps({"name": preset.name, "hash": preset.short_hash, "tables": tables,
+                               "training": preset.training, "scores": preset.scores}, indent=1))
+        return
+    if markdown:
+        from ..benchmark.passports import passport
+        click.echo(passport(preset, preset_file))
+        return
+    click.echo(preset_module.describe(preset))
+    click.echo(f"  self-test   replayed here, deviation {preset_module.verify(preset):.2g}")
+    if plot is not None:
+        from ..benchmark.report import plot_table
+        for name, table in preset.tables.items():
+            click.echo(f"wrote {plot_table(table, plot / f'{preset.name}-{name}.png', f'{preset.name}, {name}')}")
+
+
+@main.command("import")
+@click.argument("sources", nargs=-1, metavar="[NAME|FILE]...")
+@click.option("--kind", default="auto", show_default=True, help="of a FILE: auto, dyweight, epd, gas or ld3")
+@click.option("--like", default=None, type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="a preset for the model that a FILE is for, where it does not say")
+@click.option("--calls", default=None, callback=lambda c, p, v: v and _numbers(c, p, v),
+              help="of a NAME: only these numbers of calls [default: all that were published]")
+@click.option("--name", default=None, help="the preset's name [default: NAME, or after the FILE]")
+@click.option("--out", default=".", show_default=True, type=click.Path(path_type=Path, file_okay=False),
+              help="folder to write to")
+@errors_in_words
+def import_(sources, kind, like, calls, name, out):
+    """Make a preset of published numbers (NAME) or of downloaded files (FILE); without either, list the names.
+
+    Files of DyWeight, EPD, GAS and LD3 are read without executing anything in them; several become one preset. None of
+    it was measured on your checkpoint: race it before you trust it.
+    """
+    from dataclasses import replace
+
+    from ...s4s_nodes import importers
+    from ...s4s_nodes.core import preset_file as preset_module
+    if not sources:
+        click.echo("\n".join(importers.published()))
+        return
+    model = preset_module.load(like).model if like else None
+    made = [importers.read(source, kind, model) if Path(source).exists() else importers.make(source, calls)
+            for source in sources]
+    made = replace(importers.merged(made, made[0].name) if len(made) > 1 else made[0], name=name or made[0].name)
+    written = preset_module.save(made, out / f"{made.name}.safetensors")
+    click.echo(preset_module.describe(made))
+    click.echo(f"  licence     {made.licence}\n  source      {made.source}\n  note        {made.training['note']}")
+    click.echo(f"wrote {written}")
+
+
+@main.command()
+@click.argument("preset_file", type=click.Path(path_type=Path))
+@click.option("--to", default="sigmas", show_default=True, help="sigmas (plain levels), json, or diffusers (a folder)")
+@click.option("--calls", default=None, type=int, help="of sigmas: only the table with this number of calls")
+@click.option("--out", default=None, type=click.Path(path_type=Path), help="where to [default: beside the preset]")
+@errors_in_words
+def export(preset_file, to, calls, out):
+    """Write a preset for other programs; plain levels without --out are printed."""
+    from ...s4s_nodes import exporters
+    from ...s4s_nodes.core import preset_file as preset_module
+    preset = preset_module.load(preset_file)
+    if to == "sigmas" and out is None:
+        for count in [calls] if calls else preset.counts:
+            click.echo(exporters.sigmas_text(preset, count))
+        return
+    ending = {"json": ".json", "diffusers": "-diffusers"}.get(to, ".txt")
+    click.echo(f"wrote {exporters.write(preset, to, out or preset_file.with_name(preset_file.stem + ending), calls)}")
+
+
+for _command in COMMANDS:
+    main.add_command(_command)

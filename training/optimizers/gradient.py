@@ -1,0 +1,203 @@
+"""The learning loop: Adam on a table's free numbers, through the sampler, against cached targets."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Callable
+
+import torch
+from torch import Tensor
+
+from ..parametrization.parameters import TURNS, Parameters
+from ..source import Source
+from ..teacher.pairs import Pairs, ends, errors
+from .objective import distances, objective_of, rmse
+from .relaxed import ball_of
+
+WARM_UP = 0.05              # share of the iterations in which the rate rises
+FLOOR = 0.01                # of the rate, at the end
+MOST_SETBACKS = 5           # returns to the best state before a run is given up
+
+
+@dataclass
+class State:
+    """Where learning one table stands; everything the next iteration depends on is here."""
+
+    vector: Tensor                              # free numbers, float64
+    average: Tensor                             # their moving average
+    best: Tensor                                # the average that validated best
+    moments: tuple                              # Adam's two moments
+    iteration: int = 0
+    best_error: float = math.inf                # held-out RMSE of `best`
+    best_score: float = math.inf                # its held-out objective, by which it was chosen
+    rate_factor: float = 1.0                    # halved after every setback
+    setbacks: int = 0
+    damping: float = 0.1                        # of the forward-only mode
+    spent: int = 0                              # network calls this table has cost so far, all of them in whole steps
+    classical: float = math.inf                 # held-out RMSE of the best classical solver measured
+    finished: bool = False                      # the forward-only mode found no better step
+    stuck: int = 0                              # and for so many steps in a row, with all pairs
+    turn: int = 0                               # of an alternation
+    to_measure: int = 16                        # with a budget: pairs to measure before the next step,
+    round: int = 0                              # 0 while they are few, 1 with all of them,
+    in_round: int = 0                           # and steps since then
+    curve: list = field(default_factory=list)   # [iteration, training loss, held-out RMSE, model calls]
+    memory: dict = field(default_factory=dict)  # tensors a learner keeps between its iterations
+
+    @classmethod
+    def start(cls, parameters: Parameters) -> "State":
+        vector = parameters.initial()
+        return cls(vector, vector.clone(), vector.clone(), (torch.zeros_like(vector), torch.zeros_like(vector)))
+
+
+def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, config, state: State,
+          on_progress: Callable | None = None) -> State:
+    """Carry the state on to config.iterations and return it; on_progress(state, loss, checked) after each.
+
+    The state is replaced only by whole iterations, so that stopping at any time (an exception out of the
+    network or out of on_progress) leaves it consistent. Validation runs every config.every iterations, and at
+    the start: the best state is never worse than the initial table on the held-out pairs.
+    """
+    objective = objective_of(config.objective, source)
+    ball, losses = ball_of(source, parameters, pairs, objective, config.relaxed), []
+    if state.iteration == 0 and not state.curve:
+        validate(source, parameters, held_out, state, math.nan, objective)
+    while state.iteration < config.iterations:
+        moving = turned(parameters, state, config).moving()
+        places = batch_indices(len(pairs), config.batch, config.seed, state.iteration)
+        try:
+            if ball is None:
+                loss, gradient = loss_and_gradient(source, parameters, state.vector, pairs.part(places), objective)
+            else:
+                loss, gradient, offer = ball.loss_gradient_offer(state.vector, state.memory, places)
+            if not (math.isfinite(loss) and bool(torch.isfinite(gradient).all())):
+                set_back(state)
+                continue
+            ahead = replace(state)
+            step(ahead, gradient * moving, config)
+            if ball is not None:
+                ahead.memory = ball.kept(ahead.vector, state.memory, offer)
+        except (RuntimeError, MemoryError) as error:
+            if not source.halve(error, len(places)):    # the backward pass of a part needs more than its forward pass
+                raise
+            continue
+        vars(state).update(vars(ahead))
+        losses.append(loss)
+        checked = state.iteration % config.every == 0 or state.iteration == config.iterations
+        if checked:
+            validate(source, parameters, held_out, state, sum(losses) / len(losses), objective)
+            losses = []
+        if on_progress is not None:
+            on_progress(state, loss, checked)
+    return state
+
+
+def turned(parameters: Parameters, state: State, config) -> Parameters:
+    """What this iteration may move: of an alternation one half, in config.rounds turns each.
+
+    A new turn forgets the moments, by which the resting half would coast on.
+    """
+    turns = len(TURNS) * config.rounds
+    turn = state.iteration * turns // max(turns, config.iterations)
+    if parameters.learn == "alternate" and turn != state.turn:
+        state.turn, state.moments = turn, (torch.zeros_like(state.vector), torch.zeros_like(state.vector))
+    return parameters.at(turn)
+
+
+def batch_indices(count: int, size: int, seed: int, iteration: int) -> list:
+    """The pairs of one iteration: a new shuffle every pass, computable from the iteration alone (for resuming)."""
+    size = min(size, count)
+    per_pass = count // size
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + iteration // per_pass))
+    start = iteration % per_pass * size
+    return order[start:start + size].tolist()
+
+
+def loss_and_gradient(source: Source, parameters: Parameters, vector: Tensor, batch: Pairs, objective):
+    """Mean objective of a batch and its gradient in the free numbers, by back-propagation through the sampler."""
+    free = vector.detach().requires_grad_()
+    with torch.enable_grad():
+        loss = distances(source, parameters, free, batch, objective).mean()
+    gradient, = torch.autograd.grad(loss, free)
+    return float(loss.detach()), gradient
+
+
+def step(state: State, gradient: Tensor, config) -> None:
+    """One Adam step (Kingma and Ba 2015) on the clipped gradient, and the moving average after it."""
+    norm = float(gradient.norm())
+    gradient = gradient * min(1.0, config.clip / (norm + 1e-12))
+    optimiser, vector = adam(state, rate_at(state.iteration, config) * state.rate_factor)
+    vector.grad = gradient
+    optimiser.step()
+    kept = optimiser.state[vector]
+    state.vector = vector.detach()
+    state.moments = (kept["exp_avg"].detach(), kept["exp_avg_sq"].detach())
+    state.iteration += 1
+    decay = min(config.average, state.iteration / (state.iteration + 10))
+    state.average = decay * state.average + (1 - decay) * state.vector
+
+
+def adam(state: State, rate: float):
+    """torch's Adam at this state."""
+    vector = state.vector.clone().requires_grad_()
+    optimiser = torch.optim.Adam([vector], lr=rate, betas=(0.9, 0.99))
+    optimiser.state[vector] = {"step": torch.tensor(float(state.iteration)), "exp_avg": state.moments[0].clone(),
+                               "exp_avg_sq": state.moments[1].clone()}
+    return optimiser, vector
+
+
+def rate_at(iteration: int, config) -> float:
+    """Linear warm-up, then a cosine down to FLOOR of the rate."""
+    warm = max(1, int(WARM_UP * config.iterations))
+    if iteration < warm:
+        return config.rate * (iteration + 1) / warm
+    share = (iteration - warm) / max(1, config.iterations - warm)
+    return config.rate * (FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * share)) / 2)
+
+
+def validate(source: Source, parameters: Parameters, held_out: Pairs, state: State, loss: float,
+             objective: Callable = rmse) -> None:
+    """Measure the averaged numbers on the held-out pairs; keep them if the objective was never lower."""
+    found = held_out_ends(source, parameters, held_out, state.average)
+    error = _finite(errors(found, held_out.target).mean()) if found is not None else math.inf
+    score = error if objective is rmse or error == math.inf else _finite(mean_objective(objective, found, held_out))
+    if score < (state.best_error if objective is rmse else state.best_score):
+        state.best, state.best_error, state.best_score = state.average.clone(), error, score
+    state.curve = [*state.curve, [state.iteration, loss, error, source.model_calls]]
+
+
+def mean_error(source: Source, parameters: Parameters, pairs: Pairs, vector: Tensor, batch: int = 64) -> float:
+    """Mean over the pairs of each image's RMSE; infinite where the numbers make no valid table or no picture."""
+    found = held_out_ends(source, parameters, pairs, vector, batch)
+    return math.inf if found is None else _finite(errors(found, pairs.target).mean())
+
+
+def held_out_ends(source: Source, parameters: Parameters, pairs: Pairs, vector: Tensor, batch: int = 64):
+    """Where these numbers carry the pairs' starts (n, ...); None where they make no valid table."""
+    try:
+        table = parameters.frozen(vector)
+    except ValueError:
+        return None
+    return ends(source, table, pairs, batch)
+
+
+@torch.no_grad()
+def mean_objective(objective: Callable, found: Tensor, pairs: Pairs, batch: int = 16) -> float:
+    """Mean objective of ends (n, ...), a few images at a time."""
+    parts = [slice(i, i + batch) for i in range(0, len(pairs), batch)]
+    return float(torch.cat([objective(found[part], pairs.target[part]) for part in parts]).mean())
+
+
+def _finite(error) -> float:
+    return float(error) if math.isfinite(error) else math.inf
+
+
+def set_back(state: State) -> None:
+    """Return to the best state with half the rate. Raises RuntimeError when that keeps happening."""
+    if state.setbacks >= MOST_SETBACKS:
+        raise RuntimeError(f"the loss was not finite {MOST_SETBACKS + 1} times, even at "
+                           f"{state.rate_factor:g} of the rate: the model may answer NaN; the best so far is kept")
+    state.vector, state.average = state.best.clone(), state.best.clone()
+    state.moments = (torch.zeros_like(state.vector), torch.zeros_like(state.vector))
+    state.rate_factor, state.setbacks = state.rate_factor / 2, state.setbacks + 1

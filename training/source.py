@@ -1,0 +1,156 @@
+"""What is distilled: a network under fixed guidance, as a k-diffusion denoiser with its own conditions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..s4s_nodes.core import Model, Table
+from .recompute import recomputed
+
+MOST_AT_ONCE = 64           # images per network call, unless the source says less
+
+
+class NaNFromModel(ValueError):
+    """The network answered NaN or infinity: nothing can be learned from it."""
+
+
+@dataclass
+class Source:
+    """A denoiser and everything needed to sample it by seed.
+
+    network(x, sigma (B,), **extra) -> denoised of x's shape, k-diffusion's convention, guidance included;
+    conditions(seeds) -> the extra of these seeds, tensors whose first dimension is the batch (a host with several
+    conditions gives {"which": LongTensor} and groups by it); levels: the model's own noise levels, rising.
+    decode: latents (n, *shape) -> images (n, 1 or 3, H, W) in -1..1, differentiable, for the objective lpips; None:
+    they are images. differentiable: the network can be back-propagated through at the memory of one call; else the
+    trainer runs it again in the backward pass. teacher: a Table, or (k-diffusion sampler function, its sigmas);
+    None: the configuration's classical one. chunk: images per network call, halved when memory runs out.
+    features: images (n, 1 or 3, H, W) -> (n, F), the space in which a race also measures the Fréchet distance, and
+    feature_space, its name; None: it does not.
+    about: what a preset records of it besides; a run that goes on must find the same.
+    cfg: the guidance scale; cfgs: where the conditions carry one for each seed, all of them, and cfg their middle.
+    model_calls counts network evaluations, one per image (a guided pair counts once).
+    """
+
+    name: str
+    model: Model
+    levels: np.ndarray
+    shape: tuple
+    network: Callable
+    conditions: Callable
+    cfg: float
+    device: torch.device
+    model_calls: int = 0
+    on_model_calls: Callable | None = None      # told before every batch: on_model_calls(images)
+    differentiable: bool = False
+    teacher: Table | tuple | None = None
+    chunk: int = MOST_AT_ONCE
+    say: Callable | None = None                 # told of memory that ran out, in words
+    decode: Callable | None = None
+    cfgs: tuple = ()
+    features: Callable | None = None
+    feature_space: str = ""
+    about: dict = field(default_factory=dict)
+
+    @property
+    def flow(self) -> bool:
+        return self.model.flow
+
+    @property
+    def sigma_max(self) -> float:
+        return float(self.levels[-1])
+
+    def denoiser(self, x: Tensor, sigma: Tensor, **extra) -> Tensor:
+        """The guided denoiser, counted, in parts of at most `chunk` images. Raises NaNFromModel on its first NaN.
+
+        When memory runs out the parts are halved; at one image the error passes.
+        """
+        done = []
+        while (start := sum(map(len, done))) < len(x):
+            part = slice(start, start + self.chunk)
+            if (answer := self._answer(x[part], sigma[part], {k: v[part] for k, v in extra.items()})) is not None:
+                done.append(answer)
+        return done[0] if len(done) == 1 else torch.cat(done)
+
+    def _answer(self, x: Tensor, sigma: Tensor, extra: dict) -> Tensor | None:
+        """The network's answer to one part, or None after memory ran out and the parts were halved."""
+        if self.on_model_calls is not None:
+            self.on_model_calls(len(x))
+        self.model_calls += len(x)
+        network = self.network if self.differentiable else recomputed(self.network, self.again)
+        try:
+            return self._checked(network(x, sigma, **extra), x, sigma)
+        except (RuntimeError, MemoryError) as error:
+            if not self.halve(error, len(x)):
+                raise
+        return None
+
+    def again(self, images: int) -> None:
+        """Count images that the network is shown once more, in a backward pass."""
+        self.model_calls += images
+
+    def halve(self, error: BaseException, images: int) -> bool:
+        """Whether the error says that memory ran out and smaller parts can be tried; they are then half as large."""
+        if not out_of_memory(error) or (smaller := min(images, self.chunk) // 2) < 1:
+            return False
+        self.chunk = smaller
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if self.say is not None:
+            self.say(f"memory ran out with {images} images in one call: going on with {smaller}")
+        return True
+
+    def _checked(self, denoised: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
+        if not bool(torch.isfinite(denoised).all()):
+            bad = ~torch.isfinite(denoised.flatten(1)).all(1)
+            state = "finite" if bool(torch.isfinite(x).all()) else "already not finite"
+            level = float(sigma.detach()[bad][0])
+            raise NaNFromModel(
+                f"{self.name} answered NaN or infinity at sigma {level:.4g} for {int(bad.sum())} of {len(x)} images "
+                f"(the state shown was {state}): try full precision, another VAE or checkpoint, or a lower cfg")
+        return denoised
+
+    def noise(self, seeds) -> Tensor:
+        """Unit noise (len(seeds), *shape), one generator per seed: an image does not depend on its batch."""
+        drawn = [torch.randn(self.shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
+        return torch.stack(drawn).to(self.device)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory ran out, on whatever device and in whichever version of PyTorch."""
+    named = isinstance(error, (MemoryError, getattr(torch, "OutOfMemoryError", MemoryError)))
+    words = str(error).lower()
+    return named or isinstance(error, RuntimeError) and ("out of memory" in words or "can't allocate memory" in words)
+
+
+def guided(denoise: Callable, scale: float, null: int) -> Callable:
+    """Classifier-free guidance (Ho and Salimans 2022) around denoise(x, sigma, label): D0 + cfg (D - D0).
+
+    cfg is `scale`, unless the call brings its own (B,).
+    """
+    def network(x: Tensor, sigma: Tensor, label: Tensor, cfg: Tensor | None = None) -> Tensor:
+        if cfg is None and scale == 1.0:
+            return denoise(x, sigma, label)
+        both = denoise(torch.cat([x, x]), torch.cat([sigma, sigma]),
+                       torch.cat([label, torch.full_like(label, null)]))
+        with_label, without = both.chunk(2)
+        weight = scale if cfg is None else cfg.to(x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+        return without + weight * (with_label - without)
+    return network
+
+
+def pick_device(name: str) -> torch.device:
+    """auto: CUDA, else Apple's MPS, else CPU. Raises ValueError for a device this machine lacks."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} cannot be used here ({str(error).splitlines()[0][:80]}): try "
+                         "--device cpu") from None
+    return torch.device(name)

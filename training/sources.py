@@ -1,0 +1,28 @@
+"""What a configuration names: one of the bundled models, or a checkpoint with its prompts."""
+
+from __future__ import annotations
+
+from typing import Callable
+
+from .source import Source, pick_device
+
+
+def of(config, device: str, say: Callable = print) -> Source:
+    """The Source of a configuration on this device. Raises ValueError in words for what cannot be opened."""
+    if not config.checkpoint:
+        from .demo_models.source import bundled             # a host's package comes without the small models
+        return bundled(config.model, config.cfg, pick_device(device))
+    from .checkpoints.source import checkpoint              # diffusers is imported for checkpoints only
+    return checkpoint(config, pick_device(device), say)
+
+
+def check_same(starts: dict, source: Source, folder) -> None:
+    """Note in a run's starts what its source is, or hold it against what was noted.
+
+    Raises ValueError where a run goes on with another checkpoint or other prompts under the same names.
+    """
+    found = {**source.about, "hashes": source.model.hashes} if source.about else {}
+    if (before := starts.setdefault("source", found)) != found:
+        changed = [name for name in sorted({*before, *found}) if before.get(name) != found.get(name)]
+        raise ValueError(f"{folder} holds a run of another source ({', '.join(changed)} changed since): put it back as "
+                         "it was, or start over in another folder with --out")

@@ -1,0 +1,1 @@
+"""Where learning a table begins: schedules, other models' patterns, and their ranking."""

@@ -1,0 +1,125 @@
+"""Cached pairs: seeds -> (noise, conditions, what the teacher's many calls make of them)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from ..source import Source
+from .solvers import Teacher, carried
+
+VALIDATION_SEEDS = 10_000_000       # far from the training seeds, which count up from the run's seed
+TEST_SEEDS = 20_000_000             # the race's
+FRESH_NOISE = 30_000_000            # added to a seed: the noise a window's clean image is noised with
+
+
+@dataclass
+class Pairs:
+    """Unit noise (n, ...), its conditions, and the teacher's result (n, ...), all on one device.
+
+    clean: for a window below the top, the images (n, ...) that are noised to its first level; None: pure noise.
+    """
+
+    seeds: list
+    noise: Tensor
+    extra: dict
+    target: Tensor
+    clean: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def part(self, index) -> "Pairs":
+        """The pairs at these positions (a slice or a list)."""
+        index = list(range(len(self)))[index] if isinstance(index, slice) else [int(i) for i in index]
+        return Pairs([self.seeds[i] for i in index], self.noise[index],
+                     {key: value[index] for key, value in self.extra.items()}, self.target[index],
+                     None if self.clean is None else self.clean[index])
+
+    def start(self, sigma: float, flow: bool) -> Tensor:
+        """The states (n, ...) at this level: noise of deviation sigma, on the clean images where there are any."""
+        noise = self.noise * sigma
+        return noise if self.clean is None else self.clean * (1 - sigma if flow else 1.0) + noise
+
+
+@torch.no_grad()
+def run(source: Source, table, noise: Tensor, extra: dict, batch: int = 64, bar: tqdm | None = None,
+        clean: Tensor | None = None) -> Tensor:
+    """The table's result for unit noise (n, ...), on clean images where given, in batches, without gradients."""
+    done = []
+    for i in range(0, len(noise), batch):
+        part = slice(i, i + batch)
+        some = Pairs([], noise[part], {key: value[part] for key, value in extra.items()}, noise[part],
+                     None if clean is None else clean[part])
+        done.append(carried(source, table, some.start(float(table.sigmas[0]), source.flow), some.extra,
+                            None if bar is None else lambda *call: bar.update(len(call[1]))))
+    return torch.cat(done)
+
+
+def ends(source: Source, table, pairs: Pairs, batch: int = 64) -> Tensor:
+    """Where the table carries the pairs' starts (n, ...)."""
+    return run(source, table, pairs.noise, pairs.extra, batch, clean=pairs.clean)
+
+
+@dataclass(frozen=True)
+class FreshPairs:
+    """Pairs that are made when they are asked for, one for each seed.
+
+    whole: for a window below the top, the teacher of the images that are noised to its first level.
+    """
+
+    source: Source
+    seeds: range
+    table: object
+    whole: object | None = None
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+    def part(self, places: list) -> Pairs:
+        """The pairs of the seeds at these places."""
+        seeds = [self.seeds[place] for place in places]
+        clean = None if self.whole is None else make_pairs(self.source, seeds, self.whole, "", quiet=True).target
+        return make_pairs(self.source, seeds, self.table, "", quiet=True, clean=clean)
+
+
+def make_pairs(source: Source, seeds, table, label: str, quiet: bool = False, clean: Tensor | None = None) -> Pairs:
+    """Run the teacher on these seeds, with a progress bar in network calls; from clean images where given."""
+    made = known_pairs(source, seeds, None, clean)
+    with tqdm(total=len(made) * table.calls, desc=label, unit="call", disable=quiet or None) as bar:
+        return replace(made, target=run(source, table, made.noise, made.extra, bar=bar, clean=clean))
+
+
+def known_pairs(source: Source, seeds, target: Tensor | None, clean: Tensor | None = None) -> Pairs:
+    """The pairs of these seeds whose targets were made before."""
+    seeds = list(seeds)
+    noise = source.noise(seeds if clean is None else [seed + FRESH_NOISE for seed in seeds])
+    return Pairs(seeds, noise, source.conditions(seeds), target, clean)
+
+
+def joined(parts: list[Pairs]) -> Pairs:
+    """Several sets of pairs as one."""
+    clean = None if parts[0].clean is None else torch.cat([part.clean for part in parts])
+    return Pairs([seed for part in parts for seed in part.seeds], torch.cat([part.noise for part in parts]),
+                 {key: torch.cat([part.extra[key] for part in parts]) for key in parts[0].extra},
+                 torch.cat([part.target for part in parts]), clean)
+
+
+def teacher_error(source: Source, teacher: Teacher, pairs: Pairs, count: int = 8) -> float:
+    """RMSE between the teacher and a finer one, on a few pairs: how far its targets can be off."""
+    few = pairs.part(slice(0, count))
+    return rmse(run(source, teacher.finer(None), few.noise, few.extra), few.target)
+
+
+def rmse(result: Tensor, target: Tensor) -> float:
+    """Root of the mean squared difference over everything."""
+    return float((result.double() - target.double()).square().mean().sqrt())
+
+
+def errors(result: Tensor, target: Tensor) -> np.ndarray:
+    """RMSE of each item, (n,) float64."""
+    return (result.double() - target.double()).flatten(1).square().mean(1).sqrt().cpu().numpy()
