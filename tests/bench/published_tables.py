@@ -9,14 +9,12 @@ a few schedules in 23 of 24 cells. So the importer marks them as not recommended
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from s4s.s4s_nodes import importers  # noqa: E402
-from s4s.s4s_nodes.core import classical, sample, schedules  # noqa: E402
-from s4s.training.demo_models.source import bundled  # noqa: E402
+from s4s.s4s_nodes import importers
+from s4s.s4s_nodes.core import classical, sample, schedules
+from s4s.training.demo_models.source import bundled
 
 TABLES = (("digits-flow", "neuralsolver-sit"), ("digits-flow", "neuralsolver-dcn"),
           ("digits-eps", "neuralsolver-ddpm-sd"))
