@@ -17,7 +17,8 @@ from types import ModuleType, SimpleNamespace
 
 import torch
 
-from s4s.s4s_nodes.core import mixture, schedules
+from s4s.s4s_nodes.core import mixture
+from s4s.s4s_nodes.core.schedules import flow_levels, karras, sd_levels
 
 ROOT = Path(__file__).parents[2]
 Row = namedtuple("Row", "name label function default_rho need_inner_model aliases", defaults=(-1, False, None))
@@ -55,7 +56,7 @@ class KDiffusionSampler:
     def get_sigmas(self, p, steps):
         if p.sampler_noise_scheduler_override:
             return p.sampler_noise_scheduler_override(steps)
-        return torch.tensor(schedules.karras(steps, *map(float, self.model_wrap.sigmas[[0, -1]]))).float()
+        return torch.tensor(karras(steps, *map(float, self.model_wrap.sigmas[[0, -1]]))).float()
 
     def initialize(self, p):
         return {}
@@ -119,7 +120,7 @@ class Host:
     def __init__(self, monkeypatch, models: Path, schedules: bool = True, flow: bool = False):
         self.monkeypatch, self.callbacks = monkeypatch, {
             "on_ui_settings": [], "on_before_ui": [], "on_ui_tabs": [], "on_after_component": []}
-        levels = schedules.flow_levels(3.0) if flow else schedules.sd_levels()
+        levels = flow_levels(3.0) if flow else sd_levels()
         self.wrap = Wrap(levels, flow, SimpleNamespace(prediction_type="const", shift=3.0) if flow else None)
         model = SimpleNamespace(wrap=self.wrap, is_sd1=not flow, is_sd3=flow, latent_channels=16 if flow else 4)
         self.shared = module("modules.shared", sd_model=model, OptionInfo=OptionInfo,

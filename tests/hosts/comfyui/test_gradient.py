@@ -75,7 +75,7 @@ class Slopes:
 @torch.inference_mode()
 def both_slopes(model, name: str) -> tuple[dict, dict]:
     """({number: slope by backward}, {number: slopes by differences}), run as the Train node's gradient mode does."""
-    denoiser, gradient, facts = (ours(f"comfyui.{part}") for part in ("denoiser", "gradient", "facts"))
+    denoiser, gradient, facts = (ours(f"hosts.comfyui.{part}") for part in ("denoiser", "gradient", "facts"))
     about = ours("hosts.comfyui.train_run").model_of(facts.of_model(model))
     with gradient.training_mode():
         own = gradient.differentiable(model)
