@@ -35,15 +35,16 @@ def read(path, kind: str = "auto", model: Model | None = None) -> Preset:
     if kind != "auto" and kind not in _KINDS:
         raise ValueError(f"{kind!r} is no kind of file: use auto or one of {', '.join(KINDS)}")
     path = Path(path)
-    content = restricted.load(path)
+    raw = restricted.content_of(path)
+    content = restricted.loads(raw, path.name)
     kind = _kind_of(content, kind, path.name)
     _, lower, source, licence = _KINDS[kind]
     more = (ld3.config_beside(path),) if kind == "ld3" else ()
     try:
         table, made_for, record = lower(content, model, *more)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError) as error:
         raise UnreadableFile(f"{path.name}: {_words(error)}") from None
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(raw).hexdigest()
     training = {"imported": kind, "file": path.name, "file_sha256": digest, "note": UNMEASURED, **record}
     return Preset(_name(path, kind, table), {f"calls{table.calls}": table}, made_for, training, licence=licence,
                   source=source)
