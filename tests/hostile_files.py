@@ -136,6 +136,7 @@ def collisions() -> dict[str, bytes]:
     return {
         "60,000 keys of equal hash": _pickle(b"}(" + b"".join(key + b"K\x00" for key in keys) + b"u"),
         "40,000 elements of equal hash": _pickle(b"\x8f(" + b"".join(keys[:40_000]) + b"\x90"),
+        "30,000 keys of equal hash": _pickle(b"}(" + b"".join(key + b"K\x00" for key in keys[:30_000]) + b"u"),
         "40,000 memo places of equal hash": b"N" + b"".join(b"p%d\n" % (k * PRIME) for k in range(1, 40_001)) + b".",
         "40,000 keys that share 43 bits": _pickle(b"}(" + b"".join(_integer(k << 43) + b"N" for k in range(40_000))
                                                   + b"u"),
@@ -232,7 +233,12 @@ def tables() -> dict[str, bytes]:
     mask = _dict(mask=_tensor(_sizes(2 ** 20, 1, 1), _sizes(0, 0, 0)))
     flow = _dict(dyweight_weights_raw=_tensor(_sizes(1000, 1000), _sizes(0, 0)),
                  dyweight_t_scales=_tensor(_sizes(1000), _sizes(0)))
+    ones = np.ones(4, "<f4").tobytes()
+    widest = _zip(_dict(dyweight_weights_raw=_tensor(_sizes(200, 200), _sizes(0, 0)),
+                        dyweight_t_scales=_tensor(_sizes(200), _sizes(0), "1")),
+                  **{"0": np.full(4, 0.005, "<f4").tobytes(), "1": ones})
     return {
+        "a whole table of 200 calls": widest, "a whole table of 200 calls in parallel": points(39),
         "500 million steps": archive(num_steps=_integer(5 * 10 ** 8), _parameters=_dict(
             hybrid_weights=_tensor(_sizes(4, 4), _sizes(0, 0)))),
         "a mask of 10 billion numbers": archive(num_steps=b"K\x64", _parameters=parameters(99), _buffers=mask),
@@ -277,6 +283,10 @@ def presets() -> dict[str, bytes]:
                                                    "data_offsets": [0, 31_200_000]}}, 31_200_000),
         "an empty tensor of 2^60 rows": header({"a/weights": {"dtype": "F64", "shape": [2 ** 60, 0, 2 ** 60],
                                                               "data_offsets": [0, 0]}}, 0),
+        "3 tables of 1000 calls, changed": preset.to_bytes(_preset({
+            f"t{k}": classical.euler(np.linspace(14.6 + k, 0, 1001)) for k in range(3)}))[:-8] + b"\1" * 8,
+        "a whole preset of 3 tables of 1000 calls": preset.to_bytes(_preset({
+            f"t{k}": classical.euler(np.linspace(14.6 + k, 0, 1001)) for k in range(3)})),
         "a tensor of 2^63 bytes": header({"a/weights": {"dtype": "F64", "shape": [2 ** 60],
                                                         "data_offsets": [0, 2 ** 63]}}, 64),
     }

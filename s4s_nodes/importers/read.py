@@ -10,6 +10,7 @@ from typing import Callable
 
 from ..core import Model, Preset, Solver
 from . import dyweight, epd, gas, ld3, restricted
+from .limits import shown
 from .published import UNMEASURED
 from .restricted import UnreadableFile
 
@@ -70,7 +71,7 @@ def _kind_of(content, kind: str, name: str) -> str:
         if kind in ("auto", found) and fits(content):
             return found
     wanted = f"a file of {kind}" if kind != "auto" else f"a file of {', '.join(KINDS)}"
-    held = ", ".join(map(str, list(content)[:6])) if isinstance(content, dict) else f"a {type(content).__name__}"
+    held = ", ".join(shown(key) for key in list(content)[:6]) if isinstance(content, dict) else f"a {type(content).__name__}"
     raise UnreadableFile(f"{name} is not {wanted}: it holds {held[:120]}")
 
 
