@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save as save_torch
 
-from s4s_nodes.core import Model, Preset, PresetError, Solver, classical, preset, schedule
+from s4s_nodes.core import Model, Preset, PresetError, Solver, classical, container, preset, schedule
 
 TABLES = {"calls2": classical.dpmpp_2m(schedule.karras(2, 0.03, 14.6)),
           "calls3": classical.unipc(schedule.karras(3, 0.03, 14.6))}
@@ -167,7 +167,7 @@ REFUSED = {
     "a tensor of 16 MB": (lambda: with_tensors(calls2__weights=np.zeros((2, 10 ** 6))), "at most 1000 calls"),
     "levels that fall by rounding": (lambda: with_levels(14.6, 5 * (1 + 3e-16), 5.0, 0.0),
                                      "levels 1 and 2 of table 'calls' are both 5 after rounding to float32"),
-    "levels that differ in float64 only": (lambda: with_levels(14.6, 5 * (1 + 1e-8), 5.0, 0.0), "train it again"),
+    "levels that differ in float64 only": (lambda: with_levels(14.6, 5 * (1 + 1e-8), 5.0, 0.0), "levels further apart"),
     "a last level that is 0 in a host": (lambda: with_levels(14.6, 1e-50, 0.0), "after rounding to float32"),
     "a level beyond float32": (lambda: with_levels(1e39, 1.0, 0.0), "more than float32 can hold"),
     "a pickle": (lambda: pickle.dumps(Bomb()), "not a whole .safetensors file"),
@@ -203,7 +203,7 @@ def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
 def test_a_file_that_is_too_large_is_refused_unread(tmp_path):
     path = tmp_path / "large.safetensors"
     with open(path, "wb") as file:
-        file.truncate(preset.MAX_BYTES + 1)                                # sparse: takes no room on the disk
+        file.truncate(container.MAX_BYTES + 1)                                # sparse: takes no room on the disk
     with pytest.raises(PresetError, match="33554433 bytes: .* 33554432 bytes at most"):
         preset.load(path)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Callable
 
 from ..core import Model, Preset, Solver
+from ..core.preset import check_levels
 from . import dyweight, epd, gas, ld3, restricted
 from .limits import shown
 from .published import UNMEASURED
@@ -43,6 +44,7 @@ def read(path, kind: str = "auto", model: Model | None = None) -> Preset:
     more = (ld3.config_beside(path),) if kind == "ld3" else ()
     try:
         table, made_for, record = lower(content, model, *more)
+        check_levels(f"calls{table.calls}", table.sigmas)
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError) as error:
         raise UnreadableFile(f"{path.name}: {_words(error)}") from None
     digest = hashlib.sha256(raw).hexdigest()
@@ -71,7 +73,9 @@ def _kind_of(content, kind: str, name: str) -> str:
         if kind in ("auto", found) and fits(content):
             return found
     wanted = f"a file of {kind}" if kind != "auto" else f"a file of {', '.join(KINDS)}"
-    held = ", ".join(shown(key) for key in list(content)[:6]) if isinstance(content, dict) else f"a {type(content).__name__}"
+    held = f"a {type(content).__name__}"
+    if isinstance(content, dict):
+        held = ", ".join(shown(key) for key in list(content)[:6])
     raise UnreadableFile(f"{name} is not {wanted}: it holds {held[:120]}")
 
 

@@ -53,8 +53,9 @@ def loads(content: bytes, name: str = "") -> Any:
         words = str(error)
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError, zipfile.BadZipFile,
             EOFError, OSError, RuntimeError, AssertionError, struct.error) as error:
-        words = (f"is damaged or of another kind ({type(error).__name__}: {str(error)[:120]}): download it again")
-    raise UnreadableFile(f"{name}: {words}" if name else words)  # out here, where no first error holds on to the content
+        words = f"is damaged or of another kind ({type(error).__name__}: {str(error)[:120]}): download it again"
+    # raised out here, where no first error holds on to the content
+    raise UnreadableFile(f"{name}: {words}" if name else words)
 
 
 def _read(content: bytes, budget: Budget, nested: bool) -> Any:
