@@ -203,7 +203,7 @@ def test_a_file_of_a_newer_format_is_named_with_what_to_do_and_hides_no_other(mi
 
 def test_deleting_takes_the_users_file_and_shows_what_it_hid(mine, shipped):
     save_new(preset("base", calls=4), mine)
-    (mine / "broken.safetensors").write_bytes(b"x")
+    (mine / "broken.safetensors").write_bytes(preset_file.to_bytes(preset())[:-9])
     found = Library([mine], shipped)
     found.delete("base")
     found.delete("broken")

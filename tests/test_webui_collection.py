@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from s4s_nodes.core import preset
+from s4s_nodes.core.preset import to_bytes
 from tests.webui_double import Host
 from tests.webui_presets import eps_preset, shelved
 
@@ -21,10 +22,12 @@ KEPT, SHIPS = "toy, sd15", "digits-eps-cfg3"
 @pytest.fixture
 def host(monkeypatch, tmp_path):
     folder = shelved(tmp_path / "models")
-    (folder / "broken.safetensors").write_bytes(b"<b>not a preset")
+    (folder / "broken.safetensors").write_bytes(to_bytes(eps_preset("<b>half of a preset"))[:-9])
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     made = Host(monkeypatch, tmp_path / "models")
     made.load()
-    made.folder, made.collection, made.outside = folder, made.part("collection"), tmp_path
+    made.folder, made.collection, made.outside = folder, made.part("collection"), tmp_path / "uploads"
+    made.outside.mkdir()
     return made
 
 

@@ -25,7 +25,7 @@ from .solver import Solver
 
 FORMAT_VERSION = 1
 MAX_BYTES = 32 * 2 ** 20
-_KEY = "s4s_preset"                 # the one metadata entry: safetensors does not keep several in order
+KEY = "s4s_preset"                 # the one metadata entry: safetensors does not keep several in order
 _PARTS = ("sigmas", "query", "scale", "carry", "weights")
 _TABLE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _SELF_TEST_LIMIT = 1e-9
@@ -134,7 +134,7 @@ def to_bytes(preset: Preset) -> bytes:
         raise PresetError(f"preset {preset.name!r} cannot be written: {error}") from None
     tensors = {f"{key}/{part}": np.array(getattr(table, part)) for key, table in preset.tables.items()
                for part in _PARTS}
-    return safetensors.numpy.save(tensors, metadata={_KEY: text})
+    return safetensors.numpy.save(tensors, metadata={KEY: text})
 
 
 def save(preset: Preset, path) -> Path:
@@ -168,10 +168,10 @@ def _read(path: Path) -> tuple[dict, dict]:
     except Exception as error:      # the library's own error type, or what NumPy says of a type it lacks
         raise PresetError(f"is not a whole .safetensors file ({error}): it may be cut off or of another kind; "
                           "download or save it again") from None
-    if _KEY not in metadata:
+    if KEY not in metadata:
         raise PresetError("is a .safetensors file but not an S4S preset: there is no s4s_preset entry in it")
     try:
-        content = json.loads(metadata[_KEY], parse_constant=_refuse_constant)
+        content = json.loads(metadata[KEY], parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise PresetError(f"its description is damaged ({str(error)[:100]}): download or save it again") from None
     return content, tensors
