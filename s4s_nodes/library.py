@@ -112,7 +112,7 @@ class Library:
         return path
 
     def delete(self, name: str) -> None:
-        """Remove a preset of the user's, damaged or not. Raises PresetError where it ships, is none, or lies elsewhere."""
+        """Remove a preset of the user's, damaged or not. Raises PresetError where `why_kept` says why not."""
         self._own(name).unlink()
 
     def _own(self, name: str) -> Path:
@@ -175,17 +175,19 @@ def save_version(preset: Preset, folder) -> tuple[Preset, Path]:
     for number in range(1, 10_000):
         named = preset if number == 1 else replace(preset, name=numbered(preset.name, number))
         path = Path(folder) / (file_name(named.name) + ENDING)
-        if not path.exists() or _is_of(path, preset.training.get("run")):
+        if not path.exists() or _is_earlier(path, preset):
             return named, preset_file.save(named, path)
     raise PresetError(f"{preset.name!r} is there in 9999 versions: give the preset another name")
 
 
-def _is_of(path: Path, run) -> bool:
-    """Whether a file holds what this run saved before."""
+def _is_earlier(path: Path, preset: Preset) -> bool:
+    """Whether a file holds what the preset's run saved before; what is finished ("created") stays for what is not."""
     try:
-        return run is not None and preset_file.load(path).training.get("run") == run
+        before, now = preset_file.load(path).training, preset.training
     except PresetError:
         return False
+    return now.get("run") is not None and before.get("run") == now["run"] and not ("created" in before and
+                                                                                   "created" not in now)
 
 
 def is_preset_file(path) -> bool:

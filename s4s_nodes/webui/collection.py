@@ -206,7 +206,8 @@ def renamed(name, new) -> Done:
     new = preset_name(str(new or "").strip())
     _check_free(path.parent, new, path)
     there = library.rename(name, new)
-    known = next(known for known, file in library.files().items() if file.samefile(there))
+    known = next(known for known, file in library.files().items()
+                 if file.exists() and file.samefile(there))
     return Done(f"{name} is {known} now{_by_setting(name)}", known, {name: known})
 
 
@@ -238,8 +239,8 @@ def _check_free(folder: Path, name: str, own: Path | None = None) -> None:
     """Raise PresetError where a file of this name is there, but for one's own: it may be named by hand."""
     there = folder / f"{file_name(name)}{ENDING}"
     if there.exists() and not (own and there.samefile(own)):
-        raise PresetError(f"{there.stem} is there already, and nothing is overwritten: choose another name, or rename or "
-                          "delete that one first")
+        raise PresetError(f"{there.stem} is there already, and nothing is overwritten: choose another name, or rename "
+                          "or delete that one first")
 
 
 def _known(name) -> str:

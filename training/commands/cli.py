@@ -248,7 +248,8 @@ def import_(sources, kind, like, calls, name, out, force):
     model = preset_module.load(like).model if like else None
     made = [exchange.read(source, kind, model) if Path(source).exists() else exchange.make(source, calls)
             for source in sources]
-    made = replace(exchange.merged(made, made[0].name) if len(made) > 1 else made[0], name=made[0].name if name is None else name)
+    made = exchange.merged(made, made[0].name) if len(made) > 1 else made[0]
+    made = made if name is None else replace(made, name=name)
     written = preset_module.save(made, check_free(out / f"{names.file_name(made.name)}.safetensors", force))
     click.echo(preset_module.describe(made))
     click.echo(f"  licence     {made.licence}\n  source      {made.source}\n  note        {made.training['note']}")
