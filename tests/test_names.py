@@ -10,14 +10,16 @@ from s4s_nodes.core.names import LONGEST, MOST_BYTES, file_name, numbered, prese
 from s4s_nodes.library import Library
 from training.config import Config
 
-GOOD = ["my-preset", "toy, sd15", "my model, cfg 7.5", "sd15_nfe6 (v2) + lora", "digits-eps-cfg3", "émoji 絵文字", "مرحبا",
-        "हिन्दी", "人像（写实）", "a" * LONGEST, "console", "com", "states", "v1.0"]
+GOOD = ["my-preset", "toy, sd15", "my model, cfg 7.5", "sd15_nfe6 (v2) + lora", "digits-eps-cfg3", "émoji 絵文字",
+        "مرحبا", "हिन्दी", "人像（写实）", "a" * LONGEST, "console", "com", "states", "v1.0"]
 BAD = {"": "1 to 100 printable", "a" * 101: "1 to 100 printable", "a\nb": "printable", "a\x1bb": "printable",
-       "a\u202eb": "printable", "a\u200fb": "printable", "a\0b": "printable", "../x": "letters, digits", "/etc/x": "letters",
+       "a\u202eb": "printable", "a\u200fb": "printable", "a\0b": "printable",
+       "../x": "letters, digits", "/etc/x": "letters",
        "a\\b": "letters", "a:b": "letters", "C:": "letters", "a*b": "letters", "a?": "letters", "a|b": "letters",
        "a<b>": "letters", "a\uff0fb": "letters", "$HOME": "letters", ".hidden": "begin or end", "..": "begin or end",
        "dot.": "begin or end", " a": "begin or end", "a ": "begin or end", "CON": "Windows", "nul.txt": "Windows",
-       "com1": "Windows", "LPT\u00b9.x": "Windows", "state": "a run keeps", "Config": "a run keeps", "絵" * 100: "300 bytes"}
+       "com1": "Windows", "LPT\u00b9.x": "Windows",
+       "state": "a run keeps", "Config": "a run keeps", "絵" * 100: "300 bytes"}
 
 
 @pytest.mark.parametrize("name", [*GOOD, *Library([]).names()])
