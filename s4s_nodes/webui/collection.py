@@ -106,7 +106,8 @@ def check_access() -> None:
     """Raise PresetError where the host is open to others and keeps what changes it from them, as for extensions."""
     if getattr(getattr(shared, "cmd_opts", None), "disable_extension_access", False):
         raise PresetError("presets cannot be added, renamed, deleted or joined here, because this server is open to "
-                          "others (--listen, --share): start it with --enable-insecure-extension-access to allow it")
+                          "others (--listen, --share, --server-name): start it with "
+                          "--enable-insecure-extension-access to allow it")
 
 
 def _words(error: Exception) -> str:
