@@ -14,7 +14,8 @@ CORE = ROOT / "s4s_nodes" / "core"
 
 ORDER = {       # within the core a module may import those of a lower number
     "files": 0, "analytic": 0, "schedule": 0, "solver": 0, "sampling": 0, "sketch": 0, "model": 0,
-    "container": 1, "trace": 1, "lowering": 2, "slope": 3, "log_snr": 3, "classical": 4, "adapt": 5, "preset": 5,
+    "container": 1, "names": 1, "trace": 1, "lowering": 2,
+    "slope": 3, "log_snr": 3, "classical": 4, "adapt": 5, "preset": 5,
     "between": 6, "k_sampler": 6, "facts": 6, "conditioned": 7, "choice": 8, "__init__": 9,
 }
 LIBRARIES = {"torch", "numpy", "safetensors", "tqdm", "einops"}

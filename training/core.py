@@ -6,10 +6,10 @@ whole clone is one package of the host's naming and the core is a neighbour in i
 
 if "." in __package__:
     from ..s4s_nodes.core import (Model, Preset, PresetError, Solver, Table, adapt, classical, conditioned, facts,
-                                  preset, sample, schedule, sketch, write_atomically)
+                                  names, preset, sample, schedule, sketch, write_atomically)
 else:
     from s4s_nodes.core import (Model, Preset, PresetError, Solver, Table, adapt, classical, conditioned, facts,
-                                preset, sample, schedule, sketch, write_atomically)
+                                names, preset, sample, schedule, sketch, write_atomically)
 
-__all__ = ["Model", "Preset", "PresetError", "Solver", "Table", "adapt", "classical", "conditioned", "facts", "preset",
-           "sample", "schedule", "sketch", "write_atomically"]
+__all__ = ["Model", "Preset", "PresetError", "Solver", "Table", "adapt", "classical", "conditioned", "facts", "names",
+           "preset", "sample", "schedule", "sketch", "write_atomically"]
