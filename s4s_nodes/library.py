@@ -12,7 +12,7 @@ import struct
 from dataclasses import replace
 from pathlib import Path
 
-from .core import preset as preset_file
+from .core import container, preset as preset_file
 from .core.choice import Choice, is_own, levels_for, solver_for
 from .core.facts import ModelFacts, cfg_range, choose, suits, unproven
 from .core.model import is_number
@@ -194,12 +194,12 @@ def is_preset_file(path) -> bool:
     """Whether a file says that it is a preset, be it damaged or of a later format."""
     try:
         size = os.stat(path).st_size
-        if not os.path.isfile(path) or not 8 < size <= preset_file.MAX_BYTES:
+        if not os.path.isfile(path) or not 8 < size <= container.MAX_BYTES:
             return False
         with open(path, "rb") as file:
             length, = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(length, size)))
-        return preset_file.KEY in header["__metadata__"]
+            header = json.loads(file.read(min(length, container.MAX_HEADER)))
+        return container.KEY in header["__metadata__"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return False
 
