@@ -6,23 +6,24 @@ that a host needs this module alone.
 
 from __future__ import annotations
 
+import json
 import os
-import re
+import struct
 from dataclasses import replace
 from pathlib import Path
 
-from .core import preset_file
+from .core import container, preset_file
 from .core.model import is_number
+from .core.names import file_name, numbered, preset_name
 from .core.preset_file import Preset, PresetError
 from .select.dispatch import Choice, is_own, levels_for, table_for
 from .select.match import cfg_range, choose, suits, unproven
 from .select.model_facts import ModelFacts
 
 ENDING = ".safetensors"
-_DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\.|$)", re.IGNORECASE)      # no file name on Windows
 __all__ = ["Choice", "Library", "ModelFacts", "Preset", "PresetError", "cfg_range", "choose", "file_name",
-           "is_own", "levels_for", "measured", "recommended", "save_new", "save_scores", "shipped_folder",
-           "suits", "table_for", "tables_of", "unproven"]
+           "is_own", "levels_for", "measured", "preset_name", "recommended", "save_new", "save_scores", "save_version",
+           "shipped_folder", "suits", "table_for", "tables_of", "unproven"]
 
 
 def shipped_folder() -> Path:
@@ -73,26 +74,50 @@ class Library:
         """Whether a preset came with S4S. Raises PresetError where there is none."""
         return self._shipped in self.path(name).resolve().parents
 
-    def rename(self, name: str, new: str) -> Path:
+    def listed(self) -> list[str]:
+        """The names to choose from where presets are looked after: the user's own files, and what ships."""
+        return [name for name in self._paths()[0] if self.ships(name) or self.why_kept(name) is None]
+
+    def changeable(self) -> list[str]:
+        """The names of the presets that may be renamed or deleted: the user's own files in these folders."""
+        return [name for name in self._paths()[0] if self.why_kept(name) is None]
+
+    def why_kept(self, name: str) -> str | None:
+        """Why a file is neither renamed nor deleted, or None where it may be. Raises PresetError where there is none.
+
+        Only what is a preset and lies in the folder itself may be: links are followed to read, never to change.
+        """
+        path = self.path(name)
+        if self.ships(name):
+            return f"preset {name!r} ships with S4S: save a copy under another name instead"
+        folder = next(folder for folder in self._folders if folder in path.parents)
+        if Path(os.path.realpath(path)) != Path(os.path.realpath(folder)) / path.relative_to(folder):
+            return f"{name!r} is reached by a link: rename or delete the file itself where it lies, by hand"
+        if not is_preset_file(path):
+            return f"{name!r} is not an S4S preset, whatever its name: rename or delete it by hand"
+        return None
+
+    def rename(self, name: str, new: str, overwrite: bool = False) -> Path:
         """Give a preset of the user's another name, in the file and of the file, and return the new file.
 
-        Raises PresetError where it ships, where it is unreadable, or where the new name is taken.
+        Raises PresetError where it ships, is unreadable or lies elsewhere, or where the new name is taken and may not
+        be overwritten, or is none that a preset may have.
         """
-        old, made = self._own(name), self.get(name)
+        old, made, new = self._own(name), self.get(name), preset_name(new)
         there = old.parent / (file_name(new) + ENDING)
         its_own = made.name != new and there.exists() and there.samefile(old)      # a file somebody named by hand
-        path = save_new(replace(made, name=new), old.parent, overwrite=its_own)
+        path = save_new(replace(made, name=new), old.parent, overwrite=its_own or overwrite)
         if not path.samefile(old):
             old.unlink()
         return path
 
     def delete(self, name: str) -> None:
-        """Remove a preset of the user's, readable or not. Raises PresetError where it ships or is not there."""
+        """Remove a preset of the user's, damaged or not. Raises PresetError where `why_kept` says why not."""
         self._own(name).unlink()
 
     def _own(self, name: str) -> Path:
-        if self.ships(name):
-            raise PresetError(f"preset {name!r} ships with S4S: save a copy under another name instead")
+        if reason := self.why_kept(name):
+            raise PresetError(reason)
         return self.path(name)
 
     def problems(self) -> list[str]:
@@ -142,6 +167,43 @@ def save_new(preset: Preset, folder, overwrite: bool = False) -> Path:
     return preset_file.save(preset, path)
 
 
+def save_version(preset: Preset, folder) -> tuple[Preset, Path]:
+    """(the preset as it was saved, its file): what a training learned, which replaces nothing but its own run's.
+
+    Where the name is another's, "name-2" is taken, and so on. Which run it is of stands in training["run"].
+    """
+    for number in range(1, 10_000):
+        named = preset if number == 1 else replace(preset, name=numbered(preset.name, number))
+        path = Path(folder) / (file_name(named.name) + ENDING)
+        if not path.exists() or _is_earlier(path, preset):
+            return named, preset_file.save(named, path)
+    raise PresetError(f"{preset.name!r} is there in 9999 versions: give the preset another name")
+
+
+def _is_earlier(path: Path, preset: Preset) -> bool:
+    """Whether a file holds what the preset's run saved before; what is finished ("created") stays for what is not."""
+    try:
+        before, now = preset_file.load(path).training, preset.training
+    except PresetError:
+        return False
+    return now.get("run") is not None and before.get("run") == now["run"] and not ("created" in before and
+                                                                                   "created" not in now)
+
+
+def is_preset_file(path) -> bool:
+    """Whether a file says that it is a preset, be it damaged or of a later format."""
+    try:
+        size = os.stat(path).st_size
+        if not os.path.isfile(path) or not 8 < size <= container.MAX_BYTES:
+            return False
+        with open(path, "rb") as file:
+            length, = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(min(length, container.MAX_HEADER)))
+        return container.KEY in header["__metadata__"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return False
+
+
 def save_scores(library: Library, preset: Preset, folder) -> str:
     """Write a preset's scores into the user's file that holds its tables, else a new one into the folder; words on it.
 
@@ -186,12 +248,6 @@ def tables_of(preset: Preset, calls: tuple, word: str = "calls") -> list[str]:
         raise PresetError(f"preset {preset.name!r} has tables for {', '.join(map(str, have))} {word}, none for "
                           f"{', '.join(map(str, calls))}")
     return found
-
-
-def file_name(name: str) -> str:
-    """A preset's name as every file system takes it: no folders, no device's name, not too long."""
-    plain = re.sub(r"[^\w .,()+=-]", "_", name).encode()[:200].decode(errors="ignore").strip(" .")
-    return f"_{plain}" if not plain or _DEVICES.match(plain) else plain
 
 
 def _files(folder: Path):

@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, fields
 
+from ..s4s_nodes.core import names
 from .checkpoints.loras import Lora
 from .optimizers.objective import NAMES as OBJECTIVES
 from .parametrization.families import FAMILIES, check_base, usual_base
@@ -17,7 +18,6 @@ MODES = {"gradient": 400, "forward": 8}         # and the iterations each takes 
 PREDICTIONS, DTYPES = ("auto", "eps", "v", "v_zsnr"), ("auto", "fp32", "fp16", "bf16")
 CHECKPOINT_SETTINGS = ("checkpoint", "prompts", "negative", "width", "height", "dtype", "config", "text_encoders",
                        "vae", "prediction", "shift", "guidance", "lora")    # how a checkpoint is opened
-NOT_IN_NAMES = set('/\\:*?"<>|')                # a preset's name is a file's name, on every system
 
 
 def _set(default, words: str):
@@ -151,9 +151,7 @@ class Config:
         return self.mode if self.mode != "auto" else "gradient" if self.gradient_only else "forward"
 
     def _check_tables(self) -> None:
-        if not self.name.strip() or NOT_IN_NAMES & set(self.name):
-            raise ValueError(f"name {self.name!r}: a file's name without any of {' '.join(sorted(NOT_IN_NAMES))} is "
-                             "wanted")
+        names.preset_name(self.name)                    # the name of a file, too: before anything is learned
         if not self.calls:
             raise ValueError("calls is empty: name at least one number of network calls, e.g. --calls 6")
         for calls in self.calls:

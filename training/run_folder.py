@@ -142,6 +142,8 @@ def check_same(folder, config: Config, resume: bool) -> None:
     """Raises ValueError if the folder holds a run that is not to be gone on with, or has other settings."""
     known = Path(folder) / "config.json"
     if not known.exists():
+        if not resume and (there := Path(folder) / f"{config.name}.safetensors").exists():
+            raise ValueError(f"{there} is there already: choose another folder with --out, or another --name")
         return
     if not resume:
         raise ValueError(f"{folder} already holds a run: go on with --resume {folder}, or choose another folder with "

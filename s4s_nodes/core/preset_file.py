@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
@@ -18,6 +17,7 @@ import safetensors.numpy
 import torch
 
 from .analytic import mixture
+from .container import KEY, contents
 from .files import write_atomically
 from .levels import starts_below
 from .loop import sample
@@ -25,8 +25,6 @@ from .model import Model, PresetError, is_name, is_number
 from .table import Table
 
 FORMAT_VERSION = 1
-MAX_BYTES = 32 * 2 ** 20
-_KEY = "s4s_preset"                 # the one metadata entry: safetensors does not keep several in order
 _PARTS = ("sigmas", "query", "scale", "carry", "weights")
 _TABLE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _SELF_TEST_LIMIT = 1e-9
@@ -135,7 +133,7 @@ def to_bytes(preset: Preset) -> bytes:
         raise PresetError(f"preset {preset.name!r} cannot be written: {error}") from None
     tensors = {f"{key}/{part}": np.array(getattr(table, part)) for key, table in preset.tables.items()
                for part in _PARTS}
-    return safetensors.numpy.save(tensors, metadata={_KEY: text})
+    return safetensors.numpy.save(tensors, metadata={KEY: text})
 
 
 def save(preset: Preset, path) -> Path:
@@ -147,39 +145,11 @@ def load(path) -> Preset:
     """Read and check a preset; nothing in the file is executed. Raises PresetError for whatever is wrong."""
     path = Path(path)
     try:
-        return _from_parts(*_read(path))
+        return _from_parts(*contents(path))
     except OSError as error:
         raise PresetError(f"cannot read preset {path}: {error.strerror or error}") from None
     except ValueError as error:                     # a PresetError, or what a table's constructor says
         raise PresetError(f"{path.name}: {str(error)[:500]}") from None
-
-
-def _read(path: Path) -> tuple[dict, dict]:
-    """(metadata, tensors) of the file, nothing believed yet."""
-    size = os.stat(path).st_size
-    if not path.is_file() or size > MAX_BYTES:
-        came = f"{size} bytes" if path.is_file() else "not a file"
-        raise PresetError(f"is {came}: a preset is one file of a few kilobytes, {MAX_BYTES} bytes at most")
-    try:
-        with safetensors.safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except OSError:
-        raise
-    except Exception as error:      # the library's own error type, or what NumPy says of a type it lacks
-        raise PresetError(f"is not a whole .safetensors file ({error}): it may be cut off or of another kind; "
-                          "download or save it again") from None
-    if _KEY not in metadata:
-        raise PresetError("is a .safetensors file but not an S4S preset: there is no s4s_preset entry in it")
-    try:
-        content = json.loads(metadata[_KEY], parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise PresetError(f"its description is damaged ({str(error)[:100]}): download or save it again") from None
-    return content, tensors
-
-
-def _refuse_constant(text: str):
-    raise ValueError(f"{text} is not a number")
 
 
 def _from_parts(content, tensors: dict) -> Preset:
@@ -216,7 +186,25 @@ def _tables(tensors: dict, breaks_constants: list) -> dict:
     for key, found in parts.items():
         if missing := [part for part in _PARTS if part not in found]:
             raise PresetError(f"table {key[:80]!r} lacks {', '.join(missing)}")
-    return {key: Table(**found, keeps_constants=key not in breaks_constants) for key, found in parts.items()}
+    made = {key: Table(**found, keeps_constants=key not in breaks_constants) for key, found in parts.items()}
+    for key, table in made.items():
+        check_levels(key, table.sigmas)
+    return made
+
+
+def check_levels(key: str, sigmas: np.ndarray) -> None:
+    """Refuse levels that differ here and no longer do in a host, which keeps them as float32. Raises PresetError."""
+    with np.errstate(over="ignore", under="ignore"):
+        kept = sigmas.astype(np.float32)
+    merged = np.flatnonzero((np.diff(kept) == 0) & (np.diff(sigmas) != 0))
+    if not np.isfinite(kept).all():
+        raise PresetError(f"table {key!r} has a level of {sigmas.max():g}, more than float32 can hold: its maker must "
+                          "train it again")
+    if len(merged):
+        i = int(merged[0])
+        raise PresetError(f"levels {i} and {i + 1} of table {key!r} are both {sigmas[i]:.7g} after rounding to "
+                          "float32, so no host can sample between them: its maker must train it with levels further "
+                          "apart")
 
 
 def _model(content: dict) -> Model:

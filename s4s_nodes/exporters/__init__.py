@@ -35,7 +35,7 @@ def unshifted(sigmas, shift: float) -> np.ndarray:
 
 
 def json_text(preset: Preset) -> str:
-    """Everything in the preset, for reading and for other programs; `core.preset.load` does not read it back."""
+    """Everything in the preset, for reading and for other programs; `core.preset_file.load` does not read it back."""
     model = {key: value for key, value in vars(preset.model).items() if value not in (None, {}, False)}
     tables = {name: {part: getattr(table, part).tolist() for part in _PARTS} for name, table in preset.tables.items()}
     return json.dumps({"name": preset.name, "hash": preset.short_hash, "model": model, "tables": tables,

@@ -16,6 +16,7 @@ from ..core import Model, Table, schedules
 from . import grids, models
 from .lower import Run
 from .persistence import class_of, record_of, state_of
+from .limits import MAX_CALLS, shown
 from .restricted import UnreadableFile, array
 
 SOURCE = "DyWeight, arXiv 2603.11607; github.com/Westlake-AGI-Lab/DyWeight"
@@ -70,7 +71,9 @@ def _read_flow(content: dict, model: Model) -> tuple[Table, Model, dict]:
     weights, scales = (array(content.get(f"dyweight_{key}")) for key in ("weights_raw", "t_scales"))
     steps = 0 if weights is None else len(weights)
     _check(weights, scales, steps, steps)
-    band = np.tril(np.triu(np.ones_like(weights), 1 - int(content.get("window_size") or steps)))
+    window = content.get("window_size")
+    window = window if type(window) is int and 0 < window < steps else steps
+    band = np.tril(np.triu(np.ones_like(weights), 1 - window))
     made = flow_table(weights * band, scales, schedules.linear_flow(steps, _FLUX_SHIFT))
     return made, model, {"grid": "Flux's at 512 x 512", "teacher": "euler, 28 calls"}
 
@@ -81,8 +84,12 @@ def _read_exploding(state: dict, loss: dict, model: Model | None) -> tuple[Table
     weights, scales, mask = (array(state.get(group, {}).get(key)) for group, key in (
         ("_parameters", "hybrid_weights"), ("_parameters", "t_scale"), ("_buffers", "mask")))
     steps, analytic = state["num_steps"] - 1, bool(state.get("afs"))
+    if type(steps) is not int or not 0 < steps <= MAX_CALLS:
+        raise UnreadableFile(f"has {shown(steps)} steps: 1 to {MAX_CALLS} are wanted")
     scales = np.ones(steps - analytic) if scales is None else scales
     _check(weights, scales, steps, steps - analytic)
+    if mask is not None and mask.shape != weights.shape:
+        raise UnreadableFile(f"holds a mask of shape {mask.shape} for weights of shape {weights.shape}")
     grid = grids.of(loss, steps + 1, model)
     made = exploding_table(weights if mask is None else weights * mask, scales, grid, analytic)
     return made, model, record_of(state, dataset)
@@ -90,6 +97,6 @@ def _read_exploding(state: dict, loss: dict, model: Model | None) -> tuple[Table
 
 def _check(weights, scales, steps: int, calls: int) -> None:
     shapes = [None if each is None else each.shape for each in (weights, scales)]
-    if shapes != [(steps, steps), (calls,)] or calls < 1:
+    if shapes != [(steps, steps), (calls,)] or not 1 <= calls <= MAX_CALLS:
         raise UnreadableFile(f"holds weights of shape {shapes[0]} and time scales of shape {shapes[1]}: {steps} steps "
                              f"and {calls} calls need ({steps}, {steps}) and ({calls},)")

@@ -15,6 +15,7 @@ from ..core import Model, Table
 from . import grids, models
 from .lower import ADAMS_BASHFORTH, Run
 from .persistence import class_of, record_of, state_of
+from .limits import MAX_CALLS, shown
 from .restricted import UnreadableFile, array
 
 SOURCE = "EPD-Solver, arXiv 2507.14797 and 2512.22796; github.com/BeierZhu/EPD"
@@ -53,16 +54,18 @@ def read(content: dict, model: Model | None) -> tuple[Table, Model, dict]:
     points = state.get("num_steps")
     whole = len(shapes) == 1 and None not in shapes and type(points) is int and raw["r_params"].ndim == 2
     if not whole or len(raw["r_params"]) != points - 1:
-        raise UnreadableFile(f"holds parameters of shapes {sorted(map(str, shapes))}: {str(points)[:20]} levels need "
+        raise UnreadableFile(f"holds parameters of shapes {sorted(map(str, shapes))}: {shown(points, 20)} levels need "
                              "one row a step in each")
+    if (calls := (points - 1) * (raw["r_params"].shape[1] + 1)) > MAX_CALLS:
+        raise UnreadableFile(f"means {calls} calls: {MAX_CALLS} at most are wanted")
     model, grid = _model_and_grid(state, loss, points, model)
     directions = _scaled(raw["scale_dir_params"], state.get("scale_dir"))
     if state.get("fcn"):
         directions[-1] = 1.0                                 # their "first-order at the end"
     analytic = bool(state.get("afs"))
     order = state.get("max_order") if state.get("sampler_stu") == "ipndm" else 1
-    if order not in ADAMS_BASHFORTH:
-        raise UnreadableFile(f"uses order {str(order)[:20]}: there are 1 to {len(ADAMS_BASHFORTH)}")
+    if type(order) is not int or order not in ADAMS_BASHFORTH:
+        raise UnreadableFile(f"uses order {shown(order, 20)}: there are 1 to {len(ADAMS_BASHFORTH)}")
     made = table(_sigmoid(raw["r_params"]), _softmax(raw["weight_s"]), directions,
                  _scaled(raw["scale_time_params"], state.get("scale_time")), grid, analytic, order)
     record = {**record_of(state, state.get("dataset_name")), "steps": points - 1,
@@ -85,7 +88,7 @@ def _model_and_grid(state: dict, loss: dict, points: int, model: Model | None) -
 def _scaled(raw, extent) -> np.ndarray:
     """1 within +-extent: 2 sigmoid(raw / 2) extent + 1 - extent; 1 where extent is 0."""
     if not isinstance(extent, (int, float)) or not 0 <= extent < 1:
-        raise UnreadableFile(f"scales by up to {str(extent)[:20]}: less than 1 is wanted")
+        raise UnreadableFile(f"scales by up to {shown(extent, 20)}: less than 1 is wanted")
     return 2 * _sigmoid(raw / 2) * extent + 1 - extent
 
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from ..core import Model
 from . import clock, models
+from .limits import shown
 from .restricted import UnreadableFile, array
 
 
@@ -19,11 +20,11 @@ def of(settings: dict, points: int, model: Model) -> np.ndarray:
         return kept
     kind, rho = settings.get("schedule_type") or "polynomial", settings.get("schedule_rho")
     rho = 7.0 if rho is None else rho
-    if kind not in _KINDS or not isinstance(rho, (int, float)) or not 0.1 <= rho <= 100:
-        raise UnreadableFile(f"was learned on a grid {str(kind)[:40]!r} with rho {str(rho)[:20]}: known are "
+    if not isinstance(kind, str) or kind not in _KINDS or not isinstance(rho, (int, float)) or not 0.1 <= rho <= 100:
+        raise UnreadableFile(f"was learned on a grid {shown(kind)!r} with rho {shown(rho, 20)}: known are "
                              f"{', '.join(_KINDS)}")
     if type(points) is not int or not 2 <= points <= 100:
-        raise UnreadableFile(f"holds {str(points)[:20]} levels: a grid has 2 to 100")
+        raise UnreadableFile(f"holds {shown(points, 20)} levels: a grid has 2 to 100")
     return _KINDS[kind](np.arange(points) / (points - 1), float(rho), model)
 
 

@@ -9,23 +9,19 @@ from __future__ import annotations
 
 import io
 import pickletools
+import sys
 from dataclasses import dataclass
 from typing import Any, Callable
 
 import numpy as np
 
-MAX_OPCODES = 300_000           # published files have some 5,000
-MAX_NUMBERS = 2 ** 20           # elements of one tensor
-MAX_NESTED = 3                  # torch keeps a file within a file for each storage
+from .limits import (MAX_BITS, MAX_DIGITS, MAX_NESTED, MAX_NUMBERS, MAX_TEXT, Budget, Paid, Stub, UnreadableFile,
+                     shown)
 
 _DTYPES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "BFloat16Storage": "bf16",
            "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1",
            "ByteStorage": "u1", "BoolStorage": "?"}
 _MARK = object()
-
-
-class UnreadableFile(ValueError):
-    """A file that is not what it should be, or asks for more than tensors and numbers."""
 
 
 @dataclass(frozen=True)
@@ -39,33 +35,11 @@ class Name:
         return f"{self.module}.{self.name}"
 
 
-@dataclass(eq=False)
-class Stub:
-    """A call or object the file asks for: what was to be called, with what, and the state it was to get."""
-
-    what: str
-    args: tuple
-    state: Any = None
-
-
 @dataclass(frozen=True, eq=False)
 class Storage:
     """The numbers of a tensor before its shape."""
 
     numbers: np.ndarray
-
-
-class Budget:
-    """What is left to spend on one file, nested files included."""
-
-    def __init__(self):
-        self.opcodes, self.numbers, self.nested = MAX_OPCODES, 4 * MAX_NUMBERS, 0
-
-    def spend(self, **amounts) -> None:
-        for name, amount in amounts.items():
-            setattr(self, name, getattr(self, name) - amount)
-            if getattr(self, name) < 0:
-                raise UnreadableFile(f"holds too many {name} for a table of coefficients")
 
 
 class Machine:
@@ -77,9 +51,7 @@ class Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self, file: io.BytesIO) -> Any:
-        for opcode, argument, _ in pickletools.genops(file):
-            self.budget.spend(opcodes=1)
-            name = opcode.name
+        for name, argument in _opcodes(Paid(file, self.budget), self.budget):
             if name == "STOP":
                 return self.stack.pop()
             if name in _PUSHES:
@@ -107,6 +79,8 @@ class Machine:
         self.stack[-count:] = [items]
 
     def put(self, index: int) -> None:
+        if not 0 <= index < 2 ** 32:                             # larger ones could all have the same hash
+            raise UnreadableFile("remembers values by numbers that no pickle uses")
         self.memo[index] = self.stack[-1]
 
     def append(self, items: list) -> None:
@@ -136,6 +110,7 @@ class Machine:
         if what == "collections.OrderedDict" and not args:
             return {}
         if what == "_codecs.encode" and len(args) == 2 and isinstance(args[0], str) and args[1] == "latin1":
+            self.budget.spend(bytes=sys.getsizeof(args[0]))
             return args[0].encode("latin1")                      # how protocols 0 to 2 write bytes
         if what == "torch.storage._load_from_bytes":
             return self.nested(args[0])
@@ -149,6 +124,7 @@ class Machine:
         self.budget.nested += 1
         if not isinstance(content, bytes) or self.budget.nested > MAX_NESTED:
             raise UnreadableFile("nests files within files")
+        self.budget.spend(bytes=len(content), opcodes=_COSTLY)
         value = self.read_nested(content)
         self.budget.nested -= 1
         return value
@@ -165,9 +141,10 @@ class Machine:
             raise UnreadableFile("refers to objects outside the file")
         _, kind, name, _, count = key[:5]
         if not isinstance(kind, Name) or kind.name not in _DTYPES or not kind.module.startswith("torch"):
-            raise UnreadableFile(f"holds numbers of an unknown kind {str(kind)[:80]}")
+            raise UnreadableFile(f"holds numbers of an unknown kind {kind if isinstance(kind, Name) else shown(kind)}")
         if not isinstance(name, str) or type(count) is not int or not 0 <= count <= MAX_NUMBERS:
-            raise UnreadableFile(f"holds a tensor of {str(count)[:20]} numbers: a table has {MAX_NUMBERS} at most")
+            raise UnreadableFile(f"holds a tensor of {shown(count, 20)} numbers: a table has {MAX_NUMBERS} at most")
+        self.budget.spend(opcodes=_COSTLY)
         self.stack.append(Storage(self.storage(_DTYPES[kind.name], name, count)))
 
     def pair_name(self) -> None:
@@ -184,23 +161,44 @@ class Machine:
         self.stack.append(Stub(str(what), args))
 
 
+def _opcodes(file: Paid, budget: Budget):
+    """(name, argument) of each opcode, paid for; `pickletools.genops`, which sets arguments no limit."""
+    while code := file.read(1):
+        budget.spend(opcodes=1)
+        opcode = pickletools.code2op.get(code.decode("latin1"))
+        if opcode is None:
+            raise UnreadableFile(f"is not a pickle: it holds the opcode {code!r}")
+        file.longest = MAX_DIGITS if opcode.name in _WRITTEN_NUMBERS else MAX_TEXT
+        argument = None if opcode.arg is None else opcode.arg.reader(file)
+        if isinstance(argument, int) and argument.bit_length() > MAX_BITS:
+            raise UnreadableFile(f"holds an integer of {argument.bit_length()} bits")
+        if isinstance(argument, (str, bytes)):
+            budget.spend(bytes=sys.getsizeof(argument))          # text of one wide letter takes four bytes a letter
+        yield opcode.name, argument
+
+
 def _plain_key(key):
-    """Only text and numbers may be keys: hashing a deep tuple would overflow the interpreter's stack."""
+    """Only text and plain numbers may be keys.
+
+    Hashing a deep tuple would overflow the interpreter's stack, and integers beyond 61 bits can all share one hash.
+    """
     if type(key) not in (str, int, float, bool, type(None)):
         raise UnreadableFile(f"uses a {type(key).__name__} as a key")
+    if type(key) is int and key.bit_length() > 60:
+        raise UnreadableFile(f"uses an integer of {key.bit_length()} bits as a key")
     return key
 
 
 def _tensor(storage, offset, size, stride, *, budget: Budget) -> np.ndarray:
     """The array a tensor was, within its storage's bounds."""
-    whole = type(offset) is int and all(isinstance(part, tuple) and all(type(n) is int for n in part)
-                                        for part in (size, stride))
-    if not isinstance(storage, Storage) or not whole or len(size) != len(stride) or len(size) > 8:
+    whole = type(offset) is int and all(isinstance(part, tuple) and len(part) <= 8 and all(
+        type(n) is int for n in part) for part in (size, stride))
+    if not isinstance(storage, Storage) or not whole or len(size) != len(stride):
         raise UnreadableFile("holds a tensor that is described wrongly")
     if min((offset, *size, *stride), default=0) < 0:
         raise UnreadableFile("holds a tensor of negative size")
     count = int(np.prod(np.array(size, dtype=object))) if size else 1
-    budget.spend(numbers=count)
+    budget.spend(numbers=count, opcodes=_COSTLY)
     if count > MAX_NUMBERS or count and offset + sum((n - 1) * s for n, s in zip(size, stride)) >= len(storage.numbers):
         raise UnreadableFile("holds a tensor that reaches beyond its numbers")
     if not count:
@@ -210,6 +208,8 @@ def _tensor(storage, offset, size, stride, *, budget: Budget) -> np.ndarray:
     return np.lib.stride_tricks.as_strided(flat, size, steps, writeable=False)
 
 
+_COSTLY = 20                    # opcodes' worth of time in a tensor, a storage or a nested file
+_WRITTEN_NUMBERS = {"INT", "LONG", "FLOAT", "GET", "PUT"}
 _IGNORED = {"PROTO", "FRAME"}
 _CONSTANTS = {"NONE": lambda: None, "NEWTRUE": lambda: True, "NEWFALSE": lambda: False, "EMPTY_DICT": dict,
               "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": set, "MARK": lambda: _MARK}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from ..core import Model, schedules
 from ..core.levels import starts_at
 from . import clock
+from .limits import shown
 from .restricted import UnreadableFile
 
 _SD, _LDM = schedules.sd_levels(), schedules.sd_levels(*clock.LDM_BETAS)
@@ -24,7 +25,7 @@ def named(dataset) -> Model:
         return SD15
     if dataset in ("lsun_bedroom_ldm", "ffhq_ldm"):
         return Model(f"ldm-{dataset.removesuffix('_ldm')}", "eps", LDM.sigma_min, LDM.sigma_max, channels=3)
-    raise UnreadableFile(f"was learned on {str(dataset)[:40]!r}, a model not known here: say what model it is for")
+    raise UnreadableFile(f"was learned on {shown(dataset)!r}, a model not known here: say what model it is for")
 
 
 def clock_of(model: Model) -> clock.Clock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .limits import shown
 from .restricted import Stub
 
 
@@ -19,7 +20,7 @@ def state_of(value) -> dict:
 
 def record_of(state: dict, dataset) -> dict:
     """What a predictor of diff-sampler's family says of how it was learned."""
-    record = {"learned_on": str(dataset)[:60], "analytic_first_step": bool(state.get("afs"))}
+    record = {"learned_on": shown(dataset, 60), "analytic_first_step": bool(state.get("afs"))}
     if isinstance(state.get("guidance_rate"), float) and 1 < state["guidance_rate"] < 1000:
         record["cfg"] = state["guidance_rate"]
     return record

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Callable
 
 from ..core import Model, Preset, Table
+from ..core.preset_file import check_levels
 from . import dyweight, epd, gas, ld3, restricted
+from .limits import shown
 from .published import UNMEASURED
 from .restricted import UnreadableFile
 
@@ -35,15 +37,17 @@ def read(path, kind: str = "auto", model: Model | None = None) -> Preset:
     if kind != "auto" and kind not in _KINDS:
         raise ValueError(f"{kind!r} is no kind of file: use auto or one of {', '.join(KINDS)}")
     path = Path(path)
-    content = restricted.load(path)
+    raw = restricted.content_of(path)
+    content = restricted.loads(raw, path.name)
     kind = _kind_of(content, kind, path.name)
     _, lower, source, licence = _KINDS[kind]
     more = (ld3.config_beside(path),) if kind == "ld3" else ()
     try:
         table, made_for, record = lower(content, model, *more)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+        check_levels(f"calls{table.calls}", table.sigmas)
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError) as error:
         raise UnreadableFile(f"{path.name}: {_words(error)}") from None
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = hashlib.sha256(raw).hexdigest()
     training = {"imported": kind, "file": path.name, "file_sha256": digest, "note": UNMEASURED, **record}
     return Preset(_name(path, kind, table), {f"calls{table.calls}": table}, made_for, training, licence=licence,
                   source=source)
@@ -69,7 +73,9 @@ def _kind_of(content, kind: str, name: str) -> str:
         if kind in ("auto", found) and fits(content):
             return found
     wanted = f"a file of {kind}" if kind != "auto" else f"a file of {', '.join(KINDS)}"
-    held = ", ".join(map(str, list(content)[:6])) if isinstance(content, dict) else f"a {type(content).__name__}"
+    held = f"a {type(content).__name__}"
+    if isinstance(content, dict):
+        held = ", ".join(shown(key) for key in list(content)[:6])
     raise UnreadableFile(f"{name} is not {wanted}: it holds {held[:120]}")
 
 

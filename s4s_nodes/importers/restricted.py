@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .machine import MAX_NUMBERS, Budget, Machine, Storage, Stub, UnreadableFile
+from .limits import MAX_BYTES, MAX_ENTRIES, MAX_NUMBERS, Budget, Stub, UnreadableFile, check_unfolded
+from .machine import Machine, Storage
 
-MAX_BYTES = 16 * 2 ** 20        # the largest published file of these kinds has 0.4 MB
+__all__ = ["MAX_BYTES", "Stub", "UnreadableFile", "array", "content_of", "load", "loads"]
 
 _NUMPY_KINDS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C      # torch.serialization's mark of files older than its zip format
+
+
+def content_of(path) -> bytes:
+    """The bytes of a file that is small enough. Raises UnreadableFile for another, OSError as the system gives it."""
+    path = Path(path)
+    size = path.stat().st_size
+    if not path.is_file():
+        raise UnreadableFile(f"{path} is not a file")
+    if size <= MAX_BYTES:
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)                   # whatever it has become since it was measured
+        size = len(content)
+    if size > MAX_BYTES:
+        raise UnreadableFile(f"{path.name} has {size} bytes: a table of coefficients has at most {MAX_BYTES}")
+    return content
 
 
 def load(path) -> Any:
@@ -23,33 +40,28 @@ def load(path) -> Any:
     Takes plain pickles and both formats of torch.save. Raises UnreadableFile for whatever else, OSError as the
     system gives it.
     """
-    path = Path(path)
-    size = path.stat().st_size
-    if not path.is_file():
-        raise UnreadableFile(f"{path} is not a file")
-    if size > MAX_BYTES:
-        raise UnreadableFile(f"{path.name} has {size} bytes: a table of coefficients has at most {MAX_BYTES}")
+    return loads(content_of(path), Path(path).name)
+
+
+def loads(content: bytes, name: str = "") -> Any:
+    """`load` for bytes; name is the file's, for messages."""
     try:
-        return loads(path.read_bytes())
+        value = _read(content, Budget(), nested=False)
+        check_unfolded(value)
+        return value
     except UnreadableFile as error:
-        raise UnreadableFile(f"{path.name}: {error}") from None
+        words = str(error)
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError, zipfile.BadZipFile,
+            EOFError, OSError, RuntimeError, AssertionError, struct.error) as error:
+        words = f"is damaged or of another kind ({type(error).__name__}: {str(error)[:120]}): download it again"
+    # raised out here, where no first error holds on to the content
+    raise UnreadableFile(f"{name}: {words}" if name else words)
 
 
-def loads(content: bytes) -> Any:
-    """`load` for bytes."""
-    budget = Budget()
-    try:
-        return _read(content, budget)
-    except UnreadableFile:
-        raise
-    except (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, MemoryError,
-            UnicodeError, zipfile.BadZipFile, NotImplementedError, EOFError, RuntimeError) as error:
-        raise UnreadableFile(f"is damaged or of another kind ({type(error).__name__}: {str(error)[:120]}): "
-                             "download it again") from None
-
-
-def _read(content: bytes, budget: Budget) -> Any:
+def _read(content: bytes, budget: Budget, nested: bool) -> Any:
     if content[:4] == b"PK\x03\x04":
+        if nested:
+            raise UnreadableFile("holds a zip file within a file, which torch never does")
         return _read_zip(content, budget)
     file = io.BytesIO(content)
     value = _machine(budget).run(file)
@@ -57,11 +69,13 @@ def _read(content: bytes, budget: Budget) -> Any:
 
 
 def _machine(budget: Budget, storage=None) -> Machine:
-    return Machine(budget, storage, lambda content: _read(content, budget))
+    return Machine(budget, storage, lambda content: _read(content, budget, nested=True))
 
 
 def _read_zip(content: bytes, budget: Budget) -> Any:
     """torch.save since 1.6: a zip of stored entries, ARCHIVE/data.pkl and ARCHIVE/data/KEY."""
+    if content.count(b"PK\x01\x02") > MAX_ENTRIES:               # each entry of the directory begins with it
+        raise UnreadableFile(f"is a zip file of more than {MAX_ENTRIES} entries")
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = [entry.filename for entry in archive.infolist()]
         pickles = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
@@ -71,14 +85,21 @@ def _read_zip(content: bytes, budget: Budget) -> Any:
 
         def entry(name: str) -> bytes:
             info = archive.getinfo(name)
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size > len(content):
+            if info.compress_type != zipfile.ZIP_STORED or not info.file_size == info.compress_size <= len(content):
                 raise UnreadableFile(f"holds {name[:80]!r} compressed, which torch never does")
+            budget.spend(bytes=info.file_size)
             return archive.read(info)
 
         if f"{folder}/byteorder" in names and entry(f"{folder}/byteorder") != b"little":
             raise UnreadableFile("was written on a big-endian machine")
-        machine = _machine(budget, lambda dtype, key, count: _numbers(entry(f"{folder}/data/{key}"), dtype, count))
-        return machine.run(io.BytesIO(entry(pickles[0])))
+        known: dict[tuple, np.ndarray] = {}
+
+        def storage(dtype: str, key: str, count: int) -> np.ndarray:
+            if (dtype, key, count) not in known:
+                budget.spend(bytes=count * _item_size(_storage_type(dtype)))
+                known[dtype, key, count] = _numbers(entry(f"{folder}/data/{key}"), dtype, count)
+            return known[dtype, key, count]
+        return _machine(budget, storage).run(io.BytesIO(entry(pickles[0])))
 
 
 def _read_legacy(file: io.BytesIO, budget: Budget) -> Any:
@@ -87,7 +108,7 @@ def _read_legacy(file: io.BytesIO, budget: Budget) -> Any:
     kinds: dict[str, tuple] = {}
 
     def promise(dtype: str, key: str, count: int) -> np.ndarray:
-        budget.spend(numbers=count)
+        budget.spend(numbers=count, bytes=2 * count * _item_size(_storage_type(dtype)))
         kinds[key] = (dtype, count)
         return later.setdefault(key, Storage(np.zeros(count, _storage_type(dtype)))).numbers
 
@@ -145,8 +166,8 @@ def _numpy_array(stub: Stub) -> np.ndarray | None:
     else:
         return None
     kind = dtype.args[0] if isinstance(dtype, Stub) and dtype.what == "numpy.dtype" and dtype.args else None
-    fits = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape) and isinstance(raw, bytes)
-    if kind not in _NUMPY_KINDS or not fits or len(shape) > 8:
+    fits = isinstance(shape, tuple) and len(shape) <= 8 and all(type(n) is int and n >= 0 for n in shape)
+    if not fits or kind not in _NUMPY_KINDS or not isinstance(raw, bytes):
         raise UnreadableFile("holds a NumPy array that is described wrongly")
     count = int(np.prod(np.array(shape, dtype=object))) if shape else 1
     if count > MAX_NUMBERS or len(raw) != count * np.dtype(kind).itemsize:

@@ -64,3 +64,21 @@ def test_the_model_can_be_taken_from_another_preset(s4s, tmp_path):
 def test_mistakes_get_one_sentence(s4s, words, said):
     code, output = s4s(*words)
     assert code == 1 and said in output and "Traceback" not in output
+
+
+def test_nothing_is_overwritten_without_force(s4s, tmp_path):
+    (tmp_path / "mine.json").write_text("mine")
+    (tmp_path / "levels").write_text("mine")
+    (tmp_path / "mine-diffusers").mkdir()
+    (tmp_path / "mine-diffusers" / "scheduler_config.json").write_text("mine")
+    assert s4s("import", "ays-sdxl", "--name", "mine")[0] == 0
+    written = {"mine.safetensors": ("import", "gits-1.20", "--name", "mine"), "levels": ("export", "mine.safetensors",
+               "--out", "levels"), "mine.json": ("export", "mine.safetensors", "--to", "json"),
+               "mine-diffusers/scheduler_config.json": ("export", "mine.safetensors", "--to", "diffusers")}
+    for file, words in written.items():
+        before = (tmp_path / file).read_bytes()
+        code, output = s4s(*words)
+        assert code == 1 and "overwrite it with --force" in output and (tmp_path / file).read_bytes() == before
+    for file, words in list(written.items())[:3]:               # diffusers may not be installed
+        before = (tmp_path / file).read_bytes()
+        assert s4s(*words, "--force")[0] == 0 and (tmp_path / file).read_bytes() != before

@@ -89,3 +89,58 @@ def test_a_table_that_lost_is_named_in_list_and_passport(mine):
     assert "not calls4" in s4s("list", mine.parent).output
     page = s4s("passports", mine.parent).output
     assert "Not recommended: calls4; there a classical solver" in page and "| not measured |" in page
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "CON", "a:b", ".hidden", "state", "a\nb", "a" * 101, ""])
+def test_a_name_that_is_no_preset_s_is_refused_by_every_command(name, mine, monkeypatch):
+    monkeypatch.chdir(mine.parent)
+    for words in (("rename", mine, "--", name), ("join", "--folder", mine.parent, "--", name, mine, mine),
+                  ("import", "ays-sdxl", "--name", name), ("train", "--name", name)):
+        answer = s4s(*words)
+        assert answer.exit_code == 1 and "preset name" in answer.output and "Choose another name" in answer.output
+    assert [path.name for path in mine.parent.iterdir()] == [mine.name] and len(list(mine.parents[1].iterdir())) == 1
+
+
+def test_force_is_what_overwrites(mine):
+    one = preset_file.load(mine)
+    files = [preset_file.save(replace(one, name=f"at-{cfg}", training={"cfg": cfg}),
+                              mine.with_name(f"at-{cfg}.safetensors")) for cfg in (3, 7)]
+    for words in (("join", "mine", *files, "--folder", mine.parent), ("rename", files[0], "mine")):
+        before = mine.read_bytes()
+        answer = s4s(*words)
+        assert answer.exit_code == 1 and mine.read_bytes() == before
+        assert s4s(*words, "--force").exit_code == 0 and mine.read_bytes() != before
+    assert preset_file.load(mine).training["cfg"] == 3 and not files[0].exists()
+
+
+def test_delete_and_rename_follow_no_link_and_take_presets_only(mine):
+    link, model = mine.with_name("link.safetensors"), mine.with_name("model.safetensors")
+    model.write_bytes(b"\2" + bytes(7) + b"{}")
+    try:
+        link.symlink_to(mine)
+    except OSError:
+        pytest.skip("no symbolic links here")
+    for path, why in ((link, "is reached by a link"), (model, "is not an S4S preset")):
+        for words in (("delete", "--yes", path), ("delete", path), ("rename", path, "x")):
+            answer = s4s(*words, input="y\n")
+            assert answer.exit_code == 1 and why in answer.output
+    assert sorted(path.name for path in mine.parent.iterdir()) == [link.name, mine.name, model.name]
+
+
+def test_a_picture_s_file_is_in_its_folder_whatever_the_preset_calls_itself(mine, tmp_path):
+    hostile = preset_file.save(replace(preset_file.load(mine), name="../../pwned"), mine)
+    folder = tmp_path / "a" / "b" / "pictures"
+    assert s4s("show", hostile, "--plot", folder).exit_code == 0
+    drawn, = folder.iterdir()
+    assert drawn.name == "_.._pwned-calls4.png" and not [p for p in tmp_path.rglob("pwned*")]
+    drawn.write_bytes(b"mine")
+    answer = s4s("show", hostile, "--plot", folder)
+    assert answer.exit_code == 1 and "overwrite it with --force" in answer.output and drawn.read_bytes() == b"mine"
+    assert s4s("show", hostile, "--plot", folder, "--force").exit_code == 0 and drawn.read_bytes() != b"mine"
+
+
+def test_a_training_leaves_a_preset_of_its_name_in_the_folder(mine):
+    before = mine.read_bytes()
+    answer = s4s("train", "--name", "mine", "--out", mine.parent)
+    assert answer.exit_code == 1 and "choose another folder with --out, or another --name" in answer.output
+    assert mine.read_bytes() == before and len(list(mine.parent.iterdir())) == 1

@@ -40,11 +40,12 @@ def bits(table: Table) -> bytes:
 
 @st.composite
 def tables(draw):
-    """Any valid table of 1 to 4 calls, down to the smallest positive double and with signed zeros."""
+    """Any valid table of 1 to 4 calls, down to the smallest positive double (of levels: float32) and signed zeros."""
     calls = draw(st.integers(1, 4))
     positive = st.floats(5e-324, 1e3)
     number = st.floats(-1e3, 1e3)
-    sigmas = sorted(draw(st.lists(positive, min_size=calls, max_size=calls)), reverse=True)
+    levels = st.floats(2.0 ** -149, 1e3, width=32)          # hosts must be able to tell them apart
+    sigmas = sorted(draw(st.lists(levels, min_size=calls, max_size=calls)), reverse=True)
     below = np.tril_indices(calls)
     weights = np.zeros((calls, calls))
     weights[below] = draw(st.lists(number, min_size=len(below[0]), max_size=len(below[0])))

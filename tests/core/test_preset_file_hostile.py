@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save as save_torch
 
-from s4s.s4s_nodes.core import Model, Preset, PresetError, Table, classical, preset_file, schedules
+from s4s.s4s_nodes.core import Model, Preset, PresetError, Table, classical, container, preset_file, schedules
 
 TABLES = {"calls2": classical.dpmpp_2m(schedules.karras(2, 0.03, 14.6)),
           "calls3": classical.unipc(schedules.karras(3, 0.03, 14.6))}
@@ -80,6 +80,29 @@ def with_entry(part: str, index, value) -> bytes:
     return with_tensors(**{f"calls2__{part}": array})
 
 
+def with_repeat(name: str) -> bytes:
+    """The good file with one entry of its description there twice, the second one telling another story."""
+    text = json.dumps(parts()[0])
+    return with_text(text.replace(f'"{name}": ', f'"{name}": 1, "{name}": ', 1))
+
+
+def with_twice_in_header() -> bytes:
+    """The good file whose header names the tensor calls2/carry twice."""
+    header = BYTES[8:8 + HEADER].decode()
+    at = header.index('"calls2/carry"')
+    entry = header[at:header.index("}", at) + 1]
+    header = header.replace(entry, f"{entry},{entry}").encode()
+    return struct.pack("<Q", len(header)) + header + BYTES[8 + HEADER:]
+
+
+def with_levels(*sigmas: float) -> bytes:
+    """A whole preset of Euler's method on these levels."""
+    last = [b / a for a, b in zip(sigmas, sigmas[1:])]
+    table = Table(np.array(sigmas), np.array(sigmas[:-1]), np.ones(len(last)), np.array(last),
+                   np.diag(1 - np.array(last)))
+    return preset_file.to_bytes(Preset("near", {"calls": table}, GOOD.model))
+
+
 class Bomb:
     def __reduce__(self):
         return os.mkdir, (os.environ["S4S_TEST_BOMB"],)
@@ -135,6 +158,18 @@ REFUSED = {
     "a model with more": (lambda: with_model(colour="red"), "model has the entries"),
     "a model beyond floats": (lambda: with_model(sigma_max=10 ** 400), "model.sigma_max is '1000"),
     "a model of infinity": (lambda: with_text(json.dumps(parts()[0]).replace("14.6", "1e999")), "is 'inf'"),
+    "an entry that is there twice": (lambda: with_repeat("licence"), "has two entries 'licence'"),
+    "a model's entry that is there twice": (lambda: with_repeat("sigma_max"), "has two entries 'sigma_max'"),
+    "a tensor that is there twice": (with_twice_in_header, "its header has two entries 'calls2/carry'"),
+    "a description of 2 MB": (lambda: with_text("[" + "[]," * 700_000 + "0]"), "header too large"),
+    "1,001 tensors": (lambda: packed(parts()[0], {f"t{k}/sigmas": np.zeros(1) for k in range(1001)}),
+                      "holds 1001 tensors: a preset has 1000 at most"),
+    "a tensor of 16 MB": (lambda: with_tensors(calls2__weights=np.zeros((2, 10 ** 6))), "at most 1000 calls"),
+    "levels that fall by rounding": (lambda: with_levels(14.6, 5 * (1 + 3e-16), 5.0, 0.0),
+                                     "levels 1 and 2 of table 'calls' are both 5 after rounding to float32"),
+    "levels that differ in float64 only": (lambda: with_levels(14.6, 5 * (1 + 1e-8), 5.0, 0.0), "levels further apart"),
+    "a last level that is 0 in a host": (lambda: with_levels(14.6, 1e-50, 0.0), "after rounding to float32"),
+    "a level beyond float32": (lambda: with_levels(1e39, 1.0, 0.0), "more than float32 can hold"),
     "a pickle": (lambda: pickle.dumps(Bomb()), "not a whole .safetensors file"),
     "a pickle in the description": (lambda: with_text(pickle.dumps(Bomb(), 0).decode("latin1")), "damaged"),
 }
@@ -168,7 +203,7 @@ def test_a_pipe_is_refused_without_waiting_for_it(tmp_path):
 def test_a_file_that_is_too_large_is_refused_unread(tmp_path):
     path = tmp_path / "large.safetensors"
     with open(path, "wb") as file:
-        file.truncate(preset_file.MAX_BYTES + 1)                                # sparse: takes no room on the disk
+        file.truncate(container.MAX_BYTES + 1)                                  # sparse: takes no room on the disk
     with pytest.raises(PresetError, match="33554433 bytes: .* 33554432 bytes at most"):
         preset_file.load(path)
 
@@ -255,6 +290,13 @@ def edited_descriptions(draw):
 @given(content=edited_descriptions())
 def test_a_description_with_any_value_anywhere_is_refused_or_whole(content, tmp_path):
     outcome(packed(content, parts()[1]), tmp_path / "edited.safetensors")
+
+
+def test_levels_that_a_host_tells_apart_are_read(tmp_path):
+    path = tmp_path / "near.safetensors"
+    for sigmas in ((14.6, 5 * (1 + 1e-6), 5.0, 0.0), (14.6, 5.0, 5.0, 0.0)):         # equal ones are equal everywhere
+        path.write_bytes(with_levels(*sigmas))
+        assert preset_file.load(path).table(3).sigmas.tolist() == list(sigmas)
 
 
 def test_the_good_file_is_good(tmp_path):

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from s4s.s4s_nodes.core import preset_file
+from s4s.s4s_nodes.core.preset_file import to_bytes
 from tests.hosts.webui_double import Host
 from tests.hosts.webui_presets import eps_preset, shelved
 
@@ -21,10 +22,12 @@ KEPT, SHIPS = "toy, sd15", "digits-eps-cfg3"
 @pytest.fixture
 def host(monkeypatch, tmp_path):
     folder = shelved(tmp_path / "models")
-    (folder / "broken.safetensors").write_bytes(b"<b>not a preset")
+    (folder / "broken.safetensors").write_bytes(to_bytes(eps_preset("<b>half of a preset"))[:-9])
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "uploads"))
     made = Host(monkeypatch, tmp_path / "models")
     made.load()
-    made.folder, made.collection, made.outside = folder, made.part("collection"), tmp_path
+    made.folder, made.collection, made.outside = folder, made.part("collection"), tmp_path / "uploads"
+    made.outside.mkdir()
     return made
 
 
@@ -178,3 +181,84 @@ def test_what_cannot_be_done_changes_the_report_only(host):
     lists = {"s4s_collection_preset": Dropdown()}
     words, *others = host.collection.changed(lists, 4, host.collection.deleted, SHIPS, True, None)
     assert "ships with S4S" in words and others == [{}] * 6
+
+
+# --- a host that others reach ---------------------------------------------------------------------------------------
+
+def test_only_uploaded_files_are_read(host):
+    """A request can name any file: gradio 3 hands over a copy of it, and the name in orig_name."""
+    inside, secret = downloaded(host, "inside"), host.outside.parent / "secret.safetensors"
+    secret.write_bytes(inside.read_bytes())
+    link = host.outside / "link.safetensors"
+    link.symlink_to(secret)
+    before = names(host)
+    for asked in (str(secret), f"{host.outside}/../secret.safetensors", str(link), "secret.safetensors",
+                  SimpleNamespace(name=str(secret)), SimpleNamespace(name=str(inside), orig_name=str(secret))):
+        with pytest.raises(ValueError, match="was not uploaded on this page") as caught:
+            host.collection.added([asked])
+        assert str(host.outside.parent) not in str(caught.value)
+    assert names(host) == before
+    good = SimpleNamespace(name=str(inside), orig_name=str(inside))
+    assert host.collection.added([good]).chosen == "inside"
+
+
+def test_an_open_host_adds_renames_deletes_and_joins_nothing(host):
+    lists, before = {"s4s_collection_preset": Dropdown()}, names(host)
+    here = host.collection
+    asked = ((here.added, ([str(downloaded(host))],)), (here.renamed, (KEPT, "mine")), (here.deleted, (KEPT, True)),
+             (here.joined, ([KEPT, "toy-flow"], "both")))
+    host.shared.cmd_opts = SimpleNamespace(disable_extension_access=True)
+    for work, inputs in asked:
+        words, *others = here.changed(lists, 4, work, *inputs, None)
+        assert "--enable-insecure-extension-access" in words and others == [{}] * 6
+    assert names(host) == before and KEPT in here.listed()
+    host.shared.cmd_opts.disable_extension_access = False
+    assert here.changed(lists, 4, here.deleted, KEPT, True, None)[0] == f"deleted {KEPT}"
+
+
+def test_a_checkpoint_behind_a_link_is_not_offered_and_not_deleted(host):
+    models = host.folder.parent / "Stable-diffusion"
+    models.mkdir()
+    save_file({"weight": torch.zeros(3)}, models / "checkpoint.safetensors")
+    preset_file.save(eps_preset("far"), models / "far.safetensors")
+    (host.folder / "all").symlink_to(models, target_is_directory=True)
+    (host.folder / "one.safetensors").symlink_to(models / "checkpoint.safetensors")
+    save_file({"weight": torch.zeros(3)}, host.folder / "misplaced.safetensors")
+    lists = {"s4s_collection_preset": Dropdown()}
+    offered = host.part("dropdowns").refreshed(lists)[0]["choices"]
+    assert {KEPT, "broken", SHIPS} < set(offered)
+    assert not {"all/checkpoint", "all/far", "one", "misplaced"} & set(offered)
+    for name in ("all/checkpoint", "all/far", "one", "misplaced"):
+        for work, asked in ((host.collection.deleted, True), (host.collection.renamed, "x")):
+            with pytest.raises(ValueError, match="is reached by a link|is not an S4S preset"):
+                work(name, asked)
+    assert len(list(models.iterdir())) == 2 and (host.folder / "misplaced.safetensors").exists()
+    assert "all/far" in host.collection.listed()                # it can be used
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "CON", "a:b", ".hidden", "state", "a\u202eb"])
+def test_a_name_that_is_no_preset_s_is_refused(host, name):
+    before = names(host)
+    for work, asked in ((host.collection.renamed, KEPT), (host.collection.joined, [KEPT, "toy-flow"])):
+        with pytest.raises(ValueError, match="Choose another name"):
+            work(asked, name)
+    assert names(host) == before
+
+
+def test_no_message_shows_where_the_server_keeps_things(host, monkeypatch):
+    here, root = host.collection, str(host.folder.parents[1])
+    lists = {"s4s_collection_preset": Dropdown()}
+    (host.folder / "taken.safetensors").symlink_to(host.folder / "nothing.safetensors")
+    damaged = host.outside / "cut.safetensors"
+    damaged.write_bytes(b"x")
+
+    def fails(*_, **__):
+        raise OSError(28, "No space left on device", str(host.folder / "x.safetensors"))
+    said = [here.listed(), here.shown("taken")[0], here.shown("broken")[0]]
+    for work, *asked in ((here.deleted, KEPT, False), (here.renamed, KEPT, "toy-flow"), (here.renamed, "broken", "x"),
+                         (here.added, [str(damaged)]), (here.added, [str(host.outside / "gone.safetensors")])):
+        said.append(here.changed(lists, 4, work, *asked, None)[0])
+    monkeypatch.setattr(here, "save_new", fails)
+    said.append(here.changed(lists, 4, here.added, [str(downloaded(host))], None)[0])
+    assert all(words and root not in words for words in said), said
+    assert said[-1] == "downloaded new.safetensors, not added: No space left on device: x.safetensors"

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 
+import numpy as np
 import pytest
+import safetensors.numpy
 
 from s4s.s4s_nodes import library
 from s4s.s4s_nodes.core import Model, Preset, PresetError, classical, preset_file, schedules
-from s4s.s4s_nodes.library import Library, save_new, save_scores
+from s4s.s4s_nodes.library import Library, save_new, save_scores, save_version
 
 
 def preset(name="mine", calls=6) -> Preset:
@@ -203,7 +205,7 @@ def test_a_file_of_a_newer_format_is_named_with_what_to_do_and_hides_no_other(mi
 
 def test_deleting_takes_the_users_file_and_shows_what_it_hid(mine, shipped):
     save_new(preset("base", calls=4), mine)
-    (mine / "broken.safetensors").write_bytes(b"x")
+    (mine / "broken.safetensors").write_bytes(preset_file.to_bytes(preset())[:-9])
     found = Library([mine], shipped)
     found.delete("base")
     found.delete("broken")
@@ -220,6 +222,95 @@ def test_a_full_disk_leaves_the_old_preset(mine, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         save_new(replace(preset("one"), licence="MIT"), mine, overwrite=True)
     assert path.read_bytes() == before and len(list(mine.iterdir())) == 1
+
+
+@pytest.fixture
+def linked(mine, tmp_path):
+    """A folder of presets with links out of it: to a folder with a preset and a checkpoint, and to either."""
+    far = tmp_path / "elsewhere"
+    save_new(preset("far"), far)
+    (far / "checkpoint.safetensors").write_bytes(safetensors.numpy.save({"weight": np.zeros(3)}))
+    save_new(preset("own"), mine)
+    try:
+        (mine / "folder").symlink_to(far, target_is_directory=True)
+        (mine / "near.safetensors").symlink_to(far / "far.safetensors")
+        (mine / "big.safetensors").symlink_to(far / "checkpoint.safetensors")
+        (mine / "gone.safetensors").symlink_to(far / "nothing.safetensors")
+    except OSError:
+        pytest.skip("no symbolic links here")
+    return far
+
+
+def test_what_a_link_leads_to_is_read_and_never_renamed_or_deleted(mine, shipped, linked):
+    before = {path: path.read_bytes() for path in linked.iterdir()}
+    found = Library([mine], shipped)
+    assert found.names() == ["near", "own", "folder/far", "base"]
+    assert found.listed() == ["own", "base"] and found.changeable() == ["own"]
+    for name in ("near", "big", "gone", "folder/far", "folder/checkpoint"):
+        for change in (found.delete, lambda name: found.rename(name, "x")):
+            with pytest.raises(PresetError, match="is reached by a link"):
+                change(name)
+    assert {path: path.read_bytes() for path in linked.iterdir()} == before and len(list(mine.iterdir())) == 5
+
+
+def test_a_folder_that_is_itself_a_link_is_the_users(mine, shipped, tmp_path):
+    save_new(preset("own"), mine)
+    try:
+        (tmp_path / "door").symlink_to(mine, target_is_directory=True)
+    except OSError:
+        pytest.skip("no symbolic links here")
+    found = Library([tmp_path / "door"], shipped)
+    assert found.rename("own", "new").is_file() and found.changeable() == ["new"]
+    found.delete("new")
+    assert list(mine.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [
+    safetensors.numpy.save({"weight": np.zeros(3)}), safetensors.numpy.save({"weight": np.zeros(3)}, {"made": "by"}),
+    b"", b"x", b"\xff" * 40, b"\2" + bytes(7) + b"[]", b"\x14" + bytes(7) + b'{"__metadata__": 3}   '])
+def test_what_is_no_preset_is_neither_listed_nor_removed(content, mine, shipped):
+    mine.mkdir()
+    (mine / "model.safetensors").write_bytes(content)
+    found = Library([mine], shipped)
+    assert found.listed() == ["base"] and len(found.problems()) == 1
+    for change in (found.delete, lambda name: found.rename(name, "x")):
+        with pytest.raises(PresetError, match="is not an S4S preset"):
+            change("model")
+    assert (mine / "model.safetensors").read_bytes() == content
+
+
+def test_a_hostile_name_in_a_file_is_shown_and_no_path(mine, shipped, tmp_path):
+    preset_file.save(preset("../../pwned"), mine / "theirs.safetensors")
+    found = Library([mine], shipped)
+    assert found.get("theirs").name == "../../pwned"
+    assert save_new(found.get("theirs"), mine).parent == mine
+    with pytest.raises(PresetError, match="letters, digits"):
+        found.rename("theirs", "../../pwned")
+    assert not list(tmp_path.glob("**/pwned*"))
+
+
+def test_renaming_overwrites_when_told(mine, shipped):
+    save_new(preset("one"), mine)
+    save_new(preset("two", calls=4), mine)
+    Library([mine], shipped).rename("one", "two", overwrite=True)
+    assert [path.name for path in mine.iterdir()] == ["two.safetensors"]
+    assert preset_file.load(mine / "two.safetensors").counts == [6]
+
+
+def test_a_training_replaces_its_own_preset_only(mine):
+    """Partial gives way to the same run's; another run's, one without a run and a damaged one stay."""
+    def saved(run, **more):
+        made, path = save_version(replace(preset("one"), training={"run": run, **more}), mine)
+        assert made.name == path.stem == preset_file.load(path).name
+        return path.stem
+    assert [saved("aa"), saved("aa"), saved("bb"), saved("bb", created="now")] == ["one", "one", "one-2", "one-2"]
+    assert saved("bb") == "one-3", "a partial preset took a finished one's place"
+    assert saved("bb", created="later") == "one-2"
+    save_new(preset("two"), mine)
+    (mine / "two-2.safetensors").write_bytes(b"damaged")
+    assert save_version(replace(preset("two"), training={"run": "aa"}), mine)[1].stem == "two-3"
+    assert (mine / "two-2.safetensors").read_bytes() == b"damaged"
+    assert preset_file.load(mine / "one.safetensors").training["run"] == "aa"
 
 
 def test_files_has_the_unreadable_ones_too(mine, shipped):

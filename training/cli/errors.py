@@ -3,9 +3,21 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
+from pathlib import Path
 
 import click
+
+
+FORCE = click.option("--force", is_flag=True, help="overwrite what is there")
+
+
+def check_free(path: Path, force: bool) -> Path:
+    """The path, if nothing is there or it may be overwritten. Raises ValueError with what to do."""
+    if not force and os.path.lexists(path):
+        raise ValueError(f"{path} exists: choose another name, or overwrite it with --force")
+    return path
 
 
 def errors_in_words(command):

@@ -12,7 +12,7 @@ import click
 
 from ...s4s_nodes import __version__
 from ..config import CHECKPOINT_SETTINGS, Config, help_texts
-from .errors import errors_in_words
+from .errors import FORCE, check_free, errors_in_words
 from .shelf import COMMANDS
 
 DEMO_MODE = "forward"       # in three minutes on two cores it learns more than the gradient mode
@@ -138,7 +138,7 @@ def train(out, resume, **settings):
         click.echo(f"the page: {draw_run(run, made)}")
     except OSError as error:
         click.echo(f"WARNING: no page could be drawn: {error.strerror or error}", err=True)
-    click.echo(f"next: s4s race {run.preset_path}{_opening(run.config)}")
+    click.echo(f"next: s4s race {shlex.quote(str(run.preset_path))}{_opening(run.config)}")
 
 
 def _opening(config: Config) -> str:
@@ -192,10 +192,11 @@ def race(preset_file, calls, cfg, seeds, seed, budget, device, out, write, **ope
 @click.option("--plot", default=None, type=click.Path(path_type=Path), help="also draw the tables into this folder")
 @click.option("--json", "as_json", is_flag=True, help="every number, as JSON")
 @click.option("--markdown", is_flag=True, help="provenance and scores, as solver_presets/README.md has them")
+@FORCE
 @errors_in_words
-def show(preset_file, plot, as_json, markdown):
+def show(preset_file, plot, as_json, markdown, force):
     """Describe a preset: what it is for, how it was made, its tables and scores; replay its self-test."""
-    from ...s4s_nodes.core import preset_file as preset_module
+    from ...s4s_nodes.core import names, preset_file as preset_module
     preset = preset_module.load(preset_file)
     if as_json:
         parts = ("sigmas", "query", "scale", "carry", "weights")
@@ -212,8 +213,10 @@ def show(preset_file, plot, as_json, markdown):
     click.echo(f"  self-test   replayed here, deviation {preset_module.verify(preset):.2g}")
     if plot is not None:
         from ..benchmark.report import plot_table
-        for name, table in preset.tables.items():
-            click.echo(f"wrote {plot_table(table, plot / f'{preset.name}-{name}.png', f'{preset.name}, {name}')}")
+        pictures = {name: check_free(plot / f"{names.file_name(preset.name)}-{name}.png", force)
+                    for name in preset.tables}
+        for name, path in pictures.items():
+            click.echo(f"wrote {plot_table(preset.tables[name], path, f'{preset.name}, {name}')}")
 
 
 @main.command("import")
@@ -226,8 +229,9 @@ def show(preset_file, plot, as_json, markdown):
 @click.option("--name", default=None, help="the preset's name [default: NAME, or after the FILE]")
 @click.option("--out", default=".", show_default=True, type=click.Path(path_type=Path, file_okay=False),
               help="folder to write to")
+@FORCE
 @errors_in_words
-def import_(sources, kind, like, calls, name, out):
+def import_(sources, kind, like, calls, name, out, force):
     """Make a preset of published numbers (NAME) or of downloaded files (FILE); without either, list the names.
 
     Files of DyWeight, EPD, GAS and LD3 are read without executing anything in them; several become one preset. None of
@@ -236,15 +240,18 @@ def import_(sources, kind, like, calls, name, out):
     from dataclasses import replace
 
     from ...s4s_nodes import importers
-    from ...s4s_nodes.core import preset_file as preset_module
+    from ...s4s_nodes.core import names, preset_file as preset_module
     if not sources:
         click.echo("\n".join(importers.published()))
         return
+    if name is not None:
+        names.preset_name(name)
     model = preset_module.load(like).model if like else None
     made = [importers.read(source, kind, model) if Path(source).exists() else importers.make(source, calls)
             for source in sources]
-    made = replace(importers.merged(made, made[0].name) if len(made) > 1 else made[0], name=name or made[0].name)
-    written = preset_module.save(made, out / f"{made.name}.safetensors")
+    made = importers.merged(made, made[0].name) if len(made) > 1 else made[0]
+    made = made if name is None else replace(made, name=name)
+    written = preset_module.save(made, check_free(out / f"{names.file_name(made.name)}.safetensors", force))
     click.echo(preset_module.describe(made))
     click.echo(f"  licence     {made.licence}\n  source      {made.source}\n  note        {made.training['note']}")
     click.echo(f"wrote {written}")
@@ -255,8 +262,9 @@ def import_(sources, kind, like, calls, name, out):
 @click.option("--to", default="sigmas", show_default=True, help="sigmas (plain levels), json, or diffusers (a folder)")
 @click.option("--calls", default=None, type=int, help="of sigmas: only the table with this number of calls")
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="where to [default: beside the preset]")
+@FORCE
 @errors_in_words
-def export(preset_file, to, calls, out):
+def export(preset_file, to, calls, out, force):
     """Write a preset for other programs; plain levels without --out are printed."""
     from ...s4s_nodes import exporters
     from ...s4s_nodes.core import preset_file as preset_module
@@ -266,7 +274,9 @@ def export(preset_file, to, calls, out):
             click.echo(exporters.sigmas_text(preset, count))
         return
     ending = {"json": ".json", "diffusers": "-diffusers"}.get(to, ".txt")
-    click.echo(f"wrote {exporters.write(preset, to, out or preset_file.with_name(preset_file.stem + ending), calls)}")
+    out = out or preset_file.with_name(preset_file.stem + ending)
+    check_free(out / "scheduler_config.json" if to == "diffusers" else out, force)
+    click.echo(f"wrote {exporters.write(preset, to, out, calls)}")
 
 
 for _command in COMMANDS:

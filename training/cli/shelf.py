@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from .errors import errors_in_words
+from .errors import FORCE, check_free, errors_in_words
 
 
 @click.command("list")
@@ -40,11 +40,12 @@ def _one_of_mine(preset_file: Path):
 @click.command()
 @click.argument("preset_file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("name")
+@FORCE
 @errors_in_words
-def rename(preset_file, name):
-    """Give a preset of yours another NAME, in the file and of the file; nothing is overwritten."""
+def rename(preset_file, name, force):
+    """Give a preset of yours another NAME, in the file and of the file; nothing is overwritten without --force."""
     library, known = _one_of_mine(preset_file)
-    click.echo(f"{preset_file} is now {library.rename(known, name)}")
+    click.echo(f"{preset_file} is now {library.rename(known, name, force)}")
 
 
 @click.command()
@@ -52,8 +53,10 @@ def rename(preset_file, name):
 @click.option("--yes", is_flag=True, help="do not ask")
 @errors_in_words
 def delete(preset_file, yes):
-    """Delete a preset of yours, readable or not; what ships stays."""
+    """Delete a preset of yours, damaged or not; what ships stays, and what is a link or no preset."""
     library, known = _one_of_mine(preset_file)
+    if reason := library.why_kept(known):
+        raise ValueError(reason)
     if not yes:
         click.confirm(f"delete {preset_file}?", abort=True)
     library.delete(known)
@@ -66,17 +69,16 @@ def delete(preset_file, yes):
                 type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--folder", default=".", show_default=True, help="where to write NAME.safetensors",
               type=click.Path(path_type=Path, exists=True, file_okay=False))
+@FORCE
 @errors_in_words
-def join(name, preset_files, folder):
-    """Join presets, learned for one model at different cfg, into one by the name NAME; nothing is overwritten.
+def join(name, preset_files, folder, force):
+    """Join presets, learned for one model at different cfg, into one by the name NAME.
 
     At a cfg between two of them the hosts run the table between theirs, beyond all of them the last one.
     """
-    from ...s4s_nodes.core import preset_file as preset_module
+    from ...s4s_nodes.core import names, preset_file as preset_module
     from ...s4s_nodes.select.cfg import joined
-    path = folder / f"{name}.safetensors"
-    if path.exists():
-        raise ValueError(f"{path} exists: choose another name, or delete it first")
+    path = check_free(folder / f"{names.preset_name(name)}.safetensors", force)
     made = joined([preset_module.load(file) for file in preset_files], name)
     preset_module.save(made, path)
     low, high = made.training["cfg"]

@@ -6,7 +6,7 @@ import hashlib
 
 from comfy_api.latest import io
 
-from ...library import Library, cfg_range, measured, recommended
+from ...library import Library, cfg_range, measured, preset_name, recommended
 from ...select.cfg import joined
 from . import parts
 from .folder import home, presets
@@ -23,7 +23,7 @@ class S4SPresets(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        names = list(presets().files())
+        names = presets().listed()
         return io.Schema(
             node_id="S4SPresets", display_name="S4S My Presets", category=parts.CATEGORY,
             description="Shows every preset with what it is for and what was measured, and the files that cannot be "
@@ -76,9 +76,13 @@ def _refusal(preset: str | None, action: str | None, name: str | None) -> str | 
         return None
     if preset not in library.files():
         return (f"there is no preset {preset!r}, or no longer: press R and choose another one, or set action to "
-                f"{LIST}; there are: {', '.join(library.files())}")
+                f"{LIST}; there are: {', '.join(library.listed())}")
     if library.ships(preset):
         return f"preset {preset!r} ships with S4S and stays: set action to {LIST}, or choose one of yours"
+    if reason := library.why_kept(preset):
+        return f"{reason}. Or set action to {LIST}"
+    if action == RENAME and (name or "").strip():
+        return parts.bad_name(name)
     if action == RENAME:
         return f"write the new name of {preset!r} into name" if name is not None and not name.strip() else None
     wanted = f"{preset} {_digits(library, preset)}"
@@ -136,9 +140,13 @@ class S4SJoinPresets(io.ComfyNode):
             **parts.aliases("merge presets", "interpolate cfg", "s4s"))
 
     @classmethod
+    def validate_inputs(cls, name=None):
+        return parts.bad_name(name) or True
+
+    @classmethod
     def execute(cls, preset, preset_2, name, preset_3=None, preset_4=None) -> io.NodeOutput:
         given = [one for one in (preset, preset_2, preset_3, preset_4) if one is not None]
-        made = joined(given, name.strip() or f"{preset.name[:93]} joined")
+        made = joined(given, preset_name(name.strip()) if name.strip() else f"{preset.name[:93]} joined")
         low, high = made.training["cfg"]
         text = (f"for cfg {low:g} to {high:g}: between the {len(given)} it was learned at the table between theirs "
                 f"runs, outside the nearest\n{parts.described(made)}")

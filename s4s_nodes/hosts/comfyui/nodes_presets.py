@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ... import importers, picture
 from ...core import Model, preset_file
 from ...core.preset_file import to_bytes
-from ...library import ENDING, file_name, save_new
+from ...library import ENDING, file_name, preset_name, save_new
 from . import facts, parts
 from .folder import home, presets
 
@@ -71,8 +71,12 @@ class S4SSavePreset(io.ComfyNode):
             **parts.aliases("export preset", "s4s"))
 
     @classmethod
+    def validate_inputs(cls, name=None):
+        return parts.bad_name(name) or True
+
+    @classmethod
     def execute(cls, preset, name, overwrite) -> io.NodeOutput:
-        named = replace(preset, name=name.strip()) if name.strip() else preset
+        named = replace(preset, name=preset_name(name.strip())) if name.strip() else preset
         there = home() / f"{file_name(named.name)}{ENDING}"
         same = there.is_file() and to_bytes(preset_file.load(there)) == to_bytes(named)     # queued once more
         path = there if same else save_new(named, home(), overwrite)

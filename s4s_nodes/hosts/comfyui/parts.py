@@ -11,7 +11,7 @@ from PIL import Image
 
 from ... import picture
 from ...core import preset_file
-from ...library import Choice, ModelFacts, Preset, cfg_range, choose, levels_for, table_for, suits
+from ...library import Choice, ModelFacts, Preset, cfg_range, choose, levels_for, preset_name, suits, table_for
 from ...select.cfg import at_cfg, learned_at
 from . import facts
 from .folder import presets, tell_problems
@@ -63,6 +63,14 @@ def unknown(name: str, *first: str) -> str | None:
     broken = "; ".join(problem for problem in presets().problems() if name in problem)
     return broken or (f"no preset {name!r} is installed; there are: {', '.join(names)}. Put its file into "
                       "models/s4s_presets and press R")
+
+
+def bad_name(name: str | None) -> str | None:
+    """Why a preset cannot be called so, before anything runs, or None; empty keeps the name it has."""
+    try:
+        return None if not (name or "").strip() else preset_name(name.strip()) and None
+    except ValueError as error:
+        return str(error)
 
 
 def mark(name: str) -> str:

@@ -93,8 +93,9 @@ class S4STrainPreset(io.ComfyNode):
                 io.Int.Input("race_seeds", default=8, min=2, max=1024,
                              tooltip="Unseen seeds of the race against the classical samplers at the end. 8 show a "
                                      "clear win; more make the numbers firmer and take longer."),
-                io.String.Input("name", default="my-preset", tooltip="Name of the preset and of its file. A preset "
-                                                                     "for the same model is replaced."),
+                io.String.Input("name", default="my-preset", tooltip="Name of the preset and of its file. Another "
+                                                                     "preset of this name stays: then this one is "
+                                                                     "saved as my-preset-2."),
                 io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFF, control_after_generate=True,
                              tooltip="First seed of the noises it learns from. The same seed and settings give the "
                                      "same preset."),
@@ -125,7 +126,8 @@ class S4STrainPreset(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, calls=None, windows=None, name=None):
         try:
-            Config(name=name or "x", calls=numbers(calls or "6", int), windows=numbers(windows or "1.0", float))
+            Config(name="x" if name is None else name.strip(), calls=numbers(calls or "6", int),
+                   windows=numbers(windows or "1.0", float))
         except ValueError as error:
             return str(error)
         return True
@@ -133,7 +135,7 @@ class S4STrainPreset(io.ComfyNode):
     @classmethod
     def execute(cls, cfg, calls, windows, mode, budget, teacher_calls, race_seeds, name, seed, resume,
                 teacher_sampler=None, teacher_sigmas=None, vae=None, **scene) -> io.NodeOutput:
-        config = Config(name=name, calls=numbers(calls, int), windows=numbers(windows, float), budget=budget,
+        config = Config(name=name.strip(), calls=numbers(calls, int), windows=numbers(windows, float), budget=budget,
                         mode=MODES[mode], teacher_calls=teacher_calls, seed=seed)
         order = Order(scene_of(cfg=cfg, **scene), config, both_or_none(teacher_sampler, teacher_sigmas), race_seeds,
                       resume)

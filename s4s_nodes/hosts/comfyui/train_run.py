@@ -21,7 +21,7 @@ from ....training.modes import tries_gradients
 from ....training.source import Source
 from ...core import preset_file
 from ...core.preset_file import Model, Preset
-from ...library import file_name, save_new
+from ...library import file_name, save_version
 from . import facts, folder, gradient
 from .denoiser import Scene, inside, teacher_of
 from .race_run import seen_rows, told
@@ -120,16 +120,17 @@ def judged(source: Source, made: Preset, order: Order, show: Show) -> Trained:
     """Race every table on unseen seeds, write the scores into the preset and save it."""
     held = hold(source, made, Terms(tuple(made.tables), range(order.race_seeds),
                                     teacher_calls=order.config.teacher_calls), told(show))
-    path = save_new(held.preset, folder.home(), overwrite=True)
-    return Trained(held.preset, path, report(held.preset, held.raced, path, f"race: {held.words}"),
-                   *seen_rows(source, held, show))
+    saved, path = save_version(held.preset, folder.home())
+    words = report(saved, held.raced, path, f"race: {held.words}", held.preset.name)
+    return Trained(saved, path, words, *seen_rows(source, held, show))
 
 
-def report(preset: Preset, raced: dict[str, Raced], path: Path, spent: str) -> str:
+def report(preset: Preset, raced: dict[str, Raced], path: Path, spent: str, wanted: str) -> str:
     """What was made, from what, at which price, and how it did, in plain text."""
     made = preset.training
+    beside = f": another preset is called {wanted}, and stays" if wanted != preset.name else ""
     lines = [f"{preset.name} ({preset.short_hash}) for {preset.model.family}, {preset.model.prediction} prediction",
-             f"saved as {path}",
+             f"saved as {path}{beside}",
              f"training: {made['model_calls']:,} network calls, {made['seconds']:.0f} s, {made['mode']} mode, teacher "
              f"{made['teacher']}, {made['conditionings']} conditioning{'s' * (made['conditionings'] > 1)}, cfg "
              f"{made['cfg'][0]:g}, latent {' x '.join(map(str, made['latent']))}", spent]
@@ -195,17 +196,13 @@ def check_free(name: str, model: Model) -> None:
 
 
 def keep_partial(name: str, place: Path, key: str) -> None:
-    """Copy the best tables of a run that was stopped into the presets folder, unless a finished preset is there."""
+    """Copy the best tables of a run that was stopped into the presets folder, beside any other preset of the name."""
     made = place / f"{name}.safetensors"
-    there = folder.home() / f"{file_name(name)}.safetensors"
     if not made.exists() or (place / "finished").exists():
         return
     try:
-        if there.exists() and preset_file.load(there).training.get("run") != key:
-            log.warning("S4S: stopped; the best tables so far are in %s", made)
-            return
         preset = preset_file.load(made)
-        save_new(replace(preset, training={**preset.training, "run": key}), folder.home(), overwrite=True)
+        there = save_version(replace(preset, training={**preset.training, "run": key}), folder.home())[1]
         log.warning("S4S: stopped; the best tables so far are saved as %s; run the node again to go on", there)
     except (OSError, ValueError) as error:
         log.warning("S4S: stopped, and the best tables so far could not be copied from %s: %s", made, error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import tempfile
 from dataclasses import dataclass, field
 from functools import partial
 from html import escape
@@ -9,10 +11,11 @@ from pathlib import Path
 from typing import Callable
 
 import gradio as gr
+from modules import shared
 
 from ... import importers
 from ...core import preset_file
-from ...library import ENDING, Preset, PresetError, file_name, measured, recommended, save_new
+from ...library import ENDING, Preset, PresetError, file_name, measured, preset_name, recommended, save_new
 from ...select.cfg import joined as join
 from . import dropdowns, panel, settings, shelf
 from .words import say
@@ -40,7 +43,7 @@ def built() -> dict:
 
 
 def _one_of_them() -> dict:
-    chosen = gr.Dropdown(label=say("Preset"), choices=list(shelf.library().files()), value=None,
+    chosen = gr.Dropdown(label=say("Preset"), choices=shelf.library().listed(), value=None,
                          elem_id="s4s_collection_preset")
     about = gr.HTML(value="", elem_id="s4s_collection_about")
     file = gr.File(label=say("Its file, to be shared"), interactive=False, visible=False, elem_id="s4s_collection_file")
@@ -86,16 +89,32 @@ def changed(lists: dict, wishes: int, work: Callable, *asked) -> list:
     asked, shown_there = asked[:-len(lists)], asked[-len(lists):]
     before = _labels()
     try:
+        check_access()
         done = work(*asked)
     except (ValueError, OSError) as error:
-        return [str(error), *[gr.update()] * (1 + wishes + len(lists))]
+        return [shelf.without_places(_words(error)), *[gr.update()] * (1 + wishes + len(lists))]
     after = _labels()
     renamed_too = {before[old]: after.get(new) for old, new in done.renamed.items() if old in before}
     updates = dict(zip(lists, dropdowns.refreshed(lists, shown_there, {**done.renamed, **renamed_too})))
     if dropdowns.COLLECTION in updates:
         updates[dropdowns.COLLECTION]["value"] = done.chosen
     empty = [gr.update(value=value) for value in (None, "", False, "")]
-    return [done.words, listed(), *empty, *updates.values()]
+    return [shelf.without_places(done.words), listed(), *empty, *updates.values()]
+
+
+def check_access() -> None:
+    """Raise PresetError where the host is open to others and keeps what changes it from them, as for extensions."""
+    if getattr(getattr(shared, "cmd_opts", None), "disable_extension_access", False):
+        raise PresetError("presets cannot be added, renamed, deleted or joined here, because this server is open to "
+                          "others (--listen, --share, --server-name): start it with "
+                          "--enable-insecure-extension-access to allow it")
+
+
+def _words(error: Exception) -> str:
+    """An error without the path that the system adds to it."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}{f': {Path(error.filename).name}' if error.filename else ''}"
+    return str(error)
 
 
 def _labels() -> dict[str, str]:
@@ -109,7 +128,7 @@ def listed() -> str:
     rows = "".join(_row(name, preset, library.ships(name)) for name, preset in zip(library.names(), library.presets()))
     heads = (say("Preset"), say("For"), say("Steps"), say("Measured"), say("Recommended"), say("Whose"))
     head = "".join(f'<th style="text-align: start">{escape(words)}</th>' for words in heads)
-    problems = "".join(f"<li>{escape(problem)}</li>" for problem in library.problems())
+    problems = "".join(f"<li>{escape(shelf.without_places(problem))}</li>" for problem in library.problems())
     about = escape(say("Measured: in equal steps, a table comes this many times closer to what many steps give than "
                        "the best classical sampler and schedule."))
     return (f'<div style="max-height: 36em; overflow: auto"><table style="width: 100%"><thead><tr>{head}</tr></thead>'
@@ -135,7 +154,7 @@ def shown(name) -> tuple:
     try:
         preset = library.get(name)
     except PresetError as error:
-        return escape(str(error)), nothing, False
+        return escape(shelf.without_places(str(error))), nothing, False
     rights = "".join(f"<p>{escape(words)}: {escape(value)}</p>" for words, value in (
         (say("Licence"), preset.licence), (say("Source"), preset.source)) if value)
     return panel.words_of(preset) + rights, gr.update(value=str(library.path(name)), visible=True), False
@@ -149,14 +168,29 @@ def added(files) -> Done:
     for file in files if isinstance(files, list) else [files]:
         path = Path(getattr(file, "name", file))            # gradio 3 gives open files, gradio 4 text
         try:
+            _check_uploaded(file)
             preset = read(path)
             chosen = _saved(preset)
             words.append(f"{path.name}: added as {chosen}. {_for_what(preset)}")
         except (ValueError, OSError) as error:
-            words.append(f"not added: {error}" if path.name in str(error) else f"{path.name}, not added: {error}")
+            said = _words(error).replace(str(path), path.name)
+            words.append(f"not added: {said}" if path.name in said else f"{path.name}, not added: {said}")
     if chosen is None:
         raise PresetError("\n".join(words))
     return Done("\n".join(words), chosen)
+
+
+def _check_uploaded(file) -> None:
+    """Raise PresetError for a file that nobody uploaded: a request can name any file of the server.
+
+    Gradio 3 makes a copy of whatever file is named, and keeps the name as orig_name; gradio 4 looks itself.
+    """
+    uploads = os.path.realpath(os.environ.get("GRADIO_TEMP_DIR") or os.path.join(tempfile.gettempdir(), "gradio"))
+    for path in {str(getattr(file, "name", file)), str(getattr(file, "orig_name", None) or
+                                                       getattr(file, "name", file))}:
+        real = os.path.realpath(path)
+        if not os.path.isabs(path) or Path(uploads) not in Path(real).parents:
+            raise PresetError("was not uploaded on this page: choose the file there, then press Add")
 
 
 def read(path: Path) -> Preset:
@@ -168,26 +202,30 @@ def read(path: Path) -> Preset:
 
 def renamed(name, new) -> Done:
     """Give a preset of the user's another name, in the file and of the file."""
-    new, library = str(new or "").strip(), shelf.library()
+    library = shelf.library()
     path = library.path(_known(name))
+    new = preset_name(str(new or "").strip())
     _check_free(path.parent, new, path)
     there = library.rename(name, new)
-    known = next(known for known, file in library.files().items() if file.samefile(there))
+    known = next(known for known, file in library.files().items()
+                 if file.exists() and file.samefile(there))
     return Done(f"{name} is {known} now{_by_setting(name)}", known, {name: known})
 
 
 def deleted(name, sure) -> Done:
-    """Remove a file of the user's, readable or not."""
-    path = shelf.library().path(_known(name))
-    if not sure and not shelf.library().ships(name):
-        raise PresetError(f"{path} would be gone: tick Delete for good, then press Delete again")
+    """Remove a preset of the user's, damaged or not."""
+    if reason := shelf.library().why_kept(_known(name)):
+        raise PresetError(reason)
+    if not sure:
+        raise PresetError(f"{name} would be gone: tick Delete for good, then press Delete again")
     shelf.library().delete(name)
-    return Done(f"deleted {path}{_by_setting(name)}")
+    return Done(f"deleted {name}{_by_setting(name)}")
 
 
 def joined(names, new) -> Done:
     """One preset of several; they stay as they are."""
-    whole = join([shelf.library().get(name) for name in names or ()], str(new or "").strip())
+    new = preset_name(str(new or "").strip())
+    whole = join([shelf.library().get(name) for name in names or ()], new)
     low, high = whole.training["cfg"]
     return Done(f"joined as {_saved(whole)}: for cfg {low:g} to {high:g}. {_for_what(whole)}", file_name(whole.name))
 
@@ -202,8 +240,8 @@ def _check_free(folder: Path, name: str, own: Path | None = None) -> None:
     """Raise PresetError where a file of this name is there, but for one's own: it may be named by hand."""
     there = folder / f"{file_name(name)}{ENDING}"
     if there.exists() and not (own and there.samefile(own)):
-        raise PresetError(f"{there} is there already, and nothing is overwritten: choose another name, or rename or "
-                          "delete that one first")
+        raise PresetError(f"{there.stem} is there already, and nothing is overwritten: choose another name, or rename "
+                          "or delete that one first")
 
 
 def _known(name) -> str:

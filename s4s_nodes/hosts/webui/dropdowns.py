@@ -73,7 +73,7 @@ def _ours(name: str) -> list[str]:
         return list(shelf.names())
     if name in (COLLECTION, SEVERAL):
         library = shelf.library()
-        return list(library.files()) if name == COLLECTION else library.names()
+        return library.listed() if name == COLLECTION else library.names()
     if name in SAMPLERS:
         hidden = set(getattr(shared.opts, "hide_samplers", None) or ())
         return [data.name for data in sd_samplers.all_samplers

@@ -21,7 +21,7 @@ from ....training.source import Source
 from ... import picture
 from ...core import sample_table
 from ...core.preset_file import Model
-from . import gradient, labels, sampler
+from . import gradient, labels, sampler, shelf
 
 log = logging.getLogger("S4S")
 AT_ONCE = 4                 # images in a network call at most
@@ -56,7 +56,7 @@ class Show:
 
     def say(self, words: str) -> None:
         log.warning("S4S: %s", words)
-        self.words.append(words)
+        self.words.append(shelf.without_places(words))
 
     def at(self, place: str) -> None:
         """What is being done now, before the numbers that `count` adds."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
 from modules import paths
 
-from ...library import Library, ModelFacts, Preset, PresetError, choose
+from ...library import Library, ModelFacts, Preset, PresetError, choose, shipped_folder
 from . import labels, settings
 
 
@@ -24,6 +25,16 @@ def library() -> Library:
 def folder() -> Path:
     """Where this host's users put presets."""
     return Path(paths.models_path) / "s4s_presets"
+
+
+def without_places(text: str) -> str:
+    """A message without the server's own folders: whoever reads it may be anywhere."""
+    known = [(folder(), "s4s_presets"), (shipped_folder(), "solver_presets"), (folder().parent, "models"),
+             (Path(getattr(paths, "data_path", folder())), "")]
+    for path, name in known:
+        for place in {os.path.abspath(path), os.path.realpath(path)} - {os.sep}:
+            text = text.replace(place + os.sep, name and f"{name}/").replace(place, name or "the data folder")
+    return text
 
 
 def problems() -> list[str]:

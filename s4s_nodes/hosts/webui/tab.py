@@ -123,7 +123,8 @@ def trained(*asked) -> Iterator[tuple]:
 
 
 def _wish(room, prompts, negative, cfg, width, height, name, calls, windows, mode, budget, seeds):
-    return room("train").Wish(**_scene_of(prompts, negative, cfg, width, height), name=name, calls=numbers(calls, int),
+    return room("train").Wish(**_scene_of(prompts, negative, cfg, width, height), name=name.strip(),
+                              calls=numbers(calls, int),
                               windows=numbers(windows, float), mode=MODES[mode], budget=int(budget),
                               race_seeds=int(seeds))
 
@@ -153,7 +154,7 @@ def worked(work: Callable) -> Iterator[tuple]:
         try:
             done.append(work(room, show))
         except Exception as error:
-            show.words.append(f"{type(error).__name__}: {error}")
+            show.words.append(shelf.without_places(f"{type(error).__name__}: {error}"))
             if not isinstance(error, ValueError):
                 raise
     runner, drawn = threading.Thread(target=on_the_hosts_thread, args=(run,)), None

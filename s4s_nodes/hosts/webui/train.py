@@ -20,7 +20,7 @@ from ....training.source import Source
 from ...core import preset_file
 from ...core.preset_file import Model, Preset
 from ...core.table import Table
-from ...library import file_name, save_new
+from ...library import file_name, save_version
 from . import rows, shelf
 from .inside import Scene, Show, inside
 from .race import told
@@ -118,8 +118,10 @@ class Work:
     def _judged(self, source: Source, made: Preset) -> Preset:
         """The preset with its race on unseen seeds, saved where the host finds it."""
         held = hold(source, made, Terms(tuple(made.tables), range(self.wish.race_seeds)), told(self.show))
-        self.show.say(f"saved as {save_new(held.preset, shelf.folder(), overwrite=True)}")
-        return held.preset
+        saved, path = save_version(held.preset, shelf.folder())
+        beside = f": another preset is called {held.preset.name}, and stays" if saved.name != held.preset.name else ""
+        self.show.say(f"saved as {path}{beside}")
+        return saved
 
     def _progress(self, now: trainer.Progress) -> None:
         parts = [f"{now.phase} {now.table}".strip(), f"{now.done:,} of {now.total:,} network calls"]
@@ -152,17 +154,14 @@ def check_free(name: str, model: Model) -> None:
 
 
 def keep_partial(name: str, place: Path, key: str) -> str:
-    """Copy a stopped run's best tables into the presets folder, if that has no other of the name; says what it did."""
-    made, there = place / f"{name}.safetensors", shelf.folder() / f"{file_name(name)}.safetensors"
+    """Copy a stopped run's best tables into the presets folder, beside any other of the name; says what it did."""
+    made = place / f"{name}.safetensors"
     if not made.exists():
         return "stopped before there was a table; the same again goes on"
-    other = readable(there)
-    if other is not None and other.training.get("run") != key:
-        return f"stopped; the best tables so far are in {made}, the same again goes on"
-    preset = preset_file.load(made)
     try:
-        save_new(replace(preset, training={**preset.training, "run": key}), shelf.folder(), overwrite=True)
-    except OSError as error:                # what stopped the training must pass on
+        preset = preset_file.load(made)
+        there = save_version(replace(preset, training={**preset.training, "run": key}), shelf.folder())[1]
+    except (OSError, ValueError) as error:  # what stopped the training must pass on
         return f"stopped; the best tables so far stay in {made} ({error}); the same again goes on"
     return f"stopped; the best tables so far are saved as {there}, the same again goes on"
 

@@ -99,15 +99,39 @@ def test_a_node_left_on_delete_spares_a_new_preset_of_the_name_and_takes_the_sam
     assert f"deleted {file}" in text(run) and ran(run, "all") == 1 and not file.exists()
 
 
-def test_what_ships_stays_and_what_is_unreadable_can_go(comfy, folder):
+def test_what_ships_stays_and_what_is_damaged_can_go(comfy, folder, models):
     for action in ("rename", "delete"):
         assert "ships with S4S and stays" in refusal(comfy.run(asked("digits-eps-cfg3", action, "other")))
-    (folder / "broken.safetensors").write_bytes(b"half of a file")
+    whole = t.core().preset_file.to_bytes(t.preset_for(models("sd3"), name="broken"))
+    (folder / "broken.safetensors").write_bytes(whole[:-9])
     assert "broken" in names(comfy)
     assert "not a whole .safetensors file" in refusal(comfy.run(asked("broken", "rename", "whole")))
     words = refusal(comfy.run(asked("broken", "delete")))
     wanted = words.split("write into name: ")[1][:len("broken 0123456789")]
     assert "deleted" in text(comfy.run(asked("broken", "delete", wanted))) and not list(folder.iterdir())
+
+
+def test_what_is_no_preset_or_lies_elsewhere_stays(comfy, folder, models, tmp_path):
+    t.core().preset_file.save(t.preset_for(models("sd3"), name="far"), tmp_path / "far.safetensors")
+    folder.mkdir(exist_ok=True)
+    (folder / "link").symlink_to(tmp_path, target_is_directory=True)
+    (folder / "model.safetensors").write_bytes(b"half of a file")
+    assert not {"link/far", "model"} & set(names(comfy))
+    for name, why in (("link/far", "is reached by a link"), ("model", "is not an S4S preset")):
+        for action in ("rename", "delete"):
+            assert why in refusal(comfy.run(asked(name, action, "other")))
+    assert (tmp_path / "far.safetensors").exists() and (folder / "model.safetensors").exists()
+    (folder / "link").unlink()
+    (folder / "model.safetensors").unlink()
+
+
+@pytest.mark.parametrize("name", ["../x", "a:b", "CON", "state", "x" * 101])
+def test_a_name_that_is_no_presets_is_refused_before_anything_runs(comfy, folder, installed, models, name):
+    installed(t.preset_for(models("sd3"), name="mine"))
+    assert "Choose another name" in refusal(comfy.run(asked("mine", "rename", name)))
+    save = {"load": node("S4SLoadPreset", preset="mine", path=""),
+            "kept": node("S4SSavePreset", preset=["load", 0], name=name, overwrite=True)}
+    assert "Choose another name" in refusal(comfy.run(save)) and len(list(folder.iterdir())) == 1
 
 
 def test_an_unknown_action_is_refused_in_words(comfy):

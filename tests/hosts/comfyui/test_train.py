@@ -146,11 +146,22 @@ def test_lists_are_checked_before_anything_runs():
     assert node.validate_inputs(calls="4,5", windows="1.0,0.5", name="x") is True
     assert "is not a list of whole numbers" in node.validate_inputs(calls="four", windows="1.0", name="x")
     assert "1 among them" in node.validate_inputs(calls="4", windows="0.5", name="x")
+    for name in ("../x", "a\nb", "x" * 101, "state", ""):
+        assert "Choose another name" in node.validate_inputs(calls="4", windows="1.0", name=name)
 
 
 def test_another_models_preset_is_not_overwritten(sd3, learned):
     with pytest.raises(ValueError, match="preset for another model .sd3.: give this one another name"):
         train(load("tiny_wan"), "tiny_wan", **SMALL, name="learned")
+
+
+def test_a_finished_preset_of_another_run_stays(sd3):
+    """Other settings under one name: the second is saved beside the first, and the report says so."""
+    first, *_ = train(sd3, "tiny_sd3", **SMALL, name="twice")
+    second, report, *_ = train(sd3, "tiny_sd3", **SMALL | {"calls": "2"}, name="twice")
+    assert (second.name, "another preset is called twice, and stays" in report) == ("twice-2", True)
+    for name, made in (("twice", first), ("twice-2", second)):
+        assert ours("core.preset_file").load(presets() / f"{name}.safetensors").short_hash == made.short_hash
 
 
 # --- how it is stopped and goes on ----------------------------------------------------------------------------------

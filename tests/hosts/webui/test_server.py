@@ -255,6 +255,22 @@ def test_ones_own_presets_are_added_renamed_joined_and_deleted_on_the_page(serve
     assert {path.stem for path in shelf.iterdir()} == {"broken", "toy, sd15", "toy-flow"}
 
 
+@pytest.mark.skipif(not hosts.has_schedule_types(), reason="every preset is a sampler there")
+def test_a_file_of_the_server_that_a_request_names_is_not_added(server):
+    page, shelf = Page(server), server.data / "models" / "s4s_presets"
+    secret = preset_file.save(eps_preset("secret"), server.data / "secret.safetensors")
+    page.shows["s4s_collection_files"] = [{"name": str(secret), "path": str(secret), "orig_name": "x", "data": None,
+                                           "is_file": True, "meta": {"_type": "gradio.FileData"}}]
+    try:
+        page.press("s4s_collection_add")
+    except RuntimeError as error:                       # gradio 4 refuses it itself
+        assert ": 500 " in str(error)
+    else:
+        assert "was not uploaded on this page" in page.shows["s4s_collection_said"]
+        assert str(server.data) not in page.shows["s4s_collection_said"]
+    assert "secret" not in {path.stem for path in shelf.iterdir()}
+
+
 def test_reload_ui_brings_a_new_preset_and_doubles_nothing(server):
     shelf = server.data / "models" / "s4s_presets"
     shutil.copy(shelf / "toy, sd15.safetensors", shelf / "a new one.safetensors")

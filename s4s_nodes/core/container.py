@@ -1,0 +1,94 @@
+"""A preset's file before it is believed: float64 tensors and one JSON text, within limits and read in one way only."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import safetensors
+
+from .model import PresetError
+from .table import MAX_CALLS
+
+MAX_BYTES = 32 * 2 ** 20
+MAX_HEADER = 5 * 2 ** 18            # bytes of names and description; shipped presets have up to 10,000
+MAX_TENSORS = 1000                  # five a table
+MAX_DIGITS = 4300                   # of an integer in the description: Python's own limit, where it has one
+KEY = "s4s_preset"                  # the one metadata entry: safetensors does not keep several in order
+
+
+def contents(path: Path) -> tuple[dict, dict]:
+    """(description, tensors) of the file, nothing believed yet. Raises PresetError, OSError as the system gives it."""
+    size = os.stat(path).st_size
+    if not path.is_file() or size > MAX_BYTES:
+        came = f"{size} bytes" if path.is_file() else "not a file"
+        raise PresetError(f"is {came}: a preset is one file of a few kilobytes, {MAX_BYTES} bytes at most")
+    try:
+        _check_header(path)
+        with safetensors.safe_open(path, framework="np") as file:
+            metadata, names = file.metadata() or {}, list(file.keys())
+            if len(names) > MAX_TENSORS:
+                raise PresetError(f"holds {len(names)} tensors: a preset has {MAX_TENSORS} at most")
+            tensors = {name: _tensor(file, name) for name in names}
+    except (OSError, PresetError):
+        raise
+    except Exception as error:      # the library's own error type, or what NumPy says of a type it lacks
+        raise PresetError(f"is not a whole .safetensors file ({error}): it may be cut off or of another kind; "
+                          "download or save it again") from None
+    if KEY not in metadata:
+        raise PresetError("is a .safetensors file but not an S4S preset: there is no s4s_preset entry in it")
+    try:
+        content = json.loads(metadata[KEY], parse_constant=_refuse_constant, parse_int=_integer,
+                             object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
+        raise PresetError(f"its description is damaged ({str(error)[:100]}): download or save it again") from None
+    return content, tensors
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a header that is too large, or that names a tensor twice, before the library makes anything of it."""
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > MAX_HEADER:
+            raise PresetError(f"is not a whole .safetensors file of a preset: header too large ({size} bytes, "
+                              f"{MAX_HEADER} at most)")
+        header = file.read(size)
+    try:
+        json.loads(header, object_pairs_hook=_without_repeats)
+    except _Repeated as error:
+        raise PresetError(f"its header {error}: download or save it again") from None
+    except (ValueError, RecursionError):
+        pass                                        # the library says what is wrong with it
+
+
+def _tensor(file, name: str) -> np.ndarray:
+    """One tensor of an open file, unless it is too large for any table."""
+    shape = file.get_slice(name).get_shape()
+    if len(shape) > 2 or max(shape, default=0) > (MAX_CALLS + 1) ** 2 or np.prod(shape) > (MAX_CALLS + 1) ** 2:
+        raise PresetError(f"holds tensor {name[:80]!r} of shape {shape[:9]}: a table has at most {MAX_CALLS} calls")
+    return file.get_tensor(name)
+
+
+class _Repeated(ValueError):
+    """A JSON object with two entries of one name: readers differ in which of them they take."""
+
+
+def _without_repeats(pairs: list) -> dict:
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in made if names.count(name) > 1)
+        raise _Repeated(f"has two entries {twice[:60]!r}")
+    return made
+
+
+def _refuse_constant(text: str):
+    raise ValueError(f"{text} is not a number")
+
+
+def _integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"an integer of {len(text)} digits")
+    return int(text)

@@ -1,0 +1,61 @@
+"""Names of presets: what one may be called, and the file that any name stands for."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from .model import PresetError
+
+LONGEST, MOST_BYTES = 100, 200      # file systems take 255 bytes: room for the ending and a temporary file's mark
+_MARKS = set(" ._-+(),='&@#!~[]" "（）【】「」、，・")
+_KINDS = {"L", "M", "N", "So"}      # Unicode's letters, the marks on them, numbers; and signs such as emoji
+_DEVICES = re.compile(r"(con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³])(\.|$)", re.IGNORECASE)     # no file name on Windows
+_OF_A_RUN = {"state", "config"}     # state.safetensors and config.json lie in a run's folder beside its preset
+
+
+def preset_name(text) -> str:
+    """The text, if a new preset may be called so: a file of this name is safe on every system, in every folder.
+
+    Raises PresetError with what came, what is wanted and what to do. Older files may carry other names: these are
+    shown, and `file_name` makes a file's name of them.
+    """
+    if reason := _reason(text):
+        raise PresetError(f"preset name {str(text)[:120]!r}: {reason}. Choose another name")
+    return text
+
+
+def file_name(name: str) -> str:
+    """A preset's name as every file system takes it: no folders, no device's name, not too long."""
+    if _reason(name) is None:
+        return name
+    plain = re.sub(r"[^\w .,()+=-]", "_", name).encode()[:MOST_BYTES].decode(errors="ignore").strip(" .")
+    return f"_{plain}" if not plain or _DEVICES.match(plain) else plain
+
+
+def numbered(name: str, number: int) -> str:
+    """The name with "-2" and so on behind it, shortened where it would be too long."""
+    mark = f"-{number}"
+    room = MOST_BYTES - len(mark)
+    return name[:LONGEST - len(mark)].encode()[:room].decode(errors="ignore").rstrip(" .") + mark
+
+
+def _reason(text) -> str | None:
+    """Why a preset may not be called so, or None."""
+    if not isinstance(text, str) or not 0 < len(text) <= LONGEST or not text.isprintable():
+        return f"1 to {LONGEST} printable characters are wanted, without line breaks or marks of direction"
+    if len(text.encode()) > MOST_BYTES:
+        return f"it takes {len(text.encode())} bytes as UTF-8, and a file's name has room for {MOST_BYTES}"
+    if wrong := sorted({c for c in text if not _fits(c)}):
+        return f"letters, digits and {''.join(sorted(_MARKS & set(map(chr, range(128)))))!r} are wanted, not " \
+               f"{' '.join(wrong[:8])}"
+    if text[0] in " ." or text[-1] in " .":
+        return "it must not begin or end with a dot or a space"
+    if _DEVICES.match(text):
+        return "Windows keeps this name for a device"
+    return "a run keeps a file of its own under this name" if text.lower() in _OF_A_RUN else None
+
+
+def _fits(character: str) -> bool:
+    kind = unicodedata.category(character)
+    return character in _MARKS or kind in _KINDS or kind[0] in _KINDS
