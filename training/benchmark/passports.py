@@ -12,36 +12,36 @@ SHIPPED = """# Presets that ship
 
 This page is made from the files by `s4s passports --write`; a test checks that it is current.
 
-**None of these presets was measured on a real Stable Diffusion checkpoint by us.** Those for a family are noise levels
-that others published for it, with a classical solver: a start, no claim. The learned ones are for the two small models
-of digits that come with S4S. A transfer preset was learned on several small models of one kind, won on each that was
-left out (docs/transfer.md), and is taken only where you name it. One button measures a preset on your checkpoint (*S4S
-Race*, or the race in WebUI's tab), one learns your own (*S4S Train Preset*, or the tab); both then come first.
+**We measured none of these presets on a real Stable Diffusion checkpoint.** The presets for a family are noise levels
+that others published for it, with a classical solver: a starting point, not a claim. The learned ones are for the two
+small digits models that come with S4S. A transfer preset was learned on several small models of one kind, won on each
+model that was left out (docs/transfer.md), and runs only if you choose it by name. Measure a preset on your checkpoint
+with *S4S Race* or the race in WebUI's tab, or train your own with *S4S Train Preset* or the tab; both then come first.
 
-## What runs when nothing of yours is there
+## What runs without a preset of yours
 
-| model | taken by itself | otherwise |
+| model | selected automatically | otherwise |
 |---|---|---|
-| SD 1.x | `gits-sd15`, 4 to 12 calls | the plain choice |
-| SDXL (eps) | `ays-sdxl`, 4 to 12 calls | the plain choice |
-| Flux dev | `oss-flux`, 10 calls | the plain choice |
-| Wan 2.1 | `oss-wan`, 20 calls | the plain choice |
-| SD3, SD3.5, SD 2.x, v-prediction with or without zero terminal SNR, all others | nothing | the plain choice |
+| SD 1.x | `gits-sd15`, 4 to 12 calls | the fallback |
+| SDXL (eps) | `ays-sdxl`, 4 to 12 calls | the fallback |
+| Flux dev | `oss-flux`, 10 calls | the fallback |
+| Wan 2.1 | `oss-wan`, 20 calls | the fallback |
+| SD3, SD3.5, SD 2.x, v-prediction with or without zero terminal SNR, all others | nothing | the fallback |
 
-Where you name them the transfer presets run too, learned at cfg 3. On each model that was left out they were so many
-times closer than the best classical pair: `transfer-v-zsnr` 1.16 to 2.48 (v-prediction with zero terminal SNR; 4, 5, 6
-and 8 calls), `transfer-flow` 1.02 to 1.45 (4 and 6), `transfer-eps` 1.05 to 1.34 (6): the last two are narrow.
+The transfer presets, learned at cfg 3, run if you choose them by name. On each model that was left out they were this
+many times closer than the best classical pair: `transfer-v-zsnr` 1.16 to 2.48 (v-prediction with zero terminal SNR; 4,
+5, 6 and 8 calls), `transfer-flow` 1.02 to 1.45 (4 and 6), `transfer-eps` 1.05 to 1.34 (6). The last two are narrow.
 
-The plain choice is a classical solver on the model's own levels, with its own shift: UniPC (bh2, order 2) on Karras'
-levels with rho 5, the lowest left out; on zero terminal SNR's own levels; for flows iPNDM of order 2 on even, shifted
-levels. For the last row nothing was published that beats it: no levels exist for these models, and the tables of
-NeuralSolver, learned on other flows, lost 23 of 24 races on our small models. Optimal Steps' levels at numbers of calls
-that their authors did not publish are not taken either.
+The fallback is a classical solver on the model's own levels, with its own shift: UniPC (bh2, order 2) on Karras' levels
+with rho 5, the lowest left out; the model's own levels with zero terminal SNR; for flows iPNDM of order 2 on even,
+shifted levels. For the last row we know no published levels that beat it: none exist for these models, and
+NeuralSolver's tables, learned on other flows, lost 23 of 24 races on our small models. Optimal Steps' levels are not
+used at numbers of calls that their authors did not publish.
 
-Whether published levels beat the plain choice on a real checkpoint is for a race there: their authors compared them
-with even times, Karras' levels or Euler's method, never with it. On our small models, which are not what they were made
-for, they win under strong guidance and with very few calls, and lose elsewhere. How many times closer to a 50-call
-teacher than the plain choice they end (below 1: further away; cfg 3 unless said, 6 to 10 seeds, by
+Race published levels on your checkpoint to see whether they beat the fallback there: their authors compared them with
+even times, Karras' levels or Euler's method, never with it. On our small models, which they were not made for, they win
+under strong guidance and at very few calls, and lose elsewhere. The table shows how many times closer to a 50-call
+teacher than the fallback they end (below 1: further away; cfg 3 unless stated, 6 to 10 seeds, by
 `tests/bench/schedule_presets.py`):
 
 | | 4 calls | 6 | 8 | 10 |
@@ -59,7 +59,7 @@ teacher than the plain choice they end (below 1: further away; cfg 3 unless said
 | oss-flux on digits-flow | 0.41 | 0.27 | 0.26 | 0.22 |
 | on a model of emoji latents | 0.76 | 0.84 | 0.83 | 0.40 |
 
-A distilled checkpoint (Lightning, Turbo, LCM) looks like its family and wants the sampler it was distilled for.
+A distilled checkpoint (Lightning, Turbo, LCM) looks like its family but needs the sampler it was distilled for.
 """
 
 TRAINED = """The distance is the RMSE to a 50-call teacher from the same noise, on seeds no training run uses; "calls to
