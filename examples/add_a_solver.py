@@ -2,6 +2,7 @@
 
 import numpy as np
 import torch
+
 from s4s import sample
 from s4s.s4s_nodes.core import classical, mixture, schedules
 from s4s.s4s_nodes.core.classical.lowering import lowered, steps

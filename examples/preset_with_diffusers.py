@@ -7,6 +7,7 @@
 from pathlib import Path
 
 import torch
+
 from s4s import bundled, load, sample
 from s4s.s4s_nodes.core.schedules import level_at
 from s4s.s4s_nodes.exporters.scheduler import S4SScheduler

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+
 from s4s import bundled, load, sample
 from s4s.s4s_nodes.core import classical, schedules
 

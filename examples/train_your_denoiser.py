@@ -4,6 +4,7 @@ import tempfile
 
 import numpy as np
 import torch
+
 from s4s.s4s_nodes.core import Model, mixture
 from s4s.training.distil import Config, Source, distil, estimate, race, unseen_pairs
 

@@ -120,7 +120,7 @@ def test_the_package_has_one_order():
 
 def test_no_modules_import_each_other_in_a_circle():
     known, done = {}, set()
-    for path, node, one, other in arrows():
+    for _, _, one, other in arrows():
         if one != other:
             known.setdefault(one, set()).add(other)
 

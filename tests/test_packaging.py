@@ -13,9 +13,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import s4s
 from PIL import Image
 
+import s4s
 from s4s.s4s_nodes import __version__
 
 ROOT = Path(__file__).parents[1]
@@ -106,7 +106,7 @@ def test_the_public_names_are_found():
     names = ("Model", "Preset", "Table", "bundled", "load", "sample", "sample_table", "save")
     assert all(callable(getattr(s4s, name)) for name in names) and {*names, "__version__"} <= set(dir(s4s))
     with pytest.raises(AttributeError, match="'s4s' has no attribute 'nothing'"):
-        s4s.nothing
+        _ = s4s.nothing
 
 
 @pytest.mark.slow

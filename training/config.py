@@ -175,7 +175,7 @@ class Config:
         return json.dumps(asdict(self), indent=1)
 
     @classmethod
-    def from_json(cls, text: str) -> "Config":
+    def from_json(cls, text: str) -> Config:
         """Raises ValueError for unknown settings."""
         content = json.loads(text)
         if content.get("learn") == ["sigmas", "query", "weights"]:          # as version 0.2.0 wrote the default

@@ -7,7 +7,7 @@ Wan and others do), without a word. Here the second run lets PyTorch keep copies
 from __future__ import annotations
 
 import math
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor

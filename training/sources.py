@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 from .source import Source, pick_device
 
@@ -10,9 +10,9 @@ from .source import Source, pick_device
 def of(config, device: str, say: Callable = print) -> Source:
     """The Source of a configuration on this device. Raises ValueError in words for what cannot be opened."""
     if not config.checkpoint:
-        from .demo_models.source import bundled             # a host's package comes without the small models
+        from .demo_models.source import bundled  # a host's package comes without the small models
         return bundled(config.model, config.cfg, pick_device(device))
-    from .checkpoints.source import checkpoint              # diffusers is imported for checkpoints only
+    from .checkpoints.source import checkpoint  # diffusers is imported for checkpoints only
     return checkpoint(config, pick_device(device), say)
 
 

@@ -94,7 +94,7 @@ def beta(calls: int, levels, alpha: float = 0.6, beta: float = 0.6) -> np.ndarra
 
     Raises ValueError where rounding to the model's levels would repeat one.
     """
-    from scipy.stats import beta as distribution      # every host carries scipy; only this schedule asks for it
+    from scipy.stats import beta as distribution  # every host carries scipy; only this schedule asks for it
     check_calls(calls)
     quantiles = distribution.ppf(1 - np.linspace(0, 1, calls, endpoint=False), alpha, beta)
     index = np.rint(quantiles * (len(levels) - 1)).astype(int)

@@ -50,7 +50,7 @@ class S4SScheduler(SchedulerMixin, ConfigMixin):
         self.set_timesteps(max(self._tables))
 
     @classmethod
-    def from_preset(cls, preset: Preset, like=None) -> "S4SScheduler":
+    def from_preset(cls, preset: Preset, like=None) -> S4SScheduler:
         """The scheduler for a preset; like is the config of the pipeline's own scheduler, whose betas it takes over.
 
         Raises ValueError where the model's levels are not those the preset is for.

@@ -5,7 +5,7 @@ Authors give their grids in their own network time; tables are in sigma.
 
 from __future__ import annotations
 
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 

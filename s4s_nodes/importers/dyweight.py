@@ -14,9 +14,9 @@ import torch
 
 from ..core import Model, Table, schedules
 from . import grids, models
+from .limits import MAX_CALLS, shown
 from .lower import Run
 from .persistence import class_of, record_of, state_of
-from .limits import MAX_CALLS, shown
 from .restricted import UnreadableFile, array
 
 SOURCE = "DyWeight, arXiv 2603.11607; github.com/Westlake-AGI-Lab/DyWeight"

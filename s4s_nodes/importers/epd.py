@@ -13,9 +13,9 @@ import numpy as np
 
 from ..core import Model, Table
 from . import grids, models
+from .limits import MAX_CALLS, shown
 from .lower import ADAMS_BASHFORTH, Run
 from .persistence import class_of, record_of, state_of
-from .limits import MAX_CALLS, shown
 from .restricted import UnreadableFile, array
 
 SOURCE = "EPD-Solver, arXiv 2507.14797 and 2512.22796; github.com/BeierZhu/EPD"

@@ -10,13 +10,13 @@ from __future__ import annotations
 import io
 import pickletools
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 
-from .limits import (MAX_BITS, MAX_DIGITS, MAX_NESTED, MAX_NUMBERS, MAX_TEXT, Budget, Paid, Stub, UnreadableFile,
-                     shown)
+from .limits import MAX_BITS, MAX_DIGITS, MAX_NESTED, MAX_NUMBERS, MAX_TEXT, Budget, Paid, Stub, UnreadableFile, shown
 
 _DTYPES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "BFloat16Storage": "bf16",
            "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1",

@@ -6,9 +6,9 @@ None of them was measured on the user's checkpoint, and each says so.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
-from typing import Callable
 
 from ..core import Model, Preset, Table, classical, schedules
 from . import clock, neuralsolver

@@ -21,9 +21,19 @@ import numpy as np
 
 from s4s.s4s_nodes.core.files import write_atomically
 from s4s.training.benchmark.race import interval
-
-from tests.bench.results_cells import (BUDGET, CFG, GRADIENT_AT, LADDER, METHODS, SHIPPED_AT, cell, file_of, known,
-                                       recorded, rmse)
+from tests.bench.results_cells import (
+    BUDGET,
+    CFG,
+    GRADIENT_AT,
+    LADDER,
+    METHODS,
+    SHIPPED_AT,
+    cell,
+    file_of,
+    known,
+    recorded,
+    rmse,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 

@@ -100,6 +100,7 @@ def test_its_hashes_are_those_of_the_hosts(tiny):
 def test_flux_opens_from_one_file_at_its_own_width(tiny, tmp_path):
     """One block of each kind, 3072 wide; the text encoders as hosts have them, no autoencoder."""
     from diffusers import FluxTransformer2DModel
+
     from tests.checkpoints.tiny_originals import clip, single_file, weights
     place = shutil.copytree(tiny["flux", "folder"], tmp_path / "flux")
     wide = FluxTransformer2DModel(in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=128,

@@ -28,7 +28,7 @@ class Made:
     pairs: dict
 
     @classmethod
-    def of(cls, folder: Path, parts: tuple, seed: int = 0) -> "Made":
+    def of(cls, folder: Path, parts: tuple, seed: int = 0) -> Made:
         """Ranks and alphas differ from layer to layer, as no loader may overlook."""
         generator, pairs = torch.Generator().manual_seed(seed), {}
         for part in parts:

@@ -8,8 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from s4s.s4s_nodes.core import Model, Preset, PresetError, Table, classical, files, preset_file, schedules
 from s4s.s4s_nodes.core.model import PREDICTIONS

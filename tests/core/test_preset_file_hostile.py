@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from safetensors.torch import save as save_torch
 
 from s4s.s4s_nodes.core import Model, Preset, PresetError, Table, classical, container, preset_file, schedules

@@ -7,8 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from s4s.s4s_nodes.core import MAX_CALLS, Table, classical, constant_law_error, end_response, sample
 from s4s.s4s_nodes.core.table import LAW_TOLERANCE

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from s4s.s4s_nodes import importers
-from s4s.s4s_nodes.core import Model, constant_law_error, mixture, preset_file, sample, schedules
+from s4s.s4s_nodes.core import Model, classical, constant_law_error, mixture, preset_file, sample, schedules
 from s4s.s4s_nodes.importers import clock, dyweight, epd, gas, grids, ld3, models, neuralsolver
 
 ROOM = Path(importers.__file__).parent
@@ -111,6 +111,7 @@ def test_schedules_are_the_published_levels_with_the_solver_they_are_used_with()
         for calls in made.counts:
             table = made.table(calls)
             assert np.array_equal(table.sigmas, schedules.published(grid, calls)) and table.keeps_constants
+            assert table.same_as(classical.SOLVERS[solver](schedules.published(grid, calls)))
     euler = importers.make("oss-flux").table(10)
     np.testing.assert_allclose(euler.carry, euler.sigmas[1:] / euler.sigmas[:-1], atol=1e-12)
 

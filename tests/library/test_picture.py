@@ -46,7 +46,7 @@ def test_positive_weights_are_red_and_negative_ones_blue():
 def test_shipped_presets_show_their_race():
     for path in shipped_folder().glob("*.safetensors"):
         found = preset_file.load(path)
-        for name, scores in found.scores.items():
+        for scores in found.scores.values():
             first, *_ = picture.score_lines(scores)
             assert f"{scores['rmse']:.4g}" in first and scores["best_classical"] in first
 

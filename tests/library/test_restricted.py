@@ -262,7 +262,7 @@ def test_every_cut_and_every_flipped_byte_is_read_or_refused():
 
 # ---------------------------------------------------------------------------- whole files, made here
 
-def persistent(name, state) -> "Calls":
+def persistent(name, state) -> Calls:
     """What NVIDIA's torch_utils.persistence pickles an object as; its source is code a plain unpickler would run."""
     return Calls(_reconstruct, {"type": "class", "version": 6, "module_src": "raise SystemExit", "class_name": name,
                                 "state": state})

@@ -7,11 +7,19 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
-from s4s.s4s_nodes.core import (Model, Preset, Table, classical, constant_law_error, mixture, preset_file, sample,
-                                schedules)
+from s4s.s4s_nodes.core import (
+    Model,
+    Preset,
+    Table,
+    classical,
+    constant_law_error,
+    mixture,
+    preset_file,
+    sample,
+    schedules,
+)
 from s4s.s4s_nodes.library import shipped_folder
 from s4s.s4s_nodes.select import ModelFacts, adapt, adapted, table_for
 from s4s.training.parametrization.parameters import Parameters

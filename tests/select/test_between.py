@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from s4s.s4s_nodes.core import Table, classical, constant_law_error, mixture, sample, schedules
 from s4s.s4s_nodes.select import adapted

@@ -7,8 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from s4s.s4s_nodes.core import Model, Preset, Table, classical, constant_law_error, schedules
 from s4s.s4s_nodes.select import ModelFacts, adapt, dispatch, is_own, levels_for, table_for

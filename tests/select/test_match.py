@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from s4s.s4s_nodes.core import Model, Preset, classical, schedules
-from s4s.s4s_nodes.select import ModelFacts, choose, table_for, suits
+from s4s.s4s_nodes.select import ModelFacts, choose, suits, table_for
 
 SD15 = ModelFacts("eps", 0.0292, 14.6146, family="sd15", channels=4)
 FLUX = ModelFacts("flow", 0.0003, 1.0, family="flux", channels=16, shift=3.16)

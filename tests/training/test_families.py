@@ -16,8 +16,19 @@ from s4s.training.parametrization import families
 from s4s.training.parametrization.parameters import RANDOM
 from s4s.training.teacher.pairs import known_pairs
 from tests.toy import small, toy_source
-from tests.training.formula import (BASES, PAIRS, Formula, levels, made, newest, numbers, random_vector, sampled,
-                                    start_states, weighed)
+from tests.training.formula import (
+    BASES,
+    PAIRS,
+    Formula,
+    levels,
+    made,
+    newest,
+    numbers,
+    random_vector,
+    sampled,
+    start_states,
+    weighed,
+)
 
 
 @pytest.mark.parametrize("flow", [False, True])

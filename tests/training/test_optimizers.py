@@ -10,8 +10,15 @@ from s4s.s4s_nodes.core import schedules
 from s4s.training.demo_models.source import bundled
 from s4s.training.distil import distil
 from s4s.training.optimizers.gauss_newton import TRIES, calls_per_image, learn_forward, normal_equations
-from s4s.training.optimizers.gradient import (MOST_SETBACKS, State, batch_indices, mean_error, learn,
-                                              loss_and_gradient, rate_at)
+from s4s.training.optimizers.gradient import (
+    MOST_SETBACKS,
+    State,
+    batch_indices,
+    learn,
+    loss_and_gradient,
+    mean_error,
+    rate_at,
+)
 from s4s.training.optimizers.objective import OBJECTIVES
 from s4s.training.parametrization.parameters import Parameters
 from s4s.training.teacher.pairs import make_pairs

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from s4s.s4s_nodes.core import classical, constant_law_error, schedules
 from s4s.training.parametrization.parameters import LEARN, Parameters

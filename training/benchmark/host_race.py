@@ -6,8 +6,9 @@ Beside distil.py the other way into the trainer: a host hands over a Source and 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Callable
+from functools import partial
 
 from torch import Tensor
 
@@ -79,8 +80,9 @@ def hold(source: Source, preset: Preset, terms: Terms, told: Told) -> Held:
     before, began, held = source.model_calls, time.monotonic(), Held(made)
     for name in terms.tables:
         told.status(f"race of {name}: the teacher on {count} unseen seeds")
-        pairs = counted(source, told, count * terms.teacher_calls, lambda: unseen_pairs(
-            source, count, preset.tables[name], teacher_calls=terms.teacher_calls, seed=terms.seeds.start))
+        make = partial(unseen_pairs, source, count, preset.tables[name], teacher_calls=terms.teacher_calls,
+                       seed=terms.seeds.start)
+        pairs = counted(source, told, count * terms.teacher_calls, make)
         held.whole = pairs if pairs.clean is None or held.whole is None else held.whole
         told.status(f"race of {name} on {count} unseen seeds")
         held.raced[name] = race(source, preset, name, pairs,

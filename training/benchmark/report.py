@@ -18,7 +18,7 @@ INK, LEARNED, OTHER = "#222222", "#d1495b", "#8d99ae"
 
 
 def _figure(*size_and_panels):
-    import matplotlib                       # slow to import, and only reports need it
+    import matplotlib  # slow to import, and only reports need it
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     width, height, panels = size_and_panels

@@ -13,9 +13,9 @@ import json
 import logging
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
 
 import safetensors
 from torch import Tensor
@@ -40,7 +40,7 @@ class Lora:
     weight: float = 1.0
 
     @classmethod
-    def of(cls, text: str) -> "Lora":
+    def of(cls, text: str) -> Lora:
         """FILE or FILE:WEIGHT. Raises ValueError for a weight that is no number."""
         path, colon, weight = text.rpartition(":")
         if not colon or Path(text).exists() or weight.endswith(".safetensors"):      # a drive's colon is a path's

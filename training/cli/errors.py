@@ -9,7 +9,6 @@ from pathlib import Path
 
 import click
 
-
 FORCE = click.option("--force", is_flag=True, help="overwrite what is there")
 
 

@@ -10,7 +10,7 @@ do not drag the numbers far from it without need (ridge regression, Hoerl and Ke
 from __future__ import annotations
 
 import math
-from typing import Callable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor

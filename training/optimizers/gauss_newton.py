@@ -9,7 +9,7 @@ behind the number it moves, and a number of the last row costs no network call a
 from __future__ import annotations
 
 import math
-from typing import Callable
+from collections.abc import Callable
 
 import numpy as np
 import torch

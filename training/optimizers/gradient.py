@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Callable
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ class State:
     memory: dict = field(default_factory=dict)  # tensors a learner keeps between its iterations
 
     @classmethod
-    def start(cls, parameters: Parameters) -> "State":
+    def start(cls, parameters: Parameters) -> State:
         vector = parameters.initial()
         return cls(vector, vector.clone(), vector.clone(), (torch.zeros_like(vector), torch.zeros_like(vector)))
 

@@ -14,8 +14,8 @@ new x' where it lowers that sample's distance under the new numbers (LD3). Infer
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Callable
 
 import torch
 from torch import Tensor

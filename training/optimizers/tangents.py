@@ -38,7 +38,7 @@ class Slopes:
     scale: Tensor               # (N, K)
 
     @classmethod
-    def of(cls, parameters: Parameters, vector: Tensor) -> "Slopes":
+    def of(cls, parameters: Parameters, vector: Tensor) -> Slopes:
         def numbers(free):
             table = parameters.table(free)
             return tuple(torch.as_tensor(getattr(table, name), dtype=torch.float64)

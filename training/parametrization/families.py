@@ -17,7 +17,8 @@ Where noise is weighed (form noise) A is 1, S is sigma' - sigma, and (x - D) / s
 
 from __future__ import annotations
 
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor

@@ -74,7 +74,7 @@ class Parameters:
         check_form(self.form, self.learn)
 
     @classmethod
-    def of(cls, config, source, start: np.ndarray) -> "Parameters":
+    def of(cls, config, source, start: np.ndarray) -> Parameters:
         """What a configuration makes of these levels for a source."""
         return cls(start, config.base, config.order, source.flow, config.learn, source.sigma_max, config.family,
                    config.clock, source.model.prediction, config.restrict,
@@ -85,7 +85,7 @@ class Parameters:
         """Steps that try everything once: two of an alternation."""
         return len(TURNS) if self.learn == "alternate" else 1
 
-    def at(self, turn: int) -> "Parameters":
+    def at(self, turn: int) -> Parameters:
         """What moves in this turn: of an alternation one half; the carry only after all else has."""
         if self.learn == "alternate":
             return replace(self, learn=TURNS[turn % len(TURNS)])

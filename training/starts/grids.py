@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 
@@ -51,7 +51,7 @@ def dmn(steps: int, first: float, last: float) -> np.ndarray:
     taken as sigma^2 / alpha (variance preserving), whatever the network. Needs scipy.
     """
     try:
-        from scipy.optimize import LinearConstraint, minimize   # every host carries scipy; only this schedule asks
+        from scipy.optimize import LinearConstraint, minimize  # every host carries scipy; only this schedule asks
     except ImportError as error:
         raise ValueError(f"schedule dmn needs scipy ({error}): pip install scipy, or take another schedule") from None
     even = np.linspace(first, last, steps + 1)

@@ -5,8 +5,8 @@ It is a classical solver by name, a table, or a host's k-diffusion sampler funct
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import numpy as np
 import torch

@@ -8,7 +8,8 @@ trainer. flow=True selects a rectified flow, x = (1-s) x0 + s noise, in place of
 from __future__ import annotations
 
 import functools
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 from .log_snr import dpmpp_2m, dpmpp_2s, dpmpp_3m, single_step, unipc, with_middles
 from .slope import deis, dpm_2, dpm_2_steps, euler, heun, ipndm, lms

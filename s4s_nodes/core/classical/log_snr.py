@@ -63,7 +63,7 @@ def unipc(trace: Trace, sigmas: Tensor, flow: bool, order: int = 3, kind: str = 
     levels = list(_log_steps(sigmas, flow))
     logs = _half_log_snr(sigmas, flow)
     shown, past, before, used = trace.start, [], None, 1
-    for i, (sigma, after, h, _) in enumerate(levels):
+    for i, (sigma, *_) in enumerate(levels):
         newest = trace.call(shown, sigma)
         base = shown
         if before is not None:

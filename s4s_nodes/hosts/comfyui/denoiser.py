@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import inspect
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Callable
 
 import comfy.model_management
 import comfy.sample

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...core import end_response, sample_table
-from ...library import Choice, ModelFacts, Preset, choose, is_own, levels_for, table_for, suits, unproven
+from ...library import Choice, ModelFacts, Preset, choose, is_own, levels_for, suits, table_for, unproven
 from . import facts, record
 from .folder import presets
 

@@ -6,9 +6,9 @@ import datetime
 import hashlib
 import logging
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Callable
 
 import folder_paths
 from torch import Tensor

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, field
-from typing import Callable
 
 import torch
 from modules import call_queue, processing, scripts, sd_samplers_common, shared

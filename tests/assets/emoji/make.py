@@ -24,7 +24,6 @@ from torch.nn import functional as F
 
 from s4s.s4s_nodes.core import classical, sample, schedules
 from s4s.s4s_nodes.core.files import write_atomically
-
 from tests.assets.emoji import judge, pictures, taesd
 from tests.assets.emoji.conditions import CLASSES, conditions
 from tests.assets.emoji.network import FILE, HIDDEN, PATCH, PLACES, PREFIX, SIZE, WAVES, MMDiT, load

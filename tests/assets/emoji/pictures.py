@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from s4s.s4s_nodes.core.files import write_atomically
-
 from tests.assets.emoji import taesd
 from tests.assets.emoji.conditions import CLASSES
 

@@ -16,11 +16,22 @@ from pathlib import Path
 import torch
 
 from s4s.s4s_nodes.core import preset_file
-
 from tests.bench.transfer import models, page, ship, train
 from tests.bench.transfer.cells import OutOfTime, Store
-from tests.bench.transfer.questions import (BETWEEN_AT, CFG_CALLS, CFG_MODELS, COUNTS, FAMILY_CFGS, ROUNDED_MODELS,
-                                            SIZE_MODELS, TRAINED_AT, cfg_row, family_rows, rounding_rows, size_rows)
+from tests.bench.transfer.questions import (
+    BETWEEN_AT,
+    CFG_CALLS,
+    CFG_MODELS,
+    COUNTS,
+    FAMILY_CFGS,
+    ROUNDED_MODELS,
+    SIZE_MODELS,
+    TRAINED_AT,
+    cfg_row,
+    family_rows,
+    rounding_rows,
+    size_rows,
+)
 from tests.bench.transfer.study import CFG, Study
 
 PARTS = ("families", "cfg", "sizes", "rounding")

@@ -7,7 +7,6 @@ only when they are told to.
 from __future__ import annotations
 
 from s4s.s4s_nodes.core import Model, Preset
-
 from tests.bench.transfer import cells, models
 from tests.bench.transfer.page import passes, transferred
 from tests.bench.transfer.questions import begun_at

@@ -21,7 +21,6 @@ from s4s.training.parametrization.parameters import Parameters
 from s4s.training.run import Run
 from s4s.training.teacher.pairs import TEST_SEEDS, VALIDATION_SEEDS, teacher_error
 from s4s.training.teacher.solvers import teacher_of
-
 from tests.bench.transfer import cells, models
 from tests.bench.transfer.learn import ORDER, Learned, Lesson, learn
 

@@ -22,7 +22,6 @@ from s4s.s4s_nodes.core.files import write_atomically
 from s4s.training.demo_models import make
 from s4s.training.teacher.solvers import teacher_table
 from tests.assets.emoji import pictures as emoji
-
 from tests.bench.transfer.models import TRAINED, Kind, Small, source, weights_path
 
 RATE, WARM, KEEP, BATCH, DROP = 1.5e-3, 200, 0.998, 64, 0.12

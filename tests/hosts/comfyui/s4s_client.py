@@ -56,7 +56,7 @@ class Server:
         """All the server said so far."""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
-    def wait(self, seconds: float = 180) -> "Server":
+    def wait(self, seconds: float = 180) -> Server:
         """Return when it answers. Raises RuntimeError with its log when it ends or takes too long."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and self._process.poll() is None:

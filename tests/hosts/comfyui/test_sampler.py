@@ -7,6 +7,7 @@ import s4s_tools as t
 import torch
 from s4s_tools import FAMILIES, classical_preset, kind, preset_levels
 
+
 @pytest.mark.parametrize("name", FAMILIES)
 def test_the_same_run_twice_is_the_same_to_the_bit(models, installed, name):
     model, preset = models(name), installed(t.preset_for(models(name)))

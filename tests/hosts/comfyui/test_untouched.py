@@ -6,7 +6,6 @@ import s4s_tools as t
 import torch
 from s4s_tools import FAMILIES, classical_preset, kind, preset_levels
 
-
 MASKS = {"hard": lambda m: m.__setitem__((..., slice(4, None)), 0.0),
          "soft": lambda m: m.copy_(torch.linspace(0, 1, 8).expand_as(m))}
 

@@ -14,7 +14,7 @@ import sys
 def import_torchvision() -> None:
     """Make `import torchvision` work with a torch it was not built for."""
     try:
-        import torchvision                                                      # noqa: F401
+        import torchvision  # noqa: F401
     except RuntimeError:
         import torch
         for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
