@@ -1,6 +1,6 @@
 """The presets on this machine: those that ship and the user's own, by name; reading, saving, renaming, deleting.
 
-What to run with them on a host's levels is decided in select (match.py, dispatch.py); its names are repeated here, so
+What to run with them on a host's levels is decided in select (selection.py); its names are repeated here, so
 that a host needs this module alone.
 """
 
@@ -16,14 +16,15 @@ from .core import container, preset_file
 from .core.model import is_number
 from .core.names import file_name, numbered, preset_name
 from .core.preset_file import Preset, PresetError
-from .select.dispatch import Choice, is_own, levels_for, table_for
-from .select.match import cfg_range, choose, suits, unproven
+from .select.dispatch import Selection, is_own, levels_for, table_for
+from .select.match import belongs, cfg_range, suits, unproven
 from .select.model_facts import ModelFacts
+from .select.selection import Request, select
 
 ENDING = ".safetensors"
-__all__ = ["Choice", "Library", "ModelFacts", "Preset", "PresetError", "cfg_range", "choose", "file_name",
-           "is_own", "levels_for", "measured", "preset_name", "recommended", "save_new", "save_scores", "save_version",
-           "shipped_folder", "suits", "table_for", "tables_of", "unproven"]
+__all__ = ["Library", "ModelFacts", "Preset", "PresetError", "Request", "Selection", "belongs", "cfg_range",
+           "file_name", "is_own", "levels_for", "measured", "preset_name", "recommended", "save_new", "save_scores",
+           "save_version", "select", "shipped_folder", "suits", "table_for", "tables_of", "unproven"]
 
 
 def shipped_folder() -> Path:
@@ -124,6 +125,10 @@ class Library:
         """What is wrong with files that could not be read, and which names hide others."""
         found, hidden = self._scan()
         return [problem for problem in found.values() if isinstance(problem, str)] + hidden
+
+    def unreadable(self) -> list[str]:
+        """What is wrong with files that could not be read."""
+        return [problem for problem in self._scan()[0].values() if isinstance(problem, str)]
 
     def _scan(self) -> tuple[dict, list[str]]:
         """({name: preset or problem}, what is hidden), as the folders are now."""

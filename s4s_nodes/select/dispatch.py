@@ -1,4 +1,4 @@
-"""What to run on a host's levels: a preset's table, the same moved a little, or a classical solver, and why.
+"""What one preset runs on a host's levels: a table, the same moved a little, or a classical solver, and why.
 
 A host asks for a number of steps, cuts the schedule (denoise below 1, start and end step) and hands over levels.
 The first and the last are its own: it makes the noise by the first and rescales by the last. What lies between may
@@ -18,7 +18,7 @@ from ..core.preset_file import Preset
 from ..core.table import MAX_CALLS, Table
 from .adapt import adapted, distance, from_start, head, start_ratio, starts_near
 from .cfg import at_cfg
-from .match import remarks, suits
+from .match import called, counts_words, remarks, suits, unproven
 from .model_facts import ModelFacts
 
 # the preset's full tables of 4, 6 and 8 calls moved towards the hosts' schedules, by their distance (mean |log ratio|):
@@ -31,14 +31,15 @@ MOVED_LEVELS = {True: 0.065, False: 0.09}               # by whether it is a flo
 # DEIS 1.07, LMS and UniPC 1.13, DPM++ 2M 1.34
 FALLBACK = {True: "ipndm_2", False: "unipc_bh2_2"}      # by whether it is a flow; all of order 2
 USUAL_SHIFT = 3.0           # of a rectified flow whose host does not tell its own
-_CURE = "pick scheduler s4s"
-_SPOKEN = {"dpmpp_2m": "DPM++ 2M", "unipc_bh2_2": "UniPC bh2, order 2", "lms_2": "LMS, order 2",
-           "ipndm_2": "iPNDM, order 2", "deis_2": "DEIS, order 2", "euler": "Euler"}
+_PICK_OURS = "pick scheduler s4s"
+_OWN, _GIVEN = "the model's own levels", "the given levels"
+_SPOKEN = {"dpmpp_2m": "DPM++ 2M", "unipc_bh2_2": "UniPC bh2 of order 2", "lms_2": "LMS of order 2",
+           "ipndm_2": "iPNDM of order 2", "deis_2": "DEIS of order 2", "euler": "Euler"}
 
 
 @dataclass(frozen=True)
-class Choice:
-    """A table for the host's levels, and where it comes from.
+class Selection:
+    """What runs on a host's levels, and why: a table, and the preset it is of.
 
     table.keeps_constants is False for a few imported tables: the host then puts the known region of an inpainting
     back itself.
@@ -48,20 +49,25 @@ class Choice:
     preset: Preset | None
     table_name: str                 # its name in the preset; of a classical solver, ""
     kind: str                       # "exact", "window", "adapted" or "classical"
-    why: str
+    why: str                        # of a fallback: why nothing learned runs
     own_levels: bool = False        # levels between the ends are the preset's, not the host's
-    classical: str = ""             # which classical solver, spoken
-
-    @property
-    def fallback(self) -> bool:
-        """Whether nothing learned runs; hosts say so loudly."""
-        return self.kind == "classical"
+    classical: str = ""             # which classical solver on whose levels, spoken
+    advice: str = ""                # of a fallback: what to do
+    fallback: bool = False          # nothing that was learned for this model, and nothing that was named, runs
+    belongs: bool = True            # to this model; False only for a preset that was named
+    warns: bool = False             # hosts say it at warning level
+    schedule: np.ndarray | None = None      # (steps + 1,), where steps were asked for: what the host may cut
+    about: Preset | None = None     # of a fallback: the preset that came nearest
+    details: str = ""               # why each other preset did not run; for the log at debug level
 
     def words(self) -> str:
-        """One line for the log, the node and the picture's metadata."""
+        """At most two sentences for the log, the node and the picture's metadata: what ran, and what to do."""
         if self.fallback:
-            return f"S4S fallback: {self.classical} on the given {len(self.table.sigmas)} levels: {self.why}"
-        return f"S4S {self.preset.name} ({self.preset.short_hash}), {self.table_name}, {self.kind}: {self.why}"
+            ran = self.classical + " ran" if self.preset is None else f"{called(self.preset)}, {self.table_name} ran"
+            ran += " (published numbers, not measured on this checkpoint)" * bool(self.preset and unproven(self.preset))
+            return f"S4S fallback: {self.why}. {ran}{self.advice and f'; {self.advice}'}."
+        stranger = "" if self.belongs else ". You named it: it was not learned on this model"
+        return f"S4S {called(self.preset)}, {self.table_name}, {self.kind}: {self.why}{stranger}"
 
 
 def levels_for(preset: Preset | None, facts: ModelFacts, steps: int) -> np.ndarray:
@@ -84,40 +90,41 @@ def levels_for(preset: Preset | None, facts: ModelFacts, steps: int) -> np.ndarr
 
 
 def table_for(sigmas, facts: ModelFacts, preset: Preset | None, cfg: float | None = None,
-              own_schedule: bool | None = None) -> Choice:
+              own_schedule: bool | None = None) -> Selection:
     """The table for a host's levels (N+1,), N calls; the first and last level stay the host's.
 
     own_schedule says whether the levels are our schedule's, or a cut of it, so that those between may be replaced;
     None finds out by comparing them with this preset's.
     Raises ValueError for levels no solver can run on (rising, not finite, fewer than two).
     """
-    levels = _checked(sigmas)
+    levels = checked(sigmas)
     reason = "no preset was chosen" if preset is None else suits(preset, facts)
     if reason is not None:
-        return _fallback(levels, facts, reason if preset is None else f"{preset.name} does not suit: {reason}")
+        return fallen_back(levels, facts, reason if preset is None else f"{preset.name} does not suit: {reason}")
     own = is_own(levels, preset, facts) if own_schedule is None else own_schedule
     there, clause = at_cfg(preset, cfg)
-    choice = _of_preset(levels, facts, there, cfg, own)
-    return choice if choice.fallback or not clause else replace(choice, preset=preset, why=choice.why + clause)
+    found = _of_preset(levels, facts, there, cfg, own)
+    return found if found.fallback or not clause else replace(found, preset=preset, why=found.why + clause)
 
 
-def _of_preset(levels: np.ndarray, facts: ModelFacts, preset: Preset, cfg: float | None, own: bool) -> Choice:
-    """The choice among the tables of a preset that suits, one for each number of calls and start."""
+def _of_preset(levels: np.ndarray, facts: ModelFacts, preset: Preset, cfg: float | None, own: bool) -> Selection:
+    """What runs of a preset that suits: it has one table for each number of calls and start."""
     for name, table in preset.tables.items():
         if same_levels(table, levels):
             why = f"these are its levels{remarks(preset, cfg, name)}"
-            return Choice(table, preset, name, _kind(preset, table), why)
+            return Selection(table, preset, name, _kind(preset, table), why)
     if levels[-1] > 0:
         return _on_a_head(levels, facts, preset, cfg)
     found = _nearest(preset, levels)
     if found is None:
-        return _fallback(levels, facts, f"{preset.name} has no table for {len(levels) - 1} calls; "
-                                        f"it has {preset.counts}")
+        calls = len(levels) - 1
+        return fallen_back(levels, facts, f"{preset.name} has {counts_words(preset.counts)} steps, you asked for {calls}",
+                           f"set the steps to one of these, or train for {calls}")
     pick = _on_own_levels if own else _on_given_levels
     return pick(levels, facts, preset, found, remarks(preset, cfg, found[0]))
 
 
-def _checked(sigmas) -> np.ndarray:
+def checked(sigmas) -> np.ndarray:
     """The host's levels in float64. Raises ValueError where no solver can run on them."""
     levels = np.array(sigmas.detach().cpu() if hasattr(sigmas, "detach") else sigmas, dtype=np.float64)
     if levels.ndim != 1 or len(levels) < 2:
@@ -131,8 +138,16 @@ def _checked(sigmas) -> np.ndarray:
 
 def is_own(levels, preset: Preset | None, facts: ModelFacts) -> bool:
     """Whether the levels are what `levels_for` gives for some number of steps, or a cut of it (the end may be 0)."""
+    return cut_of(levels, preset, facts) is not None
+
+
+def cut_of(levels, preset: Preset | None, facts: ModelFacts) -> tuple[int, int] | None:
+    """(steps, index of the first level) of a preset's schedule that levels were cut from, or None."""
     levels = np.asarray(levels, dtype=np.float64)
-    return any(_is_cut(levels, levels_for(preset, facts, steps)) for steps in _possible_steps(levels, preset, facts))
+    for steps in sorted(_possible_steps(levels, preset, facts)):
+        if (first := _first_of_cut(levels, levels_for(preset, facts, steps))) is not None:
+            return steps, first
+    return None
 
 
 def _possible_steps(levels: np.ndarray, preset: Preset | None, facts: ModelFacts) -> set[int]:
@@ -147,12 +162,12 @@ def _possible_steps(levels: np.ndarray, preset: Preset | None, facts: ModelFacts
     return {steps for steps in near if calls <= steps <= MAX_CALLS}
 
 
-def _is_cut(levels: np.ndarray, whole: np.ndarray) -> bool:
-    """Whether levels are consecutive ones of the whole; their last may have been set to 0."""
+def _first_of_cut(levels: np.ndarray, whole: np.ndarray) -> int | None:
+    """Where in the whole these are consecutive levels, or None; their last may have been set to 0."""
     first = int(np.argmin(np.abs(whole - levels[0])))
     part = whole[first:first + len(levels)]
     ends = len(part) == len(levels) and (levels[-1] == 0 or close(part[-1], levels[-1]))
-    return ends and close(part[:-1], levels[:-1])
+    return first if ends and close(part[:-1], levels[:-1]) else None
 
 
 def _nearest(preset: Preset, levels: np.ndarray) -> tuple[str, Table] | None:
@@ -163,7 +178,7 @@ def _nearest(preset: Preset, levels: np.ndarray) -> tuple[str, Table] | None:
     return (min(fitting)[1], preset.tables[min(fitting)[1]]) if fitting else None
 
 
-def _on_a_head(levels, facts: ModelFacts, preset: Preset, cfg: float | None) -> Choice:
+def _on_a_head(levels, facts: ModelFacts, preset: Preset, cfg: float | None) -> Selection:
     """The first rows of a table that begins with these levels; its state there is a latent at the last of them.
 
     Measured (tests/bench/windows.py, heads of 2 to 6 calls on both bundled models): with the rest done by a fine
@@ -173,57 +188,61 @@ def _on_a_head(levels, facts: ModelFacts, preset: Preset, cfg: float | None) -> 
         if len(levels) <= table.calls and close(table.sigmas[:len(levels)], levels):
             first = head(table, len(levels) - 1, facts.flow)
             clause = remarks(preset, cfg, name)
-            return Choice(first, preset, name, "adapted", f"the first {first.calls} of its calls{clause}")
-    return _fallback(levels, facts, f"they end at {levels[-1]:.4g}, and no table of {preset.name} begins with them")
+            return Selection(first, preset, name, "adapted", f"the first {first.calls} of its calls{clause}")
+    return fallen_back(levels, facts, f"the levels end at {levels[-1]:.4g}, and no table of {preset.name} begins with "
+                                      "them", "take another sampler for a middle slice")
 
 
-def _on_own_levels(levels, facts: ModelFacts, preset: Preset, found: tuple, clause: str) -> Choice:
+def _on_own_levels(levels, facts: ModelFacts, preset: Preset, found: tuple, clause: str) -> Selection:
     """The table on its own levels, moved to the host's start."""
     name, table = found
     if close(table.sigmas[0], levels[0]):
-        return Choice(table, preset, name, _kind(preset, table), f"its levels take the place of the schedule's{clause}",
+        return Selection(table, preset, name, _kind(preset, table), f"its levels take the place of the schedule's{clause}",
                       own_levels=True)
     if not starts_near(table.sigmas[0], levels[0], facts.flow):
-        return _fallback(levels, facts, f"{preset.name} has no table of {table.calls} calls that starts near "
-                                        f"{levels[0]:.4g}; the nearest, {name}, starts at {table.sigmas[0]:.4g}")
+        return fallen_back(levels, facts, f"{preset.name} has no table of {table.calls} steps that starts near "
+                                          f"{levels[0]:.4g}", "train with this denoise among the windows")
     why = f"moved from a start at {table.sigmas[0]:.4g} to {levels[0]:.4g}{clause}"
     there = from_start(table.sigmas, levels[0], facts.flow)
     return _moved(levels, facts, preset, found, there, why, own_levels=True)
 
 
-def _on_given_levels(levels, facts: ModelFacts, preset: Preset, found: tuple, clause: str) -> Choice:
+def _on_given_levels(levels, facts: ModelFacts, preset: Preset, found: tuple, clause: str) -> Selection:
     """The table moved to another schedule's levels, if these are near its own."""
     _, table = found
     if not same_top(table.sigmas[0], levels[0]):
-        return _fallback(levels, facts, f"{preset.name} has no table of {table.calls} calls that starts at "
-                                        f"{levels[0]:.4g}; {_CURE}")
+        return fallen_back(levels, facts, f"{preset.name} has no table of {table.calls} steps that starts at "
+                                          f"{levels[0]:.4g}", _PICK_OURS)
     if not bool((np.diff(levels) < 0).all()) or (far := distance(levels, table.sigmas)) > MOVED_LEVELS[facts.flow]:
-        return _fallback(levels, facts, f"they are too far from those of {preset.name}; {_CURE}")
+        return fallen_back(levels, facts, f"the levels are too far from those of {preset.name}", _PICK_OURS)
     return _moved(levels, facts, preset, found, levels, f"moved to levels {far:.0%} away from its own{clause}")
 
 
-def _moved(levels, facts: ModelFacts, preset: Preset, found: tuple, there, why: str, own_levels=False) -> Choice:
+def _moved(levels, facts: ModelFacts, preset: Preset, found: tuple, there, why: str, own_levels=False) -> Selection:
     """The table on the levels `there`, or a classical solver where it is of a kind that cannot be moved."""
     name, table = found
     try:
         moved = adapted(table, there, facts.flow)
     except ValueError as error:
-        return _fallback(levels, facts, f"{name} of {preset.name} cannot be moved there: {error}")
-    return Choice(moved, preset, name, "adapted", why, own_levels=own_levels)
+        return fallen_back(levels, facts, f"{name} of {preset.name} cannot be moved there: {error}", _PICK_OURS)
+    return Selection(moved, preset, name, "adapted", why, own_levels=own_levels)
 
 
 def _kind(preset: Preset, table: Table) -> str:
     return "exact" if same_top(table.sigmas[0], preset.curve[0]) else "window"
 
 
-def _fallback(levels: np.ndarray, facts: ModelFacts, why: str) -> Choice:
-    """A classical multistep solver on the host's levels; Euler's method where levels repeat."""
+def fallen_back(levels: np.ndarray, facts: ModelFacts, why: str, advice: str = "", own: bool = False) -> Selection:
+    """A classical multistep solver on levels; Euler's method where they repeat. own: they are the model's own."""
     name = FALLBACK[facts.flow]
+    whose = _OWN if own else _GIVEN
     if bool((np.diff(levels) == 0).any()):
-        name, why, table = "euler", f"{why}, and some of them repeat", _euler(levels)
+        name, whose, table = "euler", f"{whose}, some of which repeat,", _euler(levels)
     else:
         table = classical.SOLVERS[name](levels, facts.flow)
-    return Choice(table, None, "", "classical", why, classical=_SPOKEN[name])
+    spoken = f"{_SPOKEN[name]} on {whose}"
+    return Selection(table, None, "", "classical", why, classical=spoken, advice=advice, fallback=True,
+                     warns=True)
 
 
 def _euler(levels: np.ndarray) -> Table:

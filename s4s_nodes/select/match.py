@@ -1,6 +1,6 @@
-"""Which preset is for a model: what a host can see of the model, held against what a preset says of its own.
+"""Whether a preset belongs to a model, and what else it was learned for: cfg, size, a finished training.
 
-Pure: nothing is read or hashed here, and every decision comes with its reason in words.
+Pure: nothing is read or hashed here. Which preset runs is decided in selection.py.
 """
 
 from __future__ import annotations
@@ -9,17 +9,21 @@ from ..core import sketch
 from ..core.levels import same_top
 from ..core.model import is_number
 from ..core.preset_file import Preset
-from .adapt import start_ratio, starts_near
+from .cfg import learned_at
 from .model_facts import ModelFacts
 
-HASHES = (sketch.KIND, "tensors_sha256", "sha256_10", "file")       # the most telling first: a file name tells little
+HASHES = (sketch.KIND, "tensors_sha256", "sha256_10")       # the most telling first; a file's name tells nothing
+CFG_TOLERANCE = 0.1         # a table learned at cfg 7 runs from 6.3 to 7.7: docs/constants.md
+SIZE_TOLERANCE = 2.0        # and on half to twice the area
+# The published schedules that run for a family by themselves, by the hash of their numbers. Optimal Steps' for Flux and
+# Wan are left out: on our models they ended 1.2 to 4.5 times further away than the plain choice (solver_presets)
+FAMILY_SCHEDULES = {"sd15": "94e0369df7", "sdxl": "5a94b10665"}
 
 
 def suits(preset: Preset, facts: ModelFacts) -> str | None:
     """None if the preset's tables are valid for such a model, else the reason in words.
 
-    A flow's shift is no reason: it moves the model's schedule, and a preset brings its own levels. Nor is the
-    family: it decides between presets that suit.
+    A flow's shift is no reason: it moves the model's schedule, and a preset brings its own levels. Nor is the family.
     """
     model = preset.model
     if model.prediction != facts.prediction:
@@ -34,35 +38,34 @@ def suits(preset: Preset, facts: ModelFacts) -> str | None:
     return None
 
 
-def choose(presets: list[Preset], facts: ModelFacts, cfg: float | None = None, calls: int | None = None,
-           strict: bool = False, start: float | None = None) -> tuple[Preset | None, str]:
-    """(the preset for this model, why), or (None, why none): what a host prints.
+def own_presets(presets, facts: ModelFacts) -> list[Preset]:
+    """Those learned on, or raced on, the model's very weights; its hashes are asked for only where a preset has some."""
+    presets = [preset for preset in presets if preset.model.hashes and suits(preset, facts) is None]
+    ours = facts.fingerprint() if presets and facts.fingerprint is not None else {}
+    return [preset for preset in presets if _same_weights(preset, ours)]
 
-    A preset made for these very weights (hash) comes first, then one for the model's family, then one whose
-    prediction, levels and latent channels are the model's; strict leaves these out. Among equals: one whose numbers
-    were measured somewhere, a table of this many calls from near the level `start` (None: the highest), a trained
-    range that holds cfg, the model's shift, more tables, the newer (training["created"], an ISO date), the earlier in
-    the list.
-    Never taken by itself is a preset whose table for these calls from there is marked as not recommended. Published
-    numbers that nobody measured (`unproven`) are taken for their own family and their own numbers of calls only, and
-    not where they lost a race on these very weights.
-    """
-    if not presets:
-        return None, "no preset is installed"
-    reasons = [suits(preset, facts) for preset in presets]
-    ours = _own_hashes([preset for preset, reason in zip(presets, reasons) if reason is None], facts)
-    lost = {preset.short_hash for preset, reason in zip(presets, reasons)
-            if reason is None and _made_for(preset, ours) and _not_recommended(preset, calls, start)}
-    reasons = [reason or _not_recommended(preset, calls, start) or _held_back(preset, facts, ours, calls, strict, lost)
-               for preset, reason in zip(presets, reasons)]
-    usable = [i for i, reason in enumerate(reasons) if reason is None]
-    if not usable:
-        return None, "no preset is for this model" + _passed_over(presets, reasons)
-    best = max(usable, key=lambda i: (*_rank(presets[i], facts, cfg, calls, start, ours), -i))
-    reasons = [reason or "it fits less well" for reason in reasons]
-    reasons[best] = None
-    why = f"{called(presets[best])} is {_merit(presets[best], facts, ours)}{remarks(presets[best], cfg)}"
-    return presets[best], why + _passed_over(presets, reasons)
+
+def _same_weights(preset: Preset, ours: dict) -> bool:
+    """Whether the most telling hash that both sides have is the same."""
+    for kind in HASHES:
+        theirs, here = preset.model.hashes.get(kind), ours.get(kind)
+        if theirs and here:
+            return sketch.same(theirs, here) if kind == sketch.KIND else theirs == here
+    return False
+
+
+def family_schedule(presets, facts: ModelFacts) -> Preset | None:
+    """The published schedule that may run for the model's family by itself."""
+    wanted = FAMILY_SCHEDULES.get(facts.family or "")
+    return next((preset for preset in presets if wanted and preset.model.family.lower() == facts.family
+                 and suits(preset, facts) is None and preset.short_hash == wanted), None)
+
+
+def belongs(preset: Preset, facts: ModelFacts) -> bool:
+    """Whether a preset is the model's: learned on its weights, or numbers that were published for its family."""
+    if str(preset.training.get("imported", "")).startswith("schedule") and preset.model.family.lower() == facts.family:
+        return True
+    return bool(own_presets([preset], facts))
 
 
 def unproven(preset: Preset) -> bool:
@@ -70,11 +73,67 @@ def unproven(preset: Preset) -> bool:
     return "imported" in preset.training and not preset.scores
 
 
+def unfinished(preset: Preset) -> bool:
+    """Whether its training was stopped: hosts write "run" while it lasts and "created" when it is done."""
+    made = preset.training
+    return bool(made.get("unfinished")) or "run" in made and "created" not in made
+
+
+def cfg_range(preset: Preset, table: str = "") -> tuple[float, float] | None:
+    """What training recorded, for one table where that differs: a number or [lowest, highest]; None for neither."""
+    if table and (several := learned_at(preset).get(table)):
+        return min(several), max(several)
+    recorded = preset.training.get("cfg")
+    values = recorded if isinstance(recorded, (list, tuple)) else [recorded]
+    numbers = [value for value in values if is_number(value)]
+    return (min(numbers), max(numbers)) if numbers else None
+
+
+def cfg_distance(preset: Preset, table: str, cfg: float | None) -> tuple[float, float]:
+    """How far cfg is (from the trained range, from the nearest cfg that was trained): both 0 where unknown."""
+    trained = cfg_range(preset, table)
+    if cfg is None or trained is None:
+        return 0.0, 0.0
+    points = learned_at(preset).get(table)
+    outside = max(trained[0] - cfg, cfg - trained[1], 0.0)
+    return outside, min(abs(cfg - point) for point in points) if points else outside
+
+
+def near_cfg(preset: Preset, table: str, cfg: float | None) -> bool:
+    """Whether a table was learned for this cfg, give or take `CFG_TOLERANCE` of it."""
+    trained = cfg_range(preset, table)
+    if cfg is None or trained is None:
+        return True
+    return trained[0] * (1 - CFG_TOLERANCE) <= cfg + 1e-9 and cfg - 1e-9 <= trained[1] * (1 + CFG_TOLERANCE)
+
+
+def middle_cfg(preset: Preset) -> float:
+    """The guidance scale to try a preset at: the middle of those it was learned at, 1 where it says none."""
+    return sum(cfg_range(preset) or (1.0, 1.0)) / 2
+
+
+def trained_size(preset: Preset) -> tuple[int, int] | None:
+    """(height, width) of the states it was learned on; None where training did not record it."""
+    size = preset.training.get("resolution")
+    usable = isinstance(size, (list, tuple)) and len(size) > 1 and all(is_number(n) and n > 0 for n in size)
+    return (int(size[-2]), int(size[-1])) if usable else None
+
+
+def near_size(preset: Preset, size: tuple | None) -> bool:
+    """Whether states of this (height, width) have half to twice the area of those it was learned on."""
+    trained = trained_size(preset)
+    if trained is None or size is None:
+        return True
+    ratio = size[-2] * size[-1] / (trained[0] * trained[1])
+    return 1 / SIZE_TOLERANCE <= ratio <= SIZE_TOLERANCE
+
+
 def remarks(preset: Preset, cfg: float | None, table: str = "") -> str:
     """What has to be said of a preset, or of its table, wherever it runs, as clauses in brackets; mostly nothing."""
     unmeasured = " (published numbers, not measured on this checkpoint)" if unproven(preset) else ""
     lost = " (not recommended: a classical solver did better in its race)" if table in preset.lost else ""
-    return cfg_words(preset, cfg) + unmeasured + lost
+    stopped = " (unfinished: its training was stopped)" if unfinished(preset) else ""
+    return cfg_words(preset, cfg) + unmeasured + lost + stopped
 
 
 def called(preset: Preset) -> str:
@@ -86,108 +145,18 @@ def cfg_words(preset: Preset, cfg: float | None) -> str:
     """A clause when cfg is outside what the preset was trained at, else nothing."""
     if cfg is None or (trained := cfg_range(preset)) is None or trained[0] <= cfg <= trained[1]:
         return ""
+    return f" (trained at {range_words(trained)}, not at {cfg:g})"
+
+
+def range_words(trained: tuple[float, float]) -> str:
+    """A range of cfg in a sentence."""
     low, high = trained
-    return f" (trained at cfg {low:g}{f' to {high:g}' if high > low else ''}, not at {cfg:g})"
+    return f"cfg {low:g}" + (f" to {high:g}" if high > low else "")
 
 
-def _rank(preset: Preset, facts: ModelFacts, cfg: float | None, calls: int | None, start: float | None,
-          ours: dict) -> tuple:
-    model, has_table = preset.model, _has_table(preset, calls, start)
-    return (_made_for(preset, ours), _same_family(preset, facts), not unproven(preset), has_table,
-            not cfg_words(preset, cfg), facts.shift is not None and model.shift == facts.shift, len(preset.tables),
-            str(preset.training.get("created", "")))
-
-
-def _has_table(preset: Preset, calls: int | None, start: float | None) -> bool:
-    """Whether a recommended table of this many calls starts near this level (None: the highest)."""
-    flow, start = preset.model.flow, start or preset.curve[0]
-    return any(table.calls == calls and preset.recommends(name) and starts_near(table.sigmas[0], start, flow)
-               for name, table in preset.tables.items())
-
-
-def _own_hashes(presets: list[Preset], facts: ModelFacts) -> dict:
-    """The model's hashes, asked for only where a preset has some."""
-    if facts.fingerprint is None or not any(preset.model.hashes for preset in presets):
-        return {}
-    return facts.fingerprint()
-
-
-def _made_for(preset: Preset, ours: dict) -> bool:
-    """Whether the most telling hash that both sides have is the same."""
-    for kind in HASHES:
-        theirs, here = preset.model.hashes.get(kind), ours.get(kind)
-        if theirs and here:
-            return sketch.same(theirs, here) if kind == sketch.KIND else theirs == here
-    return False
-
-
-def _same_family(preset: Preset, facts: ModelFacts) -> bool:
-    return facts.family is not None and preset.model.family.lower() == facts.family
-
-
-def _merit(preset: Preset, facts: ModelFacts, ours: dict) -> str:
-    if _made_for(preset, ours):
-        return "made for these weights"
-    levels = f"{facts.prediction} prediction with levels up to {facts.sigma_max:.4g}"
-    if _same_family(preset, facts):
-        return f"for the family {facts.family}, {levels}"
-    return (f"for {levels}, like the model, but was made for {preset.model.family}, not "
-            f"{facts.family or 'a known family'}: race it before you trust it")
-
-
-def cfg_range(preset: Preset) -> tuple[float, float] | None:
-    """What training recorded: a number or [lowest, highest]; None where it says neither."""
-    recorded = preset.training.get("cfg")
-    values = recorded if isinstance(recorded, (list, tuple)) else [recorded]
-    numbers = [value for value in values if is_number(value)]
-    return (min(numbers), max(numbers)) if numbers else None
-
-
-def middle_cfg(preset: Preset) -> float:
-    """The guidance scale to try a preset at: the middle of those it was learned at, 1 where it says none."""
-    return sum(cfg_range(preset) or (1.0, 1.0)) / 2
-
-
-def _table_for(preset: Preset, calls: int, start: float | None) -> str | None:
-    """The table of this many calls that starts nearest to a level (None: the highest there is)."""
-    flow, names = preset.model.flow, [name for name, table in preset.tables.items() if table.calls == calls]
-    start = start or preset.curve[0]
-    return min(names, key=lambda name: start_ratio(preset.tables[name].sigmas[0], start, flow), default=None)
-
-
-def _not_recommended(preset: Preset, calls: int | None, start: float | None) -> str | None:
-    if not preset.recommended:
-        return "it is marked as not recommended"
-    if calls is not None and (table := _table_for(preset, calls, start)) in preset.lost:
-        return f"its table {table} is marked as not recommended"
-    return None
-
-
-def _held_back(preset: Preset, facts: ModelFacts, ours: dict, calls: int | None, strict: bool,
-               lost: set[str]) -> str | None:
-    """Why a preset that is recommended is not taken by itself; lost: hashes of numbers that lost on these weights."""
-    if _made_for(preset, ours):
-        return None
-    if unproven(preset) and preset.short_hash in lost:
-        return "its numbers lost a race on these weights"
-    family = f"it is for {preset.model.family}, the model's family is {facts.family or 'unknown'}"
-    if not _same_family(preset, facts):
-        if strict:
-            return f"{family}, and matching is strict"
-        if unproven(preset):
-            return f"{family}, and its published numbers were not measured elsewhere"
-        if preset.model.channels is None or facts.channels is None:
-            return f"{family}, and whether their latents are alike is not known"
-    if unproven(preset) and calls is not None and all(table.calls != calls for table in preset.tables.values()):
-        return f"it has no table for {calls} calls, and its published numbers promise nothing there"
-    return None
-
-
-def _passed_over(presets: list[Preset], reasons: list) -> str:
-    """Every preset that was not taken, those with the same reason together."""
-    alike: dict[str, list[str]] = {}
-    for preset, reason in zip(presets, reasons):
-        if reason:
-            alike.setdefault(reason, []).append(called(preset))
-    others = [f"{', '.join(names)}: {reason}" for reason, names in alike.items()]
-    return f". Passed over: {'; '.join(others)}" if others else ""
+def counts_words(counts) -> str:
+    """Numbers of steps in a sentence: "4 to 12", "4, 6 and 8"."""
+    counts = sorted(counts)
+    if len(counts) > 2 and counts[-1] - counts[0] == len(counts) - 1:
+        return f"{counts[0]} to {counts[-1]}"
+    return " and ".join(filter(None, [", ".join(map(str, counts[:-1])), str(counts[-1])]))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from s4s.s4s_nodes.core import classical, schedules
-from s4s.s4s_nodes.select import ModelFacts, choose
+from s4s.s4s_nodes.select import ModelFacts, Request, select
 from s4s.training.parametrization.parameters import Parameters
 from s4s.training.teacher.pairs import make_pairs
 from s4s.training.teacher.solvers import teacher_of
@@ -154,7 +154,7 @@ def test_a_transfer_preset_holds_what_passed_and_says_where_it_was_not_measured(
     assert "not measured on your checkpoint" in made.training["note"] and "6 calls: 1.20 on a, 1.10 on b" in (
         made.training["evidence"])
     for channels in (4, None):                      # nobody gets it unasked
-        assert choose([made], ModelFacts("eps", 0.03, 14.6146, "sd15", channels), 3.0, 6)[0] is None
+        assert select(Request(ModelFacts("eps", 0.03, 14.6146, "sd15", channels), [made], 6, cfg=3.0)).preset is None
     assert ship.transfer_preset(Taught({}), "eps", [won(0.9)]) is None
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import socket
 
 import pytest
@@ -10,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from s4s.s4s_nodes.core import preset_file
-from s4s.s4s_nodes.select.match import choose
+from s4s.s4s_nodes.library import Request, select
 from s4s.s4s_nodes.select.model_facts import ModelFacts
 from s4s.training import sources
 from s4s.training.cli.main import main
@@ -187,12 +186,12 @@ def test_a_checkpoint_is_trained_and_raced_and_its_preset_chosen_for_it(tiny, ki
     made = preset_file.load(file)
     assert made.model.family == kind and made.training["size"] == [32, 32] and made.training["prompts"] == 3
     assert made.scores["calls2"]["cfg"] == cfg_of(kind)
-    model = made.model
+    model = made.model                          # of a folder: hosts know a single file by its hashes, and this has none
     facts = ModelFacts(model.prediction, model.sigma_min, model.sigma_max, kind, model.channels,
-                       model.zero_terminal_snr, model.shift)
-    again = dataclasses.replace(made, recommended=True)     # whether a tiny random network likes it is not the question
-    chosen, why = choose([again], facts)
-    assert chosen is again and f"for the family {kind}" in why
+                       model.zero_terminal_snr, model.shift, lambda: {"weights_1d": "ab"})
+    assert model.hashes == {} and select(Request(facts, [made], 2, cfg=cfg_of(kind))).fallback
+    named = select(Request(facts, [made], 2, cfg=cfg_of(kind), named=made))
+    assert named.preset is made and not named.belongs
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(tiny, tmp_path):

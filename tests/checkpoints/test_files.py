@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from s4s.s4s_nodes.core import preset_file, sketch
-from s4s.s4s_nodes.library import Library, choose
+from s4s.s4s_nodes.library import Library, Request, select
 from s4s.s4s_nodes.select.model_facts import ModelFacts
 from s4s.training import sources
 from s4s.training.checkpoints import files
@@ -80,10 +80,10 @@ def test_the_hosts_choose_its_preset_for_these_very_weights(tiny, kind, tmp_path
         return ModelFacts(model.prediction, model.sigma_min, model.sigma_max, family, model.channels,
                           shift=model.shift, fingerprint=lambda: known)
     library = Library([tmp_path])
-    preset, why = choose(library.presets(), seen(names))
-    assert preset.name == "mine" and "made for these weights" in why
+    found = select(Request(seen(names), library.presets(), 2, cfg=4.0))
+    assert found.preset.name == "mine" and not found.fallback
     other = {name: tensor + 0.1 * torch.randn(tensor.shape) for name, tensor in names.items()}
-    assert "made for these weights" not in choose(library.presets(), seen(other, kind))[1]
+    assert select(Request(seen(other, kind), library.presets(), 2, cfg=4.0)).fallback
 
 
 def test_its_hashes_are_those_of_the_hosts(tiny):

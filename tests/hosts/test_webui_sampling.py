@@ -114,7 +114,7 @@ def test_auto_takes_the_preset_with_a_window_for_this_strength_and_calls(monkeyp
                                            (1.0, False, 8, "full")):
         p = host.process(steps=steps, scheduler=scheduler, denoising_strength=strength, fix_steps=fixed)
         _, sampler = ran(host, p, torch.zeros(3, 2))
-        assert sampler.s4s_run.preset.name == wanted, strength
+        assert sampler.used == (5 if strength < 1 else 8)
         if scheduler == "Automatic":
             assert p.extra_generation_params["S4S"].startswith(f"{wanted} ")
             assert p.extra_generation_params["Schedule type"] == f"S4S {wanted}"
@@ -131,9 +131,9 @@ def test_a_fallback_is_loud_once_a_generation(host, caplog):
     for _ in range(3):                                                          # three batches of one generation
         ran(host, p)
     said = p.extra_generation_params["S4S"]
-    assert said.startswith("fallback ") and "20 calls" in said and not set(said) & set(",:\"\n")
-    assert len(warnings_of(caplog)) == 1 and "20 calls" in warnings_of(caplog)[0]
-    assert len(p.comments) == 1 and "20 calls" in next(iter(p.comments))
+    assert said.startswith("fallback ") and "you asked for 20" in said and not set(said) & set(",:\"\n")
+    assert len(warnings_of(caplog)) == 1 and "you asked for 20" in warnings_of(caplog)[0]
+    assert len(p.comments) == 1 and "you asked for 20" in next(iter(p.comments))
     ran(host, host.process(steps=20, scheduler=TOY))
     assert len(warnings_of(caplog)) == 2
 
@@ -236,15 +236,20 @@ def test_the_panel_shows_a_presets_tables(host):
     assert panel.followed(TOY) == {"value": TOY} and panel.followed("Karras") == {}
 
 
-def test_strict_matching_asks_for_the_family_or_the_weights(host):
-    host.shared.sd_model.is_sd1, host.shared.sd_model.is_sd2 = False, True
+def test_a_preset_of_another_model_runs_by_name_with_a_warning_and_not_where_matching_is_strict(host, caplog):
+    host.shared.sd_model.sd_checkpoint_info.shorthash = "another"
     p = host.process()
     ran(host, p)
-    assert "fallback" not in p.extra_generation_params["S4S"]
+    assert p.extra_generation_params["S4S"].startswith("fallback gits-sd15 ")   # by itself: never
+    p = host.process(scheduler=TOY)
+    ran(host, p)
+    said = p.extra_generation_params["S4S"]
+    assert said.startswith("toy sd15 ") and "not learned on this model" in said
+    assert "not learned on this model" in warnings_of(caplog)[-1] and len(p.comments) == 1
     host.shared.opts.s4s_matching = "strict"
-    p = host.process()
+    p = host.process(scheduler=TOY)
     ran(host, p)
-    assert p.extra_generation_params["S4S"].startswith("fallback ")
+    assert p.extra_generation_params["S4S"].startswith("fallback UniPC") and "strict" in p.extra_generation_params["S4S"]
 
 
 def test_what_ships_runs_for_its_family_at_its_numbers_of_calls(host):
@@ -254,7 +259,7 @@ def test_what_ships_runs_for_its_family_at_its_numbers_of_calls(host):
         p = host.process(steps=7)
         _, sampler = ran(host, p)
         assert sampler.used == 7 and p.extra_generation_params["Schedule type"] == "S4S ays-sdxl"
-        assert p.extra_generation_params["S4S"].startswith("ays-sdxl ")
+        assert p.extra_generation_params["S4S"].startswith("fallback ays-sdxl ")
         assert " calls7 exact " in p.extra_generation_params["S4S"]
     p = host.process(steps=20)
     ran(host, p)

@@ -20,6 +20,7 @@ import torch
 from s4s.s4s_nodes.core import mixture
 from s4s.s4s_nodes.core.schedules import flow_levels, karras, sd_levels
 
+CHECKPOINT = "0123456789"           # the hash of the loaded file: the presets on the shelf are its own
 ROOT = Path(__file__).parents[2]
 Row = namedtuple("Row", "name label function default_rho need_inner_model aliases", defaults=(-1, False, None))
 
@@ -122,7 +123,8 @@ class Host:
             "on_ui_settings": [], "on_before_ui": [], "on_ui_tabs": [], "on_after_component": []}
         levels = flow_levels(3.0) if flow else sd_levels()
         self.wrap = Wrap(levels, flow, SimpleNamespace(prediction_type="const", shift=3.0) if flow else None)
-        model = SimpleNamespace(wrap=self.wrap, is_sd1=not flow, is_sd3=flow, latent_channels=16 if flow else 4)
+        model = SimpleNamespace(wrap=self.wrap, is_sd1=not flow, is_sd3=flow, latent_channels=16 if flow else 4,
+                                sd_checkpoint_info=SimpleNamespace(shorthash=CHECKPOINT, name_for_extra="toy"))
         self.shared = module("modules.shared", sd_model=model, OptionInfo=OptionInfo,
                              opts=Options(data_labels={}, localization="None", hide_samplers=[]))
         euler = SamplerData("Euler", lambda m: KDiffusionSampler(None, m), ["k_euler"], {})

@@ -8,8 +8,8 @@ import pytest
 
 from s4s.s4s_nodes import importers
 from s4s.s4s_nodes.core import preset_file
-from s4s.s4s_nodes.library import Library, choose, levels_for, table_for, unproven
-from s4s.s4s_nodes.select import ModelFacts
+from s4s.s4s_nodes.library import Library, Request, select, unproven
+from s4s.s4s_nodes.select import ModelFacts, match
 from s4s.training.benchmark.passports import SHIPPED, page
 
 FOLDER = Path(__file__).parents[2] / "solver_presets"
@@ -50,18 +50,28 @@ FEW = (4, 5, 6, 7, 8, 10, 12)
 
 @pytest.mark.parametrize("family, seen, taken", [
     ("sd15", SD, dict.fromkeys(FEW, "gits-sd15")), ("sdxl", SD, dict.fromkeys(FEW, "ays-sdxl")),
-    ("flux", {**FLOW, "shift": 3.158}, {10: "oss-flux"}), ("wan21", {**FLOW, "shift": 8.0}, {20: "oss-wan"}),
+    ("flux", {**FLOW, "shift": 3.158}, {}), ("wan21", {**FLOW, "shift": 8.0}, {}),
     ("sd3", {**FLOW, "shift": 3.0}, {}), ("sdxl", {**SD, "prediction": "v"}, {}), ("sdxl", ENDLESS, {}),
     ("sd20", SD, {}), ("fluxschnell", {**FLOW, "shift": 1.0}, {}), ("sdxl", {**SD, "channels": None}, {6: "ays-sdxl"}),
     (None, SD, {}), (None, {**SD, "channels": None}, {})])
-def test_auto_takes_what_ships_for_the_family_and_the_calls(family, seen, taken):
+def test_what_ships_is_the_familys_fallback_at_its_calls_and_nothing_else_runs(family, seen, taken):
     facts = ModelFacts(family=family, **seen)
     for calls in taken if seen["channels"] is None else (*FEW, 20, 30):
-        made, why = choose(Library([]).presets(), facts, 5.0, calls)
-        assert (made and made.name) == taken.get(calls), (calls, why)
-        choice = table_for(levels_for(made, facts, calls), facts, made)
-        assert choice.table.calls == calls and choice.fallback == (made is None)
-        assert ("not measured on this checkpoint" in choice.words()) == (made is not None)
+        found = select(Request(facts, Library([]).presets(), calls, cfg=5.0))
+        assert found.fallback and (found.preset and found.preset.name) == taken.get(calls), calls
+        assert found.table.calls == calls and found.schedule.tolist() == found.table.sigmas.tolist()
+        assert ("not measured on this checkpoint" in found.words()) == (calls in taken)
+
+
+def test_the_schedules_that_run_unasked_are_these_files():
+    shipped = {made.model.family: made for made in Library([]).presets() if made.name in ("gits-sd15", "ays-sdxl")}
+    assert {family: made.short_hash for family, made in shipped.items()} == match.FAMILY_SCHEDULES
+
+
+def test_a_step_count_that_a_schedule_lacks_is_said():
+    found = select(Request(ModelFacts(family="sd15", **SD), Library([]).presets(), 20))
+    assert found.words() == ("S4S fallback: gits-sd15 has 4 to 12 steps, you asked for 20. UniPC bh2 of order 2 on the "
+                             "model's own levels ran; set the steps to one of these, or train for 20.")
 
 
 def test_the_digits_are_for_digits_only():
@@ -70,7 +80,7 @@ def test_the_digits_are_for_digits_only():
     assert len(digits) == 2
     for seen in (SD, FLOW, {**SD, "channels": None}, {**FLOW, "channels": None}):
         for family in ("sd15", "sdxl", "sd3", "flux", None):
-            assert choose(digits, ModelFacts(family=family, **seen))[0] is None
+            assert select(Request(ModelFacts(family=family, **seen), digits, 6)).preset is None
 
 
 @pytest.mark.parametrize("path", IMPORTED, ids=lambda path: path.stem)

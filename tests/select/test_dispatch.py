@@ -153,13 +153,13 @@ def test_a_start_far_off_gets_a_classical_solver_on_the_schedule(made):
     sigmas = levels_for(made, asked(made), 40)[-5:]                             # 4 steps, denoise 0.1
     found = table_for(sigmas, asked(made), made)
     check(found, sigmas, made.model.flow)
-    assert found.fallback and "no table of 4 calls that starts near" in found.words()
+    assert found.fallback and "no table of 4 steps that starts near" in found.words()
 
 
 @BOTH
 def test_calls_nobody_learned_get_a_classical_solver(made):
     found = table_for(levels_for(made, asked(made), 7), asked(made), made)
-    assert found.fallback and "mine has no table for 7 calls; it has [4, 6, 8]" in found.words()
+    assert found.fallback and "mine has 4, 6 and 8 steps, you asked for 7" in found.words()
 
 
 @BOTH
@@ -248,7 +248,7 @@ def test_foreign_levels_from_another_start_get_a_classical_solver():
 
 def test_every_fallback_names_itself():
     words = table_for(HOSTS["karras"](7), asked(EPS), None).words()
-    assert words.startswith("S4S fallback: ") and words.endswith(" on the given 8 levels: no preset was chosen")
+    assert words == "S4S fallback: no preset was chosen. UniPC bh2 of order 2 on the given levels ran."
     unfit = table_for(HOSTS["karras"](6), asked(EPS, prediction="v"), EPS)
     assert "mine does not suit: it is for eps prediction, the model's is v" in unfit.words()
 

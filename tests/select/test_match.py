@@ -1,4 +1,4 @@
-"""Which preset is for a model: by rule, and said."""
+"""Which preset is for a model, and which of them runs: by rule, and said."""
 
 from __future__ import annotations
 
@@ -7,10 +7,32 @@ from dataclasses import replace
 import pytest
 
 from s4s.s4s_nodes.core import Model, Preset, classical, schedules
-from s4s.s4s_nodes.select import ModelFacts, choose, suits, table_for
+from s4s.s4s_nodes.select import ModelFacts, Request, match, select, suits, table_for
 
 SD15 = ModelFacts("eps", 0.0292, 14.6146, family="sd15", channels=4)
 FLUX = ModelFacts("flow", 0.0003, 1.0, family="flux", channels=16, shift=3.16)
+
+
+OURS = {"weights_1d": "ab"}
+MINE = replace(SD15, fingerprint=lambda: OURS)
+
+
+def own(name="any", *arguments, **more) -> Preset:
+    """A preset that was learned on MINE."""
+    return preset(name, *arguments, **{"hashes": OURS, **more})
+
+
+def ask(presets, facts=MINE, cfg=None, calls=6, start=None, **more):
+    """What runs for so many steps of our schedule, or from a level down."""
+    levels = None if start is None else schedules.karras(calls, 0.03, start)
+    given = {"steps": calls} if start is None else {"levels": levels, "own_schedule": True}
+    return select(Request(facts, presets, cfg=cfg, **given, **more))
+
+
+def ran(presets, *arguments, **more) -> str | None:
+    """The name of the preset that runs."""
+    found = ask(presets, *arguments, **more).preset
+    return found and found.name
 
 
 def preset(name="any", calls=(6,), training=None, recommended=True, **model) -> Preset:
@@ -42,100 +64,119 @@ def test_a_shift_only_moves_the_models_own_schedule():
     assert suits(flow, FLUX) is None
 
 
-def test_a_hash_beats_the_family_and_the_family_beats_the_range():
+def test_only_a_preset_of_these_weights_runs_by_itself():
     by_range, by_family = preset("range", family="sdxl"), preset("family", calls=(4, 5, 6))
-    by_hash = preset("hash", family="my model", hashes={"weights_1d": "ab"})
-    facts = replace(SD15, fingerprint=lambda: {"weights_1d": "ab"})
-    presets = [by_range, by_family, by_hash]
-    chosen, why = choose(presets, facts)
-    assert chosen is by_hash and "is made for these weights" in why and "family" in why and "fits less well" in why
-    chosen, why = choose(presets[:2], facts)
-    assert chosen is by_family and "is for the family sd15" in why
-    chosen, why = choose(presets[:1], facts)
-    assert chosen is by_range and "was made for sdxl, not sd15: race it before you trust it" in why
+    by_hash = own("hash", family="my model")
+    assert ran([by_range, by_family, by_hash]) == "hash"
+    assert not ask([by_range, by_family, by_hash]).fallback
+    for others in ([by_range], [by_family], [by_range, by_family], []):
+        found = ask(others)
+        assert found.fallback and found.kind == "classical" and found.preset is None
+        assert found.words() == ("S4S fallback: no preset was trained for this model. UniPC bh2 of order 2 on the model's "
+                                 "own levels ran; train one for this model.")
 
 
 def test_a_hash_does_not_make_a_preset_valid():
-    facts = replace(SD15, prediction="v", fingerprint=lambda: {"weights_1d": "ab"})
-    chosen, why = choose([preset(hashes={"weights_1d": "ab"})], facts)
-    assert chosen is None and "no preset is for this model" in why and "it is for eps prediction" in why
+    assert ran([own()], replace(MINE, prediction="v")) is None
 
 
 def test_weights_are_hashed_only_where_a_preset_that_suits_has_a_hash():
     def asked():
         raise AssertionError("asked for the fingerprint")
     facts = replace(SD15, fingerprint=asked)
-    assert choose([preset(), preset(prediction="v", hashes={"weights_1d": "ab"})], facts)[0] is not None
+    assert ran([preset(), own(prediction="v")], facts) is None
     with pytest.raises(AssertionError, match="asked for the fingerprint"):
-        choose([preset(hashes={"weights_1d": "ab"})], facts)
+        ran([own()], facts)
 
 
 def test_not_recommended_presets_wait_to_be_asked_for():
-    ours = replace(SD15, fingerprint=lambda: {"weights_1d": "ab"})
-    for hashes in ({}, {"weights_1d": "ab"}):                              # not even on the weights it was made for
-        chosen, why = choose([preset("slow", recommended=False, hashes=hashes)], ours)
-        assert chosen is None and "slow" in why and "it is marked as not recommended" in why
+    """Not even on the weights it was made for."""
+    found = ask([own("slow", recommended=False)])
+    assert found.fallback and "slow lost its race" in found.words() and "choose it by name" in found.words()
+    assert ran([], named=own("slow", recommended=False)) == "slow"
+
+
+@pytest.mark.parametrize("record, runs", [
+    ({"run": "k", "created": "2026-02-01"}, True), ({}, True), ({"run": "k"}, False), ({"unfinished": True}, False)])
+def test_an_unfinished_preset_waits_to_be_asked_for(record, runs):
+    found = ask([own("half", training=record)])
+    assert found.fallback == (not runs) and ("the training of half is unfinished" in found.words()) == (not runs)
+    named = ask([], named=own("half", training=record))
+    assert named.preset.name == "half" and ("unfinished" in named.words()) == (not runs)
 
 
 def test_only_the_table_that_lost_its_race_is_avoided():
-    held = preset("mixed", calls=(4, 6))
+    held = own("mixed", calls=(4, 6))
     window = classical.dpmpp_2m(schedules.karras(4, 0.03, 3.0))
     held = replace(held, tables={**held.tables, "calls4_from3": window}, scores={
         "calls4": {"ratio": 0.9, "recommended": False}, "calls6": {"ratio": 1.2, "recommended": True},
         "calls4_from3": {"ratio": 1.1, "recommended": True}})
     assert held.recommended and held.lost == ["calls4"]
-    assert choose([held], SD15, calls=6)[0] is held and choose([held], SD15)[0] is held
-    chosen, why = choose([held], SD15, calls=4)
-    assert chosen is None and "its table calls4 is marked as not recommended" in why
-    assert choose([held], SD15, calls=4, start=2.8)[0] is held
-    other = preset("other", calls=(4,))
-    assert choose([held, other], SD15, calls=4)[0] is other
+    assert ran([held], calls=6) == "mixed" and ran([held], calls=4, start=2.8) == "mixed"
+    assert "calls4 of mixed lost its race" in ask([held], calls=4).words()
+    assert ran([held, own("other", calls=(4,))], calls=4) == "other"
     clause = "not recommended: a classical solver did better in its race"
     for table, said in (("calls4", True), ("calls6", False), ("calls4_from3", False)):
-        assert (clause in table_for(held.tables[table].sigmas, SD15, held).words()) == said
+        assert (clause in table_for(held.tables[table].sigmas, MINE, held).words()) == said
 
 
 def test_a_file_with_one_verdict_means_all_its_tables():
-    old = replace(preset("old", calls=(4, 6), recommended=False), scores={"calls4": {"ratio": 0.9}})
-    assert old.lost == ["calls4", "calls6"] and choose([old], SD15, calls=6)[0] is None
-
-
-def test_another_familys_preset_needs_latents_known_to_be_alike():
-    for facts, family in ((replace(SD15, channels=None), "sdxl"), (replace(SD15, family=None, channels=None), "sd15")):
-        chosen, why = choose([preset(family=family)], facts)
-        assert chosen is None and "whether their latents are alike is not known" in why
-    assert choose([preset(family="SD15", channels=None)], SD15)[0] is not None
+    old = replace(own("old", calls=(4, 6), recommended=False), scores={"calls4": {"ratio": 0.9}})
+    assert old.lost == ["calls4", "calls6"] and ran([old]) is None
 
 
 @pytest.mark.parametrize("worse, better", [
-    ({"training": {"cfg": [1.0, 4.0]}, "calls": (4, 5, 6)}, {"training": {"cfg": [5.0, 9.0]}}),
+    ({"training": {"cfg": [7.5, 9.0]}, "calls": (4, 5, 6)}, {"training": {"cfg": [5.0, 9.0]}}),
     ({"calls": (6,)}, {"calls": (4, 6)}),
     ({"training": {"created": "2026-01-31"}}, {"training": {"created": "2026-02-01"}}),
     ({"training": {}}, {"training": {"created": "2026-02-01"}})])
 def test_among_equals_cfg_then_tables_then_age_decide(worse, better):
-    one, other = preset("one", **worse), preset("other", **better)
-    assert choose([one, other], SD15, 7.0)[0] is other and choose([other, one], SD15, 7.0)[0] is other
+    one, other = own("one", **worse), own("other", **better)
+    assert ran([one, other], cfg=7.0) == ran([other, one], cfg=7.0) == "other"
 
 
 def test_among_true_equals_the_first_is_taken():
-    first, second = preset("first"), preset("second")
-    assert choose([first, second], SD15)[0] is first and choose([second, first], SD15)[0] is second
+    first, second = own("first"), own("second")
+    assert ran([first, second]) == "first" and ran([second, first]) == "second"
 
 
-def test_a_cfg_outside_the_trained_range_is_said_and_not_refused():
-    assert "(trained at cfg 2 to 5, not at 7)" in choose([preset(training={"cfg": [2.0, 5.0]})], SD15, 7.0)[1]
-    assert "(trained at cfg 3, not at 7)" in choose([preset(training={"cfg": 3})], SD15, 7.0)[1]
-    assert "cfg" not in choose([preset(training={"cfg": [2.0, 8.0]})], SD15, 7.0)[1]
-    assert "cfg" not in choose([preset(training={"cfg": "high"})], SD15, 7.0)[1]
+@pytest.mark.parametrize("trained, cfg, runs", [
+    ([2.0, 2.0], 7.0, False), ([2.0, 2.0], 4.0, False), ([2.0, 2.0], 2.2, True), ([7.0, 7.0], 6.3, True),
+    ([7.0, 7.0], 6.2, False), ([7.0, 7.0], 7.7, True), (3, 7.0, False), ([2.0, 8.0], 7.0, True), ("high", 7.0, True),
+    (10 ** 400, 7.0, True), ([2.0, 2.0], None, True)])
+def test_a_table_runs_near_the_cfg_it_was_learned_at(trained, cfg, runs):
+    found = ask([own("mine", training={"cfg": trained})], cfg=cfg)
+    assert found.fallback == (not runs)
+    assert runs or f"mine was learned at cfg {match.cfg_range(found.about)[0]:g}, you use {cfg:g}. " in found.words()
+    assert ran([], cfg=cfg, named=own("mine", training={"cfg": trained})) == "mine"
 
 
-def test_everything_passed_over_is_named_with_its_reason():
-    presets = [preset("a"), preset("b", prediction="v"), preset("c", recommended=False), preset("d", family="sdxl")]
-    chosen, why = choose(presets, SD15)
-    assert chosen is presets[0]
-    for name, reason in (("b", "it is for v prediction"), ("c", "it is marked as not recommended"), ("d", "it fits")):
-        assert f"{name} ({presets[0].short_hash if name != 'b' else presets[1].short_hash}): {reason}" in why
-    assert choose([], SD15) == (None, "no preset is installed")
+def test_a_cfg_outside_the_trained_range_is_said_of_a_preset_that_was_named():
+    found = ask([], cfg=7.0, named=own(training={"cfg": [2.0, 5.0]}))
+    assert "(trained at cfg 2 to 5, not at 7)" in found.words() and found.warns and found.belongs
+    assert not ask([], cfg=4.0, named=own(training={"cfg": [2.0, 5.0]})).warns
+
+
+def test_the_distance_to_the_cfg_counts_before_the_number_of_tables():
+    low, high = own("low", (4, 5, 6, 8), {"cfg": 7.4}), own("high", (6,), {"cfg": [7.9, 9.0]})
+    assert ran([low, high], cfg=8.0) == ran([high, low], cfg=8.0) == "high"
+
+
+@pytest.mark.parametrize("size, runs", [
+    ((64, 64), True), ((64, 96), True), ((96, 96), False), ((32, 64), True), ((32, 32), False), (None, True)])
+def test_a_table_runs_near_the_size_it_was_learned_on(size, runs):
+    found = ask([own("mine", training={"resolution": [64, 64]})], size=size)
+    assert found.fallback == (not runs)
+    assert runs or "mine was learned on latents of 64 x 64, this one is" in found.words()
+    assert not ask([own("mine")], size=size).fallback                          # a record without sizes
+
+
+def test_a_message_is_two_sentences_and_the_rest_is_detail():
+    presets = [own("a", (4,)), own("b", (4,), recommended=False), preset("c"), preset("d", family="sdxl")]
+    found = ask(presets, calls=20)
+    assert found.words() == ("S4S fallback: a has 4 steps, you asked for 20. UniPC bh2 of order 2 on the model's own "
+                             "levels ran; set the steps to one of these, or train for 20.")
+    assert "b (" in found.details and "c (" not in found.details and found.about is presets[0]
 
 
 def test_facts_that_make_no_model_are_refused():
@@ -147,94 +188,97 @@ def test_facts_that_make_no_model_are_refused():
 
 def test_of_two_presets_for_the_same_weights_the_one_with_a_table_of_these_calls_is_taken():
     """However well the other's cfg fits: without a table it could only fall back."""
-    four, six = preset("four", (4,), {"cfg": 7.0}), preset("six", (6,), {"cfg": 3.0})
-    for calls, wanted in ((4, four), (6, six)):
-        assert choose([four, six], SD15, 7.0, calls)[0] is wanted
-    assert choose([four, six], SD15, 7.0, 9)[0] is four
+    four, six = own("four", (4,), {"cfg": 7.0}), own("six", (6,), {"cfg": 7.3})
+    for calls, wanted in ((4, "four"), (6, "six"), (9, None)):
+        assert ran([four, six], cfg=7.0, calls=calls) == wanted
 
 
 def test_of_two_presets_for_the_same_weights_the_one_with_a_window_from_this_level_is_taken():
     """A full table of as many calls would not run from there: the other's window does."""
-    full, windows = preset("full", (4, 5, 6)), preset("windows", (6,))
+    full, windows = own("full", (4, 5, 6)), own("windows", (6,))
     window = classical.dpmpp_2m(schedules.karras(5, 0.03, 2.0))
     windows = replace(windows, tables={**windows.tables, "calls5_from2": window})
-    for start, wanted in ((2.0, windows), (2.6, windows), (6.0, full), (14.6, full), (None, full)):
-        assert choose([full, windows], SD15, 7.0, 5, start=start)[0] is wanted, start
+    for start, wanted in ((2.0, "windows"), (2.6, "windows"), (6.0, None), (14.6, "full"), (None, "full")):
+        assert ran([full, windows], cfg=7.0, calls=5, start=start) == wanted, start
 
 
-def test_a_record_of_any_numbers_is_no_danger():
-    assert "cfg" not in choose([preset(training={"cfg": 10 ** 400})], SD15, 7.0)[1]
+@pytest.mark.parametrize("theirs, mine", [
+    ({"weights_1d": "ab", "file": "other"}, True), ({"weights_1d": "cd", "file": "model"}, False),
+    ({"sha256_10": "12", "file": "model"}, True), ({"tensors_sha256": "99", "file": "model"}, False)])
+def test_the_most_telling_hash_that_both_sides_have_decides(theirs, mine):
+    """Two checkpoints are both called model.safetensors; their weights differ, so a name is no hash."""
+    facts = replace(SD15, fingerprint=lambda: {"weights_1d": "ab", "sha256_10": "12", "file": "model"})
+    assert ask([preset(hashes=theirs)], facts).fallback == (not mine)
 
 
-# --- published numbers without a race -------------------------------------------------------------------------
+def test_a_preset_that_was_named_runs_on_another_model_and_says_so_unless_matching_is_strict():
+    other = preset("other", family="sdxl", hashes={"weights_1d": "cd"})
+    found = ask([], named=other)
+    assert found.preset is other and found.warns and not found.belongs and not found.fallback
+    assert found.words().endswith("You named it: it was not learned on this model")
+    strict = ask([], named=other, strict=True)
+    assert strict.fallback and "other was not learned on this model, and matching is strict" in strict.words()
+    for mine in (own("mine"), own("mine", family="sdxl")):
+        assert not ask([], named=mine, strict=True).fallback and not ask([], named=mine).warns
 
-def published(name="ays", calls=(4, 6), **more) -> Preset:
-    return preset(name, calls, {"imported": "a schedule"}, **more)
+
+# --- a family's published schedule ------------------------------------------------------------------------------
+
+def published(name="gits", calls=(4, 6), **more) -> Preset:
+    return preset(name, calls, {"imported": "schedule with the solver ipndm_2"}, **more)
 
 
-def test_published_numbers_run_on_their_family_only():
-    chosen, why = choose([published()], SD15, calls=6)
-    assert chosen is not None and "is for the family sd15" in why
-    assert "(published numbers, not measured on this checkpoint)" in why
+@pytest.fixture(autouse=True)
+def ships(monkeypatch):
+    """The published schedule of these tests is one that ships for the family."""
+    monkeypatch.setattr(match, "FAMILY_SCHEDULES", {"sd15": published().short_hash})
+
+
+def test_published_numbers_run_as_a_fallback_on_their_family_only():
+    found = ask([published()])
+    assert found.fallback and found.warns and found.preset.name == "gits" and found.kind == "exact"
+    assert found.words() == (f"S4S fallback: no preset was trained for this model. gits ({found.preset.short_hash}), "
+                             "calls6 ran (published numbers, not measured on this checkpoint); train one for this model.")
     for family in ("sdxl", "sd20", None):
-        chosen, why = choose([published()], replace(SD15, family=family), calls=6)
-        assert chosen is None and "its published numbers were not measured elsewhere" in why
+        assert ran([published()], replace(MINE, family=family)) is None
+
+
+def test_published_numbers_that_do_not_ship_run_only_by_name():
+    stranger = published("mine", (5, 6))
+    assert ran([stranger]) is None and ran([stranger], named=stranger) == "mine"
+    assert "published numbers, not measured on this checkpoint" in ask([], named=stranger).words()
+    assert not ask([], named=stranger, strict=True).fallback                 # it is for this family
 
 
 def test_published_numbers_run_at_their_numbers_of_calls_only():
-    chosen, why = choose([published()], SD15, calls=20)
-    assert chosen is None and "it has no table for 20 calls" in why
-    assert choose([published()], SD15)[0] is not None                      # a host that does not know the calls yet
+    found = ask([published(calls=(4, 6))], calls=20)
+    assert found.preset is None and "gits has 4 and 6 steps, you asked for 20" in found.words()
 
 
-@pytest.mark.parametrize("calls", [4, 9])
-def test_a_measured_preset_beats_published_numbers_whatever_these_have(calls):
-    own = replace(preset("own", (6,)), scores={"calls6": {"rmse": 0.1}})
-    trained = preset("trained", (6,))                                      # a training without a race is no import
-    for mine in (own, trained):
-        assert choose([published(calls=(4, 6, 8, 9)), mine], SD15, calls=calls)[0] is mine
+@pytest.mark.parametrize("calls", [4, 6])
+def test_a_preset_of_ones_own_beats_published_numbers(calls):
+    assert ran([published(), own("mine", (4, 6))], calls=calls) == "mine"
 
 
-def test_published_numbers_that_were_raced_are_published_no_longer():
-    raced = replace(published(), scores={"calls6": {"rmse": 0.1}})
-    chosen, why = choose([published(), raced], SD15, calls=6)
-    assert chosen is raced and "not measured" not in why.partition(". Passed over")[0]
+def test_published_numbers_step_in_where_ones_own_preset_has_no_table():
+    found = ask([published(), own("mine", (5,))], calls=6)
+    assert found.preset.name == "gits" and found.fallback and "mine has 5 steps, you asked for 6" in found.words()
 
 
 def test_published_numbers_that_lost_a_race_on_these_weights_are_not_taken_there():
     lost = {"calls4": {"ratio": 0.9, "recommended": False}, "calls6": {"ratio": 1.2, "recommended": True}}
-    raced = replace(published("ays raced", hashes={"weights_1d": "ab"}), scores=lost)
-    ours = replace(SD15, fingerprint=lambda: {"weights_1d": "ab"})
+    raced = replace(published("gits raced", hashes=OURS), scores=lost)
     others = replace(SD15, fingerprint=lambda: {"weights_1d": "cd"})
-    chosen, why = choose([published(), raced], ours, calls=4)
-    assert chosen is None and "ays (" in why and "its numbers lost a race on these weights" in why
-    assert choose([published(), raced], ours, calls=6)[0] is raced
-    assert choose([published(), raced], others, calls=4)[0].name == "ays"
+    assert ran([published(), raced], calls=4) is None and "lost its race" in ask([published(), raced], calls=4).words()
+    found = ask([published(), raced], calls=6)
+    assert found.preset is raced and not found.fallback and "not measured" not in found.words()
+    assert ran([published(), raced], others, calls=4) == "gits"
 
 
 def test_published_numbers_for_these_weights_are_theirs():
-    ours = replace(SD15, family=None, fingerprint=lambda: {"weights_1d": "ab"})
-    chosen, why = choose([published(hashes={"weights_1d": "ab"})], ours, calls=20)
-    assert chosen is not None and "is made for these weights" in why
-
-
-def test_strict_matching_leaves_other_families_out_and_says_so():
-    other = preset("other", family="sdxl")
-    assert choose([other], SD15)[0] is other
-    chosen, why = choose([other], SD15, strict=True)
-    assert chosen is None and "it is for sdxl, the model's family is sd15, and matching is strict" in why
-    ours = replace(SD15, fingerprint=lambda: {"weights_1d": "ab"})
-    assert choose([preset(family="sdxl", hashes={"weights_1d": "ab"})], ours, strict=True)[0] is not None
-
-
-@pytest.mark.parametrize("theirs, made_for", [
-    ({"weights_1d": "ab", "file": "other"}, True), ({"weights_1d": "cd", "file": "model"}, False),
-    ({"sha256_10": "12", "file": "model"}, True), ({"tensors_sha256": "99", "file": "model"}, True)])
-def test_the_most_telling_hash_that_both_sides_have_decides(theirs, made_for):
-    """Two checkpoints are both called model.safetensors; their weights differ."""
-    ours = replace(SD15, family="other", fingerprint=lambda: {"weights_1d": "ab", "sha256_10": "12", "file": "model"})
-    chosen, why = choose([preset(hashes=theirs)], ours)
-    assert chosen is not None and ("made for these weights" in why) == made_for
+    mine = published("mine", hashes=OURS)
+    found = ask([mine], replace(MINE, family=None))
+    assert found.preset is mine and not found.fallback
 
 
 def test_published_numbers_are_said_to_be_unmeasured_where_they_run():

@@ -10,8 +10,8 @@ from tqdm.auto import tqdm
 
 from ...s4s_nodes.core import Preset
 from ...s4s_nodes.library import tables_of
-from ...s4s_nodes.select import ModelFacts, choose, suits
-from ...s4s_nodes.select.match import middle_cfg
+from ...s4s_nodes.select import ModelFacts, suits
+from ...s4s_nodes.select.match import belongs, called, cfg_words, middle_cfg
 from .. import sources
 from ..config import Config
 from ..source import Source
@@ -75,7 +75,8 @@ def suited(preset: Preset, source: Source) -> str:
                             model.zero_terminal_snr, model.shift, lambda: model.hashes)
     if reason := suits(preset, seen):
         raise ValueError(f"preset {preset.name!r} cannot run on {source.name}: {reason}")
-    return choose([preset], seen, source.cfg)[1]
+    whose = "" if belongs(preset, seen) else "not "
+    return f"{called(preset)} was {whose}made for this model{cfg_words(preset, source.cfg)}"
 
 
 def _draw(source: Source, held: host_race.Held, out: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import weakref
+from dataclasses import dataclass
 
 import comfy.model_sampling
 import torch
@@ -15,6 +17,7 @@ from ...library import ModelFacts
 _CLASSES = (("flow", "CONST"), ("x0", "X0"), ("x0", "COSMOS_RFLOW"), ("v", "V_PREDICTION"),
             ("v", "V_PREDICTION_DDPM"), ("eps", "EPS"))          # X0 and V_PREDICTION derive from EPS: it comes last
 _OF_STORAGE = ("scale_weight", "scale_input", "weight_scale", "input_scale")     # only a quantised file has them
+_CALLERS = 12               # how far up a schedule's asker is looked for: the host's own are 1 to 4 away
 _sketches: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()      # loaded network -> its sketch
 
 
@@ -39,15 +42,72 @@ def of_model(model) -> ModelFacts:
     return _of(model.model, model.get_model_object("model_sampling"), model)
 
 
-def of_running(denoiser) -> tuple[ModelFacts, ModelFacts]:
-    """Of the denoiser a sampler function is called with: (what its model shows, what a scheduler was shown of it)."""
+@dataclass(frozen=True)
+class Asking:
+    """Who asks for a schedule: the model's facts, and what else is known of the run; None where it is not."""
+
+    facts: ModelFacts
+    patcher: object = None
+    calls: int | None = None        # how many of the steps will run; the host cuts off the first for a denoise below 1
+    cfg: float | None = None
+    size: tuple | None = None
+
+
+def of_asking(sampling) -> Asking:
+    """All that can be known where a scheduler is called, which is shown the model_sampling alone.
+
+    Whoever calls it holds the MODEL: KSampler and BasicScheduler as `model`. It is looked up in the calling functions
+    and believed only where its model_sampling is this very object. A KSampler's caller also has the cfg and the noise.
+    """
+    known: dict = {}
+    frame = sys._getframe(1)
+    for _ in range(_CALLERS):
+        if frame is None:
+            break
+        here = frame.f_locals
+        asker = here.get("self")
+        model = next((one for one in (here.get("model"), getattr(asker, "model", None)) if _samples_by(one, sampling)), None)
+        if model is not None:
+            known.setdefault("patcher", model)
+            known.setdefault("calls", _whole_number(getattr(asker, "steps", here.get("steps"))))
+            known.setdefault("cfg", _number(here.get("cfg")))
+            known.setdefault("size", _size(here.get("noise")))
+            known = {name: value for name, value in known.items() if value is not None}
+        frame = frame.f_back
+    del frame
+    if "patcher" not in known:
+        return Asking(of_schedule(sampling))
+    return Asking(of_model(known["patcher"]), **known)
+
+
+def _samples_by(model, sampling) -> bool:
+    """Whether this is a MODEL whose model_sampling, patched or not, is this object."""
+    try:
+        return model is not None and model.get_model_object("model_sampling") is sampling
+    except AttributeError:                  # something else that is called model
+        return False
+
+
+def _whole_number(value) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+
+
+def _number(value) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _size(noise) -> tuple | None:
+    return tuple(noise.shape[-2:]) if isinstance(noise, torch.Tensor) and noise.ndim > 3 else None
+
+
+def of_running(denoiser) -> ModelFacts:
+    """Of the denoiser a sampler function is called with."""
     guider = getattr(denoiser, "inner_model", denoiser)
     network = getattr(guider, "inner_model", guider)        # the guider holds the model while it samples
     if not hasattr(network, "model_sampling"):
         raise ValueError(f"the sampler was called with a {type(denoiser).__name__} that shows no model_sampling: "
                          "run it from a KSampler or SamplerCustom node")
-    sampling = network.model_sampling
-    return _of(network, sampling, getattr(guider, "model_patcher", None)), of_schedule(sampling)
+    return _of(network, network.model_sampling, getattr(guider, "model_patcher", None))
 
 
 def _of(network, sampling, patcher) -> ModelFacts:
@@ -86,6 +146,6 @@ def _hashes(network, patcher) -> dict:
             with torch.no_grad():
                 _sketches[network] = {KIND: sketch(weights)}
         except (RuntimeError, NotImplementedError) as error:      # offloaded to nowhere, or a storage of its own kind
-            logging.info("S4S cannot read this model's norms and biases (%s): presets are chosen by family", error)
+            logging.info("S4S cannot read this model's norms and biases (%s): no preset is its own", error)
             _sketches[network] = {}
     return _sketches[network]

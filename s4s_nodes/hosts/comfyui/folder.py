@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from functools import cache
 from pathlib import Path
@@ -24,6 +25,13 @@ def presets() -> Library:
     """Every installed preset, those that ship last; a file is read again when it changed."""
     shipped = str(shipped_folder())
     return _library(tuple(folder for folder in folder_paths.get_folder_paths(NAME) if folder != shipped))
+
+
+def folder_mark() -> str:
+    """10 hex digits of every installed preset's file: another value as soon as one is added, changed or removed."""
+    stats = {name: path.stat() for name, path in presets().files().items() if path.exists()}
+    words = " ".join(f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in sorted(stats.items()))
+    return hashlib.sha256(words.encode()).hexdigest()[:10]
 
 
 _told: set[str] = set()

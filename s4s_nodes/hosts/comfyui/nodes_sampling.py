@@ -6,8 +6,8 @@ import comfy.samplers
 import torch
 from comfy_api.latest import io
 
-from ...library import levels_for, suits
-from . import facts, parts, record
+from ...library import Request, select
+from . import facts, parts, pinned, record
 from .sampler import sample_s4s
 
 SchedulerFunc = io.Custom("SCHEDULER_FUNC")         # Impact Pack's and Inspire Pack's: (model, sampler name, steps)
@@ -55,22 +55,60 @@ class S4SPreset(io.ComfyNode):
 
     @classmethod
     def execute(cls, preset, calls, denoise, strict, model=None) -> io.NodeOutput:
-        found, why = parts.pick(preset, model, calls, denoise)
-        plan = parts.plan(found, parts.facts_for(found, model), calls, denoise)
-        cfg, cfg_words = parts.cfg_of(found)
-        words = "denoise 0: nothing is sampled" if plan.choice is None else plan.choice.words()
-        text = "\n".join([words, f"preset: {why}", cfg_words, *_warnings(found, plan.choice)])
-        pictures = parts.image(parts.drawn(found, plan.choice))
-        sampler = comfy.samplers.KSAMPLER(sample_s4s, {"preset": found, "strict": strict})
-        return io.NodeOutput(found, sampler, plan.sigmas, max(len(plan.sigmas) - 1, 0), cfg, text, pictures,
+        named = parts.named(preset, model)
+        seen = parts.facts_for(named, model)
+        plan, used = parts.plan(named, seen, calls, denoise, strict), named
+        if used is None:
+            found = plan.found or parts.plan(None, seen, calls, 1.0).found
+            used = found.preset or found.about
+            if used is None:
+                raise ValueError(f"{found.why}: train one with S4S Train Preset, or choose a preset by name")
+        cfg, cfg_words = parts.cfg_of(used)
+        words = "denoise 0: nothing is sampled" if plan.found is None else plan.found.words()
+        text = "\n".join([words, cfg_words, *_warnings(used)])
+        pictures = parts.image(parts.drawn(used, plan.found))
+        # auto leaves the choice to the run: it sees the cfg and the size, and chooses by the same rules
+        sampler = comfy.samplers.KSAMPLER(sample_s4s, {"preset": named, "strict": strict})
+        return io.NodeOutput(used, sampler, plan.sigmas, max(len(plan.sigmas) - 1, 0), cfg, text, pictures,
                              ui=parts.shown(cls, text, pictures))
 
 
-def _warnings(preset, choice) -> list[str]:
+def _warnings(preset) -> list[str]:
     lines = [] if preset.recommended else ["not recommended: a classical solver did better in its race"]
     if note := preset.training.get("note"):
         lines.append(str(note))
     return lines
+
+
+class S4SUsePreset(io.ComfyNode):
+    """A preset for a model, in a graph with a plain KSampler."""
+
+    @classmethod
+    def define_schema(cls):
+        return io.Schema(
+            node_id="S4SUsePreset", display_name="S4S Use Preset", category=parts.CATEGORY,
+            description="Makes the sampler and the scheduler s4s of every KSampler on this model use one preset. Put it "
+                        "between the model's loader and the KSampler.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model as it will be sampled, with its LoRAs and patches."),
+                parts.combo("The preset to use, also one of another model: that is said where it runs."),
+                io.Boolean.Input("strict", default=False,
+                                 tooltip="Refuse to sample where the preset was learned on another model, or has no "
+                                         "table for what is asked, instead of running it or a classical solver.")],
+            outputs=[io.Model.Output(display_name="model", tooltip="The same model, which carries the preset.")],
+            **parts.aliases("pin", "choose preset", "which solver", "s4s"))
+
+    @classmethod
+    def validate_inputs(cls, preset):
+        return parts.unknown(preset) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, preset, **_):
+        return parts.mark(preset)
+
+    @classmethod
+    def execute(cls, model, preset, strict) -> io.NodeOutput:
+        return io.NodeOutput(pinned.pin(model, parts.named(preset, model), strict))
 
 
 class S4SSampler(io.ComfyNode):
@@ -113,8 +151,7 @@ class S4SSigmas(io.ComfyNode):
     @classmethod
     def execute(cls, preset, calls, denoise, model=None) -> io.NodeOutput:
         seen = parts.facts_for(preset, model)
-        if (reason := suits(preset, seen)) is not None:
-            raise ValueError(f"preset {preset.name!r} does not suit this model: {reason}. Connect another preset")
+        parts.check_suits(preset, seen)
         return io.NodeOutput(parts.plan(preset, seen, calls, denoise).sigmas)
 
 
@@ -136,9 +173,8 @@ class S4SSchedulerFunc(io.ComfyNode):
     def execute(cls, preset) -> io.NodeOutput:
         def levels(model, sampler_name, steps):
             seen = facts.of_model(model)
-            if (reason := suits(preset, seen)) is not None:
-                raise ValueError(f"preset {preset.name!r} does not suit this model: {reason}. Connect another preset")
-            return torch.tensor(levels_for(preset, seen, steps), dtype=torch.float32)
+            parts.check_suits(preset, seen)
+            return torch.tensor(select(Request(seen, steps=steps, named=preset)).schedule, dtype=torch.float32)
         return io.NodeOutput(levels)
 
 
@@ -166,4 +202,4 @@ class S4SImageInfo(io.ComfyNode):
         return io.NodeOutput(images, text, ui=parts.shown(cls, text))
 
 
-NODES = [S4SPreset, S4SSampler, S4SSigmas, S4SSchedulerFunc, S4SImageInfo]
+NODES = [S4SPreset, S4SUsePreset, S4SSampler, S4SSigmas, S4SSchedulerFunc, S4SImageInfo]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -11,10 +11,10 @@ from PIL import Image
 
 from ... import picture
 from ...core import preset_file
-from ...library import Choice, ModelFacts, Preset, cfg_range, choose, levels_for, preset_name, suits, table_for
+from ...library import ModelFacts, Preset, Request, Selection, cfg_range, preset_name, select, suits
 from ...select.cfg import at_cfg, learned_at
 from . import facts
-from .folder import presets, tell_problems
+from .folder import folder_mark, presets, tell_problems
 
 PresetType = io.Custom("S4S_PRESET")
 CATEGORY = "S4S"
@@ -75,33 +75,28 @@ def bad_name(name: str | None) -> str | None:
 
 def mark(name: str) -> str:
     """What a node's result depends on beyond its inputs: the preset's numbers, for auto those of every preset."""
-    library = presets()
     if name == AUTO:
-        return " ".join(f"{preset.name}:{preset.short_hash}" for preset in library.presets())
-    path = library.path(name)
+        return folder_mark()
+    path = presets().path(name)
     return f"{path}:{path.stat().st_mtime_ns}:{path.stat().st_size}"
 
 
-def pick(name: str, model=None, calls: int | None = None, denoise: float = 1.0) -> tuple[Preset, str]:
-    """(the preset of this name, or for "auto" the model's, why). Raises ValueError with what to do.
+def named(name: str, model=None) -> Preset | None:
+    """The preset of this name, None for auto. Raises ValueError where it cannot run on the model, with what to do."""
+    if name == AUTO:
+        if model is None:
+            raise ValueError("auto needs the MODEL that will be sampled: connect it, or choose a preset by name")
+        return None
+    preset = presets().get(name)
+    if model is not None:
+        check_suits(preset, facts.of_model(model))
+    return preset
 
-    calls and denoise: how many calls will run, and from which share of the schedule on.
-    """
-    if name != AUTO:
-        preset = presets().get(name)
-        reason = None if model is None else suits(preset, facts.of_model(model))
-        if reason is not None:
-            raise ValueError(f"preset {name!r} does not suit this model: {reason}. Choose another one, or auto")
-        return preset, "chosen by name"
-    if model is None:
-        raise ValueError("auto needs the MODEL that will be sampled: connect it, or choose a preset by name")
-    installed, seen = presets().presets(), facts.of_model(model)
-    preset, why = choose(installed, seen, calls=calls)
-    if calls is not None and 0 < denoise <= WHOLE:
-        preset, why = choose(installed, seen, calls=calls, start=float(_cut(preset, seen, calls, denoise)[0]))
-    if preset is None:
-        raise ValueError(f"no preset for this model: {why}. Train one with S4S Train Preset, or import a published one")
-    return preset, why
+
+def check_suits(preset: Preset, seen: ModelFacts) -> None:
+    """Raise ValueError where a preset's tables are not valid for such a model."""
+    if (reason := suits(preset, seen)) is not None:
+        raise ValueError(f"preset {preset.name!r} does not suit this model: {reason}. Choose another one")
 
 
 def facts_for(preset: Preset, model=None) -> ModelFacts:
@@ -115,26 +110,26 @@ def facts_for(preset: Preset, model=None) -> ModelFacts:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will run for a preset, a number of calls and a denoise strength: the levels, and the library's choice."""
+    """What will run for a number of calls and a denoise strength: the levels, and the library's selection."""
 
     sigmas: torch.Tensor            # float32 (calls + 1,), or empty for denoise 0
-    choice: Choice | None           # None for denoise 0
+    found: Selection | None         # None for denoise 0
 
 
-def plan(preset: Preset, seen: ModelFacts, calls: int, denoise: float) -> Plan:
-    """Levels as a KSampler cuts them; a window's own table brings its own start, so nothing has to be moved."""
+def plan(preset: Preset | None, seen: ModelFacts, calls: int, denoise: float, strict: bool = False) -> Plan:
+    """Levels as a KSampler cuts them; a window's own table brings its own start, so nothing has to be moved.
+
+    preset: None for the model's own.
+    """
     if denoise <= 0:
         return Plan(torch.zeros(0), None)
-    choice = table_for(_cut(preset, seen, calls, denoise), seen, preset, own_schedule=True)
-    if choice.kind == "adapted":
-        choice = table_for(at_cfg(preset, None)[0].tables[choice.table_name].sigmas, seen, preset)
-    return Plan(torch.tensor(choice.table.sigmas, dtype=torch.float32), choice)
-
-
-def _cut(preset: Preset | None, seen: ModelFacts, calls: int, denoise: float) -> np.ndarray:
-    """The last levels of a preset's schedule, (calls + 1,), from where this denoise starts."""
-    whole = levels_for(preset, seen, calls if denoise > WHOLE else int(calls / denoise))
-    return whole[-(calls + 1):]
+    request = Request(seen, presets().presets(), calls if denoise > WHOLE else int(calls / denoise), calls,
+                      named=preset, strict=strict)
+    found = select(request)
+    if found.kind == "adapted":
+        own = at_cfg(found.preset, None)[0].tables[found.table_name].sigmas
+        found = select(replace(request, steps=None, calls=None, levels=own))
+    return Plan(torch.tensor(found.table.sigmas, dtype=torch.float32), found)
 
 
 def cfg_of(preset: Preset) -> tuple[float, str]:
@@ -147,15 +142,15 @@ def cfg_of(preset: Preset) -> tuple[float, str]:
     return (low + high) / 2, words + (", with a table for each cfg between" if learned_at(preset) else "")
 
 
-def drawn(preset: Preset, choice: Choice | None) -> Image.Image:
-    """The picture of what runs: a table of the preset, or the solver that stands in."""
-    if choice is None:
+def drawn(preset: Preset, found: Selection | None) -> Image.Image:
+    """The picture of what runs: a table of a preset, or the solver that stands in."""
+    if found is None:
         return picture.table(preset, min(preset.tables))
-    if choice.table_name in preset.tables:
-        return picture.table(preset, choice.table_name)
-    if choice.table_name:                                    # of a joined preset: for a cfg
-        return picture.table_page(choice.table, preset.name, preset.short_hash, choice.words(), preset.model.flow, [])
-    return picture.table_page(choice.table, "S4S fallback", "", choice.words(), preset.model.flow, [])
+    shown = found.preset or preset
+    if found.table_name in shown.tables:
+        return picture.table(shown, found.table_name)
+    title = (shown.name, shown.short_hash) if found.table_name else ("S4S fallback", "")     # of a joined preset: for a cfg
+    return picture.table_page(found.table, *title, found.words(), shown.model.flow, [])
 
 
 def image(*pictures: Image.Image) -> torch.Tensor:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ...core import end_response, sample_table
-from ...library import Choice, ModelFacts, Preset, choose, is_own, levels_for, suits, table_for, unproven
-from . import facts, record
+from ...library import Request, Selection, select
+from . import facts, pinned, record
 from .folder import presets
 
 
@@ -18,60 +17,49 @@ def sample_s4s(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None,
                disable: bool | None = None, preset=None, strict: bool = False) -> Tensor:
     """k-diffusion's sampler signature: run the table for this model, these levels; len(sigmas) - 1 calls.
 
-    preset is used where it is given, else the installed one that suits the loaded model best. Levels no table was
-    learned for are run with a classical solver, and said so; with strict they are refused.
+    preset is used where it is given, else the one pinned to the model, else the model's own. Where none was learned
+    for what is asked, a fallback runs and says so; with strict it is refused.
     Raises ValueError for rising levels, and in strict mode.
     """
     if len(sigmas) < 2:
         return x
     _check_falling(sigmas)
-    choice = choose_table(model, sigmas, preset)
-    record.tell(choice)
-    if strict and choice.fallback:
-        raise ValueError(f"{choice.words()}; strict matching is on: connect the SIGMAS of the same preset, or turn "
-                         "strict off to run a classical solver here")
+    request = asked(model, sigmas, preset, strict, tuple(x.shape[-2:]))
+    found = selected(request)
+    record.tell(found)
+    if request.strict and found.fallback:
+        raise ValueError(f"{found.words()} It was refused because strict is on: change what the message says, or turn "
+                         "strict off")
     extra_args = extra_args or {}
-    levels = torch.tensor(choice.table.sigmas)
-    end = sample_table(model, x, levels, _told(extra_args, levels, sigmas), callback, disable, table=choice.table)
-    return _known_put_back(end, x, model, extra_args.get("denoise_mask"), choice.table)
+    levels = torch.tensor(found.table.sigmas)
+    end = sample_table(model, x, levels, _told(extra_args, levels, sigmas), callback, disable, table=found.table)
+    return _known_put_back(end, x, model, extra_args.get("denoise_mask"), found.table)
 
 
-def choose_table(model, sigmas: Tensor, preset=None) -> Choice:
-    """The library's answer for a running model, a host's levels and perhaps a given preset.
+def asked(model, sigmas: Tensor, preset=None, strict: bool = False, size: tuple | None = None) -> Request:
+    """The library's request for a running model, a host's levels and perhaps a given preset."""
+    guider = getattr(model, "inner_model", None)
+    pin = pinned.of(getattr(guider, "model_patcher", None))
+    if preset is None and pin is not None:
+        preset, strict = pin.preset, pin.strict or strict
+    return Request(facts.of_running(model), presets().presets(), levels=sigmas.detach().double().cpu().numpy(),
+                   cfg=getattr(guider, "cfg", None), size=size, named=preset, strict=strict)
 
-    A scheduler sees less of a model than its sampler, so `s4s` the schedule may stem from another preset than the
-    one found here. Its inner levels are then nobody's wish: the preset's own take their place.
-    """
-    seen, scheduler_saw = facts.of_running(model)
-    cfg = getattr(getattr(model, "inner_model", None), "cfg", None)
-    levels, installed = sigmas.detach().double().cpu().numpy(), presets().presets()
-    why = ""
-    if preset is None:
-        preset, why = choose(installed, seen, cfg, len(levels) - 1, start=float(levels[0]))
-    scheduled = _scheduled(installed, scheduler_saw)
-    own = is_own(levels, scheduled, scheduler_saw) or is_own(levels, preset, seen)
-    choice = table_for(levels, seen, preset, cfg, own_schedule=own)
-    return choice if preset is not None else replace(choice, why=". Unreadable: ".join([why, *presets().problems()]))
+
+def selected(request: Request) -> Selection:
+    """The library's answer; a fallback also names a preset file that cannot be read: it may be the one that is missed."""
+    found = select(request)
+    broken = presets().unreadable() if found.fallback and request.named is None else ()
+    return replace(found, why=f"{found.why}, and a file cannot be read ({broken[0]})") if broken else found
 
 
 def s4s_scheduler(sampling, steps: int) -> Tensor:
     """The host's scheduler handler: (model_sampling, steps) -> steps + 1 falling levels, float32, the last one 0."""
-    seen = facts.of_schedule(sampling)
-    return torch.tensor(levels_for(_scheduled(presets().presets(), seen), seen, steps), dtype=torch.float32)
-
-
-def _scheduled(installed: list, seen: ModelFacts) -> Preset | None:
-    """The preset a scheduler takes: it sees no family, so the shift and the lowest level are its best clues.
-
-    No model of this host has a single channel, as the bundled digits do; and published numbers are for one family.
-    """
-    fitting = [preset for preset in installed if preset.recommended and preset.model.channels != 1
-               and not unproven(preset) and suits(preset, seen) is None]
-
-    def likeness(preset: Preset) -> tuple:
-        lowest = math.isclose(preset.model.sigma_min, seen.sigma_min, rel_tol=0.02)
-        return (preset.model.shift == seen.shift, lowest, len(preset.tables), str(preset.training.get("created", "")))
-    return max(fitting, key=likeness, default=None)
+    seen = facts.of_asking(sampling)
+    pin = pinned.of(seen.patcher)
+    found = select(Request(seen.facts, presets().presets(), steps, seen.calls, cfg=seen.cfg, size=seen.size,
+                           named=pin and pin.preset, strict=bool(pin and pin.strict)))
+    return torch.tensor(found.schedule, dtype=torch.float32)
 
 
 def _check_falling(sigmas: Tensor) -> None:

@@ -41,14 +41,13 @@ def plain(text: str) -> str:
     return " ".join(re.sub(r'[,:"\\]', " ", text).split())[:300]
 
 
-def said(choice) -> str:
+def said(found) -> str:
     """What an infotext says of a run: preset, hash, table and kind; where it is no table of the file itself, why."""
-    if choice.fallback:
-        why = choice.why.partition(". ")[0]         # what else there is stands in the log
-        return plain(f"fallback {choice.classical} - {why} (S4S {__version__})")
-    preset = choice.preset
-    why = "" if choice.kind != "adapted" and choice.table_name in preset.tables else f" - {choice.why}"
-    return plain(f"{preset.name} {preset.short_hash} {choice.table_name} {choice.kind}{why} (S4S {__version__})")
+    preset = found.preset
+    ran = found.classical if preset is None else f"{preset.name} {preset.short_hash} {found.table_name} {found.kind}"
+    plainly = not found.warns and found.kind != "adapted" and found.table_name in preset.tables
+    why = "" if plainly else f" - {found.why}" + ("" if found.belongs else " - not learned on this model")
+    return plain(f"{'fallback ' * found.fallback}{ran}{why} (S4S {__version__})")
 
 
 def _plain_name(name: str) -> str:

@@ -10,7 +10,7 @@ import torch
 from modules import sd_samplers_common, sd_samplers_kdiffusion, shared
 
 from ...core import sample_table
-from ...library import Choice, ModelFacts, Preset, levels_for, table_for
+from ...library import Preset, Request, Selection, select
 from . import facts, labels, settings, shelf
 
 log = logging.getLogger("S4S")
@@ -37,22 +37,13 @@ class S4SSampler(sd_samplers_kdiffusion.KDiffusionSampler):
         label, hires = self.row or asked_for(p, self.config), _is_hires(p)
         seen = facts.of(self.model_wrap, shared.sd_model)
         cfg = (getattr(p, "hr_cfg", None) if hires else None) or getattr(p, "cfg_scale", None)
-        theirs = getattr(p, "sampler_noise_scheduler_override", None) is not None or not shelf.is_ours(label)
-        levels = super().get_sigmas(p, steps) if theirs else None
-        self.s4s_run = run = Run(p, hires, seen, cfg, *self._picked(label, seen, cfg, steps, levels))
-        if theirs:
-            return levels
-        run.name_schedule(label)
-        return as_tensor(levels_for(run.preset, seen, steps))
-
-    def _picked(self, label, seen: ModelFacts, cfg, steps: int, levels) -> tuple[Preset | None, str]:
-        """The preset for the part of the schedule that will run; levels: the whole, where it is not ours."""
-        preset, why = shelf.pick(label, seen, cfg, steps)
-        calls = self.s4s_calls or steps
-        if calls >= steps:
-            return preset, why
-        levels = levels_for(preset, seen, steps) if levels is None else levels
-        return shelf.pick(label, seen, cfg, calls, float(levels[steps - calls]))
+        request = shelf.request(label, seen, steps=steps, calls=self.s4s_calls, cfg=cfg)
+        self.s4s_run = run = Run(p, hires, request, shelf.missing(label))
+        if getattr(p, "sampler_noise_scheduler_override", None) is not None or not shelf.is_ours(label):
+            return super().get_sigmas(p, steps)
+        found = select(request)
+        run.name_schedule(label, found.preset)
+        return as_tensor(found.schedule)
 
     def initialize(self, p):
         """The host's keyword arguments for the sampling function, and ours."""
@@ -61,51 +52,52 @@ class S4SSampler(sd_samplers_kdiffusion.KDiffusionSampler):
 
 @dataclass
 class Run:
-    """One sampling: the preset it asked for, and what is said about what came of it."""
+    """One sampling: what it asked for, and what is said about what came of it."""
 
     p: object                               # the host's processing
     hires: bool
-    facts: ModelFacts
-    cfg: float | None
-    preset: Preset | None
-    why: str                                # this preset, or none
+    request: Request                        # for the schedule; for the table the same with the levels
+    missing: str = ""                       # why the schedule type's preset is not there
 
-    def name_schedule(self, label: str) -> None:
+    def name_schedule(self, label: str, preset: Preset | None) -> None:
         """Put the preset's own schedule type into the infotext: replayed, it comes back whatever Auto takes then."""
-        label = label if self.preset is None else shelf.label_of(self.preset)
+        label = label if preset is None else shelf.label_of(preset)
         written = self.p.extra_generation_params
         if not self.hires:
             written["Schedule type"] = label
         elif label != written.get("Schedule type"):
             written[labels.hires_schedule(written)] = label
 
-    def table(self, sigmas):
+    def table(self, x, sigmas):
         """The table for the levels the host came with; infotext and log say which. Raises where a stop is wished."""
-        choice = table_for(sigmas, self.facts, self.preset, self.cfg)
-        if self.preset is None:
-            choice = replace(choice, why=self.why)
-        self.p.extra_generation_params[labels.HIRES_KEY if self.hires else labels.KEY] = labels.said(choice)
-        if choice.fallback and settings.stops_without_preset():
-            raise RuntimeError(f"{choice.words()}. It was stopped by your setting S4S, fallback")
-        self._tell(choice)
-        return choice.table
+        size = tuple(x.shape[-2:])
+        found = select(replace(self.request, steps=None, calls=None, levels=sigmas, size=size))
+        if self.missing:
+            found = replace(found, why=self.missing, advice="choose another one", fallback=True, warns=True)
+        self.p.extra_generation_params[labels.HIRES_KEY if self.hires else labels.KEY] = labels.said(found)
+        if found.fallback and settings.stops_without_preset():
+            raise RuntimeError(f"{found.words()} It was stopped by your setting S4S, fallback")
+        self._tell(found)
+        return found.table
 
-    def _tell(self, choice: Choice) -> None:
-        """Once a generation, however many batches it has; a fallback in the console and under the picture."""
+    def _tell(self, found: Selection) -> None:
+        """Once a generation, however many batches it has; a warning in the console and under the picture."""
         told = getattr(self.p, "s4s_told", ())
-        if choice.words() in told:
+        if found.words() in told:
             return
-        self.p.s4s_told = (*told, choice.words())
-        log.log(logging.WARNING if choice.fallback else logging.INFO, "%s", choice.words())
-        if choice.fallback and hasattr(self.p, "comment"):
-            self.p.comment(f"{labels.SAMPLER} {labels.said(choice)}")
+        self.p.s4s_told = (*told, found.words())
+        log.log(logging.WARNING if found.warns else logging.INFO, "%s", found.words())
+        if found.details:
+            log.debug("did not run: %s", found.details)
+        if found.warns and hasattr(self.p, "comment"):
+            self.p.comment(found.words())
 
 
 def sample_s4s(model, x, sigmas, extra_args=None, callback=None, disable=None, s4s_run=None):
     """k-diffusion's signature, which hosts inspect. Interrupts of the model or the callback pass through."""
     if (work := getattr(s4s_run.p, "s4s_work", None)) is not None:          # a training, see train.py
         return work(model, x, extra_args, s4s_run)
-    return sample_table(model, x, sigmas, extra_args, callback, disable, table=lambda _: s4s_run.table(sigmas))
+    return sample_table(model, x, sigmas, extra_args, callback, disable, table=lambda _: s4s_run.table(x, sigmas))
 
 
 def made(model):

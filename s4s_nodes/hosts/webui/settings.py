@@ -28,8 +28,7 @@ def add_options(library) -> None:
              lambda: {"choices": [FREE, *library.names()]},
              say("used where Schedule type is Automatic or S4S Auto"))
     _add(MATCHING, "loose", say("Matching of presets to models"), gr.Radio, {"choices": ["loose", "strict"]},
-         say("strict: only presets made for the model's family or its very weights; loose: also those for the same "
-             "prediction and noise levels"))
+         say("strict: a preset you chose runs only on the model it was learned on; loose: also on others, with a warning"))
     _add(FALLBACK, "classical", say("When no preset fits"), gr.Radio, {"choices": ["classical", "stop"]},
          say("classical: sample with a classical solver and say so; stop: end the generation with an error"))
 
@@ -47,7 +46,7 @@ def families_with(name: str) -> list[str]:
 
 
 def strict() -> bool:
-    """Whether only presets made for a model's family or weights are matched to it."""
+    """Whether a preset the user named is refused on a model it was not learned on."""
     return getattr(shared.opts, MATCHING, "loose") == "strict"
 
 

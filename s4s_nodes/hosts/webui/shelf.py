@@ -8,7 +8,7 @@ from pathlib import Path
 
 from modules import paths
 
-from ...library import Library, ModelFacts, Preset, PresetError, choose, shipped_folder
+from ...library import Library, ModelFacts, Preset, PresetError, Request, shipped_folder
 from . import labels, settings
 
 
@@ -52,20 +52,25 @@ def is_ours(label) -> bool:
     return str(label).startswith((f"{labels.SAMPLER} ", labels.key(f"{labels.SAMPLER} ")))
 
 
-def pick(label, facts: ModelFacts, cfg: float | None = None, calls: int | None = None,
-         start: float | None = None) -> tuple[Preset | None, str]:
-    """(preset, why) for a schedule type: the one it names, else the settings' for this family, else what fits best.
+def request(label, facts: ModelFacts, **asked) -> Request:
+    """The library's request for a schedule type: the preset it names, else the settings' for this family, else auto."""
+    installed = library().presets()
+    if missing(label):                      # its preset may not be replaced by another one
+        installed = []
+    return Request(facts, installed, named=labelled(label) or _default(label, facts), strict=settings.strict(), **asked)
 
-    calls and start: how many calls will run, down from which level (None: the highest).
-    """
-    for known, name in names().items():
-        if label in (known, labels.key(known)):
-            return _got(name, "the schedule type names it")
-    if is_ours(label) and label not in (labels.AUTO, labels.key(labels.AUTO)):
-        return None, f"the schedule type {label} names a preset that is not there"
-    if name := settings.default_for(facts.family):
-        return _got(name, f"it is the settings' default for {facts.family}")
-    return choose(library().presets(), facts, cfg, calls, settings.strict(), start)
+
+def missing(label) -> str:
+    """Why a schedule type's preset cannot be had, or nothing."""
+    if label in (labels.AUTO, labels.key(labels.AUTO)) or not is_ours(label) or labelled(label) is not None:
+        return ""
+    return f"the schedule type {label} names a preset that is not there"
+
+
+def _default(label, facts: ModelFacts) -> Preset | None:
+    """The settings' preset for the family, where the schedule type names none."""
+    name = settings.default_for(facts.family)
+    return None if missing(label) or name is None else _got(name)
 
 
 def label_of(preset: Preset) -> str:
@@ -74,13 +79,12 @@ def label_of(preset: Preset) -> str:
 
 
 def labelled(label) -> Preset | None:
-    """The preset a schedule type names, or None."""
-    name = names().get(label)
-    return None if name is None else _got(name, "")[0]
+    """The preset a schedule type names, by its label or internal name, or None."""
+    return next((_got(name) for known, name in names().items() if label in (known, labels.key(known))), None)
 
 
-def _got(name: str, why: str) -> tuple[Preset | None, str]:
+def _got(name: str) -> Preset | None:
     try:
-        return library().get(name), why
-    except PresetError as error:
-        return None, str(error)
+        return library().get(name)
+    except PresetError:
+        return None
