@@ -64,7 +64,8 @@ class Selection:
         """At most two sentences for the log, the node and the picture's metadata: what ran, and what to do."""
         if self.fallback:
             ran = self.classical + " ran" if self.preset is None else f"{called(self.preset)}, {self.table_name} ran"
-            ran += " (published numbers, not measured on this checkpoint)" * bool(self.preset and unproven(self.preset))
+            if self.preset is not None and unproven(self.preset):
+                ran += " (published numbers, not measured on this checkpoint)"
             return f"S4S fallback: {self.why}. {ran}{self.advice and f'; {self.advice}'}."
         stranger = "" if self.belongs else ". You named it: it was not learned on this model"
         return f"S4S {called(self.preset)}, {self.table_name}, {self.kind}: {self.why}{stranger}"
@@ -118,7 +119,8 @@ def _of_preset(levels: np.ndarray, facts: ModelFacts, preset: Preset, cfg: float
     found = _nearest(preset, levels)
     if found is None:
         calls = len(levels) - 1
-        return fallen_back(levels, facts, f"{preset.name} has {counts_words(preset.counts)} steps, you asked for {calls}",
+        counts = counts_words(preset.counts)
+        return fallen_back(levels, facts, f"{preset.name} has {counts} steps, you asked for {calls}",
                            f"set the steps to one of these, or train for {calls}")
     pick = _on_own_levels if own else _on_given_levels
     return pick(levels, facts, preset, found, remarks(preset, cfg, found[0]))
@@ -197,8 +199,8 @@ def _on_own_levels(levels, facts: ModelFacts, preset: Preset, found: tuple, clau
     """The table on its own levels, moved to the host's start."""
     name, table = found
     if close(table.sigmas[0], levels[0]):
-        return Selection(table, preset, name, _kind(preset, table), f"its levels take the place of the schedule's{clause}",
-                      own_levels=True)
+        return Selection(table, preset, name, _kind(preset, table),
+                         f"its levels take the place of the schedule's{clause}", own_levels=True)
     if not starts_near(table.sigmas[0], levels[0], facts.flow):
         return fallen_back(levels, facts, f"{preset.name} has no table of {table.calls} steps that starts near "
                                           f"{levels[0]:.4g}", "train with this denoise among the windows")

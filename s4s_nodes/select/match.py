@@ -39,7 +39,7 @@ def suits(preset: Preset, facts: ModelFacts) -> str | None:
 
 
 def own_presets(presets, facts: ModelFacts) -> list[Preset]:
-    """Those learned on, or raced on, the model's very weights; its hashes are asked for only where a preset has some."""
+    """Those learned or raced on the model's very weights; its hashes are asked for only where a preset has some."""
     presets = [preset for preset in presets if preset.model.hashes and suits(preset, facts) is None]
     ours = facts.fingerprint() if presets and facts.fingerprint is not None else {}
     return [preset for preset in presets if _same_weights(preset, ours)]

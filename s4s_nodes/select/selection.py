@@ -18,8 +18,20 @@ from ..core.preset_file import Preset
 from .adapt import from_start, starts_near
 from .cfg import at_cfg
 from .dispatch import Selection, checked, cut_of, fallen_back, levels_for, table_for
-from .match import (belongs, called, cfg_distance, cfg_range, family_schedule, near_cfg, near_size, own_presets,
-                    range_words, suits, trained_size, unfinished)
+from .match import (
+    belongs,
+    called,
+    cfg_distance,
+    cfg_range,
+    family_schedule,
+    near_cfg,
+    near_size,
+    own_presets,
+    range_words,
+    suits,
+    trained_size,
+    unfinished,
+)
 from .model_facts import ModelFacts
 
 TRAIN_ONE = "train one for this model"
@@ -114,16 +126,17 @@ def _schedule_with(steps: int, request: Request) -> Preset | None:
 def _on_levels(request: Request, levels: np.ndarray) -> Selection:
     own = own_presets(request.installed, request.facts)
     origin = _origin(request, levels, own)
-    ours = origin is not None if request.own_schedule is None else request.own_schedule
+    # a host's "simple" may be the plain schedule to the digit: only a learned preset's levels make way for another's
+    of_a_preset = bool(origin and origin[0]) if request.own_schedule is None else request.own_schedule
     if request.named is not None:
-        return _of_the_named(request, levels, ours)
-    judged = [_judged(preset, levels, request, ours) for preset in own]
+        return _of_the_named(request, levels, of_a_preset)
+    judged = [_judged(preset, levels, request, of_a_preset) for preset in own]
     running = [found for found, problem in judged if problem is None]
     problems = [problem for _, problem in judged if problem is not None]
     details = "; ".join(f"{called(problem.preset)}: {problem.why}" for problem in problems)
     if running:
         return replace(_best(running, request, own, levels), details=details)
-    return replace(_fallback(request, levels, origin, ours, problems), details=details)
+    return replace(_fallback(request, levels, origin, problems), details=details)
 
 
 def _judged(preset: Preset, levels: np.ndarray, request: Request, own: bool) -> tuple[Selection, _Problem | None]:
@@ -151,8 +164,8 @@ def _by(size: tuple | None) -> str:
 
 
 def _best(running: list[Selection], request: Request, own: list[Preset], levels=None) -> Selection:
-    """The distance to cfg decides; then the table whose levels were given, an unmoved one, the model's shift, the number
-    of tables, the newer. Without a cfg the one that was there first does, so that one for another cfg changes nothing.
+    """The distance to cfg decides; then the table whose levels were given, an unmoved one, the model's shift, the
+    number of tables, the newer. Without a cfg the oldest one's cfg does: a preset for another cfg changes nothing.
     """
     def rank(found: Selection) -> tuple:
         preset = found.preset
@@ -171,15 +184,15 @@ def _created(preset: Preset) -> str:
     return str(preset.training.get("created", ""))
 
 
-def _of_the_named(request: Request, levels: np.ndarray, ours: bool) -> Selection:
+def _of_the_named(request: Request, levels: np.ndarray, own: bool) -> Selection:
     """What the preset that the user named runs; of another model too, unless matching is strict."""
     named, facts, cfg = request.named, request.facts, request.cfg
     mine = belongs(named, facts)
     if request.strict and not mine and suits(named, facts) is None:
         found = fallen_back(levels, facts, f"{named.name} was not learned on this model, and matching is strict",
-                            "turn strict off to run it", own=ours)
+                            "turn strict off to run it", own)
     else:
-        found = table_for(levels, facts, named, cfg, ours)
+        found = table_for(levels, facts, named, cfg, own)
     near = near_cfg(named, found.table_name, cfg) and near_size(named, request.size)
     return replace(found, belongs=mine or found.fallback, about=named, warns=found.fallback or not (mine and near))
 
@@ -195,17 +208,17 @@ def _origin(request: Request, levels: np.ndarray, own: list[Preset]) -> tuple[Pr
     published = family_schedule(request.installed, facts)
     learned = [preset for preset in ([request.named] if request.named is not None else []) + own
                if suits(preset, facts) is None]
-    known = [(None, None)] + ([(None, published)] if published else [])
-    known += [(preset, at) for preset in learned for at in (preset, at_cfg(preset, request.cfg)[0])]
+    known = [(preset, at) for preset in learned for at in (preset, at_cfg(preset, request.cfg)[0])]
+    known += [(None, published)] * (published is not None) + [(None, None)]
     for preset, at in known:
         if (cut := cut_of(levels, at, facts)) is not None:
             return preset, *cut
     return None
 
 
-def _fallback(request: Request, levels: np.ndarray, origin, ours: bool, problems: list[_Problem]) -> Selection:
+def _fallback(request: Request, levels: np.ndarray, origin, problems: list[_Problem]) -> Selection:
     """The family's published schedule if it has a table, else a classical solver; as if no preset were there."""
-    facts = request.facts
+    facts, ours = request.facts, bool(request.own_schedule) or origin is not None
     there = levels if origin is None or origin[0] is None else _without_preset(levels, origin[1:], request)
     published = family_schedule(request.installed, facts)
     found = None if published is None else table_for(there, facts, published, None, ours)
@@ -225,7 +238,7 @@ def _fallback(request: Request, levels: np.ndarray, origin, ours: bool, problems
 
 
 def _without_preset(levels: np.ndarray, cut: tuple[int, int], request: Request) -> np.ndarray:
-    """The same cut of the schedule there is without any learned preset; what ends above 0 stays: another goes on there."""
+    """The same cut of the schedule there is without any learned preset; what ends above 0 stays: another resumes it."""
     if levels[-1] > 0:
         return levels
     steps, first = cut

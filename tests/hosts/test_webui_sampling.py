@@ -249,7 +249,8 @@ def test_a_preset_of_another_model_runs_by_name_with_a_warning_and_not_where_mat
     host.shared.opts.s4s_matching = "strict"
     p = host.process(scheduler=TOY)
     ran(host, p)
-    assert p.extra_generation_params["S4S"].startswith("fallback UniPC") and "strict" in p.extra_generation_params["S4S"]
+    said = p.extra_generation_params["S4S"]
+    assert said.startswith("fallback UniPC") and "strict" in said
 
 
 def test_what_ships_runs_for_its_family_at_its_numbers_of_calls(host):

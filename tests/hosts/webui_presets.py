@@ -9,7 +9,6 @@ import numpy as np
 from s4s.s4s_nodes.core import Model, Preset, classical, schedules
 from s4s.s4s_nodes.core.preset_file import save
 
-
 HASHES = {"sha256_10": "0123456789"}        # of the checkpoint that the tests' hosts have loaded
 
 

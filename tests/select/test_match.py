@@ -72,8 +72,8 @@ def test_only_a_preset_of_these_weights_runs_by_itself():
     for others in ([by_range], [by_family], [by_range, by_family], []):
         found = ask(others)
         assert found.fallback and found.kind == "classical" and found.preset is None
-        assert found.words() == ("S4S fallback: no preset was trained for this model. UniPC bh2 of order 2 on the model's "
-                                 "own levels ran; train one for this model.")
+        assert found.words() == ("S4S fallback: no preset was trained for this model. UniPC bh2 of order 2 on the "
+                                 "model's own levels ran; train one for this model.")
 
 
 def test_a_hash_does_not_make_a_preset_valid():
@@ -237,8 +237,9 @@ def ships(monkeypatch):
 def test_published_numbers_run_as_a_fallback_on_their_family_only():
     found = ask([published()])
     assert found.fallback and found.warns and found.preset.name == "gits" and found.kind == "exact"
-    assert found.words() == (f"S4S fallback: no preset was trained for this model. gits ({found.preset.short_hash}), "
-                             "calls6 ran (published numbers, not measured on this checkpoint); train one for this model.")
+    assert found.words() == (
+        f"S4S fallback: no preset was trained for this model. gits ({found.preset.short_hash}), calls6 ran (published "
+        "numbers, not measured on this checkpoint); train one for this model.")
     for family in ("sdxl", "sd20", None):
         assert ran([published()], replace(MINE, family=family)) is None
 

@@ -49,15 +49,16 @@ def presets(draw, name=None):
     facts = MODELS[name]
     counts = tuple(sorted(draw(st.sets(st.sampled_from([4, 5, 6, 8]), min_size=1, max_size=3))))
     windows = tuple(draw(st.lists(st.sampled_from([(4, 0.5), (5, 0.6), (6, 0.5)]), unique=True, max_size=2)))
-    record = {"cfg": [cfg := draw(st.sampled_from(CFGS)), cfg], "run": "k", "created": draw(st.sampled_from(["1", "2"]))}
+    cfg = draw(st.sampled_from(CFGS))
+    record = {"cfg": [cfg, cfg], "run": "k", "created": draw(st.sampled_from(["1", "2"]))}
     if draw(st.booleans()):
         record["resolution"] = [64, 64]
     if draw(st.integers(0, 4)) == 0:
         del record["created"]
     about = Model(facts.family, facts.prediction, facts.sigma_min, facts.sigma_max, facts.zero_terminal_snr,
                   facts.shift, facts.channels, {"weights_1d": name})
-    return Preset(f"p{draw(st.integers(0, 10 ** 6))}", tables(name, counts, windows, draw(st.sampled_from([1.0, 2.0, 3.0]))),
-                  about, record, recommended=draw(st.integers(0, 4)) > 0)
+    made = tables(name, counts, windows, draw(st.sampled_from([1.0, 2.0, 3.0])))
+    return Preset(f"p{draw(st.integers(0, 10 ** 6))}", made, about, record, recommended=draw(st.integers(0, 4)) > 0)
 
 
 class Question(tuple):
@@ -127,9 +128,9 @@ def test_learned_numbers_run_only_where_they_belong(question):
             assert found.warns and found.words().count(". ") == 1 and len(found.words()) < 300
         else:
             assert may_run(found.preset, request) and not found.warns and found.belongs
-            start = whole.schedule[-request.calls - 1]
-            assert found.table_name.startswith(f"calls{request.calls}")
-            assert starts_near(found.preset.tables.get(found.table_name, found.table).sigmas[0], start, request.facts.flow)
+            table = found.preset.tables.get(found.table_name, found.table)
+            assert table.calls == request.calls
+            assert starts_near(table.sigmas[0], whole.schedule[-request.calls - 1], request.facts.flow)
 
 
 @settings(max_examples=150)
@@ -150,9 +151,11 @@ def test_presets_of_other_models_change_nothing(question):
     alone = replace(request, installed=[preset for preset in request.installed
                                         if is_mine(preset, request.facts) or ships(preset)])
     one, other = select(request), select(alone)
-    assert same(one, other) and one.schedule.tolist() == other.schedule.tolist() and one.words() == other.words()
+    assert same(one, other) and one.words() == other.words()
+    assert one.schedule.tolist() == other.schedule.tolist()
     unknown = replace(request, cfg=None, calls=None, size=None)             # what a scheduler may know
-    assert select(unknown).schedule.tolist() == select(replace(unknown, installed=alone.installed)).schedule.tolist()
+    blind = select(replace(unknown, installed=alone.installed))
+    assert select(unknown).schedule.tolist() == blind.schedule.tolist()
     for name in ("normal", "karras"):
         levels = _foreign(name, request)
         assert same(select(on(request, levels)), select(on(alone, levels)))
@@ -161,7 +164,8 @@ def test_presets_of_other_models_change_nothing(question):
 def _foreign(name: str, request: Request):
     if request.facts.flow:
         return schedules.linear_flow(request.calls, {"normal": 1.0, "karras": 5.0}[name])
-    return np.append(schedules.karras(request.calls, 0.03, 14.6, rho={"normal": 3, "karras": 7}[name])[:request.calls], 0)
+    levels = schedules.karras(request.calls, 0.03, 14.6, rho={"normal": 3, "karras": 7}[name])
+    return np.append(levels[:request.calls], 0)
 
 
 @settings(max_examples=150)
@@ -180,7 +184,7 @@ def test_presets_that_may_not_run_here_change_nothing(question):
 @settings(max_examples=150)
 @given(questions())
 def test_scheduler_and_sampler_agree(question):
-    """The sampler takes the table whose levels the scheduler gave; nothing of it has to be moved but a window's start."""
+    """The sampler takes the table whose levels the scheduler gave; nothing is moved but a window's start."""
     request = ask(question)
     whole = select(request)
     levels = whole.schedule[-request.calls - 1:]

@@ -25,9 +25,9 @@ log, on the node or under the picture, and in the image's metadata:
 
 | model | the fallback at these calls | at others |
 |---|---|---|
-| SD 1.x | `gits-sd15`, 4 to 12 calls | the plain choice |
-| SDXL (eps) | `ays-sdxl`, 4 to 12 calls | the plain choice |
-| Flux, Wan, SD3, SD3.5, SD 2.x, v-prediction with or without zero terminal SNR, all others | the plain choice | the plain choice |
+| SD 1.x | `gits-sd15`, 4 to 12 calls | plain |
+| SDXL (eps) | `ays-sdxl`, 4 to 12 calls | plain |
+| Flux, Wan, SD3, SD3.5, SD 2.x, v-prediction with or without zero terminal SNR, others | plain | plain |
 
 `oss-flux` and `oss-wan` run only if you choose them by name: on our flow models Optimal Steps' levels ended 1.2 to 4.5
 times further away than the plain choice (below).
@@ -36,15 +36,15 @@ The transfer presets, learned at cfg 3, run if you choose them by name. On each 
 many times closer than the best classical pair: `transfer-v-zsnr` 1.16 to 2.48 (v-prediction with zero terminal SNR; 4,
 5, 6 and 8 calls), `transfer-flow` 1.02 to 1.45 (4 and 6), `transfer-eps` 1.05 to 1.34 (6). The last two are narrow.
 
-The plain choice is a classical solver on the model's own levels, with its own shift: UniPC (bh2, order 2) on Karras' levels
-with rho 5, the lowest left out; the model's own levels with zero terminal SNR; for flows iPNDM of order 2 on even,
-shifted levels. For the last row we know no published levels that beat it: none exist for these models, and
-NeuralSolver's tables, learned on other flows, lost 23 of 24 races on our small models.
+The plain choice is a classical solver on the model's own levels, with its own shift: UniPC (bh2, order 2) on Karras'
+levels with rho 5, the lowest left out; the model's own levels with zero terminal SNR; for flows iPNDM of order 2 on
+even, shifted levels. For the last row we know no published levels that beat it, and NeuralSolver's tables, learned on
+other flows, lost 23 of 24 races on our small models.
 
-Race published levels on your checkpoint to see whether they beat the plain choice there: their authors compared them with
-even times, Karras' levels or Euler's method, never with it. On our small models, which they were not made for, they win
-under strong guidance and at very few calls, and lose elsewhere. The table shows how many times closer to a 50-call
-teacher than the plain choice they end (below 1: further away; cfg 3 unless stated, 6 to 10 seeds, by
+Race published levels on your checkpoint to see whether they beat the plain choice there: their authors compared them
+with even times, Karras' levels or Euler's method, never with it. On our small models, which they were not made for,
+they win under strong guidance and at very few calls, and lose elsewhere. The table shows how many times closer to a
+50-call teacher than the plain choice they end (below 1: further away; cfg 3 unless stated, 6 to 10 seeds, by
 `tests/bench/schedule_presets.py`):
 
 | | 4 calls | 6 | 8 | 10 |

@@ -66,7 +66,8 @@ def of_asking(sampling) -> Asking:
             break
         here = frame.f_locals
         asker = here.get("self")
-        model = next((one for one in (here.get("model"), getattr(asker, "model", None)) if _samples_by(one, sampling)), None)
+        models = (here.get("model"), getattr(asker, "model", None))
+        model = next((one for one in models if _samples_by(one, sampling)), None)
         if model is not None:
             known.setdefault("patcher", model)
             known.setdefault("calls", _whole_number(getattr(asker, "steps", here.get("steps"))))

@@ -20,15 +20,15 @@ class S4SPreset(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="S4SPreset", display_name="S4S Preset", category=parts.CATEGORY,
-            description="Picks an installed preset, by name or the one for the connected model, and gives its sampler "
+            description="Picks an installed preset, by name or the connected model's own, and gives its sampler "
                         "and noise levels to SamplerCustom or SamplerCustomAdvanced.",
             inputs=[
                 parts.combo("A preset from models/s4s_presets or one that ships with S4S; auto takes the one that "
-                            "suits the connected model best.", parts.AUTO),
+                            "was learned on the connected model.", parts.AUTO),
                 parts.calls_input(), parts.denoise_input(),
                 io.Boolean.Input("strict", default=False,
-                                 tooltip="Refuse to sample where the preset has no table for what is asked, instead "
-                                         "of running a classical solver and saying so."),
+                                 tooltip="Refuse to sample where the preset was learned on another model, or has no "
+                                         "table for what is asked, instead of running a fallback and saying so."),
                 io.Model.Input("model", optional=True,
                                tooltip="The model that will be sampled. Needed for auto; otherwise it is checked "
                                        "against the preset.")],
@@ -87,8 +87,8 @@ class S4SUsePreset(io.ComfyNode):
     def define_schema(cls):
         return io.Schema(
             node_id="S4SUsePreset", display_name="S4S Use Preset", category=parts.CATEGORY,
-            description="Makes the sampler and the scheduler s4s of every KSampler on this model use one preset. Put it "
-                        "between the model's loader and the KSampler.",
+            description="Makes the sampler and the scheduler s4s of every KSampler on this model use one preset. Put "
+                        "it between the model's loader and the KSampler.",
             inputs=[
                 io.Model.Input("model", tooltip="The model as it will be sampled, with its LoRAs and patches."),
                 parts.combo("The preset to use, also one of another model: that is said where it runs."),

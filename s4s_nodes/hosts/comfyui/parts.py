@@ -149,7 +149,7 @@ def drawn(preset: Preset, found: Selection | None) -> Image.Image:
     shown = found.preset or preset
     if found.table_name in shown.tables:
         return picture.table(shown, found.table_name)
-    title = (shown.name, shown.short_hash) if found.table_name else ("S4S fallback", "")     # of a joined preset: for a cfg
+    title = (shown.name, shown.short_hash) if found.table_name else ("S4S fallback", "")      # of a joined one: at cfg
     return picture.table_page(found.table, *title, found.words(), shown.model.flow, [])
 
 

@@ -50,7 +50,7 @@ def _uses_s4s(prompt) -> bool:
 
 
 def mark_rows(prompt: dict, mark: str) -> None:
-    """Put the mark of the installed presets into every node that takes a row `s4s`; the host ignores inputs it lacks."""
+    """Put the mark of the installed presets into every node with a row `s4s`; the host ignores inputs it lacks."""
     for node in prompt.values():
         if isinstance(node, dict) and KEY in _texts(node.get("inputs")):
             node["inputs"][MARK] = mark

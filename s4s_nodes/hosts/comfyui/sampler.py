@@ -47,7 +47,7 @@ def asked(model, sigmas: Tensor, preset=None, strict: bool = False, size: tuple 
 
 
 def selected(request: Request) -> Selection:
-    """The library's answer; a fallback also names a preset file that cannot be read: it may be the one that is missed."""
+    """The library's answer; a fallback also names a preset file that cannot be read: it may be the one missed."""
     found = select(request)
     broken = presets().unreadable() if found.fallback and request.named is None else ()
     return replace(found, why=f"{found.why}, and a file cannot be read ({broken[0]})") if broken else found

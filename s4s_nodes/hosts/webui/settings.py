@@ -28,7 +28,8 @@ def add_options(library) -> None:
              lambda: {"choices": [FREE, *library.names()]},
              say("used where Schedule type is Automatic or S4S Auto"))
     _add(MATCHING, "loose", say("Matching of presets to models"), gr.Radio, {"choices": ["loose", "strict"]},
-         say("strict: a preset you chose runs only on the model it was learned on; loose: also on others, with a warning"))
+         say("strict: a preset you chose runs only on the model it was learned on; loose: also on others, with a "
+             "warning"))
     _add(FALLBACK, "classical", say("When no preset fits"), gr.Radio, {"choices": ["classical", "stop"]},
          say("classical: sample with a classical solver and say so; stop: end the generation with an error"))
 

@@ -79,6 +79,8 @@ def facts(model):
 def preset_for(model, calls=(4, 6), name: str = "tiny", starts: tuple = (), family: str | None = None, **options):
     """A preset for this MODEL: DPM++ 2M on a schedule of its own, with residuals as a trainer would have found.
 
+    It is known by the model's weights; with another family by nothing, as one of another model.
+
     starts adds window tables: (calls, sigma_start) each. The residuals are fixed numbers, a twentieth of a step.
     """
     import numpy as np
@@ -91,7 +93,7 @@ def preset_for(model, calls=(4, 6), name: str = "tiny", starts: tuple = (), fami
     for n, top in starts:
         tables[f"calls{n}_from{top:.4g}"] = moved(c.classical.SOLVERS["dpmpp_2m"](levels(n, top), seen.flow))
     about = c.Model(family or seen.family, seen.prediction, seen.sigma_min, seen.sigma_max, seen.zero_terminal_snr,
-                    seen.shift, seen.channels)
+                    seen.shift, seen.channels, seen.fingerprint() if family in (None, seen.family) else {})
     assert np.all([table.keeps_constants for table in tables.values()])
     return c.Preset(name, tables, about, {"cfg": 3.0, "teacher": "none"}, **options)
 

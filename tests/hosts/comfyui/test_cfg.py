@@ -44,7 +44,7 @@ def test_a_ksampler_runs_the_table_of_its_cfg(models, installed, name, figure):
     presets, flow = learned(model), t.facts(model).flow
     installed(joined(presets))
     sigmas, ends = t.sigmas_of(model, "s4s", 4), {}
-    for cfg in (1.0, LOW, 3.0, HIGH, 9.0):
+    for cfg in (LOW, 3.0, HIGH):
         sampler = our_loop(table_at(presets, cfg, "calls4", flow))
         ends[cfg] = t.sample(model, kind(name), sampler, sigmas, t.picture(kind(name)), cfg, seed=1)
         assert torch.equal(ksampled(model, name, 4, cfg=cfg), ends[cfg])
@@ -56,12 +56,23 @@ def test_a_ksampler_runs_the_table_of_its_cfg(models, installed, name, figure):
 
 @pytest.mark.parametrize("cfg, words", [
     (3.0, "between those learned at cfg 2 and 6"), (LOW, "as learned at cfg 2"), (HIGH, "as learned at cfg 6"),
-    (1.0, "trained at cfg 2 to 6, not at 1), as learned at cfg 2"),
-    (9.0, "trained at cfg 2 to 6, not at 9), as learned at cfg 6")])
+    (1.9, "trained at cfg 2 to 6, not at 1.9), as learned at cfg 2"),
+    (6.5, "trained at cfg 2 to 6, not at 6.5), as learned at cfg 6")])
 def test_the_words_say_which(models, installed, cfg, words):
     installed(joined(learned(models("sd3"))))
     choice = chosen(models("sd3"), t.sigmas_of(models("sd3"), "s4s", 4), cfg)
     assert words in choice.words() and choice.preset.name == "joined" and not choice.fallback
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("cfg", [1.0, 9.0])
+def test_beyond_the_trained_cfgs_the_image_is_as_without_the_preset(models, installed, name, cfg):
+    model = models(name)
+    without = ksampled(model, name, 4, cfg=cfg)
+    installed(joined(learned(model)))
+    choice = chosen(model, t.sigmas_of(model, "s4s", 4), cfg)
+    assert choice.fallback and f"joined was learned at cfg 2 to 6, you use {cfg:g}" in choice.words()
+    assert torch.equal(ksampled(model, name, 4, cfg=cfg), without)
 
 
 def test_image_to_image_has_its_window_at_each_cfg(models, installed):

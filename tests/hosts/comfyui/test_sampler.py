@@ -1,5 +1,7 @@
 """The sampler in the host's own guider: what every sampler must keep, measured."""
 
+from dataclasses import replace
+
 import nodes
 import pytest
 import s4s_host
@@ -179,27 +181,68 @@ def test_the_choice_is_logged(models, installed, caplog):
 
 
 def chosen(model, sigmas, cfg: float = 3.0):
-    """The library's choice as the running sampler makes it."""
+    """The library's selection as the running sampler asks for it."""
     class Guider:
         inner_model, model_patcher = model.model, model
     Guider.cfg = cfg
     denoiser = type("Denoiser", (), {"inner_model": Guider})
-    return s4s_host.pack("s4s_nodes.hosts.comfyui.sampler").choose_table(denoiser, sigmas)
+    sampler = s4s_host.pack("s4s_nodes.hosts.comfyui.sampler")
+    return sampler.selected(sampler.asked(denoiser, sigmas))
 
 
-def test_a_schedule_of_another_preset_gives_way_to_the_models_own(models, installed):
-    """The scheduler cannot see the family; the sampler can, and takes its preset's inner levels."""
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_preset_of_another_model_changes_no_level_and_no_image(models, installed, name):
+    """Neither beside the model's own preset nor alone; today's Wan and Flux have the latents of SD3."""
+    model = models(name)
+    levels, end = t.sigmas_of(model, "s4s", 6), ksampled(model, name, 6, cfg=3.0)
+    for family in FAMILIES:
+        other = t.preset_for(models(family), calls=(3, 4, 5, 6, 12), name=f"of-{family}", family="other")
+        installed(replace(other, model=replace(other.model, hashes={"weights_1d": "0" * 64})))
+    assert torch.equal(levels, t.sigmas_of(model, "s4s", 6))
+    assert torch.equal(end, ksampled(model, name, 6, cfg=3.0))
+    choice = chosen(model, levels)
+    assert choice.fallback and "no preset was trained for this model" in choice.words()
+
+
+@pytest.mark.parametrize("denoise", [1.0, 0.5])
+def test_a_preset_for_another_cfg_changes_no_image(models, installed, denoise):
+    """A KSampler's scheduler knows the cfg: its caller has it."""
     model = models("sd3")
-    stranger = t.preset_for(model, calls=(3, 4, 5, 6), name="stranger", family="other")
-    tables = {key: t.moved(t.core().classical.SOLVERS["euler"](t.core().schedules.linear_flow(table.calls, 5.0), True))
-              for key, table in stranger.tables.items()}
-    installed(t.core().Preset("stranger", tables, stranger.model))
-    own = installed(t.preset_for(model, calls=(4,), name="own", family="sd3"))
-    sigmas = t.sigmas_of(model, "s4s", 4)
-    assert float(sigmas[1]) == pytest.approx(float(tables["calls4"].sigmas[1]), rel=1e-4)
-    choice = chosen(model, sigmas)
-    assert choice.preset.name == "own" and choice.kind == "exact" and choice.own_levels
-    assert list(choice.table.sigmas) == list(own.table(4).sigmas)
+    installed(t.preset_at(model, 3.0, "three", calls=(4, 8), starts=((4, 0.7),)))
+    before = ksampled(model, "sd3", 4, cfg=3.0, denoise=denoise), ksampled(model, "sd3", 4, cfg=6.0, denoise=denoise)
+    installed(t.preset_at(model, 6.0, "six", calls=(4, 8), starts=((4, 0.7),)))
+    assert torch.equal(before[0], ksampled(model, "sd3", 4, cfg=3.0, denoise=denoise))
+    assert not torch.equal(before[1], ksampled(model, "sd3", 4, cfg=6.0, denoise=denoise))
+
+
+def test_two_presets_of_one_model_do_not_mix(models, installed):
+    """The scheduler's levels are those of the table that the sampler takes, whichever that is."""
+    model = models("sd3")
+    for cfg, name in ((3.0, "one"), (3.1, "two")):
+        installed(t.preset_at(model, cfg, name, calls=(4,)))
+    for cfg, name in ((3.0, "one"), (3.1, "two")):
+        preset = t.preset_at(model, cfg, name, calls=(4,))
+        end = t.sample(model, "sd3", t.with_preset(preset), preset_levels(preset, 4), t.picture("sd3"), cfg, seed=1)
+        assert torch.equal(end, ksampled(model, "sd3", 4, cfg=cfg))
+
+
+def test_what_a_scheduler_can_know(models, installed):
+    """Its caller holds the model, and in a KSampler also the calls, the cfg and the size."""
+    import comfy_extras.nodes_custom_sampler as custom
+    model, seen = models("sd3"), []
+    facts, sampler = (s4s_host.pack(f"s4s_nodes.hosts.comfyui.{name}") for name in ("facts", "sampler"))
+    whole = facts.of_asking
+    try:
+        sampler.facts.of_asking = lambda sampling: seen.append(whole(sampling)) or seen[-1]
+        ksampled(model, "sd3", 4, cfg=5.5, denoise=0.5, sampler="euler")
+        basic = custom.BasicScheduler
+        run = basic.execute if hasattr(basic, "execute") else basic().get_sigmas
+        run(model, "s4s", 4, 0.5)
+        sampler.s4s_scheduler(model.get_model_object("model_sampling"), 4)
+    finally:
+        sampler.facts.of_asking = whole
+    assert [(each.facts.family, each.calls, each.cfg, each.size) for each in seen[:2]] == [
+        ("sd3", 4, 5.5, (8, 8)), ("sd3", 4, None, None)]
 
 
 def test_levels_of_the_hosts_schedulers_are_not_replaced(models, installed):
@@ -223,11 +266,12 @@ def test_image_to_image_uses_the_windows_own_table(models, installed):
     assert choice.preset.name == preset.name
 
 
-def test_guidance_outside_the_trained_range_is_said(models, installed):
+def test_guidance_outside_the_trained_range_is_a_fallback(models, installed):
     installed(t.preset_for(models("sd3")))
     sigmas = t.sigmas_of(models("sd3"), "s4s", 4)
-    assert "not at 7.5" in chosen(models("sd3"), sigmas, 7.5).words()
-    assert "not at" not in chosen(models("sd3"), sigmas, 3.0).words()
+    far = chosen(models("sd3"), sigmas, 7.5)
+    assert far.fallback and "tiny was learned at cfg 3, you use 7.5" in far.words()
+    assert not chosen(models("sd3"), sigmas, 3.2).fallback
 
 
 def test_auto_takes_the_preset_with_a_window_for_this_denoise(models, installed):
@@ -236,4 +280,21 @@ def test_auto_takes_the_preset_with_a_window_for_this_denoise(models, installed)
     full = installed(t.preset_for(model, calls=(4, 5, 6, 7), name="full"))
     start = float(s4s_host.pack("s4s_nodes.select").levels_for(full, t.facts(model), 10)[5])
     installed(t.preset_for(model, name="windowed", starts=((5, start),)))
-    assert [parts.pick("auto", model, 5, denoise)[0].name for denoise in (0.5, 1.0)] == ["windowed", "full"]
+    plans = [parts.plan(None, t.facts(model), 5, denoise) for denoise in (0.5, 1.0)]
+    assert [plan.found.preset.name for plan in plans] == ["windowed", "full"]
+
+
+def test_a_pinned_preset_runs_in_a_plain_ksampler(models, installed):
+    """S4S Use Preset: also one of another model, with a warning; strict refuses it."""
+    model, pinned = models("sd3"), s4s_host.pack("s4s_nodes.hosts.comfyui.pinned")
+    installed(t.preset_for(model, calls=(4,), name="own"))
+    other = t.preset_at(model, 3.0, "other", calls=(4,), family="another")
+    carrying = pinned.pin(model, other, False)
+    assert pinned.of(carrying.clone()).preset.name == "other" and pinned.of(model) is None
+    wanted = t.sample(model, "sd3", t.with_preset(other), preset_levels(other, 4), t.picture("sd3"), 3.0, seed=1)
+    assert torch.equal(ksampled(carrying, "sd3", 4, cfg=3.0), wanted)
+    assert not torch.equal(ksampled(model, "sd3", 4, cfg=3.0), wanted)
+    with pytest.raises(ValueError, match="other was not learned on this model.*strict is on"):
+        ksampled(pinned.pin(model, other, True), "sd3", 4, cfg=3.0)
+    mine = pinned.pin(model, t.preset_for(model, calls=(4,), name="own"), True)
+    assert torch.equal(ksampled(mine, "sd3", 4, cfg=3.0), ksampled(model, "sd3", 4, cfg=3.0))
