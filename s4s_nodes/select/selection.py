@@ -17,7 +17,7 @@ from ..core.k_sampler import close, same_levels
 from ..core.preset_file import Preset
 from .adapt import from_start, starts_near
 from .cfg import at_cfg
-from .dispatch import Selection, checked, cut_of, fallen_back, levels_for, table_for
+from .dispatch import Selection, checked, cut_of, fallen_back, is_own, levels_for, table_for
 from .match import (
     belongs,
     called,
@@ -127,7 +127,7 @@ def _on_levels(request: Request, levels: np.ndarray) -> Selection:
     own = own_presets(request.installed, request.facts)
     origin = _origin(request, levels, own)
     # a host's "simple" may be the plain schedule to the digit: only a learned preset's levels make way for another's
-    of_a_preset = bool(origin and origin[0]) if request.own_schedule is None else request.own_schedule
+    of_a_preset = origin is not None if request.own_schedule is None else request.own_schedule
     if request.named is not None:
         return _of_the_named(request, levels, of_a_preset)
     judged = [_judged(preset, levels, request, of_a_preset) for preset in own]
@@ -137,6 +137,11 @@ def _on_levels(request: Request, levels: np.ndarray) -> Selection:
     if running:
         return replace(_best(running, request, own, levels), details=details)
     return replace(_fallback(request, levels, origin, problems), details=details)
+
+
+def _if_ours(preset: Preset, levels: np.ndarray, request: Request, problem: _Problem) -> _Problem:
+    """Why a preset does not run on the fallback's own schedule: what made the scheduler give that, if anything did."""
+    return _judged(preset, levels, request, own=True)[1] or problem
 
 
 def _judged(preset: Preset, levels: np.ndarray, request: Request, own: bool) -> tuple[Selection, _Problem | None]:
@@ -199,30 +204,28 @@ def _of_the_named(request: Request, levels: np.ndarray, own: bool) -> Selection:
 
 # --- whose levels these are, and the fallback -----------------------------------------------------------------------
 
-def _origin(request: Request, levels: np.ndarray, own: list[Preset]) -> tuple[Preset | None, int, int] | None:
-    """(the learned preset or None, steps, index) of the schedule of ours that levels were cut from; None if of none.
+def _origin(request: Request, levels: np.ndarray, own: list[Preset]) -> tuple[int, int] | None:
+    """(steps, index) of the learned preset's schedule that levels were cut from; None if of none.
 
-    All that our scheduler may have given for this model counts: it may know less of what is asked than the sampler.
+    Every preset of the model counts: its scheduler may know less of what is asked than the sampler.
     """
     facts = request.facts
-    published = family_schedule(request.installed, facts)
     learned = [preset for preset in ([request.named] if request.named is not None else []) + own
                if suits(preset, facts) is None]
-    known = [(preset, at) for preset in learned for at in (preset, at_cfg(preset, request.cfg)[0])]
-    known += [(None, published)] * (published is not None) + [(None, None)]
-    for preset, at in known:
-        if (cut := cut_of(levels, at, facts)) is not None:
-            return preset, *cut
-    return None
+    cuts = (cut_of(levels, at, facts) for preset in learned for at in (preset, at_cfg(preset, request.cfg)[0]))
+    return next((cut for cut in cuts if cut is not None), None)
 
 
 def _fallback(request: Request, levels: np.ndarray, origin, problems: list[_Problem]) -> Selection:
     """The family's published schedule if it has a table, else a classical solver; as if no preset were there."""
-    facts, ours = request.facts, bool(request.own_schedule) or origin is not None
-    there = levels if origin is None or origin[0] is None else _without_preset(levels, origin[1:], request)
-    published = family_schedule(request.installed, facts)
+    facts, published = request.facts, family_schedule(request.installed, request.facts)
+    plain = is_own(levels, None, facts) or published is not None and is_own(levels, published, facts)
+    there = levels if origin is None or plain else _without_preset(levels, origin, request)
+    ours = bool(request.own_schedule) or plain or origin is not None
     found = None if published is None else table_for(there, facts, published, None, ours)
     runs = found is not None and not found.fallback and not _lost(published, found.table_name, request)
+    if plain:
+        problems = [_if_ours(problem.preset, levels, request, problem) for problem in problems]
     last = max(problems, key=lambda problem: problem.stage, default=None)
     why, advice = "no preset was trained for this model", TRAIN_ONE
     if last is not None:

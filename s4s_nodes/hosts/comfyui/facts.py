@@ -9,6 +9,7 @@ import weakref
 from dataclasses import dataclass
 
 import comfy.model_sampling
+import comfy.samplers
 import torch
 
 from ...core.sketch import KIND, sketch
@@ -53,7 +54,7 @@ class Asking:
     size: tuple | None = None
 
 
-def of_asking(sampling) -> Asking:
+def of_asking(sampling, steps: int) -> Asking:
     """All that can be known where a scheduler is called, which is shown the model_sampling alone.
 
     Whoever calls it holds the MODEL: KSampler and BasicScheduler as `model`. It is looked up in the calling functions
@@ -70,7 +71,7 @@ def of_asking(sampling) -> Asking:
         model = next((one for one in models if _samples_by(one, sampling)), None)
         if model is not None:
             known.setdefault("patcher", model)
-            known.setdefault("calls", _whole_number(getattr(asker, "steps", here.get("steps"))))
+            known.setdefault("calls", _calls(asker, here.get("steps"), steps))
             known.setdefault("cfg", _number(here.get("cfg")))
             known.setdefault("size", _size(here.get("noise")))
             known = {name: value for name, value in known.items() if value is not None}
@@ -89,8 +90,14 @@ def _samples_by(model, sampling) -> bool:
         return False
 
 
-def _whole_number(value) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
+def _calls(asker, named, steps: int) -> int | None:
+    """How many of the steps will run: a KSampler knows it, another function only where it wants fewer than it asks for.
+
+    Where it asks for as many as it wants, it may still cut them.
+    """
+    if isinstance(asker, comfy.samplers.KSampler):
+        return int(asker.steps)
+    return named if isinstance(named, int) and not isinstance(named, bool) and 0 < named < steps else None
 
 
 def _number(value) -> float | None:

@@ -55,7 +55,7 @@ def selected(request: Request) -> Selection:
 
 def s4s_scheduler(sampling, steps: int) -> Tensor:
     """The host's scheduler handler: (model_sampling, steps) -> steps + 1 falling levels, float32, the last one 0."""
-    seen = facts.of_asking(sampling)
+    seen = facts.of_asking(sampling, steps)
     pin = pinned.of(seen.patcher)
     found = select(Request(seen.facts, presets().presets(), steps, seen.calls, cfg=seen.cfg, size=seen.size,
                            named=pin and pin.preset, strict=bool(pin and pin.strict)))

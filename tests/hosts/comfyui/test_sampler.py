@@ -233,7 +233,7 @@ def test_what_a_scheduler_can_know(models, installed):
     facts, sampler = (s4s_host.pack(f"s4s_nodes.hosts.comfyui.{name}") for name in ("facts", "sampler"))
     whole = facts.of_asking
     try:
-        sampler.facts.of_asking = lambda sampling: seen.append(whole(sampling)) or seen[-1]
+        sampler.facts.of_asking = lambda *asked: seen.append(whole(*asked)) or seen[-1]
         ksampled(model, "sd3", 4, cfg=5.5, denoise=0.5, sampler="euler")
         basic = custom.BasicScheduler
         run = basic.execute if hasattr(basic, "execute") else basic().get_sigmas

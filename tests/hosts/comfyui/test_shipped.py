@@ -17,7 +17,7 @@ def ran(model, sigmas):
                                    "latent_format": model.model.latent_format,
                                    "model_config": model.model.model_config,
                                    "named_parameters": model.model.named_parameters})
-    guider = type("Guider", (), {"inner_model": network, "model_patcher": model, "cfg": 5.0})
+    guider = type("Guider", (), {"inner_model": network, "model_patcher": model, "cfg": 3.0})
     return sampler.selected(sampler.asked(type("Denoiser", (), {"inner_model": guider}), sigmas))
 
 
