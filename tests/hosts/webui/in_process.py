@@ -16,6 +16,7 @@ import s4s_webui_host as hosts
 import torch
 
 MEAN, DEVIATION = 0.3, 0.6
+CHECKPOINT = SimpleNamespace(shorthash="0123456789", name_for_extra="toy", filename=None)     # as the presets say
 
 
 def start(data: Path) -> None:
@@ -82,7 +83,7 @@ class Model:
             return (self.denoiser(denoiser_params.x, denoiser_params.sigma),) * 3
         monkeypatch.setattr(sd_samplers_cfg_denoiser, "sampling_function", answer)
         unet = SimpleNamespace(model=SimpleNamespace(predictor=predictor))
-        return SimpleNamespace(is_sdxl=False, is_inpaint=False, sd_checkpoint_info=None,
+        return SimpleNamespace(is_sdxl=False, is_inpaint=False, sd_checkpoint_info=CHECKPOINT,
                                forge_objects=SimpleNamespace(unet=unet),
                                is_sd1=self.prediction == "eps", is_sd3=self.prediction == "sd3")
 
@@ -121,7 +122,7 @@ class Model:
 
     def _named(self, **more):
         return SimpleNamespace(
-            is_sdxl=False, is_sd1=self.prediction == "eps", is_sd3=self.flow, sd_checkpoint_info=None,
+            is_sdxl=False, is_sd1=self.prediction == "eps", is_sd3=self.flow, sd_checkpoint_info=CHECKPOINT,
             cond_stage_key="txt", model=SimpleNamespace(conditioning_key="crossattn"),
             parameterization="v" if self.prediction == "v" else "eps", latent_channels=16 if self.flow else 4, **more)
 

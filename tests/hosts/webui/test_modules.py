@@ -11,7 +11,7 @@ import in_process
 import pytest
 import s4s_webui_host as hosts
 import torch
-from webui_presets import eps_preset, flow_preset
+from webui_presets import HASHES, eps_preset, flow_preset
 
 from s4s.s4s_nodes.core import Model, Preset, classical, preset_file, sample, schedules
 from s4s.s4s_nodes.select.cfg import between, joined
@@ -27,8 +27,8 @@ SHIPPED = sorted((hosts.ROOT / "solver_presets").glob("*.safetensors"))
 def data(tmp_path_factory):
     made = hosts.make_data(tmp_path_factory.mktemp("data"), checkpoint=False)
     v = eps_preset("toy-v")
-    v = Preset(v.name, v.tables, Model("sd20", "v", 0.0292, 14.6146, channels=v.model.channels))
-    flux = Preset("toy-flux", flow_preset().tables, Model("flux", "flow", 0.0003, 1.0, channels=16))
+    v = Preset(v.name, v.tables, Model("sd20", "v", 0.0292, 14.6146, channels=v.model.channels, hashes=HASHES))
+    flux = Preset("toy-flux", flow_preset().tables, Model("flux", "flow", 0.0003, 1.0, channels=16, hashes=HASHES))
     for extra in (v, flux):
         preset_file.save(extra, made / "models" / "s4s_presets" / f"{extra.name}.safetensors")
     in_process.start(made)
@@ -216,14 +216,14 @@ def test_a_shipped_preset_replays_its_self_test_here(data, path):
     assert importlib.import_module("s4s_webui_clone.s4s_nodes.core.preset_file").verify(made) < 1e-9
 
 
-def test_what_ships_is_taken_for_its_family_where_nothing_of_the_users_is(model, monkeypatch):
-    shelf = part("shelf")
+def test_what_ships_is_the_familys_fallback_where_nothing_of_the_users_is(model, monkeypatch):
+    shelf, select = part("shelf"), importlib.import_module("s4s_webui_clone.s4s_nodes.library").select
     monkeypatch.setattr(shelf, "library", lambda: shelf.Library([]))
     facts = part("facts").of(made(model).model_wrap, model.shown)
     for calls in (6, 10, 25):
-        wanted = {"sd15": "gits-sd15" if calls < 25 else None, "flux": "oss-flux" if calls == 10 else None}
-        found, why = shelf.pick("S4S Auto", facts, 7.0, calls)
-        assert (found and found.name) == wanted.get(facts.family), why
+        found = select(shelf.request("S4S Auto", facts, steps=calls, cfg=7.0))
+        wanted = "gits-sd15" if facts.family == "sd15" and calls < 25 else None
+        assert found.fallback and (found.preset and found.preset.name) == wanted, found.words()
 
 
 @needs_schedule_types
