@@ -279,3 +279,32 @@ def test_interrupting_stops_within_one_call(comfy):
     assert run.error and run.error["event"] == "execution_interrupted"
     furthest = max(e["data"]["value"] for e in run.events if e["type"] == "progress")
     assert furthest <= 4            # the interrupt itself travels over HTTP while a call is running
+
+
+def test_a_preset_that_came_or_went_runs_the_rows_again(comfy, base, presets):
+    """The host's cache knows nothing of presets; the same prompt in between is reused."""
+    path = base / "models" / "s4s_presets" / "served-sd3.safetensors"
+    prompt, aside = saved(ksampler("sd3", seed=71), "sd3"), base / "served-sd3.aside"
+    path.rename(aside)
+    try:
+        [note] = json.loads(png(comfy, done(comfy.run(prompt))).info["s4s"])
+        assert note["fallback"] and note["reason"] == "no preset was trained for this model"
+        before = len(done(comfy.run(prompt)).texts)
+    finally:
+        aside.rename(path)
+    run = done(comfy.run(saved(ksampler("sd3", seed=71), "sd3", prefix="again")))
+    [note] = json.loads(png(comfy, run).info["s4s"])
+    assert before == 0 and note["preset"] == "served-sd3" and not note["fallback"] and "reason" not in note
+
+
+def test_use_preset_chooses_for_a_plain_ksampler(comfy, presets):
+    """Its name, on another model's weights too where the kinds agree; the scheduler's levels are its own."""
+    prompt = saved(ksampler("sd3", seed=72), "sd3")
+    [sampler] = [each for each in prompt.values() if each["class_type"] == "KSampler"]
+    prompt["use"] = node("S4SUsePreset", model=sampler["inputs"]["model"], preset="transfer-flow", strict=False)
+    sampler["inputs"]["model"] = ["use", 0]
+    [note] = json.loads(png(comfy, done(comfy.run(prompt))).info["s4s"])
+    assert (note["preset"], note["table"], note["kind"]) == ("transfer-flow", "calls4", "exact")
+    assert "not learned on this model" in note["text"] and not note["fallback"]
+    prompt["use"]["inputs"]["strict"] = True
+    assert "strict is on" in comfy.run(prompt).error["exception_message"]
