@@ -35,7 +35,7 @@ def presets(base, models):
         whole = t.preset_for(models(name), calls=(CALLS,), family=name)
         start = float(levels_for(whole, t.facts(models(name)), 10)[4])
         shown = t.preset_for(models(name), calls=(CALLS,), name=f"shown-{name}", starts=((CALLS, start),), family=name)
-        t.install(base, replace(shown, training={}))            # the examples' cfgs differ: one for any
+        t.install(base, replace(shown, training={"cfg": [-2.0, 8.0]}))      # for the cfg of every example
     picture = Image.new("RGBA", (64, 64), (200, 120, 40, 255))
     picture.paste((0, 0, 0, 0), (16, 16, 48, 48))
     picture.save(base / "input" / "example.png")
