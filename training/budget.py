@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, replace
 
 from .baselines.schedules import schedules_for
 from .config import MODES, Config
-from .convergence import PROBES, QUICK
-from .optimizers.gauss_newton import TRIALS, batches, calls_per_image
+from .convergence import QUICK, probes
+from .optimizers.gauss_newton import EXPLORED, TRIALS, batches, calls_per_image
 from .parametrization.parameters import Parameters
 from .source import Source
 from .starts.gits import POINTS, SEEDS
@@ -17,8 +17,8 @@ from .teacher.solvers import calls_of
 
 BUDGETS = {"quick": 3_000, "normal": 10_000, "thorough": 40_000}        # network calls per table, by name
 UNLIMITED = 100_000         # of a forward-only run without a budget: more was not measured to help
-LEAST_PAIRS = 6             # that two iterations measure; fewer say nothing
-THOROUGH = Effort(4, 4, 4, 6, 32)
+LEAST_PAIRS = 8             # that two iterations measure; fewer say nothing
+QUICKLY, NORMAL, THOROUGH = Effort(1, 1, 2, 3, 6, 1), Effort(2, 2, 3, 5, 12, 2), Effort(4, 4, 4, 6, 32, 4)
 VALIDATIONS = 3             # besides those of the iterations: of the start, and of the verdict
 NOISE_CALLS = 4             # that measure how noisy the network's answers are
 
@@ -53,7 +53,7 @@ def planned(config: Config, source: Source, mode: str, teacher_calls: int = 0, c
     if mode == "gradient" and not config.budget:
         return plan
     held_out = max(8, min(64, plan.most_calls // 600))
-    effort = Effort(1, 1, 2, 3, 6) if held_out < 12 else Effort(2, 2, 3, 5, 12) if held_out < 32 else THOROUGH
+    effort = QUICKLY if held_out < 12 else NORMAL if held_out < 32 else THOROUGH
     plan = replace(plan, validation=min(config.validation, held_out), effort=effort)
     return _gradient_plan(plan, source) if mode == "gradient" else _forward_plan(plan, source)
 
@@ -79,9 +79,15 @@ def _affordable(plan: Plan, source: Source, calls: int) -> int:
 
 def _forward_cost(plan: Plan, source: Source, calls: int, total: int) -> int:
     """Network calls of a forward-only table whose iterations measure `total` pairs."""
-    pairs, steps = _distinct(plan, total), batches(total, plan.iterations)
-    return (fixed_cost(plan, source, calls) + shared_cost(plan, pairs) + len(steps) * plan.validation * calls
-            + sum(steps) * pair_cost(plan, source, calls))
+    return (fixed_cost(plan, source, calls) + shared_cost(plan, _distinct(plan, total))
+            + _learning_cost(plan, source, calls, total))
+
+
+def _learning_cost(plan: Plan, source: Source, calls: int, total: int) -> int:
+    """Network calls of the iterations, those that explore further starts among them."""
+    steps = batches(total, plan.iterations)
+    steps += steps[:EXPLORED] * (plan.effort.starts - 1)
+    return len(steps) * plan.validation * calls + sum(steps) * pair_cost(plan, source, calls)
 
 
 def _distinct(plan: Plan, total: int) -> int:
@@ -122,7 +128,8 @@ def fixed_cost(plan: Plan, source: Source, calls: int) -> int:
 
 def check_cost(plan: Plan) -> int:
     """Network calls that measure the teacher and the network's noise."""
-    return NOISE_CALLS + (plan.checked or PROBES * (3 * plan.teacher_calls + len(QUICK) * max(plan.calls)))
+    each = 3 * plan.teacher_calls + len(QUICK) * max(plan.calls)
+    return NOISE_CALLS + (plan.checked or probes(plan.most_calls) * each)
 
 
 def taught_before(plan: Plan) -> int:
@@ -158,5 +165,4 @@ def forecast(plan: Plan, source: Source, calls: int | None = None) -> int:
         return each * len(plan.windows)
     if plan.mode == "gradient":
         return plan.iterations * step_cost(plan, calls)
-    steps = batches(plan.total, plan.iterations)
-    return len(steps) * plan.validation * calls + sum(steps) * pair_cost(plan, source, calls)
+    return _learning_cost(plan, source, calls, plan.total)

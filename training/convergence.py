@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 from .baselines.measure import contestants, measure
 from .source import Source
-from .teacher.pairs import VALIDATION_SEEDS, known_pairs, make_pairs, rmse, run
+from .teacher.pairs import known_pairs, make_pairs, rmse, run
 from .teacher.solvers import Teacher, teacher_of
 
-PROBES = 3                  # held-out seeds the teacher is measured on
 SHARE = 5                   # the student's expected error over the teacher's, at least
 GAIN = 3                    # the student's expected error: the best of a few baselines' over this
 QUICK = {("dpmpp_2m", "karras"), ("dpmpp_2m", "beta"), ("dpmpp_2m", "simple"), ("unipc_bh2_2", "karras"),
          ("unipc_bh2_2", "beta"), ("unipc_bh2_2", "simple")}
+SMALL_BUDGET = 5_000        # network calls a table
 MOST_CALLS = 128            # of a teacher that is chosen by its error
 
 
@@ -30,19 +30,24 @@ class Convergence(NamedTuple):
         return self.error * SHARE <= self.student
 
 
-def settled(source: Source, name: str, calls: int, student_calls: int, seed: int, most_spent: float) -> Convergence:
+def probes(budget: int) -> int:
+    """Held-out seeds that a teacher is measured on."""
+    return 2 if budget < SMALL_BUDGET else 4
+
+
+def settled(source: Source, name: str, calls: int, student_calls: int, seeds: range, most_spent: float) -> Convergence:
     """Double the teacher's calls until its error is a fifth of the student's, while `most_spent` affords it.
 
     student_calls: of the table with the most calls, whose error will be the smallest. A teacher that the source brings
     is measured and left as it is.
     """
-    before, first = source.model_calls, VALIDATION_SEEDS + seed
-    seeds, most_spent = range(first, first + PROBES), before + most_spent
+    before = source.model_calls
+    most_spent = before + most_spent
     while True:
         teacher = teacher_of(source, name, calls)
         error, student = measured(source, teacher, seeds, student_calls)
         found = Convergence(calls, error, student, source.model_calls - before)
-        following = PROBES * 6 * calls                          # twice the teacher, and twice of what checks it
+        following = len(seeds) * 6 * calls                         # twice the teacher, and twice of what checks it
         fixed = source.teacher is not None or 2 * calls > MOST_CALLS
         if found.suffices or fixed or source.model_calls + following > most_spent:
             return found

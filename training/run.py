@@ -8,13 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from ..s4s_nodes.core import Preset, Table
 from . import sources
 from .budget import forecast, planned, taught_before
 from .checks import check
 from .config import Config
-from .convergence import Convergence, noise_of, settled
+from .convergence import Convergence, noise_of, probes, settled
 from .modes import Way, settled_mode
 from .optimizers.gauss_newton import batches, learn_forward, nudge_for
 from .optimizers.gradient import learn
@@ -145,7 +146,9 @@ class Run:
         plan = self.plan
         if "teacher" not in self.starts:
             afforded = SHARE_OF_CHECK * len(plan.calls) * plan.most_calls
-            found = settled(self.source, plan.teacher, plan.teacher_calls, max(plan.calls), plan.seed, afforded)
+            first = VALIDATION_SEEDS + plan.seed
+            seeds = range(first, first + probes(plan.most_calls))
+            found = settled(self.source, plan.teacher, plan.teacher_calls, max(plan.calls), seeds, afforded)
             noise = noise_of(self.source, range(plan.seed, plan.seed + 2)) if plan.mode == "forward" else 0.0
             self.starts["teacher"] = {**found._asdict(), "noise": noise}
         self.found = Convergence(*(self.starts["teacher"][name] for name in Convergence._fields))
@@ -200,10 +203,12 @@ class Run:
         before, plan = self.source.model_calls, self.plan
         curve = None if window.top is None else window_levels(self.curve, window.denoise, calls, self.source.flow)
         start = settle_start(self.source, calls, window.held_out, plan, curve)
-        state = new_state(plan.mode, start.parameters, start.vector)
+        state = new_state(plan.mode, start.parameters, start.vectors[0])
         if isinstance(state, GaussNewtonState):
             state.batches = batches(plan.total, plan.iterations)
             state.nudge = nudge_for(self.starts["teacher"]["noise"])
+            if len(start.vectors) > 1:
+                state.memory["starts"] = torch.stack(start.vectors[1:])
         state.baseline = float(start.best.errors.mean())
         state.spent = self.source.model_calls - before + math.ceil(window.shared / len(plan.calls))
         self.states[name] = state

@@ -17,7 +17,7 @@ import sys
 
 import torch
 
-WAYS = ("plain sampling", "forward", "forward, budget", "gradient")
+WAYS = ("plain sampling", "forward", "gradient")
 ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536",
              "OMP_NUM_THREADS": "1"}                    # freed blocks go back to the system at once
 

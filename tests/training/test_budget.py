@@ -76,7 +76,7 @@ def test_a_measured_jacobian_predicts_small_moves_and_a_damped_step_lowers_the_l
     assert (there - miss - predicted).norm() < 0.1 * (there - miss).norm()
     moving, errors = parameters.moving().bool(), {}
     for damping in (1e-3, 10.0):
-        step = damped(jacobian, miss, moving, damping)
+        step = damped(jacobian, miss, moving, damping).float()
         assert step.abs().max() < 1 + 1e-6                          # none goes beyond what the Jacobian knows
         after = miss + torch.einsum("nkd,k->nd", jacobian, step)
         errors[damping] = float(after.square().mean(1).sqrt().mean() / miss.square().mean(1).sqrt().mean())

@@ -31,6 +31,8 @@ DAMPING = (1e-6, 1e2)       # of a Levenberg-Marquardt step, as a share of each 
 SECANT_STEPS = 2            # further steps on a corrected Jacobian
 LEAST = 1e-4                # share of the loss that a step must win to be taken
 ENOUGH = 5e-3               # and that a secant step must win for another one to follow
+EXPLORED = 2                # iterations from each start, on the same pairs
+FIRST_DAMPING = 1e-2
 MOST_REJECTED = 3           # iterations in a row without a step before the run is given up
 TRIALS = 3 + SECANT_STEPS   # runs of an iteration's pairs besides their Jacobian, at most
 SKETCHED = 4096             # numbers an image is kept in; larger ones are hashed down to as many
@@ -54,16 +56,33 @@ def learn_forward(source: Source, parameters: Parameters, pairs: Pairs, held_out
             _spending(source, state, lambda block=block: _measure(source, parameters, block, state))
         else:
             loss = _spending(source, state, lambda some=some: _iterate(source, parameters, some, held_out, state))
+            _explore_next(state)
         if on_progress is not None:
             on_progress(state, loss, True)
     return state
 
 
+def _explore_next(state: GaussNewtonState) -> None:
+    """After the first EXPLORED iterations begin again at the next start; after the last, go on from the best of them.
+
+    The error has several valleys, and the baseline that begins best is not always in the deepest.
+    """
+    if state.iteration != EXPLORED or "starts" not in state.memory:
+        return
+    starts, reached = state.memory["starts"], state.memory.get("reached", state.memory["starts"][:0])
+    reached, state.scores = torch.cat([reached, state.vector[None]]), [*state.scores, state.score]
+    if len(reached) <= len(starts):
+        state.vector, state.iteration, state.damping = starts[len(reached) - 1].clone(), 0, FIRST_DAMPING
+        state.memory = {"starts": starts, "reached": reached}
+    else:
+        state.vector, state.memory = reached[int(np.argmin(state.scores))].clone(), {}
+
+
 def batches(total: int, iterations: int = 0) -> list[int]:
-    """Pairs of each iteration, `total` together: growing geometrically to six times the first, at least 3."""
-    count = iterations or max(2, min(16, total // 3, round(2 + 1.4 * math.log2(max(6, total) / 6))))
-    shares = 6.0 ** (np.arange(count) / max(1, count - 1))
-    return [max(3, int(share * total / shares.sum())) for share in shares] if count > 2 else [total // 2] * 2
+    """Pairs of each iteration, `total` together: growing geometrically to six times the first, even, at least 4."""
+    count = iterations or max(2, min(16, total // 4, round(2 + 1.4 * math.log2(max(6, total) / 6))))
+    shares = 6.0 ** (np.arange(count) / max(1, count - 1)) if count > 2 else np.ones(count)
+    return [max(4, 2 * int(share * total / shares.sum() / 2)) for share in shares]
 
 
 def places(state: GaussNewtonState, count: int) -> list[int]:
@@ -114,7 +133,7 @@ def _iterate(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pai
     if taken is None:
         state.damping = min(DAMPING[1], state.damping * FACTOR)
     state.iteration, state.finished = state.iteration + 1, state.rejected == MOST_REJECTED
-    state.memory = {}
+    state.memory = {name: kept for name, kept in state.memory.items() if name in ("starts", "reached")}
     _validate(source, parameters, held_out, state, loss)
     return loss
 
@@ -256,11 +275,16 @@ def _mean_rmse(miss: Tensor) -> float:
 def _validate(source: Source, parameters: Parameters, held_out: Pairs, state: GaussNewtonState, loss: float) -> None:
     """Keep the present numbers as the best if their held-out score is the lowest so far.
 
-    The score is the geometric mean of the images' mean and median RMSE: neither the tail nor the typical image is lost.
+    The score is the geometric mean of the images' mean and median RMSE; where either is above the start's, infinite:
+    neither the tail nor the typical image may be lost.
     """
     found = errors(ends(source, parameters.frozen(state.vector), held_out), held_out.target)
-    error = float(found.mean()) if np.isfinite(found).all() else math.inf
-    score = math.sqrt(error * np.median(found)) if error < math.inf else math.inf
+    error, median = (float(found.mean()), float(np.median(found))) if np.isfinite(found).all() else (math.inf,) * 2
+    if not state.curve:
+        state.start_error, state.start_median = error, median
+    lost = error > state.start_error or median > state.start_median
+    state.score = math.sqrt(error * median)
+    score = math.inf if lost else state.score
     if score < state.best_score:
         state.best, state.best_error, state.best_score = state.vector.clone(), error, score
     state.curve = [*state.curve, [state.iteration, loss, error, source.model_calls]]
