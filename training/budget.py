@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from .baselines.schedules import schedules_for
 from .config import MODES, Config
 from .convergence import QUICK, probes
-from .optimizers.gauss_newton import EXPLORED, TRIALS, batches, calls_per_image
+from .optimizers.gauss_newton import TRIALS, batches, calls_per_image
 from .parametrization.parameters import Parameters
 from .source import Source
 from .starts.gits import POINTS, SEEDS
@@ -18,7 +18,8 @@ from .teacher.solvers import calls_of
 BUDGETS = {"quick": 3_000, "normal": 10_000, "thorough": 40_000}        # network calls per table, by name
 UNLIMITED = 100_000         # of a forward-only run without a budget: more was not measured to help
 LEAST_PAIRS = 8             # that two iterations measure; fewer say nothing
-QUICKLY, NORMAL, THOROUGH = Effort(1, 1, 2, 3, 6, 1), Effort(2, 2, 3, 5, 12, 2), Effort(4, 4, 4, 6, 32, 4)
+QUICKLY, NORMAL, THOROUGH = Effort(1, 1, 2, 3, 6), Effort(1, 1, 3, 5, 12), Effort(4, 4, 4, 6, 32)
+MOST_TURNS = 4              # of a training pair in the iterations
 VALIDATIONS = 3             # besides those of the iterations: of the start, and of the verdict
 NOISE_CALLS = 4             # that measure how noisy the network's answers are
 
@@ -62,9 +63,10 @@ def _forward_plan(plan: Plan, source: Source) -> Plan:
     """As many measured pairs as the budget affords, for the table that affords the fewest."""
     afforded = {calls: _affordable(plan, source, calls) for calls in plan.calls}
     calls = min(afforded, key=afforded.get)
+    total = min(afforded[calls], MOST_TURNS * plan.pairs)
     if afforded[calls] < LEAST_PAIRS:
         _refuse(plan, calls, _forward_cost(plan, source, calls, LEAST_PAIRS))
-    return replace(plan, pairs=_distinct(plan, afforded[calls]), total=afforded[calls])
+    return replace(plan, pairs=_distinct(plan, total), total=total)
 
 
 def _affordable(plan: Plan, source: Source, calls: int) -> int:
@@ -84,9 +86,8 @@ def _forward_cost(plan: Plan, source: Source, calls: int, total: int) -> int:
 
 
 def _learning_cost(plan: Plan, source: Source, calls: int, total: int) -> int:
-    """Network calls of the iterations, those that explore further starts among them."""
+    """Network calls of the iterations."""
     steps = batches(total, plan.iterations)
-    steps += steps[:EXPLORED] * (plan.effort.starts - 1)
     return len(steps) * plan.validation * calls + sum(steps) * pair_cost(plan, source, calls)
 
 
@@ -97,7 +98,9 @@ def _distinct(plan: Plan, total: int) -> int:
 
 def pair_cost(plan: Plan, source: Source, calls: int) -> int:
     """Network calls of one pair in one iteration: its Jacobian, and the steps that are tried."""
-    return calls_per_image(any_parameters(plan, source, calls)) + TRIALS * calls
+    parameters = any_parameters(plan, source, calls)
+    jacobians = [calls_per_image(parameters.at(turn)) for turn in range(parameters.turns)]
+    return math.ceil(sum(jacobians) / len(jacobians)) + TRIALS * calls
 
 
 def _gradient_plan(plan: Plan, source: Source) -> Plan:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from ..s4s_nodes.core import Preset, Table
 from . import sources
@@ -32,7 +31,7 @@ from .told import Told
 
 CHUNK = 64                  # teacher pairs made, then saved, at a time
 PREVIEWED = 4               # images of a preview
-SHARE_OF_CHECK = 0.1        # of the budget, that measuring the teacher may cost
+SHARE_OF_CHECK = 0.15       # of the budget, that measuring the teacher may cost
 PARTS = ("sigmas", "query", "scale", "carry", "weights")
 
 
@@ -203,12 +202,10 @@ class Run:
         before, plan = self.source.model_calls, self.plan
         curve = None if window.top is None else window_levels(self.curve, window.denoise, calls, self.source.flow)
         start = settle_start(self.source, calls, window.held_out, plan, curve)
-        state = new_state(plan.mode, start.parameters, start.vectors[0])
+        state = new_state(plan.mode, start.parameters, start.vector)
         if isinstance(state, GaussNewtonState):
             state.batches = batches(plan.total, plan.iterations)
             state.nudge = nudge_for(self.starts["teacher"]["noise"])
-            if len(start.vectors) > 1:
-                state.memory["starts"] = torch.stack(start.vectors[1:])
         state.baseline = float(start.best.errors.mean())
         state.spent = self.source.model_calls - before + math.ceil(window.shared / len(plan.calls))
         self.states[name] = state

@@ -76,7 +76,7 @@ def test_a_new_turn_forgets_the_moments_and_others_keep_them():
         state.moment1 = state.moment2 = torch.ones(len(state.vector))
 
 
-@pytest.mark.parametrize("settings", [{"iterations": 24}, {"mode": "forward", "iterations": 6}, BUDGETED])
+@pytest.mark.parametrize("settings", [{"iterations": 24}, {"mode": "forward", "iterations": 6}])
 def test_alternating_learns_more_than_the_coefficients_alone(tmp_path, settings):
     errors = {}
     for words in ("alternate", "coefficients"):

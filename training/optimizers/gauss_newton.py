@@ -31,8 +31,6 @@ DAMPING = (1e-6, 1e2)       # of a Levenberg-Marquardt step, as a share of each 
 SECANT_STEPS = 2            # further steps on a corrected Jacobian
 LEAST = 1e-4                # share of the loss that a step must win to be taken
 ENOUGH = 5e-3               # and that a secant step must win for another one to follow
-EXPLORED = 2                # iterations from each start, on the same pairs
-FIRST_DAMPING = 1e-2
 MOST_REJECTED = 3           # iterations in a row without a step before the run is given up
 TRIALS = 3 + SECANT_STEPS   # runs of an iteration's pairs besides their Jacobian, at most
 SKETCHED = 4096             # numbers an image is kept in; larger ones are hashed down to as many
@@ -56,26 +54,9 @@ def learn_forward(source: Source, parameters: Parameters, pairs: Pairs, held_out
             _spending(source, state, lambda block=block: _measure(source, parameters, block, state))
         else:
             loss = _spending(source, state, lambda some=some: _iterate(source, parameters, some, held_out, state))
-            _explore_next(state)
         if on_progress is not None:
             on_progress(state, loss, True)
     return state
-
-
-def _explore_next(state: GaussNewtonState) -> None:
-    """After the first EXPLORED iterations begin again at the next start; after the last, go on from the best of them.
-
-    The error has several valleys, and the baseline that begins best is not always in the deepest.
-    """
-    if state.iteration != EXPLORED or "starts" not in state.memory:
-        return
-    starts, reached = state.memory["starts"], state.memory.get("reached", state.memory["starts"][:0])
-    reached, state.scores = torch.cat([reached, state.vector[None]]), [*state.scores, state.score]
-    if len(reached) <= len(starts):
-        state.vector, state.iteration, state.damping = starts[len(reached) - 1].clone(), 0, FIRST_DAMPING
-        state.memory = {"starts": starts, "reached": reached}
-    else:
-        state.vector, state.memory = reached[int(np.argmin(state.scores))].clone(), {}
 
 
 def batches(total: int, iterations: int = 0) -> list[int]:
@@ -108,7 +89,7 @@ def _spending(source: Source, state: GaussNewtonState, work: Callable):
 
 
 def _measure(source: Source, parameters: Parameters, block: Pairs, state: GaussNewtonState) -> None:
-    miss, jacobian = measured(source, parameters, state.vector, block, state.nudge)
+    miss, jacobian = measured(source, parameters.at(state.iteration), state.vector, block, state.nudge)
     old = state.memory if "miss" in state.memory else {"miss": miss[:0], "jacobian": jacobian[:0]}
     state.memory = {**state.memory, "miss": torch.cat([old["miss"], miss]),
                     "jacobian": torch.cat([old["jacobian"], jacobian])}
@@ -133,7 +114,7 @@ def _iterate(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pai
     if taken is None:
         state.damping = min(DAMPING[1], state.damping * FACTOR)
     state.iteration, state.finished = state.iteration + 1, state.rejected == MOST_REJECTED
-    state.memory = {name: kept for name, kept in state.memory.items() if name in ("starts", "reached")}
+    state.memory = {}
     _validate(source, parameters, held_out, state, loss)
     return loss
 
@@ -283,8 +264,7 @@ def _validate(source: Source, parameters: Parameters, held_out: Pairs, state: Ga
     if not state.curve:
         state.start_error, state.start_median = error, median
     lost = error > state.start_error or median > state.start_median
-    state.score = math.sqrt(error * median)
-    score = math.inf if lost else state.score
+    score = math.inf if lost else math.sqrt(error * median)
     if score < state.best_score:
         state.best, state.best_error, state.best_score = state.vector.clone(), error, score
     state.curve = [*state.curve, [state.iteration, loss, error, source.model_calls]]

@@ -36,16 +36,13 @@ class State:
 @dataclass
 class GaussNewtonState(State):
     """batches: pairs of each iteration; nudge: finite-difference step; damping: of the last step taken; rejected:
-    iterations in a row without one; start_error, start_median: held-out RMSE of the start; score: held-out, of the
-    vector; scores: of what was reached from each start."""
+    iterations in a row without one; start_error, start_median: held-out RMSE of the start."""
 
     damping: float = 1e-2
     nudge: float = 1e-2
     rejected: int = 0
     start_error: float = math.inf
     start_median: float = math.inf
-    score: float = math.inf
-    scores: list = field(default_factory=list)
     batches: list = field(default_factory=list)
 
 

@@ -113,11 +113,9 @@ class Parameters:
         numbers = self._places[1]
         return self.calls - 1, self.calls, int(numbers.max()) + 1 if len(numbers) else 0, *carries
 
-    def initial(self, sigmas: np.ndarray | None = None) -> Tensor:
-        """The vector whose table is the base solver on these levels, by default the initial ones, unless it starts at
-        random. Their ends are those of the initial ones."""
-        start = self.start if sigmas is None else sigmas
-        above = start[:-1] - start[-1]
+    def initial(self) -> Tensor:
+        """The vector whose table is the base solver on the initial sigmas, exactly, unless it starts at random."""
+        above = self.start[:-1] - self.start[-1]
         ratios = np.log(above[:-1] / above[1:])                                 # softplus(gap) must equal these
         gaps = torch.from_numpy(ratios + np.log(-np.expm1(-ratios)))
         rest = [torch.zeros(size, dtype=torch.float64) for size in self.sizes[1:]]

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ...s4s_nodes.core import Table, classical, schedules
-from ...s4s_nodes.select.adapt import distance
 from ..baselines.measure import Entry, contestants, measure
 from ..baselines.schedules import schedules_for
 from ..parametrization.families import start_on
@@ -25,28 +24,25 @@ from .grids import NAMES, asked_for
 
 CURVE = "curve"             # the name of the start on the full table's own levels
 PROBES = ("dpmpp_2m", "ipndm_2", "unipc_bh2_2")         # solvers that tell good schedules from bad ones
-MOST_WORSE, LEAST_APART = 1.7, 0.05     # a second start's error over the first's, and its distance in log levels
 
 
 class Effort(NamedTuple):
     """What a search spends: held-out pairs that the probes run, and all solvers on the best schedules; how many
-    schedules these are; how many baselines are left for the final, and its held-out pairs; how many starts are
-    explored."""
+    schedules these are; how many baselines are left for the final, and its held-out pairs."""
 
     probes: int
     solvers: int
     schedules: int
     finalists: int
     pairs: int
-    starts: int
 
 
 @dataclass(frozen=True)
 class Start:
-    """The parameters, the free vectors to start at, the baseline the first is, and the best baseline of all."""
+    """The parameters, the free vector to start at, the baseline it is, and the best baseline of all."""
 
     parameters: Parameters
-    vectors: list[Tensor]
+    vector: Tensor
     entry: Entry
     best: Entry
 
@@ -58,11 +54,12 @@ def settle_start(source: Source, calls: int, held_out: Pairs, config, curve: np.
     """
     ranked = ranked_baselines(source, calls, held_out, config, curve)
     for entry in ranked:
-        parameters = Parameters.of(config, source, entry.table.sigmas)
+        levels = entry.table.sigmas.copy()
+        levels[0] = levels[0] if curve is None else curve[0]    # a schedule's own is off by rounding
+        parameters = Parameters.of(config, source, levels)
         vector = vector_of(parameters, entry.table)
         if vector is not None:
-            others = [vector_of(parameters, other.table) for other in far_apart(entry, ranked, config.effort.starts)]
-            return Start(parameters, [vector, *(other for other in others if other is not None)], entry, ranked[0])
+            return Start(parameters, vector, entry, ranked[0])
     raise ValueError(f"no classical solver of {calls} calls fits --family {config.family} and --order {config.order}: "
                      "leave order at 0")
 
@@ -117,23 +114,9 @@ def holds_every_solver(config) -> bool:
         and config.clock == "host" and config.initial == "solver"
 
 
-def far_apart(first: Entry, ranked: list[Entry], count: int) -> list[Entry]:
-    """Up to count - 1 more baselines, hardly worse than the first, whose levels lie farthest from all chosen so far."""
-    rest = [entry for entry in ranked if entry.errors.mean() < MOST_WORSE * first.errors.mean()
-            and entry.table.calls == first.table.calls and entry.table.sigmas[-2] > 0]
-    chosen = [first]
-    while len(chosen) < count:
-        away = {id(entry): min(distance(entry.table.sigmas, other.table.sigmas) for other in chosen) for entry in rest}
-        rest = [entry for entry in rest if away[id(entry)] > LEAST_APART]
-        if not rest:
-            break
-        chosen.append(max(rest, key=lambda entry: away[id(entry)]))
-    return chosen[1:]
-
-
 def vector_of(parameters: Parameters, table: Table) -> Tensor | None:
     """The free numbers whose table is this one, on its own levels; None where there are none."""
-    vector = parameters.initial(table.sigmas)
+    vector = parameters.initial()
     if parameters.frozen(vector).same_as(table):
         return vector
     gaps, offsets, residuals, *_ = parameters.sizes
