@@ -28,13 +28,13 @@ NOISE_CALLS = 4             # that measure how noisy the network's answers are
 class Plan(Config):
     """A configuration cut to its budget, its mode settled.
 
-    effort: of the search for the start; total: pairs that forward mode's iterations measure together, of the table that
-    affords the fewest; checked: network calls that measuring the teacher has cost, 0 before.
+    effort: of the search for the start; checked: network calls that measuring the teacher has cost, 0 before; settled:
+    the number of training pairs is cut to the budget, by the table that affords the fewest.
     """
 
     effort: Effort = THOROUGH
-    total: int = 0
     checked: int = 0
+    settled: bool = False
 
     @property
     def most_calls(self) -> int:
@@ -61,17 +61,17 @@ def planned(config: Config, source: Source, mode: str, teacher_calls: int = 0, c
 
 def _forward_plan(plan: Plan, source: Source) -> Plan:
     """As many measured pairs as the budget affords, for the table that affords the fewest."""
-    afforded = {calls: _affordable(plan, source, calls) for calls in plan.calls}
+    afforded = {calls: affordable(plan, source, calls) for calls in plan.calls}
     calls = min(afforded, key=afforded.get)
-    total = min(afforded[calls], MOST_TURNS * plan.pairs)
     if afforded[calls] < LEAST_PAIRS:
         _refuse(plan, calls, _forward_cost(plan, source, calls, LEAST_PAIRS))
-    return replace(plan, pairs=_distinct(plan, total), total=total)
+    return replace(plan, pairs=_distinct(plan, afforded[calls]), settled=True)
 
 
-def _affordable(plan: Plan, source: Source, calls: int) -> int:
-    """The most pairs whose Jacobians, with all that goes with them, fit into the budget."""
-    low, high = 0, plan.most_calls
+def affordable(plan: Plan, source: Source, calls: int) -> int:
+    """The most pairs whose Jacobians, with all that goes with them, fit into a table's budget; on a settled plan they
+    are made already."""
+    low, high = 0, MOST_TURNS * plan.pairs
     while low < high:
         middle = (low + high + 1) // 2
         fits = _forward_cost(plan, source, calls, middle) <= plan.most_calls
@@ -81,8 +81,8 @@ def _affordable(plan: Plan, source: Source, calls: int) -> int:
 
 def _forward_cost(plan: Plan, source: Source, calls: int, total: int) -> int:
     """Network calls of a forward-only table whose iterations measure `total` pairs."""
-    return (fixed_cost(plan, source, calls) + shared_cost(plan, _distinct(plan, total))
-            + _learning_cost(plan, source, calls, total))
+    pairs = plan.pairs if plan.settled else _distinct(plan, total)
+    return fixed_cost(plan, source, calls) + shared_cost(plan, pairs) + _learning_cost(plan, source, calls, total)
 
 
 def _learning_cost(plan: Plan, source: Source, calls: int, total: int) -> int:
@@ -168,4 +168,4 @@ def forecast(plan: Plan, source: Source, calls: int | None = None) -> int:
         return each * len(plan.windows)
     if plan.mode == "gradient":
         return plan.iterations * step_cost(plan, calls)
-    return _learning_cost(plan, source, calls, plan.total)
+    return _learning_cost(plan, source, calls, affordable(plan, source, calls))

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..s4s_nodes.core import Preset, Table
 from . import sources
-from .budget import forecast, planned, taught_before
+from .budget import affordable, forecast, planned, taught_before
 from .checks import check
 from .config import Config
 from .convergence import Convergence, noise_of, probes, settled
@@ -204,7 +204,7 @@ class Run:
         start = settle_start(self.source, calls, window.held_out, plan, curve)
         state = new_state(plan.mode, start.parameters, start.vector)
         if isinstance(state, GaussNewtonState):
-            state.batches = batches(plan.total, plan.iterations)
+            state.batches = batches(affordable(plan, self.source, calls), plan.iterations)
             state.nudge = nudge_for(self.starts["teacher"]["noise"])
         state.baseline = float(start.best.errors.mean())
         state.spent = self.source.model_calls - before + math.ceil(window.shared / len(plan.calls))

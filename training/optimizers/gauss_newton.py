@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -44,16 +45,18 @@ def learn_forward(source: Source, parameters: Parameters, pairs: Pairs, held_out
     time leaves it consistent. `best` is never worse than the start on the held-out pairs.
     """
     state.batches = state.batches or batches(config.pairs, config.iterations)
-    if not state.curve:
-        _spending(source, state, lambda: _validate(source, parameters, held_out, state, math.nan))
     while state.iteration < len(state.batches) and not state.finished:
+        before, ahead, loss = source.model_calls, replace(state), math.nan
         some = pairs.part(places(state, len(pairs)))
-        known, loss = len(state.memory.get("miss", ())), math.nan
-        if known < len(some):
-            block = some.part(slice(known, known + BLOCK))
-            _spending(source, state, lambda block=block: _measure(source, parameters, block, state))
+        known = len(state.memory.get("miss", ()))
+        if not state.curve:
+            _validate(source, parameters, held_out, ahead, math.nan)
+        elif known < len(some):
+            _measure(source, parameters, some.part(slice(known, known + BLOCK)), ahead)
         else:
-            loss = _spending(source, state, lambda some=some: _iterate(source, parameters, some, held_out, state))
+            loss = _iterate(source, parameters, some, held_out, ahead)
+        ahead.spent += source.model_calls - before
+        vars(state).update(vars(ahead))
         if on_progress is not None:
             on_progress(state, loss, True)
     return state
@@ -78,14 +81,6 @@ def nudge_for(noise: float) -> float:
     A difference over a step h is off by noise / h, and by the curvature times h: the best h is near the root.
     """
     return float(np.clip(2 * math.sqrt(noise), NUDGE, 0.2))
-
-
-def _spending(source: Source, state: GaussNewtonState, work: Callable):
-    """work(), its network calls noted."""
-    before = source.model_calls
-    made = work()
-    state.spent += source.model_calls - before
-    return made
 
 
 def _measure(source: Source, parameters: Parameters, block: Pairs, state: GaussNewtonState) -> None:
