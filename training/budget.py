@@ -6,58 +6,101 @@ import math
 from dataclasses import asdict, dataclass, replace
 
 from .baselines.schedules import schedules_for
-from .config import Config
-from .optimizers import tangents
-from .optimizers.budgeted import FIRST, STEPS
-from .optimizers.gauss_newton import calls_per_image, pairs_at
+from .config import MODES, Config
+from .convergence import QUICK, probes
+from .optimizers.gauss_newton import TRIALS, batches, calls_per_image
 from .parametrization.parameters import Parameters
 from .source import Source
 from .starts.gits import POINTS, SEEDS
-from .starts.ranking import ranking_calls
+from .starts.search import Effort, search_calls
 from .teacher.solvers import calls_of
 
-# with a budget: held-out pairs, the teacher's calls, pairs that rank the starts, pairs that check the teacher
-HELD_OUT, TEACHER_CALLS, RANKING, CHECKED = 16, 20, 12, 2
-LEAST_PAIRS = 16            # fewer would be learned by heart
-LAST_STEPS = 4              # steps of the second round that are paid for in advance
+BUDGETS = {"quick": 3_000, "normal": 10_000, "thorough": 40_000}        # network calls per table, by name
+UNLIMITED = 100_000         # of a forward-only run without a budget: more was not measured to help
+LEAST_PAIRS = 8             # that two iterations measure; fewer say nothing
+QUICKLY, NORMAL, THOROUGH = Effort(1, 1, 2, 3, 6), Effort(1, 1, 3, 5, 12), Effort(4, 4, 4, 6, 32)
+MOST_TURNS = 4              # of a training pair in the iterations
+VALIDATIONS = 3             # besides those of the iterations: of the start, and of the verdict
+NOISE_CALLS = 4             # that measure how noisy the network's answers are
 
 
 @dataclass(frozen=True)
 class Plan(Config):
-    """A configuration cut to its budget, its mode settled; ranking, checked: held-out pairs for the choice of the
-    start and for the check of the teacher."""
+    """A configuration cut to its budget, its mode settled.
 
-    ranking: int = 32
-    checked: int = 8
+    effort: of the search for the start; checked: network calls that measuring the teacher has cost, 0 before; settled:
+    the number of training pairs is cut to the budget, by the table that affords the fewest.
+    """
+
+    effort: Effort = THOROUGH
+    checked: int = 0
+    settled: bool = False
+
+    @property
+    def most_calls(self) -> int:
+        """The most network calls a table may cost."""
+        return self.budget or UNLIMITED
 
 
-def planned(config: Config, source: Source, mode: str) -> Plan:
-    """The plan of a configuration in this mode. Raises ValueError for too small a budget, with what would do."""
-    iterations = config.iterations if mode == config.mode or config.budget else config.usual_iterations(mode)
-    plan = Plan(**{**asdict(config), "mode": mode, "iterations": iterations})
-    if not config.budget:
+def planned(config: Config, source: Source, mode: str, teacher_calls: int = 0, checked: int = 0) -> Plan:
+    """The plan of a configuration in this mode. Raises ValueError for too small a budget, with what would do.
+
+    teacher_calls: those its measured error asks for, checked: what measuring it has cost; 0: not measured yet.
+    """
+    iterations = config.iterations if mode == config.mode or config.budget else MODES[mode]
+    teacher_calls = calls_of(source.teacher, teacher_calls or config.teacher_calls)
+    plan = Plan(**{**asdict(config), "mode": mode, "iterations": iterations, "teacher_calls": teacher_calls,
+                   "checked": checked})
+    if mode == "gradient" and not config.budget:
         return plan
-    plan = replace(plan, validation=min(config.validation, HELD_OUT), ranking=RANKING, checked=CHECKED, starts=1,
-                   teacher_calls=calls_of(source.teacher, min(config.teacher_calls, TEACHER_CALLS)))
+    held_out = max(8, min(64, plan.most_calls // 600))
+    effort = QUICKLY if held_out < 12 else NORMAL if held_out < 32 else THOROUGH
+    plan = replace(plan, validation=min(config.validation, held_out), effort=effort)
     return _gradient_plan(plan, source) if mode == "gradient" else _forward_plan(plan, source)
 
 
 def _forward_plan(plan: Plan, source: Source) -> Plan:
-    """As many pairs as the budget can teach and measure, for the table that affords the fewest."""
-    def affordable(calls):
-        return int((plan.budget - before_pairs(plan, source, calls)) / pair_cost(plan, source, calls))
-    calls = min(plan.calls, key=affordable)
-    if affordable(calls) < LEAST_PAIRS:
-        _refuse(plan, calls, before_pairs(plan, source, calls) + LEAST_PAIRS * pair_cost(plan, source, calls))
-    return replace(plan, pairs=min(plan.pairs, affordable(calls)))
+    """As many measured pairs as the budget affords, for the table that affords the fewest."""
+    afforded = {calls: affordable(plan, source, calls) for calls in plan.calls}
+    calls = min(afforded, key=afforded.get)
+    if afforded[calls] < LEAST_PAIRS:
+        _refuse(plan, calls, _forward_cost(plan, source, calls, LEAST_PAIRS))
+    return replace(plan, pairs=_distinct(plan, afforded[calls]), settled=True)
 
 
-def before_pairs(plan: Plan, source: Source, calls: int) -> int:
-    """Network calls of forward mode that do not grow with the pairs: all before the first step, the first round, and
-    the validations of the second."""
-    rough = FIRST * tangents.calls_per_image(any_parameters(plan, source, calls), most=tangents.ROUGH)
-    steps = calls * (STEPS * (FIRST + plan.validation) + LAST_STEPS * plan.validation)
-    return fixed_cost(plan, source, calls) + rough + steps
+def affordable(plan: Plan, source: Source, calls: int) -> int:
+    """The most pairs whose Jacobians, with all that goes with them, fit into a table's budget; on a settled plan they
+    are made already."""
+    low, high = 0, MOST_TURNS * plan.pairs
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = _forward_cost(plan, source, calls, middle) <= plan.most_calls
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return low
+
+
+def _forward_cost(plan: Plan, source: Source, calls: int, total: int) -> int:
+    """Network calls of a forward-only table whose iterations measure `total` pairs."""
+    pairs = plan.pairs if plan.settled else _distinct(plan, total)
+    return fixed_cost(plan, source, calls) + shared_cost(plan, pairs) + _learning_cost(plan, source, calls, total)
+
+
+def _learning_cost(plan: Plan, source: Source, calls: int, total: int) -> int:
+    """Network calls of the iterations."""
+    steps = batches(total, plan.iterations)
+    return len(steps) * plan.validation * calls + sum(steps) * pair_cost(plan, source, calls)
+
+
+def _distinct(plan: Plan, total: int) -> int:
+    """Training pairs that are made: half of those measured, which take turns, and enough for the last iteration."""
+    return min(plan.pairs, max(min(16, total), total // 2))
+
+
+def pair_cost(plan: Plan, source: Source, calls: int) -> int:
+    """Network calls of one pair in one iteration: its Jacobian, and the steps that are tried."""
+    parameters = any_parameters(plan, source, calls)
+    jacobians = [calls_per_image(parameters.at(turn)) for turn in range(parameters.turns)]
+    return math.ceil(sum(jacobians) / len(jacobians)) + TRIALS * calls
 
 
 def _gradient_plan(plan: Plan, source: Source) -> Plan:
@@ -79,11 +122,17 @@ def _refuse(plan: Plan, calls: int, least: float) -> None:
 
 
 def fixed_cost(plan: Plan, source: Source, calls: int) -> int:
-    """Network calls before the first step, without the training pairs: held-out pairs (shared by the tables), the
-    check of the teacher, the choice of the start."""
-    choice = ranking_calls(source, calls, plan)
-    choice += SEEDS * POINTS if plan.schedule == "gits" else 0
-    return shared_cost(plan, plan.validation + 2 * plan.checked) + choice + plan.validation * calls
+    """Network calls before the first step, without the training pairs: held-out pairs and what is measured of teacher
+    and network (both shared by the tables), the choice of the start."""
+    gits = SEEDS * POINTS if plan.schedule == "gits" else 0
+    return shared_cost(plan, plan.validation) + check_cost(plan) // len(plan.calls) \
+        + search_calls(source, calls, plan) + gits + VALIDATIONS * plan.validation * calls
+
+
+def check_cost(plan: Plan) -> int:
+    """Network calls that measure the teacher and the network's noise."""
+    each = 3 * plan.teacher_calls + len(QUICK) * max(plan.calls)
+    return NOISE_CALLS + (plan.checked or probes(plan.most_calls) * each)
 
 
 def taught_before(plan: Plan) -> int:
@@ -94,12 +143,6 @@ def taught_before(plan: Plan) -> int:
 def shared_cost(plan: Plan, pairs: int) -> int:
     """One table's share of so many teacher pairs."""
     return math.ceil(pairs * plan.teacher_calls / len(plan.calls))
-
-
-def pair_cost(plan: Plan, source: Source, calls: int) -> float:
-    """Network calls a training pair costs: the teacher's, one measured Jacobian, and the steps of the second round."""
-    measured = tangents.calls_per_image(any_parameters(plan, source, calls))
-    return plan.teacher_calls / len(plan.calls) + measured + LAST_STEPS * calls
 
 
 def any_parameters(plan: Plan, source: Source, calls: int) -> Parameters:
@@ -118,18 +161,11 @@ def step_cost(plan: Plan, calls: int) -> int:
 
 
 def forecast(plan: Plan, source: Source, calls: int | None = None) -> int:
-    """Network calls of one table after its start is chosen, or of the whole run with its teacher.
-
-    An upper bound in forward mode without a budget.
-    """
+    """Network calls of one table after its start is chosen, or of the whole run with its teacher: an upper bound."""
     if calls is None:
-        each = sum(plan.budget or fixed_cost(plan, source, calls) + shared_cost(plan, taught_before(plan))
+        each = sum(fixed_cost(plan, source, calls) + shared_cost(plan, taught_before(plan))
                    + forecast(plan, source, calls) for calls in plan.calls)
         return each * len(plan.windows)
-    if plan.budget:
-        return plan.budget - fixed_cost(plan, source, calls) - shared_cost(plan, taught_before(plan))
     if plan.mode == "gradient":
         return plan.iterations * step_cost(plan, calls)
-    per_image = calls_per_image(any_parameters(plan, source, calls)) + 2 * calls
-    images = sum(pairs_at(done, plan.iterations, plan.pairs) for done in range(plan.iterations))
-    return images * per_image + plan.iterations * plan.validation * calls
+    return _learning_cost(plan, source, calls, affordable(plan, source, calls))

@@ -10,11 +10,11 @@ from ..s4s_nodes.core import names
 from .checkpoints.loras import Lora
 from .optimizers.objective import NAMES as OBJECTIVES
 from .parametrization.families import FAMILIES, check_base, usual_base
-from .parametrization.parameters import CLOCKS, FORMS, LEARN, RESTRICT, TURNS, check_form
+from .parametrization.parameters import CLOCKS, FORMS, LEARN, RESTRICT, check_form
 
 MOST_CALLS = 50        # a learned table pays off below about 12 calls; 50 rows back-propagated already take hours
 
-MODES = {"gradient": 400, "forward": 8}         # and the iterations each takes by default
+MODES = {"gradient": 400, "forward": 0}         # and the iterations each takes by default; 0: what the budget allows
 PREDICTIONS, DTYPES = ("auto", "eps", "v", "v_zsnr"), ("auto", "fp32", "fp16", "bf16")
 CHECKPOINT_SETTINGS = ("checkpoint", "prompts", "negative", "width", "height", "dtype", "config", "text_encoders",
                        "vae", "prediction", "shift", "guidance", "lora")    # how a checkpoint is opened
@@ -51,15 +51,15 @@ class Config:
     windows: tuple = _set((1.0,), "denoise strengths to learn tables for; below 1 for img2img, e.g. 1,0.75,0.5,0.35")
     cfg: tuple = _set((3.0,), "guidance scale of teacher and student; several, e.g. 1,3,5: one table for all of them, "
                               "pairs take turns")
-    teacher: str = _set("auto", "classical solver that makes the targets; auto: dpmpp_3m, for a flow lms_3")
-    teacher_calls: int = _set(50, "its calls; checked once against twice as many")
+    teacher: str = _set("auto", "classical solver that makes the targets; auto: unipc_bh2_3")
+    teacher_calls: int = _set(32, "its calls at first; doubled, up to 128, while its measured error is above a "
+                                  "fifth of the student's")
     family: str = _set("lms", "lms: multistep; pc: predictor-corrector, no call more; ss: single-step, several calls "
                               "each")
     base: str = _set("auto", "classical solver the student starts from; auto: dpmpp_2m, for pc unipc_bh2_3, for ss "
                              "dpm_2, with order 3 dpmpp_3s")
     schedule: str = _set("auto", "schedule it starts on: one of the race's, log_snr, dmn, gits, or a preset's file, "
-                                 "for its levels; auto takes the best of a short race")
-    starts: int = _set(3, "forward mode: schedules it explores before it settles on one")
+                                 "for its levels; auto: the best solver on the best schedule, by a short race")
     order: int = _set(0, "newest predictions a row may weigh freely, 0 means all (the paper: 3); of ss: calls a step")
     learn: str = _set("joint", "coefficients: weights only (S4S); schedule: noise levels and those told to the network "
                                "(LD3); joint: both; alternate: both in turn (S4S-Alt); generalized: each row's "
@@ -76,11 +76,11 @@ class Config:
     fresh: bool = _set(False, "gradient mode: new noise in every iteration, taught there and then, in place of pairs")
     validation: int = _set(64, "held-out pairs that choose the best state")
     batch: int = _set(16, "pairs per iteration")
-    mode: str = _set("gradient", "gradient: Adam through the sampler; forward: Gauss-Newton, no backward pass; auto: "
-                                 "what a test backward and the budget allow")
-    budget: int = _set(0, "most network calls per table, its share of the teacher's included; 0: no limit")
-    iterations: int = _set(0, "optimiser steps per table; 0 means 400 in gradient mode, 8 in forward mode, with a "
-                              "budget as many as it allows")
+    mode: str = _set("auto", "forward: Gauss-Newton, no backward pass; gradient: Adam through the sampler; auto: "
+                             "forward, unless another setting needs gradients")
+    budget: int = _set(10_000, "most network calls per table, its share of the teacher's included: quick "
+                               "(3,000), normal (10,000), thorough (40,000), or a number; 0: no limit")
+    iterations: int = _set(0, "optimizer steps per table; 0: 400 in gradient mode, else as many as the budget allows")
     rate: float = _set(0.03, "Adam's learning rate at its height, cosine to 1 % of it")
     average: float = _set(0.97, "decay of the moving average that is validated and kept")
     clip: float = _set(1.0, "largest gradient norm")
@@ -108,8 +108,8 @@ class Config:
         check_base(self.family, self.base, self.order)
         check_form(self.form, self.learn)
         if self.iterations == 0 and self.budget == 0 and self.mode in MODES:
-            object.__setattr__(self, "iterations", self.usual_iterations(self.mode))
-        for name in ("teacher_calls", "starts", "pairs", "validation", "batch", "every", "rounds"):
+            object.__setattr__(self, "iterations", MODES[self.mode])
+        for name in ("teacher_calls", "pairs", "validation", "batch", "every", "rounds"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: at least 1 is wanted")
         for name in ("budget", "iterations", "order", "width", "height", "shift"):
@@ -167,10 +167,6 @@ class Config:
             raise ValueError(f"windows {self.windows}: denoise strengths above 0 and up to 1 are wanted, 1 among them "
                              "(the others start on the levels it learns)")
 
-    def usual_iterations(self, mode: str) -> int:
-        """The iterations a mode takes by default: an alternation in forward mode one in every turn."""
-        return self.rounds * len(TURNS) if (mode, self.learn) == ("forward", "alternate") else MODES[mode]
-
     def to_json(self) -> str:
         return json.dumps(asdict(self), indent=1)
 
@@ -180,6 +176,7 @@ class Config:
         content = json.loads(text)
         if content.get("learn") == ["sigmas", "query", "weights"]:          # as version 0.2.0 wrote the default
             content["learn"] = "joint"
+        content.pop("starts", None)                                         # a setting until version 0.4
         if unknown := set(content) - {f.name for f in fields(cls)}:
             raise ValueError(f"unknown settings {', '.join(sorted(unknown))}: was this run made by a newer version?")
         return cls(**content)

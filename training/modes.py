@@ -1,30 +1,25 @@
-"""Which way to learn: whether the network can be back-propagated through, and what budget and memory allow."""
+"""Which way to learn: forward calls only, or gradients where they are asked for and right."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from . import memory
 from .baselines.schedules import schedules_for
-from .budget import planned
 from .config import Config
 from .optimizers.gradient import loss_and_gradient, mean_error
 from .optimizers.objective import objective_of, rmse
 from .parametrization.parameters import Parameters
-from .source import NaNFromModel, Source, out_of_memory
+from .source import NaNFromModel, Source
 from .teacher.pairs import Pairs, known_pairs
 
 NUDGES = (0.02, 0.04)       # of the finite differences, in the free numbers' natural units: wider than a rounded clock
 PIECES = 16                 # of the way along which slopes are added up, even
-ENOUGH_STEPS = 200          # half of the default: with fewer, the cosine ends before the numbers have settled
 ALLOWED = 0.05              # of the gradient's length, on top of the doubt about the slope
 DOUBTFUL = 0.1              # of the gradient's length: a slope in larger doubt says nothing
-SPARED = 0.1                # of the free memory is left alone
 
 
 class Way(NamedTuple):
@@ -35,69 +30,34 @@ class Way(NamedTuple):
     calls: int
 
 
-def settled_mode(source: Source, config: Config, in_all: Callable = bool) -> Way:
+def settled_mode(source: Source, config: Config) -> Way:
     """The way to learn. A gradient mode that was asked for gives way to wrong gradients only.
 
-    in_all(flag): whether it is true in every process of the run. Raises ValueError where settings ask for gradients
-    that cannot be had, or for an objective that cannot.
+    Raises ValueError where settings ask for gradients that cannot be had, or for an objective that cannot.
     """
     before = source.model_calls
-    mode, why = _mode(source, config, in_all)
+    mode, why = _mode(source, config)
     return Way(mode, why, source.model_calls - before)
 
 
-def _mode(source: Source, config: Config, in_all: Callable) -> tuple[str, str]:
+def _mode(source: Source, config: Config) -> tuple[str, str]:
     if config.mode == "forward":
         return "forward", "as asked for"
+    if not tries_gradients(config):
+        return "forward", "forward calls are enough: a table has few free numbers"
     objective_of(config.objective, source)
-    room = ""
-    if config.mode == "auto" and not config.gradient_only:
-        if (steps := gradient_steps(source, config)) < ENOUGH_STEPS:
-            return "forward", (f"the budget would allow {steps} gradient steps, of which "
-                               f"about {ENOUGH_STEPS} are needed")
-        fits, room = memory_for_gradient(source)
-        if not in_all(fits):
-            return "forward", room if not fits else "memory does not suffice in every process"
     found = check_gradient(source)
     if found.fits:
-        return "gradient", found.words + (f"; {room}" if room else "")
+        return "gradient", found.words
     if config.gradient_only:
         raise ValueError(f"{' and '.join(config.gradient_only)}: only gradient mode can do that, and the network "
                          f"cannot be learned through: {found.words}")
     return "forward", f"the network cannot be learned through: {found.words}"
 
 
-def memory_for_gradient(source: Source) -> tuple[bool, str]:
-    """Whether the backward pass of one image fits beside what is held now, and the two numbers in words.
-
-    One image is enough: with more, the trainer halves its parts until they fit. A backward pass that fails for
-    another reason is for `check_gradient` to tell.
-    """
-    try:
-        need, there = memory.of_a_call(source, backward=True), memory.free(source.device)
-    except NaNFromModel:
-        raise
-    except (RuntimeError, MemoryError, NotImplementedError) as error:
-        return not out_of_memory(error), "memory ran out in the backward pass of one image"
-    words = f"the backward pass of one image needs {memory.words(need)}"
-    if there is None:
-        return True, words
-    return need <= there * (1 - SPARED), f"{words}, and {memory.words(there)} are free"
-
-
-def gradient_steps(source: Source, config: Config) -> int:
-    """The gradient steps that the budget allows for the table that affords the fewest; enough without a budget."""
-    if not config.budget:
-        return ENOUGH_STEPS
-    try:
-        return planned(config, source, "gradient").iterations
-    except ValueError:
-        return 0
-
-
-def tries_gradients(source: Source, config: Config) -> bool:
-    """Whether a host has to prepare its network for gradients: they are asked for, or the budget is worth a try."""
-    return config.mode == "gradient" or config.mode == "auto" and gradient_steps(source, config) >= ENOUGH_STEPS
+def tries_gradients(config: Config) -> bool:
+    """Whether a host has to prepare its network for gradients: they are asked for, by name or by a setting."""
+    return config.mode == "gradient" or config.mode == "auto" and bool(config.gradient_only)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ SETTINGS = ("family", "base", "order", "learn", "form", "clock", "mode", "object
 
 def preset_of(run) -> Preset:
     """The best tables that a Run has learned so far. Raises ValueError while there is none."""
-    tables = {name: run.parameters(name).frozen(state.best) for name, state in run.states.items()}
+    tables = {name: run.table(name) for name in run.states}
     if not tables:
         raise ValueError("no table has been learned yet")
     return Preset(run.plan.name, tables, run.source.model, training(run), licence="CC0-1.0",
@@ -28,6 +28,7 @@ def training(run) -> dict:
             "iterations": {name: state.iteration for name, state in run.states.items()},
             "held_out_rmse": {name: [state.curve[0][2], state.best_error] for name, state in run.states.items()},
             "start": {name: run.starts[name]["schedule"] for name in run.states},
+            "nothing_gained": [name for name in run.states if not run.starts[name]["gained"]],
             "denoise": {name: run.starts[name]["denoise"] for name in run.states},
             "model_calls": run.model_calls, "seconds": round(run.seconds, 1), "trainer": TRAINER,
             **run.source.about, **({"processes": run.world.size} if run.world else {})}

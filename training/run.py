@@ -9,35 +9,34 @@ from pathlib import Path
 
 import numpy as np
 
-from ..s4s_nodes.core import Preset
+from ..s4s_nodes.core import Preset, Table
 from . import sources
-from .budget import Plan, forecast, planned, taught_before
+from .budget import affordable, forecast, planned, taught_before
 from .checks import check
 from .config import Config
+from .convergence import Convergence, noise_of, probes, settled
 from .modes import Way, settled_mode
-from .optimizers.budgeted import learn_sparingly
-from .optimizers.gauss_newton import learn_forward
-from .optimizers.gradient import State, learn
+from .optimizers.gauss_newton import batches, learn_forward, nudge_for
+from .optimizers.gradient import learn
+from .optimizers.state import GaussNewtonState, State, new_state
 from .parametrization.parameters import Parameters
 from .records import preset_of
 from .run_folder import Folder, check_same
-from .starts.ranking import settle_start
-from .teacher.pairs import VALIDATION_SEEDS, FreshPairs, Pairs, ends, joined, known_pairs, make_pairs, teacher_error
+from .source import identity_of
+from .starts.search import measured_on, refused, settle_start
+from .teacher.pairs import VALIDATION_SEEDS, FreshPairs, Pairs, ends, joined, known_pairs, make_pairs
 from .teacher.solvers import teacher_of
 from .teacher.windows import table_name, window_levels, window_top
 from .told import Told
 
 CHUNK = 64                  # teacher pairs made, then saved, at a time
 PREVIEWED = 4               # images of a preview
+SHARE_OF_CHECK = 0.15       # of the budget, that measuring the teacher may cost
+PARTS = ("sigmas", "query", "scale", "carry", "weights")
 
 
 class Stopped(Exception):
     """The user stopped the run; it is saved, and the message says how to go on."""
-
-
-def learner(plan: Plan) -> Callable:
-    """What carries a table's state on: all three have `loop.learn`'s signature."""
-    return learn if plan.mode == "gradient" else learn_sparingly if plan.budget else learn_forward
 
 
 @dataclass
@@ -50,6 +49,11 @@ class Window:
     pairs: Pairs
     held_out: Pairs
     shared: int
+
+
+def table_of(parts: dict) -> Table:
+    """A table from lists of its numbers."""
+    return Table(**{part: np.array(numbers) for part, numbers in parts.items()})
 
 
 class Run:
@@ -115,7 +119,7 @@ class Run:
 
     def _carry_out(self) -> Preset:
         self._settle_mode()
-        self.teacher = teacher_of(self.source, self.plan.teacher, self.plan.teacher_calls)
+        self._settle_teacher()
         for denoise in sorted(self.plan.windows, reverse=True):
             window = self._prepare(denoise)
             for calls in self.plan.calls:
@@ -127,14 +131,31 @@ class Run:
 
     def _settle_mode(self) -> None:
         if "mode" not in self.starts:
-            way = self.way or settled_mode(self.source, self.config, self.world.all if self.world else bool)
+            way = self.way or settled_mode(self.source, self.config)
             if self.way:                                # as many calls as if they had been made here
                 self.source.model_calls += way.calls
             self.starts["mode"] = (self.world.shared(lambda: way) if self.world else way)._asdict()
         mode, why = self.starts["mode"]["mode"], self.starts["mode"]["why"]
         self.told.say(f"{'WARNING: ' if self.config.mode not in (mode, 'auto') else ''}{mode} mode: {why}")
         self.plan = planned(self.config, self.source, mode)
+
+    def _settle_teacher(self) -> None:
+        """Measure the teacher and the network's noise; the plan is made for as many teacher calls as that asks for."""
+        self.told.begin("teacher")
+        plan = self.plan
+        if "teacher" not in self.starts:
+            afforded = SHARE_OF_CHECK * len(plan.calls) * plan.most_calls
+            first = VALIDATION_SEEDS + plan.seed
+            seeds = range(first, first + probes(plan.most_calls))
+            found = settled(self.source, plan.teacher, plan.teacher_calls, max(plan.calls), seeds, afforded)
+            noise = noise_of(self.source, range(plan.seed, plan.seed + 2)) if plan.mode == "forward" else 0.0
+            self.starts["teacher"] = {**found._asdict(), "noise": noise}
+        self.found = Convergence(*(self.starts["teacher"][name] for name in Convergence._fields))
+        self.plan = planned(self.config, self.source, plan.mode, self.found.calls, self.found.spent)
+        self.teacher = teacher_of(self.source, plan.teacher, self.found.calls)
         self.told.total = forecast(self.plan, self.source)
+        doubt = "" if self.found.suffices else "; WARNING: more than a fifth of the tables' expected error"
+        self.told.say(f"teacher {self.teacher.words}: off by RMSE {self.found.error:.2g}{doubt}")
 
     def _prepare(self, denoise: float) -> Window:
         """The window with its pairs. One below the top starts on the teacher's results for whole images, noised."""
@@ -152,53 +173,73 @@ class Run:
                                        None if top is None else self.teacher.from_level(None))
         if top is None:
             self.images = {kind: pairs.target for kind, pairs in made.items() if not isinstance(pairs, FreshPairs)}
-            self._check_teacher(made["validation"])
-            shared += self.starts["mode"]["calls"] + self.starts["teacher"]["calls"] + self.teacher.check_calls
+            shared += self.starts["mode"]["calls"] + self.found.spent + self.teacher.check_calls
         return Window(denoise, top, made["train"], made["validation"], shared)
-
-    def _check_teacher(self, held_out: Pairs) -> None:
-        if "teacher" not in self.starts:
-            before = self.source.model_calls
-            error = teacher_error(self.source, self.teacher, held_out, self.plan.checked)
-            self.starts["teacher"] = {"error": error, "calls": self.source.model_calls - before}
-        self.told.say(f"teacher {self.teacher.words}: its targets move by RMSE {self.starts['teacher']['error']:.2g} "
-                      "when its calls are doubled")
 
     def _learn_table(self, calls: int, window: Window) -> None:
         name, plan = table_name(calls, window.top), self.plan
         self.told.begin("learning", name)
         self._window = window
         if name not in self.states:
-            curve = None if window.top is None else window_levels(self.curve, window.denoise, calls, self.source.flow)
-            parameters, schedule_name, self.states[name] = settle_start(
-                self.source, calls, window.pairs, window.held_out, plan, self.told.say, curve)
-            self.states[name].spent += math.ceil(window.shared / len(plan.calls))
-            self.starts[name] = {"schedule": schedule_name, "sigmas": parameters.start.tolist(),
-                                 "denoise": window.denoise}
+            self._begin_table(name, calls, window)
         parameters, state = self.parameters(name), self.states[name]
-        self.told.say(f"{name}: {calls} rows, {int(parameters.moving().sum())} free numbers, from {plan.base} on "
-                      f"{self.starts[name]['schedule']}; {plan.iterations - state.iteration} iterations, "
-                      + ("each number by back-propagation" if plan.mode == "gradient" else "no backward pass"))
+        steps = len(state.batches) if plan.mode == "forward" else plan.iterations
+        self.told.say(f"{name}: {calls} rows, {int(parameters.moving().sum())} free numbers, from "
+                      f"{self.starts[name]['schedule']}; {max(0, steps - state.iteration)} iterations to go")
 
         def on_progress(state, loss, checked):
-            self.told.iterated(state, loss, plan.iterations, self.model_calls)
+            self.told.iterated(state, loss, steps, self.model_calls)
             if checked:
                 self.save()
         with self.told.bar(forecast(plan, self.source, calls)):
-            learner(plan)(self.source, parameters, window.pairs, window.held_out, plan, state, on_progress)
+            learner = learn if plan.mode == "gradient" else learn_forward
+            learner(self.source, parameters, window.pairs, window.held_out, plan, state, on_progress)
+        self._judge(name, window)
         self.save()
-        warn = ""
-        if self.starts["teacher"]["error"] > state.best_error / 5:
-            cut = ", as a run without a budget has" if plan.teacher_calls < self.config.teacher_calls else ""
-            warn = f"; the teacher's own error is not far below: use more than {plan.teacher_calls} teacher calls{cut}"
-        self.told.say(f"{name}: held-out RMSE {state.curve[0][2]:.4f} -> {state.best_error:.4f}{warn}")
+
+    def _begin_table(self, name: str, calls: int, window: Window) -> None:
+        """Find the table's start, the best baseline that its free numbers can hold, and note it."""
+        before, plan = self.source.model_calls, self.plan
+        curve = None if window.top is None else window_levels(self.curve, window.denoise, calls, self.source.flow)
+        start = settle_start(self.source, calls, window.held_out, plan, curve)
+        state = new_state(plan.mode, start.parameters, start.vector)
+        if isinstance(state, GaussNewtonState):
+            state.batches = batches(affordable(plan, self.source, calls), plan.iterations)
+            state.nudge = nudge_for(self.starts["teacher"]["noise"])
+        state.baseline = float(start.best.errors.mean())
+        state.spent = self.source.model_calls - before + math.ceil(window.shared / len(plan.calls))
+        self.states[name] = state
+        self.starts[name] = {"schedule": start.entry.name, "sigmas": start.parameters.start.tolist(),
+                             "denoise": window.denoise, "baseline": [start.best.solver_name, start.best.schedule_name],
+                             "baseline_table": {part: getattr(start.best.table, part).tolist() for part in PARTS},
+                             "gained": True}
+
+    def _judge(self, name: str, window: Window) -> None:
+        """Keep the best baseline in the table's place where learning does not beat it by mean and median."""
+        state, start = self.states[name], self.starts[name]
+        if "judged" not in start:
+            best = measured_on(self.source, table_of(start["baseline_table"]), window.held_out)
+            learned = measured_on(self.source, self.parameters(name).frozen(state.best), window.held_out)
+            start |= {"judged": [float(best.errors.mean()), best.median, float(learned.errors.mean()), learned.median],
+                      "gained": not refused(learned, best)}
+        theirs, middle, ours, our_middle = start["judged"]
+        words = f"{name}: held-out RMSE {ours:.4f} (median {our_middle:.4f}); best baseline, " \
+                f"{', '.join(start['baseline'])}: {theirs:.4f} ({middle:.4f})"
+        verdict = "" if start["gained"] else ". Nothing was gained here: the baseline is kept as the table"
+        self.told.say(words + verdict)
+
+    def table(self, name: str) -> Table:
+        """The table that goes into the preset: the best one learned, or the baseline it did not beat."""
+        if not self.starts[name]["gained"]:
+            return table_of(self.starts[name]["baseline_table"])
+        return self.parameters(name).frozen(self.states[name].best)
 
     @property
     def curve(self) -> np.ndarray:
         """The levels of the largest full table learned so far: the preset's own curve."""
         whole = [name for name in self.states if self.starts[name]["denoise"] == 1.0]
         largest = max(whole, key=lambda name: self.parameters(name).calls)
-        return self.parameters(largest).frozen(self.states[largest].best).sigmas
+        return self.table(largest).sigmas
 
     def parameters(self, name: str) -> Parameters:
         """The parametrisation of one of the run's tables."""
@@ -215,8 +256,7 @@ class Run:
         few = self._window.held_out.part(slice(0, PREVIEWED))
         uncounted = replace(self.source, on_model_calls=None)
         name = self.told.table
-        best = self.parameters(name).frozen(self.states[name].best)
-        return ends(uncounted, best, few), few.target
+        return ends(uncounted, self.table(name), few), few.target
 
     @property
     def model_calls(self) -> int:
@@ -231,17 +271,17 @@ class Run:
 
     def _cached_pairs(self, kind: str, mark: str, seeds: range, table, clean) -> Pairs:
         """Pairs from the run's folder where they were saved, made and saved where not."""
-        parts = []
+        parts, maker = [], f"{self.teacher.words}; {identity_of(self.source)}"
         for start in range(seeds.start, seeds.stop, CHUNK):
             chunk = range(start, min(start + CHUNK, seeds.stop))
             name = f"{kind}{mark}-{chunk.start}-{chunk.stop}"
             some = None if clean is None else clean[chunk.start - seeds.start:chunk.stop - seeds.start]
-            if (target := self.files.load_targets(name, (len(chunk), *self.source.shape))) is not None:
+            if (target := self.files.load_targets(name, (len(chunk), *self.source.shape), maker)) is not None:
                 parts.append(known_pairs(self.source, chunk, target.to(self.device), some))
                 continue
             label = f"teacher, {kind} pairs {chunk.start - seeds.start + 1}-{chunk.stop - seeds.start} of {len(seeds)}"
             parts.append(make_pairs(self.source, chunk, table, label, not self.told.bars, some))
-            self.files.save_targets(name, parts[-1].target)
+            self.files.save_targets(name, parts[-1].target, maker)
             self.save()
         return joined(parts)
 

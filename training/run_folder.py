@@ -18,9 +18,10 @@ import torch
 
 from ..s4s_nodes.core import Preset, preset_file, write_atomically
 from .config import Config
-from .optimizers.gradient import State
+from .optimizers.state import AdamState, GaussNewtonState, State
 
-_TENSORS = {"vector": "vector", "average": "average", "best": "best"}
+KINDS = {"adam": AdamState, "gauss_newton": GaussNewtonState}
+OLDER = "was made by version 0.4 or older, whose optimizers are gone: start a new run in another folder"
 
 
 class Folder:
@@ -53,11 +54,12 @@ class Folder:
         """Write state and log, whole or not at all."""
         tensors, about = {"version": torch.ones(1)}, {}
         for name, state in states.items():
-            tensors |= {f"{name}/vector": state.vector, f"{name}/average": state.average, f"{name}/best": state.best,
-                        f"{name}/moment1": state.moments[0], f"{name}/moment2": state.moments[1]}
+            content = {f.name: getattr(state, f.name) for f in fields(state) if f.name != "memory"}
+            found = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+            tensors |= {f"{name}/{key}": value for key, value in found.items()}
             tensors |= {f"{name}/memory/{key}": value for key, value in state.memory.items()}
-            about[name] = {f.name: getattr(state, f.name) for f in fields(State)
-                           if f.name not in (*_TENSORS, "moments", "memory")}
+            kind = next(kind for kind, known in KINDS.items() if isinstance(state, known))
+            about[name] = {"kind": kind, **{key: value for key, value in content.items() if key not in found}}
         self.write(self.path / "state.safetensors", safetensors.torch.save(
             {name: tensor.clone() for name, tensor in tensors.items()},
             metadata={"s4s_run": json.dumps({"states": about, **facts})}))
@@ -74,7 +76,10 @@ class Folder:
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 facts = json.loads(file.metadata()["s4s_run"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
+                # clones are aligned: sums over tensors in a mapped file differ in the last digits
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+            if any("kind" not in about for about in facts["states"].values()):
+                raise ValueError(f"the run in {self.path} {OLDER}")
             states = {name: _state(name, about, tensors) for name, about in facts.pop("states").items()}
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is damaged ({error}): delete it to start over with the cached pairs") from None
@@ -82,22 +87,29 @@ class Folder:
 
     # --- pairs --------------------------------------------------------------------------------------------------
 
-    def load_targets(self, name: str, shape: tuple):
-        """The saved targets of this shape, or None where they are missing or damaged (they are then made again)."""
-        return self._read(lambda: self._load_targets(name, shape))
+    def load_targets(self, name: str, shape: tuple, maker: str):
+        """The saved targets of this shape and maker, or None where they are missing, damaged or of another maker.
 
-    def _load_targets(self, name: str, shape: tuple):
+        maker: words that tell the teacher, the model and its guidance apart from all others; such targets are made
+        again.
+        """
+        return self._read(lambda: self._load_targets(name, shape, maker))
+
+    def _load_targets(self, name: str, shape: tuple, maker: str):
         try:
             # not load_file: a host has replaced it by one that turns every error into another and moves the file
             with safetensors.safe_open(self.path / "pairs" / f"{name}.safetensors", framework="pt") as file:
-                target = file.get_tensor("target")
+                target, known = file.get_tensor("target").clone(), (file.metadata() or {}).get("maker")
         except (OSError, KeyError, safetensors.SafetensorError):
+            return None
+        if known != maker:
+            self.say(f"the targets in {name} are of another teacher or model: they are made again")
             return None
         return target if tuple(target.shape) == tuple(shape) else None
 
-    def save_targets(self, name: str, target: torch.Tensor) -> None:
+    def save_targets(self, name: str, target: torch.Tensor, maker: str) -> None:
         self.write(self.path / "pairs" / f"{name}.safetensors",
-                   safetensors.torch.save({"target": target.contiguous().cpu()}))
+                   safetensors.torch.save({"target": target.contiguous().cpu()}, metadata={"maker": maker}))
 
     # --- preset -------------------------------------------------------------------------------------------------
 
@@ -157,9 +169,10 @@ def check_same(folder, config: Config, resume: bool) -> None:
 
 
 def _state(name: str, about: dict, tensors: dict) -> State:
+    kind = KINDS[about.pop("kind")]
     memory = {key.split("/memory/")[1]: value for key, value in tensors.items() if key.startswith(f"{name}/memory/")}
-    return State(tensors[f"{name}/vector"], tensors[f"{name}/average"], tensors[f"{name}/best"],
-                 (tensors[f"{name}/moment1"], tensors[f"{name}/moment2"]), memory=memory, **about)
+    parts = {f.name: tensors[f"{name}/{f.name}"] for f in fields(kind) if f"{name}/{f.name}" in tensors}
+    return kind(**parts, memory=memory, **about)
 
 
 def _log(states: dict[str, State]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -119,6 +120,14 @@ class Source:
         """Unit noise (len(seeds), *shape), one generator per seed: an image does not depend on its batch."""
         drawn = [torch.randn(self.shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
         return torch.stack(drawn).to(self.device)
+
+
+def identity_of(source: Source) -> str:
+    """Words that tell a source's targets apart from those of another model, guidance, size or prompt."""
+    about = sorted(map(str, source.about.items()))
+    facts = (source.name, source.model, tuple(source.shape), source.cfg, source.cfgs, about)
+    levels = np.ascontiguousarray(source.levels, dtype="<f8").tobytes()
+    return hashlib.sha256(repr(facts).encode() + levels).hexdigest()
 
 
 def out_of_memory(error: BaseException) -> bool:

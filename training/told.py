@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from tqdm.auto import tqdm
 
-from .optimizers.gradient import State
+from .optimizers.state import State
 from .progress import Clock, Progress
 
 
@@ -56,5 +56,5 @@ class Told:
             return
         total = max(done, self.total)
         self.on_progress(Progress(
-            self.phase, self.table, done, total, self.loss, *((state.best_error, state.classical) if state else ()),
+            self.phase, self.table, done, total, self.loss, *((state.best_error, state.baseline) if state else ()),
             seconds_left=self.clock.left(made, total - done), preview=preview if state else None))

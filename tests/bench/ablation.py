@@ -24,9 +24,10 @@ from s4s.training.budget import planned
 from s4s.training.config import Config
 from s4s.training.demo_models.source import bundled
 from s4s.training.optimizers.gauss_newton import learn_forward
-from s4s.training.optimizers.gradient import State, learn
+from s4s.training.optimizers.gradient import learn
+from s4s.training.optimizers.state import new_state
 from s4s.training.parametrization.parameters import Parameters
-from s4s.training.starts.ranking import ranked_starts
+from s4s.training.starts.search import ranked_baselines
 from s4s.training.teacher.pairs import TEST_SEEDS, VALIDATION_SEEDS, ends, errors, known_pairs, make_pairs
 from s4s.training.teacher.solvers import teacher_table
 from tests.bench.ablation_page import page, shown
@@ -110,7 +111,7 @@ class Bench:
         sizes = QUICK if quick else SIZES
         firsts = {"train": 0, "held_out": VALIDATION_SEEDS, "test": TEST_SEEDS}
         self.pairs = {kind: self._pairs(kind, range(firsts[kind], firsts[kind] + sizes[kind])) for kind in sizes}
-        self.start = ranked_starts(self.source, CALLS, self.pairs["held_out"],
+        self.start = ranked_baselines(self.source, CALLS, self.pairs["held_out"],
                                    planned(self.config(FORWARD), self.source, "forward"))[0]
 
     def _pairs(self, kind: str, seeds: range):
@@ -145,7 +146,7 @@ class Bench:
         for seed in range(cell.draws):
             drawn = replace(config, seed=seed)
             parameters = kind.of(drawn, self.source, self.start.table.sigmas)
-            state = State.start(parameters)
+            state = new_state(config.mode, parameters)
             if cell.changes["iterations"]:
                 state = go(self.source, parameters, train, held_out, drawn, state)
             missed.append(errors(ends(self.source, parameters.frozen(state.best), test), test.target))

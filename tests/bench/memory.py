@@ -17,7 +17,7 @@ import sys
 
 import torch
 
-WAYS = ("plain sampling", "forward", "forward, budget", "gradient")
+WAYS = ("plain sampling", "forward", "gradient")
 ALLOCATOR = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536",
              "OMP_NUM_THREADS": "1"}                    # freed blocks go back to the system at once
 
@@ -48,11 +48,11 @@ def cell(model: str, way: str, calls: int, images: int, metered: bool) -> dict:
 def prepared(source, way: str, calls: int, images: int):
     """What to run: sampling `images` images, or one iteration of learning from as many pairs."""
     from s4s.training.baselines.schedules import schedules_for
-    from s4s.training.budget import planned
     from s4s.training.config import Config
-    from s4s.training.optimizers.gradient import State
+    from s4s.training.optimizers.gauss_newton import learn_forward
+    from s4s.training.optimizers.gradient import learn
+    from s4s.training.optimizers.state import new_state
     from s4s.training.parametrization.parameters import Parameters
-    from s4s.training.run import learner
     from s4s.training.teacher.pairs import known_pairs, run
     levels = schedules_for(source)["sgm_uniform"](calls)
     parameters = Parameters(levels, flow=source.flow, highest=source.sigma_max)
@@ -61,11 +61,9 @@ def prepared(source, way: str, calls: int, images: int):
     if way == "plain sampling":
         table = parameters.frozen(parameters.initial())
         return lambda: run(source, table, pairs.noise, pairs.extra)
-    mode, _, budget = way.partition(", ")
-    config = Config(calls=(calls,), mode=mode, iterations=1, batch=images, pairs=images, validation=8,
-                    budget=400 * images * bool(budget), every=1)
-    plan = planned(config, source, mode)
-    return lambda: learner(plan)(source, parameters, pairs, pairs.part(slice(0, 8)), plan, State.start(parameters))
+    config = Config(calls=(calls,), mode=way, iterations=1, batch=images, pairs=images, validation=8, budget=0, every=1)
+    learner, state = learn if way == "gradient" else learn_forward, new_state(way, parameters)
+    return lambda: learner(source, parameters, pairs, pairs.part(slice(0, 8)), config, state)
 
 
 def measured(model: str, way: str, calls: int, images: int) -> dict:

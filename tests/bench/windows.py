@@ -21,7 +21,7 @@ from s4s.training.baselines.schedules import schedules_for
 from s4s.training.config import Config
 from s4s.training.demo_models.source import bundled
 from s4s.training.optimizers.gauss_newton import learn_forward
-from s4s.training.optimizers.gradient import State
+from s4s.training.optimizers.state import new_state
 from s4s.training.parametrization.parameters import Parameters
 from s4s.training.teacher.pairs import ends, errors, make_pairs
 from s4s.training.teacher.solvers import carried, teacher_table
@@ -65,7 +65,7 @@ class Bench:
         """A table learned for the part of the curve that a denoise strength leaves."""
         start = schedules.stretched(self.preset.curve, 1000, self.flow)[round(1000 * (1 - denoise))]
         parameters = Parameters(self.curve_from(start, calls), flow=self.flow)
-        state = State.start(parameters)
+        state = new_state("forward", parameters)
         learn_forward(self.source, parameters, self.pairs(0, 32, start), self.pairs(1000, 16, start),
                       Config(mode="forward", iterations=5), state)
         return parameters.frozen(state.best)

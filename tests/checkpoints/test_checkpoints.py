@@ -22,7 +22,7 @@ import_torchvision()
 
 KINDS = ("sd15", "sd20", "sdxl", "sd3", "flux", "fluxschnell")
 TRAINED = KINDS[:-1]                    # schnell is flux but for its clock
-QUICK = ["--width", "32", "--calls", "2", "--teacher-calls", "6", "--pairs", "8", "--validation", "4", "--starts", "1",
+QUICK = ["--width", "32", "--calls", "2", "--teacher-calls", "6", "--pairs", "8", "--validation", "4",
          "--schedule", "time_uniform", "--iterations", "1", "--mode", "forward", "--device", "cpu", "--name", "tiny"]
 PROMPTS = "# for a test\na cat\n\n  a dog in the rain  \nthe sea at night\n"
 

@@ -48,7 +48,7 @@ def test_a_presets_levels_for_another_number_of_calls(tmp_path):
     file = preset_file.save(made, tmp_path / "known.safetensors")
     refused(tmp_path, r"has no levels for 5 steps .*it has them for: 4", calls=(4, 5), schedule=str(file))
     again = distil(toy_source(), small(mode="forward", iterations=1, schedule=str(file)), tmp_path / "again")
-    assert again.training["start"] == {"calls4": str(file)}
+    assert again.training["start"] == {"calls4": f"dpmpp_2m, {file}"}
 
 
 def test_a_schedule_whose_library_is_missing(tmp_path, monkeypatch):

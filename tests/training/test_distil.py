@@ -89,15 +89,14 @@ def test_inference_mode_around_it_does_not_matter(tmp_path):
 
 def test_an_estimate_counts_what_will_be_learned_and_spent():
     found = estimate(toy_source(), Config(calls=(4, 6), budget=10_000, mode="auto"))
-    assert found.rows == 10 and found.free == (3 + 4 + 9) + (5 + 6 + 20) and found.calls == 20_000
-    assert found.mode == "forward" and "gradient steps" in found.words
+    assert found.rows == 10 and found.free == (3 + 4 + 9) + (5 + 6 + 20) and 18_000 < found.calls <= 20_000
+    assert found.mode == "forward" and "forward calls are enough" in found.words
     assert found.memory > 0 and "MB on top of the model with 64 images at once; forward mode" in found.words
-    assert "16 images at once; gradient mode" in estimate(toy_source(), Config(mode="auto")).words
+    assert "16 images at once; gradient mode" in estimate(toy_source(), Config(mode="gradient", budget=0)).words
 
 
-@pytest.mark.parametrize("mode", ["auto", "gradient"])
-def test_what_an_estimate_found_out_of_gradients_is_not_found_out_again(tmp_path, mode):
-    config, made = small(mode=mode, iterations=2), {}
+def test_what_an_estimate_found_out_of_gradients_is_not_found_out_again(tmp_path):
+    config, made = small(mode="gradient", iterations=2), {}
 
     def counted(estimated):
         source, calls = toy_source(), []

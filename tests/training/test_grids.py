@@ -91,7 +91,7 @@ def test_a_run_starts_on_another_presets_levels(tmp_path):
     for name, table in made.tables.items():
         if table.sigmas[0] > 14:
             np.testing.assert_allclose(table.sigmas, learned.tables[name].sigmas, rtol=1e-9)
-    assert made.training["start"]["calls4"] == str(path) and len(made.tables) == 2
+    assert made.training["start"]["calls4"] == f"dpmpp_2m, {path}" and len(made.tables) == 2
 
 
 def test_a_preset_without_such_a_table_and_a_missing_file_are_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""Memory: what a piece of work holds is counted, and decides whether there is room for a backward pass."""
+"""Memory: what a piece of work holds is counted."""
 
 import os
 
@@ -7,9 +7,7 @@ import torch
 
 from s4s.training import memory
 from s4s.training.demo_models.source import bundled
-from s4s.training.modes import memory_for_gradient, settled_mode
 from tests.bench.memory import cell
-from tests.toy import small, toy_source
 
 CPU = torch.device("cpu")
 
@@ -49,33 +47,6 @@ def test_a_backward_pass_needs_what_its_activations_hold():
     assert memory.of_a_call(source) < alone / 2
 
 
-def test_without_room_for_a_backward_pass_a_run_is_forward_only_and_says_the_numbers(monkeypatch):
-    config = small(mode="auto", iterations=0)
-    assert settled_mode(toy_source(), config)[0] == "gradient"
-    assert "are free" in settled_mode(toy_source(), config)[1]
-    need = memory.of_a_call(toy_source(), backward=True)
-    monkeypatch.setattr(memory, "free", lambda device: need)            # a tenth of it is to stay free
-    mode, why, _ = settled_mode(toy_source(), config)
-    assert mode == "forward" and why == (f"the backward pass of one image needs {memory.words(need)}, and "
-                                         f"{memory.words(need)} are free")
-    assert settled_mode(toy_source(), small(mode="gradient"))[0] == "gradient"      # whoever asks gets it
-    monkeypatch.setattr(memory, "free", lambda device: 100 * need)
-    assert settled_mode(toy_source(), config, in_all=lambda fits: False)[:2] == (
-        "forward", "memory does not suffice in every process")
-    monkeypatch.setattr(memory, "free", lambda device: None)            # nobody says
-    assert settled_mode(toy_source(), config)[0] == "gradient"
-
-
-def test_a_backward_pass_that_runs_out_of_memory_is_no_room():
-    def network(x, sigma, label):
-        if x.requires_grad:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return x
-    source = toy_source(network=network)
-    source.differentiable = True
-    assert memory_for_gradient(source) == (False, "memory ran out in the backward pass of one image")
-
-
 def test_free_memory_is_less_than_there_is_and_more_than_nothing():
     there = memory.free(CPU)
     assert there is None or 2 ** 20 < there <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -94,6 +65,5 @@ def test_gradient_mode_needs_no_more_memory_for_more_calls():
     assert tensors("gradient", 5, 2) < 1.03 * tensors("gradient", 2, 2)         # the goal: 1.05 from 2 to 10 calls
 
 
-@pytest.mark.parametrize("way", ["forward", "forward, budget"])
-def test_learning_forward_only_needs_hardly_more_memory_than_sampling(way):
-    assert tensors(way, 2, 64) < 1.1 * tensors("plain sampling", 2, 64)         # what one call shows the network
+def test_learning_forward_only_needs_hardly_more_memory_than_sampling():
+    assert tensors("forward", 2, 64) < 1.1 * tensors("plain sampling", 2, 64)         # what one call shows the network

@@ -8,8 +8,9 @@ from s4s.s4s_nodes.core import mixture
 from s4s.training.demo_models.source import bundled
 from s4s.training.distil import distil
 from s4s.training.optimizers import objective
-from s4s.training.optimizers.gradient import State, mean_error, validate
+from s4s.training.optimizers.gradient import mean_error, validate
 from s4s.training.optimizers.objective import CHARBONNIER_C, NAMES, OBJECTIVES, as_images, objective_of
+from s4s.training.optimizers.state import new_state
 from tests.k_diffusion_real import import_torchvision
 from tests.toy import small, toy_source
 from tests.training.test_optimizers import prepared
@@ -116,7 +117,7 @@ def test_auto_takes_the_backward_pass_that_an_objective_needs_or_says_why_it_can
 
 def test_the_state_that_is_kept_is_the_best_by_the_objective_itself():
     source, parameters, _, held_out, _ = prepared()
-    state = State.start(parameters)
+    state = new_state("gradient", parameters)
     for shift, kept in ((0.0, True), (1.0, False), (-1.0, True)):               # an objective that prefers brightness
         state.average = state.average + shift
         validate(source, parameters, held_out, state, 0.0, lambda student, target: student.mean(1) * 0 + shift)

@@ -6,9 +6,10 @@ import math
 import pytest
 import torch
 
-from s4s.training.optimizers.gradient import State, learn, loss_and_gradient
+from s4s.training.optimizers.gradient import learn, loss_and_gradient
 from s4s.training.optimizers.objective import distances, rmse
 from s4s.training.optimizers.relaxed import ANCHOR, MOVED, Offer, ball_of, projected
+from s4s.training.optimizers.state import new_state
 from s4s.training.run import Stopped
 from s4s.training.teacher.pairs import FreshPairs, known_pairs, make_pairs
 from s4s.training.teacher.solvers import teacher_table
@@ -74,7 +75,7 @@ def test_learning_moves_starts_within_the_ball_and_lowers_the_training_loss():
     for relaxed in (0.0, MANY):
         ball, held_out, config = balls(relaxed=relaxed, iterations=40, pairs=16, batch=16, every=40)
         source, parameters, pairs, _, _ = prepared(pairs=16)
-        state = learn(source, parameters, pairs, held_out, config, State.start(parameters))
+        state = learn(source, parameters, pairs, held_out, config, new_state("gradient", parameters))
         losses[relaxed] = state.curve[-1][1]
         assert (MOVED in state.memory) == bool(relaxed)
     way = (state.memory[MOVED] - pairs.noise).norm(dim=1)

@@ -9,7 +9,7 @@ import torch
 from s4s.s4s_nodes.core import classical, schedules
 from s4s.training.distil import distil
 from s4s.training.teacher.pairs import make_pairs, teacher_error
-from s4s.training.teacher.solvers import below, karras_levels, refined, teacher_of
+from s4s.training.teacher.solvers import below, refined, teacher_levels, teacher_of
 from tests.toy import small, toy_source
 
 LEVELS = schedules.karras(20, 0.03, 14.6146)
@@ -92,9 +92,17 @@ def test_few_calls_are_not_spent_where_all_is_noise():
         made = make_pairs(source, range(16), classical.dpmpp_3m(levels), "", quiet=True).target
         return float((made - fine).square().mean().sqrt())
     cut = teacher_of(source, "auto", 20).from_level(None)
-    assert cut.sigmas[0] == pytest.approx(4518) and cut.sigmas[1] < 100 and cut.calls == 20
+    assert cut.sigmas[0] == pytest.approx(4518) and (cut.sigmas > 80).sum() < 6 and cut.calls == 20
     assert off(cut.sigmas.copy()) < 0.3 * off(schedules.karras(20, 0.03, 4518.0))
-    assert karras_levels(20, 0.03, 14.6) == pytest.approx(schedules.karras(20, 0.03, 14.6))
+    assert teacher_levels(toy_source(), 20) == pytest.approx(schedules.karras(20, *toy_source().levels[[0, -1]]))
+
+
+@pytest.mark.parametrize("flow", [False, True])
+def test_the_levels_of_a_teacher_reach_both_ends_and_fall(flow):
+    for source in (toy_source(flow), replace(toy_source(flow), levels=toy_source(flow).levels[:900])):
+        levels = teacher_levels(source, 32)
+        assert len(levels) == 33 and (np.diff(levels) < 0).all()
+        assert levels[[0, -2, -1]] == pytest.approx([source.levels[-1], source.levels[0], 0])
 
 
 def test_a_window_keeps_the_levels_the_teacher_would_visit_there():

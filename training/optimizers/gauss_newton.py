@@ -1,15 +1,19 @@
 """Learning without a backward pass: Gauss-Newton on a table's few free numbers, with forward calls only.
 
-Works with whatever samples: quantised, compiled, offloaded or non-differentiable networks, at plain sampling's
-memory. The endpoint error is a sum of squares in 15 to 60 unknowns, so one Levenberg-Marquardt step (Marquardt
-1963) is worth tens of gradient steps. A column of the Jacobian is a finite difference; it re-runs only the rows
-behind the number it moves, and a number of the last row costs no network call at all.
+It works with whatever samples: quantised, compiled, offloaded or non-differentiable networks, at the memory of plain
+sampling. The endpoint error is a sum of squares in 15 to 80 unknowns, so one Levenberg-Marquardt step (Marquardt 1963)
+is worth tens of gradient steps. A column of the Jacobian is a finite difference; it re-runs only the rows behind the
+number it moves, and a number of the last row costs no network call.
+
+The error has long curved valleys: many exact Jacobians on few pairs go further than few on many. Each iteration takes
+other pairs, a few at first and more near the end, and steps on with secant updates of its Jacobian (Broyden 1965).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -18,114 +22,178 @@ from torch import Tensor
 from ...s4s_nodes.core import Table, sample
 from ..parametrization.parameters import Parameters
 from ..source import Source
-from ..teacher.pairs import Pairs
-from .gradient import State, mean_error, validate
+from ..teacher.pairs import Pairs, ends, errors
+from .state import GaussNewtonState
 
 NUDGE = 1e-2                # finite-difference step in the free numbers' natural units; far above float32 rounding
-DAMPING = (1e-3, 1e3)       # range of the Levenberg-Marquardt damping
-TRIES = 4                   # damped steps tried before an iteration counts as no progress
-EXPLORED = 32               # pairs of the first iterations
-CHUNK = 32                  # images per network batch
+BLOCK = 4                   # pairs measured at a time, then saved
+FACTOR = 10.0               # between two dampings that are tried
+DAMPING = (1e-6, 1e2)       # of a Levenberg-Marquardt step, as a share of each number's curvature
+SECANT_STEPS = 2            # further steps on a corrected Jacobian
+LEAST = 1e-4                # share of the loss that a step must win to be taken
+ENOUGH = 5e-3               # and that a secant step must win for another one to follow
+MOST_REJECTED = 3           # iterations in a row without a step before the run is given up
+TRIALS = 3 + SECANT_STEPS   # runs of an iteration's pairs besides their Jacobian, at most
+SKETCHED = 4096             # numbers an image is kept in; larger ones are hashed down to as many
 
 
-def learn_forward(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, config, state: State,
-                  on_progress: Callable | None = None) -> State:
-    """Carry the state on to config.iterations Gauss-Newton steps, or until none helps; as `loop.learn` otherwise."""
-    if state.iteration == 0 and not state.curve:
-        validate(source, parameters, held_out, state, math.nan)
-    while state.iteration < config.iterations and not state.finished:
-        some = pairs.part(slice(0, pairs_at(state.iteration, config.iterations, len(pairs))))
-        now = parameters.at(state.iteration)
-        loss, normal, slope = normal_equations(source, now, state.vector, some)
-        better, loss, state.damping = damped_step(source, now, state.vector, some, loss, normal, slope, state.damping)
-        state.stuck = state.stuck + 1 if better is None and len(some) == len(pairs) else 0
-        state.finished = state.stuck >= parameters.turns
-        if better is not None:
-            state.vector, state.average = better, better
-        state.iteration += 1
-        validate(source, parameters, held_out, state, loss)
+def learn_forward(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, config,
+                  state: GaussNewtonState, on_progress: Callable | None = None) -> GaussNewtonState:
+    """Carry the state through its batches and return it; on_progress(state, loss, checked) after each piece of work.
+
+    The state is replaced only by whole pieces (a block of measured pairs, or an iteration), so that stopping at any
+    time leaves it consistent. `best` is never worse than the start on the held-out pairs.
+    """
+    state.batches = state.batches or batches(config.pairs, config.iterations)
+    while state.iteration < len(state.batches) and not state.finished:
+        before, ahead, loss = source.model_calls, replace(state), math.nan
+        some = pairs.part(places(state, len(pairs)))
+        known = len(state.memory.get("miss", ()))
+        if not state.curve:
+            _validate(source, parameters, held_out, ahead, math.nan)
+        elif known < len(some):
+            _measure(source, parameters, some.part(slice(known, known + BLOCK)), ahead)
+        else:
+            loss = _iterate(source, parameters, some, held_out, ahead)
+        ahead.spent += source.model_calls - before
+        vars(state).update(vars(ahead))
         if on_progress is not None:
             on_progress(state, loss, True)
     return state
 
 
-def pairs_at(iteration: int, iterations: int, count: int) -> int:
-    """Pairs an iteration uses: few while the steps are long, doubling, and all of them in the last two."""
-    left = iterations - 1 - iteration
-    return min(count, max(EXPLORED, count >> max(0, left - 1)))
+def batches(total: int, iterations: int = 0) -> list[int]:
+    """Pairs of each iteration, `total` together: growing geometrically to six times the first, even, at least 4."""
+    count = iterations or max(2, min(16, total // 4, round(2 + 1.4 * math.log2(max(6, total) / 6))))
+    shares = 6.0 ** (np.arange(count) / max(1, count - 1)) if count > 2 else np.ones(count)
+    return [max(4, 2 * int(share * total / shares.sum() / 2)) for share in shares]
+
+
+def places(state: GaussNewtonState, count: int) -> list[int]:
+    """The pairs of this iteration: all take turns."""
+    begin = sum(state.batches[:state.iteration])
+    return [(begin + i) % count for i in range(min(count, state.batches[state.iteration]))]
+
+
+def nudge_for(noise: float) -> float:
+    """The finite-difference step for a network whose answers carry relative noise.
+
+    A difference over a step h is off by noise / h, and by the curvature times h: the best h is near the root.
+    """
+    return float(np.clip(2 * math.sqrt(noise), NUDGE, 0.2))
+
+
+def _measure(source: Source, parameters: Parameters, block: Pairs, state: GaussNewtonState) -> None:
+    miss, jacobian = measured(source, parameters.at(state.iteration), state.vector, block, state.nudge)
+    old = state.memory if "miss" in state.memory else {"miss": miss[:0], "jacobian": jacobian[:0]}
+    state.memory = {**state.memory, "miss": torch.cat([old["miss"], miss]),
+                    "jacobian": torch.cat([old["jacobian"], jacobian])}
+
+
+def _iterate(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, state: GaussNewtonState) -> float:
+    """Step from where the pairs were measured, then on by secants; validate. Returns the loss reached."""
+    moving = parameters.at(state.iteration).moving().bool()
+    miss, jacobian, vector = state.memory["miss"], state.memory["jacobian"], state.vector
+    loss = _mean_rmse(miss)
+
+    def trial(damping):
+        ahead = vector + damped(jacobian, miss, moving, damping)
+        there = _miss(source, parameters, ahead, pairs)
+        return damping, ahead, there, math.inf if there is None else _mean_rmse(there)
+    taken = best_trial(trial, state.damping, loss)
+    if taken is not None:
+        state.damping, ahead, there, loss = taken
+        state.vector, loss = _secant_steps(source, parameters, pairs, moving, state.damping,
+                                           (vector, miss, jacobian), (ahead, there, loss))
+    state.rejected = 0 if taken else state.rejected + 1
+    if taken is None:
+        state.damping = min(DAMPING[1], state.damping * FACTOR)
+    state.iteration, state.finished = state.iteration + 1, state.rejected == MOST_REJECTED
+    state.memory = {}
+    _validate(source, parameters, held_out, state, loss)
+    return loss
+
+
+def best_trial(trial: Callable, damping: float, loss: float):
+    """The best of three dampings near the last one, as trial(damping) -> (damping, ..., loss); None if none helps."""
+    first = trial(damping)
+    factor = 1 / FACTOR if first[-1] < loss else FACTOR
+    second = trial(float(np.clip(damping * factor, *DAMPING)))
+    going_on = factor > 1 or second[-1] < first[-1]
+    third = trial(float(np.clip(damping * (factor ** 2 if going_on else FACTOR), *DAMPING)))
+    best = min((first, second, third), key=lambda each: each[-1])
+    return best if best[-1] < loss * (1 - LEAST) else None
+
+
+def _secant_steps(source, parameters, pairs, moving, damping, before, now) -> tuple[Tensor, float]:
+    """(vector, loss) after steps on the Jacobian corrected along the way: Broyden's update, image by image."""
+    (vector, miss, jacobian), (ahead, there, loss) = before, now
+    for _ in range(SECANT_STEPS):
+        step = (ahead - vector).float()
+        wrong = there - miss - torch.einsum("nkd,k->nd", jacobian, step)
+        jacobian = jacobian + torch.einsum("k,nd->nkd", step / step.square().sum(), wrong)
+        vector, miss = ahead, there
+        further = vector + damped(jacobian, miss, moving, damping)
+        result = _miss(source, parameters, further, pairs)
+        after = math.inf if result is None else _mean_rmse(result)
+        if not after < loss * (1 - LEAST):
+            break
+        small = after > loss * (1 - ENOUGH)
+        ahead, there, loss = further, result, after
+        if small:
+            break
+    return ahead, loss
+
+
+def damped(jacobian: Tensor, miss: Tensor, moving: Tensor, damping: float) -> Tensor:
+    """The Levenberg-Marquardt step (free numbers,), float64, for the mean of the images' RMSE.
+
+    Each image weighs 1 / its own RMSE (iteratively re-weighted least squares), so that a few hopeless seeds do not
+    drown the rest.
+    """
+    weight = 1 / (miss.square().mean(1).sqrt().clamp(min=1e-6) * miss.shape[1] * len(miss))
+    columns = jacobian[:, moving].transpose(0, 1)                                          # (k, n, d)
+    weighed = (columns * weight[None, :, None]).flatten(1)
+    normal, slope = (weighed @ columns.flatten(1).T).double(), (weighed @ miss.flatten()).double()
+    scale = normal.diagonal().clamp(min=1e-12)
+    step = torch.zeros(len(moving), dtype=torch.float64)
+    step[moving] = -torch.linalg.solve(normal + damping * torch.diag(scale), slope)
+    return step / step.abs().max().clamp(min=1.0)           # a longer one leaves what the Jacobian knows
 
 
 @torch.no_grad()
-def normal_equations(source: Source, parameters: Parameters, vector: Tensor, pairs: Pairs):
-    """(mean RMSE, J^T W J, J^T W r) over all pairs at this vector; W weighs each image by 1 / its own RMSE.
-
-    With these weights a Gauss-Newton step lowers the mean of the images' RMSE (iteratively re-weighted least
-    squares), in which a few hopeless seeds do not drown the rest.
-    """
-    table, size = parameters.frozen(vector), len(vector)
-    moves = sorted(moved_tables(parameters, vector).items(), key=lambda move: move[1][1])     # by their first row
-    normal, slope = torch.zeros(size, size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
-    losses = []
-    for i in range(0, len(pairs), CHUNK):
-        error, columns_normal, columns_slope = _of_chunk(source, table, moves, size, pairs.part(slice(i, i + CHUNK)))
-        normal, slope = normal + columns_normal, slope + columns_slope
-        losses.append(error)
-    return float(torch.cat(losses).mean()), normal / len(pairs), slope / len(pairs)
-
-
-def _of_chunk(source: Source, table: Table, moves: list, size: int, part: Pairs):
-    """(RMSE of each image, J^T W J, J^T W r) of one batch; what it holds beside the network is gone behind it."""
-    end, states, known = recorded(source, table, part)
-    miss = (end - part.target).flatten(1).double()
-    error = miss.square().mean(1).sqrt().clamp(min=1e-6)
-    weight = (1 / (error * miss.shape[1])).sqrt()[:, None]
-    found = [torch.zeros_like(end[:0]).flatten()] * size
-    for k, (moved, first, nudge) in moves:
-        states[:first] = [None] * first                     # no later move begins before its row
+def measured(source: Source, parameters: Parameters, vector: Tensor, pairs: Pairs,
+             nudge: float = NUDGE) -> tuple[Tensor, Tensor]:
+    """(miss (n, d), its Jacobian (n, free numbers, d)) of a run at these numbers, both as sketches on the CPU."""
+    table = parameters.frozen(vector)
+    end, states, known = recorded(source, table, pairs)
+    jacobian = torch.zeros(len(pairs), len(vector), min(SKETCHED, end[0].numel()))
+    for k, (moved, first, length) in moved_tables(parameters, vector, nudge).items():
         reused = {j: d for j, d in known.items() if j < first + same_call(table, moved, first)}
-        there = sample(source.denoiser, states[first], moved, part.extra, first=first, known=reused)
-        found[k] = ((there - end).flatten(1) / nudge * weight).flatten().float()
-        del there
-    columns = torch.stack([one if len(one) else torch.zeros_like(end).flatten().float() for one in found])
-    return (error, (columns @ columns.T).double().cpu(),
-            (columns @ (miss * weight).flatten().float()).double().cpu())
+        there = sample(source.denoiser, states[first], moved, pairs.extra, first=first, known=reused)
+        jacobian[:, k] = sketch((there - end) / length)
+    return sketch(end - pairs.target), jacobian
 
 
-def damped_step(source: Source, parameters: Parameters, vector: Tensor, pairs: Pairs, loss: float, normal: Tensor,
-                slope: Tensor, damping: float):
-    """(new vector or None, its loss, new damping): the first damped step that lowers the loss, or none of TRIES."""
-    moving = parameters.moving().bool() & (normal.diagonal() > 0)
-    for attempt in range(TRIES):
-        step = torch.zeros_like(vector)
-        inner = normal[moving][:, moving]
-        step[moving] = -torch.linalg.solve(inner + damping * torch.diag(inner.diagonal()), slope[moving])
-        candidate = vector + step.clamp(-1.0, 1.0)
-        there = mean_error(source, parameters, pairs, candidate, CHUNK)
-        if there < loss * (1 - 1e-4):
-            return candidate, there, max(DAMPING[0], damping / 4 if attempt == 0 else damping)
-        damping = min(DAMPING[1], damping * 6)
-    return None, loss, damping
-
-
-def calls_per_image(parameters: Parameters) -> int:
+def calls_per_image(parameters: Parameters, vector: Tensor | None = None) -> int:
     """Network calls one image costs in one Jacobian: the run itself and every column's re-run tail."""
-    vector = parameters.initial()
+    vector = parameters.initial() if vector is None else vector
     table = parameters.frozen(vector)
     tails = [table.calls - first - same_call(table, moved, first)
              for moved, first, _ in moved_tables(parameters, vector).values()]
     return table.calls + sum(tails)
 
 
-def moved_tables(parameters: Parameters, vector: Tensor) -> dict:
+def moved_tables(parameters: Parameters, vector: Tensor, nudge: float = NUDGE) -> dict:
     """free number -> (table with it moved, first row that differs, size of the move)."""
     here, moves = parameters.frozen(vector), {}
     for k in torch.nonzero(parameters.moving()).flatten().tolist():
-        for nudge in (NUDGE, -NUDGE):
+        for length in (nudge, -nudge):
             shifted = vector.clone()
-            shifted[k] += nudge
+            shifted[k] += length
             moved = parameters.frozen(shifted)
             if (first := _first_difference(here, moved)) is not None:
-                moves[k] = (moved, first, nudge)
+                moves[k] = (moved, first, length)
                 break                       # a query at the model's highest level only moves down
     return moves
 
@@ -150,3 +218,48 @@ def recorded(source: Source, table: Table, part: Pairs):
         known[i] = denoised
     end = sample(source.denoiser, part.start(float(table.sigmas[0]), source.flow), table, part.extra, on_call)
     return end, states, known
+
+
+def sketch(difference: Tensor) -> Tensor:
+    """The difference (n, ...) as (n, at most SKETCHED): hashed with signs, which keeps inner products on average.
+
+    Charikar, Chen and Farach-Colton (2002). Scaled so that the mean of squares is kept.
+    """
+    flat = difference.flatten(1).float().cpu()
+    size = flat.shape[1]
+    if size <= SKETCHED:
+        return flat
+    generator = torch.Generator().manual_seed(size)
+    place = torch.randint(0, SKETCHED, (size,), generator=generator)
+    sign = torch.randint(0, 2, (size,), generator=generator).float() * 2 - 1
+    return torch.zeros(len(flat), SKETCHED).index_add_(1, place, flat * sign) * (SKETCHED / size) ** 0.5
+
+
+def _miss(source: Source, parameters: Parameters, vector: Tensor, used: Pairs) -> Tensor | None:
+    """Where these numbers miss the targets, or None where they make no valid table or no picture."""
+    try:
+        miss = sketch(ends(source, parameters.frozen(vector), used) - used.target)
+    except ValueError:
+        return None
+    return miss if bool(torch.isfinite(miss).all()) else None
+
+
+def _mean_rmse(miss: Tensor) -> float:
+    return float(miss.square().mean(1).sqrt().mean())
+
+
+def _validate(source: Source, parameters: Parameters, held_out: Pairs, state: GaussNewtonState, loss: float) -> None:
+    """Keep the present numbers as the best if their held-out score is the lowest so far.
+
+    The score is the geometric mean of the images' mean and median RMSE; where either is above the start's, infinite:
+    neither the tail nor the typical image may be lost.
+    """
+    found = errors(ends(source, parameters.frozen(state.vector), held_out), held_out.target)
+    error, median = (float(found.mean()), float(np.median(found))) if np.isfinite(found).all() else (math.inf,) * 2
+    if not state.curve:
+        state.start_error, state.start_median = error, median
+    lost = error > state.start_error or median > state.start_median
+    score = math.inf if lost else math.sqrt(error * median)
+    if score < state.best_score:
+        state.best, state.best_error, state.best_score = state.vector.clone(), error, score
+    state.curve = [*state.curve, [state.iteration, loss, error, source.model_calls]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -14,45 +14,15 @@ from ..source import Source
 from ..teacher.pairs import Pairs, ends, errors
 from .objective import distances, objective_of, rmse
 from .relaxed import ball_of
+from .state import AdamState
 
 WARM_UP = 0.05              # share of the iterations in which the rate rises
 FLOOR = 0.01                # of the rate, at the end
 MOST_SETBACKS = 5           # returns to the best state before a run is given up
 
 
-@dataclass
-class State:
-    """Where learning one table stands; everything the next iteration depends on is here."""
-
-    vector: Tensor                              # free numbers, float64
-    average: Tensor                             # their moving average
-    best: Tensor                                # the average that validated best
-    moments: tuple                              # Adam's two moments
-    iteration: int = 0
-    best_error: float = math.inf                # held-out RMSE of `best`
-    best_score: float = math.inf                # its held-out objective, by which it was chosen
-    rate_factor: float = 1.0                    # halved after every setback
-    setbacks: int = 0
-    damping: float = 0.1                        # of the forward-only mode
-    spent: int = 0                              # network calls this table has cost so far, all of them in whole steps
-    classical: float = math.inf                 # held-out RMSE of the best classical solver measured
-    finished: bool = False                      # the forward-only mode found no better step
-    stuck: int = 0                              # and for so many steps in a row, with all pairs
-    turn: int = 0                               # of an alternation
-    to_measure: int = 16                        # with a budget: pairs to measure before the next step,
-    round: int = 0                              # 0 while they are few, 1 with all of them,
-    in_round: int = 0                           # and steps since then
-    curve: list = field(default_factory=list)   # [iteration, training loss, held-out RMSE, model calls]
-    memory: dict = field(default_factory=dict)  # tensors a learner keeps between its iterations
-
-    @classmethod
-    def start(cls, parameters: Parameters) -> State:
-        vector = parameters.initial()
-        return cls(vector, vector.clone(), vector.clone(), (torch.zeros_like(vector), torch.zeros_like(vector)))
-
-
-def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, config, state: State,
-          on_progress: Callable | None = None) -> State:
+def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, config, state: AdamState,
+          on_progress: Callable | None = None) -> AdamState:
     """Carry the state on to config.iterations and return it; on_progress(state, loss, checked) after each.
 
     The state is replaced only by whole iterations, so that stopping at any time (an exception out of the
@@ -93,7 +63,7 @@ def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
     return state
 
 
-def turned(parameters: Parameters, state: State, config) -> Parameters:
+def turned(parameters: Parameters, state: AdamState, config) -> Parameters:
     """What this iteration may move: of an alternation one half, in config.rounds turns each.
 
     A new turn forgets the moments, by which the resting half would coast on.
@@ -101,7 +71,8 @@ def turned(parameters: Parameters, state: State, config) -> Parameters:
     turns = len(TURNS) * config.rounds
     turn = state.iteration * turns // max(turns, config.iterations)
     if parameters.learn == "alternate" and turn != state.turn:
-        state.turn, state.moments = turn, (torch.zeros_like(state.vector), torch.zeros_like(state.vector))
+        state.turn = turn
+        state.moment1, state.moment2 = torch.zeros_like(state.vector), torch.zeros_like(state.vector)
     return parameters.at(turn)
 
 
@@ -123,7 +94,7 @@ def loss_and_gradient(source: Source, parameters: Parameters, vector: Tensor, ba
     return float(loss.detach()), gradient
 
 
-def step(state: State, gradient: Tensor, config) -> None:
+def step(state: AdamState, gradient: Tensor, config) -> None:
     """One Adam step (Kingma and Ba 2015) on the clipped gradient, and the moving average after it."""
     norm = float(gradient.norm())
     gradient = gradient * min(1.0, config.clip / (norm + 1e-12))
@@ -132,18 +103,18 @@ def step(state: State, gradient: Tensor, config) -> None:
     optimiser.step()
     kept = optimiser.state[vector]
     state.vector = vector.detach()
-    state.moments = (kept["exp_avg"].detach(), kept["exp_avg_sq"].detach())
+    state.moment1, state.moment2 = kept["exp_avg"].detach(), kept["exp_avg_sq"].detach()
     state.iteration += 1
     decay = min(config.average, state.iteration / (state.iteration + 10))
     state.average = decay * state.average + (1 - decay) * state.vector
 
 
-def adam(state: State, rate: float):
+def adam(state: AdamState, rate: float):
     """torch's Adam at this state."""
     vector = state.vector.clone().requires_grad_()
     optimiser = torch.optim.Adam([vector], lr=rate, betas=(0.9, 0.99))
-    optimiser.state[vector] = {"step": torch.tensor(float(state.iteration)), "exp_avg": state.moments[0].clone(),
-                               "exp_avg_sq": state.moments[1].clone()}
+    optimiser.state[vector] = {"step": torch.tensor(float(state.iteration)), "exp_avg": state.moment1.clone(),
+                               "exp_avg_sq": state.moment2.clone()}
     return optimiser, vector
 
 
@@ -156,7 +127,7 @@ def rate_at(iteration: int, config) -> float:
     return config.rate * (FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * share)) / 2)
 
 
-def validate(source: Source, parameters: Parameters, held_out: Pairs, state: State, loss: float,
+def validate(source: Source, parameters: Parameters, held_out: Pairs, state: AdamState, loss: float,
              objective: Callable = rmse) -> None:
     """Measure the averaged numbers on the held-out pairs; keep them if the objective was never lower."""
     found = held_out_ends(source, parameters, held_out, state.average)
@@ -193,11 +164,11 @@ def _finite(error) -> float:
     return float(error) if math.isfinite(error) else math.inf
 
 
-def set_back(state: State) -> None:
+def set_back(state: AdamState) -> None:
     """Return to the best state with half the rate. Raises RuntimeError when that keeps happening."""
     if state.setbacks >= MOST_SETBACKS:
         raise RuntimeError(f"the loss was not finite {MOST_SETBACKS + 1} times, even at "
                            f"{state.rate_factor:g} of the rate: the model may answer NaN; the best so far is kept")
     state.vector, state.average = state.best.clone(), state.best.clone()
-    state.moments = (torch.zeros_like(state.vector), torch.zeros_like(state.vector))
+    state.moment1, state.moment2 = torch.zeros_like(state.vector), torch.zeros_like(state.vector)
     state.rate_factor, state.setbacks = state.rate_factor / 2, state.setbacks + 1

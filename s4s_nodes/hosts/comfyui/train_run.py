@@ -90,7 +90,7 @@ def in_the_right_mode(order: Order, model: Model, work: Callable, say: Callable)
     """work(source) with a network that carries gradients where they are asked for or worth it, else as it is."""
     scene, mode = order.scene, order.config.mode
     if mode == "auto":
-        tried = inside(scene, model, lambda source: tries_gradients(source, order.config))
+        tried = inside(scene, model, lambda source: tries_gradients(order.config))
         mode = "gradient" if tried else "forward"
     if mode == "forward":
         return inside(scene, model, work)

@@ -136,7 +136,7 @@ class Work:
 
 def the_right_way(source: Source, config: Config):
     """A context in which calls carry gradients, where they are asked for or worth trying; the trainer checks them."""
-    return source.network.through() if tries_gradients(source, config) else contextlib.nullcontext()
+    return source.network.through() if tries_gradients(config) else contextlib.nullcontext()
 
 
 def run_folder(wish: Wish, model: Model) -> tuple[Path, str]:

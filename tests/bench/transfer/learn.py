@@ -2,7 +2,7 @@
 
 What is lowered is the mean over the models of (mean RMSE of its images) / (its unit), the unit being what a classical
 solver leaves on that model: a table learns to be so many times closer everywhere. The normal equations of a
-Gauss-Newton step are sums over images, so those of several models add (training/optimizers/budgeted.py does it for
+Gauss-Newton step are sums over images, so those of several models add (training/optimizers/gauss_newton.py does it for
 one).
 """
 
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from s4s.s4s_nodes.core import classical
 from s4s.training.baselines.schedules import schedules_for
-from s4s.training.optimizers.tangents import measured
+from s4s.training.optimizers.gauss_newton import measured
 from s4s.training.parametrization.parameters import Parameters
 from s4s.training.source import Source
 from s4s.training.teacher.pairs import Pairs, ends, errors

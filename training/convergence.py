@@ -1,0 +1,77 @@
+"""How far a teacher's targets are off, and how many calls it needs: measured before its pairs are made."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from .baselines.measure import contestants, measure
+from .source import Source
+from .teacher.pairs import known_pairs, make_pairs, rmse, run
+from .teacher.solvers import Teacher, teacher_of
+
+SHARE = 5                   # the student's expected error over the teacher's, at least
+GAIN = 3                    # the student's expected error: the best of a few baselines' over this
+QUICK = {("dpmpp_2m", "karras"), ("dpmpp_2m", "beta"), ("dpmpp_2m", "simple"), ("unipc_bh2_2", "karras"),
+         ("unipc_bh2_2", "beta"), ("unipc_bh2_2", "simple")}
+SMALL_BUDGET = 5_000        # network calls a table
+MOST_CALLS = 128            # of a teacher that is chosen by its error
+
+
+class Convergence(NamedTuple):
+    """A teacher's calls, its RMSE to a finer one of another kind, the student's expected error, the calls it took."""
+
+    calls: int
+    error: float
+    student: float
+    spent: int
+
+    @property
+    def suffices(self) -> bool:
+        return self.error * SHARE <= self.student
+
+
+def probes(budget: int) -> int:
+    """Held-out seeds that a teacher is measured on."""
+    return 2 if budget < SMALL_BUDGET else 4
+
+
+def settled(source: Source, name: str, calls: int, student_calls: int, seeds: range, most_spent: float) -> Convergence:
+    """Double the teacher's calls until its error is a fifth of the student's, while `most_spent` affords it.
+
+    student_calls: of the table with the most calls, whose error will be the smallest. A teacher that the source brings
+    is measured and left as it is.
+    """
+    before = source.model_calls
+    most_spent = before + most_spent
+    while True:
+        teacher = teacher_of(source, name, calls)
+        error, student = measured(source, teacher, seeds, student_calls)
+        found = Convergence(calls, error, student, source.model_calls - before)
+        seeds = seeds[:2]                           # enough to see that a finer one suffices
+        following = len(seeds) * 6 * calls          # twice the teacher, and twice of what checks it
+        fixed = source.teacher is not None or 2 * calls > MOST_CALLS
+        if found.suffices or fixed or source.model_calls + following > most_spent:
+            return found
+        calls *= 2
+
+
+def measured(source: Source, teacher: Teacher, seeds: range, student_calls: int) -> tuple[float, float]:
+    """(RMSE of the teacher to a finer one, expected error of a learned table of so many calls) on these seeds."""
+    finer = make_pairs(source, seeds, teacher.finer(None), "", quiet=True)
+    given = run(source, teacher.from_level(None), finer.noise, finer.extra)
+    quick = [measure(source, entry, finer) for entry in contestants(source, student_calls, QUICK)]
+    return rmse(given, finer.target), min((entry.errors.mean() for entry in quick), default=float("inf")) / GAIN
+
+
+def noise_of(source: Source, seeds: range) -> float:
+    """Relative size of what the network's answers change by when its input changes by next to nothing.
+
+    A smooth float32 network is at 1e-5; rounding to half precision, or noise, shows.
+    """
+    pairs = known_pairs(source, seeds, None)
+    level = float(source.levels[len(source.levels) // 2])
+    x = pairs.start(level, source.flow)
+    per_image = x.new_full((len(x),), level)
+    one = source.denoiser(x, per_image, **pairs.extra)
+    other = source.denoiser(x * (1 + 1e-5), per_image, **pairs.extra)
+    return float((one - other).double().square().mean().sqrt() / one.double().square().mean().sqrt().clamp(min=1e-12))

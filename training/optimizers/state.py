@@ -1,0 +1,68 @@
+"""Where learning one table stands: everything the next iteration depends on."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..parametrization.parameters import Parameters
+
+
+@dataclass
+class State:
+    """What both optimizers keep of a table.
+
+    vector: free numbers, float64; best: those that validated best; best_error, best_score: their mean held-out RMSE,
+    and the held-out score they were chosen by; spent: network calls the table has cost so far; baseline: mean held-out
+    RMSE of the best classical solver; curve: [iteration, training loss, held-out RMSE, network calls] after each
+    validation; memory: tensors an optimizer keeps between its iterations.
+    """
+
+    vector: Tensor
+    best: Tensor
+    iteration: int = 0
+    best_error: float = math.inf
+    best_score: float = math.inf
+    spent: int = 0
+    baseline: float = math.inf
+    finished: bool = False
+    curve: list = field(default_factory=list)
+    memory: dict = field(default_factory=dict)
+
+
+@dataclass
+class GaussNewtonState(State):
+    """batches: pairs of each iteration; nudge: finite-difference step; damping: of the last step taken; rejected:
+    iterations in a row without one; start_error, start_median: held-out RMSE of the start."""
+
+    damping: float = 1e-2
+    nudge: float = 1e-2
+    rejected: int = 0
+    start_error: float = math.inf
+    start_median: float = math.inf
+    batches: list = field(default_factory=list)
+
+
+@dataclass
+class AdamState(State):
+    """average: moving average of the vector, which is validated; moment1, moment2: Adam's; rate_factor: halved after
+    every setback; turn: of an alternation."""
+
+    average: Tensor = None
+    moment1: Tensor = None
+    moment2: Tensor = None
+    rate_factor: float = 1.0
+    setbacks: int = 0
+    turn: int = 0
+
+
+def new_state(mode: str, parameters: Parameters, vector: Tensor | None = None) -> State:
+    """The state of a table that starts at `vector`, by default at the base solver on the initial levels."""
+    vector = parameters.initial() if vector is None else vector
+    if mode == "forward":
+        return GaussNewtonState(vector, vector.clone())
+    return AdamState(vector, vector.clone(), average=vector.clone(), moment1=torch.zeros_like(vector),
+                     moment2=torch.zeros_like(vector))

@@ -1,0 +1,182 @@
+"""Where learning one table begins: at the best classical solver on the best schedule, found by successive halving.
+
+A full-history multistep table holds every classical solver of one call a step, so each is a start, exactly. Other
+families start from their base solver on the best schedule.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...s4s_nodes.core import Table, classical, schedules
+from ..baselines.measure import Entry, contestants, measure
+from ..baselines.schedules import schedules_for
+from ..parametrization.families import start_on
+from ..parametrization.parameters import Parameters
+from ..source import NaNFromModel, Source
+from ..teacher.pairs import Pairs
+from .grids import NAMES, asked_for
+
+CURVE = "curve"             # the name of the start on the full table's own levels
+PROBES = ("dpmpp_2m", "ipndm_2", "unipc_bh2_2")         # solvers that tell good schedules from bad ones
+
+
+class Effort(NamedTuple):
+    """What a search spends: held-out pairs that the probes run, and all solvers on the best schedules; how many
+    schedules these are; how many baselines are left for the final, and its held-out pairs."""
+
+    probes: int
+    solvers: int
+    schedules: int
+    finalists: int
+    pairs: int
+
+
+@dataclass(frozen=True)
+class Start:
+    """The parameters, the free vector to start at, the baseline it is, and the best baseline of all."""
+
+    parameters: Parameters
+    vector: Tensor
+    entry: Entry
+    best: Entry
+
+
+def settle_start(source: Source, calls: int, held_out: Pairs, config, curve: np.ndarray | None = None) -> Start:
+    """The start of a table of this many calls. Raises ValueError where no schedule can place as many levels.
+
+    curve: for a window, its levels (calls + 1,) on the curve of the full table, one of the schedules that are tried.
+    """
+    ranked = ranked_baselines(source, calls, held_out, config, curve)
+    for entry in ranked:
+        levels = entry.table.sigmas.copy()
+        levels[0] = levels[0] if curve is None else curve[0]    # a schedule's own is off by rounding
+        parameters = Parameters.of(config, source, levels)
+        vector = vector_of(parameters, entry.table)
+        if vector is not None:
+            return Start(parameters, vector, entry, ranked[0])
+    raise ValueError(f"no classical solver of {calls} calls fits --family {config.family} and --order {config.order}: "
+                     "leave order at 0")
+
+
+def ranked_baselines(source: Source, calls: int, held_out: Pairs, config,
+                     curve: np.ndarray | None = None) -> list[Entry]:
+    """Classical solvers on schedules, best mean error first, those that ran the most pairs before all others.
+
+    A schedule or base solver that was asked for is the only one; a family that cannot hold every solver tries its own
+    base solver alone.
+    """
+    top = None if curve is None else float(curve[0])
+    if config.schedule == "auto" and holds_every_solver(config):
+        entries = contestants(source, calls, top=top)
+        if curve is not None:
+            entries += curve_entries(source, curve)
+        return searched(source, entries, held_out, config.effort)
+    known = whole_schedules(source, config.schedule) if curve is None else {
+        **schedules_for(source, top), CURVE: lambda steps: schedules.stretched(curve, steps, source.flow)}
+    asked = {config.schedule: known[config.schedule]} if config.schedule in known else known
+    entries = base_entries(source, asked, calls, config) or base_entries(source, known, calls, config)
+    few = held_out.part(slice(0, config.effort.pairs))
+    return sorted([measure(source, entry, few) for entry in entries], key=lambda entry: entry.errors.mean())
+
+
+def searched(source: Source, entries: list[Entry], held_out: Pairs, effort: Effort) -> list[Entry]:
+    """Successive halving (Jamieson and Talwalkar 2016) over schedules first, then over solvers on the best of them."""
+    def run(some, count):
+        few = held_out.part(slice(0, count))
+        return sorted([measure(source, entry, few) for entry in some], key=lambda entry: entry.errors.mean())
+    probes = run([entry for entry in entries if entry.solver_name in PROBES], effort.probes)
+    best = list(dict.fromkeys(entry.schedule_name for entry in probes))[:effort.schedules]
+    solvers = run([entry for entry in entries if entry.schedule_name in best], effort.solvers)
+    finalists = run(solvers[:effort.finalists], effort.pairs)
+    known = {entry.name for entry in finalists}
+    rest = {entry.name: entry for entry in [*probes, *solvers] if entry.name not in known}
+    return finalists + sorted(rest.values(), key=lambda entry: (-len(entry.errors), entry.errors.mean()))
+
+
+def search_calls(source: Source, calls: int, config) -> int:
+    """The most network calls that `ranked_baselines` makes for a whole table."""
+    effort, most = config.effort, len(schedules_for(source)) + 1                # a window has its curve
+    if config.schedule != "auto" or not holds_every_solver(config):
+        return calls * effort.pairs * (1 if config.schedule != "auto" else most)
+    solvers = min(effort.schedules, most) * len(classical.SOLVERS) * effort.solvers
+    return calls * (most * len(PROBES) * effort.probes + solvers + effort.finalists * effort.pairs)
+
+
+def holds_every_solver(config) -> bool:
+    """Whether the rows of a configuration are free enough to equal any solver of one call a step."""
+    return config.family == "lms" and config.order == 0 and config.restrict == "none" and config.form == "data" \
+        and config.clock == "host" and config.initial == "solver"
+
+
+def vector_of(parameters: Parameters, table: Table) -> Tensor | None:
+    """The free numbers whose table is this one, on its own levels; None where there are none."""
+    vector = parameters.initial()
+    if parameters.frozen(vector).same_as(table):
+        return vector
+    gaps, offsets, residuals, *_ = parameters.sizes
+    some = slice(gaps + offsets, gaps + offsets + residuals)
+    with torch.enable_grad():
+        slopes = torch.autograd.functional.jacobian(lambda free: parameters.table(free).weights, vector)
+    missing = (torch.tensor(table.weights) - torch.tensor(parameters.frozen(vector).weights))[:, :, None]
+    rows = torch.tril(torch.ones(table.calls, table.calls, dtype=torch.bool))
+    rows[-1, -1] = False                                            # the constant law's
+    vector[some] += torch.linalg.lstsq(slopes[rows][:, some], missing[rows]).solution[:, 0]
+    found = parameters.frozen(vector)
+    same = np.allclose(found.weights, table.weights, rtol=0, atol=1e-8) and np.allclose(found.carry, table.carry,
+                                                                                        rtol=0, atol=1e-8)
+    return vector if same and np.array_equal(table.query, table.sigmas[:-1]) else None
+
+
+def curve_entries(source: Source, curve: np.ndarray) -> list[Entry]:
+    """Every solver of one call a step on a window's levels of the full table's curve."""
+    steps = len(curve) - 1
+    levels = schedules.stretched(curve, steps, source.flow)
+    return [Entry(name, CURVE, solver(levels, flow=source.flow)) for name, solver in classical.SOLVERS.items()
+            if solver.calls_per_step == 1]
+
+
+def base_entries(source: Source, known: dict, calls: int, config) -> list[Entry]:
+    """The base solver on each of the schedules (name -> (steps -> levels)) that can place as many levels."""
+    entries = []
+    for name, levels in known.items():
+        try:
+            table = start_on(config.family, config.base, levels, calls, source.flow)
+        except NaNFromModel:                                # out of gits, which asks the network
+            raise
+        except ValueError:
+            continue
+        entries.append(Entry(config.base, name, table))
+    return entries
+
+
+def whole_schedules(source: Source, name: str) -> dict:
+    """name -> (steps -> levels) of the schedules for whole images, the one asked for among them if there is one."""
+    asked = asked_for(source, name)
+    return schedules_for(source) if asked is None else {**schedules_for(source), name: asked}
+
+
+def check_schedule(source: Source, config) -> None:
+    """Raises ValueError for an unknown schedule, or one without so many steps, before anything is spent."""
+    known = whole_schedules(source, config.schedule)
+    if config.schedule not in ("auto", *known):
+        raise ValueError(f"no schedule {config.schedule!r} for {source.name}; there are: auto, "
+                         f"{', '.join([*known, *NAMES])}")
+    if config.schedule not in ("auto", "gits"):         # of gits the levels cost network calls
+        for calls in config.calls:
+            start_on(config.family, config.base, known[config.schedule], calls, source.flow)
+
+
+def refused(entry: Entry, other: Entry) -> bool:
+    """Whether a table's errors on the same pairs are no better than a baseline's, by their mean or their median."""
+    return not (entry.errors.mean() < other.errors.mean() and entry.median < other.median)
+
+
+def measured_on(source: Source, table: Table, pairs: Pairs, name: str = "S4S") -> Entry:
+    """A table's errors on these pairs."""
+    return measure(source, replace(Entry(name, "learned", table)), pairs)
