@@ -176,8 +176,9 @@ class Run:
             self.starts[name] = {"schedule": schedule_name, "sigmas": parameters.start.tolist(),
                                  "denoise": window.denoise}
         parameters, state = self.parameters(name), self.states[name]
+        left = plan.iterations - state.iteration        # none are planned on a budget
         self.told.say(f"{name}: {calls} rows, {int(parameters.moving().sum())} free numbers, from {plan.base} on "
-                      f"{self.starts[name]['schedule']}; {plan.iterations - state.iteration} iterations, "
+                      f"{self.starts[name]['schedule']}; " + f"{left} iterations, " * (left > 0)
                       + ("each number by back-propagation" if plan.mode == "gradient" else "no backward pass"))
 
         def on_progress(state, loss, checked):

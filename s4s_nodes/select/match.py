@@ -74,7 +74,8 @@ def remarks(preset: Preset, cfg: float | None, table: str = "") -> str:
     """What has to be said of a preset, or of its table, wherever it runs, as clauses in brackets; mostly nothing."""
     unmeasured = " (published numbers, not measured on this checkpoint)" if unproven(preset) else ""
     lost = " (not recommended: a classical solver did better in its race)" if table in preset.lost else ""
-    return cfg_words(preset, cfg) + unmeasured + lost
+    stopped = " (unfinished: its training was stopped)" if preset.unfinished else ""
+    return cfg_words(preset, cfg) + unmeasured + (stopped or lost)
 
 
 def called(preset: Preset) -> str:
@@ -156,6 +157,8 @@ def _table_for(preset: Preset, calls: int, start: float | None) -> str | None:
 
 
 def _not_recommended(preset: Preset, calls: int | None, start: float | None) -> str | None:
+    if preset.unfinished:
+        return "its training is unfinished"
     if not preset.recommended:
         return "it is marked as not recommended"
     if calls is not None and (table := _table_for(preset, calls, start)) in preset.lost:

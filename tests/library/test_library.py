@@ -304,7 +304,7 @@ def test_a_training_replaces_its_own_preset_only(mine):
         assert made.name == path.stem == preset_file.load(path).name
         return path.stem
     assert [saved("aa"), saved("aa"), saved("bb"), saved("bb", created="now")] == ["one", "one", "one-2", "one-2"]
-    assert saved("bb") == "one-3", "a partial preset took a finished one's place"
+    assert saved("bb") == "one-2" and "created" in preset_file.load(mine / "one-2.safetensors").training
     assert saved("bb", created="later") == "one-2"
     save_new(preset("two"), mine)
     (mine / "two-2.safetensors").write_bytes(b"damaged")

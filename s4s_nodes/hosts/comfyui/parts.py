@@ -106,11 +106,7 @@ def pick(name: str, model=None, calls: int | None = None, denoise: float = 1.0) 
 
 def facts_for(preset: Preset, model=None) -> ModelFacts:
     """The model's facts, or without a MODEL those of the model the preset is for."""
-    if model is not None:
-        return facts.of_model(model)
-    about = preset.model
-    return ModelFacts(about.prediction, about.sigma_min, about.sigma_max, about.family.lower(), about.channels,
-                      about.zero_terminal_snr, about.shift)
+    return ModelFacts.of(preset.model) if model is None else facts.of_model(model)
 
 
 @dataclass(frozen=True)

@@ -65,8 +65,8 @@ def _scheduled(installed: list, seen: ModelFacts) -> Preset | None:
 
     No model of this host has a single channel, as the bundled digits do; and published numbers are for one family.
     """
-    fitting = [preset for preset in installed if preset.recommended and preset.model.channels != 1
-               and not unproven(preset) and suits(preset, seen) is None]
+    fitting = [preset for preset in installed if preset.recommended and not preset.unfinished
+               and preset.model.channels != 1 and not unproven(preset) and suits(preset, seen) is None]
 
     def likeness(preset: Preset) -> tuple:
         lowest = math.isclose(preset.model.sigma_min, seen.sigma_min, rel_tol=0.02)

@@ -144,7 +144,9 @@ def test_teacher_levels_that_make_no_whole_picture_are_refused(sd3):
 def test_lists_are_checked_before_anything_runs():
     node = ours("hosts.comfyui.train").S4STrainPreset
     assert node.validate_inputs(calls="4,5", windows="1.0,0.5", name="x") is True
+    assert node.validate_inputs(calls="4; 5 6", windows="1 0.5", name="x") is True
     assert "is not a list of whole numbers" in node.validate_inputs(calls="four", windows="1.0", name="x")
+    assert node.validate_inputs(calls="", windows="1.0", name="x").startswith("calls is empty: write one number")
     assert "1 among them" in node.validate_inputs(calls="4", windows="0.5", name="x")
     for name in ("../x", "a\nb", "x" * 101, "state", ""):
         assert "Choose another name" in node.validate_inputs(calls="4", windows="1.0", name=name)
@@ -196,18 +198,19 @@ def test_a_finished_run_of_the_same_settings_is_not_trained_again(sd3, learned):
 
 
 def test_another_prompt_size_or_lora_is_another_run(sd3):
-    run = ours("hosts.comfyui.train_run")
-    scene, config = ours("hosts.comfyui.denoiser").Scene, run.Config(name="x")
-    model = run.model_of(ours("hosts.comfyui.facts").of_model(sd3))
+    session, settings = ours("hosts.session"), ours("hosts.comfyui.work").settings_of
+    scene, config = ours("hosts.comfyui.denoiser").Scene, session.Config(name="x")
+    model = ours("hosts.comfyui.facts").of_model(sd3).model
     wide = {"samples": torch.zeros(1, 16, 8, 16)}
     scenes = [scene(sd3, [prompt("tiny_sd3")], None, 1.0, latent("tiny_sd3")),
               scene(sd3, [prompt("tiny_sd3", 1)], None, 1.0, latent("tiny_sd3")),
               scene(sd3, [prompt("tiny_sd3")], None, 1.0, wide),
               scene(with_lora(sd3), [prompt("tiny_sd3")], None, 1.0, latent("tiny_sd3")),
               scene(with_lora(sd3, 0.5), [prompt("tiny_sd3")], None, 1.0, latent("tiny_sd3"))]
-    keys = [run.run_key(run.Order(each, config), model) for each in scenes]
+    keys = [session.run_key(session.Order(config, settings(each, None)), model) for each in scenes]
     assert len(set(keys)) == len(keys)
-    assert keys[0] == run.run_key(run.Order(scenes[0], config), model)
+    other_seed = session.Config(name="x", seed=7)
+    assert keys[0] == session.run_key(session.Order(other_seed, settings(scenes[0], None)), model)
 
 
 def with_lora(model, strength: float = 1.0):
@@ -222,7 +225,7 @@ def with_lora(model, strength: float = 1.0):
 def test_the_bar_counts_calls_and_shows_the_student_above_its_teacher(sd3, monkeypatch):
     import comfy.utils
     from PIL import Image
-    monkeypatch.setattr(ours("hosts.comfyui.train_view"), "EVERY", 0.0)
+    monkeypatch.setattr(ours("hosts.comfyui.work"), "EVERY", 0.0)
     seen = []
     comfy.utils.set_progress_bar_global_hook(lambda value, total, preview, **more: seen.append((value, total, preview)))
     try:
