@@ -14,7 +14,7 @@ def write_atomically(path, content: bytes) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         with open(temporary, "xb") as file:
             file.write(content)
@@ -25,24 +25,3 @@ def write_atomically(path, content: bytes) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return path
-
-
-def check_writable(path, size: int = 1 << 20) -> None:
-    """Raise OSError where a file could not be written to path now: a full disk, a read-only folder, a refused name.
-
-    Tried with `size` bytes beside it; what is at path stays as it is.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    trial = _temporary(path)
-    try:
-        with open(trial, "xb") as file:
-            file.write(os.urandom(size))
-            file.flush()
-            os.fsync(file.fileno())
-    finally:
-        trial.unlink(missing_ok=True)
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")

@@ -8,34 +8,32 @@ interrupt too. What a training has learned by then is saved as an unfinished pre
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-import hashlib
 import logging
+import os
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Protocol
-
-from torch import Tensor
 
 from ...training import distil as trainer
 from ...training.benchmark.host_race import Held, Terms, Told, hold, table_lines
 from ...training.config import Config
 from ...training.modes import tries_gradients
 from ...training.source import Source
-from ..core import preset_file
-from ..core.files import check_writable
-from ..core.preset_file import Model, Preset, PresetError
+from ..core import preset_file, write_atomically
+from ..core.preset_file import Preset
 from ..library import ENDING, Library, ModelFacts, file_name, save_scores, save_version, suits
+from .runs import has_learned, readable, run_folder, run_key, unfinished
 
 log = logging.getLogger("s4s")
 SHOWN = 8                   # classical pairs named in a report
-_SEPARATORS = re.compile(r"[\s,;，；、]+")
+ROOM = 1 << 20              # bytes that must be free for a preset or a run: either file takes less
 _TERMINAL = re.compile(r" \(on the command line: [^)]*\)")
 
 
@@ -62,7 +60,7 @@ class Host(Protocol):
         """The pictures of a race, as the host shows them."""
 
     def changed(self) -> None:
-        """Look at the presets again: one is new or has new scores."""
+        """Look at the presets again: one may be new or have new scores."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +80,10 @@ class Order:
 
 @dataclass
 class Outcome:
-    """The preset with its scores, its report, {table: scores} of the race, and the host's pictures."""
+    """The preset with its scores, the report, and the host's pictures."""
 
     preset: Preset
     report: str
-    scores: dict = field(default_factory=dict)
     pictures: object = None
 
 
@@ -98,19 +95,13 @@ def train(host: Host, order: Order) -> Outcome | None:
     Raises ValueError for settings that cannot work, before the first network call.
     """
     training = Training(host, order)
-    training.check_folders()
-    try:
-        host.inside(training, partial(tries_gradients, config=order.config))
-    finally:
-        if training.saved:
-            _quietly(host.changed)
+    _inside(host, training, partial(tries_gradients, config=order.config))
     return training.outcome
 
 
 def forecast(host: Host, order: Order) -> None:
     """Say what a training would cost, from a few timed network calls. Raises ValueError as `train` does."""
     training = Training(host, order)
-    training.check_folders()
 
     def work(source: Source) -> None:
         training.check(source)
@@ -132,42 +123,20 @@ def race(host: Host, preset: Preset, terms: Terms, write: bool = False) -> Outco
             raise ValueError(f"preset {preset.name!r} cannot be raced on this model: {reason}")
         try:
             held = hold(source, preset, terms, _told(host))
-            report = [f"{preset.name} ({preset.short_hash}) on this model ({source.model.family}), {held.words}",
-                      *_results(held)]
-            if write and held.preset is not preset:         # the same: none of its own tables was raced
-                report.append(save_scores(host.library, held.preset, host.presets))
+            keeps = write and held.preset is not preset         # the same: none of its own tables was raced
+            kept = [save_scores(host.library, held.preset, host.presets)] if keeps else []
         except BaseException as error:
             if not isinstance(error, ValueError):
                 _quietly(host.say, "stopped: the race is not finished, and nothing was written", True)
             raise
-        host.say(report[0])
-        if write and held.preset is not preset:
-            host.say(report[-1])
-        made.append(Outcome(held.preset, "\n".join(report), held.scores))
+        head = f"{preset.name} ({preset.short_hash}) on this model ({source.model.family}), {held.words}"
+        made.append(Outcome(held.preset, "\n".join([head, *_results(held), *kept])))
+        for words in (head, *kept):
+            host.say(words)
         made[0].pictures = host.draw(source, held)
         return made[0]
-    try:
-        host.inside(work, lambda source: False)
-    finally:
-        if made and write:
-            _quietly(host.changed)
+    _inside(host, work, lambda source: False)
     return made[0] if made else None
-
-
-def numbers(text, kind: type, what: str, wanted: bool = True) -> tuple:
-    """The numbers of a list such as "4, 5; 6". what: the list's name; wanted: whether it may not be empty.
-
-    Raises ValueError with what to write instead.
-    """
-    example = "4,5,6" if kind is int else "1,0.75,0.5"
-    parts = [part for part in _SEPARATORS.split(str(text)) if part]
-    if wanted and not parts:
-        raise ValueError(f"{what} is empty: write one number or several, such as {example}")
-    try:
-        return tuple(kind(part) for part in parts)
-    except ValueError:
-        whole = "whole " if kind is int else ""
-        raise ValueError(f"{what}: {text!r} is not a list of {whole}numbers such as {example}") from None
 
 
 # --- one training ---------------------------------------------------------------------------------------------------
@@ -177,86 +146,66 @@ class Training:
 
     def __init__(self, host: Host, order: Order):
         self.host, self.order, self.config = host, order, order.config
-        self.place, self.run, self.made, self.saved, self.outcome = Path(), "", None, False, None
+        self.made: Preset | None = None             # all tables, before their race
+        self.outcome: Outcome | None = None
+        for folder in (host.presets, host.runs):
+            _check_writable(folder, self.config.name)
 
     def __call__(self, source: Source) -> Outcome:
         self.check(source)
         try:
-            self._open()
-            self.made = self._recorded(self._learned(source), source)
+            self._learn(source)
             terms = Terms(tuple(self.made.tables), range(self.order.race_seeds),
                           teacher_calls=self.config.teacher_calls)
             held = hold(source, self.made, terms, _told(self.host))
             saved, path = save_version(held.preset, self.host.presets)
-            self.saved = True
         except BaseException as error:
-            if not self.saved:
-                _quietly(self._keep, error)
+            _quietly(self._keep, error)
             raise
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             (self.place / "saved").touch()
-        self.outcome = Outcome(saved, report(saved, held, path), held.scores)
-        beside = f": another preset is called {self.config.name}, and stays" * (saved.name != self.config.name)
-        self.host.say(f"saved as {path}{beside}")
-        self.outcome.pictures = self.host.draw(source, replace(held, preset=saved))
+        other = f": another preset is called {held.preset.name}, and stays" * (saved.name != held.preset.name)
+        self.outcome = Outcome(saved, _report(saved, held, f"saved as {path}{other}"))
+        self.host.say(f"saved as {path}{other}")
+        self.outcome.pictures = self.host.draw(source, held)
         return self.outcome
-
-    # --- checking ---------------------------------------------------------------------------------------------------
-
-    def check_folders(self) -> None:
-        """Raise ValueError where the preset or the run could not be written in the end."""
-        _check_writable(self.host.presets, self.config.name)
-        _check_writable(self.host.runs, self.config.name)
 
     def check(self, source: Source) -> None:
         """Settle which run it is; no network call. Raises ValueError for a name or a teacher that cannot be used."""
         if self.order.teacher is not None:
             source.teacher = self.order.teacher(source)
-        name, there = self.config.name, self.host.presets / f"{file_name(self.config.name)}{ENDING}"
-        other = _readable(there)                            # a file nobody can use may go
-        if other is not None and (other.model.family, other.model.hashes) != (source.model.family,
-                                                                              source.model.hashes):
+        name, model = self.config.name, source.model
+        there = self.host.presets / f"{file_name(name)}{ENDING}"
+        other = readable(there)                             # a file nobody can use may go
+        if other is not None and (other.model.family, other.model.hashes) != (model.family, model.hashes):
             raise ValueError(f"{there} is a preset for another model ({other.model.family}): give this one another "
                              "name")
-        key = run_key(self.order, source.model)
-        self.place = run_folder(self.host.runs, name, key, self.config.seed, self.order.resume)
-        self.config = replace(self.config, seed=int(self.place.name.rpartition("-")[2]))
-        self.run = f"{key}-{self.config.seed}"
+        key = run_key(self.config, model, self.order.settings)
+        self.place, seed = run_folder(self.host.runs, name, key, self.config.seed, self.order.resume)
+        self.config, self.run, self.file = replace(self.config, seed=seed), f"{key}-{seed}", self.place / there.name
 
-    @property
-    def file(self) -> Path:
-        """The tables that the trainer keeps in the run's folder."""
-        return self.place / f"{self.config.name}{ENDING}"
-
-    # --- learning ---------------------------------------------------------------------------------------------------
-
-    def _open(self) -> None:
+    def _learn(self, source: Source) -> None:
+        """Learn all tables, or take them as a run of the same settings left them."""
         if not self.order.resume and self.place.exists():
             shutil.rmtree(self.place)
-        if self.config.seed != self.order.config.seed:
-            self.host.say(f"resuming the unfinished training of these settings, with its seed {self.config.seed}")
-
-    def _learned(self, source: Source) -> Preset:
-        """The preset as a finished run of the same settings left it, else learned now."""
         finished = self.place / "finished"
-        if finished.exists() and (before := _readable(self.file)) is not None:
+        made = readable(self.file) if finished.exists() else None
+        if made is not None:
             self.host.say(f"this was trained before with the same settings: taken from {self.place}. Delete that "
                           "folder to train again")
-            return before
-        found = trainer.estimate(source, self.config)
-        self.host.say(found.words)
-        made = trainer.distil(source, self.config, self.place, resume=True, on_progress=self._progress,
-                              say=self._heard, estimated=found)
-        try:
+        else:
+            if self.config.seed != self.order.config.seed:
+                self.host.say(f"resuming the unfinished training of these settings, with its seed {self.config.seed}")
+            found = trainer.estimate(source, self.config)
+            self.host.say(found.words)
+            made = trainer.distil(source, self.config, self.place, resume=True, on_progress=self._progress,
+                                  say=self._heard, estimated=found)
+        self.made = replace(made, training={
+            **made.training, "run": self.run, "conditionings": self.order.conditionings, "latent": list(source.shape),
+            "created": datetime.date.today().isoformat()})
+        with suppress(OSError):                     # on a full disk what was learned still goes on to its race
             finished.touch()
-            shutil.rmtree(self.place / "pairs")             # hundreds of megabytes that nobody needs any more
-        except OSError as error:                            # what was learned goes on to its race
-            log.info("S4S could not tidy up %s: %s", self.place, error)
-        return made
-
-    def _recorded(self, made: Preset, source: Source) -> Preset:
-        return replace(made, training={**made.training, "run": self.run, "conditionings": self.order.conditionings,
-                                       "latent": list(source.shape), "created": datetime.date.today().isoformat()})
+            shutil.rmtree(self.place / "pairs")     # hundreds of megabytes that nobody needs any more
 
     def _heard(self, text: str) -> None:
         """Pass on what the trainer says, without its hints for a terminal."""
@@ -271,86 +220,41 @@ class Training:
             parts.append(f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left")
         self.host.show(now.done, now.total, ", ".join(parts), now.preview)
 
-    # --- stopping ---------------------------------------------------------------------------------------------------
-
     def _keep(self, error: BaseException) -> None:
-        """Save what was learned as an unfinished preset, and say so."""
-        why, made = "", self.made
+        """Save what was learned before the error as an unfinished preset, and say so."""
+        why = " before anything was learned"
         try:
-            made = made or (preset_file.load(self.file) if self.file.exists() else None)
+            made = self.made or (preset_file.load(self.file) if self.file.exists() else None)
             if made is not None and has_learned(made):
                 there = save_version(unfinished(made, self.run), self.host.presets)[1]
-                self.saved = True
-                return self.host.say(f"stopped; the best tables so far are saved as {there}, marked as unfinished. "
-                                     "The same settings resume the training", True)
+                why = f"; the best tables so far are saved as {there}, marked as unfinished"
+            elif isinstance(error, ValueError):
+                return                              # settings that were refused need no second sentence
         except (OSError, ValueError) as problem:
             why = f"; what was learned could not be saved as a preset ({problem})"
-        if why or not isinstance(error, ValueError):        # settings that were refused need no second sentence
-            nothing = "" if why else " before anything was learned"
-            self.host.say(f"stopped{nothing}{why}. The same settings resume the training", True)
+        self.host.say(f"stopped{why}. The same settings resume the training", True)
 
 
-def has_learned(preset: Preset) -> bool:
-    """Whether any table of a run is better than the classical solver it started from."""
-    found = preset.training.get("held_out_rmse", {}).values()
-    return any(best < start for start, best in found)
-
-
-def unfinished(preset: Preset, run: str) -> Preset:
-    """The preset of a run that was stopped: nothing takes it by itself, and the finished one replaces it."""
-    record = {name: value for name, value in preset.training.items() if name != "created"}
-    return replace(preset, recommended=False, training={**record, "run": run, "unfinished": True})
-
-
-def report(preset: Preset, held: Held, path: Path) -> str:
+def _report(preset: Preset, held: Held, saved: str) -> str:
     """What was made, from what, at which cost, and how it did."""
     made = preset.training
-    beside = f": another preset is called {held.preset.name}, and stays" * (preset.name != held.preset.name)
     lines = [f"{preset.name} ({preset.short_hash}) for {preset.model.family}, {preset.model.prediction} prediction",
-             f"saved as {path}{beside}",
+             saved,
              f"training: {made['model_calls']:,} network calls, {made['seconds']:.0f} s, {made['mode']} mode, teacher "
              f"{made['teacher']}, {made['conditionings']} conditioning{'s' * (made['conditionings'] > 1)}, cfg "
              f"{made['cfg'][0]:g}, latent {' x '.join(map(str, made['latent']))}", f"race: {held.words}"]
     return "\n".join([*lines, *_results(held)])
 
 
-# --- runs -----------------------------------------------------------------------------------------------------------
-
-def run_key(order: Order, model: Model) -> str:
-    """10 digits that name all that a run depends on, but for its seed."""
-    seen = hashlib.sha256()
-    _digest(seen, [asdict(replace(order.config, seed=0)), asdict(model), order.settings])
-    return seen.hexdigest()[:10]
-
-
-def run_folder(runs: Path, name: str, key: str, seed: int, resume: bool = True) -> Path:
-    """NAME-KEY-SEED, or the newest unfinished run of another seed: its user may never have chosen one."""
-    start, folders = f"{file_name(name)}-{key}-", runs.iterdir() if runs.is_dir() else ()
-    own = runs / f"{start}{seed}"
-    stopped = [folder for folder in folders if folder.name.startswith(start) and (folder / "config.json").exists()
-               and not (folder / "saved").exists()]
-    if own.exists() or not resume or not stopped:
-        return own
-    return max(stopped, key=lambda folder: (folder / "config.json").stat().st_mtime)
-
-
-def _digest(into, content) -> None:
-    """Feed tensors, numbers, texts and their containers to a hash; other objects by their kind."""
-    if isinstance(content, Tensor):
-        into.update(content.detach().float().cpu().contiguous().numpy().tobytes())
-    elif isinstance(content, dict):
-        for key in content:
-            _digest(into, (str(key), content[key]))
-    elif isinstance(content, (list, tuple)):
-        into.update(b"[")
-        for item in content:
-            _digest(into, item)
-    else:
-        plain = content is None or isinstance(content, (str, int, float, bool))
-        into.update((repr(content) if plain else type(content).__name__).encode() + b";")
-
-
 # --- shared ---------------------------------------------------------------------------------------------------------
+
+def _inside(host: Host, work: Callable, gradients: Callable) -> None:
+    """Let the host do the work, and look at its presets again, however it ended."""
+    try:
+        host.inside(work, gradients)
+    finally:
+        _quietly(host.changed)
+
 
 def _told(host: Host) -> Told:
     """A race's news for a host."""
@@ -361,7 +265,8 @@ def _told(host: Host) -> Told:
         host.show(0, 1, words)
 
     def count(done: int, total: int) -> None:
-        host.show(done, max(done, total), f"{place[0]}: {done:,} of about {max(done, total):,} network calls")
+        total = max(done, total)
+        host.show(done, total, f"{place[0]}: {done:,} of about {total:,} network calls")
     return Told(status, count, lambda name, raced: host.say("\n".join(_result(name, raced))))
 
 
@@ -373,17 +278,10 @@ def _results(held: Held) -> list[str]:
     return [line for name, raced in held.raced.items() for line in ("", *_result(name, raced))]
 
 
-def _readable(path: Path) -> Preset | None:
-    """The preset in a file, or None where there is none."""
-    try:
-        return preset_file.load(path) if path.exists() else None
-    except (PresetError, OSError):
-        return None
-
-
 def _check_writable(folder: Path, name: str) -> None:
+    """Raise ValueError where a preset of this name could not be saved now: a full disk, no right, a refused name."""
     try:
-        check_writable(Path(folder) / f"{file_name(name)}{ENDING}")
+        write_atomically(folder / f".{file_name(name)}{ENDING}", os.urandom(ROOM)).unlink()
     except OSError as error:
         raise ValueError(f"{name!r} cannot be saved in {folder} ({error.strerror or error}). Make room there or allow "
                          "writing, or choose another name") from None

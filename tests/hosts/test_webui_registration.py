@@ -6,7 +6,6 @@ import ast
 import json
 import shutil
 import sys
-from importlib import import_module
 from types import SimpleNamespace
 
 import numpy as np
@@ -215,9 +214,7 @@ def test_without_schedule_types_the_samplers_are_what_changes(monkeypatch, tmp_p
 def test_the_tab_asks_for_what_its_controls_say(host, monkeypatch):
     host.load()
     tab, asked = host.part("tab"), []
-    room = SimpleNamespace(Wish=lambda **wish: asked.append(wish), train=lambda wish, show: None,
-                           Race=lambda **wish: asked.append(wish), race=lambda wish, show: None,
-                           session=import_module("s4s.s4s_nodes.hosts.session"))
+    room = SimpleNamespace(**{name: lambda show, **wish: asked.append(wish) for name in ("train", "race")})
     monkeypatch.setattr(tab, "worked", lambda work: iter([work({"work": room}.get, None)]))
     scene = {"prompts": ("a cat", "a house"), "negative": "bad", "cfg": 2.0, "width": 64, "height": 96}
     shown = ("a cat\n\n  a house ", "bad", 2, 64.0, 96.0)

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ....training.benchmark.host_race import Terms
 from ...library import tables_of
 from .. import session
+from ..lists import numbers
 from . import parts
 from .train import scene_inputs, scene_of
 from .work import Node
@@ -59,7 +60,7 @@ class S4SRace(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, calls=""):
         try:
-            session.numbers(calls, int, "calls", wanted=False)
+            numbers(calls, int, "calls", wanted=False)
         except ValueError as error:
             return str(error)
         return True
@@ -67,7 +68,7 @@ class S4SRace(io.ComfyNode):
     @classmethod
     def execute(cls, preset, cfg, calls, seeds, seed, opponents, budget, teacher_calls, write_scores, vae=None,
                 **scene) -> io.NodeOutput:
-        tables = tables_of(preset, session.numbers(calls, int, "calls", wanted=False))
+        tables = tables_of(preset, numbers(calls, int, "calls", wanted=False))
         terms = Terms(tuple(tables), range(seed, seed + seeds), opponents, budget, teacher_calls)
         node = Node(scene_of(cfg=cfg, **scene))
         found = session.race(node, preset, terms, write_scores)

@@ -8,10 +8,10 @@ from ....training.config import Config
 from ....training.distil import HOST_BUDGET
 from ... import picture
 from .. import session
-from ..session import numbers
+from ..lists import numbers
 from . import parts
-from .denoiser import Scene
-from .work import Node, settings_of, taught_by
+from .denoiser import Scene, teacher_of
+from .work import Node, settings_of
 
 MODES = {"auto": "auto", "gradient": "gradient", "forward-only": "forward"}
 FIXED = getattr(getattr(io, "ControlAfterGenerate", None), "fixed", True)       # True: a host without it draws seeds
@@ -131,7 +131,8 @@ class S4STrainPreset(io.ComfyNode):
                         teacher_calls=teacher_calls, seed=seed)
         node, teacher = Node(scene_of(cfg=cfg, **scene)), both_or_none(teacher_sampler, teacher_sigmas)
         made = session.train(node, session.Order(config, settings_of(node.scene, teacher), len(node.scene.positives),
-                                                 taught_by(teacher), race_seeds, resume))
+                                                 teacher and (lambda source: teacher_of(source, *teacher)), race_seeds,
+                                                 resume))
         tables = parts.image(*(picture.table(made.preset, table) for table in made.preset.tables))
         sheet = node.end(made.report, made.pictures, vae)
         return io.NodeOutput(made.preset, made.report, tables, sheet, ui=parts.shown(cls, made.report, sheet))

@@ -6,7 +6,6 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 
 import comfy.utils
@@ -16,10 +15,9 @@ from torch import Tensor
 
 from ....training.benchmark.host_race import Held, sheet_rows
 from ....training.source import Source
-from ...core.preset_file import Model
 from ...library import Library
 from . import facts, folder, gradient
-from .denoiser import Scene, inside, teacher_of
+from .denoiser import Scene, inside
 from .train_view import CELL, PREVIEW, as_pil, drawn_sheet, painter, sheet, unpacked
 
 log = logging.getLogger("s4s")
@@ -48,10 +46,6 @@ class Node:
         """In the host's output: large, wanted after a restart, and the user's to delete."""
         return Path(folder_paths.get_output_directory()) / "s4s_runs"
 
-    @cached_property
-    def model(self) -> Model:
-        return facts.of_model(self.scene.patcher).model
-
     # --- sampling ---------------------------------------------------------------------------------------------------
 
     def inside(self, work: Callable, gradients: Callable) -> None:
@@ -59,17 +53,16 @@ class Node:
         def shown(source: Source):
             self.paint = painter(source.network.guider.inner_model, source.device)
             return work(source)
-        if not inside(self.scene, self.model, gradients):
-            inside(self.scene, self.model, shown)
-            return
-        given = self.scene
+        given, model = self.scene, facts.of_model(self.scene.patcher).model
+        if not inside(given, model, gradients):
+            return inside(given, model, shown)
         with gradient.training_mode():
             own = Scene(gradient.differentiable(given.patcher), gradient.cloned(given.positives),
                         gradient.cloned(given.negative), given.cfg, gradient.cloned(given.latent))
             copied = own.patcher.model is not given.patcher.model
             self.say("gradient mode: on " + ("a second copy of the model's weights" if copied else
                                              "the model's own weights, which stay as they are"))
-            inside(own, self.model, shown, gradient.visible_weights)
+            inside(own, model, shown, gradient.visible_weights)
 
     # --- the node's face --------------------------------------------------------------------------------------------
 
@@ -121,8 +114,3 @@ def settings_of(scene: Scene, teacher: tuple | None) -> list:
     samples = scene.latent["samples"]
     return [patches, list(scene.patcher.object_patches), taught, scene.positives, scene.negative, scene.cfg,
             0 if samples.is_nested else list(samples.shape[1:])]
-
-
-def taught_by(teacher: tuple | None) -> Callable | None:
-    """What makes a Source's teacher of (SAMPLER, SIGMAS)."""
-    return None if teacher is None else lambda source: teacher_of(source, *teacher)

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 import gradio as gr
 from modules import script_callbacks, shared
 
+from ..lists import numbers
 from . import collection, dropdowns, shelf
 from .words import say
 
@@ -114,31 +115,30 @@ def _race() -> tuple:
 
 def forecasted(*asked) -> Iterator[tuple]:
     """What a training would cost. A generator function, as the next two: gradio knows no other."""
-    yield from worked(lambda room, show: room("work").forecast(_wish(room, *asked), show))
+    yield from worked(lambda room, show: room("work").forecast(show, **_wish(*asked)))
 
 
 def trained(*asked) -> Iterator[tuple]:
     """A training: the rows of the report, the live picture, the pictures, again and again."""
-    yield from worked(lambda room, show: room("work").train(_wish(room, *asked), show))
+    yield from worked(lambda room, show: room("work").train(show, **_wish(*asked)))
 
 
-def _wish(room, prompts, negative, cfg, width, height, name, calls, windows, mode, budget, seeds):
-    numbers = room("work").session.numbers
-    return room("work").Wish(**_scene_of(prompts, negative, cfg, width, height), name=name.strip(),
-                             calls=numbers(calls, int, say("Steps")),
-                             windows=numbers(windows, float, say("Denoising strengths")), mode=MODES[mode],
-                             budget=int(number(budget, say("Most network calls per table"), 1)),
-                             race_seeds=int(number(seeds, say("Seeds of the race"), 2)))
+def _wish(prompts, negative, cfg, width, height, name, calls, windows, mode, budget, seeds) -> dict:
+    return {**_scene_of(prompts, negative, cfg, width, height), "name": name.strip(),
+            "calls": numbers(calls, int, say("Steps")),
+            "windows": numbers(windows, float, say("Denoising strengths")), "mode": MODES[mode],
+            "budget": int(number(budget, say("Most network calls per table"), 1)),
+            "race_seeds": int(number(seeds, say("Seeds of the race"), 2))}
 
 
 def raced(prompts, negative, cfg, width, height, preset, calls, seeds, opponents, budget, write) -> Iterator[tuple]:
     """A race, shown in the same way."""
-    yield from worked(lambda room, show: room("work").race(room("work").Race(
-        **_scene_of(prompts, negative, cfg, width, height), label=preset or "",
-        calls=room("work").session.numbers(calls, int, say("Steps"), wanted=False),
+    yield from worked(lambda room, show: room("work").race(
+        show, **_scene_of(prompts, negative, cfg, width, height), label=preset or "",
+        calls=numbers(calls, int, say("Steps"), wanted=False),
         seeds=int(number(seeds, say("Seeds of the race"), 2)),
         opponents=int(number(opponents, say("Classical pairs that take part, at most (0: all that count)"))),
-        budget=int(number(budget, say("Most network calls of the race (0: no limit)"))), write=bool(write)), show))
+        budget=int(number(budget, say("Most network calls of the race (0: no limit)"))), write=bool(write)))
 
 
 def _scene_of(prompts, negative, cfg, width, height) -> dict:

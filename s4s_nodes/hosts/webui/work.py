@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, fields
 from pathlib import Path
 
 from modules import paths
@@ -21,37 +21,6 @@ from . import rows, shelf
 from .inside import Scene, Show, inside, sheet
 
 AUTOENCODER = 0             # the hosts' number for it
-
-
-@dataclass(frozen=True)
-class Wish(Scene):
-    """What to train for."""
-
-    name: str = "my-preset"
-    calls: tuple = (6,)
-    windows: tuple = (1.0,)
-    budget: int = HOST_BUDGET
-    mode: str = "auto"
-    race_seeds: int = 8
-
-    @property
-    def order(self) -> session.Order:
-        """The session's page of it. Raises ValueError for what cannot work."""
-        config = Config(name=self.name, calls=self.calls, windows=self.windows, budget=self.budget, mode=self.mode)
-        settings = [self.prompts, self.negative, self.cfg, self.width, self.height]
-        return session.Order(config, settings, len(self.prompts), race_seeds=self.race_seeds)
-
-
-@dataclass(frozen=True)
-class Race(Scene):
-    """Which preset, as its schedule type names it; its tables of which numbers of calls (none: all); on which terms."""
-
-    label: str = ""
-    calls: tuple = ()
-    seeds: int = 16
-    opponents: int = 0
-    budget: int = 0
-    write: bool = False
 
 
 class Tab:
@@ -86,25 +55,38 @@ class Tab:
         rows.register()
 
 
-def train(wish: Wish, show: Show) -> Outcome | None:
+def train(show: Show, race_seeds: int = 8, **asked) -> Outcome | None:
     """Train for the loaded checkpoint; None where the host's interrupt ended it. Raises ValueError as the session."""
-    tab = Tab(wish, show, max(wish.order.config.calls), samples=True)
-    outcome = session.train(tab, wish.order)
+    tab, order = _ordered(show, asked, race_seeds)
+    outcome = session.train(tab, order)
     if outcome is not None:                 # else the host's pictures are of nothing
         outcome.pictures = tab.images
     return outcome
 
 
-def forecast(wish: Wish, show: Show) -> None:
+def forecast(show: Show, race_seeds: int = 8, **asked) -> None:
     """Say what a training would cost."""
-    session.forecast(Tab(wish, show, max(wish.order.config.calls)), wish.order)
+    tab, order = _ordered(show, asked, race_seeds)
+    tab.samples = False
+    session.forecast(tab, order)
 
 
-def race(wish: Race, show: Show) -> Outcome | None:
-    """Race a preset on the loaded checkpoint; None where the host's interrupt ended it."""
-    preset = shelf.labelled(wish.label)
+def _ordered(show: Show, asked: dict, race_seeds: int) -> tuple[Tab, session.Order]:
+    """The session's host and order of the fields of a Scene, and of the trainer's Config."""
+    scene = Scene(**{field.name: asked.pop(field.name) for field in fields(Scene) if field.name in asked})
+    config = Config(**{"mode": "auto", "budget": HOST_BUDGET, **asked})
+    return (Tab(scene, show, max(config.calls), samples=True),
+            session.Order(config, astuple(scene), len(scene.prompts), race_seeds=race_seeds))
+
+
+def race(show: Show, label: str, calls: tuple = (), seeds: int = 16, opponents: int = 0, budget: int = 0,
+         write: bool = False, **scene) -> Outcome | None:
+    """Race the preset of a schedule type, its tables of these numbers of calls (none: all), on the loaded checkpoint.
+
+    None where the host's interrupt ended it. Raises ValueError as the session.
+    """
+    preset, scene = shelf.labelled(label), Scene(**scene)
     if preset is None:
-        raise ValueError(f"there is no preset {wish.label!r}: choose one, or Reload UI if it is new")
-    terms = Terms(tuple(tables_of(preset, wish.calls, "steps")), range(wish.seeds), wish.opponents, wish.budget)
-    tab = Tab(wish, show, max(preset.tables[name].calls for name in terms.tables))
-    return session.race(tab, preset, terms, wish.write)
+        raise ValueError(f"there is no preset {label!r}: choose one, or Reload UI if it is new")
+    terms = Terms(tuple(tables_of(preset, calls, "steps")), range(seeds), opponents, budget)
+    return session.race(Tab(scene, show, max(preset.tables[name].calls for name in terms.tables)), preset, terms, write)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from pathlib import Path
 
@@ -126,7 +127,7 @@ def test_a_stochastic_teacher_is_refused_with_the_reason(sd3):
 @pytest.mark.parametrize("settings, words", [
     ({"negative": None}, "no negative conditioning is connected"),
     ({"teacher_sampler": "any"}, "needs both teacher_sampler and teacher_sigmas"),
-    ({"name": "a/b"}, "without any of"),
+    ({"name": "a/b"}, "letters, digits"),
     ({"budget": 500, "calls": "12"}, "too small for a table of 12 calls"),
 ])
 def test_settings_that_cannot_work_are_refused_in_words(sd3, settings, words):
@@ -198,8 +199,8 @@ def test_a_finished_run_of_the_same_settings_is_not_trained_again(sd3, learned):
 
 
 def test_another_prompt_size_or_lora_is_another_run(sd3):
-    session, settings = ours("hosts.session"), ours("hosts.comfyui.work").settings_of
-    scene, config = ours("hosts.comfyui.denoiser").Scene, session.Config(name="x")
+    key, settings = ours("hosts.runs").run_key, ours("hosts.comfyui.work").settings_of
+    scene, config = ours("hosts.comfyui.denoiser").Scene, ours("hosts.runs").Config(name="x")
     model = ours("hosts.comfyui.facts").of_model(sd3).model
     wide = {"samples": torch.zeros(1, 16, 8, 16)}
     scenes = [scene(sd3, [prompt("tiny_sd3")], None, 1.0, latent("tiny_sd3")),
@@ -207,10 +208,9 @@ def test_another_prompt_size_or_lora_is_another_run(sd3):
               scene(sd3, [prompt("tiny_sd3")], None, 1.0, wide),
               scene(with_lora(sd3), [prompt("tiny_sd3")], None, 1.0, latent("tiny_sd3")),
               scene(with_lora(sd3, 0.5), [prompt("tiny_sd3")], None, 1.0, latent("tiny_sd3"))]
-    keys = [session.run_key(session.Order(config, settings(each, None)), model) for each in scenes]
+    keys = [key(config, model, settings(each, None)) for each in scenes]
     assert len(set(keys)) == len(keys)
-    other_seed = session.Config(name="x", seed=7)
-    assert keys[0] == session.run_key(session.Order(other_seed, settings(scenes[0], None)), model)
+    assert keys[0] == key(dataclasses.replace(config, seed=7), model, settings(scenes[0], None))
 
 
 def with_lora(model, strength: float = 1.0):

@@ -48,19 +48,19 @@ def add_work(demo, app):
         except ValueError as error:
             return {"error": str(error)}
         return {"words": show.words, "images": len(getattr(made, "pictures", None) or []),
-                "previewed": show.picture is not None, "scores": getattr(made, "scores", None)}
+                "previewed": show.picture is not None, "scores": None if made is None else made.preset.scores}
 
     @app.post("/s4s-test/train")
     def train(wish: dict):
-        return worked("work", wish, lambda room, asked, show: room.train(room.Wish(**asked), show))
+        return worked("work", wish, lambda room, asked, show: room.train(show, **asked))
 
     @app.post("/s4s-test/forecast")
     def forecast(wish: dict):
-        return worked("work", wish, lambda room, asked, show: room.forecast(room.Wish(**asked), show))
+        return worked("work", wish, lambda room, asked, show: room.forecast(show, **asked))
 
     @app.post("/s4s-test/race")
     def race(wish: dict):
-        return worked("work", wish, lambda room, asked, show: room.race(room.Race(**asked), show))
+        return worked("work", wish, lambda room, asked, show: room.race(show, **asked))
 
 
 script_callbacks.on_cfg_denoiser(press)
