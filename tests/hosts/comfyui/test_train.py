@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from pathlib import Path
 
 import comfy.model_management
@@ -169,23 +170,72 @@ def test_a_finished_preset_of_another_run_stays(sd3):
 
 # --- how it is stopped and goes on ----------------------------------------------------------------------------------
 
-def test_an_interruption_stops_within_a_call_keeps_the_best_and_goes_on_bit_for_bit(sd3):
+@pytest.fixture
+def interrupted_in(monkeypatch):
+    """interrupted_in(phase): the host's button is pressed when the node shows this phase, once; shown lines."""
+    def press(phase: str) -> list:
+        lines, errors, show = [], set(), ours("hosts.comfyui.work").Node.show
+
+        def watched(node, done, total, line, preview=None):
+            errors.update(re.findall("RMSE to the teacher ([^,]+)", line))
+            if line.startswith(phase) and (phase != "learning" or len(errors) > 1):     # better than at the start
+                monkeypatch.undo()
+                comfy.model_management.interrupt_current_processing(True)
+            lines.append(line)
+            show(node, done, total, line, preview)
+        monkeypatch.setattr(ours("hosts.comfyui.work").Node, "show", watched)
+        return lines
+    return press
+
+
+def test_an_interruption_stops_within_a_call_keeps_the_best_and_goes_on_bit_for_bit(sd3, interrupted_in):
     settings = {**SMALL, "name": "stopped"}
     whole, *_ = train(sd3, "tiny_sd3", **settings)
     (presets() / "stopped.safetensors").unlink()
-    seen, stop_at = [], 140
-
-    def on_call(number, images):
-        seen.append(number)
-        if number == stop_at:
-            comfy.model_management.interrupt_current_processing(True)
+    seen, lines = [], interrupted_in("learning")
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        train(counting(sd3, on_call), "tiny_sd3", **settings)
-    assert seen[-1] == stop_at
+        train(counting(sd3, lambda number, images: seen.append((number, len(lines)))), "tiny_sd3", **settings)
+    assert seen[-1][1] < len(lines), "the network was asked after the interruption"
     kept = ours("core.preset_file").load(presets() / "stopped.safetensors")
-    assert kept.training["model_calls"] < whole.training["model_calls"]
-    resumed, *_ = train(sd3, "tiny_sd3", **settings, resume=True)
+    assert kept.training["model_calls"] < whole.training["model_calls"] and kept.unfinished
+    resumed, *_ = train(sd3, "tiny_sd3", **settings, resume=True, seed=99)      # as a fresh node draws one
     assert resumed.short_hash == whole.short_hash
+    assert not ours("core.preset_file").load(presets() / "stopped.safetensors").unfinished
+
+
+@pytest.mark.parametrize("phase, kept", [("teacher", None), ("race of", "unfinished"), ("reporting", "finished")])
+def test_an_interruption_in_any_phase_loses_nothing(sd3, interrupted_in, monkeypatch, phase, kept):
+    settings, path = {**SMALL, "name": f"in {phase}"}, presets() / f"in {phase}.safetensors"
+    if phase == "reporting":
+        work = ours("hosts.comfyui.work")
+        rows = work.sheet_rows
+
+        def press(source, held):
+            comfy.model_management.interrupt_current_processing(True)
+            return rows(source, held)
+        monkeypatch.setattr(work, "sheet_rows", press)
+    else:
+        interrupted_in(phase)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        train(sd3, "tiny_sd3", **settings)
+    assert path.exists() == (kept is not None)
+    if kept is not None:
+        assert ours("core.preset_file").load(path).unfinished == (kept == "unfinished")
+    monkeypatch.undo()
+    calls = []
+    made, *_ = train(counting(sd3, lambda number, images: calls.append(images)), "tiny_sd3", **settings, resume=True)
+    assert not made.unfinished and made.name == path.stem and ours("core.preset_file").load(path).scores
+    assert phase == "teacher" or sum(calls) < 4000          # the race alone
+
+
+@pytest.mark.parametrize("name, words", [("x" * 101, "Choose another name"), ("shut", "cannot be saved in")])
+def test_what_cannot_be_saved_is_refused_before_the_first_network_call(sd3, monkeypatch, name, words):
+    def refuse(path, content):
+        raise OSError(30, "Read-only file system")
+    monkeypatch.setattr(ours("hosts.session"), "write_atomically", refuse)
+    unasked = counting(sd3, lambda number, images: pytest.fail("the network was asked"))
+    with pytest.raises(ValueError, match=words):
+        train(unasked, "tiny_sd3", **SMALL, name=name)
 
 
 def test_a_finished_run_of_the_same_settings_is_not_trained_again(sd3, learned):
