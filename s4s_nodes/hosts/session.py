@@ -21,13 +21,16 @@ from math import isfinite
 from pathlib import Path
 from typing import Protocol
 
+import torch
+from torch import Tensor
+
 from ...training import distil as trainer
-from ...training.benchmark.host_race import Held, Terms, Told, hold, table_lines
+from ...training.benchmark.host_race import Held, Raced, Terms, Told, hold, table_lines
 from ...training.config import Config
 from ...training.modes import tries_gradients
 from ...training.source import Source
 from ..core import preset_file, write_atomically
-from ..core.preset_file import Preset
+from ..core.preset_file import Model, Preset
 from ..library import ENDING, Library, ModelFacts, file_name, save_scores, save_version, suits
 from .runs import has_learned, readable, run_folder, run_key, unfinished
 
@@ -130,7 +133,7 @@ def race(host: Host, preset: Preset, terms: Terms, write: bool = False) -> Outco
                 _quietly(host.say, "stopped: the race is not finished, and nothing was written", True)
             raise
         head = f"{preset.name} ({preset.short_hash}) on this model ({source.model.family}), {held.words}"
-        made.append(Outcome(held.preset, "\n".join([head, *_results(held), *kept])))
+        made.append(Outcome(held.preset, "\n".join([head, *_results(held.raced), *kept])))
         for words in (head, *kept):
             host.say(words)
         made[0].pictures = host.draw(source, held)
@@ -243,10 +246,17 @@ def _report(preset: Preset, held: Held, saved: str) -> str:
              f"training: {made['model_calls']:,} network calls, {made['seconds']:.0f} s, {made['mode']} mode, teacher "
              f"{made['teacher']}, {made['conditionings']} conditioning{'s' * (made['conditionings'] > 1)}, cfg "
              f"{made['cfg'][0]:g}, latent {' x '.join(map(str, made['latent']))}", f"race: {held.words}"]
-    return "\n".join([*lines, *_results(held)])
+    return "\n".join([*lines, *_results(held.raced)])
 
 
-# --- shared ---------------------------------------------------------------------------------------------------------
+def source_of(network: Callable, model: Model, levels: Tensor, x: Tensor, prompts: int, cfg: float,
+              chunk: int) -> Source:
+    """A host's guided network as the trainer's Source: seeds take turns with the prompts, x (n, ...) is a state."""
+    def conditions(seeds):
+        return {"which": torch.tensor([int(seed) % prompts for seed in seeds], device=x.device)}
+    levels = levels.detach().double().cpu().numpy().copy()
+    return Source(model.family, model, levels, tuple(x.shape[1:]), network, conditions, cfg, x.device, chunk=chunk)
+
 
 def _inside(host: Host, work: Callable, gradients: Callable) -> None:
     """Let the host do the work, and look at its presets again, however it ended."""
@@ -267,15 +277,11 @@ def _told(host: Host) -> Told:
     def count(done: int, total: int) -> None:
         total = max(done, total)
         host.show(done, total, f"{place[0]}: {done:,} of about {total:,} network calls")
-    return Told(status, count, lambda name, raced: host.say("\n".join(_result(name, raced))))
+    return Told(status, count, lambda name, raced: host.say("\n".join(_results({name: raced})[1:])))
 
 
-def _result(name: str, raced) -> list[str]:
-    return [f"{name}: {raced.verdict}", *table_lines(raced, SHOWN)]
-
-
-def _results(held: Held) -> list[str]:
-    return [line for name, raced in held.raced.items() for line in ("", *_result(name, raced))]
+def _results(raced: dict[str, Raced]) -> list[str]:
+    return [line for name, one in raced.items() for line in ("", f"{name}: {one.verdict}", *table_lines(one, SHOWN))]
 
 
 def _check_writable(folder: Path, name: str) -> None:

@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from s4s.s4s_nodes import library
 from s4s.s4s_nodes.core import Model, Preset, PresetError, classical, preset_file, schedules
-from s4s.s4s_nodes.library import Library, save_new, save_scores, save_version
+from s4s.s4s_nodes.library import Library, measured, recommended, save_new, save_scores, save_version
 
 
 def preset(name="mine", calls=6) -> Preset:
@@ -295,6 +295,12 @@ def test_renaming_overwrites_when_told(mine, shipped):
     Library([mine], shipped).rename("one", "two", overwrite=True)
     assert [path.name for path in mine.iterdir()] == ["two.safetensors"]
     assert preset_file.load(mine / "two.safetensors").counts == [6]
+
+
+def test_an_unfinished_preset_is_listed_as_such():
+    stopped = replace(preset("one"), training={"unfinished": True})
+    assert recommended(stopped) == "unfinished" and measured(stopped) == "no"
+    assert "UNFINISHED: its training was stopped" in preset_file.describe(stopped)
 
 
 def test_a_training_replaces_its_own_preset_only(mine):

@@ -55,6 +55,24 @@ def test_a_hash_beats_the_family_and_the_family_beats_the_range():
     assert chosen is by_range and "was made for sdxl, not sd15: race it before you trust it" in why
 
 
+def test_an_unfinished_preset_is_taken_by_name_only():
+    """Even one that won a race since."""
+    stopped = preset("stopped", training={"unfinished": True}, hashes={"weights_1d": "ab"})
+    facts = replace(SD15, fingerprint=lambda: {"weights_1d": "ab"})
+    chosen, why = choose([stopped], facts)
+    assert chosen is None and "its training is unfinished" in why
+    finished = preset("finished")
+    assert choose([stopped, finished], facts)[0] is finished
+    levels = stopped.tables["calls6"].sigmas
+    assert "(unfinished: its training was stopped)" in table_for(levels, facts, stopped).words()
+
+
+def test_what_a_preset_records_of_a_model_is_what_a_host_sees():
+    facts = replace(FLUX, fingerprint=lambda: {"weights_1d": "ab"})
+    assert facts.model.hashes == {"weights_1d": "ab"} and SD15.model.hashes == {}
+    assert ModelFacts.of(facts.model) == FLUX and replace(SD15, family=None).model.family == "unknown"
+
+
 def test_a_hash_does_not_make_a_preset_valid():
     facts = replace(SD15, prediction="v", fingerprint=lambda: {"weights_1d": "ab"})
     chosen, why = choose([preset(hashes={"weights_1d": "ab"})], facts)

@@ -10,7 +10,6 @@ from comfy_api.latest import io, ui
 from PIL import Image
 
 from ... import picture
-from ...core import preset_file
 from ...library import Choice, ModelFacts, Preset, cfg_range, choose, levels_for, preset_name, suits, table_for
 from ...select.cfg import at_cfg, learned_at
 from . import facts
@@ -167,8 +166,3 @@ def shown(node, text: str, pictures: torch.Tensor | None = None) -> dict:
     """What appears on the node's face: text, and pictures above it."""
     pictures = {} if pictures is None else ui.PreviewImage(pictures, cls=node).as_dict()
     return {**pictures, **ui.PreviewText(text).as_dict()}
-
-
-def described(preset: Preset) -> str:
-    """A preset in words, for people."""
-    return preset_file.describe(preset)

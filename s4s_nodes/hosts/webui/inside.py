@@ -17,10 +17,9 @@ import torch
 from modules import call_queue, processing, scripts, sd_samplers_common, shared
 from torch import Tensor
 
-from ....training.source import Source
 from ... import picture
 from ...core import sample_table
-from ...core.preset_file import Model
+from ..session import source_of
 from . import gradient, labels, sampler, shelf
 
 log = logging.getLogger("S4S")
@@ -116,21 +115,13 @@ class Stage:
         self.scene, self.work = scene, work
 
     def __call__(self, denoiser, x: Tensor, extra_args: dict, run: sampler.Run) -> Tensor:
-        table = self.work(self._source(denoiser, x, extra_args, run.facts.model))
+        network = Network(denoiser, extra_args, x.device)
+        table = self.work(source_of(network, run.facts.model, denoiser.inner_model.sigmas, x, len(self.scene.prompts),
+                                    self.scene.cfg, AT_ONCE))
         if table is None:
             raise Finished
         denoiser.step = 0
         return sample_table(denoiser, x, torch.tensor([0.0, 0.0]), extra_args, disable=True, table=lambda _: table)
-
-    def _source(self, denoiser, x: Tensor, extra_args: dict, model: Model) -> Source:
-        count = len(self.scene.prompts)
-
-        def conditions(seeds):
-            return {"which": torch.tensor([int(seed) % count for seed in seeds], device=x.device)}
-        levels = denoiser.inner_model.sigmas.detach().double().cpu().numpy().copy()
-        network = Network(denoiser, extra_args, x.device)
-        return Source(model.family, model, levels, tuple(x.shape[1:]), network, conditions,
-                      self.scene.cfg, x.device, chunk=AT_ONCE)
 
 
 class Network:
