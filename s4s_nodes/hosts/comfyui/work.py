@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ....training.benchmark.host_race import Held, sheet_rows
 from ....training.source import Source
-from ...library import Library
 from . import facts, folder, gradient
 from .denoiser import Scene, inside
 from .train_view import CELL, PREVIEW, as_pil, drawn_sheet, painter, sheet, unpacked
@@ -25,26 +24,18 @@ EVERY = 4.0                 # seconds between live previews: each costs a few ne
 
 
 class Node:
-    """A session's Host: the node that runs now, and the scene it was given."""
+    """A session's Host: the node that runs now, and the scene it was given.
+
+    runs: in the host's output folder: large, wanted after a restart, and the user's to delete.
+    """
 
     def __init__(self, scene: Scene):
         context = get_executing_context()
         self.scene, self.node_id = scene, None if context is None else context.node_id
+        self.library, self.presets = folder.presets(), folder.home()
+        self.runs = Path(folder_paths.get_output_directory()) / "s4s_runs"
         self.bar, self.paint = comfy.utils.ProgressBar(1), None
         self._shown = self._drawn = 0.0
-
-    @property
-    def library(self) -> Library:
-        return folder.presets()
-
-    @property
-    def presets(self) -> Path:
-        return folder.home()
-
-    @property
-    def runs(self) -> Path:
-        """In the host's output: large, wanted after a restart, and the user's to delete."""
-        return Path(folder_paths.get_output_directory()) / "s4s_runs"
 
     # --- sampling ---------------------------------------------------------------------------------------------------
 
@@ -53,9 +44,9 @@ class Node:
         def shown(source: Source):
             self.paint = painter(source.network.guider.inner_model, source.device)
             return work(source)
-        given, model = self.scene, facts.of_model(self.scene.patcher).model
-        if not inside(given, model, gradients):
-            return inside(given, model, shown)
+        given, model, again = self.scene, facts.of_model(self.scene.patcher).model, object()
+        if inside(given, model, lambda source: again if gradients(source) else shown(source)) is not again:
+            return
         with gradient.training_mode():
             own = Scene(gradient.differentiable(given.patcher), gradient.cloned(given.positives),
                         gradient.cloned(given.negative), given.cfg, gradient.cloned(given.latent))
