@@ -16,7 +16,6 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Protocol
@@ -98,7 +97,7 @@ def train(host: Host, order: Order) -> Outcome | None:
     Raises ValueError for settings that cannot work, before the first network call.
     """
     training = Training(host, order)
-    _inside(host, training, partial(tries_gradients, config=order.config))
+    _inside(host, training, training.tries_gradients)
     return training.outcome
 
 
@@ -109,7 +108,7 @@ def forecast(host: Host, order: Order) -> None:
     def work(source: Source) -> None:
         training.check(source)
         host.say(trainer.estimate(source, order.config).words)
-    host.inside(work, partial(tries_gradients, config=order.config))
+    host.inside(work, training.tries_gradients)
 
 
 def race(host: Host, preset: Preset, terms: Terms, write: bool = False) -> Outcome | None:
@@ -172,6 +171,9 @@ class Training:
         self.host.say(f"saved as {path}{other}")
         self.outcome.pictures = self.host.draw(source, held)
         return self.outcome
+
+    def tries_gradients(self, source: Source) -> bool:
+        return tries_gradients(source, self.order.config)
 
     def check(self, source: Source) -> None:
         """Settle which run it is; no network call. Raises ValueError for a name or a teacher that cannot be used."""

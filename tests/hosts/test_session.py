@@ -232,6 +232,17 @@ def test_another_runs_preset_of_the_name_stays(place):
     assert place.load().short_hash == first.preset.short_hash and place.load("mine-3").unfinished
 
 
+def test_the_last_words_on_the_hosts_face_are_that_it_stopped(place, monkeypatch):
+    """Not "about 48 s left" for good."""
+    face = []
+    if hasattr(place.host, "_face"):
+        monkeypatch.setattr(place.host, "_face", face.append)
+    place.stop_at("learning", Interrupted())
+    with pytest.raises(Interrupted):
+        place.train()
+    assert (face or place.host.seen.words)[-1].startswith("stopped; the best tables so far are saved as ")
+
+
 def test_resume_off_starts_over(place):
     place.stop_at("learning", Interrupted())
     with pytest.raises(Interrupted):
