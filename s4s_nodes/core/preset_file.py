@@ -88,8 +88,9 @@ class Preset:
 
     @property
     def unfinished(self) -> bool:
-        """Whether its training was stopped, and waits to be resumed."""
-        return bool(self.training.get("unfinished"))
+        """Whether its training was stopped, and waits to be resumed; older files lack the date it ended instead."""
+        made = self.training
+        return bool(made.get("unfinished")) or "run" in made and "created" not in made
 
     @property
     def lost(self) -> list[str]:

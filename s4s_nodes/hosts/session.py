@@ -89,8 +89,6 @@ class Outcome:
     pictures: object = None
 
 
-# --- what a host calls ----------------------------------------------------------------------------------------------
-
 def train(host: Host, order: Order) -> Outcome | None:
     """Learn, race and save a preset; None where the host ends an interrupted work quietly.
 
@@ -140,8 +138,6 @@ def race(host: Host, preset: Preset, terms: Terms, write: bool = False) -> Outco
     _inside(host, work, lambda source: False)
     return made[0] if made else None
 
-
-# --- one training ---------------------------------------------------------------------------------------------------
 
 class Training:
     """The life of one training: called with a source where the host samples, it learns, races, saves and draws."""
