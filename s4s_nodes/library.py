@@ -175,24 +175,27 @@ def save_new(preset: Preset, folder, overwrite: bool = False) -> Path:
 def save_version(preset: Preset, folder) -> tuple[Preset, Path]:
     """(the preset as it was saved, its file): what a training learned, which replaces nothing but its own run's.
 
-    Where the name is another's, "name-2" is taken, and so on. Which run it is of stands in training["run"].
+    Where the name is another's, "name-2" is taken, and so on. Which run it is of stands in training["run"]. What the
+    run finished ("created") stays, and is returned, where `preset` is not.
     """
     for number in range(1, 10_000):
         named = preset if number == 1 else replace(preset, name=numbered(preset.name, number))
         path = Path(folder) / (file_name(named.name) + ENDING)
-        if not path.exists() or _is_earlier(path, preset):
+        before = _of_same_run(path, preset)
+        if before is not None and "created" in before.training and "created" not in preset.training:
+            return before, path
+        if before is not None or not path.exists():
             return named, preset_file.save(named, path)
     raise PresetError(f"{preset.name!r} is there in 9999 versions: give the preset another name")
 
 
-def _is_earlier(path: Path, preset: Preset) -> bool:
-    """Whether a file holds what the preset's run saved before; what is finished ("created") stays for what is not."""
+def _of_same_run(path: Path, preset: Preset) -> Preset | None:
+    """What the preset's run saved in a file before, or None."""
     try:
-        before, now = preset_file.load(path).training, preset.training
+        before = preset_file.load(path) if preset.training.get("run") is not None and path.exists() else None
     except PresetError:
-        return False
-    return now.get("run") is not None and before.get("run") == now["run"] and not ("created" in before and
-                                                                                   "created" not in now)
+        return None
+    return before if before is not None and before.training.get("run") == preset.training["run"] else None
 
 
 def is_preset_file(path) -> bool:
@@ -235,7 +238,9 @@ def measured(preset: Preset) -> str:
 
 
 def recommended(preset: Preset) -> str:
-    """Whether a preset is, in words: "yes", "no", or which of its tables are not."""
+    """Whether a preset is, in words: "yes", "no", "unfinished", or which of its tables are not."""
+    if preset.unfinished:
+        return "unfinished"
     if not preset.recommended:
         return "no"
     return f"not {', '.join(preset.lost)}" if preset.lost else "yes"

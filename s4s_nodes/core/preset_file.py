@@ -87,6 +87,12 @@ class Preset:
         return verdict if isinstance(verdict, bool) else self.recommended
 
     @property
+    def unfinished(self) -> bool:
+        """Whether its training was stopped, and waits to be resumed; older files lack the date it ended instead."""
+        made = self.training
+        return bool(made.get("unfinished")) or "run" in made and "created" not in made
+
+    @property
     def lost(self) -> list[str]:
         """The tables that are not recommended."""
         return sorted(name for name in self.tables if not self.recommends(name))
@@ -242,6 +248,7 @@ def describe(preset: Preset) -> str:
     """The preset in words and numbers, for people; safe to print, whatever the file holds."""
     model, training = preset.model, preset.training
     verdict = "" if preset.recommended else "  NOT RECOMMENDED: a classical solver did better in its race"
+    verdict = "  UNFINISHED: its training was stopped; the same settings resume it" if preset.unfinished else verdict
     lines = [f"{preset.name}  ({preset.short_hash}){verdict}",
              f"  model      {model.family}, {model.prediction} prediction, sigma {model.sigma_min:g} to "
              f"{model.sigma_max:g}"]

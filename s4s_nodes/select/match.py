@@ -73,12 +73,6 @@ def unproven(preset: Preset) -> bool:
     return "imported" in preset.training and not preset.scores
 
 
-def unfinished(preset: Preset) -> bool:
-    """Whether its training was stopped: hosts write "run" while it lasts and "created" when it is done."""
-    made = preset.training
-    return bool(made.get("unfinished")) or "run" in made and "created" not in made
-
-
 def cfg_range(preset: Preset, table: str = "") -> tuple[float, float] | None:
     """What training recorded, for one table where that differs: a number or [lowest, highest]; None for neither."""
     if table and (several := learned_at(preset).get(table)):
@@ -132,7 +126,7 @@ def remarks(preset: Preset, cfg: float | None, table: str = "") -> str:
     """What has to be said of a preset, or of its table, wherever it runs, as clauses in brackets; mostly nothing."""
     unmeasured = " (published numbers, not measured on this checkpoint)" if unproven(preset) else ""
     lost = " (not recommended: a classical solver did better in its race)" if table in preset.lost else ""
-    stopped = " (unfinished: its training was stopped)" if unfinished(preset) else ""
+    stopped = " (unfinished: its training was stopped)" if preset.unfinished else ""
     return cfg_words(preset, cfg) + unmeasured + lost + stopped
 
 

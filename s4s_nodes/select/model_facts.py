@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..core.model import PREDICTIONS
+from ..core.model import PREDICTIONS, Model
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,18 @@ class ModelFacts:
         if not 0 <= self.sigma_min < self.sigma_max:
             raise ValueError(f"levels from {self.sigma_min:g} to {self.sigma_max:g}: a model's highest level must be "
                              "above its lowest, and none below 0")
+
+    @classmethod
+    def of(cls, model: Model) -> ModelFacts:
+        """What a host would see of the model a preset records."""
+        return cls(model.prediction, model.sigma_min, model.sigma_max, model.family.lower(), model.channels,
+                   model.zero_terminal_snr, model.shift)
+
+    @property
+    def model(self) -> Model:
+        """What a preset records of the model, so that it is found again."""
+        return Model(self.family or "unknown", self.prediction, self.sigma_min, self.sigma_max, self.zero_terminal_snr,
+                     self.shift, self.channels, dict(self.fingerprint()) if self.fingerprint is not None else {})
 
     @property
     def flow(self) -> bool:

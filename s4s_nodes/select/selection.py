@@ -30,7 +30,6 @@ from .match import (
     range_words,
     suits,
     trained_size,
-    unfinished,
 )
 from .model_facts import ModelFacts
 
@@ -149,7 +148,7 @@ def _judged(preset: Preset, levels: np.ndarray, request: Request, own: bool) -> 
     found = table_for(levels, request.facts, preset, request.cfg, own)
     there, name, cfg, table = at_cfg(preset, request.cfg)[0], preset.name, request.cfg, found.table_name
     problems = (
-        (unfinished(preset), f"the training of {name} is unfinished", "finish it, or choose it by name"),
+        (preset.unfinished, f"the training of {name} is unfinished", "finish it, or choose it by name"),
         (not preset.recommended, f"{name} lost its race against the classical solvers", "choose it by name to run it"),
         (found.fallback, found.why, found.advice),
         (not there.recommends(table), f"{table} of {name} lost its race against the classical solvers",

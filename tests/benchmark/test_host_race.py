@@ -40,6 +40,15 @@ def test_the_terms_are_kept_and_every_step_is_told():
     assert "of 5 classical pairs that took part" in table_lines(held.raced["calls4"])[-1]
 
 
+def test_the_table_compares_those_that_ran_all_seeds():
+    """What dropped out has an error of fewer, other seeds."""
+    raced = hold(toy_source(), preset(4), terms(opponents=20), Told()).raced["calls4"]
+    whole = {entry.name for entry in raced.ranked if len(entry.errors) == 6}
+    *rows, last = table_lines(raced, 99)
+    assert {row.split("  ")[2] for row in rows} == {"S4S", *whole} and len(whole) < 20
+    assert last == f"  of 20 classical pairs that took part, on 6 seeds; {20 - len(whole)} dropped out early, on fewer"
+
+
 def test_other_scores_of_the_preset_stay():
     before = replace(preset(3, 4), scores={"calls3": {"ratio": 2.0}})
     assert hold(toy_source(), before, terms(), Told()).preset.scores["calls3"]["ratio"] == 2.0

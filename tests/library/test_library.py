@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from s4s.s4s_nodes import library
 from s4s.s4s_nodes.core import Model, Preset, PresetError, classical, preset_file, schedules
-from s4s.s4s_nodes.library import Library, save_new, save_scores, save_version
+from s4s.s4s_nodes.library import Library, measured, recommended, save_new, save_scores, save_version
 
 
 def preset(name="mine", calls=6) -> Preset:
@@ -297,6 +297,12 @@ def test_renaming_overwrites_when_told(mine, shipped):
     assert preset_file.load(mine / "two.safetensors").counts == [6]
 
 
+def test_an_unfinished_preset_is_listed_as_such():
+    stopped = replace(preset("one"), training={"unfinished": True})
+    assert recommended(stopped) == "unfinished" and measured(stopped) == "no"
+    assert "UNFINISHED: its training was stopped" in preset_file.describe(stopped)
+
+
 def test_a_training_replaces_its_own_preset_only(mine):
     """Partial gives way to the same run's; another run's, one without a run and a damaged one stay."""
     def saved(run, **more):
@@ -304,7 +310,7 @@ def test_a_training_replaces_its_own_preset_only(mine):
         assert made.name == path.stem == preset_file.load(path).name
         return path.stem
     assert [saved("aa"), saved("aa"), saved("bb"), saved("bb", created="now")] == ["one", "one", "one-2", "one-2"]
-    assert saved("bb") == "one-3", "a partial preset took a finished one's place"
+    assert saved("bb") == "one-2" and "created" in preset_file.load(mine / "one-2.safetensors").training
     assert saved("bb", created="later") == "one-2"
     save_new(preset("two"), mine)
     (mine / "two-2.safetensors").write_bytes(b"damaged")

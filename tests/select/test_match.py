@@ -76,6 +76,12 @@ def test_only_a_preset_of_these_weights_runs_by_itself():
                                  "model's own levels ran; train one for this model.")
 
 
+def test_what_a_preset_records_of_a_model_is_what_a_host_sees():
+    facts = replace(FLUX, fingerprint=lambda: {"weights_1d": "ab"})
+    assert facts.model.hashes == {"weights_1d": "ab"} and SD15.model.hashes == {}
+    assert ModelFacts.of(facts.model) == FLUX and replace(SD15, family=None).model.family == "unknown"
+
+
 def test_a_hash_does_not_make_a_preset_valid():
     assert ran([own()], replace(MINE, prediction="v")) is None
 

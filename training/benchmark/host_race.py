@@ -146,8 +146,11 @@ def sheet_rows(source: Source, held: Held) -> list[tuple[str, str, Tensor]]:
 
 
 def table_lines(result: Raced, shown: int = 6) -> list[str]:
-    """The race in rows: RMSE to the teacher, best first; how many were left out of the list."""
-    entries = sorted([result.learned, *result.ranked[:shown]], key=lambda entry: entry.rmse)
-    lines = [f"  {entry.rmse:.4f}  {'S4S' if entry is result.learned else entry.name} ({len(entry.errors)} seeds)"
-             for entry in entries]
-    return [*lines, f"  of {len(result.ranked)} classical pairs that took part"]
+    """The race in rows: RMSE to the teacher, best first, of those that ran all seeds; how many did not."""
+    seeds = len(result.learned.errors)
+    whole = [entry for entry in result.ranked if len(entry.errors) == seeds]
+    entries = sorted([result.learned, *whole[:shown]], key=lambda entry: entry.rmse)
+    lines = [f"  {entry.rmse:.4f}  {'S4S' if entry is result.learned else entry.name}" for entry in entries]
+    out = len(result.ranked) - len(whole)
+    left = f"; {out} dropped out early, on fewer" if out else ""
+    return [*lines, f"  of {len(result.ranked)} classical pairs that took part, on {seeds} seeds{left}"]

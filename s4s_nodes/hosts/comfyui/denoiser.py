@@ -21,6 +21,7 @@ from torch import Tensor
 from ....training.source import Source
 from ...core.levels import starts_at
 from ...core.preset_file import Model
+from ..session import source_of
 
 MOST_IMAGES = 16            # per network call: beyond it a GPU is full and a CPU gains nothing
 
@@ -101,7 +102,8 @@ def inside(scene: Scene, model: Model, work: Callable, loaded=None):
     def in_place(guider, extra_args, noise):
         network = Network(guider, extra_args, gradients=loaded is not None)
         with loaded(guider.inner_model) if loaded is not None else contextlib.nullcontext():
-            return work(source_of(network, noise, model, scene, images))
+            levels = guider.inner_model.model_sampling.sigmas
+            return work(source_of(network, model, levels, noise, len(scene.positives), scene.cfg, images))
     sampler = Inside(in_place)
     sigmas = torch.tensor([model.sigma_max, 0.0])
     Guider(scene).sample(comfy.sample.prepare_noise(latent, 0), latent, sampler, sigmas, seed=0, disable_pbar=True)
@@ -127,17 +129,6 @@ def images_at_once(patcher, latent: dict) -> int:
     room = comfy.model_management.get_total_memory(patcher.load_device) - patcher.model_size()
     one = patcher.memory_required([2, *empty_latent(patcher, latent, 1).shape[1:]])     # 2: with and without prompt
     return int(max(1, min(MOST_IMAGES, 0.8 * room // max(one, 1))))
-
-
-def source_of(network: Network, noise: Tensor, model: Model, scene: Scene, images: int) -> Source:
-    """The guided model as the trainer's Source; noise (n, ...) is the host's, of the state's final shape."""
-    count = len(scene.positives)
-
-    def conditions(seeds):
-        return {"which": torch.tensor([int(seed) % count for seed in seeds], device=noise.device)}
-    levels = network.guider.inner_model.model_sampling.sigmas.detach().double().cpu().numpy().copy()
-    return Source(model.family, model, levels, tuple(noise.shape[1:]), network, conditions, scene.cfg, noise.device,
-                  chunk=images)
 
 
 class Network:

@@ -6,6 +6,7 @@ import hashlib
 
 from comfy_api.latest import io
 
+from ...core import preset_file
 from ...library import Library, cfg_range, measured, preset_name, recommended
 from ...select.cfg import joined
 from . import parts
@@ -149,7 +150,7 @@ class S4SJoinPresets(io.ComfyNode):
         made = joined(given, preset_name(name.strip()) if name.strip() else f"{preset.name[:93]} joined")
         low, high = made.training["cfg"]
         text = (f"for cfg {low:g} to {high:g}: between the {len(given)} it was learned at the table between theirs "
-                f"runs, outside the nearest\n{parts.described(made)}")
+                f"runs, outside the nearest\n{preset_file.describe(made)}")
         return io.NodeOutput(made, text, ui=parts.shown(cls, text))
 
 

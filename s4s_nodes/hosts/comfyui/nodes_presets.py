@@ -8,7 +8,7 @@ from pathlib import Path
 from comfy_api.latest import io
 
 from ... import importers, picture
-from ...core import Model, preset_file
+from ...core import preset_file
 from ...core.preset_file import to_bytes
 from ...library import ENDING, file_name, preset_name, save_new
 from . import facts, parts
@@ -47,7 +47,7 @@ class S4SLoadPreset(io.ComfyNode):
     @classmethod
     def execute(cls, preset, path="") -> io.NodeOutput:
         found = preset_file.load(path) if path else presets().get(preset)
-        text = parts.described(found)
+        text = preset_file.describe(found)
         return io.NodeOutput(found, text, ui=parts.shown(cls, text))
 
 
@@ -120,18 +120,11 @@ class S4SImport(io.ComfyNode):
 
     @classmethod
     def execute(cls, source, path="", kind="auto", model=None) -> io.NodeOutput:
-        about = None if model is None else model_of(model)
+        about = None if model is None else facts.of_model(model).model
         preset = importers.read(path, kind, about) if source == FROM_FILE else importers.make(source)
-        text = "\n".join([parts.described(preset), f"licence: {preset.licence}", f"source: {preset.source}",
+        text = "\n".join([preset_file.describe(preset), f"licence: {preset.licence}", f"source: {preset.source}",
                           str(preset.training.get("note", ""))])
         return io.NodeOutput(preset, text, ui=parts.shown(cls, text))
-
-
-def model_of(model) -> Model:
-    """What a preset for this MODEL writes about it."""
-    seen = facts.of_model(model)
-    return Model(seen.family or "unknown", seen.prediction, seen.sigma_min, seen.sigma_max, seen.zero_terminal_snr,
-                 seen.shift, seen.channels, dict(seen.fingerprint() if seen.fingerprint else {}))
 
 
 class S4SShowPreset(io.ComfyNode):
@@ -151,7 +144,7 @@ class S4SShowPreset(io.ComfyNode):
 
     @classmethod
     def execute(cls, preset) -> io.NodeOutput:
-        text = parts.described(preset)
+        text = preset_file.describe(preset)
         if preset.training.get("self_test"):
             text += f"\n  self-test  replayed here, deviates by {preset_file.verify(preset):.1e}"
         pictures = parts.image(*(picture.table(preset, name) for name in sorted(preset.tables)))

@@ -75,6 +75,7 @@ class S4SPreset(io.ComfyNode):
 
 def _warnings(preset) -> list[str]:
     lines = [] if preset.recommended else ["not recommended: a classical solver did better in its race"]
+    lines = ["unfinished: its training was stopped; the same settings resume it"] if preset.unfinished else lines
     if note := preset.training.get("note"):
         lines.append(str(note))
     return lines

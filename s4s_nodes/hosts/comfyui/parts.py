@@ -10,7 +10,6 @@ from comfy_api.latest import io, ui
 from PIL import Image
 
 from ... import picture
-from ...core import preset_file
 from ...library import ModelFacts, Preset, Request, Selection, cfg_range, preset_name, select, suits
 from ...select.cfg import at_cfg, learned_at
 from . import facts
@@ -101,11 +100,7 @@ def check_suits(preset: Preset, seen: ModelFacts) -> None:
 
 def facts_for(preset: Preset, model=None) -> ModelFacts:
     """The model's facts, or without a MODEL those of the model the preset is for."""
-    if model is not None:
-        return facts.of_model(model)
-    about = preset.model
-    return ModelFacts(about.prediction, about.sigma_min, about.sigma_max, about.family.lower(), about.channels,
-                      about.zero_terminal_snr, about.shift)
+    return ModelFacts.of(preset.model) if model is None else facts.of_model(model)
 
 
 @dataclass(frozen=True)
@@ -166,8 +161,3 @@ def shown(node, text: str, pictures: torch.Tensor | None = None) -> dict:
     """What appears on the node's face: text, and pictures above it."""
     pictures = {} if pictures is None else ui.PreviewImage(pictures, cls=node).as_dict()
     return {**pictures, **ui.PreviewText(text).as_dict()}
-
-
-def described(preset: Preset) -> str:
-    """A preset in words, for people."""
-    return preset_file.describe(preset)

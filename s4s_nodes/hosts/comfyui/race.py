@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-
 from comfy_api.latest import io
-from comfy_execution.utils import get_executing_context
 
 from ....training.benchmark.host_race import Terms
-from ...library import save_scores, tables_of
+from ...library import tables_of
+from .. import session
+from ..lists import numbers
 from . import parts
-from .folder import home, presets
-from .race_run import Race, run_race
-from .train import numbers, scene_inputs, scene_of
-from .train_view import Show, drawn_sheet
+from .train import scene_inputs, scene_of
+from .work import Node
 
 
 class S4SRace(io.ComfyNode):
@@ -63,7 +60,7 @@ class S4SRace(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, calls=""):
         try:
-            numbers(calls, int)
+            numbers(calls, int, "calls", wanted=False)
         except ValueError as error:
             return str(error)
         return True
@@ -71,17 +68,12 @@ class S4SRace(io.ComfyNode):
     @classmethod
     def execute(cls, preset, cfg, calls, seeds, seed, opponents, budget, teacher_calls, write_scores, vae=None,
                 **scene) -> io.NodeOutput:
-        context = get_executing_context()
-        terms = Terms(tuple(tables_of(preset, numbers(calls, int))), range(seed, seed + seeds), opponents, budget,
-                      teacher_calls)
-        show = Show(None if context is None else context.node_id)
-        found = run_race(Race(scene_of(cfg=cfg, **scene), preset, terms), show)
-        keeps = write_scores and found.preset is not preset             # the same: none of its own tables was raced
-        report = found.report + ("\n" + save_scores(presets(), found.preset, home()) if keeps else "")
-        logging.info(report)
-        sheet = drawn_sheet(found, vae)
-        show.end(report, sheet)
-        return io.NodeOutput(found.preset, report, sheet, ui=parts.shown(cls, report, sheet))
+        tables = tables_of(preset, numbers(calls, int, "calls", wanted=False))
+        terms = Terms(tuple(tables), range(seed, seed + seeds), opponents, budget, teacher_calls)
+        node = Node(scene_of(cfg=cfg, **scene))
+        found = session.race(node, preset, terms, write_scores)
+        sheet = node.end(found.report, found.pictures, vae)
+        return io.NodeOutput(found.preset, found.report, sheet, ui=parts.shown(cls, found.report, sheet))
 
 
 NODES = [S4SRace]

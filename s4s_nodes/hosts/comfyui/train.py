@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-
 from comfy_api.latest import io
-from comfy_execution.utils import get_executing_context
 
 from ....training.config import Config
 from ....training.distil import HOST_BUDGET
 from ... import picture
+from .. import session
+from ..lists import numbers
 from . import parts
-from .denoiser import Scene
-from .train_run import Order, train
-from .train_view import Show, drawn_sheet
+from .denoiser import Scene, teacher_of
+from .work import Node, settings_of
 
 MODES = {"auto": "auto", "gradient": "gradient", "forward-only": "forward"}
+FIXED = getattr(getattr(io, "ControlAfterGenerate", None), "fixed", True)       # True: a host without it draws seeds
 MORE_PROMPTS = ("positive_2", "positive_3", "positive_4")
-
-
-def numbers(text: str, kind: type) -> tuple:
-    """The numbers of a list such as "4,5,6". Raises ValueError in words."""
-    try:
-        return tuple(kind(part) for part in str(text).replace(";", ",").split(",") if part.strip())
-    except ValueError:
-        raise ValueError(f"{text!r} is not a list of {'whole ' if kind is int else ''}numbers such as "
-                         f"{'4,5,6,8' if kind is int else '1.0,0.75,0.5'}") from None
 
 
 def scene_inputs(verb: str) -> tuple[list, list]:
@@ -96,12 +86,12 @@ class S4STrainPreset(io.ComfyNode):
                 io.String.Input("name", default="my-preset", tooltip="Name of the preset and of its file. Another "
                                                                      "preset of this name stays: then this one is "
                                                                      "saved as my-preset-2."),
-                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFF, control_after_generate=True,
+                io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFF, control_after_generate=FIXED,
                              tooltip="First seed of the noises it learns from. The same seed and settings give the "
                                      "same preset."),
                 io.Boolean.Input("resume", default=True,
-                                 tooltip="Go on with a run of the same settings that was stopped (kept in "
-                                         "output/s4s_runs). Off: start over."),
+                                 tooltip="Resume a run of the same settings that was stopped, whatever its seed "
+                                         "(kept in output/s4s_runs). Off: start over."),
                 io.Sampler.Input("teacher_sampler", optional=True,
                                  tooltip="A deterministic SAMPLER whose results are to be reached, with "
                                          "teacher_sigmas. Unconnected: a third-order solver suited to the model."),
@@ -126,8 +116,9 @@ class S4STrainPreset(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, calls=None, windows=None, name=None):
         try:
-            Config(name="x" if name is None else name.strip(), calls=numbers(calls or "6", int),
-                   windows=numbers(windows or "1.0", float))
+            Config(name="x" if name is None else name.strip(),
+                   calls=numbers("6" if calls is None else calls, int, "calls"),
+                   windows=numbers("1" if windows is None else windows, float, "windows"))
         except ValueError as error:
             return str(error)
         return True
@@ -135,17 +126,15 @@ class S4STrainPreset(io.ComfyNode):
     @classmethod
     def execute(cls, cfg, calls, windows, mode, budget, teacher_calls, race_seeds, name, seed, resume,
                 teacher_sampler=None, teacher_sigmas=None, vae=None, **scene) -> io.NodeOutput:
-        config = Config(name=name.strip(), calls=numbers(calls, int), windows=numbers(windows, float), budget=budget,
-                        mode=MODES[mode], teacher_calls=teacher_calls, seed=seed)
-        order = Order(scene_of(cfg=cfg, **scene), config, both_or_none(teacher_sampler, teacher_sigmas), race_seeds,
-                      resume)
-        context = get_executing_context()
-        show = Show(None if context is None else context.node_id)
-        made = train(order, show)
-        logging.info(made.report)
+        config = Config(name=name.strip(), calls=numbers(calls, int, "calls"),
+                        windows=numbers(windows, float, "windows"), budget=budget, mode=MODES[mode],
+                        teacher_calls=teacher_calls, seed=seed)
+        node, teacher = Node(scene_of(cfg=cfg, **scene)), both_or_none(teacher_sampler, teacher_sigmas)
+        made = session.train(node, session.Order(config, settings_of(node.scene, teacher), len(node.scene.positives),
+                                                 teacher and (lambda source: teacher_of(source, *teacher)), race_seeds,
+                                                 resume))
         tables = parts.image(*(picture.table(made.preset, table) for table in made.preset.tables))
-        sheet = drawn_sheet(made, vae)
-        show.end(made.report, sheet)
+        sheet = node.end(made.report, made.pictures, vae)
         return io.NodeOutput(made.preset, made.report, tables, sheet, ui=parts.shown(cls, made.report, sheet))
 
 

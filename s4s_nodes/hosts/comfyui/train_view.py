@@ -1,9 +1,7 @@
-"""What a training shows: latents as pictures, student above teacher while it learns, a labelled sheet at the end."""
+"""Latents as pictures, and pictures as labelled sheets."""
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Callable
 
 import comfy.utils
@@ -17,7 +15,6 @@ from . import parts
 
 CELL = 512                  # pixels: the widest cell of a sheet
 PREVIEW = 192               # and of a live preview
-EVERY = 4.0                 # seconds between live previews: each costs a few network calls
 INK = "#222222"
 
 
@@ -93,60 +90,8 @@ def as_pil(picture: Tensor, size: tuple | None = None) -> Image.Image:
     return pixels.resize(size, Image.NEAREST if size[0] > pixels.width else Image.LANCZOS)
 
 
-def drawn_sheet(found, vae) -> Tensor:
+def drawn_sheet(shown: dict, latents: dict, vae) -> Tensor:
     """The sheet of a training or race as the host's IMAGE (1, H, W, 3): decoded, or of quick pictures without a VAE."""
     if vae is None:
-        return parts.image(sheet(found.shown))
-    return parts.image(sheet({name: as_pictures(vae, latents) for name, latents in found.latents.items()}))
-
-
-# --- while it runs --------------------------------------------------------------------------------------------------
-
-class Show:
-    """on_progress of a training: the node's bar in network calls, its words, and a live student above its teacher."""
-
-    def __init__(self, node_id):
-        self.bar, self.node_id, self.paint = comfy.utils.ProgressBar(1), node_id, None
-        self._shown = self._drawn = 0.0
-
-    def __call__(self, progress) -> None:
-        now, picture = time.monotonic(), None
-        if progress.preview is not None and self.paint is not None and now - self._drawn > EVERY:
-            picture = ("JPEG", self._picture(progress), 2 * CELL)
-            self._drawn = time.monotonic()
-        self.bar.update_absolute(progress.done, max(progress.total, 1), picture)
-        if now - self._shown > 1:
-            self._shown = now
-            self.say(words(progress))
-
-    def _picture(self, progress) -> Image.Image:
-        student, teacher = progress.preview()
-        return sheet({"learned so far": self.paint(student), "teacher": self.paint(teacher)}, PREVIEW)
-
-    def counted(self, done: int, total: int) -> None:
-        """on_progress of a race: the bar alone."""
-        self.bar.update_absolute(done, max(done, total))
-
-    def end(self, report: str, drawn: Tensor) -> None:
-        """What the node's face keeps: browsers go on showing the last live picture and words, not the node's output."""
-        self.bar.update_absolute(self.bar.total, self.bar.total, ("JPEG", as_pil(drawn[0].cpu()), 2 * CELL))
-        self.say(report)
-
-    def say(self, text: str) -> None:
-        """Words on the node's face."""
-        server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-        if server is not None and self.node_id is not None:
-            server.send_progress_text(text, self.node_id)
-
-
-def words(progress) -> str:
-    """Where the training stands, in a line."""
-    parts = [f"{progress.phase} {progress.table}".strip(), f"{progress.done:,} of {progress.total:,} calls"]
-    if np.isfinite(progress.held_out):
-        parts.append(f"error {progress.held_out:.4g}")
-    if np.isfinite(progress.classical):
-        parts.append(f"best classical {progress.classical:.4g}")
-    if np.isfinite(progress.seconds_left):
-        minutes, seconds = divmod(int(progress.seconds_left), 60)
-        parts.append(f"{minutes}:{seconds:02d} left")
-    return " · ".join(parts)
+        return parts.image(sheet(shown))
+    return parts.image(sheet({name: as_pictures(vae, some) for name, some in latents.items()}))

@@ -137,7 +137,7 @@ def listed() -> str:
 
 
 def _row(name: str, preset: Preset, ships: bool) -> str:
-    plain, model = {"yes": say("yes"), "no": say("no")}, preset.model
+    plain, model = {"yes": say("yes"), "no": say("no"), "unfinished": say("unfinished")}, preset.model
     better, fine = measured(preset), recommended(preset)
     cells = (name, f"{model.family}, {model.prediction}", ", ".join(map(str, preset.counts)),
              plain.get(better) or say("{} to {} times closer").format(*better.split(" times")[0].split(" to ")),

@@ -17,10 +17,9 @@ import torch
 from modules import call_queue, processing, scripts, sd_samplers_common, shared
 from torch import Tensor
 
-from ....training.source import Source
 from ... import picture
 from ...core import sample_table
-from ...core.preset_file import Model
+from ..session import source_of
 from . import gradient, labels, sampler, shelf
 
 log = logging.getLogger("S4S")
@@ -42,6 +41,8 @@ class Scene:
     def __post_init__(self):
         if not self.prompts:
             raise ValueError("no prompt is given: write at least one, typical of what you make, a line each")
+        if min(self.width, self.height) < 8:
+            raise ValueError(f"{self.width} x {self.height} is no size of an image: write the pixels you sample with")
 
 
 @dataclass
@@ -50,7 +51,6 @@ class Show:
 
     words: list = field(default_factory=list)
     line: str = ""
-    place: str = ""
     picture: object = None
     _due: float = 0.0
 
@@ -58,14 +58,9 @@ class Show:
         log.warning("S4S: %s", words)
         self.words.append(shelf.without_places(words))
 
-    def at(self, place: str) -> None:
-        """What is being done now, before the numbers that `count` adds."""
-        self.place = self.line = place
-
-    def count(self, done: int, total: int, line: str = "") -> None:
+    def count(self, done: int, total: int, line: str) -> None:
         """For the host's own progress bar, and a line of words."""
-        shared.state.sampling_step, shared.state.sampling_steps = int(done), max(int(total), 1)
-        self.line = line or f"{self.place}: {done:,} of about {max(done, total):,} network calls".lstrip(": ")
+        shared.state.sampling_step, shared.state.sampling_steps, self.line = int(done), max(int(total), 1), line
 
     def preview(self, made: Callable | None) -> None:
         """made() -> (student, teacher), drawn where the tab and the host's live preview show it, if it is time."""
@@ -91,7 +86,7 @@ class Finished(Exception):
 
 
 def inside(scene: Scene, steps: int, work: Callable) -> list:
-    """Do work(source, facts) where the host samples the scene; pictures of the solver it returns, none for None.
+    """Do work(source) where the host samples the scene; pictures of the table it returns, none for None.
 
     The host's interrupt ends it (then the host's pictures are whatever was sampled last).
     """
@@ -120,21 +115,13 @@ class Stage:
         self.scene, self.work = scene, work
 
     def __call__(self, denoiser, x: Tensor, extra_args: dict, run: sampler.Run) -> Tensor:
-        table = self.work(self._source(denoiser, x, extra_args, model_of(run.facts)), run.facts)
+        network = Network(denoiser, extra_args, x.device)
+        table = self.work(source_of(network, run.facts.model, denoiser.inner_model.sigmas, x, len(self.scene.prompts),
+                                    self.scene.cfg, AT_ONCE))
         if table is None:
             raise Finished
         denoiser.step = 0
         return sample_table(denoiser, x, torch.tensor([0.0, 0.0]), extra_args, disable=True, table=lambda _: table)
-
-    def _source(self, denoiser, x: Tensor, extra_args: dict, model: Model) -> Source:
-        count = len(self.scene.prompts)
-
-        def conditions(seeds):
-            return {"which": torch.tensor([int(seed) % count for seed in seeds], device=x.device)}
-        levels = denoiser.inner_model.sigmas.detach().double().cpu().numpy().copy()
-        network = Network(denoiser, extra_args, x.device)
-        return Source(model.family, model, levels, tuple(x.shape[1:]), network, conditions,
-                      self.scene.cfg, x.device, chunk=AT_ONCE)
 
 
 class Network:
@@ -171,12 +158,6 @@ class Network:
         picked.batch = [cond.batch[i] for i in which]
         return {**self.extra_args, "cond": picked, "uncond": None if uncond is None else [uncond[i] for i in which],
                 "image_cond": image[which] if isinstance(image, Tensor) else image}
-
-
-def model_of(seen) -> Model:
-    """What a preset records of the model, from the facts a sampler sees: so they are found again."""
-    return Model(seen.family or "unknown", seen.prediction, seen.sigma_min, seen.sigma_max, seen.zero_terminal_snr,
-                 seen.shift, seen.channels, seen.fingerprint())
 
 
 def cheap_decoder() -> int:

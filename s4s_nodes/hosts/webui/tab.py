@@ -11,6 +11,7 @@ from importlib.util import find_spec
 import gradio as gr
 from modules import script_callbacks, shared
 
+from ..lists import numbers
 from . import collection, dropdowns, shelf
 from .words import say
 
@@ -114,31 +115,43 @@ def _race() -> tuple:
 
 def forecasted(*asked) -> Iterator[tuple]:
     """What a training would cost. A generator function, as the next two: gradio knows no other."""
-    yield from worked(lambda room, show: room("train").forecast(_wish(room, *asked), show))
+    yield from worked(lambda room, show: room("work").forecast(show, **_wish(*asked)))
 
 
 def trained(*asked) -> Iterator[tuple]:
     """A training: the rows of the report, the live picture, the pictures, again and again."""
-    yield from worked(lambda room, show: room("train").train(_wish(room, *asked), show))
+    yield from worked(lambda room, show: room("work").train(show, **_wish(*asked)))
 
 
-def _wish(room, prompts, negative, cfg, width, height, name, calls, windows, mode, budget, seeds):
-    return room("train").Wish(**_scene_of(prompts, negative, cfg, width, height), name=name.strip(),
-                              calls=numbers(calls, int),
-                              windows=numbers(windows, float), mode=MODES[mode], budget=int(budget),
-                              race_seeds=int(seeds))
+def _wish(prompts, negative, cfg, width, height, name, calls, windows, mode, budget, seeds) -> dict:
+    return {**_scene_of(prompts, negative, cfg, width, height), "name": name.strip(),
+            "calls": numbers(calls, int, say("Steps")),
+            "windows": numbers(windows, float, say("Denoising strengths")), "mode": MODES[mode],
+            "budget": int(number(budget, say("Most network calls per table"), 1)),
+            "race_seeds": int(number(seeds, say("Seeds of the race"), 2))}
 
 
 def raced(prompts, negative, cfg, width, height, preset, calls, seeds, opponents, budget, write) -> Iterator[tuple]:
     """A race, shown in the same way."""
-    yield from worked(lambda room, show: room("race").race(room("race").Race(
-        **_scene_of(prompts, negative, cfg, width, height), label=preset or "", calls=numbers(calls, int),
-        seeds=int(seeds), opponents=int(opponents), budget=int(budget), write=bool(write)), show))
+    yield from worked(lambda room, show: room("work").race(
+        show, **_scene_of(prompts, negative, cfg, width, height), label=preset or "",
+        calls=numbers(calls, int, say("Steps"), wanted=False),
+        seeds=int(number(seeds, say("Seeds of the race"), 2)),
+        opponents=int(number(opponents, say("Classical pairs that take part, at most (0: all that count)"))),
+        budget=int(number(budget, say("Most network calls of the race (0: no limit)"))), write=bool(write)))
 
 
 def _scene_of(prompts, negative, cfg, width, height) -> dict:
     return {"prompts": tuple(line.strip() for line in prompts.splitlines() if line.strip()), "negative": negative,
-            "cfg": float(cfg), "width": int(width), "height": int(height)}
+            "cfg": number(cfg, "CFG"), "width": int(number(width, say("Width"), 8)),
+            "height": int(number(height, say("Height"), 8))}
+
+
+def number(value, label: str, least: float = 0) -> float:
+    """The number of a field. Raises ValueError for an empty one, or a number that is too small."""
+    if value is None or value < least:
+        raise ValueError(f"{label}: {'nothing' if value is None else value} is given, at least {least} is wanted")
+    return float(value)
 
 
 def worked(work: Callable) -> Iterator[tuple]:
@@ -154,8 +167,9 @@ def worked(work: Callable) -> Iterator[tuple]:
         try:
             done.append(work(room, show))
         except Exception as error:
-            show.words.append(shelf.without_places(f"{type(error).__name__}: {error}"))
-            if not isinstance(error, ValueError):
+            refused = isinstance(error, ValueError)
+            show.words.append(shelf.without_places(str(error) if refused else f"{type(error).__name__}: {error}"))
+            if not refused:
                 raise
     runner, drawn = threading.Thread(target=on_the_hosts_thread, args=(run,)), None
     runner.start()
@@ -163,7 +177,7 @@ def worked(work: Callable) -> Iterator[tuple]:
         time.sleep(1)
         fresh, drawn = show.picture is not drawn, show.picture
         yield show.text, gr.update(value=drawn, visible=True) if fresh else gr.update(), gr.update()
-    images = getattr(done[0], "images", []) if done else []
+    images = getattr(done[0], "pictures", None) or [] if done else []
     yield "\n".join(show.words), gr.update(value=None, visible=False), images
 
 
@@ -173,12 +187,3 @@ def on_the_hosts_thread(work) -> None:
         import_module("modules_forge.main_thread").run_and_wait_result(work)
     else:
         work()
-
-
-def numbers(text: str, kind: type) -> tuple:
-    """The numbers of a list such as "4,5,6". Raises ValueError in words."""
-    try:
-        return tuple(kind(part) for part in str(text).split(",") if part.strip())
-    except ValueError:
-        raise ValueError(f"{text!r} is not a list of {'whole ' if kind is int else ''}numbers such as "
-                         f"{'4,6,8' if kind is int else '1,0.75,0.5'}") from None

@@ -76,7 +76,7 @@ class Slopes:
 def both_slopes(model, name: str) -> tuple[dict, dict]:
     """({number: slope by backward}, {number: slopes by differences}), run as the Train node's gradient mode does."""
     denoiser, gradient, facts = (ours(f"hosts.comfyui.{part}") for part in ("denoiser", "gradient", "facts"))
-    about = ours("hosts.comfyui.train_run").model_of(facts.of_model(model))
+    about = facts.of_model(model).model
     with gradient.training_mode():
         own = gradient.differentiable(model)
         scene = denoiser.Scene(own, gradient.cloned([prompt(name), prompt(name, 5)]), gradient.cloned(prompt(name, 9)),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import re
 from pathlib import Path
 
 import comfy.model_management
@@ -126,7 +128,7 @@ def test_a_stochastic_teacher_is_refused_with_the_reason(sd3):
 @pytest.mark.parametrize("settings, words", [
     ({"negative": None}, "no negative conditioning is connected"),
     ({"teacher_sampler": "any"}, "needs both teacher_sampler and teacher_sigmas"),
-    ({"name": "a/b"}, "without any of"),
+    ({"name": "a/b"}, "letters, digits"),
     ({"budget": 500, "calls": "12"}, "too small for a table of 12 calls"),
 ])
 def test_settings_that_cannot_work_are_refused_in_words(sd3, settings, words):
@@ -144,7 +146,9 @@ def test_teacher_levels_that_make_no_whole_picture_are_refused(sd3):
 def test_lists_are_checked_before_anything_runs():
     node = ours("hosts.comfyui.train").S4STrainPreset
     assert node.validate_inputs(calls="4,5", windows="1.0,0.5", name="x") is True
+    assert node.validate_inputs(calls="4; 5 6", windows="1 0.5", name="x") is True
     assert "is not a list of whole numbers" in node.validate_inputs(calls="four", windows="1.0", name="x")
+    assert node.validate_inputs(calls="", windows="1.0", name="x").startswith("calls is empty: write one number")
     assert "1 among them" in node.validate_inputs(calls="4", windows="0.5", name="x")
     for name in ("../x", "a\nb", "x" * 101, "state", ""):
         assert "Choose another name" in node.validate_inputs(calls="4", windows="1.0", name=name)
@@ -166,23 +170,72 @@ def test_a_finished_preset_of_another_run_stays(sd3):
 
 # --- how it is stopped and goes on ----------------------------------------------------------------------------------
 
-def test_an_interruption_stops_within_a_call_keeps_the_best_and_goes_on_bit_for_bit(sd3):
+@pytest.fixture
+def interrupted_in(monkeypatch):
+    """interrupted_in(phase): the host's button is pressed when the node shows this phase, once; shown lines."""
+    def press(phase: str) -> list:
+        lines, errors, show = [], set(), ours("hosts.comfyui.work").Node.show
+
+        def watched(node, done, total, line, preview=None):
+            errors.update(re.findall("RMSE to the teacher ([^,]+)", line))
+            if line.startswith(phase) and (phase != "learning" or len(errors) > 1):     # better than at the start
+                monkeypatch.undo()
+                comfy.model_management.interrupt_current_processing(True)
+            lines.append(line)
+            show(node, done, total, line, preview)
+        monkeypatch.setattr(ours("hosts.comfyui.work").Node, "show", watched)
+        return lines
+    return press
+
+
+def test_an_interruption_stops_within_a_call_keeps_the_best_and_goes_on_bit_for_bit(sd3, interrupted_in):
     settings = {**SMALL, "name": "stopped"}
     whole, *_ = train(sd3, "tiny_sd3", **settings)
     (presets() / "stopped.safetensors").unlink()
-    seen, stop_at = [], 140
-
-    def on_call(number, images):
-        seen.append(number)
-        if number == stop_at:
-            comfy.model_management.interrupt_current_processing(True)
+    seen, lines = [], interrupted_in("learning")
     with pytest.raises(comfy.model_management.InterruptProcessingException):
-        train(counting(sd3, on_call), "tiny_sd3", **settings)
-    assert seen[-1] == stop_at
+        train(counting(sd3, lambda number, images: seen.append((number, len(lines)))), "tiny_sd3", **settings)
+    assert seen[-1][1] < len(lines), "the network was asked after the interruption"
     kept = ours("core.preset_file").load(presets() / "stopped.safetensors")
-    assert kept.training["model_calls"] < whole.training["model_calls"]
-    resumed, *_ = train(sd3, "tiny_sd3", **settings, resume=True)
+    assert kept.training["model_calls"] < whole.training["model_calls"] and kept.unfinished
+    resumed, *_ = train(sd3, "tiny_sd3", **settings, resume=True, seed=99)      # as a fresh node draws one
     assert resumed.short_hash == whole.short_hash
+    assert not ours("core.preset_file").load(presets() / "stopped.safetensors").unfinished
+
+
+@pytest.mark.parametrize("phase, kept", [("teacher", None), ("race of", "unfinished"), ("reporting", "finished")])
+def test_an_interruption_in_any_phase_loses_nothing(sd3, interrupted_in, monkeypatch, phase, kept):
+    settings, path = {**SMALL, "name": f"in {phase}"}, presets() / f"in {phase}.safetensors"
+    if phase == "reporting":
+        work = ours("hosts.comfyui.work")
+        rows = work.sheet_rows
+
+        def press(source, held):
+            comfy.model_management.interrupt_current_processing(True)
+            return rows(source, held)
+        monkeypatch.setattr(work, "sheet_rows", press)
+    else:
+        interrupted_in(phase)
+    with pytest.raises(comfy.model_management.InterruptProcessingException):
+        train(sd3, "tiny_sd3", **settings)
+    assert path.exists() == (kept is not None)
+    if kept is not None:
+        assert ours("core.preset_file").load(path).unfinished == (kept == "unfinished")
+    monkeypatch.undo()
+    calls = []
+    made, *_ = train(counting(sd3, lambda number, images: calls.append(images)), "tiny_sd3", **settings, resume=True)
+    assert not made.unfinished and made.name == path.stem and ours("core.preset_file").load(path).scores
+    assert phase == "teacher" or sum(calls) < 4000          # the race alone
+
+
+@pytest.mark.parametrize("name, words", [("x" * 101, "Choose another name"), ("shut", "cannot be saved in")])
+def test_what_cannot_be_saved_is_refused_before_the_first_network_call(sd3, monkeypatch, name, words):
+    def refuse(path, content):
+        raise OSError(30, "Read-only file system")
+    monkeypatch.setattr(ours("hosts.session"), "write_atomically", refuse)
+    unasked = counting(sd3, lambda number, images: pytest.fail("the network was asked"))
+    with pytest.raises(ValueError, match=words):
+        train(unasked, "tiny_sd3", **SMALL, name=name)
 
 
 def test_a_finished_run_of_the_same_settings_is_not_trained_again(sd3, learned):
@@ -196,18 +249,18 @@ def test_a_finished_run_of_the_same_settings_is_not_trained_again(sd3, learned):
 
 
 def test_another_prompt_size_or_lora_is_another_run(sd3):
-    run = ours("hosts.comfyui.train_run")
-    scene, config = ours("hosts.comfyui.denoiser").Scene, run.Config(name="x")
-    model = run.model_of(ours("hosts.comfyui.facts").of_model(sd3))
+    key, settings = ours("hosts.runs").run_key, ours("hosts.comfyui.work").settings_of
+    scene, config = ours("hosts.comfyui.denoiser").Scene, ours("hosts.runs").Config(name="x")
+    model = ours("hosts.comfyui.facts").of_model(sd3).model
     wide = {"samples": torch.zeros(1, 16, 8, 16)}
     scenes = [scene(sd3, [prompt("tiny_sd3")], None, 1.0, latent("tiny_sd3")),
               scene(sd3, [prompt("tiny_sd3", 1)], None, 1.0, latent("tiny_sd3")),
               scene(sd3, [prompt("tiny_sd3")], None, 1.0, wide),
               scene(with_lora(sd3), [prompt("tiny_sd3")], None, 1.0, latent("tiny_sd3")),
               scene(with_lora(sd3, 0.5), [prompt("tiny_sd3")], None, 1.0, latent("tiny_sd3"))]
-    keys = [run.run_key(run.Order(each, config), model) for each in scenes]
+    keys = [key(config, model, settings(each, None)) for each in scenes]
     assert len(set(keys)) == len(keys)
-    assert keys[0] == run.run_key(run.Order(scenes[0], config), model)
+    assert keys[0] == key(dataclasses.replace(config, seed=7), model, settings(scenes[0], None))
 
 
 def with_lora(model, strength: float = 1.0):
@@ -222,7 +275,7 @@ def with_lora(model, strength: float = 1.0):
 def test_the_bar_counts_calls_and_shows_the_student_above_its_teacher(sd3, monkeypatch):
     import comfy.utils
     from PIL import Image
-    monkeypatch.setattr(ours("hosts.comfyui.train_view"), "EVERY", 0.0)
+    monkeypatch.setattr(ours("hosts.comfyui.work"), "EVERY", 0.0)
     seen = []
     comfy.utils.set_progress_bar_global_hook(lambda value, total, preview, **more: seen.append((value, total, preview)))
     try:

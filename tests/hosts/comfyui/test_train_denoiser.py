@@ -13,7 +13,7 @@ from training_kit import SHAPES, here, latent, load, ours, prompt, sampled, trai
 def inside(model, name: str, work, positives=None, cfg: float = 3.0, negative=True):
     """work(source) in the host's sampling context."""
     denoiser = ours("hosts.comfyui.denoiser")
-    about = ours("hosts.comfyui.train_run").model_of(ours("hosts.comfyui.facts").of_model(model))
+    about = ours("hosts.comfyui.facts").of_model(model).model
     scene = denoiser.Scene(model, positives or [prompt(name)], prompt(name, 9) if negative else None, cfg,
                            latent(name))
     return denoiser.inside(scene, about, work)

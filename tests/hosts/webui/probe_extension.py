@@ -47,21 +47,20 @@ def add_work(demo, app):
             made = work(module, asked, show)
         except ValueError as error:
             return {"error": str(error)}
-        preset = getattr(made, "preset", None)
-        return {"words": show.words, "images": len(getattr(made, "images", [])), "previewed": show.picture is not None,
-                "scores": getattr(made, "scores", None) if preset is None else preset.scores}
+        return {"words": show.words, "images": len(getattr(made, "pictures", None) or []),
+                "previewed": show.picture is not None, "scores": None if made is None else made.preset.scores}
 
     @app.post("/s4s-test/train")
     def train(wish: dict):
-        return worked("train", wish, lambda room, asked, show: room.train(room.Wish(**asked), show))
+        return worked("work", wish, lambda room, asked, show: room.train(show, **asked))
 
     @app.post("/s4s-test/forecast")
     def forecast(wish: dict):
-        return worked("train", wish, lambda room, asked, show: room.forecast(room.Wish(**asked), show))
+        return worked("work", wish, lambda room, asked, show: room.forecast(show, **asked))
 
     @app.post("/s4s-test/race")
     def race(wish: dict):
-        return worked("race", wish, lambda room, asked, show: room.race(room.Race(**asked), show))
+        return worked("work", wish, lambda room, asked, show: room.race(show, **asked))
 
 
 script_callbacks.on_cfg_denoiser(press)

@@ -44,6 +44,7 @@ def test_a_preset_is_trained_for_the_loaded_checkpoint_and_is_there_at_once(serv
     assert ("S4S: trained here " in infotext(server, "Automatic")) == won       # made for these very weights
     again = server.call("/s4s-test/train", TRAINING, seconds=900)
     assert "was trained before" in again["words"][0]
+    assert sum("trained here" in label for label in server.call("/s4s-test/rows")["schedules"]) == 1
 
 
 def test_a_training_is_interrupted_and_refused_in_words(server):
@@ -71,7 +72,7 @@ def test_gradients_go_through_the_hosts_denoiser_and_leave_it_as_it_was(server):
 def test_an_interrupt_in_a_backward_pass_ends_a_training(server):
     asked = {**TRAINING, "name": "stopped back", "mode": "gradient", "budget": 3000, "stop_in_backward": True}
     made = server.call("/s4s-test/train", asked)
-    assert made["scores"] is None and "stopped before there was a table" in made["words"][-1], made
+    assert made["scores"] is None and "stopped before anything was learned" in made["words"][-1], made
     assert "calls4 exact" in infotext(server, "S4S toy_ sd15")
 
 
@@ -100,11 +101,11 @@ def test_a_race_is_interrupted(server):
     time.sleep(5)
     server.call("/sdapi/v1/interrupt", {})
     runner.join(120)
-    assert not runner.is_alive() and done[0]["scores"] == {} and "nothing was written" in done[0]["words"][-1]
+    assert not runner.is_alive() and done[0]["scores"] is None and "nothing was written" in done[0]["words"][-1]
 
 
 def test_a_race_is_refused_in_words(server):
     for changes, why in (({"label": "S4S none"}, "there is no preset"), ({"calls": [7]}, "none for 7"),
-                         ({"label": "S4S toy-flow", "calls": []}, "cannot be raced on this checkpoint"),
+                         ({"label": "S4S toy-flow", "calls": []}, "cannot be raced on this model"),
                          ({"budget": 100}, "too small for this race"), ({"prompts": []}, "no prompt is given")):
         assert why in server.call("/s4s-test/race", {**RACE, **changes}, seconds=900)["error"]

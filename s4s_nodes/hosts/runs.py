@@ -1,0 +1,70 @@
+"""What a training leaves behind: the folder of its run, and the preset of one that was stopped."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from ...training.config import Config
+from ..core import preset_file
+from ..core.preset_file import Model, Preset, PresetError
+from ..library import file_name
+
+
+def run_key(config: Config, model: Model, settings) -> str:
+    """10 digits that name all that a run depends on, but for its seed."""
+    seen = hashlib.sha256()
+    _digest(seen, [asdict(replace(config, seed=0)), asdict(model), settings])
+    return seen.hexdigest()[:10]
+
+
+def run_folder(runs: Path, name: str, key: str, seed: int, resume: bool = True) -> tuple[Path, int]:
+    """(folder, seed) of a run: NAME-KEY-SEED, or the newest of another seed that is not done.
+
+    The user may never have chosen a seed: a fresh node draws another for each run.
+    """
+    start, folders = f"{file_name(name)}-{key}-", runs.iterdir() if runs.is_dir() else ()
+    own = runs / f"{start}{seed}"
+    stopped = [folder for folder in folders if folder.name.startswith(start) and (folder / "config.json").exists()
+               and not (folder / "saved").exists()]
+    if resume and stopped and not own.exists():
+        own = max(stopped, key=lambda folder: (folder / "config.json").stat().st_mtime)
+    return own, int(own.name.removeprefix(start))
+
+
+def _digest(into, content) -> None:
+    """Feed tensors, numbers, texts and their containers to a hash; other objects by their kind."""
+    if isinstance(content, Tensor):
+        into.update(content.detach().float().cpu().contiguous().numpy().tobytes())
+    elif isinstance(content, dict):
+        for key in content:
+            _digest(into, (str(key), content[key]))
+    elif isinstance(content, (list, tuple)):
+        into.update(b"[")
+        for item in content:
+            _digest(into, item)
+    else:
+        plain = content is None or isinstance(content, (str, int, float, bool))
+        into.update((repr(content) if plain else type(content).__name__).encode() + b";")
+
+
+def has_learned(preset: Preset) -> bool:
+    """Whether any table of a run is better than the classical solver it started from."""
+    return any(best < start for start, best in preset.training.get("held_out_rmse", {}).values())
+
+
+def unfinished(preset: Preset, run: str) -> Preset:
+    """The preset of a run that was stopped: nothing takes it by itself, and the finished one replaces it."""
+    record = {name: value for name, value in preset.training.items() if name != "created"}
+    return replace(preset, recommended=False, training={**record, "run": run, "unfinished": True})
+
+
+def readable(path: Path) -> Preset | None:
+    """The preset in a file, or None where there is none."""
+    try:
+        return preset_file.load(path) if path.exists() else None
+    except (PresetError, OSError):
+        return None

@@ -1,0 +1,299 @@
+"""Training and racing inside a host, once for all of them.
+
+    check -> estimate -> learn -> race -> save -> report
+
+What can be refused is refused before the first network call. Whatever stops the work passes on unchanged, a host's own
+interrupt too. What a training has learned by then is saved as an unfinished preset, and the same settings resume it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+import re
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from math import isfinite
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ...training import distil as trainer
+from ...training.benchmark.host_race import Held, Raced, Terms, Told, hold, table_lines
+from ...training.config import Config
+from ...training.modes import tries_gradients
+from ...training.source import Source
+from ..core import preset_file, write_atomically
+from ..core.preset_file import Model, Preset
+from ..library import ENDING, Library, ModelFacts, file_name, save_scores, save_version, suits
+from .runs import has_learned, readable, run_folder, run_key, unfinished
+
+log = logging.getLogger("s4s")
+SHOWN = 8                   # classical pairs named in a report
+ROOM = 1 << 20              # bytes that must be free for a preset or a run: either file takes less
+_TERMINAL = re.compile(r" \(on the command line: [^)]*\)")
+
+
+class Host(Protocol):
+    """What a session needs of a host. Any method may raise the host's interrupt.
+
+    library: its presets; presets: the folder of the user's own; runs: where the folders of trainings lie.
+    """
+
+    library: Library
+    presets: Path
+    runs: Path
+
+    def inside(self, work: Callable[[Source], object], gradients: Callable[[Source], bool]) -> None:
+        """Run work(source) where the host samples, with a network that carries gradients if gradients(source)."""
+
+    def say(self, text: str, warning: bool = False) -> None:
+        """Tell the user what happened: words that stay."""
+
+    def show(self, done: int, total: int, line: str, preview: Callable | None = None) -> None:
+        """Show how far it is: network calls, a line that the next one replaces, preview() -> (student, teacher)."""
+
+    def draw(self, source: Source, held: Held) -> object:
+        """The pictures of a race, as the host shows them."""
+
+    def changed(self) -> None:
+        """Look at the presets again: one may be new or have new scores."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to train. settings: all that a run depends on beside config and model, such as prompts and size.
+
+    teacher(source) -> Source.teacher; None: the trainer's own.
+    """
+
+    config: Config
+    settings: object = ()
+    conditionings: int = 1
+    teacher: Callable | None = None
+    race_seeds: int = 8
+    resume: bool = True
+
+
+@dataclass
+class Outcome:
+    """The preset with its scores, the report, and the host's pictures."""
+
+    preset: Preset
+    report: str
+    pictures: object = None
+
+
+def train(host: Host, order: Order) -> Outcome | None:
+    """Learn, race and save a preset; None where the host ends an interrupted work quietly.
+
+    Raises ValueError for settings that cannot work, before the first network call.
+    """
+    training = Training(host, order)
+    _inside(host, training, training.tries_gradients)
+    return training.outcome
+
+
+def forecast(host: Host, order: Order) -> None:
+    """Say what a training would cost, from a few timed network calls. Raises ValueError as `train` does."""
+    training = Training(host, order)
+
+    def work(source: Source) -> None:
+        training.check(source)
+        host.say(trainer.estimate(source, order.config).words)
+    host.inside(work, training.tries_gradients)
+
+
+def race(host: Host, preset: Preset, terms: Terms, write: bool = False) -> Outcome | None:
+    """Race a preset against the classical samplers, and write its scores where asked to; None as in `train`.
+
+    Raises ValueError for a preset of another kind of model, or too small a budget, before the first network call.
+    """
+    made: list[Outcome] = []
+    if write:
+        _check_writable(host.presets, preset.name)
+
+    def work(source: Source) -> Outcome:
+        if reason := suits(preset, ModelFacts.of(source.model)):
+            raise ValueError(f"preset {preset.name!r} cannot be raced on this model: {reason}")
+        try:
+            held = hold(source, preset, terms, _told(host))
+            keeps = write and held.preset is not preset         # the same: none of its own tables was raced
+            kept = [save_scores(host.library, held.preset, host.presets)] if keeps else []
+        except BaseException as error:
+            if not isinstance(error, ValueError):
+                _quietly(host.say, "stopped: the race is not finished, and nothing was written", True)
+            raise
+        head = f"{preset.name} ({preset.short_hash}) on this model ({source.model.family}), {held.words}"
+        made.append(Outcome(held.preset, "\n".join([head, *_results(held.raced), *kept])))
+        for words in (head, *kept):
+            host.say(words)
+        made[0].pictures = host.draw(source, held)
+        return made[0]
+    _inside(host, work, lambda source: False)
+    return made[0] if made else None
+
+
+class Training:
+    """The life of one training: called with a source where the host samples, it learns, races, saves and draws."""
+
+    def __init__(self, host: Host, order: Order):
+        self.host, self.order, self.config = host, order, order.config
+        self.made: Preset | None = None             # all tables, before their race
+        self.outcome: Outcome | None = None
+        for folder in (host.presets, host.runs):
+            _check_writable(folder, self.config.name)
+
+    def __call__(self, source: Source) -> Outcome:
+        self.check(source)
+        try:
+            self._learn(source)
+            terms = Terms(tuple(self.made.tables), range(self.order.race_seeds),
+                          teacher_calls=self.config.teacher_calls)
+            held = hold(source, self.made, terms, _told(self.host))
+            saved, path = save_version(held.preset, self.host.presets)
+        except BaseException as error:
+            _quietly(self._keep, error)
+            raise
+        with suppress(OSError):
+            (self.place / "saved").touch()
+        other = f": another preset is called {held.preset.name}, and stays" * (saved.name != held.preset.name)
+        self.outcome = Outcome(saved, _report(saved, held, f"saved as {path}{other}"))
+        self.host.say(f"saved as {path}{other}")
+        self.outcome.pictures = self.host.draw(source, held)
+        return self.outcome
+
+    def tries_gradients(self, source: Source) -> bool:
+        return tries_gradients(self.order.config)
+
+    def check(self, source: Source) -> None:
+        """Settle which run it is; no network call. Raises ValueError for a name or a teacher that cannot be used."""
+        if self.order.teacher is not None:
+            source.teacher = self.order.teacher(source)
+        name, model = self.config.name, source.model
+        there = self.host.presets / f"{file_name(name)}{ENDING}"
+        other = readable(there)                             # a file nobody can use may go
+        if other is not None and (other.model.family, other.model.hashes) != (model.family, model.hashes):
+            raise ValueError(f"{there} is a preset for another model ({other.model.family}): give this one another "
+                             "name")
+        key = run_key(self.config, model, self.order.settings)
+        self.place, seed = run_folder(self.host.runs, name, key, self.config.seed, self.order.resume)
+        self.config, self.run, self.file = replace(self.config, seed=seed), f"{key}-{seed}", self.place / there.name
+
+    def _learn(self, source: Source) -> None:
+        """Learn all tables, or take them as a run of the same settings left them."""
+        if not self.order.resume and self.place.exists():
+            shutil.rmtree(self.place)
+        finished = self.place / "finished"
+        made = readable(self.file) if finished.exists() else None
+        if made is not None:
+            self.host.say(f"this was trained before with the same settings: taken from {self.place}. Delete that "
+                          "folder to train again")
+        else:
+            if self.config.seed != self.order.config.seed:
+                self.host.say(f"resuming the unfinished training of these settings, with its seed {self.config.seed}")
+            found = trainer.estimate(source, self.config)
+            self.host.say(found.words)
+            made = trainer.distil(source, self.config, self.place, resume=True, on_progress=self._progress,
+                                  say=self._heard, estimated=found)
+        self.made = replace(made, training={
+            **made.training, "run": self.run, "conditionings": self.order.conditionings, "latent": list(source.shape),
+            "created": datetime.date.today().isoformat()})
+        with suppress(OSError):                     # on a full disk what was learned still goes on to its race
+            finished.touch()
+            shutil.rmtree(self.place / "pairs")     # hundreds of megabytes that nobody needs any more
+
+    def _heard(self, text: str) -> None:
+        """Pass on what the trainer says, without its hints for a terminal."""
+        plain = text.removeprefix("WARNING: ")
+        self.host.say(_TERMINAL.sub("", plain), plain != text)
+
+    def _progress(self, now: trainer.Progress) -> None:
+        parts = [f"{now.phase} {now.table}".strip(), f"{now.done:,} of {now.total:,} network calls"]
+        parts += [f"RMSE to the teacher {now.held_out:.4g}"] if isfinite(now.held_out) else []
+        parts += [f"best classical {now.classical:.4g}"] if isfinite(now.classical) else []
+        if isfinite(left := now.seconds_left):
+            parts.append(f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left")
+        self.host.show(now.done, now.total, ", ".join(parts), now.preview)
+
+    def _keep(self, error: BaseException) -> None:
+        """Save what was learned before the error as an unfinished preset, and say so."""
+        why = " before anything was learned"
+        try:
+            made = self.made or (preset_file.load(self.file) if self.file.exists() else None)
+            if made is not None and has_learned(made):
+                there = save_version(unfinished(made, self.run), self.host.presets)[1]
+                why = f"; the best tables so far are saved as {there}, marked as unfinished"
+            elif isinstance(error, ValueError):
+                return                              # settings that were refused need no second sentence
+        except (OSError, ValueError) as problem:
+            why = f"; what was learned could not be saved as a preset ({problem})"
+        self.host.say(f"stopped{why}. The same settings resume the training", True)
+
+
+def _report(preset: Preset, held: Held, saved: str) -> str:
+    """What was made, from what, at which cost, and how it did."""
+    made = preset.training
+    lines = [f"{preset.name} ({preset.short_hash}) for {preset.model.family}, {preset.model.prediction} prediction",
+             saved,
+             f"training: {made['model_calls']:,} network calls, {made['seconds']:.0f} s, {made['mode']} mode, teacher "
+             f"{made['teacher']}, {made['conditionings']} conditioning{'s' * (made['conditionings'] > 1)}, cfg "
+             f"{made['cfg'][0]:g}, latent {' x '.join(map(str, made['latent']))}", f"race: {held.words}"]
+    return "\n".join([*lines, *_results(held.raced)])
+
+
+def source_of(network: Callable, model: Model, levels: Tensor, x: Tensor, prompts: int, cfg: float,
+              chunk: int) -> Source:
+    """A host's guided network as the trainer's Source: seeds take turns with the prompts, x (n, ...) is a state."""
+    def conditions(seeds):
+        return {"which": torch.tensor([int(seed) % prompts for seed in seeds], device=x.device)}
+    levels = levels.detach().double().cpu().numpy().copy()
+    return Source(model.family, model, levels, tuple(x.shape[1:]), network, conditions, cfg, x.device, chunk=chunk)
+
+
+def _inside(host: Host, work: Callable, gradients: Callable) -> None:
+    """Let the host do the work, and look at its presets again, however it ended."""
+    try:
+        host.inside(work, gradients)
+    finally:
+        _quietly(host.changed)
+
+
+def _told(host: Host) -> Told:
+    """A race's news for a host."""
+    place = [""]
+
+    def status(words: str) -> None:
+        place[0] = words
+        host.show(0, 1, words)
+
+    def count(done: int, total: int) -> None:
+        total = max(done, total)
+        host.show(done, total, f"{place[0]}: {done:,} of about {total:,} network calls")
+    return Told(status, count, lambda name, raced: host.say("\n".join(_results({name: raced})[1:])))
+
+
+def _results(raced: dict[str, Raced]) -> list[str]:
+    return [line for name, one in raced.items() for line in ("", f"{name}: {one.verdict}", *table_lines(one, SHOWN))]
+
+
+def _check_writable(folder: Path, name: str) -> None:
+    """Raise ValueError where a preset of this name could not be saved now: a full disk, no right, a refused name."""
+    try:
+        write_atomically(folder / f".{file_name(name)}{ENDING}", os.urandom(ROOM)).unlink()
+    except OSError as error:
+        raise ValueError(f"{name!r} cannot be saved in {folder} ({error.strerror or error}). Make room there or allow "
+                         "writing, or choose another name") from None
+
+
+def _quietly(work: Callable, *given) -> None:
+    """work(*given), in the way of nothing: what it raises is logged."""
+    try:
+        work(*given)
+    except Exception:
+        log.exception("S4S: tidying up after a stop failed")

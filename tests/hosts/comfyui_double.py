@@ -1,0 +1,39 @@
+"""A stand-in for ComfyUI: what the adapter of the nodes that work meets; tests/hosts/comfyui runs the real host."""
+
+from __future__ import annotations
+
+import sys
+from types import ModuleType, SimpleNamespace
+from unittest.mock import MagicMock
+
+PARTS = ("comfy", "comfy.utils", "comfy.sample", "comfy.samplers", "comfy.model_management", "comfy.model_sampling",
+         "comfy.k_diffusion", "comfy.ldm", "comfy.ldm.modules", "comfy.ldm.modules.attention", "comfy_execution",
+         "comfy_execution.utils", "comfy_api", "comfy_api.latest", "folder_paths", "latent_preview")
+
+
+class Part(ModuleType):
+    """A module of the host whose every name is there."""
+
+    __path__ = ()
+
+    def __getattr__(self, name):
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return MagicMock(name=f"{self.__name__}.{name}")
+
+
+def install(monkeypatch, models, output) -> None:
+    """The host's modules, for the length of a test."""
+    made = {name: Part(name) for name in PARTS}
+    for name, part in made.items():
+        monkeypatch.setitem(sys.modules, name, part)
+        parent, _, child = name.rpartition(".")
+        if parent:
+            setattr(made[parent], child, part)
+    made["comfy.samplers"].CFGGuider = made["comfy.samplers"].Sampler = object
+    made["comfy_execution.utils"].get_executing_context = lambda: None
+    made["comfy.utils"].ProgressBar = lambda total: SimpleNamespace(total=total, update_absolute=lambda *_: None)
+    paths = made["folder_paths"]
+    paths.get_folder_paths, paths.get_output_directory = lambda name: [str(models / name)], lambda: str(output)
+    for name in [name for name in sys.modules if name.startswith("s4s.s4s_nodes.hosts.comfyui")]:
+        monkeypatch.delitem(sys.modules, name)

@@ -1,0 +1,312 @@
+"""A training and a race in both hosts' adapters: stopped in every phase, nothing of the user's is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from importlib import import_module
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from s4s.s4s_nodes.hosts.lists import numbers
+from tests.hosts import comfyui_double
+from tests.hosts.webui_double import Host, module
+
+PHASES = ("checking", "teacher", "learning", "saving", "racing", "reporting")
+SMALL = {"name": "mine", "calls": (3,), "teacher_calls": 12, "pairs": 16, "validation": 8, "mode": "forward",
+         "budget": 2000}
+
+
+class Interrupted(BaseException):
+    """A host's own."""
+
+
+class Network:
+    """The mixture's denoiser with what the adapters look for on a network."""
+
+    def __init__(self, mixture):
+        self.mixture, self.calls, self.on_call = mixture, 0, lambda: None
+        self.guider = SimpleNamespace(inner_model=SimpleNamespace(process_latent_out=lambda latents: latents))
+
+    def __call__(self, x, sigma, label):
+        self.on_call()
+        self.calls += len(x)
+        return self.mixture(x, sigma, False)
+
+    def through(self):
+        return contextlib.nullcontext()
+
+
+class Place:
+    """An adapter in the stand-in of its host, whose sampling is the mixture's."""
+
+    def __init__(self, package: str, work, host):
+        self.package, self.work, self.host = package, work, host
+        self.session = import_module(f"{package}.s4s_nodes.hosts.session")
+        self.preset_file = import_module(f"{package}.s4s_nodes.core.preset_file")
+        self.network = Network(import_module(f"{package}.s4s_nodes.core").mixture)
+        self.said, self.shown = [], []
+        say, show = host.say, host.show
+        host.say = lambda text, warning=False: (self.said.append(text), say(text, warning))
+        host.show = lambda done, total, line, preview=None: (self.shown.append(line), show(done, total, line))
+
+    def source(self):
+        levels = import_module(f"{self.package}.s4s_nodes.core.schedules").sd_levels()
+        model = import_module(f"{self.package}.s4s_nodes.core").Model("toy", "eps", float(levels[0]),
+                                                                       float(levels[-1]))
+        return import_module(f"{self.package}.training.source").Source(
+            "toy", model, levels, (2,), self.network,
+            lambda seeds: {"label": torch.tensor([int(seed) % 3 for seed in seeds])}, 1.0, torch.device("cpu"))
+
+    def order(self, **changes):
+        config = self.session.Config(**{**SMALL, **{k: v for k, v in changes.items() if k != "resume"}})
+        return self.session.Order(config, race_seeds=2, resume=changes.get("resume", True))
+
+    def train(self, **changes):
+        return self.session.train(self.host, self.order(**changes))
+
+    def files(self):
+        return sorted(path.name for path in self.host.presets.iterdir()) if self.host.presets.exists() else []
+
+    def load(self, name: str = "mine"):
+        return self.preset_file.load(self.host.presets / f"{name}.safetensors")
+
+    def stop_at(self, phase: str, error: BaseException) -> None:
+        """Raise the error in this phase, once."""
+        def stop(*_):
+            self.undo()
+            raise error
+        patch = pytest.MonkeyPatch()
+        self.undo = patch.undo
+        self.shown.clear()
+        if phase == "checking":
+            patch.setattr(self.network, "on_call", stop)
+        elif phase == "saving":
+            patch.setattr(self.session, "save_version", stop)
+        elif phase == "reporting":
+            patch.setattr(self.host, "draw", stop)
+        else:
+            begins = {"racing": "race of"}.get(phase, phase)
+            before = self.host.show
+
+            def show(done, total, line, preview=None):
+                learns = phase != "learning" or self.learned()
+                if line.startswith(begins) and learns:
+                    stop()
+                before(done, total, line, preview)
+            patch.setattr(self.host, "show", show)
+
+    def learned(self) -> bool:
+        """Whether the line shown last says that the table is better than at its start."""
+        errors = [line.split("RMSE to the teacher ")[1].split(",")[0] for line in self.shown if "RMSE to" in line]
+        return len(set(errors)) > 1
+
+
+@pytest.fixture(params=["comfyui", "webui"])
+def place(request, monkeypatch, tmp_path):
+    if request.param == "comfyui":
+        comfyui_double.install(monkeypatch, tmp_path / "models", tmp_path / "output")
+        work = import_module("s4s.s4s_nodes.hosts.comfyui.work")
+        monkeypatch.setattr(work.facts, "of_model", lambda patcher: SimpleNamespace(model=None))
+        monkeypatch.setattr(work, "painter", lambda *_: lambda latents: latents)
+        monkeypatch.setattr(work, "unpacked", lambda base, latents: latents)
+        made = Place("s4s", work, work.Node(SimpleNamespace(patcher=None)))
+        monkeypatch.setattr(work, "inside", lambda scene, model, do, loaded=None: do(made.source()))
+        yield made
+        for name in [name for name in sys.modules if name.startswith("s4s.s4s_nodes.hosts.comfyui")]:
+            del sys.modules[name]
+        return
+    work = webui_work(monkeypatch, tmp_path)
+    made = Place("s4s_webui_clone", work, work.Tab(work.Scene(("a cat",)), work.Show(), 4, samples=True))
+    monkeypatch.setattr(work, "inside", lambda scene, steps, do: [do(made.source())])
+    yield made
+
+
+def webui_work(monkeypatch, tmp_path):
+    """The module that trains and races in the stand-in for a WebUI."""
+    host, package = Host(monkeypatch, tmp_path / "models"), sys.modules["modules"]
+    package.paths.data_path = str(tmp_path)
+    for name in ("call_queue", "processing"):
+        monkeypatch.setitem(sys.modules, f"modules.{name}", module(f"modules.{name}"))
+        setattr(package, name, sys.modules[f"modules.{name}"])
+    host.shared.state = SimpleNamespace()
+    host.load()
+    return import_module("s4s_webui_clone.s4s_nodes.hosts.webui.work")
+
+
+@pytest.mark.parametrize("name", ["../x", "/x", "CON", "a:b", "a\nb", "a" * 101, "state", ""])
+def test_a_name_is_checked_before_anything_is_sampled(monkeypatch, tmp_path, name):
+    work = webui_work(monkeypatch, tmp_path)
+    with pytest.raises(ValueError, match="Choose another name"):
+        work.train(work.Show(), prompts=("a cat",), name=name)
+
+
+def test_the_tabs_messages_name_no_folder_of_the_server(monkeypatch, tmp_path):
+    show = webui_work(monkeypatch, tmp_path).Show()
+    show.say(f"saved as {tmp_path / 'models' / 's4s_presets' / 'mine.safetensors'}")
+    assert show.words == ["saved as s4s_presets/mine.safetensors"]
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_stop_in_any_phase_passes_on_and_keeps_what_was_learned(place, phase):
+    error = Interrupted()
+    place.stop_at(phase, error)
+    with pytest.raises(Interrupted) as caught:
+        place.train()
+    assert caught.value is error
+    if phase in ("checking", "teacher"):
+        assert place.files() == [] and place.said[-1].startswith("stopped before anything was learned")
+    elif phase == "reporting":
+        assert not place.load().unfinished and "created" in place.load().training
+    else:
+        kept = place.load()
+        assert kept.unfinished and not kept.recommended and place.files() == ["mine.safetensors"]
+        assert "mine.safetensors, marked as unfinished" in place.said[-1]
+    made = place.train(seed=7 if phase != "checking" else 0)            # a seed the user never chose
+    assert place.files() == (["mine.safetensors"] if phase != "reporting" else ["mine-2.safetensors",
+                                                                                "mine.safetensors"])
+    assert not made.preset.unfinished and made.preset.training["seed"] == (7 if phase == "reporting" else 0)
+    assert made.report.startswith(f"{made.preset.name} ({made.preset.short_hash})")
+    if phase in ("saving", "racing"):
+        assert any("trained before" in text for text in place.said)
+
+
+def test_a_resumed_training_ends_as_one_that_was_never_stopped(place):
+    whole = place.train(name="whole").preset
+    place.stop_at("learning", Interrupted())
+    with pytest.raises(Interrupted):
+        place.train()
+    assert place.train(seed=5).preset.short_hash == whole.short_hash
+
+
+@pytest.mark.parametrize("phase", PHASES[2:5])
+@pytest.mark.parametrize("trouble", ["a full disk", "a damaged file", "an error nobody thought of"])
+def test_nothing_that_fails_afterwards_replaces_the_stop(place, phase, trouble, monkeypatch):
+    def failing(error):
+        def fail(*_):
+            raise error
+        return fail
+    error, patch = Interrupted(), pytest.MonkeyPatch()
+    place.stop_at(phase, error)
+    keep = place.session.Training._keep
+
+    def in_trouble(training, stopped):
+        if trouble == "a damaged file":
+            training.made = None
+            patch.setattr(place.session.preset_file, "load", failing(ValueError("it is damaged")))
+        elif trouble == "a full disk":
+            patch.setattr(place.session, "save_version", failing(OSError(28, "No space left on device")))
+        else:
+            patch.setattr(place.session, "save_version", failing(RuntimeError("who knows")))
+        keep(training, stopped)
+    patch.setattr(place.session.Training, "_keep", in_trouble)
+    with pytest.raises(Interrupted) as caught:
+        place.train()
+    patch.undo()
+    assert caught.value is error and place.files() == []
+    if trouble != "an error nobody thought of":
+        assert "could not be saved as a preset" in place.said[-1]
+    assert not place.train().preset.unfinished
+
+
+def test_a_stopped_race_of_a_finished_training_leaves_its_preset(place):
+    place.train()
+    before = (place.host.presets / "mine.safetensors").read_bytes()
+    place.stop_at("racing", Interrupted())
+    with pytest.raises(Interrupted):
+        place.train()
+    assert place.files() == ["mine.safetensors"]
+    assert (place.host.presets / "mine.safetensors").read_bytes() == before
+
+
+def test_another_runs_preset_of_the_name_stays(place):
+    first, second = place.train(), place.train(budget=2100)
+    assert (first.preset.name, second.preset.name) == ("mine", "mine-2")
+    assert "another preset is called mine, and stays" in second.report
+    place.stop_at("learning", Interrupted())
+    with pytest.raises(Interrupted):
+        place.train(budget=2200)
+    assert place.load().short_hash == first.preset.short_hash and place.load("mine-3").unfinished
+
+
+def test_the_last_words_on_the_hosts_face_are_that_it_stopped(place, monkeypatch):
+    """Not "about 48 s left" for good."""
+    face = []
+    if hasattr(place.host, "_face"):
+        monkeypatch.setattr(place.host, "_face", face.append)
+    place.stop_at("learning", Interrupted())
+    with pytest.raises(Interrupted):
+        place.train()
+    assert (face or place.host.seen.words)[-1].startswith("stopped; the best tables so far are saved as ")
+
+
+def test_resume_off_starts_over(place):
+    place.stop_at("learning", Interrupted())
+    with pytest.raises(Interrupted):
+        place.train()
+    assert place.train(seed=3, resume=False).preset.training["seed"] == 3
+
+
+@pytest.mark.parametrize("refused", ["read-only", "full", "name", "another model's"])
+def test_what_cannot_be_saved_is_refused_before_the_first_network_call(place, refused, monkeypatch):
+    errors = {"read-only": OSError(30, "Read-only file system"), "full": OSError(28, "No space left on device"),
+              "name": OSError(36, "File name too long")}
+    if refused == "another model's":
+        made = place.train().preset
+        other = place.session.replace(made, model=place.session.replace(made.model, family="another"))
+        place.preset_file.save(other, place.host.presets / "mine.safetensors")
+        place.network.calls = 0
+    else:
+        def fail(path, content):
+            raise errors[refused]
+        monkeypatch.setattr(place.session, "write_atomically", fail)
+    with pytest.raises(ValueError, match="cannot be saved in .*or choose another name|for another model"):
+        place.train(seed=1)
+    assert place.network.calls == 0
+
+
+def test_a_race_that_is_stopped_writes_nothing(place):
+    made = place.train().preset
+    before = (place.host.presets / "mine.safetensors").read_bytes()
+    terms = place.session.Terms(tuple(made.tables), range(4), opponents=5, teacher_calls=20)
+    error = Interrupted()
+    place.stop_at("racing", error)
+    with pytest.raises(Interrupted) as caught:
+        place.session.race(place.host, made, terms, write=True)
+    assert caught.value is error and "nothing was written" in place.said[-1]
+    assert (place.host.presets / "mine.safetensors").read_bytes() == before
+    raced = place.session.race(place.host, made, terms, write=True)
+    assert "scores written into" in raced.report and place.load().scores == raced.preset.scores
+
+
+def test_a_preset_of_another_kind_of_model_is_not_raced(place):
+    made = place.train().preset
+    flow = place.session.replace(made, model=place.session.replace(made.model, prediction="v"))
+    place.network.calls = 0
+    with pytest.raises(ValueError, match="cannot be raced on this model: it is for v prediction"):
+        place.session.race(place.host, flow, place.session.Terms(tuple(made.tables), range(4)))
+    assert place.network.calls == 0
+
+
+@pytest.mark.parametrize("text, found", [("4,5;6 8", (4, 5, 6, 8)), (" 4 ; 5 ", (4, 5)), ("4，5、6", (4, 5, 6))])
+def test_lists_have_the_same_separators_everywhere(text, found):
+    assert numbers(text, int, "calls") == found
+
+
+def test_lists_are_refused_in_plain_words():
+    assert numbers(" ", int, "calls", wanted=False) == ()
+    for text, words in (("", "calls is empty: write one number"), ("four", "is not a list of whole numbers")):
+        with pytest.raises(ValueError, match=words):
+            numbers(text, int, "calls")
+
+
+def test_no_message_speaks_of_a_terminal(place):
+    place.stop_at("learning", Interrupted())
+    with pytest.raises(Interrupted):
+        place.train()
+    with contextlib.suppress(Interrupted):
+        place.train()
+    assert not [text for text in place.said if re.search(r" --|WARNING|; -\d", text)], place.said
