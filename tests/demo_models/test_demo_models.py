@@ -98,7 +98,7 @@ def test_the_frechet_distance_of_gaussians_is_the_closed_form():
 def test_a_real_model_is_distilled_from_the_command_line(source, mode, tmp_path):
     words = ["train", "--name", "tiny", "--model", source.name, "--calls", "3", "--mode", mode, "--pairs", "16",
              "--validation", "8", "--teacher-calls", "12", "--batch", "8", "--iterations", "6", "--every", "3",
-             "--starts", "1", "--device", "cpu", "--out", str(tmp_path)]
+             "--budget", "0", "--device", "cpu", "--out", str(tmp_path)]
     answer = CliRunner().invoke(main, words)
     assert answer.exit_code == 0, answer.output
     made = preset_file.load(tmp_path / "tiny.safetensors")
