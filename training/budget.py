@@ -15,7 +15,6 @@ from .starts.gits import POINTS, SEEDS
 from .starts.search import Effort, search_calls
 from .teacher.solvers import calls_of
 
-BUDGETS = {"quick": 3_000, "normal": 10_000, "thorough": 40_000}        # network calls per table, by name
 UNLIMITED = 100_000         # of a forward-only run without a budget: more was not measured to help
 LEAST_PAIRS = 8             # that two iterations measure; fewer say nothing
 QUICKLY, NORMAL, THOROUGH = Effort(1, 1, 2, 3, 6), Effort(1, 1, 3, 5, 12), Effort(4, 4, 4, 6, 32)

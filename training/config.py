@@ -14,10 +14,19 @@ from .parametrization.parameters import CLOCKS, FORMS, LEARN, RESTRICT, check_fo
 
 MOST_CALLS = 50        # a learned table pays off below about 12 calls; 50 rows back-propagated already take hours
 
+BUDGETS = {"quick": 3_000, "normal": 10_000, "thorough": 40_000}        # network calls per table, by name
 MODES = {"gradient": 400, "forward": 0}         # and the iterations each takes by default; 0: what the budget allows
 PREDICTIONS, DTYPES = ("auto", "eps", "v", "v_zsnr"), ("auto", "fp32", "fp16", "bf16")
 CHECKPOINT_SETTINGS = ("checkpoint", "prompts", "negative", "width", "height", "dtype", "config", "text_encoders",
                        "vae", "prediction", "shift", "guidance", "lora")    # how a checkpoint is opened
+
+
+def calls_of_budget(budget) -> int:
+    """Network calls of a budget given by name or number. Raises ValueError for anything else."""
+    try:
+        return BUDGETS[budget] if budget in BUDGETS else int(budget)
+    except (TypeError, ValueError):
+        raise ValueError(f"budget {budget!r}: use {', '.join(BUDGETS)}, or a number of network calls") from None
 
 
 def _set(default, words: str):
@@ -93,6 +102,7 @@ class Config:
     device: str = _set("auto", "cpu, cuda, mps, or auto")
 
     def __post_init__(self):
+        object.__setattr__(self, "budget", calls_of_budget(self.budget))
         object.__setattr__(self, "calls", tuple(int(c) for c in self.calls))
         object.__setattr__(self, "windows", tuple(float(w) for w in self.windows))
         object.__setattr__(self, "lora", tuple(str(words) for words in self.lora))

@@ -41,7 +41,7 @@ def _config_options(command, only=None):
     words = help_texts()
     for setting in reversed([field for field in fields(Config) if only is None or field.name in only]):
         option = f"--{setting.name.replace('_', '-')}"
-        extra = {"type": type(setting.default)}
+        extra = {"type": str if setting.name == "budget" else type(setting.default)}
         if isinstance(setting.default, bool):
             option, extra = f"{option}/--no-{option[2:]}", {}
         if setting.default == ():

@@ -1,0 +1,162 @@
+"""How far is each training from what a table can give? Baseline, limit, and what each budget finds.
+
+    python -m tests.bench.limits --data FOLDER [--cache runs/limits] [--only latent-flow] [--counts 6] [--write]
+
+FOLDER holds MNIST, CIFAR-10 and emoji as tests/bench/limits/models.py reads them. Errors are the mean and the median
+over 128 unseen seeds of the RMSE to a fine teacher. baseline: the best of all classical solvers on all schedules,
+chosen on these very seeds, separately by mean and by median. limit: the best of everything measured, a run of LONG
+network calls among them. A button's share is log(baseline / found) / log(baseline / limit), by the mean. Every finished
+piece lies in the cache, so that a stopped bench resumes. --write makes docs/limits.json and docs/limits.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from s4s.s4s_nodes.core.files import write_atomically
+from s4s.training.baselines.measure import contestants, halved
+from s4s.training.config import BUDGETS, Config
+from s4s.training.distil import distil
+from s4s.training.source import Source
+from s4s.training.teacher.pairs import TEST_SEEDS, Pairs, ends, errors, known_pairs, make_pairs
+from s4s.training.teacher.solvers import teacher_table
+
+from .models import KINDS, source
+
+ROOT = Path(__file__).resolve().parents[3]
+SEEDS, FINE = 128, 120                  # unseen seeds, and the calls of the teacher that judges
+LONG = 120_000                          # network calls of the long run
+ROUNDS = ((4, 1.0), (24, 0.2), (None, 0.04))
+COUNTS = (4, 6, 8)
+
+
+class Bench:
+    """One model with its test pairs and its finished pieces in the cache."""
+
+    def __init__(self, name: str, data: Path, cache: Path):
+        self.name, self.cache = name, cache
+        self.source = source(name, data, cache)
+        self.test = self._test()
+
+    def _test(self) -> Pairs:
+        path, seeds = self.cache / f"{self.name}-test.safetensors", range(TEST_SEEDS, TEST_SEEDS + SEEDS)
+        if not path.is_file():
+            made = make_pairs(self.source, seeds, teacher_table(self.source, "auto", FINE), "", quiet=True)
+            save_file({"target": made.target.contiguous()}, path)
+        return known_pairs(self.source, seeds, load_file(path)["target"])
+
+    def piece(self, name: str, make) -> dict:
+        """A finished piece from the cache, or made now and kept."""
+        path = self.cache / f"{self.name}-{name}.json"
+        if not path.is_file():
+            write_atomically(path, json.dumps(make()).encode())
+        return json.loads(path.read_text())
+
+    def baseline(self, calls: int) -> dict:
+        """Mean, median and RMSE of the best baselines on the test seeds."""
+        ranked = halved(self.source, contestants(self.source, calls), self.test, ROUNDS, 6, True)
+        full = [entry for entry in ranked if len(entry.errors) == len(self.test)]
+        best = min(full, key=lambda entry: entry.errors.mean())
+        return {"name": best.name, "mean": float(best.errors.mean()), "median": min(entry.median for entry in full),
+                "rmse": min(entry.rmse for entry in full)}
+
+    def found(self, calls: int, budget: int) -> dict:
+        """What a training with this budget reaches on the test seeds, and the network calls a counter outside saw."""
+        counted = [0]
+
+        def network(x, sigma, **extra):
+            counted[0] += len(x)
+            return self.source.network(x, sigma, **extra)
+        tried: Source = replace(self.source, network=network, model_calls=0)
+        config = Config(name="bench", calls=(calls,), budget=budget)
+        with tempfile.TemporaryDirectory() as folder:
+            made = distil(tried, config, folder, say=lambda text: None)
+        off = errors(ends(self.source, made.tables[f"calls{calls}"], self.test), self.test.target)
+        return {"mean": float(off.mean()), "median": float(np.median(off)), "rmse": float(np.sqrt((off ** 2).mean())),
+                "network_calls": counted[0], "gained": not made.training["nothing_gained"]}
+
+
+def cell(bench: Bench, calls: int) -> list[dict]:
+    """A cell for each button."""
+    baseline = bench.piece(f"baseline-{calls}", lambda: bench.baseline(calls))
+    runs = {}
+    for button, budget in {**BUDGETS, "long": LONG}.items():
+        try:
+            runs[button] = bench.piece(f"{button}-{calls}", lambda budget=budget: bench.found(calls, budget))
+        except ValueError as error:                     # a budget too small for so many calls
+            print(f"{bench.name}, {calls} calls, {button}: {error}")
+    limit = min(runs.values(), key=lambda run: run["mean"])
+    return [{"model": bench.name, "judged": KINDS[bench.name].judged, "calls": calls, "cfg": KINDS[bench.name].cfg,
+             "button": button, "noise": 0, "baseline": baseline["mean"], "limit": limit["mean"], "found": run["mean"],
+             "baseline_median": baseline["median"], "limit_median": limit["median"], "found_median": run["median"],
+             "baseline_rmse": baseline["rmse"], "found_rmse": run["rmse"], "network_calls": run["network_calls"],
+             "share": share(baseline["mean"], run["mean"], limit["mean"])}
+            for button, run in runs.items()]
+
+
+def share(baseline: float, found: float, limit: float) -> float:
+    """Of the possible gain, in logarithms; 1 where there is next to none."""
+    possible = math.log(baseline / limit)
+    return math.log(baseline / found) / possible if possible > 0.05 else 1.0
+
+
+def page(cells: list[dict]) -> str:
+    """The table as Markdown."""
+    lines = ["# How far each training is from what a table can give", "",
+             "Six small models of kinds the package does not ship. Three of them were looked at while the trainer was",
+             "written; the *judged* ones were only measured. Mean RMSE to a fine teacher over 128 unseen seeds; the",
+             "baseline is the best of all classical solvers on all schedules, chosen on these very seeds; the limit is",
+             f"the best table of all the runs here, one of {LONG:,} network calls among them. Share: of the possible",
+             "gain, in logarithms. Made by `python -m tests.bench.limits --data FOLDER --write`.", "",
+             "| model | calls | judged | budget | network calls | baseline | found | limit | times closer: mean "
+             "| median | RMSE | share |", "|---|" + "---|" * 11]
+    for row in cells:
+        times = [row["baseline"] / row["found"], row["baseline_median"] / row["found_median"],
+                 row["baseline_rmse"] / row["found_rmse"]]
+        lines.append(f"| {row['model']} | {row['calls']} | {'yes' if row['judged'] else 'no'} | {row['button']} "
+                     f"| {row['network_calls']:,} | {row['baseline']:.4f} | {row['found']:.4f} | {row['limit']:.4f} | "
+                     + " | ".join(f"{ratio:.2f}" for ratio in times) + f" | {row['share']:.2f} |")
+    head = "| budget | cells | judged: median, lowest | all: median, lowest |"
+    lines += ["", "## Shares", "", head, "|---|" + "---|" * 3]
+    for button in (*BUDGETS, "long"):
+        every = [row for row in cells if row["button"] == button]
+        both = [[row["share"] for row in every if row["judged"] or not judged] for judged in (True, False)]
+        words = [f"{np.median(shares):.2f}, {min(shares):.2f}" if shares else "none" for shares in both]
+        lines.append(f"| {button} | {len(every)} | {words[0]} | {words[1]} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(arguments: list | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of MNIST, CIFAR-10 and emoji")
+    parser.add_argument("--cache", type=Path, default=Path("runs/limits"), help="of weights and finished pieces")
+    parser.add_argument("--only", default=",".join(KINDS), help="models")
+    parser.add_argument("--counts", default=",".join(map(str, COUNTS)), help="numbers of network calls")
+    parser.add_argument("--write", action="store_true", help="write docs/limits.md and docs/limits.json")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    options.cache.mkdir(parents=True, exist_ok=True)
+    cells = []
+    for name in options.only.split(","):
+        bench = Bench(name, options.data, options.cache)
+        for calls in map(int, options.counts.split(",")):
+            cells += cell(bench, calls)
+            print("\n".join(f"{row['model']}, {row['calls']} calls, {row['button']}: share {row['share']:.2f}"
+                            for row in cells[-4:]), flush=True)
+    print(page(cells))
+    if options.write:
+        write_atomically(ROOT / "docs/limits.json", (json.dumps(cells, indent=1) + "\n").encode())
+        write_atomically(ROOT / "docs/limits.md", page(cells).encode())
+
+
+if __name__ == "__main__":
+    main()
