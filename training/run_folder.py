@@ -127,7 +127,7 @@ class Folder:
             self._rescue(made, error)
 
     def _rescue(self, made: Preset, error: OSError) -> None:
-        place = Path(tempfile.gettempdir()) / self.preset_path.name
+        place = free_place(Path(tempfile.gettempdir()) / self.preset_path.name)
         reason = f"cannot write {self.preset_path}: {error.strerror or error}"
         try:
             preset_file.save(made, place)
@@ -148,6 +148,12 @@ class Folder:
                 self.say(f"WARNING: cannot write {path}: {error.strerror or error}. The run goes on in memory and "
                          "tries again; free some space before it ends")
             self._warned = True
+
+
+def free_place(path: Path) -> Path:
+    """The path, or the next with a number where a file has it: an earlier rescue stays."""
+    places = (path.with_stem(f"{path.stem}-{number}" if number > 1 else path.stem) for number in range(1, 10_000))
+    return next(place for place in places if not place.exists())
 
 
 def check_same(folder, config: Config, resume: bool) -> None:

@@ -74,3 +74,17 @@ def test_racing_a_preset_for_an_unknown_model_says_what_can_be_raced(preset_file
     save(Preset("three", made.tables, Model("sdxl", "eps", 0.03, 14.6)), preset_file)
     answer = s4s("race", preset_file)
     assert answer.exit_code == 1 and "digits-eps" in answer.output
+
+
+def test_resuming_takes_no_settings(tmp_path):
+    answer = CliRunner().invoke(main, ["train", "--resume", str(tmp_path), "--calls", "6", "--seed", "7"])
+    assert answer.exit_code != 0 and "leave out" in answer.output
+    assert "--calls" in answer.output and "--seed" in answer.output
+
+
+def test_a_budget_may_have_a_name():
+    from s4s.training.config import BUDGETS, Config
+    assert [Config(budget=name).budget for name in BUDGETS] == [3_000, 10_000, 40_000]
+    assert Config(budget="77").budget == 77
+    answer = CliRunner().invoke(main, ["train", "--budget", "huge"])
+    assert answer.exit_code != 0 and "quick, normal, thorough" in answer.output

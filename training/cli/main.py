@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from ...s4s_nodes import __version__
 from ..config import CHECKPOINT_SETTINGS, Config, help_texts
@@ -118,6 +119,10 @@ def train(out, resume, **settings):
         click.echo("WARNING: accelerate launch --cpu starts one process, whatever --num_processes says: use torchrun "
                    "--nproc-per-node, or accelerate launch --multi_gpu (with --device cpu behind it)", err=True)
     if resume is not None:
+        source = click.get_current_context().get_parameter_source
+        if given := [f"--{name.replace('_', '-')}" for name in settings if source(name) is ParameterSource.COMMANDLINE]:
+            raise ValueError(f"--resume continues with the run's own settings: leave out {', '.join(given)}, or start "
+                             "another run with --out")
         config_file = resume / "config.json"
         if not config_file.exists():
             raise ValueError(f"{resume} holds no run (no config.json): name the folder of an earlier `s4s train`")
