@@ -73,16 +73,19 @@ class Folder:
         path = self.path / "state.safetensors"
         if not path.exists():
             return {}, {}
+        older = False
         try:
             with safetensors.safe_open(path, framework="pt") as file:
                 facts = json.loads(file.metadata()["s4s_run"])
                 # clones are aligned: sums over tensors in a mapped file differ in the last digits
                 tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
-            if any("kind" not in about for about in facts["states"].values()):
-                raise ValueError(f"the run in {self.path} {OLDER}")
-            states = {name: _state(name, about, tensors) for name, about in facts.pop("states").items()}
+            older = any("kind" not in about for about in facts["states"].values())
+            states = {} if older else {name: _state(name, about, tensors) for name, about in facts["states"].items()}
+            del facts["states"]
         except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path} is damaged ({error}): delete it to start over with the cached pairs") from None
+        if older:
+            raise ValueError(f"the run in {self.path} {OLDER}")
         return states, facts
 
     # --- pairs --------------------------------------------------------------------------------------------------

@@ -244,6 +244,8 @@ def _report(preset: Preset, held: Held, saved: str) -> str:
              f"training: {made['model_calls']:,} network calls, {made['seconds']:.0f} s, {made['mode']} mode, teacher "
              f"{made['teacher']}, {made['conditionings']} conditioning{'s' * (made['conditionings'] > 1)}, cfg "
              f"{made['cfg'][0]:g}, latent {' x '.join(map(str, made['latent']))}", f"race: {held.words}"]
+    if kept := made.get("nothing_gained"):
+        lines.append(f"Nothing was gained at {', '.join(kept)}: the best baseline is kept there.")
     return "\n".join([*lines, *_results(held.raced)])
 
 

@@ -2,8 +2,10 @@
 
 import errno
 import json
+from dataclasses import replace
 
 import pytest
+import safetensors.torch
 import torch
 
 from s4s.s4s_nodes.core import preset_file
@@ -152,3 +154,25 @@ def test_unknown_names_are_refused_with_those_there_are(tmp_path):
                            ({"base": "heun"}, "one call per step"), ({"objective": "fid"}, "rmse")):
         with pytest.raises(ValueError, match=words):
             run_in(tmp_path / words, **changes).train()
+
+
+def test_a_run_of_version_0_4_says_that_it_cannot_be_resumed(tmp_path):
+    run_in(tmp_path).train()
+    path = tmp_path / "state.safetensors"
+    with safetensors.safe_open(path, framework="pt") as file:
+        facts, tensors = json.loads(file.metadata()["s4s_run"]), {name: file.get_tensor(name) for name in file.keys()}
+    for about in facts["states"].values():
+        del about["kind"]
+    safetensors.torch.save_file(tensors, path, metadata={"s4s_run": json.dumps(facts)})
+    with pytest.raises(ValueError, match="was made by version 0.4 or older.*start a new run in another folder"):
+        run_in(tmp_path, resume=True)
+
+
+def test_targets_of_another_model_are_made_again(tmp_path):
+    """Whoever loses config.json and trains another model in the folder must not learn from the old targets."""
+    run_in(tmp_path).train()
+    for name in ("config.json", "state.safetensors"):
+        (tmp_path / name).unlink()
+    other = replace(toy_source(), name="another")
+    whole = run_in(tmp_path / "fresh", source=other).train()
+    assert run_in(tmp_path, source=replace(other, model_calls=0), resume=True).train().short_hash == whole.short_hash

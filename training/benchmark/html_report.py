@@ -25,8 +25,8 @@ PICTURES = {"sheet": "The same noise by teacher, the usual choice, the best clas
 OF_A_RACE = ("sheet", "race")
 PROVENANCE = ("checkpoint", "prompts", "size", "dtype", "guidance",
               "teacher", "teacher_error", "cfg", "resolution", "family", "base", "learn", "clock", "mode", "objective",
-              "relaxed", "pairs", "seed", "budget", "iterations", "start", "held_out_rmse", "model_calls", "seconds",
-              "processes", "trainer", "imported", "evidence", "note")
+              "relaxed", "pairs", "seed", "budget", "iterations", "start", "held_out_rmse", "nothing_gained",
+              "model_calls", "seconds", "processes", "trainer", "imported", "evidence", "note")
 
 
 @dataclass(frozen=True)

@@ -73,13 +73,13 @@ class S4STrainPreset(io.ComfyNode):
                 io.Combo.Input("mode", options=list(MODES), default="auto",
                                tooltip="forward-only needs nothing but sampling, and works with quantised, compiled "
                                        "and offloaded models. gradient back-propagates through the model: slower per "
-                                       "call, better with a large budget. auto decides by the budget and a test."),
+                                       "call. auto is forward-only."),
                 io.Int.Input("budget", default=HOST_BUDGET, min=500, max=10_000_000, step=500,
                              tooltip="Most network calls to spend per table, the teacher's share included. At half a "
                                      "second a call 10,000 take under an hour and a half."),
-                io.Int.Input("teacher_calls", default=50, min=4, max=1000,
-                             tooltip="Calls of the default teacher, most. A small budget uses fewer. Not used when a "
-                                     "teacher_sampler is connected."),
+                io.Int.Input("teacher_calls", default=32, min=4, max=1000,
+                             tooltip="Calls of the default teacher at first. They are doubled, up to 128, while its "
+                                     "measured error is too large. Not used when a teacher_sampler is connected."),
                 io.Int.Input("race_seeds", default=8, min=2, max=1024,
                              tooltip="Unseen seeds of the race against the classical samplers at the end. 8 show a "
                                      "clear win; more make the numbers firmer and take longer."),
