@@ -27,7 +27,7 @@ BASE = {"prompt": "a cat", "negative_prompt": "bad", "width": 64, "height": 64, 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    data = hosts.make_data(tmp_path_factory.mktemp("data"))
+    data = hosts.make_data(tmp_path_factory.mktemp("data"), learned_on_it=True)
     made = hosts.Server(data)
     made.data = data
     yield made
