@@ -73,7 +73,7 @@ class S4STrainPreset(io.ComfyNode):
                 io.Combo.Input("mode", options=list(MODES), default="auto",
                                tooltip="forward-only needs nothing but sampling, and works with quantised, compiled "
                                        "and offloaded models. gradient back-propagates through the model: slower per "
-                                       "call, better with a large budget. auto decides by the budget and a test."),
+                                       "call, better with a large budget. auto is forward-only."),
                 io.Int.Input("budget", default=HOST_BUDGET, min=500, max=10_000_000, step=500,
                              tooltip="Most network calls to spend per table, the teacher's share included. At half a "
                                      "second a call 10,000 take under an hour and a half."),

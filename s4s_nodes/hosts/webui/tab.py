@@ -83,7 +83,7 @@ def _training() -> tuple:
         windows = gr.Textbox(label=say("Denoising strengths, e.g. 1,0.75,0.5"), value="1", elem_id="s4s_windows")
     mode = gr.Radio(label=say("Mode"), choices=list(MODES), value="auto", elem_id="s4s_mode", info=say(
         "forward-only asks for nothing but sampling; gradient goes back through the checkpoint, which is checked "
-        "first: dearer, and better with a large budget; auto decides by the budget and that check"))
+        "first: dearer, and better with a large budget; auto is forward-only"))
     with gr.Row():
         budget = gr.Number(label=say("Most network calls per table"), value=10000, precision=0, elem_id="s4s_budget")
         seeds = gr.Number(label=say("Seeds of the race"), value=8, precision=0, elem_id="s4s_race_seeds")
