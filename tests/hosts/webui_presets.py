@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from s4s.s4s_nodes.core import Model, Preset, classical, schedules
 from s4s.s4s_nodes.core.preset_file import save
 
-HASHES = {"sha256_10": "0123456789"}        # of the checkpoint that the tests' hosts have loaded
+HASHES = {"sha256_10": "0123456789"}        # of the checkpoint that hosts without a file have loaded
 
 
 def eps_preset(name="toy, sd15") -> Preset:
@@ -27,11 +28,11 @@ def flow_preset(name="toy-flow") -> Preset:
     return Preset(name, tables, Model("sd3", "flow", 0.003, 1.0, shift=3.0, channels=16, hashes=HASHES))
 
 
-def shelved(models: Path) -> Path:
-    """Write both into a host's models folder."""
+def shelved(models: Path, hashes: dict = HASHES) -> Path:
+    """Write both into a host's models folder, as learned on the checkpoint of these hashes."""
     folder = models / "s4s_presets"
     for preset in (eps_preset(), flow_preset()):
-        save(preset, folder / f"{preset.name}.safetensors")
+        save(replace(preset, model=replace(preset.model, hashes=hashes)), folder / f"{preset.name}.safetensors")
     return folder
 
 

@@ -1,6 +1,6 @@
 """A custom node of the tests: what the small emoji model is asked for, as CONDITIONING."""
 
-from tests.comfyui.conditions import CLASSES, condition
+from .conditions import CLASSES, condition
 
 
 class Emoji:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import shutil
@@ -60,23 +61,29 @@ def _mentions(name: str, word: str) -> bool:
     return word in texts[0] and word.partition(".")[2].replace("_", "-") not in texts[1]
 
 
-def make_data(path: Path, checkpoint: bool = True) -> Path:
-    """A --data-dir: the clone linked in as an extension, beside one of the tests' own; a checkpoint; quick settings."""
-    from webui_presets import shelved
+def make_data(path: Path, checkpoint: bool = True, learned_on_it: bool = False) -> Path:
+    """A --data-dir: the clone linked in as an extension, beside one of the tests' own; a checkpoint; quick settings.
+
+    learned_on_it: whether the presets on the shelf were learned on the checkpoint, or on another.
+    """
+    from webui_presets import HASHES, shelved
 
     for name in ("models/Stable-diffusion", "extensions", "embeddings", "probe/scripts"):
         (path / name).mkdir(parents=True, exist_ok=True)
     _link(ROOT, path / "extensions" / CLONE)
     (path / "probe").rename(path / "extensions" / "s4s-test-probe")
     shutil.copy(HERE / "probe_extension.py", path / "extensions" / "s4s-test-probe" / "scripts")
-    shelved(path / "models")
+    hashes = HASHES
+    if checkpoint:
+        import tiny_checkpoint
+        file = tiny_checkpoint.write(path / "models" / "Stable-diffusion")
+        if learned_on_it:
+            hashes = {"sha256_10": hashlib.sha256(file.read_bytes()).hexdigest()[:10]}
+    shelved(path / "models", hashes)
     (path / "models" / "s4s_presets" / "broken.safetensors").write_bytes(b"not a preset")
     (path / "config.json").write_text(json.dumps({
         "live_previews_enable": True, "show_progress_type": "Approx cheap", "samples_save": False, "grid_save": False,
         "save_images_add_number": False, "disabled_extensions": [], "sd_checkpoint_cache": 0}), encoding="utf-8")
-    if checkpoint:
-        import tiny_checkpoint
-        tiny_checkpoint.write(path / "models" / "Stable-diffusion")
     return path
 
 

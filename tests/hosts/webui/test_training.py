@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 import time
@@ -33,7 +34,9 @@ def infotext(server, schedule: str) -> str:
 
 def test_a_preset_is_trained_for_the_loaded_checkpoint_and_is_there_at_once(server):
     cost = server.call("/s4s-test/forecast", TRAINING)
-    assert "3,200 network calls" in cost["words"][0] and cost["images"] == 0
+    calls = int(re.search(r"([\d,]+) network calls", cost["words"][0])[1].replace(",", ""))
+    assert 1600 < calls <= TRAINING["budget"] and cost["images"] == 0           # an upper bound within the budget
+    assert "S4S: fallback " in infotext(server, "Automatic")                    # the shelf's are another checkpoint's
     made = server.call("/s4s-test/train", TRAINING, seconds=900)
     assert "error" not in made, made
     assert made["images"] >= 4 and made["scores"]["calls4"]["seeds"] == 2, made
@@ -65,8 +68,8 @@ def test_gradients_go_through_the_hosts_denoiser_and_leave_it_as_it_was(server):
     cost = server.call("/s4s-test/forecast", {**TRAINING, "mode": "gradient", "budget": 3000})
     assert "gradient mode: its gradients agree with finite differences" in cost["words"][0], cost
     assert infotext(server, "S4S toy_ sd15") == before
-    cost = server.call("/s4s-test/forecast", {**TRAINING, "mode": "auto"})       # the budget is too small for gradients
-    assert "forward mode: the budget would allow" in cost["words"][0]
+    cost = server.call("/s4s-test/forecast", {**TRAINING, "mode": "auto"})
+    assert "forward mode: forward calls are enough" in cost["words"][0]
 
 
 def test_an_interrupt_in_a_backward_pass_ends_a_training(server):
