@@ -116,8 +116,8 @@ class Stage:
 
     def __call__(self, denoiser, x: Tensor, extra_args: dict, run: sampler.Run) -> Tensor:
         network = Network(denoiser, extra_args, x.device)
-        table = self.work(source_of(network, run.facts.model, denoiser.inner_model.sigmas, x, len(self.scene.prompts),
-                                    self.scene.cfg, AT_ONCE))
+        table = self.work(source_of(network, run.request.facts.model, denoiser.inner_model.sigmas, x,
+                                    len(self.scene.prompts), self.scene.cfg, AT_ONCE))
         if table is None:
             raise Finished
         denoiser.step = 0

@@ -95,7 +95,7 @@ class Run:
 
 def sample_s4s(model, x, sigmas, extra_args=None, callback=None, disable=None, s4s_run=None):
     """k-diffusion's signature, which hosts inspect. Interrupts of the model or the callback pass through."""
-    if (work := getattr(s4s_run.p, "s4s_work", None)) is not None:          # a training, see train.py
+    if (work := getattr(s4s_run.p, "s4s_work", None)) is not None:          # a training, see inside.py
         return work(model, x, extra_args, s4s_run)
     return sample_table(model, x, sigmas, extra_args, callback, disable, table=lambda _: s4s_run.table(x, sigmas))
 

@@ -65,7 +65,7 @@ def test_a_training_is_interrupted_and_refused_in_words(server):
 
 def test_gradients_go_through_the_hosts_denoiser_and_leave_it_as_it_was(server):
     before = infotext(server, "S4S toy_ sd15")
-    cost = server.call("/s4s-test/forecast", {**TRAINING, "mode": "gradient", "budget": 3000})
+    cost = server.call("/s4s-test/forecast", {**TRAINING, "mode": "gradient", "budget": 4000})
     assert "gradient mode: its gradients agree with finite differences" in cost["words"][0], cost
     assert infotext(server, "S4S toy_ sd15") == before
     cost = server.call("/s4s-test/forecast", {**TRAINING, "mode": "auto"})
@@ -73,14 +73,14 @@ def test_gradients_go_through_the_hosts_denoiser_and_leave_it_as_it_was(server):
 
 
 def test_an_interrupt_in_a_backward_pass_ends_a_training(server):
-    asked = {**TRAINING, "name": "stopped back", "mode": "gradient", "budget": 3000, "stop_in_backward": True}
+    asked = {**TRAINING, "name": "stopped back", "mode": "gradient", "budget": 4000, "stop_in_backward": True}
     made = server.call("/s4s-test/train", asked)
     assert made["scores"] is None and "stopped before anything was learned" in made["words"][-1], made
     assert "calls4 exact" in infotext(server, "S4S toy_ sd15")
 
 
 def test_a_preset_is_learned_through_gradients(server):
-    made = server.call("/s4s-test/train", {**TRAINING, "name": "by gradients", "mode": "gradient", "budget": 2900}, 900)
+    made = server.call("/s4s-test/train", {**TRAINING, "name": "by gradients", "mode": "gradient", "budget": 4000}, 900)
     assert "error" not in made and made["scores"]["calls4"]["seeds"] == 2, made
     assert any("gradient mode" in words for words in made["words"])
     assert "S4S: by gradients " in infotext(server, "S4S by gradients")
