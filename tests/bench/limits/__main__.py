@@ -112,7 +112,7 @@ def share(baseline: float, found: float, limit: float) -> float:
 def page(cells: list[dict]) -> str:
     """The table as Markdown."""
     lines = ["# How far each training is from what a table can give", "",
-             "Six small models of kinds the package does not ship. Four of them were looked at while the trainer was",
+             "Six small models of kinds the package does not ship. Four of them were seen while the trainer was",
              "written; no choice was made on the *judged* ones. Mean RMSE to a fine teacher over 128 unseen seeds; the",
              "baseline is the best of all classical solvers on all schedules, chosen on these very seeds; the limit is",
              f"the best table of all the runs here, one of {LONG:,} network calls among them. Share: of the possible",

@@ -120,7 +120,8 @@ KINDS = {
     "vit-digits": Kind(digits, (1, 28, 28), "image", lambda: Transformer(1, 28, 4, LABELS), flow_levels, 2.0, False),
     "eps-26": Kind(small_digits, (1, 14, 14), "noise", lambda: UNet(1, LABELS),
                    lambda: schedules.sd_levels(0.0012, 0.0143), 1.0, False),
-    "vit-pictures": Kind(pictures, (3, 16, 16), "image", lambda: Transformer(3, 16, 4, LABELS), flow_levels, 2.0, False),
+    "vit-pictures": Kind(pictures, (3, 16, 16), "image", lambda: Transformer(3, 16, 4, LABELS), flow_levels, 2.0,
+                         False),
     "eps-ddpm": Kind(pictures, (3, 16, 16), "noise", lambda: UNet(3, LABELS), ddpm_levels, 3.0, True),
     "eps-cosine": Kind(emoji, (3, 16, 16), "noise", lambda: UNet(3, LABELS), cosine_levels, 1.0, True),
 }
