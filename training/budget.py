@@ -63,31 +63,33 @@ def _forward_plan(plan: Plan, source: Source) -> Plan:
     afforded = {calls: affordable(plan, source, calls) for calls in plan.calls}
     calls = min(afforded, key=afforded.get)
     if afforded[calls] < LEAST_PAIRS:
-        _refuse(plan, calls, _forward_cost(plan, source, calls, LEAST_PAIRS))
+        pair = pair_cost(plan, source, calls)
+        _refuse(plan, calls, fixed_cost(plan, source, calls) + _growing_cost(plan, calls, LEAST_PAIRS, pair))
     return replace(plan, pairs=_distinct(plan, afforded[calls]), settled=True)
 
 
 def affordable(plan: Plan, source: Source, calls: int) -> int:
     """The most pairs whose Jacobians, with all that goes with them, fit into a table's budget; on a settled plan they
     are made already."""
+    fixed, pair = fixed_cost(plan, source, calls), pair_cost(plan, source, calls)
     low, high = 0, MOST_TURNS * plan.pairs
     while low < high:
         middle = (low + high + 1) // 2
-        fits = _forward_cost(plan, source, calls, middle) <= plan.most_calls
+        fits = fixed + _growing_cost(plan, calls, middle, pair) <= plan.most_calls
         low, high = (middle, high) if fits else (low, middle - 1)
     return low
 
 
-def _forward_cost(plan: Plan, source: Source, calls: int, total: int) -> int:
-    """Network calls of a forward-only table whose iterations measure `total` pairs."""
+def _growing_cost(plan: Plan, calls: int, total: int, pair: int) -> int:
+    """Network calls that grow with the `total` pairs the iterations measure, at `pair` calls each."""
     pairs = plan.pairs if plan.settled else _distinct(plan, total)
-    return fixed_cost(plan, source, calls) + shared_cost(plan, pairs) + _learning_cost(plan, source, calls, total)
+    return shared_cost(plan, pairs) + _learning_cost(plan, calls, total, pair)
 
 
-def _learning_cost(plan: Plan, source: Source, calls: int, total: int) -> int:
+def _learning_cost(plan: Plan, calls: int, total: int, pair: int) -> int:
     """Network calls of the iterations."""
     steps = batches(total, plan.iterations)
-    return len(steps) * plan.validation * calls + sum(steps) * pair_cost(plan, source, calls)
+    return len(steps) * plan.validation * calls + sum(steps) * pair
 
 
 def _distinct(plan: Plan, total: int) -> int:
@@ -167,4 +169,4 @@ def forecast(plan: Plan, source: Source, calls: int | None = None) -> int:
         return each * len(plan.windows)
     if plan.mode == "gradient":
         return plan.iterations * step_cost(plan, calls)
-    return _learning_cost(plan, source, calls, affordable(plan, source, calls))
+    return _learning_cost(plan, calls, affordable(plan, source, calls), pair_cost(plan, source, calls))

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..s4s_nodes.core import Preset, Table
+from ..s4s_nodes.core.table import PARTS
 from . import sources
 from .budget import affordable, forecast, planned, taught_before
 from .checks import check
@@ -32,7 +33,6 @@ from .told import Told
 CHUNK = 64                  # teacher pairs made, then saved, at a time
 PREVIEWED = 4               # images of a preview
 SHARE_OF_CHECK = 0.15       # of the budget, that measuring the teacher may cost
-PARTS = ("sigmas", "query", "scale", "carry", "weights")
 
 
 class Stopped(Exception):

@@ -22,10 +22,9 @@ from .files import write_atomically
 from .levels import starts_below
 from .loop import sample
 from .model import Model, PresetError, is_name, is_number
-from .table import Table
+from .table import PARTS, Table
 
 FORMAT_VERSION = 1
-_PARTS = ("sigmas", "query", "scale", "carry", "weights")
 _TABLE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _SELF_TEST_LIMIT = 1e-9
 
@@ -64,7 +63,7 @@ class Preset:
         """10 hex digits that name the numbers: the same tables for the same prediction have the same hash."""
         digest = hashlib.sha256(self.model.prediction.encode())
         for key in sorted(self.tables):
-            for part in _PARTS:
+            for part in PARTS:
                 digest.update(np.ascontiguousarray(getattr(self.tables[key], part), dtype="<f8").tobytes())
         return digest.hexdigest()[:10]
 
@@ -138,7 +137,7 @@ def to_bytes(preset: Preset) -> bytes:
     except (TypeError, ValueError) as error:
         raise PresetError(f"preset {preset.name!r} cannot be written: {error}") from None
     tensors = {f"{key}/{part}": np.array(getattr(table, part)) for key, table in preset.tables.items()
-               for part in _PARTS}
+               for part in PARTS}
     return safetensors.numpy.save(tensors, metadata={KEY: text})
 
 
@@ -185,12 +184,12 @@ def _tables(tensors: dict, breaks_constants: list) -> dict:
     parts: dict[str, dict] = {}
     for name, array in tensors.items():
         key, _, part = name.rpartition("/")
-        if part not in _PARTS or array.dtype != np.float64:
+        if part not in PARTS or array.dtype != np.float64:
             raise PresetError(f"holds tensor {name[:80]!r} of type {array.dtype}: only float64 tensors named "
-                              f"TABLE/{'|'.join(_PARTS)} belong in a preset")
+                              f"TABLE/{'|'.join(PARTS)} belong in a preset")
         parts.setdefault(key, {})[part] = array
     for key, found in parts.items():
-        if missing := [part for part in _PARTS if part not in found]:
+        if missing := [part for part in PARTS if part not in found]:
             raise PresetError(f"table {key[:80]!r} lacks {', '.join(missing)}")
     made = {key: Table(**found, keeps_constants=key not in breaks_constants) for key, found in parts.items()}
     for key, table in made.items():

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 MAX_CALLS = 1000            # a (1000, 1000) table is 8 MB; nothing real comes near it
+PARTS = ("sigmas", "query", "scale", "carry", "weights")       # the arrays of a table
 LAW_TOLERANCE = 1e-8        # rounding of 1000 float64 rows stays far below it
 
 
@@ -48,7 +49,7 @@ class Table:
     keeps_constants: bool = True
 
     def __post_init__(self):
-        for name in ("sigmas", "query", "scale", "carry", "weights"):
+        for name in PARTS:
             object.__setattr__(self, name, _frozen(name, getattr(self, name)))
         _check_shapes(self)
         _check_levels(self)

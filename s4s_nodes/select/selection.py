@@ -69,10 +69,20 @@ def select(request: Request) -> Selection:
     """
     if request.levels is not None:
         return _on_levels(request, checked(request.levels))
-    whole = _schedule(request)
-    calls = min(request.calls or request.steps, request.steps)
-    found = _on_levels(replace(request, own_schedule=True), checked(whole[-calls - 1:]))
+    whole = schedule(request)
+    found = _on_levels(replace(request, own_schedule=True), whole[-_running(request) - 1:])
     return replace(found, schedule=whole)
+
+
+def schedule(request: Request) -> np.ndarray:
+    """The whole schedule (steps + 1,) that `select` gives, for a host that samples elsewhere. Raises as it does."""
+    whole = _schedule(request)
+    checked(whole[-_running(request) - 1:])
+    return whole
+
+
+def _running(request: Request) -> int:
+    return min(request.calls or request.steps, request.steps)
 
 
 # --- the schedule ---------------------------------------------------------------------------------------------------

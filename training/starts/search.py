@@ -6,7 +6,7 @@ families start from their base solver on the best schedule.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -177,6 +177,6 @@ def refused(entry: Entry, other: Entry) -> bool:
     return not (entry.errors.mean() < other.errors.mean() and entry.median < other.median)
 
 
-def measured_on(source: Source, table: Table, pairs: Pairs, name: str = "S4S") -> Entry:
+def measured_on(source: Source, table: Table, pairs: Pairs) -> Entry:
     """A table's errors on these pairs."""
-    return measure(source, replace(Entry(name, "learned", table)), pairs)
+    return measure(source, Entry("S4S", "learned", table), pairs)

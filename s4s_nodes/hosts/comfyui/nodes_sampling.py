@@ -6,7 +6,7 @@ import comfy.samplers
 import torch
 from comfy_api.latest import io
 
-from ...library import Request, select
+from ...library import Request, schedule
 from . import facts, parts, pinned, record
 from .sampler import sample_s4s
 
@@ -175,7 +175,7 @@ class S4SSchedulerFunc(io.ComfyNode):
         def levels(model, sampler_name, steps):
             seen = facts.of_model(model)
             parts.check_suits(preset, seen)
-            return torch.tensor(select(Request(seen, steps=steps, named=preset)).schedule, dtype=torch.float32)
+            return torch.tensor(schedule(Request(seen, steps=steps, named=preset)), dtype=torch.float32)
         return io.NodeOutput(levels)
 
 

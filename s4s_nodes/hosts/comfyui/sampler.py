@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ...core import end_response, sample_table
-from ...library import Request, Selection, select
+from ...library import Request, Selection, schedule, select
 from . import facts, pinned, record
 from .folder import presets
 
@@ -57,9 +57,9 @@ def s4s_scheduler(sampling, steps: int) -> Tensor:
     """The host's scheduler handler: (model_sampling, steps) -> steps + 1 falling levels, float32, the last one 0."""
     seen = facts.of_asking(sampling, steps)
     pin = pinned.of(seen.patcher)
-    found = select(Request(seen.facts, presets().presets(), steps, seen.calls, cfg=seen.cfg, size=seen.size,
+    found = schedule(Request(seen.facts, presets().presets(), steps, seen.calls, cfg=seen.cfg, size=seen.size,
                            named=pin and pin.preset, strict=bool(pin and pin.strict)))
-    return torch.tensor(found.schedule, dtype=torch.float32)
+    return torch.tensor(found, dtype=torch.float32)
 
 
 def _check_falling(sigmas: Tensor) -> None:
