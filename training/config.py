@@ -10,7 +10,7 @@ from ..s4s_nodes.core import names
 from .checkpoints.loras import Lora
 from .optimizers.objective import NAMES as OBJECTIVES
 from .parametrization.families import FAMILIES, check_base, usual_base
-from .parametrization.parameters import CLOCKS, FORMS, LEARN, RESTRICT, check_form
+from .parametrization.parameters import LEARN
 
 MOST_CALLS = 50        # a learned table pays off below about 12 calls; 50 rows back-propagated already take hours
 
@@ -19,6 +19,9 @@ MODES = {"gradient": 400, "forward": 0}         # and the iterations each takes 
 PREDICTIONS, DTYPES = ("auto", "eps", "v", "v_zsnr"), ("auto", "fp32", "fp16", "bf16")
 CHECKPOINT_SETTINGS = ("checkpoint", "prompts", "negative", "width", "height", "dtype", "config", "text_encoders",
                        "vae", "prediction", "shift", "guidance", "lora")    # how a checkpoint is opened
+
+# options until version 0.4, and what runs may carry of them: the default
+REMOVED = {"clock": "host", "form": "data", "restrict": "none", "initial": "solver"}
 
 
 def calls_of_budget(budget) -> int:
@@ -75,12 +78,6 @@ class Config:
                                "carry, too (BNS, GS)")
     rounds: int = _set(8, "of alternate: turns of schedule and coefficients each; with a budget, a step each while it "
                           "lasts")
-    clock: str = _set("host", "what a network told another level than its state's is shown: host: what the host shows "
-                              "it; paper: the state's own input")
-    form: str = _set("data", "what coefficients weigh: data, the predicted images; noise, the predicted noises")
-    restrict: str = _set("none", "for studies: fixed, one set of coefficients for all rows; sum_to_one, rows whose "
-                                 "weights sum up as the solver's")
-    initial: str = _set("solver", "for studies: coefficients start at the solver's, or at random")
     pairs: int = _set(256, "cached teacher pairs to learn from")
     fresh: bool = _set(False, "gradient mode: new noise in every iteration, taught there and then, in place of pairs")
     validation: int = _set(64, "held-out pairs that choose the best state")
@@ -109,14 +106,12 @@ class Config:
         several = self.cfg if isinstance(self.cfg, (tuple, list)) else (self.cfg,)
         object.__setattr__(self, "cfg", tuple(float(scale) for scale in several))
         for name, words in (("mode", (*MODES, "auto")), ("learn", LEARN), ("objective", OBJECTIVES),
-                            ("family", FAMILIES), ("clock", CLOCKS), ("restrict", RESTRICT), ("form", FORMS),
-                            ("initial", ("solver", "random")), ("prediction", PREDICTIONS), ("dtype", DTYPES)):
+                            ("family", FAMILIES), ("prediction", PREDICTIONS), ("dtype", DTYPES)):
             if getattr(self, name) not in words:
                 raise ValueError(f"{name} {getattr(self, name)!r}: use one of {', '.join(words)}")
         if self.base == "auto":
             object.__setattr__(self, "base", usual_base(self.family, self.order))
         check_base(self.family, self.base, self.order)
-        check_form(self.form, self.learn)
         if self.iterations == 0 and self.budget == 0 and self.mode in MODES:
             object.__setattr__(self, "iterations", MODES[self.mode])
         for name in ("teacher_calls", "pairs", "validation", "batch", "every", "rounds"):
@@ -187,6 +182,10 @@ class Config:
         if content.get("learn") == ["sigmas", "query", "weights"]:          # as version 0.2.0 wrote the default
             content["learn"] = "joint"
         content.pop("starts", None)                                         # a setting until version 0.4
+        for name, usual in REMOVED.items():
+            if (value := content.pop(name, usual)) != usual:
+                raise ValueError(f"the run used {name} {value!r}, an option of version 0.4 that is gone: start a new "
+                                 "run in another folder")
         if unknown := set(content) - {f.name for f in fields(cls)}:
             raise ValueError(f"unknown settings {', '.join(sorted(unknown))}: was this run made by a newer version?")
         return cls(**content)

@@ -6,7 +6,7 @@ from ..s4s_nodes import __version__
 from ..s4s_nodes.core import Preset
 
 TRAINER = f"s4s {__version__}"
-SETTINGS = ("family", "base", "order", "learn", "form", "clock", "mode", "objective", "relaxed", "seed", "budget")
+SETTINGS = ("family", "base", "order", "learn", "mode", "objective", "relaxed", "seed", "budget")
 
 
 def preset_of(run) -> Preset:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.bench import ablation
-from tests.bench.ablation_page import CLAIMS, FAILS, HOLDS, OPEN, Claim, judged, page
+from tests.bench.ablation_page import CLAIMS, FAILS, FORMER, HOLDS, OPEN, Claim, judged, page
 
 
 @pytest.mark.parametrize("ratio, verdict", [(1.3, HOLDS), (0.8, FAILS), (1.0, OPEN)])
@@ -21,7 +21,7 @@ def test_a_claim_holds_fails_or_stays_open_by_its_paired_interval(ratio, verdict
 
 def test_every_claim_is_about_cells_there_are_and_every_cell_is_used():
     used = {name for claim in CLAIMS for name in (claim.better, claim.worse)}
-    assert used == set(ablation.CELLS)
+    assert used == {*ablation.CELLS, *FORMER} and not set(FORMER) & set(ablation.CELLS)
 
 
 def test_a_finished_cell_is_kept_and_its_file_gives_the_same_numbers(tmp_path, monkeypatch):
@@ -44,9 +44,10 @@ def test_tied_queries_do_not_move():
 
 def test_the_page_has_every_cell_and_verdict_and_says_which_did_not_run():
     cell = {"words": "a cell", "numbers": 3, "calls": 1000, "errors": [0.1, 0.2, 0.3], "about": {"start": "s, t"}}
-    found = {"one": dict.fromkeys(ablation.CELLS, cell), "two": {"start": cell}}
+    cells = [*ablation.CELLS, *FORMER]
+    found = {"one": dict.fromkeys(cells, cell), "two": {"start": cell}}
     text = page(found)
-    assert text.count("| a cell | 3 | 0.2000 [") == len(ablation.CELLS) + 1
+    assert text.count("| a cell | 3 | 0.2000 [") == len(cells) + 1
     assert text.count(OPEN) == text.count("not run") == len(CLAIMS) and "3 unseen seeds" in text
 
 

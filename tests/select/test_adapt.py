@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import numpy as np
@@ -65,8 +66,9 @@ def test_a_moved_table_obeys_the_constant_law(calls, flow, end, seed, by):
 
 
 def test_a_moved_table_of_the_papers_clock_still_shows_the_network_its_states_own_input():
-    parameters = Parameters(levels(5, False), clock="paper", prediction="eps")
-    table = parameters.frozen(parameters.initial() - 0.3 * parameters.moving())
+    free = learned(5, False)
+    shown = np.sqrt((1 + free.query ** 2) / (1 + free.sigmas[:-1] ** 2))
+    table = dataclasses.replace(free, scale=shown)
     there = adapted(table, moved(table, 0.5, 0), False)
     assert np.abs(there.scale - table.scale).max() > 1e-3
     np.testing.assert_allclose(there.scale / np.sqrt(1 + there.query ** 2), 1 / np.sqrt(1 + there.sigmas[:-1] ** 2))

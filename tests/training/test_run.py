@@ -10,6 +10,7 @@ import torch
 
 from s4s.s4s_nodes.core import preset_file
 from s4s.training import run_folder
+from s4s.training.config import Config
 from s4s.training.run import Run, Stopped
 from s4s.training.source import NaNFromModel
 from tests.toy import small, toy_source
@@ -65,6 +66,13 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
     run_in(tmp_path)
     with pytest.raises(ValueError, match="already holds a run"):
         run_in(tmp_path)
+
+
+def test_a_run_folder_may_carry_the_defaults_of_removed_options(tmp_path):
+    content = json.loads(small().to_json())
+    assert Config.from_json(json.dumps({**content, "clock": "host", "form": "data"})) == small()
+    with pytest.raises(ValueError, match="the run used clock 'paper', an option of version 0.4 that is gone"):
+        Config.from_json(json.dumps({**content, "clock": "paper"}))
 
 
 def test_a_full_disk_is_reported_once_and_the_run_goes_on(tmp_path, monkeypatch, capsys):

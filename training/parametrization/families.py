@@ -11,8 +11,6 @@ data prediction, section on families)
          Nothing is corrected after the last step. All of it is a multistep rule of one prediction more
     ss   single-step: a step of k calls sees k - 1 points of its own, each A x + S sum_j R[l, j] D[j] from the step's
          start, and ends likewise (DPM-Solver). The step to 0 has one call, the one before it what is left over
-
-Where noise is weighed (form noise) A is 1, S is sigma' - sigma, and (x - D) / sigma takes the place of D.
 """
 
 from __future__ import annotations
@@ -31,12 +29,11 @@ LEAST_STEP = adapt.SMALLEST_STEP                        # of S: the unit of a fr
 
 
 class Place(NamedTuple):
-    """Where a free number stands: block 0 is R, 1 is C; numbers of one `rank` are alike in every row."""
+    """Where a free number stands: block 0 is R, 1 is C."""
 
     block: int
     row: int
     column: int
-    rank: tuple
 
 
 def usual_base(family: str, order: int) -> str:
@@ -89,24 +86,23 @@ def places(family: str, base: str, calls: int, order: int, ends_at_zero: bool) -
     if family == "ss":
         found, at = [], 0
         for size in step_sizes(family, base, calls):
-            found += [Place(0, at + row, at + column, (size, row, column))
+            found += [Place(0, at + row, at + column)
                       for row in range(size) for column in range(row, -1, -1)]
             at += size
     else:
-        found = [Place(0, row, row - age, (0, age)) for row in range(calls)
+        found = [Place(0, row, row - age) for row in range(calls)
                  for age in range(min(order or calls, row + 1))]
     if family == "pc":
         corrected = range(1, calls - ends_at_zero)          # what the last row carries nothing of needs no correction
-        found += [Place(1, row, row - age, (1, age)) for row in corrected
+        found += [Place(1, row, row - age) for row in corrected
                   for age in range(min(order or calls, row) + 1)]
-    return [place for place in found if place[:3] != (0, calls - 1, calls - 1)]
+    return [place for place in found if place != (0, calls - 1, calls - 1)]
 
 
-def units(family: str, base: str, sigmas: Tensor, form: str) -> Tensor:
-    """S of R and of C in every row, (2, N); sigma' - sigma where noise is weighed."""
+def units(family: str, base: str, sigmas: Tensor) -> Tensor:
+    """S of R and of C in every row, (2, N)."""
     begin = _begins(step_sizes(family, base, len(sigmas) - 1))
     reached = (1 - sigmas[1:] / sigmas[begin]).clamp(min=LEAST_STEP)
-    reached = -sigmas[begin] * reached if form == "noise" else reached
     return torch.stack([reached, torch.cat([reached[:1], reached[:-1]])])
 
 
