@@ -27,7 +27,7 @@ ORDER = (       # a room may import those of the lines above it; rooms of one li
     "training.sources training.convergence training.checks training.run_folder training.records",
     "training.budget",
     "training.modes",
-    "training.run",
+    "training.run training.estimate",
     "training.benchmark",
     "training.distil",
     "training.cli s4s_nodes.hosts",

@@ -35,6 +35,11 @@ class Progress:
         """Of the whole run, 0 to 1."""
         return min(1.0, self.done / max(1, self.total))
 
+    @property
+    def closer(self) -> float:
+        """How many times closer to the teacher the best state is than the best classical solver; NaN while unknown."""
+        return self.classical / self.held_out if math.isfinite(self.classical + self.held_out) else math.nan
+
 
 class Clock:
     """Forecasts the time that is left from the calls this session has made."""

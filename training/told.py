@@ -46,7 +46,8 @@ class Told:
         """Note an iteration's loss and show it on the bar."""
         self.loss = loss
         self._bar.set_postfix({"iteration": f"{state.iteration}/{iterations}", "loss": f"{loss:.4f}",
-                               "held-out": f"{state.best_error:.4f}", "all calls": f"{all_calls:,}"})
+                               "times closer": f"{state.classical / state.best_error:.2f}",
+                               "all calls": f"{all_calls:,}"})
 
     def counted(self, images: int, done: int, made: int, state: State | None, preview: Callable) -> None:
         """Tell of `images` more network calls. done: the run's so far, made: this session's; state: the table's."""
@@ -56,5 +57,5 @@ class Told:
             return
         total = max(done, self.total)
         self.on_progress(Progress(
-            self.phase, self.table, done, total, self.loss, *((state.best_error, state.baseline) if state else ()),
+            self.phase, self.table, done, total, self.loss, *((state.best_error, state.classical) if state else ()),
             seconds_left=self.clock.left(made, total - done), preview=preview if state else None))

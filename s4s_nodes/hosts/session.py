@@ -105,7 +105,8 @@ def forecast(host: Host, order: Order) -> None:
 
     def work(source: Source) -> None:
         training.check(source)
-        host.say(trainer.estimate(source, order.config).words)
+        found = trainer.estimate(source, order.config)
+        host.say("\n".join([found.words, *([found.others] if found.others else [])]))
     host.inside(work, training.tries_gradients)
 
 
@@ -215,8 +216,7 @@ class Training:
 
     def _progress(self, now: trainer.Progress) -> None:
         parts = [f"{now.phase} {now.table}".strip(), f"{now.done:,} of {now.total:,} network calls"]
-        parts += [f"RMSE to the teacher {now.held_out:.4g}"] if isfinite(now.held_out) else []
-        parts += [f"best classical {now.classical:.4g}"] if isfinite(now.classical) else []
+        parts += [f"so far {now.closer:.2f} times closer than the best baseline"] if isfinite(now.closer) else []
         if isfinite(left := now.seconds_left):
             parts.append(f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left")
         self.host.show(now.done, now.total, ", ".join(parts), now.preview)

@@ -10,6 +10,7 @@ import torch
 
 from s4s.s4s_nodes.core import mixture, preset_file
 from s4s.training.distil import Config, distil, estimate, race, unseen_pairs, with_scores
+from s4s.training.estimate import Pace, prices
 from tests.toy import small, toy_source
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +27,7 @@ def test_a_host_gets_a_preset_its_progress_and_its_race(tmp_path):
     assert {event.phase for event in events} >= {"teacher", "learning"}
     assert [event.done for event in events] == sorted(event.done for event in events)
     assert events[-1].held_out < events[-1].classical and 0.5 < events[-1].share <= 1
+    assert events[-1].closer == events[-1].classical / events[-1].held_out > 1
     assert any("held-out" in line for line in said)
     raced = race(source, made, "calls4", unseen_pairs(source, 16))
     assert raced.recommended and raced.scores["ratio"] > 1 and "closer to the teacher" in raced.verdict
@@ -93,6 +95,18 @@ def test_an_estimate_counts_what_will_be_learned_and_spent():
     assert found.mode == "forward" and "forward calls are enough" in found.words
     assert found.memory > 0 and "MB on top of the model with 64 images at once; forward mode" in found.words
     assert "16 images at once; gradient mode" in estimate(toy_source(), Config(mode="gradient", budget=0)).words
+
+
+def test_an_estimate_prices_every_budget_that_suffices_at_the_measured_pace():
+    source, config = toy_source(), Config(calls=(6,), budget="quick")
+    quick, normal, thorough = prices(source, config, "forward", Pace(0.5))
+    assert [each.budget for each in (quick, normal, thorough)] == ["quick", "normal", "thorough"]
+    assert quick.calls < 3_000 < normal.calls < 10_000 < thorough.calls < 40_000
+    assert thorough.seconds == 0.5 * thorough.calls and " min on this device" in normal.words
+    found = estimate(source, config)
+    assert found.price.budget == "quick" and found.words.startswith(found.price.words)
+    assert found.others.splitlines() == [each.words for each in found.prices[1:]]
+    assert [each.budget for each in prices(source, Config(calls=(20,)), "forward", Pace(0.5))] == ["thorough"]
 
 
 def test_what_an_estimate_found_out_of_gradients_is_not_found_out_again(tmp_path):

@@ -112,7 +112,7 @@ def train(out, resume, **settings):
     """
     from .. import parallel
     from ..benchmark.report_run import draw_run
-    from ..distil import estimate
+    from ..estimate import estimate
     from ..run import Run
     world = parallel.joined()
     if parallel.alone_in_spite():
@@ -132,7 +132,7 @@ def train(out, resume, **settings):
         run = Run(config, out or Path("runs") / config.name, world=world)
     if world is None and resume is None:
         found = estimate(run.source, run.config)
-        click.echo(f"to come: {found.words}")
+        click.echo("\n".join([found.words, *(f"  or {line}" for line in found.others.splitlines())]))
         run.way = found.way
     made = run.train()
     parallel.left()

@@ -177,7 +177,7 @@ def interrupted_in(monkeypatch):
         lines, errors, show = [], set(), ours("hosts.comfyui.work").Node.show
 
         def watched(node, done, total, line, preview=None):
-            errors.update(re.findall("RMSE to the teacher ([^,]+)", line))
+            errors.update(re.findall("so far ([^ ]+) times closer", line))
             if line.startswith(phase) and (phase != "learning" or len(errors) > 1):     # better than at the start
                 monkeypatch.undo()
                 comfy.model_management.interrupt_current_processing(True)

@@ -171,8 +171,8 @@ TRAIN = Example(
                   "2. Write prompts typical of what you make, at your usual size and **cfg**.\n"
                   "3. **calls**: the numbers of steps you want, e.g. `4,6,8`. **windows**: add `0.6` for image to "
                   "image. Every pair of the two costs one budget.\n"
-                  "4. Queue. The node shows the time left, the error beside the best classical solver's, and images "
-                  "as they get better. Cancelling keeps the best table so far; queueing again goes on.\n\n"
+                  "4. Queue. The node shows the time left, how many times closer it is than the best baseline, and "
+                  "images as they get better. Cancelling keeps the best table so far; queueing again goes on.\n\n"
                   "Then use sampler `s4s` and scheduler `s4s` in any KSampler."),
      **checkpoint(),
      "positive_2": ("CLIPTextEncode", {"text": "portrait of an old sailor, film grain", "clip": ("checkpoint", 1)}),

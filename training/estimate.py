@@ -1,0 +1,154 @@
+"""What a training will cost on this device, told before it starts: network calls, seconds and memory."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+
+from . import memory
+from .budget import forecast, planned
+from .checks import check
+from .config import BUDGETS, Config
+from .modes import Way, settled_mode
+from .parametrization.parameters import Parameters
+from .source import Source
+
+
+class Pace(NamedTuple):
+    """Measured seconds of one image through the network, and what its backward pass takes beyond a second call."""
+
+    call: float
+    backward: float = 0.0
+
+
+class Price(NamedTuple):
+    """What a budget costs, all tables together: its name, network calls at most, seconds on this device."""
+
+    budget: str
+    calls: int
+    seconds: float
+
+    @property
+    def words(self) -> str:
+        return f"{self.budget}: about {_rounded(self.calls):,} network calls, about {duration(self.seconds)} on this " \
+               "device"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will cost, all tables together; memory in bytes on top of what is held now, for `images` at once.
+
+    price: of the run's own budget; prices: of quick, normal and thorough in its place, as far as they suffice.
+    """
+
+    rows: int
+    free: int
+    price: Price
+    prices: tuple
+    memory: int
+    images: int
+    way: Way
+
+    @property
+    def calls(self) -> int:
+        return self.price.calls
+
+    @property
+    def seconds(self) -> float:
+        return self.price.seconds
+
+    @property
+    def mode(self) -> str:
+        return self.way.mode
+
+    @property
+    def words(self) -> str:
+        """One line for people."""
+        return (f"{self.price.words}; {self.rows} rows, {self.free} free numbers, {memory.words(self.memory)} on top "
+                f"of the model with {self.images} image{'s' if self.images > 1 else ''} at once; {self.mode} mode: "
+                f"{self.way.why}")
+
+    @property
+    def others(self) -> str:
+        """The other budgets that have a name, a line each."""
+        return "\n".join(price.words for price in self.prices if price.budget != self.price.budget)
+
+
+def estimate(source: Source, config: Config) -> Estimate:
+    """What `distil` will cost, from a few network calls (uncounted), timed and weighed. Raises ValueError as `distil`
+    does."""
+    config = replace(config, model=source.name, cfg=source.cfgs or source.cfg)
+    with torch.inference_mode(False), torch.no_grad():
+        tried = replace(source, on_model_calls=None)
+        check(config, tried)
+        way = settled_mode(tried, config)
+        plan, behind = planned(config, tried, way.mode), way.mode == "gradient"
+        pace = measured_pace(tried, behind)
+        images = min(plan.batch, tried.chunk) if behind else tried.chunk
+        weight = memory.of_a_call(tried, backward=behind)
+    sizes = [Parameters.of(plan, source, torch.linspace(1, 0, calls + 1).numpy()) for calls in plan.calls]
+    windows = len(plan.windows)
+    return Estimate(sum(plan.calls) * windows, windows * sum(int(size.moving().sum()) for size in sizes),
+                    price_of(source, config, way.mode, pace), prices(source, config, way.mode, pace), weight * images,
+                    images, way)
+
+
+def prices(source: Source, config: Config, mode: str, pace: Pace) -> tuple[Price, ...]:
+    """What the tables of a configuration cost with each budget that has a name, smallest first.
+
+    pace: as measured on this device. A budget that is too small for the tables is left out.
+    """
+    known = []
+    for budget in BUDGETS:
+        try:
+            known.append(price_of(source, replace(config, budget=budget), mode, pace))
+        except ValueError:
+            continue
+    return tuple(known)
+
+
+def price_of(source: Source, config: Config, mode: str, pace: Pace) -> Price:
+    """What a configuration costs. Raises ValueError for too small a budget."""
+    plan = planned(config, source, mode)
+    calls, seconds = forecast(plan, source), 0.0
+    if plan.mode == "gradient":                                     # its second runs are among the calls already
+        behind = sum(plan.iterations * plan.batch * each for each in plan.calls) * len(plan.windows)
+        seconds = behind * pace.backward
+    names = {calls: name for name, calls in BUDGETS.items()}
+    name = names.get(plan.budget, f"a budget of {plan.budget:,}" if plan.budget else "no budget")
+    return Price(name, calls, seconds + calls * pace.call)
+
+
+def measured_pace(source: Source, backward: bool = False) -> Pace:
+    """Of this network on this device, by a few calls after one that warms up."""
+    once = _seconds(source, False)
+    return Pace(once, max(0.0, _seconds(source, True) - 2 * once) if backward else 0.0)
+
+
+def _seconds(source: Source, backward: bool) -> float:
+    """Of one image through the network, and back if wanted: the fastest call after one that warms up.
+
+    A slow network is timed once, a fast one three times: there other work on the machine disturbs.
+    """
+    shown, times = memory.first_call(source, min(4, source.chunk)), []
+    memory.call(source, shown, backward)
+    while len(times) < 3 and sum(times) < 1.0:
+        began = time.perf_counter()
+        memory.call(source, shown, backward)
+        times.append(time.perf_counter() - began)
+    return min(times) / len(shown[0])
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people."""
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{seconds / 3600:.1f} h"
+
+
+def _rounded(calls: int) -> int:
+    """To two digits: it is a forecast."""
+    unit = 10 ** max(0, len(str(calls)) - 2)
+    return round(calls / unit) * unit
