@@ -16,6 +16,7 @@ ORDER = (       # a room may import those of the lines above it; rooms of one li
     "s4s_nodes",                                                        # the version alone
     "s4s_nodes.core",
     "s4s_nodes.select",
+    "s4s_nodes.metadata",
     "s4s_nodes.library s4s_nodes.importers s4s_nodes.exporters s4s_nodes.picture",
     "training training.progress training.recompute training.visible",
     "training.parametrization training.source",

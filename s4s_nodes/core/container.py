@@ -40,11 +40,18 @@ def contents(path: Path) -> tuple[dict, dict]:
     if KEY not in metadata:
         raise PresetError("is a .safetensors file but not an S4S preset: there is no s4s_preset entry in it")
     try:
-        content = json.loads(metadata[KEY], parse_constant=_refuse_constant, parse_int=_integer,
-                             object_pairs_hook=_without_repeats)
-    except (ValueError, RecursionError) as error:
+        return parsed(metadata[KEY]), tensors
+    except ValueError as error:
         raise PresetError(f"its description is damaged ({str(error)[:100]}): download or save it again") from None
-    return content, tensors
+
+
+def parsed(text: str):
+    """The content of a stranger's JSON: finite numbers, no entry twice. Raises ValueError for any other text."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant, parse_int=_integer,
+                          object_pairs_hook=_without_repeats)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def _check_header(path: Path) -> None:

@@ -170,7 +170,7 @@ def _from_parts(content, tensors: dict) -> Preset:
     for key, kind in expected.items():
         if not isinstance(content.get(key), kind):
             raise PresetError(f"{key} is {str(content.get(key))[:60]!r}: a {kind.__name__} is wanted")
-    preset = Preset(content["name"], _tables(tensors, content["breaks_constants"]), _model(content["model"]),
+    preset = Preset(content["name"], _tables(tensors, content["breaks_constants"]), model_of(content["model"]),
                     content["training"], content["scores"], content["recommended"], content["licence"],
                     content["source"])
     if content.get("hash") != preset.short_hash:
@@ -212,7 +212,8 @@ def check_levels(key: str, sigmas: np.ndarray) -> None:
                           "apart")
 
 
-def _model(content: dict) -> Model:
+def model_of(content: dict) -> Model:
+    """The Model of its entries in JSON. Raises PresetError where one is missing, unknown or no fit."""
     known = {f.name for f in fields(Model)}
     wanted = known - {"zero_terminal_snr", "shift", "channels", "hashes"}
     if not wanted <= set(content) <= known:

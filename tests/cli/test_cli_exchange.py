@@ -7,8 +7,12 @@ import json
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
-from s4s.s4s_nodes.core import preset_file
+from s4s.s4s_nodes import metadata
+from s4s.s4s_nodes.core import Model, Preset, classical, preset_file, schedules
+from s4s.s4s_nodes.library import ModelFacts, Request, select
 from s4s.training.cli.main import main
 
 
@@ -82,3 +86,17 @@ def test_nothing_is_overwritten_without_force(s4s, tmp_path):
     for file, words in list(written.items())[:3]:               # diffusers may not be installed
         before = (tmp_path / file).read_bytes()
         assert s4s(*words, "--force")[0] == 0 and (tmp_path / file).read_bytes() != before
+
+
+def test_an_image_gives_back_the_preset_that_made_it(s4s, tmp_path):
+    made = Preset("portraits", {"calls6": classical.unipc(schedules.karras(6, 0.03, 14.6146))},
+                  Model("sd15", "eps", 0.0292, 14.6146, channels=4), {"cfg": [5, 5]})
+    facts, info = ModelFacts.of(made.model), PngInfo()
+    info.add_text("s4s", metadata.to_text(select(Request(facts, [made], 6, named=made)), facts))
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png", pnginfo=info)
+    code, output = s4s("import", "image.png")
+    assert code == 0 and "wrote portraits.safetensors" in output
+    assert preset_file.load(tmp_path / "portraits.safetensors").tables["calls6"].same_as(made.tables["calls6"])
+    Image.new("RGB", (8, 8)).save(tmp_path / "other.png")
+    code, output = s4s("import", "other.png", "--force")
+    assert code == 1 and "carries no table" in output

@@ -240,11 +240,12 @@ def import_(sources, kind, like, calls, name, out, force):
     """Make a preset of published numbers (NAME) or of downloaded files (FILE); without either, list the names.
 
     Files of DyWeight, EPD, GAS and LD3 are read without executing anything in them; several become one preset. None of
-    it was measured on your checkpoint: race it before you trust it.
+    it was measured on your checkpoint: race it before you trust it. An image that S4S made gives back the preset it
+    was made with, as far as it ran there.
     """
     from dataclasses import replace
 
-    from ...s4s_nodes import importers
+    from ...s4s_nodes import importers, metadata
     from ...s4s_nodes.core import names, preset_file as preset_module
     if not sources:
         click.echo("\n".join(importers.published()))
@@ -252,14 +253,18 @@ def import_(sources, kind, like, calls, name, out, force):
     if name is not None:
         names.preset_name(name)
     model = preset_module.load(like).model if like else None
+    images = [source for source in sources if metadata.is_image(source)]
     made = [importers.read(source, kind, model) if Path(source).exists() else importers.make(source, calls)
-            for source in sources]
-    made = importers.merged(made, made[0].name) if len(made) > 1 else made[0]
-    made = made if name is None else replace(made, name=name)
-    written = preset_module.save(made, check_free(out / f"{names.file_name(made.name)}.safetensors", force))
-    click.echo(preset_module.describe(made))
-    click.echo(f"  licence     {made.licence}\n  source      {made.source}\n  note        {made.training['note']}")
-    click.echo(f"wrote {written}")
+            for source in sources if source not in images]
+    made = [importers.merged(made, made[0].name)] if len(made) > 1 else made
+    made += [preset for image in images for preset in metadata.from_image(image)]
+    if name is not None and len(made) > 1:
+        raise ValueError(f"{', '.join(each.name for each in made)}: --name is for one preset; import them one by one")
+    for each in made if name is None else [replace(made[0], name=name)]:
+        written = preset_module.save(each, check_free(out / f"{names.file_name(each.name)}.safetensors", force))
+        click.echo(preset_module.describe(each))
+        licence = f"  licence     {each.licence}\n  source      {each.source}\n" if each.licence else ""
+        click.echo(f"{licence}  note        {each.training['note']}\nwrote {written}")
 
 
 @main.command()

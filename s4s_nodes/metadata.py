@@ -1,0 +1,208 @@
+"""The table that ran, whole, in the metadata of the image it made: to text, and back to a preset.
+
+So an image can be made again after its preset was retrained or deleted. What comes out of an image is a stranger's:
+reading executes nothing, is bounded in size, and checks every number as a preset file's are.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from .core.container import parsed
+from .core.model import Model, PresetError, is_number
+from .core.preset_file import Preset, check_levels, model_of
+from .core.table import MAX_CALLS, Table
+from .select.match import HASHES, cfg_range, trained_size
+from .select.model_facts import ModelFacts
+
+ENTRY = "s4s_table"         # names such a record, and holds the version of its layout
+VERSION = 1
+MAX_TEXT = 2 ** 17          # characters of a record; 6 calls take about 1,500, 100 calls about 110,000
+MAX_METADATA = 2 ** 22      # characters of all metadata that are looked through, and of one entry
+MAX_TABLES = 100            # of one image
+ENDINGS = (".png", ".webp", ".jpg", ".jpeg", ".avif")
+NOTE = "its numbers come from an image's metadata: the table as it ran there"
+_KEPT = ("imported", "trainer", "created", "unfinished")        # of a preset's training, beside cfg and size
+
+
+# --- to text --------------------------------------------------------------------------------------------------------
+
+def to_text(found, facts: ModelFacts) -> str | None:
+    """The table of a Selection as compact JSON, of a fallback too; None where it would take more than MAX_TEXT.
+
+    facts: of the model it ran on; of a preset's table the preset's own record of its model is kept.
+    """
+    text = json.dumps(_record(found, facts), separators=(",", ":"), allow_nan=False)
+    return text if len(text) <= MAX_TEXT else None
+
+
+def _record(found, facts: ModelFacts) -> dict:
+    preset, table = found.preset, found.table
+    model = replace(facts, fingerprint=None).model if preset is None else preset.model
+    model = replace(model, hashes={kind: model.hashes[kind] for kind in HASHES if kind in model.hashes})
+    record = {ENTRY: VERSION, "name": "classical solver" if preset is None else preset.name,
+              "table": found.table_name or f"calls{table.calls}", "kind": found.kind,
+              "model": {key: value for key, value in asdict(model).items()
+                        if value is not None and value is not False and value != {}}}
+    if preset is not None:
+        record |= {"preset": preset.short_hash, "recommended": preset.recommends(found.table_name),
+                   "training": _training(preset, found.table_name)}
+    record |= {"sigmas": _plain(table.sigmas), "carry": _plain(table.carry),
+               "weights": [_plain(row[:i + 1]) for i, row in enumerate(table.weights)]}
+    usual = {"query": table.sigmas[:-1], "scale": np.ones(table.calls)}
+    record |= {part: _plain(getattr(table, part)) for part, expected in usual.items()
+               if not np.array_equal(getattr(table, part), expected)}
+    if not table.keeps_constants:
+        record["breaks_constants"] = True
+    return {**record, "hash": _alone(record["name"], record["table"], table, model).short_hash}
+
+
+def _training(preset: Preset, table: str) -> dict:
+    kept = {key: preset.training[key] for key in _KEPT if isinstance(preset.training.get(key), (str, bool))}
+    trained = {"cfg": cfg_range(preset, table), "resolution": trained_size(preset)}
+    return kept | {key: list(value) for key, value in trained.items() if value is not None}
+
+
+def _plain(numbers: np.ndarray) -> list:
+    """JSON's shortest numbers that read back to the digit."""
+    return [int(value) if value == int(value) and abs(value) < 2 ** 53 else float(value) for value in numbers]
+
+
+# --- and back -------------------------------------------------------------------------------------------------------
+
+def from_text(text: str) -> Preset:
+    """The preset of one table that `to_text` wrote. Raises PresetError for whatever is wrong with the text."""
+    if len(text) > MAX_TEXT:
+        raise PresetError(f"the table's text has {len(text)} characters, {MAX_TEXT} at most: it is no record")
+    try:
+        return from_record(parsed(text))
+    except PresetError:
+        raise
+    except ValueError as error:
+        raise PresetError(f"the table's text is damaged ({str(error)[:200]})") from None
+
+
+def from_record(record) -> Preset:
+    """The same of parsed JSON; its name, model and training record are the preset's that ran. Raises PresetError."""
+    if not isinstance(record, dict) or record.get(ENTRY) != VERSION or isinstance(record[ENTRY], bool):
+        raise PresetError("it is no record of a table, or a later version's: update S4S")
+    expected = {"name": str, "table": str, "kind": str, "model": dict, "sigmas": list, "carry": list, "weights": list,
+                "hash": str}
+    for key, kind in expected.items():
+        if not isinstance(record.get(key), kind):
+            raise PresetError(f"{key} is {str(record.get(key))[:60]!r}: a {kind.__name__} is wanted")
+    training = record.get("training", {})
+    if not isinstance(training, dict) or not isinstance(record.get("recommended", True), bool):
+        raise PresetError("its record of the training is damaged")
+    try:
+        table = _table(record)
+        check_levels(record["table"], table.sigmas)
+        preset = _alone(record["name"], record["table"], table, model_of(record["model"]))
+    except (TypeError, ValueError) as error:
+        raise PresetError(f"the table is damaged: {str(error)[:300]}") from None
+    if preset.short_hash != record["hash"]:
+        raise PresetError(f"its numbers have hash {preset.short_hash}, not {record['hash'][:20]!r}: they were changed")
+    origin = {key: str(record.get(key, ""))[:80] for key in ("name", "preset", "table", "kind")}
+    return replace(preset, recommended=record.get("recommended", True),
+                   training={**training, "from_image": origin, "note": NOTE})
+
+
+def _table(record: dict) -> Table:
+    sigmas, rows = _numbers(record["sigmas"]), record["weights"]
+    if not 1 <= len(rows) <= MAX_CALLS:
+        raise PresetError(f"it has {len(rows)} rows: 1 to {MAX_CALLS} are wanted")
+    weights = np.zeros((len(rows), len(rows)))
+    for i, row in enumerate(rows):
+        if not isinstance(row, list) or len(row) != i + 1:
+            raise PresetError(f"row {i} of its weights has not {i + 1} numbers")
+        weights[i, :i + 1] = _numbers(row)
+    query, scale = record.get("query", record["sigmas"][:-1]), record.get("scale", [1] * len(rows))
+    return Table(sigmas, _numbers(query), _numbers(scale), _numbers(record["carry"]), weights,
+                 keeps_constants=record.get("breaks_constants") is not True)
+
+
+def _numbers(values) -> np.ndarray:
+    if not isinstance(values, list) or not all(is_number(value) for value in values):
+        raise PresetError("its numbers are not all numbers")
+    return np.array(values, dtype=np.float64)
+
+
+def _alone(name: str, table_name: str, table: Table, model: Model) -> Preset:
+    return Preset(name, {table_name: table}, model)
+
+
+# --- images ---------------------------------------------------------------------------------------------------------
+
+def is_image(path) -> bool:
+    """Whether a path names an image of a kind that is looked into."""
+    return Path(path).suffix.lower() in ENDINGS and Path(path).is_file()
+
+
+def from_image(path) -> list[Preset]:
+    """The presets in an image's metadata, in the order they ran; the tables of one preset together, each once.
+
+    Raises PresetError where there is none, or where one is damaged.
+    """
+    path, found = Path(path), {}
+    for record in _records(path)[:MAX_TABLES]:
+        preset = from_record(record)
+        key = (preset.name, preset.training["from_image"]["preset"], repr(preset.model))
+        before = found.get(key)
+        found[key] = preset if before is None else _with(before, preset)
+    if not found:
+        raise PresetError(f"{path.name} carries no table of S4S: another sampler or an older S4S made it, or its "
+                          "metadata was removed")
+    return list(found.values())
+
+
+def _with(before: Preset, preset: Preset) -> Preset:
+    """Both tables in one preset; a second of one name, on other levels, is numbered."""
+    (name, table), = preset.tables.items()
+    if any(table.same_as(other) for other in before.tables.values()):
+        return before
+    names = (name, *(f"{name[:60]}_{number}" for number in range(2, MAX_TABLES + 2)))
+    return replace(before, tables={**before.tables, next(one for one in names if one not in before.tables): table})
+
+
+def _records(path: Path) -> list[dict]:
+    """Every record of a table in the image's texts, wherever its host put them. Pixels are not decoded."""
+    if not path.is_file():
+        raise PresetError(f"{path} is no file")
+    try:
+        with Image.open(path) as image:
+            exif = Image.Exif()
+            exif.load(image.info.get("exif") or b"")
+            texts = [*image.info.values(), *exif.values()]
+    except Exception as error:          # what Pillow raises of a damaged file is not one kind
+        raise PresetError(f"{path.name} is no image that can be read ({str(error)[:100]})") from None
+    found, room = [], MAX_METADATA
+    for text in dict.fromkeys(text for text in texts if isinstance(text, str) and ENTRY in text):
+        room -= len(text)
+        if room < 0:
+            break
+        found += _inside(_opened(text))
+    return [json.loads(each) for each in dict.fromkeys(map(json.dumps, found))]
+
+
+def _opened(text: str):
+    """The JSON in a text, which a host may have put behind the entry's name and a colon; None for other texts."""
+    start = min((place for place in map(text.find, "[{") if place >= 0), default=0)
+    try:
+        return parsed(text[start:])
+    except ValueError:
+        return None
+
+
+def _inside(content, depth: int = 12) -> list[dict]:
+    """The records in parsed JSON; a text inside it may be one too."""
+    if isinstance(content, str) and ENTRY in content[:40]:
+        content = _opened(content)
+    if isinstance(content, dict) and ENTRY in content:
+        return [content]
+    below = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
+    return [record for each in below for record in _inside(each, depth - 1)] if depth else []
