@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -16,6 +17,7 @@ MAX_BYTES = 32 * 2 ** 20
 MAX_HEADER = 5 * 2 ** 18            # bytes of names and description; shipped presets have up to 10,000
 MAX_TENSORS = 1000                  # five a table
 MAX_DIGITS = 4300                   # of an integer in the description: Python's own limit, where it has one
+CHECKSUM = "sha256"                 # the description's entry with the checksum of everything else
 KEY = "s4s_preset"                  # the one metadata entry: safetensors does not keep several in order
 
 
@@ -52,6 +54,22 @@ def parsed(text: str):
                           object_pairs_hook=_without_repeats)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def checksum(content: dict, tensors: dict) -> str:
+    """SHA-256 in hex over everything a preset says: its description (but for CHECKSUM itself) and every tensor.
+
+    content: as `parsed` gives it. Raises ValueError for a number that JSON does not have, or too many levels.
+    """
+    kept = {key: value for key, value in content.items() if key != CHECKSUM}
+    try:
+        digest = hashlib.sha256(json.dumps(kept, sort_keys=True, allow_nan=False).encode())
+    except RecursionError:
+        raise ValueError("its description is nested too deeply") from None
+    for name, array in sorted(tensors.items()):
+        digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
 
 
 def _check_header(path: Path) -> None:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field, fields, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import safetensors.numpy
 import torch
 
 from .analytic import mixture
-from .container import KEY, contents
+from .container import CHECKSUM, KEY, checksum, contents, parsed
 from .files import write_atomically
 from .levels import starts_below
 from .loop import sample
@@ -27,6 +27,8 @@ from .table import PARTS, Table
 FORMAT_VERSION = 1
 _TABLE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _SELF_TEST_LIMIT = 1e-9
+_ENTRIES = {"name": str, "model": dict, "training": dict, "scores": dict, "recommended": bool, "licence": str,
+            "source": str, "breaks_constants": list}
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,22 @@ class Preset:
 
     @property
     def short_hash(self) -> str:
-        """10 hex digits that name the numbers: the same tables for the same prediction have the same hash."""
+        """10 hex digits that name the numbers to people."""
+        return self.hash[:10]
+
+    @property
+    def long_hash(self) -> str:
+        """16 digits of it: what an image records, where nobody may pass another preset off as this one."""
+        return self.hash[:16]
+
+    @cached_property
+    def hash(self) -> str:
+        """SHA-256 of the numbers: the same tables for the same prediction have the same hash."""
         digest = hashlib.sha256(self.model.prediction.encode())
         for key in sorted(self.tables):
             for part in PARTS:
                 digest.update(np.ascontiguousarray(getattr(self.tables[key], part), dtype="<f8").tobytes())
-        return digest.hexdigest()[:10]
+        return digest.hexdigest()
 
     @property
     def counts(self) -> list[int]:
@@ -134,10 +146,12 @@ def to_bytes(preset: Preset) -> bytes:
     }
     try:
         text = json.dumps(content, sort_keys=True, allow_nan=False)
+        content = parsed(text)                      # as a reader will see it: texts for keys, lists for tuples
     except (TypeError, ValueError) as error:
         raise PresetError(f"preset {preset.name!r} cannot be written: {error}") from None
     tensors = {f"{key}/{part}": np.array(getattr(table, part)) for key, table in preset.tables.items()
                for part in PARTS}
+    text = json.dumps({**content, CHECKSUM: checksum(content, tensors)}, sort_keys=True)
     return safetensors.numpy.save(tensors, metadata={KEY: text})
 
 
@@ -165,9 +179,7 @@ def _from_parts(content, tensors: dict) -> Preset:
         newer = isinstance(version, int) and version > FORMAT_VERSION
         raise PresetError(f"has format version {version!r}, this program reads {FORMAT_VERSION}: "
                           + ("update S4S" if newer else "the file is damaged, download or save it again"))
-    expected = {"name": str, "model": dict, "training": dict, "scores": dict, "recommended": bool, "licence": str,
-                "source": str, "breaks_constants": list}
-    for key, kind in expected.items():
+    for key, kind in _ENTRIES.items():
         if not isinstance(content.get(key), kind):
             raise PresetError(f"{key} is {str(content.get(key))[:60]!r}: a {kind.__name__} is wanted")
     preset = Preset(content["name"], _tables(tensors, content["breaks_constants"]), model_of(content["model"]),
@@ -177,7 +189,19 @@ def _from_parts(content, tensors: dict) -> Preset:
         raise PresetError(f"says its numbers have hash {str(content.get('hash'))[:20]!r}, but they have "
                           f"{preset.short_hash!r}: the file was changed or damaged; download or train it again")
     _check_self_test(preset)
+    _check_sum(content, tensors)                    # last: where it can be said what is wrong, that is said
     return preset
+
+
+def _check_sum(content: dict, tensors: dict) -> None:
+    """Refuse a description that is not as it was saved; versions up to 0.4 wrote no checksum, and no other entries."""
+    if CHECKSUM not in content:
+        unknown = sorted(set(content) - {*_ENTRIES, "format_version", "hash"})
+        if unknown:
+            raise PresetError(f"has the unknown entry {unknown[0][:60]!r} and no checksum: download or save it again")
+    elif content[CHECKSUM] != (now := checksum(content, tensors)):
+        raise PresetError(f"has checksum {now[:10]}... and says {str(content[CHECKSUM])[:10]}...: the file was changed "
+                          "or damaged; download or save it again")
 
 
 def _tables(tensors: dict, breaks_constants: list) -> dict:

@@ -8,6 +8,7 @@ import pickle
 import random
 import struct
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,11 @@ def parts() -> tuple[dict, dict]:
 
 
 def packed(content, tensors: dict) -> bytes:
+    """A file of these parts, with the right checksum where it says one: whoever edits a file can do the same."""
+    if isinstance(content, dict) and "sha256" in content:
+        content = json.loads(json.dumps(content))
+        with suppress(ValueError):                          # NaN in it, which has none
+            content["sha256"] = container.checksum(content, tensors)
     text = content if isinstance(content, str) else json.dumps(content)
     return safetensors.numpy.save(tensors, metadata={"s4s_preset": text})
 
@@ -255,10 +261,62 @@ def mutated(chance: random.Random) -> bytes:
     return bytes(data)
 
 
-def test_thousands_of_damaged_files_are_all_refused_or_whole(tmp_path):
+def same_or_refused(content: bytes, path: Path) -> None:
+    held = outcome(content, path)
+    assert held is None or preset_file.to_bytes(held) == BYTES
+
+
+def test_thousands_of_damaged_files_are_all_refused_or_say_the_same(tmp_path):
     chance, path = random.Random(0), tmp_path / "damaged.safetensors"
-    whole = sum(outcome(mutated(chance), path) is not None for _ in range(2500))
-    assert 20 < whole < 800              # some accidents hit a text that may say anything, most must not pass
+    for _ in range(2500):
+        same_or_refused(mutated(chance), path)
+
+
+def test_a_flipped_bit_anywhere_is_refused_or_changes_nothing(tmp_path):
+    chance, path = random.Random(1), tmp_path / "flipped.safetensors"
+    for at in chance.sample(range(8 * len(BYTES)), 1500):
+        flipped = bytearray(BYTES)
+        flipped[at // 8] ^= 1 << at % 8
+        same_or_refused(bytes(flipped), path)
+
+
+def test_every_entry_of_the_description_is_under_the_checksum(tmp_path):
+    changed = {"name": "other", "model": {**parts()[0]["model"], "sigma_max": 15.0}, "scores": {}, "recommended": False,
+               "training": {**parts()[0]["training"], "seed": 2}, "licence": "CC0-1.0", "source": "there", "more": 1}
+    for key, value in changed.items():
+        text = json.dumps({**parts()[0], key: value})
+        (tmp_path / "edited.safetensors").write_bytes(packed(text, parts()[1]))
+        with pytest.raises(PresetError, match="has checksum .* changed or damaged"):
+            preset_file.load(tmp_path / "edited.safetensors")
+
+
+def test_a_preset_of_version_0_4_has_no_checksum_and_no_other_entry(tmp_path):
+    content, tensors = parts()
+    old = {key: value for key, value in content.items() if key != "sha256"}
+    path = tmp_path / "old.safetensors"
+    path.write_bytes(packed(old, tensors))
+    assert preset_file.to_bytes(preset_file.load(path)) == BYTES
+    path.write_bytes(packed({**old, "sha257": content["sha256"]}, tensors))
+    with pytest.raises(PresetError, match="unknown entry 'sha257' and no checksum"):
+        preset_file.load(path)
+
+
+def test_a_record_nested_to_any_depth_is_read_or_refused(tmp_path):
+    path, text = tmp_path / "deep.safetensors", json.dumps(parts()[0])
+    for depth in (100, 700, *range(900, 1000, 3)):
+        nested = "[" * depth + "]" * depth
+        path.write_bytes(packed(text.replace('"heun"', nested), parts()[1]))
+        with pytest.raises(PresetError):
+            preset_file.load(path)
+
+
+def test_a_record_whose_names_are_numbers_is_read_as_it_was_written(tmp_path):
+    for names in ((9, 10), (10, 9)):
+        made = Preset("n", TABLES, GOOD.model, {"seeds": dict.fromkeys(names, (1, 2.5))})
+        again = preset_file.load(preset_file.save(made, tmp_path / "n.safetensors"))
+        assert again.training["seeds"] == {"9": [1, 2.5], "10": [1, 2.5]}
+    with pytest.raises(PresetError, match="cannot be written"):
+        preset_file.to_bytes(Preset("n", TABLES, GOOD.model, {"seeds": {1: 0, "1": 0}}))
 
 
 TEXT = st.text(max_size=9)

@@ -47,7 +47,7 @@ def test_the_steps_choose_the_table_and_the_infotext_says_it(host):
     ran(host, p)
     preset = eps_preset()
     assert p.extra_generation_params == {
-        "Schedule type": TOY, "S4S": f"toy sd15 {preset.short_hash} calls6 exact (S4S {__version__})"}
+        "Schedule type": TOY, "S4S": f"toy sd15 {preset.long_hash} calls6 exact (S4S {__version__})"}
 
 
 @pytest.mark.parametrize("asked", ["Automatic", "S4S Auto", "s4s_auto", None])

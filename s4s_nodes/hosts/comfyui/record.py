@@ -63,7 +63,7 @@ def _texts(inputs) -> list:
 def entry(found) -> dict:
     """A library Selection, JSON-ready, as it is embedded; reason: why nothing of the model's own ran."""
     preset = found.preset
-    named = {} if preset is None else {"preset": preset.name, "hash": preset.short_hash, "format": FORMAT_VERSION,
+    named = {} if preset is None else {"preset": preset.name, "hash": preset.long_hash, "format": FORMAT_VERSION,
                                        "trainer": str(preset.training.get("trainer", ""))}
     reason = {"reason": found.why} if found.fallback else {}
     return {**named, "table": found.table_name, "kind": found.kind, "fallback": found.fallback, **reason,

@@ -44,7 +44,7 @@ def plain(text: str) -> str:
 def said(found) -> str:
     """What an infotext says of a run: preset, hash, table and kind; where it is no table of the file itself, why."""
     preset = found.preset
-    ran = found.classical if preset is None else f"{preset.name} {preset.short_hash} {found.table_name} {found.kind}"
+    ran = found.classical if preset is None else f"{preset.name} {preset.long_hash} {found.table_name} {found.kind}"
     plainly = not found.warns and found.kind != "adapted" and found.table_name in preset.tables
     why = "" if plainly else f" - {found.why}" + ("" if found.belongs else " - not learned on this model")
     return plain(f"{'fallback ' * found.fallback}{ran}{why} (S4S {__version__})")

@@ -103,7 +103,7 @@ def served(models, installed):
 def test_the_image_says_what_ran(comfy, served):
     run = done(comfy.run(saved(ksampler("sd3", seed=31), "sd3")))
     [note] = json.loads(png(comfy, run).info["s4s"])
-    assert (note["preset"], note["hash"], note["table"]) == ("joined", served.short_hash, "calls4")
+    assert (note["preset"], note["hash"], note["table"]) == ("joined", served.long_hash, "calls4")
     assert note["kind"] == "exact" and not note["fallback"]
     assert "between those learned at cfg 2 and 6" in note["text"] and ("samples", note["text"]) in run.texts
 

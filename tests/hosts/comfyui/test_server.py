@@ -125,7 +125,7 @@ def test_a_plain_ksampler_writes_its_preset_into_the_image(comfy, presets, name)
     info = png(comfy, run).info
     [note] = json.loads(info["s4s"])
     preset = presets[f"served-{name}"]
-    assert note["preset"] == preset.name and note["hash"] == preset.short_hash and note["table"] == "calls4"
+    assert note["preset"] == preset.name and note["hash"] == preset.long_hash and note["table"] == "calls4"
     assert note["calls"] == 4 and note["fallback"] is False and note["node"] == "samples" and note["format"] == 1
     assert json.loads(info["workflow"]) == {"nodes": []} and "KSampler" in info["prompt"]
     assert run.previews >= 1                                        # live previews
