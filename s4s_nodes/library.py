@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import os
 import struct
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from .core import container, preset_file
+from .core.files import TICK, stamp
 from .core.model import is_number
 from .core.names import file_name, numbered, preset_name
 from .core.preset_file import Preset, PresetError
@@ -36,14 +39,14 @@ class Library:
     """The presets in some folders and their sub-folders; the user's come before those that ship.
 
     A preset's name here is its path without the ending, "portraits/sd15"; where two folders hold the same name, the
-    earlier folder's is meant. Every question looks at the folders again; a file is read again only when its size or
-    time changed. What cannot be read is left out and named in `problems`.
+    earlier folder's is meant. Every question looks at the folders again; a file is read again only when its size,
+    times or place on the disk changed. What cannot be read is left out and named in `problems`.
     """
 
     def __init__(self, folders, shipped: Path | None = None):
         self._shipped = Path(shipped or shipped_folder()).resolve()
         self._folders = [*(Path(one) for one in folders if Path(one).resolve() != self._shipped), self._shipped]
-        self._read: dict[Path, tuple[tuple, Preset | str]] = {}         # path -> ((size, time), preset or problem)
+        self._read: dict[Path, tuple[tuple, Preset | str]] = {}         # path -> (stamp, preset or problem)
 
     def names(self) -> list[str]:
         """The names of all readable presets, the user's first."""
@@ -149,10 +152,11 @@ class Library:
 
     def _entry(self, path: Path) -> tuple[tuple, Preset | str]:
         try:
-            stat = os.stat(path)
-            mark = (stat.st_size, stat.st_mtime_ns)
+            mark = stamp(path)
             if path in self._read and self._read[path][0] == mark:
                 return self._read[path]
+            if time.time_ns() - max(mark[1:3]) < TICK * 1e9:        # the next change might not show in it
+                mark = ()
         except OSError as error:
             return (), f"{path}: {error.strerror or error}"
         try:
@@ -167,9 +171,11 @@ def save_new(preset: Preset, folder, overwrite: bool = False) -> Path:
     Raises PresetError where a file of that name is there, unless told to overwrite; OSError as the system gives it.
     """
     path = Path(folder) / (file_name(preset.name) + ENDING)
-    if path.exists() and not overwrite:
-        raise PresetError(f"{path} is there already: give the preset another name, or say that it may be overwritten")
-    return preset_file.save(preset, path)
+    try:
+        return preset_file.save(preset, path, new=not overwrite)
+    except FileExistsError:
+        raise PresetError(f"{path} is there already: give the preset another name, or say that it may be overwritten"
+                          ) from None
 
 
 def save_version(preset: Preset, folder) -> tuple[Preset, Path]:
@@ -184,8 +190,9 @@ def save_version(preset: Preset, folder) -> tuple[Preset, Path]:
         before = _of_same_run(path, preset)
         if before is not None and "created" in before.training and "created" not in preset.training:
             return before, path
-        if before is not None or not path.exists():
-            return named, preset_file.save(named, path)
+        with suppress(FileExistsError):             # another process may have taken the name by now
+            if before is not None or not path.exists():
+                return named, preset_file.save(named, path, new=before is None)
     raise PresetError(f"{preset.name!r} is there in 9999 versions: give the preset another name")
 
 

@@ -50,7 +50,7 @@ def _record(found, facts: ModelFacts) -> dict:
               "model": {key: value for key, value in asdict(model).items()
                         if value is not None and value is not False and value != {}}}
     if preset is not None:
-        record |= {"preset": preset.short_hash, "recommended": preset.recommends(found.table_name),
+        record |= {"preset": preset.long_hash, "recommended": preset.recommends(found.table_name),
                    "training": _training(preset, found.table_name)}
     record |= {"sigmas": _plain(table.sigmas), "carry": _plain(table.carry),
                "weights": [_plain(row[:i + 1]) for i, row in enumerate(table.weights)]}

@@ -3,25 +3,55 @@
 from __future__ import annotations
 
 import os
+import stat
 import uuid
 from pathlib import Path
 
 
-def write_atomically(path, content: bytes) -> Path:
+def write_atomically(path, content: bytes, new: bool = False) -> Path:
     """Write content to path so that a crash or a full disk leaves the old file, never half of the new one.
 
-    Raises OSError as the system gives it (disk full, no permission), with nothing left behind.
+    A link is followed and stays, and so does the file's mode. new: nothing may be there yet, not even a broken link;
+    of two processes one succeeds. Raises FileExistsError, or OSError as the system gives it (disk full, no permission),
+    with nothing left behind.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    place = path if new or not path.is_symlink() else Path(os.path.realpath(path))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    temporary = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
+        if new:
+            _move_where_nothing_is(temporary, place)
+        else:
+            if place.exists():
+                os.chmod(temporary, stat.S_IMODE(os.stat(place).st_mode))
+            os.replace(temporary, place)
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
     return path
+
+
+def _move_where_nothing_is(temporary: Path, place: Path) -> None:
+    try:
+        os.link(temporary, place)
+    except FileExistsError:
+        raise
+    except OSError:                                 # a file system without hard links
+        open(place, "xb").close()
+        os.replace(temporary, place)
+
+
+def stamp(path) -> tuple:
+    """What changes with a file's content: size, times and place on the disk. OSError as the system gives it.
+
+    The times are as fine as the file system's clock: within `TICK` seconds a second change can leave them as they are.
+    """
+    found = os.stat(path)
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev
+
+
+TICK = 2.0                  # of the coarsest file system (FAT)

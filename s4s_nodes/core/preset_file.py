@@ -155,9 +155,12 @@ def to_bytes(preset: Preset) -> bytes:
     return safetensors.numpy.save(tensors, metadata={KEY: text})
 
 
-def save(preset: Preset, path) -> Path:
-    """Write the preset, whole or not at all. Raises OSError (disk full, no permission) and keeps the old file."""
-    return write_atomically(path, to_bytes(preset))
+def save(preset: Preset, path, new: bool = False) -> Path:
+    """Write the preset, whole or not at all. Raises OSError (disk full, no permission) and keeps the old file.
+
+    new: raises FileExistsError where a file is there.
+    """
+    return write_atomically(path, to_bytes(preset), new)
 
 
 def load(path) -> Preset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -72,6 +73,7 @@ def test_folders_that_are_not_there_are_empty(tmp_path, shipped):
 
 def test_a_file_is_read_again_only_when_it_changed(mine, shipped, monkeypatch):
     path = save_new(preset("one"), mine)
+    monkeypatch.setattr(library, "TICK", 0)                 # the files are older than the file system's clock is coarse
     reads = []
     load = preset_file.load
     monkeypatch.setattr(preset_file, "load", lambda path: reads.append(path.name) or load(path))
@@ -84,6 +86,32 @@ def test_a_file_is_read_again_only_when_it_changed(mine, shipped, monkeypatch):
     assert found.get("one").counts == [5] and reads[2:] == ["one.safetensors"]
     path.unlink()
     assert found.names() == ["base"]
+
+
+@pytest.mark.parametrize("renamed", [True, False])
+def test_another_content_of_the_same_size_and_time_is_read(mine, shipped, renamed):
+    path = save_new(preset("one"), mine)
+    found, before = Library([mine], shipped), path.stat()
+    assert found.get("one").licence == ""
+    content = preset_file.to_bytes(replace(preset("one"), licence="x"))
+    for licence in "xyz":
+        content = preset_file.to_bytes(replace(preset("one"), licence=licence))
+        if renamed:
+            (mine / "other").write_bytes(content)
+            os.replace(mine / "other", path)
+        else:
+            path.write_bytes(content)
+        os.utime(path, ns=(before.st_mtime_ns, before.st_mtime_ns))
+        assert found.get("one").licence == licence
+
+
+def test_two_trainings_that_end_at_once_get_two_names(tmp_path, monkeypatch):
+    """Whoever looked before the other wrote must not overwrite it."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "exists", lambda path: False)
+        saved = [save_version(preset("one", calls=calls), tmp_path)[0].name for calls in (4, 5)]
+    assert saved == ["one", "one-2"]
+    assert [preset_file.load(tmp_path / f"{name}.safetensors").counts for name in saved] == [[4], [5]]
 
 
 def test_a_mended_file_is_read(mine, shipped):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import folder_paths
 
+from ...core.files import stamp
 from ...library import Library, shipped_folder
 
 NAME = "s4s_presets"
@@ -29,9 +30,8 @@ def presets() -> Library:
 
 def folder_mark() -> str:
     """10 hex digits of every installed preset's file: another value as soon as one is added, changed or removed."""
-    stats = {name: path.stat() for name, path in presets().files().items() if path.exists()}
-    words = " ".join(f"{name}:{stat.st_size}:{stat.st_mtime_ns}" for name, stat in sorted(stats.items()))
-    return hashlib.sha256(words.encode()).hexdigest()[:10]
+    stamps = sorted((name, stamp(path)) for name, path in presets().files().items() if path.exists())
+    return hashlib.sha256(repr(stamps).encode()).hexdigest()[:10]
 
 
 _told: set[str] = set()

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 
 from ... import importers, picture
 from ...core import preset_file
+from ...core.files import stamp
 from ...core.preset_file import to_bytes
 from ...library import ENDING, file_name, preset_name, save_new
 from . import facts, parts
@@ -42,7 +43,7 @@ class S4SLoadPreset(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, preset, path=""):
-        return f"{path}:{Path(path).stat().st_mtime_ns}" if path else parts.mark(preset)
+        return f"{path}:{stamp(path)}" if path else parts.mark(preset)
 
     @classmethod
     def execute(cls, preset, path="") -> io.NodeOutput:
@@ -116,7 +117,7 @@ class S4SImport(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, source, path="", **_):
-        return f"{path}:{Path(path).stat().st_mtime_ns}" if source == FROM_FILE else source
+        return f"{path}:{stamp(path)}" if source == FROM_FILE else source
 
     @classmethod
     def execute(cls, source, path="", kind="auto", model=None) -> io.NodeOutput:

@@ -10,6 +10,7 @@ from comfy_api.latest import io, ui
 from PIL import Image
 
 from ... import picture
+from ...core.files import stamp
 from ...library import ModelFacts, Preset, Request, Selection, cfg_range, preset_name, select, suits
 from ...select.cfg import at_cfg, learned_at
 from . import facts
@@ -77,7 +78,7 @@ def mark(name: str) -> str:
     if name == AUTO:
         return folder_mark()
     path = presets().path(name)
-    return f"{path}:{path.stat().st_mtime_ns}:{path.stat().st_size}"
+    return f"{path}:{stamp(path)}"
 
 
 def named(name: str, model=None) -> Preset | None:
