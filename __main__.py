@@ -1,6 +1,19 @@
-"""`python -m s4s`."""
+"""`python -m s4s` and the program `s4s`."""
 
-from .training.cli.main import main
+import signal
+import sys
+
+
+def main() -> None:
+    """The command line. SIGTERM stops it as Ctrl-C does: a training saves, and says how to resume."""
+    try:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        from .training.cli.main import main as commands  # slow: Ctrl-C comes before its end, too
+        commands(prog_name="s4s")
+    except KeyboardInterrupt:
+        print("\nstopped", file=sys.stderr)
+        sys.exit(130)
+
 
 if __name__ == "__main__":
-    main(prog_name="s4s")
+    main()

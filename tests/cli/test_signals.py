@@ -1,0 +1,44 @@
+"""The program is stopped by a signal: in words, with what was learned saved."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="Windows has other signals")
+ROOT = Path(__file__).parents[2]
+
+
+def started(*arguments):
+    return subprocess.Popen([sys.executable, "-m", "s4s", *map(str, arguments)], cwd=ROOT, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+def test_a_training_that_is_ended_saves_and_says_how_to_resume(tmp_path, kind):
+    out = tmp_path / "run"
+    with started("train", "--calls", 3, "--budget", 0, "--mode", "gradient", "--pairs", 8, "--validation", 8,
+                 "--teacher-calls", 8, "--schedule", "karras", "--iterations", 9999, "--every", 1, "--out", out) as run:
+        while run.poll() is None and not (out / "log.jsonl").exists():
+            time.sleep(0.05)
+        run.send_signal(kind)
+        said, wrong = run.communicate(timeout=60)
+    assert run.returncode == 130 and "Traceback" not in wrong, wrong
+    assert f"stopped and saved; go on with: s4s train --resume {out}" in wrong
+    assert (out / "state.safetensors").exists() and not list(out.rglob("*.part"))
+
+
+def test_ctrl_c_while_the_program_is_being_imported_gives_no_traceback():
+    code = ("import sys, s4s.__main__ as door\n"
+            "class Stop:\n"
+            "    def find_spec(name, *_):\n"
+            "        if name == 'click':\n"
+            "            raise KeyboardInterrupt\n"
+            "sys.meta_path.insert(0, Stop)\n"
+            "door.main()")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "\nstopped\n")
