@@ -24,6 +24,7 @@ from pathlib import Path
 import torch
 
 from ..s4s_nodes.core import Preset
+from . import run_identity
 from .benchmark.race import Raced, race, unseen_pairs, with_scores
 from .config import Config
 from .estimate import Estimate, estimate
@@ -33,8 +34,8 @@ from .source import Source
 
 HOST_BUDGET = 10_000        # network calls per table: one to two hours at half a second a call
 
-__all__ = ["Config", "Estimate", "Progress", "Raced", "Source", "distil", "estimate", "race", "unseen_pairs",
-           "with_scores", "HOST_BUDGET"]
+__all__ = ["Config", "Estimate", "Progress", "Raced", "Source", "distil", "estimate", "identity", "race",
+           "unseen_pairs", "with_scores", "HOST_BUDGET"]
 _log = logging.getLogger(__name__)
 
 
@@ -49,7 +50,16 @@ def distil(source: Source, config: Config, folder, *, resume: bool = False,
     Raises ValueError in words for settings that cannot work, a folder with another run, a budget that is too small,
     a stochastic teacher, a network that answers NaN.
     """
-    config = replace(config, model=source.name, cfg=source.cfgs or source.cfg)
+    config = _settled(source, config)
     with torch.inference_mode(False), torch.no_grad():          # hosts run nodes under inference mode
         return Run(config, Path(folder), resume, quiet=False, source=source, on_progress=on_progress,
                    say=say or _log.info, way=estimated and estimated.way).carry_out()
+
+
+def identity(source: Source, config: Config) -> str:
+    """What `distil` writes into every file of this run, and into its preset's training["identity"]."""
+    return run_identity.identity(_settled(source, config), source)
+
+
+def _settled(source: Source, config: Config) -> Config:
+    return replace(config, model=source.name, cfg=source.cfgs or source.cfg)

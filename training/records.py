@@ -12,7 +12,7 @@ SETTINGS = ("family", "base", "order", "learn", "mode", "objective", "relaxed", 
 def preset_of(run) -> Preset:
     """The best tables that a Run has learned so far. Raises ValueError while there is none."""
     tables = {name: run.table(name) for name in run.states}
-    if not tables:
+    if not tables or run.teacher is None:           # of a run that was stopped before it was under way again
         raise ValueError("no table has been learned yet")
     return Preset(run.plan.name, tables, run.source.model, training(run), licence="CC0-1.0",
                   source="trained with S4S")
@@ -30,5 +30,6 @@ def training(run) -> dict:
             "start": {name: run.starts[name]["schedule"] for name in run.states},
             "nothing_gained": [name for name in run.states if not run.starts[name]["gained"]],
             "denoise": {name: run.starts[name]["denoise"] for name in run.states},
-            "model_calls": run.model_calls, "seconds": round(run.seconds, 1), "trainer": TRAINER,
+            "model_calls": run.model_calls, "seconds": round(run.seconds, 1), "trainer": ", then ".join(run.programs),
+            "identity": run.identity,
             **run.source.about, **({"processes": run.world.size} if run.world else {})}

@@ -21,9 +21,9 @@ from .optimizers.gauss_newton import batches, learn_forward, nudge_for
 from .optimizers.gradient import learn
 from .optimizers.state import GaussNewtonState, State, new_state
 from .parametrization.parameters import Parameters
-from .records import preset_of
-from .run_folder import Folder, check_same
-from .source import identity_of
+from .records import TRAINER, preset_of
+from .run_folder import Folder
+from .run_identity import check_same, identity
 from .starts.search import measured_on, refused, settle_start
 from .teacher.pairs import VALIDATION_SEEDS, FreshPairs, Pairs, ends, joined, known_pairs, make_pairs
 from .teacher.solvers import teacher_of
@@ -71,7 +71,7 @@ class Run:
         self.told = Told(on_progress, say, quiet or bool(world) and not world.first)
         self.states: dict[str, State] = {}
         self.starts: dict[str, dict] = {}           # table name -> {"schedule": ..., "sigmas": [...], "denoise": ...}
-        self.calls_before, self.seconds_before, self.way = 0, 0.0, way
+        self.seconds_before, self.way, self.teacher = 0.0, way, None
         if not (source or world):                   # before gigabytes are opened for nothing
             check_same(self.folder, config, resume)
         device = world.device(config.device) if world else config.device
@@ -81,12 +81,22 @@ class Run:
         self.device = self.source.device
         check(config, self.source)
         self.plan = planned(config, self.source, config.first_mode)
-        self.files = Folder(self.folder, config, resume, self.told.say, world)
+        self.identity, self.programs = identity(config, self.source), [TRAINER]
+        self.files = Folder(self.folder, config, resume, self.told.say, world, self.identity)
         if resume:
             self.states, facts = self.files.load_state()
             self.starts, self.seconds_before = facts.get("starts", {}), facts.get("seconds", 0.0)
-            self.calls_before = facts.get("model_calls", 0)
+            self.source.calls_before = facts.get("model_calls", 0)
+            self._note_program(facts.get("programs", self.programs))
         sources.check_same(self.starts, self.source, self.folder)
+
+    def _note_program(self, before: list) -> None:
+        """Say that another version began the run, and note both: no two versions promise the same bits."""
+        if before[-1] != TRAINER:
+            self.told.say(f"WARNING: {before[-1]} began this run and {TRAINER} resumes it. The tables can differ from "
+                          "those of one version; the preset names both")
+            before = [*before, TRAINER]
+        self.programs = before
 
     # --- the course of a run ------------------------------------------------------------------------------------
 
@@ -106,6 +116,13 @@ class Run:
         """
         self.source.on_model_calls, self.source.say = self._counted, self.told.say
         try:
+            with self.files.held():
+                return self._carry_out_or_keep()
+        finally:
+            self.source.on_model_calls = None
+
+    def _carry_out_or_keep(self) -> Preset:
+        try:
             return self._carry_out()
         except BaseException as error:
             self.source.on_model_calls = None
@@ -114,8 +131,6 @@ class Run:
                 self.told.say(f"the run broke off and is saved in {self.folder}; started again with the same settings "
                               f"it goes on (on the command line: s4s train --resume {self.folder}){kept}")
             raise
-        finally:
-            self.source.on_model_calls = None
 
     def _carry_out(self) -> Preset:
         self._settle_mode()
@@ -208,11 +223,11 @@ class Run:
             state.nudge = nudge_for(self.starts["teacher"]["noise"])
         state.baseline = float(start.best.errors.mean())
         state.spent = self.source.model_calls - before + math.ceil(window.shared / len(plan.calls))
-        self.states[name] = state
         self.starts[name] = {"schedule": start.entry.name, "sigmas": start.parameters.start.tolist(),
                              "denoise": window.denoise, "baseline": [start.best.solver_name, start.best.schedule_name],
                              "baseline_table": {part: getattr(start.best.table, part).tolist() for part in PARTS},
                              "gained": True}
+        self.states[name] = state                   # last: a stop between the two lines repeats the start
 
     def _judge(self, name: str, window: Window) -> None:
         """Keep the best baseline in the table's place where learning does not beat it by mean and median."""
@@ -261,7 +276,7 @@ class Run:
     @property
     def model_calls(self) -> int:
         """Network calls spent by this run so far, all sessions together."""
-        return self.calls_before + self.source.model_calls
+        return self.source.all_calls
 
     @property
     def seconds(self) -> float:
@@ -271,7 +286,7 @@ class Run:
 
     def _cached_pairs(self, kind: str, mark: str, seeds: range, table, clean) -> Pairs:
         """Pairs from the run's folder where they were saved, made and saved where not."""
-        parts, maker = [], f"{self.teacher.words}; {identity_of(self.source)}"
+        parts, maker = [], self.teacher.words
         for start in range(seeds.start, seeds.stop, CHUNK):
             chunk = range(start, min(start + CHUNK, seeds.stop))
             name = f"{kind}{mark}-{chunk.start}-{chunk.stop}"
@@ -288,7 +303,7 @@ class Run:
     def save(self) -> None:
         """Write state and log, whole or not at all; a failing disk is reported once and the run goes on."""
         self.files.save_state(self.states, {"starts": self.starts, "model_calls": self.model_calls,
-                                            "seconds": self.seconds})
+                                            "seconds": self.seconds, "programs": self.programs})
 
     def _keep(self) -> str:
         """Save the run and the best tables so far; words about the latter."""

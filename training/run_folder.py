@@ -1,44 +1,71 @@
 """A run's folder: files that are whole or absent, and a full disk that is reported and does not stop a run.
 
     FOLDER/config.json  pairs/*.safetensors  state.safetensors  log.jsonl  NAME.safetensors (the preset)
+
+What is read back is what was written by the same run, or it is said that it is not: every file carries a checksum and
+the run's identity.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import fields
+from glob import escape
 from pathlib import Path
 
-import safetensors
-import safetensors.torch
 import torch
 
 from ..s4s_nodes.core import Preset, preset_file, write_atomically
+from . import sealed
 from .config import Config
+from .lock import locked
 from .optimizers.state import AdamState, GaussNewtonState, State
+from .records import TRAINER
+from .run_identity import CONFIG, STATE, check_same, config_text, read_config
 
+LOG = "log.jsonl"
 KINDS = {"adam": AdamState, "gauss_newton": GaussNewtonState}
-OLDER = "was made by version 0.4 or older, whose optimizers are gone: start a new run in another folder"
 
 
 class Folder:
-    """Where a run lives. Raises ValueError if it holds another run than the one wanted.
+    """Where a run lives. Raises ValueError if it holds another run than the one wanted, or another training runs there.
 
-    world: of a run of many processes, the first of which alone reads and writes.
+    identity: of the run, see run_identity.py. world: of a run of many processes, the first of which alone reads and
+    writes.
     """
 
-    def __init__(self, path, config: Config, resume: bool, say: Callable, world=None):
-        self.path, self.config, self.say, self.world = Path(path), config, say, world
-        self._warned = False
+    def __init__(self, path, config: Config, resume: bool, say: Callable, world=None, identity: str = ""):
+        self.path, self.config, self.say, self.world, self.identity = Path(path), config, say, world, identity
+        self._warned, self._facts = False, {"identity": identity, "program": TRAINER}
         self._read(lambda: self._open(resume))
 
     def _open(self, resume: bool) -> None:
-        check_same(self.path, self.config, resume)
-        if not (known := self.path / "config.json").exists():
-            write_atomically(known, self.config.to_json().encode())
+        with locked(self.path, self.say):
+            known = check_same(self.path, self.config, resume)
+            if known is None:
+                write_atomically(self.path / CONFIG, config_text(self.config, self._facts))
+            elif known["identity"] != self.identity:
+                raise ValueError(f"{self.path} holds a run of another model or of other conditions: choose another "
+                                 "folder")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other trainings out, and clear away what one that was killed left half-written."""
+        if not self._writes:
+            yield
+            return
+        with locked(self.path, self.say):
+            for pattern in (*(f".{escape(name)}.*.part" for name in (CONFIG, STATE, LOG, self.preset_path.name)),
+                            "pairs/.*.part"):
+                for part in self.path.glob(pattern):
+                    with suppress(OSError):
+                        part.unlink()
+            yield
 
     def _read(self, read: Callable):
         """What read() returns or raises, in the first process, for all of them."""
@@ -60,59 +87,63 @@ class Folder:
             tensors |= {f"{name}/memory/{key}": value for key, value in state.memory.items()}
             kind = next(kind for kind, known in KINDS.items() if isinstance(state, known))
             about[name] = {"kind": kind, **{key: value for key, value in content.items() if key not in found}}
-        self.write(self.path / "state.safetensors", safetensors.torch.save(
-            {name: tensor.clone() for name, tensor in tensors.items()},
-            metadata={"s4s_run": json.dumps({"states": about, **facts})}))
-        self.write(self.path / "log.jsonl", _log(states).encode())
+        self.write(STATE, sealed.to_bytes(tensors, {**self._facts, "states": about, **facts}))
+        self.write(LOG, _log(states).encode())
 
     def load_state(self) -> tuple[dict[str, State], dict]:
-        """(states, facts) as saved, or nothing where no state was saved. Raises ValueError for a damaged one."""
+        """(states, facts) as saved, or nothing where no state was saved.
+
+        Raises ValueError for a damaged one, and for that of another run.
+        """
         return self._read(self._load_state)
 
     def _load_state(self) -> tuple[dict[str, State], dict]:
-        path = self.path / "state.safetensors"
+        path, program = self.path / STATE, TRAINER
         if not path.exists():
             return {}, {}
-        older = False
         try:
-            with safetensors.safe_open(path, framework="pt") as file:
-                facts = json.loads(file.metadata()["s4s_run"])
-                # clones are aligned: sums over tensors in a mapped file differ in the last digits
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
-            older = any("kind" not in about for about in facts["states"].values())
-            states = {} if older else {name: _state(name, about, tensors) for name, about in facts["states"].items()}
-            del facts["states"]
-        except (safetensors.SafetensorError, KeyError, TypeError, ValueError) as error:
+            tensors, facts = sealed.read(path)
+            program = facts["program"]
+            if facts["identity"] == self.identity:
+                return {name: _state(name, about, tensors) for name, about in facts.pop("states").items()}, facts
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            if program != TRAINER:
+                raise ValueError(f"{path} is of {program}, and {TRAINER} cannot read it: start a new run in another "
+                                 "folder") from None
             raise ValueError(f"{path} is damaged ({error}): delete it to start over with the cached pairs") from None
-        if older:
-            raise ValueError(f"the run in {self.path} {OLDER}")
-        return states, facts
+        raise ValueError(f"{path} is of another run: put the right file back, or delete it to start over with the "
+                         "cached pairs")
 
     # --- pairs --------------------------------------------------------------------------------------------------
 
     def load_targets(self, name: str, shape: tuple, maker: str):
-        """The saved targets of this shape and maker, or None where they are missing, damaged or of another maker.
+        """The saved targets of this shape and maker; None where they are missing, damaged, or another run's.
 
-        maker: words that tell the teacher, the model and its guidance apart from all others; such targets are made
-        again.
+        maker: words that tell the teacher apart from all others. Targets of another version of this program are made
+        again, too.
         """
         return self._read(lambda: self._load_targets(name, shape, maker))
 
     def _load_targets(self, name: str, shape: tuple, maker: str):
+        path, why = self._pairs(name), "of another teacher, run or version"
         try:
-            # not load_file: a host has replaced it by one that turns every error into another and moves the file
-            with safetensors.safe_open(self.path / "pairs" / f"{name}.safetensors", framework="pt") as file:
-                target, known = file.get_tensor("target").clone(), (file.metadata() or {}).get("maker")
-        except (OSError, KeyError, safetensors.SafetensorError):
+            tensors, facts = sealed.read(path)
+            target, wanted = tensors["target"], {**self._facts, "name": name, "maker": maker}
+            if facts == wanted and tuple(target.shape) == tuple(shape):
+                return target
+        except FileNotFoundError:
             return None
-        if known != maker:
-            self.say(f"the targets in {name} are of another teacher or model: they are made again")
-            return None
-        return target if tuple(target.shape) == tuple(shape) else None
+        except (OSError, KeyError, ValueError):
+            why = "damaged"
+        self.say(f"the targets in {path} are {why}: they are made again")
+        return None
 
     def save_targets(self, name: str, target: torch.Tensor, maker: str) -> None:
-        self.write(self.path / "pairs" / f"{name}.safetensors",
-                   safetensors.torch.save({"target": target.contiguous().cpu()}, metadata={"maker": maker}))
+        content = sealed.to_bytes({"target": target}, {**self._facts, "name": name, "maker": maker})
+        self.write(self._pairs(name).relative_to(self.path), content)
+
+    def _pairs(self, name: str) -> Path:
+        return self.path / "pairs" / f"{name}.safetensors"
 
     # --- preset -------------------------------------------------------------------------------------------------
 
@@ -125,6 +156,7 @@ class Folder:
         if not self._writes:
             return
         try:
+            self._check_still_here()
             preset_file.save(made, self.preset_path)
         except OSError as error:
             self._rescue(made, error)
@@ -139,42 +171,37 @@ class Folder:
                           ) from None
         self.say(f"WARNING: {reason}. The preset is in {place}: move it to where there is room")
 
-    def write(self, path: Path, content: bytes) -> None:
-        """Write a file; a failing disk is reported once and the run goes on in memory."""
+    def write(self, name, content: bytes) -> None:
+        """Write a file of the folder; a failing disk is reported once and the run goes on in memory."""
         if not self._writes:
             return
         try:
-            write_atomically(path, content)
+            self._check_still_here()
+            write_atomically(self.path / name, content)
             self._warned = False
         except OSError as error:
             if not self._warned:
-                self.say(f"WARNING: cannot write {path}: {error.strerror or error}. The run goes on in memory and "
-                         "tries again; free some space before it ends")
+                self.say(f"WARNING: cannot write {self.path / name}: {error.strerror or error}. The run goes on in "
+                         "memory and tries again; free some space before it ends")
             self._warned = True
+
+    def _check_still_here(self) -> None:
+        """Put the configuration back where the folder was deleted. Raises OSError where it holds another run now."""
+        try:
+            if read_config(self.path)[1]["identity"] == self.identity:
+                return
+        except FileNotFoundError:
+            write_atomically(self.path / CONFIG, config_text(self.config, self._facts))
+            return
+        except ValueError as error:
+            raise OSError(errno.EEXIST, str(error)) from None
+        raise OSError(errno.EEXIST, "the folder holds another run now")
 
 
 def free_place(path: Path) -> Path:
     """The path, or the next with a number where a file has it: an earlier rescue stays."""
     places = (path.with_stem(f"{path.stem}-{number}" if number > 1 else path.stem) for number in range(1, 10_000))
     return next(place for place in places if not place.exists())
-
-
-def check_same(folder, config: Config, resume: bool) -> None:
-    """Raises ValueError if the folder holds a run that is not to be gone on with, or has other settings."""
-    known = Path(folder) / "config.json"
-    if not known.exists():
-        if not resume and (there := Path(folder) / f"{config.name}.safetensors").exists():
-            raise ValueError(f"{there} is there already: choose another folder with --out, or another --name")
-        return
-    if not resume:
-        raise ValueError(f"{folder} already holds a run: go on with --resume {folder}, or choose another folder with "
-                         "--out")
-    earlier = Config.from_json(known.read_text())
-    differ = [f.name for f in fields(Config) if getattr(earlier, f.name) != getattr(config, f.name)]
-    if differ:
-        words = ", ".join(f"{name} {getattr(earlier, name)!r}" for name in differ)
-        raise ValueError(f"{folder} holds a run with other settings ({words}): give these to go on with it, or choose "
-                         "another folder")
 
 
 def _state(name: str, about: dict, tensors: dict) -> State:

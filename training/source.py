@@ -35,7 +35,9 @@ class Source:
     feature_space, its name; None: it does not.
     about: what a preset records of it besides; a run that goes on must find the same.
     cfg: the guidance scale; cfgs: where the conditions carry one for each seed, all of them, and cfg their middle.
-    model_calls counts network evaluations, one per image (a guided pair counts once).
+    conditioning: words that tell its conditions apart from others', where neither settings nor `about` do.
+    model_calls counts network evaluations, one per image (a guided pair counts once); calls_before, those of a run's
+    earlier sessions.
     """
 
     name: str
@@ -57,6 +59,13 @@ class Source:
     features: Callable | None = None
     feature_space: str = ""
     about: dict = field(default_factory=dict)
+    conditioning: str = ""
+    calls_before: int = 0
+
+    @property
+    def all_calls(self) -> int:
+        """Network calls of all sessions together."""
+        return self.calls_before + self.model_calls
 
     @property
     def flow(self) -> bool:
@@ -125,7 +134,7 @@ class Source:
 def identity_of(source: Source) -> str:
     """Words that tell a source's targets apart from those of another model, guidance, size or prompt."""
     about = sorted(map(str, source.about.items()))
-    facts = (source.name, source.model, tuple(source.shape), source.cfg, source.cfgs, about)
+    facts = (source.name, source.model, tuple(source.shape), source.cfg, source.cfgs, about, source.conditioning)
     levels = np.ascontiguousarray(source.levels, dtype="<f8").tobytes()
     return hashlib.sha256(repr(facts).encode() + levels).hexdigest()
 

@@ -26,6 +26,7 @@ from torch import Tensor
 from ...training import distil as trainer
 from ...training.benchmark.host_race import Held, Raced, Terms, Told, hold, table_lines
 from ...training.config import Config
+from ...training.lock import locked
 from ...training.modes import tries_gradients
 from ...training.source import Source
 from ..core import preset_file, write_atomically
@@ -188,11 +189,14 @@ class Training:
 
     def _learn(self, source: Source) -> None:
         """Learn all tables, or take them as a run of the same settings left them."""
+        source.conditioning = self.run              # settings are in it that the trainer knows nothing of
         if not self.order.resume and self.place.exists():
+            with locked(self.place, self._heard):   # not while another training runs there
+                pass
             shutil.rmtree(self.place)
         finished = self.place / "finished"
         made = readable(self.file) if finished.exists() else None
-        if made is not None:
+        if made is not None and made.training.get("identity") == trainer.identity(source, self.config):
             self.host.say(f"this was trained before with the same settings: taken from {self.place}. Delete that "
                           "folder to train again")
         else:

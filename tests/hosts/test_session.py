@@ -232,6 +232,24 @@ def test_another_runs_preset_of_the_name_stays(place):
     assert place.load().short_hash == first.preset.short_hash and place.load("mine-3").unfinished
 
 
+def test_another_runs_preset_in_the_runs_folder_is_not_taken_for_its_own(place):
+    first = place.train()
+    place.train(budget=2100)
+    one, other = sorted(place.host.runs.glob("*/mine.safetensors"), key=lambda path: path.stat().st_mtime)
+    one.write_bytes(other.read_bytes())
+    assert place.train().preset.hash == first.preset.hash
+    assert not any("trained before" in text for text in place.said)
+
+
+def test_a_training_that_runs_is_not_deleted_by_another_that_starts_over(place):
+    place.train()
+    folder, = place.host.runs.iterdir()
+    locked = import_module(f"{place.package}.training.lock").locked
+    with locked(folder, print), pytest.raises(ValueError, match="another training is running in"):
+        place.train(resume=False)
+    assert (folder / "state.safetensors").exists()
+
+
 def test_the_last_words_on_the_hosts_face_are_that_it_stopped(place, monkeypatch):
     """Not "about 48 s left" for good."""
     face = []

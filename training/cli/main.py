@@ -13,6 +13,7 @@ from click.core import ParameterSource
 
 from ...s4s_nodes import __version__
 from ..config import CHECKPOINT_SETTINGS, Config, help_texts
+from ..run_identity import CONFIG, read_config
 from .errors import FORCE, check_free, errors_in_words
 from .shelf import COMMANDS
 
@@ -88,9 +89,8 @@ def demo(model, calls, cfg, seeds, mode, iterations, device, out):
     from ..run import Run
     config = Config(name=f"{model}-cfg{cfg:g}", model=model, calls=calls, cfg=cfg, mode=mode, iterations=iterations,
                     device=device)
-    config_file = out / "config.json"
-    known = config_file.exists()
-    if known and Config.from_json(config_file.read_text()) != config:
+    known = (out / CONFIG).exists()
+    if known and read_config(out)[0] != config:
         raise ValueError(f"{out} holds a run with other settings: choose another folder with --out")
     run = Run(config, out, resume=known)
     run.train()
@@ -123,10 +123,9 @@ def train(out, resume, **settings):
         if given := [f"--{name.replace('_', '-')}" for name in settings if source(name) is ParameterSource.COMMANDLINE]:
             raise ValueError(f"--resume continues with the run's own settings: leave out {', '.join(given)}, or start "
                              "another run with --out")
-        config_file = resume / "config.json"
-        if not config_file.exists():
+        if not (resume / CONFIG).exists():
             raise ValueError(f"{resume} holds no run (no config.json): name the folder of an earlier `s4s train`")
-        run = Run(Config.from_json(config_file.read_text()), resume, resume=True, world=world)
+        run = Run(read_config(resume)[0], resume, resume=True, world=world)
     else:
         config = Config(**settings)
         run = Run(config, out or Path("runs") / config.name, world=world)

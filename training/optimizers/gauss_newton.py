@@ -262,4 +262,4 @@ def _validate(source: Source, parameters: Parameters, held_out: Pairs, state: Ga
     score = math.inf if lost else math.sqrt(error * median)
     if score < state.best_score:
         state.best, state.best_error, state.best_score = state.vector.clone(), error, score
-    state.curve = [*state.curve, [state.iteration, loss, error, source.model_calls]]
+    state.curve = [*state.curve, [state.iteration, loss, error, source.all_calls]]

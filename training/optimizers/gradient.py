@@ -135,7 +135,7 @@ def validate(source: Source, parameters: Parameters, held_out: Pairs, state: Ada
     score = error if objective is rmse or error == math.inf else _finite(mean_objective(objective, found, held_out))
     if score < (state.best_error if objective is rmse else state.best_score):
         state.best, state.best_error, state.best_score = state.average.clone(), error, score
-    state.curve = [*state.curve, [state.iteration, loss, error, source.model_calls]]
+    state.curve = [*state.curve, [state.iteration, loss, error, source.all_calls]]
 
 
 def mean_error(source: Source, parameters: Parameters, pairs: Pairs, vector: Tensor, batch: int = 64) -> float:

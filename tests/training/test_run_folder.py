@@ -1,0 +1,222 @@
+"""What a run's folder stores is what is read back, or it is said that it is not."""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from s4s.s4s_nodes.core import preset_file
+from s4s.training import records, run, run_folder
+from s4s.training.lock import locked
+from s4s.training.run import Run, Stopped
+from s4s.training.run_identity import read_config
+from tests.toy import small, toy_source
+from tests.training.test_run import interrupt_after, run_in
+
+SHORT = dict(mode="forward", pairs=128, iterations=3)
+
+
+def stopped_in(folder, **changes):
+    """A run that was stopped in the middle of its learning."""
+    with pytest.raises(Stopped):
+        run_in(folder, source=interrupt_after(460), **SHORT, **changes).train()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return stopped_in(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture
+def copy(whole, tmp_path):
+    return Path(shutil.copytree(whole, tmp_path / "copy"))
+
+
+def resumed(folder, said=None, **changes):
+    """The run in the folder, opened to be resumed."""
+    return Run(small(**SHORT, **changes), folder, resume=True, source=toy_source(),
+               say=(said if said is not None else []).append)
+
+
+def what(opened) -> list:
+    """All that a resumed run goes on from."""
+    def plain(value):
+        return value.tolist() if isinstance(value, torch.Tensor) else value
+    states = [[name, plain(value)] for state in opened.states.values() for name, value in vars(state).items()
+              if name != "memory"]
+    memories = [[name, plain(value)] for state in opened.states.values() for name, value in state.memory.items()]
+    return [json.dumps(opened.starts, sort_keys=True), opened.source.calls_before, repr(states), sorted(memories)]
+
+
+@pytest.mark.parametrize("name", ["config.json", "state.safetensors"])
+def test_a_flipped_bit_in_what_a_run_is_resumed_from_is_refused_or_changes_nothing(copy, name):
+    chance, expected, path = random.Random(0), what(resumed(copy)), copy / name
+    content, refused = path.read_bytes(), 0
+    for at in chance.sample(range(8 * len(content)), 150):
+        flipped = bytearray(content)
+        flipped[at // 8] ^= 1 << at % 8
+        path.write_bytes(flipped)
+        try:
+            assert what(resumed(copy)) == expected
+        except ValueError as error:
+            assert type(error) is ValueError and str(path) in str(error) or "version 0.4" in str(error), error
+            refused += 1
+    assert refused > 100
+
+
+def test_a_flipped_bit_in_a_teachers_target_is_seen_and_said(copy):
+    said, chance = [], random.Random(0)
+    opened, path = resumed(copy, said), next((copy / "pairs").iterdir())
+    maker, count = run_folder.sealed.read(path)[1]["maker"], len(run_folder.sealed.read(path)[0]["target"])
+    content = path.read_bytes()
+    expected = opened.files.load_targets(path.stem, (count, 2), maker)
+    assert expected is not None and not said
+    for at in chance.sample(range(8 * len(content)), 150):
+        flipped = bytearray(content)
+        flipped[at // 8] ^= 1 << at % 8
+        path.write_bytes(flipped)
+        said.clear()
+        target = opened.files.load_targets(path.stem, (count, 2), maker)
+        assert torch.equal(target, expected) if target is not None else "are made again" in said[0]
+
+
+def test_a_file_of_another_run_is_refused_or_made_again(copy, tmp_path):
+    other = tmp_path / "other"
+    stopped_in(other, seed=7)
+    expected = resumed(copy).train().hash
+    for name in ("state.safetensors", "config.json"):
+        folder = Path(shutil.copytree(copy, tmp_path / name))
+        shutil.copy(other / name, folder / name)
+        with pytest.raises(ValueError, match="is of another run|with other settings"):
+            resumed(folder)
+    pairs = [sorted((folder / "pairs").iterdir()) for folder in (copy, other)]
+    for mine, theirs in zip(*pairs):
+        shutil.copy(theirs, mine)
+    (copy / "state.safetensors").unlink()
+    said = []
+    assert resumed(copy, said).train().hash == expected
+    assert sum("of another teacher, run or version: they are made again" in words for words in said) == len(pairs[0])
+
+
+def test_pairs_of_other_seeds_of_the_same_run_are_made_again(copy):
+    first, second = sorted((copy / "pairs").glob("train*"))
+    expected, held = resumed(copy).train().hash, first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(held)
+    (copy / "state.safetensors").unlink()
+    assert resumed(copy).train().hash == expected
+
+
+@pytest.mark.parametrize("text, words", [("", "is damaged"), ("{", "is damaged"), ("[1]", "is damaged"),
+                                         ("{}", "version 0.4")])
+def test_a_truncated_configuration_is_answered_in_words(copy, text, words):
+    (copy / "config.json").write_text(text)
+    with pytest.raises(ValueError, match=words):
+        resumed(copy)
+
+
+def test_an_edited_configuration_is_not_continued(copy):
+    content = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**content, "cfg": [5.0]}))
+    with pytest.raises(ValueError, match="was changed or is damaged"):
+        read_config(copy)
+
+
+def test_a_folder_without_its_configuration_is_no_place_for_another_run(copy):
+    (copy / "config.json").unlink()
+    with pytest.raises(ValueError, match="is of another run"):
+        resumed(copy, seed=9)
+    (copy / "config.json").unlink()
+    with pytest.raises(ValueError, match="is there already"):
+        run_in(copy, seed=9)
+
+
+def test_a_second_training_in_the_folder_is_told(copy):
+    with locked(copy, print), pytest.raises(ValueError, match="another training is running in"):
+        resumed(copy)
+    opened = resumed(copy)
+    with locked(copy, print), pytest.raises(ValueError, match="another training is running in"):
+        opened.train()
+    opened.train()
+
+
+def test_a_lock_goes_with_the_process_that_held_it(copy):
+    code = (f"import os, pathlib\nfrom s4s.training.lock import locked\n"
+            f"with locked(pathlib.Path({str(copy)!r}), print):\n    print('held', flush=True)\n    input()")
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(ValueError, match="another training"):
+            resumed(copy)
+        other.kill()
+    assert resumed(copy).train()
+
+
+def test_a_file_system_without_locks_is_said_and_used(copy, monkeypatch):
+    def none(number):
+        raise OSError(38, "Function not implemented")
+    monkeypatch.setattr("s4s.training.lock._take", none)
+    said = []
+    resumed(copy, said).train()
+    assert any("cannot be locked (Function not implemented): start no second training there" in words for words in said)
+
+
+def test_what_a_killed_run_left_half_written_is_cleared_away(copy):
+    parts = [copy / ".state.safetensors.0123abcd.part", copy / "pairs" / ".x.safetensors.0123abcd.part"]
+    mine = copy / ".mine.part"
+    for path in (*parts, mine):
+        path.write_bytes(b"half")
+    resumed(copy).train()
+    assert not any(path.exists() for path in parts) and mine.exists()
+
+
+def test_a_folder_that_goes_away_comes_back_whole_and_one_that_is_anothers_is_left_alone(copy, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder.tempfile, "gettempdir", lambda: str(tmp_path / "spare"))
+    expected = resumed(Path(shutil.copytree(copy, tmp_path / "calm"))).train().hash
+    said, opened = [], resumed(copy)
+    opened.told._write = said.append
+    shutil.rmtree(copy)
+    opened.save()
+    assert what(resumed(copy)) == what(opened)
+    shutil.rmtree(copy)
+    run_in(copy, seed=3)                                                # another one moves in
+    theirs = {path: path.read_bytes() for path in copy.iterdir() if path.is_file()}
+    assert opened.train().hash == expected
+    assert {path: path.read_bytes() for path in copy.iterdir() if path.is_file()} == theirs
+    assert "holds another run now" in "".join(said)
+    assert preset_file.load(tmp_path / "spare" / "my-preset.safetensors").hash == expected
+
+
+def test_another_version_that_resumes_a_run_says_so_and_signs_beside_the_first(copy, monkeypatch):
+    for module in (records, run, run_folder):
+        monkeypatch.setattr(module, "TRAINER", "s4s 9.9")
+    said = []
+    made = resumed(copy, said).train()
+    assert made.training["trainer"] == f"s4s {records.__version__}, then s4s 9.9"
+    assert any("began this run and s4s 9.9 resumes it" in words for words in said)
+    assert sum("they are made again" in words for words in said) == 3
+
+
+def test_the_calls_in_the_log_go_on_over_sessions(copy):
+    resumed(copy).train()
+    rows = [json.loads(line) for line in (copy / "log.jsonl").read_text().splitlines()]
+    spent = [row["model_calls"] for row in rows]
+    assert spent == sorted(spent) and spent[-1] > 460
+
+
+def test_stopping_a_resumed_run_before_it_is_under_way_again_keeps_everything(copy, monkeypatch):
+    resumed(copy).save()
+    before = what(resumed(copy))
+
+    def stop(self):
+        raise KeyboardInterrupt
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "_settle_mode", stop)
+        with pytest.raises(Stopped):
+            resumed(copy).train()
+    assert what(resumed(copy)) == before

@@ -1,0 +1,54 @@
+"""One training at a time in a folder: the system releases the lock when its holder ends, however it ends."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:                 # Windows
+    fcntl = None
+    import msvcrt
+
+NAME = ".lock"                      # stays in the folder: whoever deletes it lets a second holder in
+_TAKEN = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}
+
+
+@contextmanager
+def locked(folder: Path, say: Callable) -> Iterator[None]:
+    """Hold the folder while the block runs. Raises ValueError in words where another process or thread holds it.
+
+    Where the system gives no lock (some network drives, a folder that cannot be written), say(text) warns.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = open(folder / NAME, "ab")
+    except OSError as error:
+        _warn(folder, error, say)
+        yield
+        return
+    with file:
+        try:
+            _take(file.fileno())
+        except OSError as error:
+            if error.errno in _TAKEN:
+                raise ValueError(f"another training is running in {folder}: wait for it, or choose another folder"
+                                 ) from None
+            _warn(folder, error, say)
+        yield
+
+
+def _take(number: int) -> None:
+    if fcntl is not None:
+        fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    else:
+        os.lseek(number, 0, os.SEEK_SET)
+        msvcrt.locking(number, msvcrt.LK_NBLCK, 1)
+
+
+def _warn(folder: Path, error: OSError, say: Callable) -> None:
+    say(f"WARNING: {folder} cannot be locked ({error.strerror or error}): start no second training there")

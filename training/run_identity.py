@@ -1,0 +1,71 @@
+"""Which run a folder holds: its settings, what it learns on, and the program that began it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import fields
+from pathlib import Path
+
+from .config import Config
+from .source import Source, identity_of
+
+CONFIG, STATE = "config.json", "state.safetensors"
+RUN = "s4s_run"             # the entry of CONFIG that is no setting: {"identity", "program", "sha256"}
+OLDER = "was made by version 0.4 or older, whose optimizers are gone: start a new run in another folder"
+
+
+def identity(config: Config, source: Source) -> str:
+    """32 digits that tell a run from every other one: its settings and what it learns on."""
+    return hashlib.sha256(f"{config.to_json()}\n{identity_of(source)}".encode()).hexdigest()[:32]
+
+
+def read_config(folder) -> tuple[Config, dict]:
+    """(settings of the folder's run, {"identity", "program"}). Raises ValueError for a damaged or older file."""
+    path = Path(folder) / CONFIG
+    text = path.read_bytes()
+    try:
+        content = json.loads(text)
+        facts = content.pop(RUN, None)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        raise ValueError(f"{path} is damaged: put it back from a copy, or start a new run in another folder") from None
+    if facts is None:
+        raise ValueError(f"the run in {folder} {OLDER}")
+    if not isinstance(facts, dict) or facts.get("sha256") != _checksum(content, facts):
+        raise ValueError(f"{path} was changed or is damaged: put it back as it was, or start a new run in another "
+                         "folder")
+    return Config.from_json(json.dumps(content)), facts
+
+
+def config_text(config: Config, facts: dict) -> bytes:
+    settings = json.loads(config.to_json())
+    return json.dumps({**settings, RUN: {**facts, "sha256": _checksum(settings, facts)}}, indent=1).encode()
+
+
+def _checksum(settings: dict, facts: dict) -> str:
+    """SHA-256 in hex over the settings and what else is noted of the run."""
+    kept = {key: value for key, value in facts.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps([settings, kept], sort_keys=True).encode()).hexdigest()
+
+
+def check_same(folder, config: Config, resume: bool) -> dict | None:
+    """What the folder's run notes of itself, or None for a folder without one.
+
+    Raises ValueError if it holds a run that is not to be resumed, or one with other settings.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG).exists():
+        there = [path for name in (f"{config.name}.safetensors", STATE) if (path := folder / name).exists()]
+        if there and not resume:
+            raise ValueError(f"{there[0]} is there already: choose another folder with --out, or another --name")
+        return None
+    if not resume:
+        raise ValueError(f"{folder} already holds a run: go on with --resume {folder}, or choose another folder with "
+                         "--out")
+    earlier, facts = read_config(folder)
+    differ = [f.name for f in fields(Config) if getattr(earlier, f.name) != getattr(config, f.name)]
+    if differ:
+        words = ", ".join(f"{name} {getattr(earlier, name)!r}" for name in differ)
+        raise ValueError(f"{folder} holds a run with other settings ({words}): give these to go on with it, or choose "
+                         "another folder")
+    return facts
