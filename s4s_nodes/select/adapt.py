@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..core import classical
-from ..core.levels import ENDLESS
+from ..core.levels import ENDLESS, even
 from ..core.table import Table, end_response, lawful_total
 
 SMALLEST_STEP = 0.05        # of 1 - sigma'/sigma, here and in training: a residual's unit never vanishes
@@ -74,6 +74,13 @@ def from_start(levels, start: float, flow: bool) -> np.ndarray:
         stretch = np.log(start / levels[-2]) / np.log(levels[0] / levels[-2])
         moved = np.append(levels[-2] * (levels[1:-1] / levels[-2]) ** stretch, 0.0)
     return np.append(start, moved)
+
+
+def above(window, top: float, steps: int, flow: bool) -> np.ndarray:
+    """A whole schedule (steps + 1,) from the top whose last levels are the window's; those above them are even."""
+    unit, back = even(flow)
+    first = back(np.linspace(unit(top), unit(window[0]), steps - len(window) + 2)[1:-1])
+    return np.concatenate([[top], first, window])
 
 
 def start_ratio(one: float, other: float, flow: bool) -> float:

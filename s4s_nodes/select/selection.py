@@ -14,8 +14,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..core.k_sampler import close, same_levels
+from ..core.levels import same_top
 from ..core.preset_file import Preset
-from .adapt import from_start, starts_near
+from .adapt import above, from_start, starts_near
 from .cfg import at_cfg
 from .dispatch import Selection, checked, cut_of, fallen_back, is_own, levels_for, table_for
 from .match import (
@@ -102,7 +103,11 @@ def _schedule(request: Request) -> np.ndarray:
 
 
 def _levels_at(preset: Preset, request: Request, steps: int) -> np.ndarray:
-    return levels_for(at_cfg(preset, request.cfg)[0], request.facts, steps)
+    there, facts = at_cfg(preset, request.cfg)[0], request.facts
+    if same_top(there.curve[0], facts.sigma_max):
+        return levels_for(there, facts, steps)
+    window = next((table.sigmas for table in there.tables.values() if table.calls == request.calls < steps), None)
+    return levels_for(None, facts, steps) if window is None else above(window, facts.sigma_max, steps, facts.flow)
 
 
 def _serves_all(preset: Preset, request: Request) -> Selection | None:

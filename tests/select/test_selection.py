@@ -275,3 +275,15 @@ def test_a_window_of_another_preset_does_not_move_a_whole_image():
         for shelf in ([whole], [whole, window]):
             assert select(Request(facts, shelf, 8, calls, cfg=3.0)).preset is whole
     assert select(Request(facts, [whole, window], 8, 4, cfg=3.0)).preset is window
+
+
+def test_a_preset_of_a_window_alone_gives_the_scheduler_its_levels_where_the_calls_are_known():
+    """As an image's metadata gives it back: the same cut of the same number of steps has the window's own levels."""
+    for name in ("sd15", "sd3", "flux"):
+        facts, whole = MODELS[name], tables(name, (8,), ((5, 0.6),), 2.0)
+        ((key, window),) = ((key, table) for key, table in whole.items() if "from" in key)
+        alone = Preset("alone", {key: window}, facts.model, {"created": "1"})
+        for request in (Request(facts, [alone], 8, 5), Request(facts, [], 8, 5, named=alone)):
+            found = select(request)
+            assert found.table.same_as(window) and found.table_name == key and not found.fallback
+            assert found.schedule[0] == facts.sigma_max and (np.diff(found.schedule) < 0).all()

@@ -11,6 +11,7 @@ from ...library import Library, cfg_range, measured, preset_name, recommended
 from ...select.cfg import joined
 from . import parts
 from .folder import home, presets
+from .record import presets_changed
 
 LIST, RENAME, DELETE = "list", "rename", "delete"
 
@@ -65,6 +66,7 @@ class S4SPresets(io.ComfyNode):
             path = library.path(preset)
             library.delete(preset)
             text = f"deleted {path}; gone from the lists after R"
+        presets_changed()
         return io.NodeOutput(text, ui=parts.shown(cls, text))
 
 

@@ -1,19 +1,21 @@
-"""The nodes that carry presets between files and graphs: load, save, import, show."""
+"""The nodes that carry presets between files and graphs: load, save, import, from an image, show."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
 
+import folder_paths
 from comfy_api.latest import io
 
-from ... import importers, picture
+from ... import importers, metadata, picture
 from ...core import preset_file
 from ...core.files import stamp
 from ...core.preset_file import to_bytes
 from ...library import ENDING, file_name, preset_name, save_new
 from . import facts, parts
 from .folder import home, presets
+from .record import presets_changed
 
 FROM_FILE = "from a file"
 
@@ -81,6 +83,7 @@ class S4SSavePreset(io.ComfyNode):
         there = home() / f"{file_name(named.name)}{ENDING}"
         same = there.is_file() and to_bytes(preset_file.load(there)) == to_bytes(named)     # queued once more
         path = there if same else save_new(named, home(), overwrite)
+        presets_changed()
         text = f"{named.name} ({named.short_hash}) is in {path}"
         return io.NodeOutput(named, str(path), ui=parts.shown(cls, text))
 
@@ -128,6 +131,47 @@ class S4SImport(io.ComfyNode):
         return io.NodeOutput(preset, text, ui=parts.shown(cls, text))
 
 
+class S4SFromImage(io.ComfyNode):
+    """The preset an image was made with, from the tables in its metadata."""
+
+    @classmethod
+    def define_schema(cls):
+        folder = Path(folder_paths.get_input_directory())
+        names = sorted(each.name for each in folder.iterdir() if metadata.is_image(each)) if folder.is_dir() else []
+        return io.Schema(
+            node_id="S4SFromImage", display_name="S4S Preset from Image", category=parts.CATEGORY,
+            description="The preset that an image was made with, as far as it ran there, to the digit: also when it "
+                        "was deleted or trained again since. Connect it to S4S Use Preset and queue the image's own "
+                        "workflow to make the image again, or to S4S Save Preset to keep it.",
+            inputs=[
+                io.Combo.Input("image", options=names, upload=io.UploadType.image,
+                               tooltip="An image that S4S made, as its file: drop it on the node. A copy and paste, or "
+                                       "a site that strips the metadata, loses the numbers."),
+                io.Int.Input("number", default=1, min=1, max=metadata.MAX_TABLES, optional=True,
+                             tooltip="Which of several presets that made the image; the text lists them.")],
+            outputs=[parts.PresetType.Output(display_name="preset", tooltip="The preset with the tables that ran."),
+                     io.String.Output(display_name="text", tooltip="What it is, and what else is in the image.")],
+            **parts.aliases("reproduce", "metadata", "restore preset", "s4s"))
+
+    @classmethod
+    def validate_inputs(cls, image):
+        return folder_paths.exists_annotated_filepath(image) or f"there is no image {image!r}: choose another one"
+
+    @classmethod
+    def fingerprint_inputs(cls, image, **_):
+        return Path(folder_paths.get_annotated_filepath(image)).stat().st_mtime_ns
+
+    @classmethod
+    def execute(cls, image, number=1) -> io.NodeOutput:
+        found = metadata.from_image(folder_paths.get_annotated_filepath(image))
+        if number > len(found):
+            raise ValueError(f"{image} was made with {len(found)} preset{'s' * (len(found) > 1)}: set number to 1"
+                             f"{f' to {len(found)}' if len(found) > 1 else ''}")
+        others = "".join(f"\n{i}: {each.name}, {', '.join(each.tables)}" for i, each in enumerate(found, 1))
+        text = preset_file.describe(found[number - 1]) + (others if len(found) > 1 else "")
+        return io.NodeOutput(found[number - 1], text, ui=parts.shown(cls, text))
+
+
 class S4SShowPreset(io.ComfyNode):
     """A preset in words and pictures."""
 
@@ -152,4 +196,4 @@ class S4SShowPreset(io.ComfyNode):
         return io.NodeOutput(text, pictures, ui=parts.shown(cls, text, pictures))
 
 
-NODES = [S4SLoadPreset, S4SSavePreset, S4SImport, S4SShowPreset]
+NODES = [S4SLoadPreset, S4SSavePreset, S4SImport, S4SFromImage, S4SShowPreset]

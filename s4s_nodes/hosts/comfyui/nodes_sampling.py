@@ -10,6 +10,7 @@ from ...library import Request, schedule
 from . import facts, parts, pinned, record
 from .sampler import sample_s4s
 
+NOT_LINKED = "not linked"           # before a prompt runs the host gives None for what a node will give
 SchedulerFunc = io.Custom("SCHEDULER_FUNC")         # Impact Pack's and Inspire Pack's: (model, sampler name, steps)
 
 
@@ -95,21 +96,28 @@ class S4SUsePreset(io.ComfyNode):
                 parts.combo("The preset to use, also one of another model: that is said where it runs."),
                 io.Boolean.Input("strict", default=False,
                                  tooltip="Refuse to sample where the preset was learned on another model, or has no "
-                                         "table for what is asked, instead of running it or a classical solver.")],
+                                         "table for what is asked, instead of running it or a classical solver."),
+                parts.PresetType.Input("other", optional=True,
+                                       tooltip="A preset from a node, such as S4S Preset from Image, to use instead of "
+                                               "the one chosen above.")],
             outputs=[io.Model.Output(display_name="model", tooltip="The same model, which carries the preset.")],
             **parts.aliases("pin", "choose preset", "which solver", "s4s"))
 
     @classmethod
-    def validate_inputs(cls, preset):
-        return parts.unknown(preset) or True
+    def validate_inputs(cls, preset, other=NOT_LINKED):
+        return other is not NOT_LINKED or parts.unknown(preset) or True
 
     @classmethod
-    def fingerprint_inputs(cls, preset, **_):
-        return parts.mark(preset)
+    def fingerprint_inputs(cls, preset, other=NOT_LINKED, **_):
+        return parts.mark(preset) if other is NOT_LINKED else ""
 
     @classmethod
-    def execute(cls, model, preset, strict) -> io.NodeOutput:
-        return io.NodeOutput(pinned.pin(model, parts.named(preset, model), strict))
+    def execute(cls, model, preset, strict, other=None) -> io.NodeOutput:
+        if other is None:
+            other = parts.named(preset, model)
+        else:
+            parts.check_suits(other, facts.of_model(model))
+        return io.NodeOutput(pinned.pin(model, other, strict))
 
 
 class S4SSampler(io.ComfyNode):

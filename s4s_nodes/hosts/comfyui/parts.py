@@ -62,7 +62,7 @@ def unknown(name: str, *first: str) -> str | None:
         return None
     broken = "; ".join(problem for problem in presets().problems() if name in problem)
     return broken or (f"no preset {name!r} is installed; there are: {', '.join(names)}. Put its file into "
-                      "models/s4s_presets and press R")
+                      "models/s4s_presets and press R; S4S Preset from Image takes it from an image that it made")
 
 
 def bad_name(name: str | None) -> str | None:

@@ -1,8 +1,8 @@
 """What a sampler used, told where people look: the log, the node's face, and the saved image.
 
-A prompt that uses S4S gets an entry "s4s" in its extra_pnginfo, the dictionary every saving node embeds; the samplers
-fill it while they run. Through the host's own on_prompt hook: nothing is patched. Where the host reuses a sampler's
-result of an earlier prompt, no sampler runs and the entry stays empty; the first image of that result has it.
+A prompt that uses S4S gets an entry "s4s" in its extra_pnginfo, the dictionary every saving node embeds, and the same
+in its workflow's "extra", which comes back when the image is dropped into the browser. The samplers fill it while they
+run. Through the host's own on_prompt hook: nothing is patched.
 
 The rows choose among the installed presets, which the host's cache knows nothing of. So the nodes that take them carry
 one input more, the mark of the presets: after a preset came or went the host runs them again.
@@ -10,26 +10,93 @@ one input more, the mark of the presets: after a preset came or went the host ru
 
 from __future__ import annotations
 
+import hashlib
+import itertools
+import json
 import logging
 import sys
 import uuid
 import weakref
+from collections import OrderedDict
 
 from comfy_execution.utils import get_executing_context
 
-from ...core.preset_file import FORMAT_VERSION
-from .folder import folder_mark
+from ... import metadata
+from ...core.preset_file import FORMAT_VERSION, PresetError
+from .folder import folder_mark, presets
 
 KEY = "s4s"
 MARK = "s4s_presets"
+REMEMBERED = 500            # samplers whose last entries are kept, about 2 kB each
+DEEPEST = 200               # nodes one behind the other that a sampler's sign looks back over
+
+_notes: weakref.WeakValueDictionary = weakref.WeakValueDictionary()    # prompt id -> Notes, while the host keeps it
+_remembered: OrderedDict = OrderedDict()            # sign of a sampler -> [(when, entry)] of the last run of it
+_clock = itertools.count()
 
 
 class Notes(list):
-    """What one prompt's samplers said; a list of JSON-ready entries that can be held weakly."""
+    """What one prompt's samplers used: JSON-ready entries in the order they ran; a list that can be held weakly.
+
+    Where the host reuses a sampler's result, no sampler runs: then its entries are those of the run that made it.
+    earlier: the entries of the image that the prompt's workflow came from.
+    """
+
+    def __init__(self, prompt: dict, earlier=()):
+        super().__init__()
+        self.prompt, self.earlier, self.ran, self.loose = prompt, earlier, set(), []
+        self.sign()
+
+    def sign(self) -> None:
+        """Look at the prompt's inputs, again where they changed."""
+        self.signs = signs(self.prompt)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Fill in what is known of every sampler."""
+        known = [(when, {"node": node, **made}) for node, sign in self.signs.items()
+                 for when, made in _remembered.get(sign, ())]
+        self[:] = [made for _, made in sorted(known + self.loose, key=lambda each: each[0])]
+
+    def add(self, node: str, made: dict) -> None:
+        """What this node just used; its first entry of a prompt takes the place of an earlier run's."""
+        sign, now = self.signs.get(node), next(_clock)
+        if sign is None:                            # a node that another one made while the prompt ran
+            self.loose.append((now, {"node": node, **made}))
+            return self.refresh()
+        before = _remembered.pop(sign, []) if node in self.ran else []
+        self.ran.add(node)
+        _remembered[sign] = [*before, (now, made)]
+        while len(_remembered) > REMEMBERED:
+            _remembered.popitem(last=False)
+        for notes in [each for each in _notes.values() if sign in each.signs.values()]:
+            notes.refresh()
 
 
-_notes: weakref.WeakValueDictionary = weakref.WeakValueDictionary()    # prompt id -> Notes, while the host keeps it
+def signs(prompt: dict) -> dict:
+    """{node: digest of all that its result depends on, as the prompt says it}."""
+    known: dict = {}
 
+    def sign(name: str, depth: int) -> str:
+        node = prompt.get(name)
+        if name not in known and isinstance(node, dict) and depth:
+            known[name] = ""                        # a circle, which the host will refuse, ends here
+            inputs = node.get("inputs")
+            links = {key: [sign(value[0], depth - 1), value[1]] if _is_link(value) else value
+                     for key, value in (inputs.items() if isinstance(inputs, dict) else ())}
+            words = json.dumps([node.get("class_type"), links], sort_keys=True, default=str)
+            known[name] = hashlib.sha256(words.encode()).hexdigest()
+        return known.get(name, name)
+    for name in prompt:
+        sign(name, DEEPEST)
+    return known
+
+
+def _is_link(value) -> bool:
+    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
+
+
+# --- the host's hook ------------------------------------------------------------------------------------------------
 
 def on_prompt(data: dict) -> dict:
     """The host's hook, before a prompt is queued: prepare the entry where the prompt uses S4S."""
@@ -39,8 +106,22 @@ def on_prompt(data: dict) -> dict:
             data["prompt_id"] = str(uuid.uuid4())
         extra = data["extra_data"] = data.get("extra_data") or {}
         info = extra["extra_pnginfo"] = extra.get("extra_pnginfo") or {}
-        info[KEY] = _notes[str(data["prompt_id"])] = Notes()
+        workflow = info.get("workflow")
+        kept = workflow.setdefault("extra", {}) if isinstance(workflow, dict) else None
+        earlier = kept.get(KEY) if isinstance(kept, dict) else None
+        info[KEY] = _notes[str(data["prompt_id"])] = Notes(data["prompt"], earlier if isinstance(earlier, list) else ())
+        if isinstance(kept, dict):
+            kept[KEY] = info[KEY]
     return data
+
+
+def presets_changed() -> None:
+    """Mark the rows of the prompts that wait in the queue anew: a preset came or went since they were queued."""
+    server, mark = _server(), folder_mark()
+    for item in list(getattr(getattr(server, "prompt_queue", None), "queue", ())):
+        if (notes := _notes.get(item[1])) is not None:
+            mark_rows(notes.prompt, mark)
+            notes.sign()
 
 
 def _uses_s4s(prompt) -> bool:
@@ -60,29 +141,54 @@ def _texts(inputs) -> list:
     return [value for value in inputs.values() if isinstance(value, str)] if isinstance(inputs, dict) else []
 
 
-def entry(found) -> dict:
+# --- what ran -------------------------------------------------------------------------------------------------------
+
+def entry(found, facts) -> dict:
     """A library Selection, JSON-ready, as it is embedded; reason: why nothing of the model's own ran."""
     preset = found.preset
     named = {} if preset is None else {"preset": preset.name, "hash": preset.long_hash, "format": FORMAT_VERSION,
                                        "trainer": str(preset.training.get("trainer", ""))}
     reason = {"reason": found.why} if found.fallback else {}
+    numbers = metadata.to_text(found, facts)
     return {**named, "table": found.table_name, "kind": found.kind, "fallback": found.fallback, **reason,
-            "calls": found.table.calls, "text": found.words()}
+            "calls": found.table.calls, "text": found.words(),
+            **({} if numbers is None else {"numbers": json.loads(numbers)})}
 
 
-def tell(found) -> None:
-    """Log what runs, show it on the node that runs, and write it into the prompt's entry."""
+def tell(found, facts) -> None:
+    """Log what runs, show it on the node that runs, and write it into the prompt's entry, the numbers too."""
     logging.log(logging.WARNING if found.warns else logging.INFO, found.words())
     if found.details:
         logging.debug("S4S did not run %s", found.details)
     context = get_executing_context()
     if context is None:
         return
-    notes = _notes.get(context.prompt_id)
+    words, notes = found.words(), _notes.get(context.prompt_id)
     if notes is not None:
-        notes.append({"node": context.node_id, **entry(found)})
+        changed = _changed(found, [note for note in notes.earlier
+                                   if isinstance(note, dict) and note.get("node") == context.node_id])
+        notes.add(context.node_id, {**entry(found, facts), **({"changed": changed} if changed else {})})
+        if changed:
+            logging.warning("S4S: %s", changed)
+            words = f"{changed}\n{words}"
     if (server := _server()) is not None:
-        server.send_progress_text(found.words(), context.node_id)
+        server.send_progress_text(words, context.node_id)
+
+
+def _changed(found, earlier: list) -> str:
+    """What to say where the workflow's image was made here with a preset that is gone, or is no longer the same."""
+    for note in earlier:
+        try:
+            old = metadata.from_record(note.get("numbers"))
+        except PresetError:
+            continue
+        name, digits = old.name, old.training["from_image"]["preset"]
+        installed = {each.short_hash: each.name for each in presets().presets()} if digits else {digits: ""}
+        if digits not in installed and not any(table.same_as(found.table) for table in old.tables.values()):
+            what = "has changed since" if name in installed.values() else "is gone"
+            return (f"this workflow's image was made with {name} ({digits}), which {what}. S4S Preset from Image takes "
+                    "the old one from the image")
+    return ""
 
 
 def listen() -> None:

@@ -26,7 +26,7 @@ def sample_s4s(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None,
     _check_falling(sigmas)
     request = asked(model, sigmas, preset, strict, tuple(x.shape[-2:]))
     found = selected(request)
-    record.tell(found)
+    record.tell(found, request.facts)
     if request.strict and found.fallback:
         raise ValueError(f"{found.words()} It was refused because strict is on: change what the message says, or turn "
                          "strict off")

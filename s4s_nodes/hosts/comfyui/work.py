@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ....training.benchmark.host_race import Held, sheet_rows
 from ....training.source import Source
-from . import facts, folder, gradient
+from . import facts, folder, gradient, record
 from .denoiser import Scene, inside
 from .train_view import CELL, PREVIEW, as_pil, drawn_sheet, painter, sheet, unpacked
 
@@ -81,7 +81,8 @@ class Node:
                 {name: unpacked(base, base.process_latent_out(latents.float())) for name, latents in rows.items()})
 
     def changed(self) -> None:
-        """The lists are made anew when the browser asks for them."""
+        """Prompts that wait already see the presets as they are now; the lists, when the browser asks for them."""
+        record.presets_changed()
 
     def end(self, report: str, pictures: tuple, vae) -> Tensor:
         """The sheet as IMAGE; it and the report stay on the node's face, where the last live picture would."""

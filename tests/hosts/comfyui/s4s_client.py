@@ -12,7 +12,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import aiohttp
 import s4s_host
@@ -81,6 +81,11 @@ class Server:
         with urlopen(self.url + path, timeout=60) as answer:
             body = answer.read()
             return json.loads(body) if "json" in answer.headers.get("Content-Type", "") else body
+
+    def post(self, path: str, content: dict) -> None:
+        """Send JSON and wait for no more than the answer."""
+        urlopen(Request(self.url + path, json.dumps(content).encode(), {"Content-Type": "application/json"}),
+                timeout=60).read()
 
     def run(self, prompt: dict, on_event=None, timeout: float = 300, workflow: dict | None = None) -> Run:
         """Queue a prompt and follow it to its end; on_event(post, event) may post, e.g. await post("/interrupt")."""

@@ -1,7 +1,11 @@
 """A real server over HTTP: what the browser is shown, and whole workflows with our nodes."""
 
 import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import s4s_client
 import s4s_tools as t
@@ -127,7 +131,7 @@ def test_a_plain_ksampler_writes_its_preset_into_the_image(comfy, presets, name)
     preset = presets[f"served-{name}"]
     assert note["preset"] == preset.name and note["hash"] == preset.long_hash and note["table"] == "calls4"
     assert note["calls"] == 4 and note["fallback"] is False and note["node"] == "samples" and note["format"] == 1
-    assert json.loads(info["workflow"]) == {"nodes": []} and "KSampler" in info["prompt"]
+    assert json.loads(info["workflow"]) == {"nodes": [], "extra": {"s4s": [note]}} and "KSampler" in info["prompt"]
     assert run.previews >= 1                                        # live previews
     assert ("samples", note["text"]) in run.texts                   # and the words on the node's face
 
@@ -139,10 +143,13 @@ def test_a_fallback_is_written_too(comfy):
     assert "S4S fallback" in comfy.log()
 
 
-def test_a_result_the_host_reuses_leaves_the_entry_empty(comfy):
+def test_a_result_the_host_reuses_has_the_entry_of_the_run_that_made_it(comfy):
     prompt = ksampler("sd3", seed=21)
     first, again = (done(comfy.run(saved(prompt, "sd3", prefix))) for prefix in ("first", "again"))
-    assert len(json.loads(png(comfy, first).info["s4s"])) == 1 and json.loads(png(comfy, again).info["s4s"]) == []
+    notes = [json.loads(png(comfy, run).info["s4s"]) for run in (first, again)]
+    assert ran(again, "samples") == 0 and len(notes[0]) == 1 and notes[0] == notes[1]
+    other = png(comfy, done(comfy.run(saved(ksampler("sd3", seed=22), "sd3"))))
+    assert len(json.loads(other.info["s4s"])) == 1
 
 
 def test_a_prompt_without_s4s_is_left_alone(comfy):
@@ -308,3 +315,89 @@ def test_use_preset_chooses_for_a_plain_ksampler(comfy, presets):
     assert "not learned on this model" in note["text"] and not note["fallback"]
     prompt["use"]["inputs"]["strict"] = True
     assert "strict is on" in comfy.run(prompt).error["exception_message"]
+
+
+# --- the same image again -------------------------------------------------------------------------------------------
+
+def image_of(comfy, run) -> Path:
+    [image] = run.outputs("save")["images"]
+    return comfy.base / "output" / image["subfolder"] / image["filename"]
+
+
+def from_image(comfy, prompt: dict, path: Path) -> dict:
+    """The prompt with the preset of an image, which was dropped on the node, for its model."""
+    shutil.copy(path, comfy.base / "input" / path.name)
+    [sampler] = [each for each in prompt.values() if each["class_type"] == "KSampler"]
+    again = {key: {**each, "inputs": dict(each["inputs"])} for key, each in prompt.items()}
+    for key, each in prompt.items():
+        if each is sampler:
+            again[key]["inputs"]["model"] = ["use", 0]
+    return again | {"old": node("S4SFromImage", image=path.name),
+                    "use": node("S4SUsePreset", model=sampler["inputs"]["model"], preset="gone", strict=False,
+                                other=["old", 0])}
+
+
+@pytest.mark.parametrize("name, options", [
+    ("sd3", {}), ("sd15", {}), ("sd3", {"scheduler": "normal"}), ("sd15", {"scheduler": "karras", "steps": 5}),
+    ("sd3", {"denoise": 0.5}), ("sd15", {"denoise": 0.6, "steps": 3}), ("sd3", {"steps": 7})])
+def test_an_image_is_made_again_after_its_preset_is_gone(comfy, base, presets, name, options):
+    """From the table in its metadata, be it exact, moved, a window's or a fallback's: the pixels are the same."""
+    prompt = saved(ksampler(name, seed=81, **options), name, "before")
+    path = base / "models" / "s4s_presets" / f"served-{name}.safetensors"
+    before = image_of(comfy, done(comfy.run(prompt, workflow={"nodes": []})))
+    aside = base / "served.aside"
+    path.rename(aside)
+    try:
+        without = done(comfy.run(prompt, workflow=json.loads(Image.open(before).info["workflow"])))
+        again = done(comfy.run(from_image(comfy, prompt, before)))
+    finally:
+        aside.rename(path)
+    [old], [new] = (json.loads(Image.open(each).info["s4s"]) for each in (before, image_of(comfy, again)))
+    assert np.array_equal(Image.open(before), Image.open(image_of(comfy, again))), new["text"]
+    parts = ("sigmas", "query", "carry", "weights")
+    assert [new["numbers"].get(part) for part in parts] == [old["numbers"].get(part) for part in parts]
+    [plain] = json.loads(Image.open(image_of(comfy, without)).info["s4s"])
+    lost = "preset" in old and old["preset"] == f"served-{name}"
+    assert lost == ("which is gone" in plain.get("changed", ""))
+    assert any(plain["changed"] in text for _, text in without.texts) if lost else "changed" not in plain
+
+
+def test_a_changed_preset_of_the_same_name_is_said_once_the_image_is_dropped_in(comfy, base, models, presets):
+    prompt, path = saved(ksampler("sd3", seed=82), "sd3"), base / "models" / "s4s_presets" / "served-sd3.safetensors"
+    before = png(comfy, done(comfy.run(prompt, workflow={"nodes": []})))
+    workflow, kept = json.loads(before.info["workflow"]), path.read_bytes()
+    assert "changed" not in json.loads(png(comfy, done(comfy.run(saved(ksampler("sd3", seed=82), "sd3", "same"),
+                                                                 workflow=workflow))).info["s4s"])[0]
+    try:
+        t.install(base, replace(t.preset_at(models("sd3"), 3.2, name="served-sd3"), training={"cfg": 3.0}))
+        run = done(comfy.run(prompt, workflow=json.loads(before.info["workflow"])))
+    finally:
+        path.write_bytes(kept)
+    [note] = json.loads(png(comfy, run).info["s4s"])
+    words = f"made with served-sd3 ({presets['served-sd3'].short_hash}), which has changed since"
+    assert words in note["changed"] and words in comfy.log() and words in dict(run.texts)["samples"]
+
+
+def test_a_prompt_that_waits_sees_the_preset_that_came_meanwhile(comfy, base, presets):
+    """Queued behind what saves the preset, it had the mark of before; its result of before is not taken."""
+    path = base / "models" / "s4s_presets" / "served-sd3.safetensors"
+    prompt, aside = saved(ksampler("sd3", seed=83), "sd3"), base / "served.aside"
+    path.rename(aside)
+    try:
+        [note] = json.loads(png(comfy, done(comfy.run(prompt))).info["s4s"])
+        assert note["fallback"]
+        save = {"load": node("S4SLoadPreset", preset="transfer-flow", path=str(aside)),
+                "kept": node("S4SSavePreset", preset=["load", 0], name="", overwrite=False)}
+        for before in (saved(ksampler("sd15", steps=40, seed=84, size=256), "sd15"), save):
+            comfy.post("/prompt", {"prompt": before})
+        [note] = json.loads(png(comfy, done(comfy.run(prompt))).info["s4s"])
+    finally:
+        aside.rename(path)
+    assert note["preset"] == "served-sd3"
+
+
+@pytest.mark.parametrize("numbers", [None, [], {"s4s_table": 1}, {"s4s_table": 1, "name": "x" * 9999}])
+def test_a_strangers_workflow_extra_changes_nothing(comfy, numbers):
+    extra = {"s4s": [{"node": "samples", "numbers": numbers}, 3, None]}
+    run = done(comfy.run(saved(ksampler("sd3", seed=85), "sd3"), workflow={"nodes": [], "extra": extra}))
+    assert "changed" not in json.loads(png(comfy, run).info["s4s"])[0]
