@@ -20,12 +20,12 @@ from .core.model import is_number
 from .core.names import file_name, numbered, preset_name
 from .core.preset_file import Preset, PresetError
 from .select.dispatch import Selection, is_own, levels_for, table_for
-from .select.match import belongs, cfg_range, suits, unproven
+from .select.match import PATCHES, belongs, cfg_range, suits, unproven
 from .select.model_facts import ModelFacts
 from .select.selection import Request, schedule, select
 
 ENDING = ".safetensors"
-__all__ = ["Library", "ModelFacts", "Preset", "PresetError", "Request", "Selection", "belongs", "cfg_range",
+__all__ = ["PATCHES", "Library", "ModelFacts", "Preset", "PresetError", "Request", "Selection", "belongs", "cfg_range",
            "file_name", "is_own", "levels_for", "measured", "preset_name", "recommended", "save_new", "save_scores",
            "save_version", "schedule", "select", "shipped_folder", "suits", "table_for", "tables_of", "unproven"]
 

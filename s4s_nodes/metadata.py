@@ -17,7 +17,7 @@ from .core.container import parsed
 from .core.model import Model, PresetError, is_number
 from .core.preset_file import Preset, check_levels, model_of
 from .core.table import MAX_CALLS, Table
-from .select.match import HASHES, cfg_range, trained_size
+from .select.match import HASHES, PATCHES, cfg_range, trained_size
 from .select.model_facts import ModelFacts
 
 ENTRY = "s4s_table"         # names such a record, and holds the version of its layout
@@ -44,7 +44,7 @@ def to_text(found, facts: ModelFacts) -> str | None:
 def _record(found, facts: ModelFacts) -> dict:
     preset, table = found.preset, found.table
     model = replace(facts, fingerprint=None).model if preset is None else preset.model
-    model = replace(model, hashes={kind: model.hashes[kind] for kind in HASHES if kind in model.hashes})
+    model = replace(model, hashes={kind: model.hashes[kind] for kind in (*HASHES, PATCHES) if kind in model.hashes})
     record = {ENTRY: VERSION, "name": "classical solver" if preset is None else preset.name,
               "table": found.table_name or f"calls{table.calls}", "kind": found.kind,
               "model": {key: value for key, value in asdict(model).items()

@@ -13,6 +13,7 @@ from .cfg import learned_at
 from .model_facts import ModelFacts
 
 HASHES = (sketch.KIND, "tensors_sha256", "sha256_10")       # the most telling first; a file's name tells nothing
+PATCHES = "patches"         # digest of LoRAs and other changes to the weights; none for the weights as they were loaded
 CFG_TOLERANCE = 0.1         # a table learned at cfg 7 runs from 6.3 to 7.7: docs/constants.md
 SIZE_TOLERANCE = 2.0        # and on half to twice the area
 # The published schedules that run for a family by themselves, by the hash of their numbers. Optimal Steps' for Flux and
@@ -46,12 +47,29 @@ def own_presets(presets, facts: ModelFacts) -> list[Preset]:
 
 
 def _same_weights(preset: Preset, ours: dict) -> bool:
-    """Whether the most telling hash that both sides have is the same."""
+    """Whether the most telling hash that both sides have is the same, and the same LoRAs and patches are on top."""
+    return changed_by(preset) == ours.get(PATCHES) and _same_base(preset, ours)
+
+
+def changed_by(preset: Preset) -> str | None:
+    """What changed the weights a preset was learned on; a command line's LoRAs are known by no host."""
+    words = preset.training.get("loras")
+    return preset.model.hashes.get(PATCHES) or (f"LoRAs {words}" if words else None)
+
+
+def _same_base(preset: Preset, ours: dict) -> bool:
     for kind in HASHES:
         theirs, here = preset.model.hashes.get(kind), ours.get(kind)
         if theirs and here:
             return sketch.same(theirs, here) if kind == sketch.KIND else theirs == here
     return False
+
+
+def patched_otherwise(presets, facts: ModelFacts) -> list[Preset]:
+    """Those of the model's base weights that were learned with other LoRAs or patches, or without."""
+    presets = [preset for preset in presets if preset.model.hashes and suits(preset, facts) is None]
+    ours = facts.fingerprint() if presets and facts.fingerprint is not None else {}
+    return [preset for preset in presets if _same_base(preset, ours) and changed_by(preset) != ours.get(PATCHES)]
 
 
 def family_schedule(presets, facts: ModelFacts) -> Preset | None:

@@ -24,10 +24,12 @@ from .match import (
     called,
     cfg_distance,
     cfg_range,
+    changed_by,
     family_schedule,
     near_cfg,
     near_size,
     own_presets,
+    patched_otherwise,
     range_words,
     suits,
     trained_size,
@@ -241,7 +243,7 @@ def _fallback(request: Request, levels: np.ndarray, origin, problems: list[_Prob
     if plain:
         problems = [_if_ours(problem.preset, levels, request, problem) for problem in problems]
     last = max(problems, key=lambda problem: problem.stage, default=None)
-    why, advice = "no preset was trained for this model", TRAIN_ONE
+    why, advice = _none_of_its_own(request)
     if last is not None:
         why, advice = last.why, last.advice
     elif found is not None and not runs:
@@ -252,6 +254,15 @@ def _fallback(request: Request, levels: np.ndarray, origin, problems: list[_Prob
         found = fallen_back(there, facts, why, advice, own=ours)
     return replace(found, why=why, advice=advice, fallback=True, warns=True, about=about,
                    own_levels=found.own_levels or there is not levels)
+
+
+def _none_of_its_own(request: Request) -> tuple[str, str]:
+    """(why there is no preset of the model's own, what to do)."""
+    others = patched_otherwise(request.installed, request.facts)
+    if not others:
+        return "no preset was trained for this model", TRAIN_ONE
+    how = "with other" if changed_by(others[0]) else "without"
+    return f"{others[0].name} was learned on this model {how} LoRAs and patches", f"{TRAIN_ONE}, or choose it by name"
 
 
 def _without_preset(levels: np.ndarray, cut: tuple[int, int], request: Request) -> np.ndarray:

@@ -102,6 +102,20 @@ def test_not_recommended_presets_wait_to_be_asked_for():
     assert ran([], named=own("slow", recommended=False)) == "slow"
 
 
+def test_a_preset_learned_through_a_lora_is_for_that_lora_and_no_other():
+    plain, styled = own("plain"), own("styled", hashes={**OURS, "patches": "12"})
+    facts = {name: replace(SD15, fingerprint=lambda more=more: {**OURS, **more})
+             for name, more in (("base", {}), ("lora", {"patches": "12"}), ("other", {"patches": "34"}))}
+    assert [ran([plain, styled], facts[name]) for name in facts] == ["plain", "styled", None]
+    assert "styled was learned on this model with other LoRAs and patches" in ask([styled], facts["base"]).words()
+    assert "plain was learned on this model without LoRAs and patches" in ask([plain], facts["lora"]).words()
+    assert ask([plain, styled], facts["other"]).warns
+
+
+def test_a_lora_of_the_command_line_is_not_taken_for_the_base_model():
+    assert ran([own("styled", training={"loras": ["style.safetensors:0.8"]})]) is None
+
+
 @pytest.mark.parametrize("record, runs", [
     ({"run": "k", "created": "2026-02-01"}, True), ({}, True), ({"run": "k"}, False), ({"unfinished": True}, False)])
 def test_an_unfinished_preset_waits_to_be_asked_for(record, runs):

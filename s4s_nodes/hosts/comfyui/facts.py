@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
-import weakref
 from dataclasses import dataclass
 
 import comfy.model_sampling
 import comfy.samplers
 import torch
 
-from ...core.sketch import KIND, sketch
 from ...library import ModelFacts
+from . import fingerprint
 
 _CLASSES = (("flow", "CONST"), ("x0", "X0"), ("x0", "COSMOS_RFLOW"), ("v", "V_PREDICTION"),
             ("v", "V_PREDICTION_DDPM"), ("eps", "EPS"))          # X0 and V_PREDICTION derive from EPS: it comes last
-_OF_STORAGE = ("scale_weight", "scale_input", "weight_scale", "input_scale")     # only a quantised file has them
 _CALLERS = 12               # how far up a schedule's asker is looked for: the host's own are 1 to 4 away
-_sketches: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()      # loaded network -> its sketch
 
 
 def of_schedule(sampling) -> ModelFacts:
@@ -124,7 +120,7 @@ def _of(network, sampling, patcher) -> ModelFacts:
     return ModelFacts(
         seen.prediction, seen.sigma_min, seen.sigma_max, family=_family(getattr(network, "model_config", None)),
         channels=getattr(latent, "latent_channels", None), zero_terminal_snr=seen.zero_terminal_snr,
-        shift=seen.shift, fingerprint=lambda: _hashes(network, patcher))
+        shift=seen.shift, fingerprint=lambda: fingerprint.of(network, patcher))
 
 
 def _family(config) -> str | None:
@@ -142,18 +138,3 @@ def _prediction(sampling) -> str:
             return prediction
     raise ValueError(f"the model's sampling is a {' + '.join(c.__name__ for c in type(sampling).__mro__[1:3])}: S4S "
                      "knows eps, v, flow and x0 predictions; use another sampler for this model")
-
-
-def _hashes(network, patcher) -> dict:
-    """{"weights_1d": sketch} of the network's norms and biases as they were loaded; {} where they cannot be read."""
-    if network not in _sketches:
-        originals = {key: saved.weight for key, saved in getattr(patcher, "backup", {}).items()}
-        weights = {name: originals.get(name, tensor) for name, tensor in network.named_parameters()
-                   if tensor.ndim == 1 and name.startswith("diffusion_model.") and not name.endswith(_OF_STORAGE)}
-        try:
-            with torch.no_grad():
-                _sketches[network] = {KIND: sketch(weights)}
-        except (RuntimeError, NotImplementedError) as error:      # offloaded to nowhere, or a storage of its own kind
-            logging.info("S4S cannot read this model's norms and biases (%s): no preset is its own", error)
-            _sketches[network] = {}
-    return _sketches[network]

@@ -98,11 +98,9 @@ class Node:
 
 
 def settings_of(scene: Scene, teacher: tuple | None) -> list:
-    """All of a scene and a (SAMPLER, SIGMAS) that a run depends on: another prompt, size or LoRA is another run."""
-    patches = {key: [(patch[0], type(patch[1]).__name__) for patch in found]
-               for key, found in scene.patcher.patches.items()}
+    """All of a scene and a (SAMPLER, SIGMAS) that a run depends on beside the model: another prompt is another run."""
     taught = None if teacher is None else (getattr(teacher[0], "sampler_function", None).__name__,
                                            teacher[0].extra_options, teacher[1])
     samples = scene.latent["samples"]
-    return [patches, list(scene.patcher.object_patches), taught, scene.positives, scene.negative, scene.cfg,
+    return [list(scene.patcher.object_patches), taught, scene.positives, scene.negative, scene.cfg,
             0 if samples.is_nested else list(samples.shape[1:])]

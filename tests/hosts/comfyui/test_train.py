@@ -251,16 +251,16 @@ def test_a_finished_run_of_the_same_settings_is_not_trained_again(sd3, learned):
 def test_another_prompt_size_or_lora_is_another_run(sd3):
     key, settings = ours("hosts.runs").run_key, ours("hosts.comfyui.work").settings_of
     scene, config = ours("hosts.comfyui.denoiser").Scene, ours("hosts.runs").Config(name="x")
-    model = ours("hosts.comfyui.facts").of_model(sd3).model
+    about = ours("hosts.comfyui.facts").of_model
     wide = {"samples": torch.zeros(1, 16, 8, 16)}
     scenes = [scene(sd3, [prompt("tiny_sd3")], None, 1.0, latent("tiny_sd3")),
               scene(sd3, [prompt("tiny_sd3", 1)], None, 1.0, latent("tiny_sd3")),
               scene(sd3, [prompt("tiny_sd3")], None, 1.0, wide),
               scene(with_lora(sd3), [prompt("tiny_sd3")], None, 1.0, latent("tiny_sd3")),
               scene(with_lora(sd3, 0.5), [prompt("tiny_sd3")], None, 1.0, latent("tiny_sd3"))]
-    keys = [key(config, model, settings(each, None)) for each in scenes]
+    keys = [key(config, about(each.patcher).model, settings(each, None)) for each in scenes]
     assert len(set(keys)) == len(keys)
-    assert keys[0] == key(dataclasses.replace(config, seed=7), model, settings(scenes[0], None))
+    assert keys[0] == key(dataclasses.replace(config, seed=7), about(sd3).model, settings(scenes[0], None))
 
 
 def with_lora(model, strength: float = 1.0):
@@ -297,7 +297,12 @@ def test_a_patched_model_is_learned_as_patched(sd3):
     plain, *_ = train(sd3, "tiny_sd3", **SMALL, name="plain")
     preset, *_ = train(patched, "tiny_sd3", **SMALL, name="patched")
     assert preset.short_hash != plain.short_hash
-    assert preset.model.hashes == plain.model.hashes            # the preset of a LoRA suits the model under it
+    select, request, about = ours("library").select, ours("library").Request, ours("hosts.comfyui.facts").of_model
+    for model, mine in ((sd3, plain), (patched, preset)):       # each is chosen for its own model, and for no other
+        found = select(request(about(model), [plain, preset], 3, cfg=1.0))
+        assert not found.fallback and found.preset is mine
+        found = select(request(about(model), [preset if mine is plain else plain], 3, cfg=1.0))
+        assert found.fallback and "LoRAs and patches" in found.words()
     assert torch.equal(picture, sampled(patched, "tiny_sd3"))
     assert before[1:] == state_of(patched)[1:]
 

@@ -1,5 +1,7 @@
 """What must pass through the sampler untouched: masks, precision, ControlNet, areas, hooks, latents of any rank."""
 
+from types import SimpleNamespace
+
 import pytest
 import s4s_host
 import s4s_tools as t
@@ -95,14 +97,60 @@ def test_another_training_gives_another_sketch(base):
     path.unlink()
 
 
-def test_a_lora_does_not_change_the_sketch(models):
+NAME = "diffusion_model.joint_blocks.0.x_block.attn.qkv.weight"
+
+
+def lora(models, *strengths, seed: int = 0):
+    """The tiny SD3 with LoRAs one after the other, each with numbers of its own."""
+    from comfy.weight_adapter.lora import LoRAAdapter
     model = models("sd3").clone()
-    name = "diffusion_model.joint_blocks.0.x_block.attn.qkv.weight"
-    shape = dict(model.model.named_parameters())[name].shape
-    model.add_patches({name: ("diff", (0.1 * torch.ones(shape),))}, 1.0)
+    out, into = dict(model.model.named_parameters())[NAME].shape
+    for i, strength in enumerate(strengths):
+        chance = torch.Generator().manual_seed(seed + i)
+        up, down = (torch.randn(shape, generator=chance) / 10 for shape in ((out, 2), (2, into)))
+        model.add_patches({NAME: LoRAAdapter(set(), (up, down, 1.0, None, None, None))}, strength)
+    return model
+
+
+def known(model) -> dict:
+    return t.facts(model).fingerprint()
+
+
+def test_a_lora_leaves_the_sketch_and_is_known_beside_it(models):
+    model, plain = lora(models, 0.8), known(models("sd3"))
     t.sample(model, "sd3", "euler", t.sigmas_of(model, "normal", 2))
-    s4s_host.pack("s4s_nodes.hosts.comfyui.facts")._sketches.clear()
-    assert sketch_of(model) == sketch_of(models("sd3"))
+    s4s_host.pack("s4s_nodes.hosts.comfyui.fingerprint")._sketches.clear()
+    assert set(plain) == {"weights_1d"} and known(model) == {**plain, "patches": known(lora(models, 0.8))["patches"]}
+
+
+def test_every_lora_strength_and_set_of_them_is_another_model(models):
+    both, swapped = lora(models, 0.8, 0.5), models("sd3").clone()
+    for patch in reversed(both.patches[NAME]):                      # the same two, loaded in the other order
+        swapped.add_patches({NAME: patch[1]}, patch[0])
+    others = [lora(models, 0.8), lora(models, 0.81), lora(models, 0.8, seed=5), both, lora(models, 0.5, 0.8)]
+    digests = [known(each)["patches"] for each in others]
+    assert len(set(digests)) == len(digests) and known(swapped)["patches"] == digests[3]
+
+
+def test_patched_objects_are_known_where_they_change_weights(models):
+    plain = known(models("sd3"))
+    model = models("sd3").clone()
+    model.add_object_patch("model_sampling", model.get_model_object("model_sampling"))
+    model.add_object_patch("diffusion_model", SimpleNamespace(_orig_mod=None))
+    assert known(model) == plain
+    model.add_object_patch(NAME, torch.nn.Parameter(torch.zeros(4)))
+    assert "patches" in known(model)
+
+
+def test_a_lora_in_the_forward_pass_is_known_too(models):
+    bypass = pytest.importorskip("comfy.weight_adapter.bypass")
+    digests = []
+    for strength in (0.8, 0.5):
+        model, manager = models("sd3").clone(), bypass.BypassInjectionManager()
+        manager.add_adapter(NAME, lora(models, 1.0).patches[NAME][0][1], strength=strength)
+        model.set_injections("bypass_lora", manager.create_injections(model.model))
+        digests.append(known(model)["patches"])
+    assert digests[0] != digests[1]
 
 
 def test_packed_latents_of_any_rank(models, figure):

@@ -1,0 +1,108 @@
+"""What a MODEL is known by: its network's norms and biases as they were loaded, and what LoRAs and patches add to them.
+
+A LoRA changes the matrices alone, so the norms and biases would call it the base model. Patches are known by their
+strengths and by numbers sampled from their tensors: fast enough for every sampling, and no two LoRAs share them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import weakref
+from collections import OrderedDict
+
+import torch
+
+from ...core.sketch import KIND, sketch
+from ...library import PATCHES
+
+_OF_STORAGE = ("scale_weight", "scale_input", "weight_scale", "input_scale")     # only a quantised file has them
+SAMPLED = 64                # numbers of a tensor
+KEPT = 100                  # sets of patches whose digest is kept
+_sketches: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()      # loaded network -> its sketch
+_digests: OrderedDict = OrderedDict()                                   # the host's id of a set of patches -> digest
+
+
+def of(network, patcher) -> dict:
+    """{"weights_1d": sketch, "patches": digest}; no patches where nothing is changed, {} where it cannot be read."""
+    found = _sketch(network, patcher)
+    patches = changes(patcher) if found else ""
+    return {**found, PATCHES: patches} if patches else found
+
+
+def _sketch(network, patcher) -> dict:
+    if network not in _sketches:
+        originals = {key: saved.weight for key, saved in getattr(patcher, "backup", {}).items()}
+        weights = {name: originals.get(name, tensor) for name, tensor in network.named_parameters()
+                   if tensor.ndim == 1 and name.startswith("diffusion_model.") and not name.endswith(_OF_STORAGE)}
+        try:
+            with torch.no_grad():
+                _sketches[network] = {KIND: sketch(weights)}
+        except (RuntimeError, NotImplementedError) as error:      # offloaded to nowhere, or a storage of its own kind
+            logging.info("S4S cannot read this model's norms and biases (%s): no preset is its own", error)
+            _sketches[network] = {}
+    return _sketches[network]
+
+
+def changes(patcher) -> str:
+    """16 hex digits of all that changes a MODEL's weights, in whatever order it was added; "" where nothing does."""
+    parts = [_patches(patcher)]
+    for key, value in getattr(patcher, "object_patches", {}).items():
+        if key.startswith("diffusion_model") and isinstance(value, torch.Tensor):
+            parts.append(_digest([key, value]))
+        elif key.startswith("diffusion_model") and isinstance(value, torch.nn.Module):
+            compiled = hasattr(value, "_orig_mod")                  # the same weights, faster
+            parts.append("" if compiled else _digest([key, type(value).__name__]))
+    parts += [_digest([key, _injected(each)]) for key, each in getattr(patcher, "injections", {}).items()]
+    parts = sorted(filter(None, parts))
+    return hashlib.sha256("".join(parts).encode()).hexdigest()[:16] if parts else ""
+
+
+def _patches(patcher) -> str:
+    """Of LoRAs, merges and the like; kept, since the host gives every set of them an id of its own."""
+    key, found = getattr(patcher, "patches_uuid", None), getattr(patcher, "patches", {})
+    if not found:
+        return ""
+    if key not in _digests:
+        _digests[key] = _digest([[name, _in_order(found[name])] for name in sorted(found, key=str)])
+        while len(_digests) > KEPT:
+            _digests.popitem(last=False)
+    return _digests[key]
+
+
+def _in_order(patches: list) -> list:
+    """Digests of one weight's patches; those that are only added up in an order of their own."""
+    digests = [_digest(list(patch)) for patch in patches]
+    return sorted(digests) if all(patch[2] == 1 for patch in patches) else digests
+
+
+def _injected(injections) -> list:
+    """A LoRA that the host adds in the forward pass keeps its adapters where only its functions see them."""
+    cells = [cell.cell_contents for each in injections for cell in getattr(each.inject, "__closure__", None) or ()]
+    return [getattr(content, "adapters", type(content).__name__) for content in cells]
+
+
+def _digest(content) -> str:
+    seen = hashlib.sha256()
+    _feed(seen, content)
+    return seen.hexdigest()
+
+
+def _feed(into, content) -> None:
+    """Feed numbers, texts, containers, adapters and a sample of each tensor to a hash; other objects by their kind."""
+    if isinstance(content, torch.Tensor):
+        flat = content.detach().flatten()
+        sample = flat[::max(1, len(flat) // SAMPLED)][:SAMPLED].float().cpu()
+        into.update(f"{tuple(content.shape)}".encode() + sample.contiguous().numpy().tobytes())
+    elif isinstance(content, dict):
+        _feed(into, [[str(key), content[key]] for key in sorted(content, key=str)])
+    elif isinstance(content, (list, tuple)):
+        into.update(b"[")
+        for each in content:
+            _feed(into, each)
+    elif hasattr(content, "weights"):                               # a LoRA's, LoHa's, LoKr's adapter
+        _feed(into, [type(content).__name__, content.weights])
+    else:
+        plain = content is None or isinstance(content, (str, int, bool))
+        words = f"{content:.4g}" if isinstance(content, float) else repr(content) if plain else type(content).__name__
+        into.update(words.encode() + b";")
