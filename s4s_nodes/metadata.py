@@ -59,7 +59,7 @@ def _record(found, facts: ModelFacts) -> dict:
                if not np.array_equal(getattr(table, part), expected)}
     if not table.keeps_constants:
         record["breaks_constants"] = True
-    return {**record, "hash": _alone(record["name"], record["table"], table, model).short_hash}
+    return {**record, "hash": _alone(record["name"], record["table"], table, model).long_hash}
 
 
 def _training(preset: Preset, table: str) -> dict:
@@ -105,8 +105,8 @@ def from_record(record) -> Preset:
         preset = _alone(record["name"], record["table"], table, model_of(record["model"]))
     except (TypeError, ValueError) as error:
         raise PresetError(f"the table is damaged: {str(error)[:300]}") from None
-    if preset.short_hash != record["hash"]:
-        raise PresetError(f"its numbers have hash {preset.short_hash}, not {record['hash'][:20]!r}: they were changed")
+    if preset.long_hash != record["hash"]:
+        raise PresetError(f"its numbers have hash {preset.long_hash}, not {record['hash'][:20]!r}: they were changed")
     origin = {key: str(record.get(key, ""))[:80] for key in ("name", "preset", "table", "kind")}
     return replace(preset, recommended=record.get("recommended", True),
                    training={**training, "from_image": origin, "note": NOTE})

@@ -183,11 +183,11 @@ def _changed(found, earlier: list) -> str:
         except PresetError:
             continue
         name, digits = old.name, old.training["from_image"]["preset"]
-        installed = {each.short_hash: each.name for each in presets().presets()} if digits else {digits: ""}
+        installed = {each.long_hash: each.name for each in presets().presets()} if digits else {digits: ""}
         if digits not in installed and not any(table.same_as(found.table) for table in old.tables.values()):
             what = "has changed since" if name in installed.values() else "is gone"
-            return (f"this workflow's image was made with {name} ({digits}), which {what}. S4S Preset from Image takes "
-                    "the old one from the image")
+            return (f"this workflow's image was made with {name} ({digits[:10]}), which {what}. S4S Preset from Image "
+                    "takes the old one from the image")
     return ""
 
 
