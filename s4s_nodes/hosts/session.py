@@ -148,8 +148,7 @@ class Training:
         self.host, self.order, self.config = host, order, order.config
         self.made: Preset | None = None             # all tables, before their race
         self.outcome: Outcome | None = None
-        for folder in (host.presets, host.runs):
-            _check_writable(folder, self.config.name)
+        check_places(host.presets, host.runs, self.config.name)
 
     def __call__(self, source: Source) -> Outcome:
         self.check(source)
@@ -286,6 +285,12 @@ def _told(host: Host) -> Told:
 
 def _results(raced: dict[str, Raced]) -> list[str]:
     return [line for name, one in raced.items() for line in ("", f"{name}: {one.verdict}", *table_lines(one, SHOWN))]
+
+
+def check_places(presets: Path, runs: Path, name: str) -> None:
+    """Raise ValueError where a training of this name could not be saved: before anything is loaded for it."""
+    for folder in (presets, runs):
+        _check_writable(folder, name)
 
 
 def _check_writable(folder: Path, name: str) -> None:

@@ -9,9 +9,8 @@ from comfy_api.latest import io
 from ...core import preset_file
 from ...library import Library, cfg_range, measured, preset_name, recommended
 from ...select.cfg import joined
-from . import parts
+from . import parts, record
 from .folder import home, presets
-from .record import presets_changed
 
 LIST, RENAME, DELETE = "list", "rename", "delete"
 
@@ -40,12 +39,13 @@ class S4SPresets(io.ComfyNode):
                                 tooltip="For rename the new name. For delete, so that nothing goes by mistake, the "
                                         "preset's name and the ten digits beside it in the list.")],
             outputs=[io.String.Output(display_name="text", tooltip="The list, or what was done.")],
-            is_output_node=True, not_idempotent=True,
+            hidden=[io.Hidden.unique_id], is_output_node=True, not_idempotent=True,
             **parts.aliases("list presets", "rename preset", "delete preset", "manage presets", "s4s"))
 
     @classmethod
-    def validate_inputs(cls, preset, action, name):
-        return _refusal(preset, action, name) or True
+    def validate_inputs(cls, preset):
+        typed = {"preset": preset, **record.typed(cls)}
+        return _refusal(*(typed.get(key) for key in ("preset", "action", "name"))) or True
 
     @classmethod
     def fingerprint_inputs(cls, action, **_):
@@ -66,7 +66,7 @@ class S4SPresets(io.ComfyNode):
             path = library.path(preset)
             library.delete(preset)
             text = f"deleted {path}; gone from the lists after R"
-        presets_changed()
+        record.presets_changed()
         return io.NodeOutput(text, ui=parts.shown(cls, text))
 
 

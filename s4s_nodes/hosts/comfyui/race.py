@@ -73,7 +73,8 @@ class S4SRace(io.ComfyNode):
         node = Node(scene_of(cfg=cfg, **scene))
         found = session.race(node, preset, terms, write_scores)
         sheet = node.end(found.report, found.pictures, vae)
-        return io.NodeOutput(found.preset, found.report, sheet, ui=parts.shown(cls, found.report, sheet))
+        return io.NodeOutput(found.preset, found.report, sheet,
+                             ui={**parts.shown(cls, found.report, sheet), **node.page(found)})
 
 
 NODES = [S4SRace]

@@ -32,6 +32,7 @@ DEEPEST = 200               # nodes one behind the other that a sampler's sign l
 
 _notes: weakref.WeakValueDictionary = weakref.WeakValueDictionary()    # prompt id -> Notes, while the host keeps it
 _remembered: OrderedDict = OrderedDict()            # sign of a sampler -> [(when, entry)] of the last run of it
+_checked: dict = {}         # the prompt that the host validates now
 _clock = itertools.count()
 
 
@@ -101,6 +102,8 @@ def _is_link(value) -> bool:
 def on_prompt(data: dict) -> dict:
     """The host's hook, before a prompt is queued: prepare the entry where the prompt uses S4S."""
     if _uses_s4s(data.get("prompt")):
+        _checked.clear()
+        _checked.update(data["prompt"])
         mark_rows(data["prompt"], folder_mark())
         if data.get("prompt_id") is None:               # the server would mint one after this hook
             data["prompt_id"] = str(uuid.uuid4())
@@ -113,6 +116,15 @@ def on_prompt(data: dict) -> dict:
         if isinstance(kept, dict):
             kept[KEY] = info[KEY]
     return data
+
+
+def typed(node) -> dict:
+    """The values that stand in a node whose inputs are being validated; linked ones are left out.
+
+    The host reports a refusal once for every input that validate_inputs names. So it names one, and looks here.
+    """
+    inputs = _checked.get(str(getattr(node.hidden, "unique_id", "")), {}).get("inputs")
+    return {key: value for key, value in (inputs or {}).items() if not _is_link(value)}
 
 
 def presets_changed() -> None:
@@ -171,8 +183,13 @@ def tell(found, facts) -> None:
         if changed:
             logging.warning("S4S: %s", changed)
             words = f"{changed}\n{words}"
-    if (server := _server()) is not None:
-        server.send_progress_text(words, context.node_id)
+    face(words, context.node_id)
+
+
+def face(words: str, node_id: str | None) -> None:
+    """Show words on a node, where every version of the browser's part draws them; without a server nothing happens."""
+    if (server := _server()) is not None and node_id is not None:
+        server.send_progress_text(words, node_id)
 
 
 def _changed(found, earlier: list) -> str:

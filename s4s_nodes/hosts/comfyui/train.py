@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from comfy_api.latest import io
+from comfy_execution.graph import ExecutionBlocker
 
-from ....training.config import Config
-from ....training.distil import HOST_BUDGET
+from ....training.config import BUDGETS, Config
 from ... import picture
 from .. import session
 from ..lists import numbers
-from . import parts
+from . import parts, record
 from .denoiser import Scene, teacher_of
-from .work import Node, settings_of
+from .folder import home
+from .work import Node, runs, settings_of
 
 MODES = {"auto": "auto", "gradient": "gradient", "forward-only": "forward"}
-FIXED = getattr(getattr(io, "ControlAfterGenerate", None), "fixed", True)       # True: a host without it draws seeds
+FIXED = getattr(getattr(io, "ControlAfterGenerate", None), "fixed", False)      # an older host would draw another
+ESTIMATE = "only estimate"
+CHECKED = ("calls", "windows", "mode", "budget", "teacher_calls", "name", "seed")       # before anything runs
 MORE_PROMPTS = ("positive_2", "positive_3", "positive_4")
 
 
@@ -74,9 +77,10 @@ class S4STrainPreset(io.ComfyNode):
                                tooltip="forward-only needs nothing but sampling, and works with quantised, compiled "
                                        "and offloaded models. gradient back-propagates through the model: slower per "
                                        "call. auto is forward-only."),
-                io.Int.Input("budget", default=HOST_BUDGET, min=500, max=10_000_000, step=500,
-                             tooltip="Most network calls to spend per table, the teacher's share included. At half a "
-                                     "second a call 10,000 take under an hour and a half."),
+                io.Combo.Input("budget", options=[*BUDGETS, ESTIMATE], default="normal",
+                               tooltip="How long to train: quick 3,000, normal 10,000, thorough 40,000 network calls "
+                                       "per table at most, the teacher's share included. only estimate trains nothing "
+                                       "and shows how long each of them takes on this device."),
                 io.Int.Input("teacher_calls", default=32, min=4, max=1000,
                              tooltip="Calls of the default teacher at first. They are doubled, up to 128, while its "
                                      "measured error is too large. Not used when a teacher_sampler is connected."),
@@ -108,17 +112,21 @@ class S4STrainPreset(io.ComfyNode):
                                 tooltip="Each table as a picture: its noise levels and coefficients."),
                 io.Image.Output(display_name="sheet",
                                 tooltip="Unseen seeds side by side: teacher, best classical sampler, S4S."),
+                io.Image.Output(display_name="before_after",
+                                tooltip="Pairs of images of one unseen seed and as many steps: the best classical "
+                                        "sampler, then S4S."),
             ],
+            hidden=[io.Hidden.unique_id],
             is_output_node=True,
             **parts.aliases("S4S", "distill", "few steps", "train sampler", "learned sampler", "fast sampling"),
         )
 
     @classmethod
-    def validate_inputs(cls, calls=None, windows=None, name=None):
+    def validate_inputs(cls, calls):
         try:
-            Config(name="x" if name is None else name.strip(),
-                   calls=numbers("6" if calls is None else calls, int, "calls"),
-                   windows=numbers("1" if windows is None else windows, float, "windows"))
+            typed = {"calls": calls, **record.typed(cls)}
+            name = _config(**{key: typed[key] for key in CHECKED if key in typed}).name
+            session.check_places(home(), runs(), name)
         except ValueError as error:
             return str(error)
         return True
@@ -126,16 +134,28 @@ class S4STrainPreset(io.ComfyNode):
     @classmethod
     def execute(cls, cfg, calls, windows, mode, budget, teacher_calls, race_seeds, name, seed, resume,
                 teacher_sampler=None, teacher_sigmas=None, vae=None, **scene) -> io.NodeOutput:
-        config = Config(name=name.strip(), calls=numbers(calls, int, "calls"),
-                        windows=numbers(windows, float, "windows"), budget=budget, mode=MODES[mode],
-                        teacher_calls=teacher_calls, seed=seed)
+        config = _config(calls=calls, windows=windows, budget=budget, mode=mode, teacher_calls=teacher_calls, name=name,
+                         seed=seed)
         node, teacher = Node(scene_of(cfg=cfg, **scene)), both_or_none(teacher_sampler, teacher_sigmas)
-        made = session.train(node, session.Order(config, settings_of(node.scene, teacher), len(node.scene.positives),
-                                                 teacher and (lambda source: teacher_of(source, *teacher)), race_seeds,
-                                                 resume))
+        order = session.Order(config, settings_of(node.scene, teacher), len(node.scene.positives),
+                              teacher and (lambda source: teacher_of(source, *teacher)), race_seeds, resume)
+        if budget == ESTIMATE:
+            session.forecast(node, order)
+            report = "\n".join(node.said)
+            nothing = ExecutionBlocker(None)            # what hangs on the outputs does not run, without an error
+            return io.NodeOutput(nothing, report, nothing, nothing, nothing, ui=parts.shown(cls, report))
+        made = session.train(node, order)
         tables = parts.image(*(picture.table(made.preset, table) for table in made.preset.tables))
         sheet = node.end(made.report, made.pictures, vae)
-        return io.NodeOutput(made.preset, made.report, tables, sheet, ui=parts.shown(cls, made.report, sheet))
+        return io.NodeOutput(made.preset, made.report, tables, sheet, node.before_after(made.pictures, vae),
+                             ui={**parts.shown(cls, made.report, sheet), **node.page(made)})
+
+
+def _config(calls="6", windows="1", mode="auto", budget="normal", name="", **more) -> Config:
+    """The settings of a training as they are written on the node. Raises ValueError for what cannot work."""
+    return Config(calls=numbers(calls, int, "calls"), windows=numbers(windows, float, "windows"),
+                  mode=MODES.get(mode, mode), budget="normal" if budget == ESTIMATE else budget,
+                  name=str(name).strip(), **more)
 
 
 def both_or_none(sampler, sigmas) -> tuple | None:

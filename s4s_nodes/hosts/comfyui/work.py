@@ -3,24 +3,35 @@
 from __future__ import annotations
 
 import logging
-import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import comfy.utils
 import folder_paths
+import torch
 from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
+from ....training.benchmark import html_report
 from ....training.benchmark.host_race import Held, sheet_rows
 from ....training.source import Source
+from ... import picture
+from ...core import write_atomically
+from ...library import file_name
+from ..session import Outcome
 from . import facts, folder, gradient, record
 from .denoiser import Scene, inside
-from .train_view import CELL, PREVIEW, as_pil, drawn_sheet, painter, sheet, unpacked
+from .train_view import CELL, PREVIEW, as_pictures, as_pil, drawn_sheet, painter, sheet, unpacked
 
 log = logging.getLogger("s4s")
 EVERY = 4.0                 # seconds between live previews: each costs a few network calls
+
+
+def runs() -> Path:
+    """Where the folders of trainings lie."""
+    return Path(folder_paths.get_output_directory()) / "s4s_runs"
 
 
 class Node:
@@ -33,7 +44,7 @@ class Node:
         context = get_executing_context()
         self.scene, self.node_id = scene, None if context is None else context.node_id
         self.library, self.presets = folder.presets(), folder.home()
-        self.runs = Path(folder_paths.get_output_directory()) / "s4s_runs"
+        self.runs, self.said, self.held = runs(), [], None
         self.bar, self.paint = comfy.utils.ProgressBar(1), None
         self._shown = self._drawn = 0.0
 
@@ -59,22 +70,23 @@ class Node:
 
     def say(self, text: str, warning: bool = False) -> None:
         log.log(logging.WARNING if warning else logging.INFO, "S4S: %s", text)
+        self.said.append(text)
         self._face(text.splitlines()[0])
 
     def show(self, done: int, total: int, line: str, preview: Callable | None = None) -> None:
-        now, picture = time.monotonic(), None
+        now, drawn = time.monotonic(), None
         if preview is not None and now - self._drawn > EVERY:
             student, teacher = preview()
-            drawn = sheet({"learned so far": self.paint(student), "teacher": self.paint(teacher)}, PREVIEW)
-            picture, self._drawn = ("JPEG", drawn, 2 * CELL), time.monotonic()
-        self.bar.update_absolute(done, max(total, 1), picture)
+            page = sheet({"learned so far": self.paint(student), "teacher": self.paint(teacher)}, PREVIEW)
+            drawn, self._drawn = ("JPEG", page, 2 * CELL), time.monotonic()
+        self.bar.update_absolute(done, max(total, 1), drawn)
         if now - self._shown > 1:
             self._shown = now
             self._face(line)
 
     def draw(self, source: Source, held: Held) -> tuple[dict, dict]:
         """(name -> quick pictures (n, H, W, 3), name -> latents as a VAE takes them) of the same unseen seeds."""
-        base = source.network.guider.inner_model
+        base, self.held = source.network.guider.inner_model, held
         rows = {f"{label}: {caption}" if caption else label: latents
                 for label, caption, latents in sheet_rows(source, held)}
         return ({name: self.paint(latents) for name, latents in rows.items()},
@@ -85,16 +97,35 @@ class Node:
         record.presets_changed()
 
     def end(self, report: str, pictures: tuple, vae) -> Tensor:
-        """The sheet as IMAGE; it and the report stay on the node's face, where the last live picture would."""
-        drawn = drawn_sheet(*pictures, vae)
-        self.bar.update_absolute(self.bar.total, self.bar.total, ("JPEG", as_pil(drawn[0].cpu()), 2 * CELL))
-        self._face(report)
-        return drawn
+        """The sheet as IMAGE; it stays on the node's face, where the last live picture would."""
+        self.sheet = drawn_sheet(*pictures, vae)
+        self.bar.update_absolute(self.bar.total, self.bar.total, ("JPEG", as_pil(self.sheet[0].cpu()), 2 * CELL))
+        self._face(report.splitlines()[0])
+        return self.sheet
+
+    def before_after(self, pictures: tuple, vae) -> Tensor:
+        """IMAGE (2 n, H, W, 3) of n unseen seeds: each by the best classical sampler, then by the first table."""
+        shown, latents = pictures
+        rows = [each if vae is None else as_pictures(vae, latents[name]) for name, each in list(shown.items())[:3]]
+        return torch.stack(rows[-2:], 1).flatten(0, 1)
+
+    def page(self, made: Outcome) -> dict:
+        """{"s4s_report": where} of the report as a page in the output folder, which the host's /view serves."""
+        place = Path(folder_paths.get_output_directory()) / "s4s_reports"
+        path = place / f"{file_name(made.preset.name)}-{made.preset.short_hash}.html"
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                as_pil(self.sheet[0].cpu()).save(Path(folder) / "sheet.png")
+                for name in made.preset.tables:
+                    picture.table(made.preset, name).save(Path(folder) / f"solver-{name}.png")
+                write_atomically(path, html_report.page(made.preset, self.held.raced, Path(folder)).encode())
+        except OSError as error:
+            log.warning("S4S: the report's page could not be written (%s)", error)
+            return {}
+        return {"s4s_report": [{"filename": path.name, "subfolder": place.name, "type": "output"}]}
 
     def _face(self, text: str) -> None:
-        server = getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)
-        if server is not None and self.node_id is not None:
-            server.send_progress_text(text, self.node_id)
+        record.face(text, self.node_id)
 
 
 def settings_of(scene: Scene, teacher: tuple | None) -> list:

@@ -58,7 +58,7 @@ def model(images: int = 1) -> dict:
             "latent": node("EmptySD3LatentImage", width=64, height=64, batch_size=images)}
 
 
-def training(budget: int, calls: str = "5", mode: str = "forward-only", name: str = "emoji") -> dict:
+def training(budget: str, calls: str = "5", mode: str = "forward-only", name: str = "emoji") -> dict:
     """The Train node on four classes."""
     prompts = {f"positive{'' if i == 1 else f'_{i}'}": [f"emoji_{word}", 0] for i, word in enumerate(LEARNED_ON, 1)}
     return model() | {f"emoji_{word}": node("TestEmoji", emoji=word) for word in LEARNED_ON} | {"train": node(
@@ -169,7 +169,7 @@ def sheet(server, calls: int, best: tuple, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--budget", type=int, default=10_000, help="network calls of the training")
+    parser.add_argument("--budget", default="normal", choices=("quick", "normal", "thorough"))
     parser.add_argument("--calls", type=int, default=5)
     parser.add_argument("--mode", default="forward-only", choices=("auto", "gradient", "forward-only"))
     parser.add_argument("--taesd", type=Path, help="folder with the real taesd3_encoder and taesd3_decoder.safetensors")

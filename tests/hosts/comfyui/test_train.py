@@ -143,15 +143,47 @@ def test_teacher_levels_that_make_no_whole_picture_are_refused(sd3):
         train(sd3, "tiny_sd3", **SMALL, **half, name="half")
 
 
-def test_lists_are_checked_before_anything_runs():
-    node = ours("hosts.comfyui.train").S4STrainPreset
-    assert node.validate_inputs(calls="4,5", windows="1.0,0.5", name="x") is True
-    assert node.validate_inputs(calls="4; 5 6", windows="1 0.5", name="x") is True
-    assert "is not a list of whole numbers" in node.validate_inputs(calls="four", windows="1.0", name="x")
-    assert node.validate_inputs(calls="", windows="1.0", name="x").startswith("calls is empty: write one number")
-    assert "1 among them" in node.validate_inputs(calls="4", windows="0.5", name="x")
-    for name in ("../x", "a\nb", "x" * 101, "state", ""):
-        assert "Choose another name" in node.validate_inputs(calls="4", windows="1.0", name=name)
+def checked(monkeypatch, **values):
+    """What the node says of its values before a prompt is taken; the host shows one input to it."""
+    values = {"calls": "4", "windows": "1.0", "name": "x", **values}
+    monkeypatch.setattr(ours("hosts.comfyui.record"), "_checked", {"": {"inputs": {**values, "model": ["1", 0]}}})
+    return ours("hosts.comfyui.train").S4STrainPreset.validate_inputs(calls=values["calls"])
+
+
+@pytest.mark.parametrize("values, words", [
+    ({"calls": "four"}, "is not a list of whole numbers"), ({"calls": ""}, "calls is empty: write one number"),
+    ({"windows": "0.5"}, "1 among them"), ({"budget": "long"}, "use quick, normal, thorough"),
+    ({"name": "a/b"}, "letters, digits"),
+    *(({"name": name}, "Choose another name") for name in ("../x", "a\nb", "x" * 101, "state", ""))])
+def test_settings_are_checked_before_anything_runs(monkeypatch, values, words):
+    assert words in checked(monkeypatch, **values)
+
+
+@pytest.mark.parametrize("values", [{"calls": "4,5", "windows": "1.0,0.5"}, {"calls": "4; 5 6", "windows": "1 0.5"},
+                                    {"budget": "quick"}, {"budget": "only estimate"}, {"budget": 10000}])
+def test_settings_that_can_work_are_taken(monkeypatch, values):
+    assert checked(monkeypatch, **values) is True
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setattr(ours("hosts.comfyui.train"), "home", lambda: tmp_path / "file")
+    assert "cannot be saved in" in checked(monkeypatch)
+
+
+def test_an_estimate_names_every_budget_and_trains_nothing(sd3):
+    preset, report, *rest = train(sd3, "tiny_sd3", **SMALL | {"budget": "only estimate", "name": "estimated"})
+    assert all(f"{name}: about" in report for name in ("quick", "normal", "thorough")) and "on this device" in report
+    assert {type(each).__name__ for each in (preset, *rest)} == {"ExecutionBlocker"}
+    assert not list(presets().glob("estimated*")) and not list(ours("hosts.comfyui.work").runs().glob("estimated*"))
+
+
+def test_before_and_after_are_pairs_of_one_seed_and_the_report_is_a_page(learned, sd3):
+    *_, sheet, pairs = learned[2]
+    assert len(pairs) % 2 == 0 and pairs.shape[-1] == 3 and not torch.equal(pairs[0::2], pairs[1::2])
+    folder, digits = Path(folder_paths.get_output_directory()) / "s4s_reports", learned[2][0].short_hash
+    text = (folder / f"learned-{digits}.html").read_text()
+    assert "5 network calls" in text and "data:image/png" in text and "<script" not in text
 
 
 def test_another_models_preset_is_not_overwritten(sd3, learned):

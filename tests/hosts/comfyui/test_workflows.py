@@ -20,7 +20,7 @@ ON_SD3 = ("s4s_flux", "s4s_train", "s4s_several_cfg", "s4s_race")          # the
 SMALL = {       # settings of a workflow, made small: what stays is the graph
     "ImageScale": {"width": 64, "height": 64}, "EmptyLatentImage": {"width": 64, "height": 64},
     "EmptySD3LatentImage": {"width": 64, "height": 64},
-    "S4STrainPreset": {"budget": 6000, "teacher_calls": 8, "race_seeds": 2},
+    "S4STrainPreset": {"budget": "normal", "teacher_calls": 8, "race_seeds": 2},
     "S4SRace": {"seeds": 2, "opponents": 3, "budget": 500, "teacher_calls": 8, "calls": str(CALLS)}}
 
 
@@ -115,7 +115,8 @@ def test_an_image_is_made_with_the_learned_table(comfy, info, name, kind):
     embedded = Image.open(comfy.base / "output" / picture["subfolder"] / picture["filename"]).info
     [note] = json.loads(embedded["s4s"])
     assert note["kind"] == kind and note["calls"] == CALLS and not note["fallback"], note
-    assert json.loads(embedded["workflow"]) == saved(name)          # dropping the image opens the example again
+    opened = json.loads(embedded["workflow"])                       # dropping the image opens the example again
+    assert opened["extra"].pop("s4s") == [note] and {"extra": {}, **opened} == {"extra": {}, **saved(name)}
     for node in (key for key, node in prompt.items() if node["class_type"] == "PreviewAny"):
         assert note["preset"] in run.outputs(node)["text"][0]
 
@@ -134,10 +135,10 @@ def test_a_preset_is_trained(comfy, info, base):
 def test_presets_of_two_cfg_are_trained_and_joined(comfy, info, base):
     prompt = on_tiny_models(to_prompt(saved("s4s_several_cfg"), info), "s4s_several_cfg")
     for train in (node for node in prompt.values() if node["class_type"] == "S4STrainPreset"):
-        train["inputs"] |= {"calls": "3", "budget": 2500, "teacher_calls": 6}
+        train["inputs"] |= {"calls": "3", "budget": "quick", "teacher_calls": 6}
     run = comfy.run(prompt, timeout=900)
     assert run.error is None, run.error.get("exception_message", run.error)
-    files = [base / "models" / "s4s_presets" / f"my-sd15{cfg}.safetensors" for cfg in ("", " cfg 4", " cfg 6")]
+    files = [base / "models" / "s4s_presets" / f"my-sd15 cfg {cfg}.safetensors" for cfg in ("4 to 6", "4", "6")]
     made, low, high = (t.core().preset_file.load(file) for file in files)
     assert made.training["cfg"] == [4.0, 6.0] and made.training["joined"] == [low.name, high.name]
     for alone, cfg in ((low, 4), (high, 6)):

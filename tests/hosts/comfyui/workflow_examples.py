@@ -63,7 +63,7 @@ def trained(cfg: float, name: str, **more) -> tuple:
     """S4S Train Preset on the checkpoint, under a name."""
     return "S4STrainPreset", {
         "model": ("checkpoint", 0), "positive": ("positive", 0), "latent": ("latent", 0), "cfg": cfg,
-        "calls": str(CALLS), "windows": "1.0", "mode": "auto", "budget": 10000, "teacher_calls": 50, "race_seeds": 8,
+        "calls": str(CALLS), "windows": "1.0", "mode": "auto", "budget": "normal", "teacher_calls": 50, "race_seeds": 8,
         "name": name, "seed": 0, "resume": True, "negative": ("negative", 0), **more, "vae": ("checkpoint", 2)}
 
 
@@ -170,7 +170,7 @@ TRAIN = Example(
                   "1. Choose the checkpoint you sample with; put your LoRAs between it and the Train node.\n"
                   "2. Write prompts typical of what you make, at your usual size and **cfg**.\n"
                   "3. **calls**: the numbers of steps you want, e.g. `4,6,8`. **windows**: add `0.6` for image to "
-                  "image. Every pair of the two costs one budget.\n"
+                  "image. Every pair of the two costs one budget; *only estimate* shows how long each takes.\n"
                   "4. Queue. The node shows the time left, how many times closer it is than the best baseline, and "
                   "images as they get better. Cancelling keeps the best table so far; queueing again goes on.\n\n"
                   "Then use sampler `s4s` and scheduler `s4s` in any KSampler."),
@@ -186,14 +186,15 @@ TRAIN = Example(
 SEVERAL_CFG = Example(
     {"note": note("## One preset for a range of cfg\n\n"
                   "A preset belongs to the cfg it was learned at. Here it is learned twice, at 4 and at 6; **S4S Join "
-                  "Presets** makes one of the two, **S4S Save Preset** keeps it as *my-sd15*.\n\n"
+                  "Presets** makes one of the two, **S4S Save Preset** keeps it as *my-sd15 cfg 4 to "
+                  "6*.\n\n"
                   "A KSampler with sampler `s4s` and scheduler `s4s` then runs the table for its own cfg: between the "
                   "two the one between theirs, outside the nearest.\n\n"
                   "* choose two cfg about 2 apart, around the one you use; a third and a fourth can be added\n"
                   "* everything else is the same for all: model, prompts, size, calls\n"
                   "* presets you have already: **S4S Load Preset** in place of the Train nodes"),
      **checkpoint(), **empty(), "low": trained(CFG - 1, "my-sd15 cfg 4"), "high": trained(CFG + 1, "my-sd15 cfg 6"),
-     "join": ("S4SJoinPresets", {"preset": ("low", 0), "preset_2": ("high", 0), "name": "my-sd15"}),
+     "join": ("S4SJoinPresets", {"preset": ("low", 0), "preset_2": ("high", 0), "name": "my-sd15 cfg 4 to 6"}),
      "keep": ("S4SSavePreset", {"preset": ("join", 0), "name": "", "overwrite": False}),
      "words": shown(("join", 1))},
     [("", [["note"]]), ("What you sample", [["checkpoint", "latent"], ["positive", "negative"]]),

@@ -57,7 +57,7 @@ def extra_values(name: str, spec: list) -> list:
     """What the browser saves after a widget's value: of a seed what happens to it, of an upload its folder."""
     if options(spec).get("image_upload"):
         return ["image"]
-    return ["fixed"] if options(spec).get("control_after_generate") else []
+    return ["fixed"] if "control_after_generate" in options(spec) else []
 
 
 # --- reading --------------------------------------------------------------------------------------------------------

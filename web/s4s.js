@@ -1,0 +1,64 @@
+// What our nodes say, on the nodes: the host sends it ("text", "s4s_report"), its own nodes alone draw it by themselves.
+import { api } from "../../scripts/api.js";
+import { app } from "../../scripts/app.js";
+import { ComfyWidgets } from "../../scripts/widgets.js";
+
+const TEXT = "s4s_text";
+const REPORT = "open report";
+const HEIGHT = 220; // pixels of a node for its words
+
+const ours = (name) => String(name ?? "").startsWith("S4S");
+const find = (node, name) => node.widgets?.find((widget) => widget.name === name);
+
+function unsaved(widget) {
+  widget.serialize = false; // not in the workflow
+  widget.options = { ...widget.options, serialize: false }; // nor sent to the server
+  return widget;
+}
+
+function addText(node) {
+  const [, bare] = node.computeSize();
+  const widget = unsaved(ComfyWidgets.STRING(node, TEXT, ["STRING", { multiline: true }], app).widget);
+  widget.label = " ";
+  widget.options.read_only = true;
+  const field = widget.element ?? widget.inputEl;
+  if (field) field.readOnly = true;
+  node.setSize([Math.max(node.size[0], 380), Math.max(node.size[1], bare + HEIGHT)]);
+  return widget;
+}
+
+// the host serves pages as downloads; this one holds no script, and shows names as text
+async function openReport(place) {
+  const tab = window.open("", "_blank");
+  const page = await (await api.fetchApi(`/view?${new URLSearchParams(place)}`)).text();
+  tab.location = URL.createObjectURL(new Blob([page], { type: "text/html" }));
+}
+
+function show(node, output) {
+  if (output?.text) {
+    const widget = find(node, TEXT) ?? addText(node);
+    widget.value = [].concat(output.text).join("\n");
+  }
+  if (output?.s4s_report?.length) {
+    node.s4sReport = output.s4s_report[0];
+    if (!find(node, REPORT)) unsaved(node.addWidget("button", REPORT, null, () => openReport(node.s4sReport)));
+  }
+}
+
+app.registerExtension({
+  name: "S4S.words",
+  beforeRegisterNodeDef(type, data) {
+    if (!ours(data.name)) return;
+    const before = type.prototype.onExecuted;
+    type.prototype.onExecuted = function (output) {
+      before?.apply(this, arguments);
+      show(this, output);
+    };
+  },
+  onNodeOutputsUpdated(outputs) {
+    for (const [id, output] of Object.entries(outputs)) {
+      const node = app.graph?.getNodeById(id);
+      if (ours(node?.type)) show(node, output);
+    }
+  },
+});
