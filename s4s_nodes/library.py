@@ -56,6 +56,12 @@ class Library:
         """All readable presets, in the order of their names."""
         return [found for found in self._scan()[0].values() if isinstance(found, Preset)]
 
+    def candidates(self) -> list[Preset]:
+        """All readable presets to select from, those too that a namesake hides: a file's name changes no image."""
+        found, hidden = self._scan()
+        return [each for each in (*found.values(), *(self._entry(path)[1] for path, _ in hidden))
+                if isinstance(each, Preset)]
+
     def get(self, name: str) -> Preset:
         """The preset of this name. Raises PresetError with the names there are, or with what is wrong with its file."""
         found = self._scan()[0].get(str(name))
@@ -127,26 +133,27 @@ class Library:
     def problems(self) -> list[str]:
         """What is wrong with files that could not be read, and which names hide others."""
         found, hidden = self._scan()
-        return [problem for problem in found.values() if isinstance(problem, str)] + hidden
+        return [*(problem for problem in found.values() if isinstance(problem, str)),
+                *(f"{path} is hidden by {other}, which has the same name" for path, other in hidden)]
 
     def unreadable(self) -> list[str]:
         """What is wrong with files that could not be read."""
         return [problem for problem in self._scan()[0].values() if isinstance(problem, str)]
 
-    def _scan(self) -> tuple[dict, list[str]]:
-        """({name: preset or problem}, what is hidden), as the folders are now."""
+    def _scan(self) -> tuple[dict, list[tuple]]:
+        """({name: preset or problem}, [(hidden file, the one of its name)]), as the folders are now."""
         paths, hidden = self._paths()
-        read = {path: self._entry(path) for path in paths.values()}
+        read = {path: self._entry(path) for path in (*paths.values(), *(path for path, _ in hidden))}
         self._read = read                           # files that are gone are forgotten
         return {name: read[path][1] for name, path in paths.items()}, hidden
 
-    def _paths(self) -> tuple[dict[str, Path], list[str]]:
+    def _paths(self) -> tuple[dict[str, Path], list[tuple]]:
         paths, hidden = {}, []
         for folder in self._folders:
             for path in _files(folder):
                 name = path.relative_to(folder).with_suffix("").as_posix()
                 if name in paths:
-                    hidden.append(f"{path} is hidden by {paths[name]}, which has the same name")
+                    hidden.append((path, paths[name]))
                 paths.setdefault(name, path)
         return paths, hidden
 

@@ -52,6 +52,14 @@ def test_the_users_own_hides_a_shipped_one_and_it_is_said(mine, shipped):
     assert found.problems() == [f"{shipped / 'base.safetensors'} is hidden by {own}, which has the same name"]
 
 
+def test_a_hidden_preset_can_still_be_selected(mine, shipped):
+    """A user's file by the name of a shipped schedule changes no image: names are for people."""
+    save_new(preset("base", calls=4), mine)
+    found = Library([mine], shipped)
+    assert len(found.presets()) == 1 and [each.counts for each in found.candidates()] == [[4], [6]]
+
+
+
 def test_a_broken_file_is_a_problem_and_no_exception(mine, shipped):
     mine.mkdir()
     (mine / "cut.safetensors").write_bytes(preset_file.to_bytes(preset())[:200])

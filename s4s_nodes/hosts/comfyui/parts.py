@@ -119,7 +119,7 @@ def plan(preset: Preset | None, seen: ModelFacts, calls: int, denoise: float, st
     """
     if denoise <= 0:
         return Plan(torch.zeros(0), None)
-    request = Request(seen, presets().presets(), calls if denoise > WHOLE else int(calls / denoise), calls,
+    request = Request(seen, presets().candidates(), calls if denoise > WHOLE else int(calls / denoise), calls,
                       named=preset, strict=strict)
     found = select(request)
     if found.kind == "adapted":

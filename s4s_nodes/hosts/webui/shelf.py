@@ -54,7 +54,7 @@ def is_ours(label) -> bool:
 
 def request(label, facts: ModelFacts, **asked) -> Request:
     """The library's request for a schedule type: the preset it names, else the settings' for this family, else auto."""
-    installed = library().presets()
+    installed = library().candidates()
     if missing(label):                      # its preset may not be replaced by another one
         installed = []
     return Request(facts, installed, named=labelled(label) or _default(label, facts), strict=settings.strict(), **asked)
