@@ -153,6 +153,33 @@ def _texts(inputs) -> list:
     return [value for value in inputs.values() if isinstance(value, str)] if isinstance(inputs, dict) else []
 
 
+def cfg_behind() -> float | None:
+    """The one cfg at which what the running node gives out is sampled, as its prompt says; None for none or several.
+
+    A node that only makes levels knows none: the sampler behind it does, or that sampler's guider.
+    """
+    context = get_executing_context()
+    notes = None if context is None else _notes.get(context.prompt_id)
+    if notes is None:
+        return None
+    reached, new = set(), {context.node_id}
+    while new:
+        reached |= new
+        new = {name for name, node in notes.prompt.items() if _links(node) & new} - reached
+    asked = [node for name in reached - {context.node_id} for node in
+             (notes.prompt[name], *(notes.prompt.get(link) for link in _links(notes.prompt[name], "guider")))]
+    scales = {node["inputs"].get("cfg") for node in asked if isinstance(node, dict) and isinstance(
+        node.get("inputs"), dict) and isinstance(node["inputs"].get("cfg"), (int, float))}
+    return float(scales.pop()) if len(scales) == 1 else None
+
+
+def _links(node, only: str | None = None) -> set:
+    """The nodes that feed this one, or one input of it."""
+    inputs = node.get("inputs") if isinstance(node, dict) else None
+    return {value[0] for key, value in (inputs if isinstance(inputs, dict) else {}).items()
+            if _is_link(value) and only in (None, key)}
+
+
 # --- what ran -------------------------------------------------------------------------------------------------------
 
 def entry(found, facts) -> dict:
@@ -200,7 +227,7 @@ def _changed(found, earlier: list) -> str:
         except PresetError:
             continue
         name, digits = old.name, old.training["from_image"]["preset"]
-        installed = {each.long_hash: each.name for each in presets().presets()} if digits else {digits: ""}
+        installed = {each.long_hash: each.name for each in presets().candidates()} if digits else {digits: ""}
         if digits not in installed and not any(table.same_as(found.table) for table in old.tables.values()):
             what = "has changed since" if name in installed.values() else "is gone"
             return (f"this workflow's image was made with {name} ({digits[:10]}), which {what}. S4S Preset from Image "

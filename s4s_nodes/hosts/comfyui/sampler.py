@@ -42,7 +42,7 @@ def asked(model, sigmas: Tensor, preset=None, strict: bool = False, size: tuple 
     pin = pinned.of(getattr(guider, "model_patcher", None))
     if preset is None and pin is not None:
         preset, strict = pin.preset, pin.strict or strict
-    return Request(facts.of_running(model), presets().presets(), levels=sigmas.detach().double().cpu().numpy(),
+    return Request(facts.of_running(model), presets().candidates(), levels=sigmas.detach().double().cpu().numpy(),
                    cfg=getattr(guider, "cfg", None), size=size, named=preset, strict=strict)
 
 
@@ -56,8 +56,8 @@ def selected(request: Request) -> Selection:
 def s4s_scheduler(sampling, steps: int) -> Tensor:
     """The host's scheduler handler: (model_sampling, steps) -> steps + 1 falling levels, float32, the last one 0."""
     seen = facts.of_asking(sampling, steps)
-    pin = pinned.of(seen.patcher)
-    found = schedule(Request(seen.facts, presets().presets(), steps, seen.calls, cfg=seen.cfg, size=seen.size,
+    pin, cfg = pinned.of(seen.patcher), record.cfg_behind() if seen.cfg is None else seen.cfg
+    found = schedule(Request(seen.facts, presets().candidates(), steps, seen.calls, cfg=cfg, size=seen.size,
                            named=pin and pin.preset, strict=bool(pin and pin.strict)))
     return torch.tensor(found, dtype=torch.float32)
 

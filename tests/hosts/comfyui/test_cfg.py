@@ -122,3 +122,17 @@ def test_the_rows_the_preset_node_and_the_join_node_give_one_latent(comfy, serve
     del graph["preset"]
     made = latent(comfy, done(comfy.run(graph)))
     assert rows.equal(named) and rows.equal(made)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("denoise", [1.0, 0.5])
+def test_basic_scheduler_gives_the_levels_of_the_cfg_its_sampler_has(comfy, served, denoise):
+    """It knows no cfg; the guider behind it does. So it starts where a KSampler of this cfg starts."""
+    keep = {"keep": node("SaveLatent", samples=["samples", 0], filename_prefix="basic")}
+    plain = latent(comfy, done(comfy.run(ksampler("sd3", denoise=denoise, seed=1) | keep)))
+    graph = custom("sd3", "joined") | keep | {
+        "levels": node("BasicScheduler", model=["model", 0], scheduler="s4s", steps=4, denoise=denoise),
+        "select": node("KSamplerSelect", sampler_name="s4s")}
+    del graph["preset"]
+    graph["samples"]["inputs"] |= {"sampler": ["select", 0], "sigmas": ["levels", 0]}
+    assert latent(comfy, done(comfy.run(graph))).equal(plain)
