@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s4s.s4s_nodes.core import Model, schedules
+from s4s.training.demo_models.source import bundled
 from s4s.training.source import Source, guided
 
 from .networks import Autoencoder, Transformer, UNet
@@ -30,7 +31,10 @@ COSINE_TOP = 80.0                       # levels of the cosine schedule above it
 
 @dataclass(frozen=True)
 class Kind:
-    """What is trained. predicts: image, velocity (both flows) or noise; judged: kept apart from all tuning."""
+    """What is trained.
+
+    predicts: image, velocity (both of a flow), noise or v; shift: of a flow; judged: kept apart from all tuning.
+    """
 
     data: Callable
     shape: tuple
@@ -40,10 +44,16 @@ class Kind:
     cfg: float
     judged: bool
     batches: int = 900
+    shift: float = 1.0
+
+    @property
+    def prediction(self) -> str:
+        """As a preset names it."""
+        return {"noise": "eps", "v": "v"}.get(self.predicts, "flow")
 
     @property
     def flow(self) -> bool:
-        return self.predicts != "noise"
+        return self.prediction == "flow"
 
 
 def ddpm_levels() -> np.ndarray:
@@ -122,9 +132,21 @@ KINDS = {
                    lambda: schedules.sd_levels(0.0012, 0.0143), 1.0, False),
     "vit-pictures": Kind(pictures, (3, 16, 16), "image", lambda: Transformer(3, 16, 4, LABELS), flow_levels, 2.0,
                          False),
-    "eps-ddpm": Kind(pictures, (3, 16, 16), "noise", lambda: UNet(3, LABELS), ddpm_levels, 3.0, True),
+    "eps-ddpm": Kind(pictures, (3, 16, 16), "noise", lambda: UNet(3, LABELS), ddpm_levels, 3.0, False),
     "eps-cosine": Kind(emoji, (3, 16, 16), "noise", lambda: UNet(3, LABELS), cosine_levels, 1.0, True),
+    "v-zsnr": Kind(small_digits, (1, 14, 14), "v", lambda: UNet(1, LABELS),
+                   lambda: schedules.zero_snr_levels(4518.0), 2.0, True),
+    "flow-emoji": Kind(emoji, (3, 16, 16), "velocity", lambda: UNet(3, LABELS), lambda: schedules.flow_levels(3.0), 3.0,
+                       True, shift=3.0),
+    "latent-eps": Kind(latents, (4, 7, 7), "noise", lambda: Transformer(4, 7, 1, LABELS), schedules.sd_levels, 4.0,
+                       True),
+    "flow-digits": Kind(small_digits, (1, 14, 14), "velocity", lambda: Transformer(1, 14, 2, LABELS),
+                        schedules.flow_levels, 1.0, True),
+    "eps-emoji": Kind(emoji, (3, 16, 16), "noise", lambda: UNet(3, LABELS), schedules.sd_levels, 5.0, True),
+    "flow-pictures": Kind(pictures, (3, 16, 16), "velocity", lambda: Transformer(3, 16, 2, LABELS),
+                          lambda: schedules.flow_levels(6.0), 4.0, True, shift=6.0),
 }
+BUNDLED = {"digits-eps": 3.0, "digits-flow": 3.0}       # and their cfg
 
 
 class Small(nn.Module):
@@ -142,8 +164,10 @@ class Small(nn.Module):
         return self.network(x * (1 + level ** 2).rsqrt(), sigma.log() / 4, label)
 
     def denoise(self, x: Tensor, sigma: Tensor, label: Tensor) -> Tensor:
-        answer = self.answer(x, sigma, label)
-        return answer if self.kind.predicts == "image" else x - sigma.to(x.dtype)[:, None, None, None] * answer
+        answer, level = self.answer(x, sigma, label), sigma.to(x.dtype)[:, None, None, None]
+        if self.kind.predicts == "v":
+            return (x / (1 + level ** 2).sqrt() - level * answer) / (1 + level ** 2).sqrt()
+        return answer if self.kind.predicts == "image" else x - level * answer
 
 
 def loss_of(model: Small, x0: Tensor, label: Tensor, levels: Tensor) -> Tensor:
@@ -155,7 +179,9 @@ def loss_of(model: Small, x0: Tensor, label: Tensor, levels: Tensor) -> Tensor:
         denoised = model.denoise((1 - level) * x0 + level * noise, sigma, label)
         return ((denoised - x0) / level.clamp(min=0.05)).square().mean()
     sigma = levels[torch.randint(0, len(levels), (len(x0),))].float()
-    return F.mse_loss(model.answer(x0 + sigma[:, None, None, None] * noise, sigma, label), noise)
+    level = sigma[:, None, None, None]
+    wanted = (noise - level * x0) / (1 + level ** 2).sqrt() if model.kind.predicts == "v" else noise
+    return F.mse_loss(model.answer(x0 + level * noise, sigma, label), wanted)
 
 
 def trained(name: str, folder: Path, cache: Path) -> Small:
@@ -191,10 +217,12 @@ def _averaged(model: Small, shown: Tensor, label: Tensor) -> dict:
 
 def source(name: str, folder: Path, cache: Path) -> Source:
     """The model under its guidance."""
+    if name in BUNDLED:
+        return bundled(name, BUNDLED[name])
     kind, model = KINDS[name], trained(name, folder, cache)
     levels = np.asarray(kind.levels(), dtype=np.float64)
-    facts = Model(name, "flow" if kind.flow else "eps", float(levels[0]), float(levels[-1]),
-                  shift=1.0 if kind.flow else None, channels=kind.shape[0])
+    facts = Model(name, kind.prediction, float(levels[0]), float(levels[-1]), shift=kind.shift if kind.flow else None,
+                  channels=kind.shape[0])
 
     def conditions(seeds):
         return {"label": torch.as_tensor([int(seed) % CLASSES for seed in seeds])}
