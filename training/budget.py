@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from .baselines.schedules import schedules_for
 from .config import MODES, Config
 from .convergence import QUICK, probes
-from .optimizers.gauss_newton import TRIALS, batches, calls_per_image
+from .optimizers.gauss_newton import FIRST_BATCH
+from .optimizers.gauss_newton import pair_cost as pair_cost_of
 from .parametrization.parameters import Parameters
 from .source import Source
 from .starts.gits import POINTS, SEEDS
@@ -18,8 +19,9 @@ from .teacher.solvers import calls_of
 UNLIMITED = 100_000         # of a forward-only run without a budget: more was not measured to help
 LEAST_PAIRS = 8             # that two iterations measure; fewer say nothing
 QUICKLY, NORMAL, THOROUGH = Effort(1, 1, 2, 3, 6), Effort(1, 1, 3, 5, 12), Effort(4, 4, 4, 6, 32)
+USUAL_BATCH = 6             # pairs of an iteration, about
 MOST_TURNS = 4              # of a training pair in the iterations
-VALIDATIONS = 3             # besides those of the iterations: of the start, and of the verdict
+VALIDATIONS = 2             # besides those of the iterations: of the best baseline, and of a start that is another
 NOISE_CALLS = 4             # that measure how noisy the network's answers are
 
 
@@ -88,8 +90,7 @@ def _growing_cost(plan: Plan, calls: int, total: int, pair: int) -> int:
 
 def _learning_cost(plan: Plan, calls: int, total: int, pair: int) -> int:
     """Network calls of the iterations."""
-    steps = batches(total, plan.iterations)
-    return len(steps) * plan.validation * calls + sum(steps) * pair
+    return math.ceil(total / USUAL_BATCH) * plan.validation * calls + total * pair
 
 
 def _distinct(plan: Plan, total: int) -> int:
@@ -98,10 +99,10 @@ def _distinct(plan: Plan, total: int) -> int:
 
 
 def pair_cost(plan: Plan, source: Source, calls: int) -> int:
-    """Network calls of one pair in one iteration: its Jacobian, and the steps that are tried."""
+    """Network calls of one pair in one iteration."""
     parameters = any_parameters(plan, source, calls)
-    jacobians = [calls_per_image(parameters.at(turn)) for turn in range(parameters.turns)]
-    return math.ceil(sum(jacobians) / len(jacobians)) + TRIALS * calls
+    turns = [pair_cost_of(parameters, turn) for turn in range(parameters.turns)]
+    return math.ceil(sum(turns) / len(turns))
 
 
 def _gradient_plan(plan: Plan, source: Source) -> Plan:
@@ -169,4 +170,7 @@ def forecast(plan: Plan, source: Source, calls: int | None = None) -> int:
         return each * len(plan.windows)
     if plan.mode == "gradient":
         return plan.iterations * step_cost(plan, calls)
-    return _learning_cost(plan, calls, affordable(plan, source, calls), pair_cost(plan, source, calls))
+    total = affordable(plan, source, calls)
+    if plan.iterations:                                 # each has at most twice the pairs of the one before
+        total = min(total, FIRST_BATCH * (2 ** min(plan.iterations, 30) - 1))
+    return _learning_cost(plan, calls, total, pair_cost(plan, source, calls))

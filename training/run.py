@@ -12,19 +12,19 @@ import numpy as np
 from ..s4s_nodes.core import Preset, Table
 from ..s4s_nodes.core.table import PARTS
 from . import sources
-from .budget import affordable, forecast, planned, taught_before
+from .budget import forecast, planned, taught_before
 from .checks import check
 from .config import Config
 from .convergence import Convergence, noise_of, probes, settled
 from .modes import Way, settled_mode
-from .optimizers.gauss_newton import batches, learn_forward, nudge_for
+from .optimizers.gauss_newton import learn_forward, nudge_for
 from .optimizers.gradient import learn
 from .optimizers.state import GaussNewtonState, State, new_state
 from .parametrization.parameters import Parameters
 from .records import TRAINER, preset_of
 from .run_folder import Folder
 from .run_identity import check_same, identity
-from .starts.search import measured_on, refused, settle_start
+from .starts.search import measured_on, settle_start
 from .teacher.pairs import VALIDATION_SEEDS, FreshPairs, Pairs, ends, joined, known_pairs, make_pairs
 from .teacher.solvers import teacher_of
 from .teacher.windows import table_name, window_levels, window_top
@@ -198,12 +198,12 @@ class Run:
         if name not in self.states:
             self._begin_table(name, calls, window)
         parameters, state = self.parameters(name), self.states[name]
-        steps = len(state.batches) if plan.mode == "forward" else plan.iterations
+        to_go = f"; {max(0, plan.iterations - state.iteration)} iterations to go" if plan.iterations else ""
         self.told.say(f"{name}: {calls} rows, {int(parameters.moving().sum())} free numbers, from "
-                      f"{self.starts[name]['schedule']}; {max(0, steps - state.iteration)} iterations to go")
+                      f"{self.starts[name]['schedule']}{to_go}")
 
         def on_progress(state, loss, checked):
-            self.told.iterated(state, loss, steps, self.model_calls)
+            self.told.iterated(state, loss, self.model_calls)
             if checked:
                 self.save()
         with self.told.bar(forecast(plan, self.source, calls)):
@@ -218,11 +218,14 @@ class Run:
         curve = None if window.top is None else window_levels(self.curve, window.denoise, calls, self.source.flow)
         start = settle_start(self.source, calls, window.held_out, plan, curve)
         state = new_state(plan.mode, start.parameters, start.vector)
-        if isinstance(state, GaussNewtonState):
-            state.batches = batches(affordable(plan, self.source, calls), plan.iterations)
-            state.nudge = nudge_for(self.starts["teacher"]["noise"])
-        state.baseline = float(start.best.errors.mean())
+        best = measured_on(self.source, start.best.table, window.held_out)
+        state.baseline, state.baseline_median = float(best.errors.mean()), best.median
         state.spent = self.source.model_calls - before + math.ceil(window.shared / len(plan.calls))
+        if isinstance(state, GaussNewtonState):
+            state.left = plan.most_calls - state.spent
+            state.nudge = nudge_for(self.starts["teacher"]["noise"])
+            if start.entry is start.best:               # measured just now
+                state.begin(state.baseline, state.baseline_median, self.source.all_calls)
         self.starts[name] = {"schedule": start.entry.name, "sigmas": start.parameters.start.tolist(),
                              "denoise": window.denoise, "baseline": [start.best.solver_name, start.best.schedule_name],
                              "baseline_table": {part: getattr(start.best.table, part).tolist() for part in PARTS},
@@ -232,14 +235,9 @@ class Run:
     def _judge(self, name: str, window: Window) -> None:
         """Keep the best baseline in the table's place where learning does not beat it by mean and median."""
         state, start = self.states[name], self.starts[name]
-        if "judged" not in start:
-            best = measured_on(self.source, table_of(start["baseline_table"]), window.held_out)
-            learned = measured_on(self.source, self.parameters(name).frozen(state.best), window.held_out)
-            start |= {"judged": [float(best.errors.mean()), best.median, float(learned.errors.mean()), learned.median],
-                      "gained": not refused(learned, best)}
-        theirs, middle, ours, our_middle = start["judged"]
-        words = f"{name}: held-out RMSE {ours:.4f} (median {our_middle:.4f}); best baseline, " \
-                f"{', '.join(start['baseline'])}: {theirs:.4f} ({middle:.4f})"
+        start["gained"] = state.best_error < state.baseline and state.best_median < state.baseline_median
+        words = f"{name}: held-out RMSE {state.best_error:.4f} (median {state.best_median:.4f}); best baseline, " \
+                f"{', '.join(start['baseline'])}: {state.baseline:.4f} ({state.baseline_median:.4f})"
         verdict = "" if start["gained"] else ". Nothing was gained here: the baseline is kept as the table"
         self.told.say(words + verdict)
 

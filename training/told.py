@@ -42,11 +42,11 @@ class Told:
             finally:
                 self._bar = None
 
-    def iterated(self, state: State, loss: float, iterations: int, all_calls: int) -> None:
+    def iterated(self, state: State, loss: float, all_calls: int) -> None:
         """Note an iteration's loss and show it on the bar."""
         self.loss = loss
-        self._bar.set_postfix({"iteration": f"{state.iteration}/{iterations}", "loss": f"{loss:.4f}",
-                               "times closer": f"{state.classical / state.best_error:.2f}",
+        self._bar.set_postfix({"iteration": str(state.iteration), "loss": f"{loss:.4f}",
+                               "times closer": f"{state.baseline / state.best_error:.2f}",
                                "all calls": f"{all_calls:,}"})
 
     def counted(self, images: int, done: int, made: int, state: State | None, preview: Callable) -> None:
@@ -57,5 +57,5 @@ class Told:
             return
         total = max(done, self.total)
         self.on_progress(Progress(
-            self.phase, self.table, done, total, self.loss, *((state.best_error, state.classical) if state else ()),
+            self.phase, self.table, done, total, self.loss, *((state.best_error, state.baseline) if state else ()),
             seconds_left=self.clock.left(made, total - done), preview=preview if state else None))

@@ -6,7 +6,7 @@ import torch
 from s4s.s4s_nodes.core import schedules
 from s4s.training.budget import planned
 from s4s.training.distil import distil
-from s4s.training.optimizers.gauss_newton import SKETCHED, damped, measured, sketch
+from s4s.training.optimizers.gauss_newton import LONGEST, SKETCHED, damped, measured, sketch
 from s4s.training.parametrization.parameters import Parameters
 from s4s.training.teacher.pairs import make_pairs
 from s4s.training.teacher.solvers import teacher_table
@@ -77,7 +77,7 @@ def test_a_measured_jacobian_predicts_small_moves_and_a_damped_step_lowers_the_l
     moving, errors = parameters.moving().bool(), {}
     for damping in (1e-3, 10.0):
         step = damped(jacobian, miss, moving, damping).float()
-        assert step.abs().max() < 1 + 1e-6                          # none goes beyond what the Jacobian knows
+        assert step.abs().max() < LONGEST + 1e-6                    # none goes beyond what the Jacobian knows
         after = miss + torch.einsum("nkd,k->nd", jacobian, step)
         errors[damping] = float(after.square().mean(1).sqrt().mean() / miss.square().mean(1).sqrt().mean())
     assert errors[1e-3] < 1 and errors[10.0] < 0.8                  # the first is shortened, the second whole

@@ -9,7 +9,8 @@ import torch
 from s4s.s4s_nodes.core import schedules
 from s4s.training.demo_models.source import bundled
 from s4s.training.distil import distil
-from s4s.training.optimizers.gauss_newton import TRIALS, batches, calls_per_image, damped, learn_forward, measured
+from s4s.training.optimizers import gauss_newton
+from s4s.training.optimizers.gauss_newton import calls_per_image, damped, learn_forward, measured, pair_cost, places
 from s4s.training.optimizers.gradient import (
     MOST_SETBACKS,
     batch_indices,
@@ -113,13 +114,39 @@ def test_the_rate_rises_then_falls_to_a_hundredth():
 
 @pytest.mark.parametrize("flow", [False, True])
 def test_forward_only_learning_needs_a_tenth_of_the_calls(flow):
-    source, parameters, pairs, held_out, config = prepared(flow, pairs=64, mode="forward", iterations=5)
+    source, parameters, pairs, held_out, config = prepared(flow, pairs=64, mode="forward")
     source.network = torch.no_grad()(source.network)                        # nothing to back-propagate through
-    source.model_calls = 0
-    state = learn_forward(source, parameters, pairs, held_out, config, new_state("forward", parameters))
+    source.model_calls, state = 0, new_state("forward", parameters)
+    state.left = 4_000
+    state = learn_forward(source, parameters, pairs, held_out, config, state)
     assert state.best_error < 0.2 * state.curve[0][2]
-    assert sum(batches(64, 5)) <= 64 + 5 * 3
-    assert source.model_calls <= 6 * 16 * 4 + sum(batches(64, 5)) * (calls_per_image(parameters) + TRIALS * 4)
+    assert source.model_calls <= 4_000 and source.model_calls + state.left == 4_000
+
+
+def test_more_calls_go_on_where_fewer_end(monkeypatch):
+    """The way does not depend on the budget: only where it stops, and the last batch, do."""
+    ways, turns = {}, []
+
+    def noted(state, count):
+        turns.append(places(state, count))
+        return turns[-1]
+    monkeypatch.setattr(gauss_newton, "places", noted)
+    for calls in (1_500, 5_000):
+        source, parameters, pairs, held_out, config = prepared(pairs=64, mode="forward")
+        state = new_state("forward", parameters)
+        state.left = calls
+        ways[calls] = [row[:3] for row in learn_forward(source, parameters, pairs, held_out, config, state).curve]
+    short, long = ways.values()
+    assert len(long) > len(short) > 3 and long[1:len(short) - 1] == short[1:-1]
+    assert turns[0] == list(range(4)) and max(map(len, turns)) > 4
+
+
+def test_calls_that_buy_no_two_pairs_are_left():
+    source, parameters, pairs, held_out, config = prepared(pairs=64, mode="forward")
+    state = new_state("forward", parameters)
+    state.left = 2 * len(held_out) * parameters.calls + 2 * pair_cost(parameters, 0) - 1
+    learn_forward(source, parameters, pairs, held_out, config, state)
+    assert state.iteration == 0 and state.curve == []
 
 
 def test_a_heavily_damped_step_goes_down_the_gradient():

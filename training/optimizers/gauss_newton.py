@@ -6,7 +6,8 @@ is worth tens of gradient steps. A column of the Jacobian is a finite difference
 number it moves, and a number of the last row costs no network call.
 
 The error has long curved valleys: many exact Jacobians on few pairs go further than few on many. Each iteration takes
-other pairs, a few at first and more near the end, and steps on with secant updates of its Jacobian (Broyden 1965).
+other pairs and steps on with secant updates of its Jacobian (Broyden 1965). Where what it gains on them hardly shows on
+the held-out pairs, the next one takes twice as many. So the way does not depend on the budget; only its length does.
 """
 
 from __future__ import annotations
@@ -26,8 +27,11 @@ from ..teacher.pairs import Pairs, ends, errors
 from .state import GaussNewtonState
 
 NUDGE = 1e-2                # finite-difference step in the free numbers' natural units; far above float32 rounding
+FIRST_BATCH, LEAST_BATCH = 4, 2     # pairs of an iteration: at first; of the last one, where calls are left for no more
+GENERAL = 0.3               # share of an iteration's gain that the held-out pairs must show, or the batch is doubled
 BLOCK = 4                   # pairs measured at a time, then saved
 FACTOR = 10.0               # between two dampings that are tried
+LONGEST = 3.0               # step in any free number
 DAMPING = (1e-6, 1e2)       # of a Levenberg-Marquardt step, as a share of each number's curvature
 SECANT_STEPS = 2            # further steps on a corrected Jacobian
 LEAST = 1e-4                # share of the loss that a step must win to be taken
@@ -44,8 +48,7 @@ def learn_forward(source: Source, parameters: Parameters, pairs: Pairs, held_out
     The state is replaced only by whole pieces (a block of measured pairs, or an iteration), so that stopping at any
     time leaves it consistent. `best` is never worse than the start on the held-out pairs.
     """
-    state.batches = state.batches or batches(config.pairs, config.iterations)
-    while state.iteration < len(state.batches) and not state.finished:
+    while not state.finished and (state.batch or _next_batch(parameters, pairs, held_out, config, state)):
         before, ahead, loss = source.model_calls, replace(state), math.nan
         some = pairs.part(places(state, len(pairs)))
         known = len(state.memory.get("miss", ()))
@@ -55,24 +58,34 @@ def learn_forward(source: Source, parameters: Parameters, pairs: Pairs, held_out
             _measure(source, parameters, some.part(slice(known, known + BLOCK)), ahead)
         else:
             loss = _iterate(source, parameters, some, held_out, ahead)
-        ahead.spent += source.model_calls - before
+        used = source.model_calls - before
+        ahead.spent, ahead.left = ahead.spent + used, ahead.left - used
         vars(state).update(vars(ahead))
         if on_progress is not None:
             on_progress(state, loss, True)
     return state
 
 
-def batches(total: int, iterations: int = 0) -> list[int]:
-    """Pairs of each iteration, `total` together: growing geometrically to six times the first, even, at least 4."""
-    count = iterations or max(2, min(16, total // 4, round(2 + 1.4 * math.log2(max(6, total) / 6))))
-    shares = 6.0 ** (np.arange(count) / max(1, count - 1)) if count > 2 else np.ones(count)
-    return [max(4, 2 * int(share * total / shares.sum() / 2)) for share in shares]
+def pair_cost(parameters: Parameters, turn: int) -> int:
+    """Network calls of one pair in one iteration, at most: its Jacobian, and the steps that are tried."""
+    return calls_per_image(parameters.at(turn)) + TRIALS * parameters.calls
+
+
+def _next_batch(parameters: Parameters, pairs: Pairs, held_out: Pairs, config, state: GaussNewtonState) -> bool:
+    """Settle how many pairs the next iteration measures; whether the calls that are left afford another one."""
+    if 0 < config.iterations <= state.iteration:
+        return False
+    begun = len(held_out) * parameters.calls * (1 if state.curve else 2)        # validations
+    afforded = min(len(pairs), (state.left - begun) // pair_cost(parameters, state.iteration))
+    if afforded < LEAST_BATCH:
+        return False
+    state.batch = state.wanted if 2 * state.wanted <= afforded else afforded
+    return True
 
 
 def places(state: GaussNewtonState, count: int) -> list[int]:
     """The pairs of this iteration: all take turns."""
-    begin = sum(state.batches[:state.iteration])
-    return [(begin + i) % count for i in range(min(count, state.batches[state.iteration]))]
+    return [(state.measured + i) % count for i in range(min(count, state.batch))]
 
 
 def nudge_for(noise: float) -> float:
@@ -94,7 +107,7 @@ def _iterate(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pai
     """Step from where the pairs were measured, then on by secants; validate. Returns the loss reached."""
     moving = parameters.at(state.iteration).moving().bool()
     miss, jacobian, vector = state.memory["miss"], state.memory["jacobian"], state.vector
-    loss = _mean_rmse(miss)
+    loss = first = _mean_rmse(miss)
 
     def trial(damping):
         ahead = vector + damped(jacobian, miss, moving, damping)
@@ -109,8 +122,11 @@ def _iterate(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pai
     if taken is None:
         state.damping = min(DAMPING[1], state.damping * FACTOR)
     state.iteration, state.finished = state.iteration + 1, state.rejected == MOST_REJECTED
-    state.memory = {}
+    state.memory, state.measured, state.batch = {}, state.measured + len(pairs), 0
     _validate(source, parameters, held_out, state, loss)
+    (*_, before, _), (*_, after, _) = state.curve[-2:]
+    if not before / after > (first / loss) ** GENERAL:
+        state.wanted *= 2
     return loss
 
 
@@ -158,7 +174,7 @@ def damped(jacobian: Tensor, miss: Tensor, moving: Tensor, damping: float) -> Te
     scale = normal.diagonal().clamp(min=1e-12)
     step = torch.zeros(len(moving), dtype=torch.float64)
     step[moving] = -torch.linalg.solve(normal + damping * torch.diag(scale), slope)
-    return step / step.abs().max().clamp(min=1.0)           # a longer one leaves what the Jacobian knows
+    return step / (step.abs().max() / LONGEST).clamp(min=1.0)
 
 
 @torch.no_grad()
@@ -257,9 +273,9 @@ def _validate(source: Source, parameters: Parameters, held_out: Pairs, state: Ga
     found = errors(ends(source, parameters.frozen(state.vector), held_out), held_out.target)
     error, median = (float(found.mean()), float(np.median(found))) if np.isfinite(found).all() else (math.inf,) * 2
     if not state.curve:
-        state.start_error, state.start_median = error, median
+        return state.begin(error, median, source.all_calls)
     lost = error > state.start_error or median > state.start_median
     score = math.inf if lost else math.sqrt(error * median)
     if score < state.best_score:
-        state.best, state.best_error, state.best_score = state.vector.clone(), error, score
+        state.best, state.best_error, state.best_median, state.best_score = state.vector.clone(), error, median, score
     state.curve = [*state.curve, [state.iteration, loss, error, source.all_calls]]

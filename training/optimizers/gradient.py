@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -131,10 +132,11 @@ def validate(source: Source, parameters: Parameters, held_out: Pairs, state: Ada
              objective: Callable = rmse) -> None:
     """Measure the averaged numbers on the held-out pairs; keep them if the objective was never lower."""
     found = held_out_ends(source, parameters, held_out, state.average)
-    error = _finite(errors(found, held_out.target).mean()) if found is not None else math.inf
+    off = errors(found, held_out.target) if found is not None else np.full(1, math.inf)
+    error, median = _finite(off.mean()), _finite(np.median(off))
     score = error if objective is rmse or error == math.inf else _finite(mean_objective(objective, found, held_out))
     if score < (state.best_error if objective is rmse else state.best_score):
-        state.best, state.best_error, state.best_score = state.average.clone(), error, score
+        state.best, state.best_error, state.best_median, state.best_score = state.average.clone(), error, median, score
     state.curve = [*state.curve, [state.iteration, loss, error, source.all_calls]]
 
 

@@ -15,40 +15,47 @@ from ..parametrization.parameters import Parameters
 class State:
     """What both optimizers keep of a table.
 
-    vector: free numbers, float64; best: those that validated best; best_error, best_score: their mean held-out RMSE,
-    and the held-out score they were chosen by; spent: network calls the table has cost so far; baseline: mean held-out
-    RMSE of the best classical solver; curve: [iteration, training loss, held-out RMSE, network calls] after each
-    validation; memory: tensors an optimizer keeps between its iterations.
+    vector: free numbers, float64; best: those that validated best; best_error, best_median, best_score: mean and median
+    of their held-out RMSE, and the held-out score they were chosen by; spent: network calls the table has cost so far;
+    baseline, baseline_median: held-out RMSE of the best baseline; curve: [iteration, training loss, held-out RMSE,
+    network calls] after each validation; memory: tensors an optimizer keeps between its iterations.
     """
 
     vector: Tensor
     best: Tensor
     iteration: int = 0
     best_error: float = math.inf
+    best_median: float = math.inf
     best_score: float = math.inf
     spent: int = 0
     baseline: float = math.inf
+    baseline_median: float = math.inf
     finished: bool = False
     curve: list = field(default_factory=list)
     memory: dict = field(default_factory=dict)
 
-    @property
-    def classical(self) -> float:
-        """Mean held-out RMSE to beat: of the best classical solver on a part of the pairs, or of the start on all."""
-        return min(self.baseline, self.curve[0][2]) if self.curve else self.baseline
-
 
 @dataclass
 class GaussNewtonState(State):
-    """batches: pairs of each iteration; nudge: finite-difference step; damping: of the last step taken; rejected:
-    iterations in a row without one; start_error, start_median: held-out RMSE of the start."""
+    """left: network calls for the rest of learning; batch: pairs of the present iteration, 0 between two; wanted: pairs
+    the next should have; measured: pairs of all before; nudge: finite-difference step; damping: of the last step taken;
+    rejected: iterations in a row without one; start_error, start_median: held-out RMSE of the start."""
 
     damping: float = 1e-2
     nudge: float = 1e-2
     rejected: int = 0
     start_error: float = math.inf
     start_median: float = math.inf
-    batches: list = field(default_factory=list)
+    left: int = 0
+    batch: int = 0
+    wanted: int = 4
+    measured: int = 0
+
+    def begin(self, error: float, median: float, network_calls: int) -> None:
+        """Note the start's held-out RMSE."""
+        self.start_error, self.start_median = error, median
+        self.best_error, self.best_median, self.best_score = error, median, math.sqrt(error * median)
+        self.curve = [[self.iteration, math.nan, error, network_calls]]
 
 
 @dataclass
