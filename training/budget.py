@@ -17,7 +17,7 @@ from .starts.search import Effort, search_calls
 from .teacher.solvers import calls_of
 
 UNLIMITED = 100_000         # of a forward-only run without a budget: more was not measured to help
-LEAST_PAIRS = 8             # that two iterations measure; fewer say nothing
+LEAST_PAIRS = FIRST_BATCH   # that one iteration measures
 QUICKLY, NORMAL, THOROUGH = Effort(1, 1, 2, 3, 6), Effort(1, 1, 3, 5, 12), Effort(4, 4, 4, 6, 32)
 USUAL_BATCH = 6             # pairs of an iteration, about
 MOST_TURNS = 4              # of a training pair in the iterations
@@ -134,7 +134,7 @@ def fixed_cost(plan: Plan, source: Source, calls: int) -> int:
 def check_cost(plan: Plan) -> int:
     """Network calls that measure the teacher and the network's noise."""
     each = 3 * plan.teacher_calls + len(QUICK) * max(plan.calls)
-    return NOISE_CALLS + (plan.checked or probes(plan.most_calls) * each)
+    return plan.checked or NOISE_CALLS + probes(plan.most_calls) * each
 
 
 def taught_before(plan: Plan) -> int:

@@ -162,9 +162,11 @@ class Run:
             afforded = SHARE_OF_CHECK * len(plan.calls) * plan.most_calls
             first = VALIDATION_SEEDS + plan.seed
             seeds = range(first, first + probes(plan.most_calls))
+            before = self.source.model_calls
             found = settled(self.source, plan.teacher, plan.teacher_calls, max(plan.calls), seeds, afforded)
             noise = noise_of(self.source, range(plan.seed, plan.seed + 2)) if plan.mode == "forward" else 0.0
-            self.starts["teacher"] = {**found._asdict(), "noise": noise}
+            spent = self.source.model_calls - before
+            self.starts["teacher"] = {**found._asdict(), "spent": spent, "noise": noise}
         self.found = Convergence(*(self.starts["teacher"][name] for name in Convergence._fields))
         self.plan = planned(self.config, self.source, plan.mode, self.found.calls, self.found.spent)
         self.teacher = teacher_of(self.source, plan.teacher, self.found.calls)

@@ -147,6 +147,12 @@ KINDS = {
                           lambda: schedules.flow_levels(6.0), 4.0, True, shift=6.0),
 }
 BUNDLED = {"digits-eps": 3.0, "digits-flow": 3.0}       # and their cfg
+NAMES = (*KINDS, *BUNDLED)
+
+
+def judged(name: str) -> bool:
+    """Whether the model is kept apart from all tuning."""
+    return name in KINDS and KINDS[name].judged
 
 
 class Small(nn.Module):
@@ -157,11 +163,12 @@ class Small(nn.Module):
         self.kind, self.network = kind, kind.network()
 
     def answer(self, x: Tensor, sigma: Tensor, label: Tensor) -> Tensor:
-        """What the network gives for the state x at sigma."""
+        """What the network gives for the state x at sigma, computed in its own dtype."""
+        dtype = next(self.network.parameters()).dtype
         if self.kind.flow:
-            return self.network(x, sigma, label)
+            return self.network(x.to(dtype), sigma, label).to(x.dtype)
         level = sigma.to(x.dtype)[:, None, None, None]
-        return self.network(x * (1 + level ** 2).rsqrt(), sigma.log() / 4, label)
+        return self.network((x * (1 + level ** 2).rsqrt()).to(dtype), sigma.log() / 4, label).to(x.dtype)
 
     def denoise(self, x: Tensor, sigma: Tensor, label: Tensor) -> Tensor:
         answer, level = self.answer(x, sigma, label), sigma.to(x.dtype)[:, None, None, None]
@@ -215,16 +222,17 @@ def _averaged(model: Small, shown: Tensor, label: Tensor) -> dict:
     return {name: weight.contiguous() for name, weight in average.items()}
 
 
-def source(name: str, folder: Path, cache: Path) -> Source:
-    """The model under its guidance."""
+def source(name: str, folder: Path, cache: Path, dtype: torch.dtype = torch.float32) -> Source:
+    """The model under its guidance. dtype: of the network; those of the package keep their own."""
     if name in BUNDLED:
         return bundled(name, BUNDLED[name])
     kind, model = KINDS[name], trained(name, folder, cache)
+    model.network.to(dtype)
+    network = guided(model.denoise, kind.cfg, CLASSES)
     levels = np.asarray(kind.levels(), dtype=np.float64)
     facts = Model(name, kind.prediction, float(levels[0]), float(levels[-1]), shift=kind.shift if kind.flow else None,
                   channels=kind.shape[0])
 
     def conditions(seeds):
         return {"label": torch.as_tensor([int(seed) % CLASSES for seed in seeds])}
-    return Source(name, facts, levels, kind.shape, guided(model.denoise, kind.cfg, CLASSES), conditions, kind.cfg,
-                  torch.device("cpu"), chunk=128)
+    return Source(name, facts, levels, kind.shape, network, conditions, kind.cfg, torch.device("cpu"), chunk=128)

@@ -29,7 +29,7 @@ class Condition(nn.Module):
         self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, time: Tensor, label: Tensor) -> Tensor:
-        return F.silu(self.time(waves(time, self.frequencies)) + self.label(label))
+        return F.silu(self.time(waves(time, self.frequencies.float()).to(self.label.weight.dtype)) + self.label(label))
 
 
 class Transformer(nn.Module):
