@@ -24,7 +24,7 @@ SHORT = dict(mode="forward", pairs=128, iterations=3)
 def stopped_in(folder, **changes):
     """A run that was stopped in the middle of its learning."""
     with pytest.raises(Stopped):
-        run_in(folder, source=interrupt_after(460), **SHORT, **changes).train()
+        run_in(folder, source=interrupt_after(300), **SHORT, **changes).train()
     return folder
 
 

@@ -46,7 +46,7 @@ class GaussNewtonState(State):
     rejected: int = 0
     start_error: float = math.inf
     start_median: float = math.inf
-    left: int = 0
+    left: int = 10 ** 9
     batch: int = 0
     wanted: int = 4
     measured: int = 0

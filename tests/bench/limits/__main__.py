@@ -100,8 +100,10 @@ class Bench:
 def cell(bench: Bench, calls: int) -> list[dict]:
     """A cell for each button."""
     baseline, runs = bench.piece(f"baseline-{calls}", lambda: bench.baseline(calls)), {}
+    counts = {"long": LONG_COUNTS, "normal, noise": NOISY_COUNTS,
+              "normal, bf16": () if bench.name in BUNDLED else NOISY_COUNTS}
     for button in BUTTONS:
-        if button == "normal, bf16" and bench.name in BUNDLED or calls not in {"long": LONG_COUNTS}.get(button, NOISY_COUNTS if "," in button else (calls,)):
+        if calls not in counts.get(button, (calls,)):
             continue
         try:
             runs[button] = bench.piece(f"{button}-{calls}", lambda button=button: bench.found(calls, button))
@@ -126,14 +128,15 @@ def share(baseline: float, found: float, limit: float) -> float:
 def page(cells: list[dict]) -> str:
     """The table as Markdown."""
     names = {row["model"]: row["judged"] for row in cells}
+    tuned, held = len(names) - sum(names.values()), sum(names.values())
     lines = ["# How far each training is from what a table can give", "",
              f"{len(names)} small models, most of them of kinds the package does not ship. We tuned the trainer on",
-             f"{len(names) - sum(names.values())} of them and made no choice on the {sum(names.values())} *judged* ones.",
-             "Errors are the mean RMSE to a fine teacher over 128 unseen seeds. The baseline is the best classical solver",
-             "on any schedule, chosen on these very seeds. The limit is the best table of all the runs here; at",
-             f"{', '.join(map(str, LONG_COUNTS))} calls, one run had {LONG:,} network calls. Share: of the possible gain, in",
-             "logarithms. The buttons *noise* and *bf16* learn from a network with 1 % of noise, or in bfloat16. Made by",
-             "`python -m tests.bench.limits --data FOLDER --write`.", "",
+             f"{tuned} of them and made no choice on the {held} *judged* ones. Errors are the mean RMSE to a fine",
+             "teacher over 128 unseen seeds. The baseline is the best classical solver on any schedule, chosen on",
+             "these very seeds. The limit is the best table of all the runs here; at",
+             f"{', '.join(map(str, LONG_COUNTS))} calls, one run had {LONG:,} network calls. Share: of the possible",
+             "gain, in logarithms. The buttons *noise* and *bf16* learn from a network with 1 % of noise, or in",
+             "bfloat16. Made by `python -m tests.bench.limits --data FOLDER --write`.", "",
              "| model | calls | judged | button | network calls | baseline | found | limit | times closer: mean "
              "| median | RMSE | share |", "|---|" + "---|" * 11]
     for row in cells:
@@ -144,8 +147,8 @@ def page(cells: list[dict]) -> str:
                      + " | ".join(f"{ratio:.2f}" for ratio in times) + f" | {row['share']:.2f} |")
     head = "| button | calls | judged: cells | median, lowest | all: cells | median, lowest | worse than baseline |"
     lines += ["", "## Shares", "",
-              "*Worse than baseline*: cells with a mean, median or RMSE above that of the best baseline, which is chosen on",
-              "the test seeds for each of the three.", "", head, "|---|" + "---|" * 6]
+              "*Worse than baseline*: cells with a mean, median or RMSE above that of the best baseline, which is",
+              "chosen on the test seeds for each of the three.", "", head, "|---|" + "---|" * 6]
     for button in BUTTONS:
         for calls in sorted({row["calls"] for row in cells}):
             every = [row for row in cells if row["button"] == button and row["calls"] == calls]
