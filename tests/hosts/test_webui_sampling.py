@@ -226,16 +226,6 @@ def test_an_interrupt_passes_through(host):
         ran(host, host.process(scheduler=TOY))
 
 
-def test_the_panel_shows_a_presets_tables(host):
-    panel = host.part("panel")
-    tables, image, text = panel.shown(TOY)
-    assert tables["choices"] == ["calls4", "calls5_from1.9", "calls6", "calls8"] and tables["value"] == "calls4"
-    assert image["visible"] and image["value"].size[0] == 1024 and "toy, sd15" in text
-    assert panel.drawn(TOY, "calls8")["value"].tobytes() != image["value"].tobytes()
-    assert panel.shown("Karras")[1] == {"value": None, "visible": False} and panel.drawn(TOY, "calls99") == {}
-    assert panel.followed(TOY) == {"value": TOY} and panel.followed("Karras") == {}
-
-
 def test_a_preset_of_another_model_runs_by_name_with_a_warning_and_not_where_matching_is_strict(host, caplog):
     host.shared.sd_model.sd_checkpoint_info.shorthash = "another"
     p = host.process()

@@ -85,7 +85,7 @@ class KDiffusionSampler:
 def setup_img2img_steps(p, steps=None):
     """(steps, the last one's index): int(strength * steps) + 1 calls; fixed, all of them, on a longer schedule."""
     asked, strength = steps or p.steps, p.denoising_strength
-    fixed = p.fix_steps or steps is not None
+    fixed = getattr(p, "fix_steps", False) or steps is not None
     whole = int(asked / min(strength, 0.999)) if fixed and strength > 0 else asked
     return whole, asked - 1 if fixed else int(min(strength, 0.999) * asked)
 
@@ -133,7 +133,7 @@ class Host:
         self.scripts = module("modules.scripts", Script=Script, AlwaysVisible=object(), scripts_data=[
             SimpleNamespace(path="/host/scripts/xyz_grid.py", module=axes)])
         parts = [self.shared, self.samplers, self.scripts, module("modules.paths", models_path=str(models)),
-                 module("modules.images"),
+                 module("modules.images"), module("modules.sd_models", model_data=SimpleNamespace(sd_model=model)),
                  module("modules.script_callbacks", **{n: f.append for n, f in self.callbacks.items()}),
                  module("modules.sd_samplers_common", SamplerData=SamplerData, Sampler=object,
                         setup_img2img_steps=setup_img2img_steps),

@@ -1,7 +1,7 @@
 """The dropdowns of the open page: a new preset is put into them, as the host's own refresh buttons do it.
 
-The host tells of every component it makes, before it builds the tabs of extensions; those that name presets are kept
-until ours is built, whose events may then change them.
+The host tells of every component it makes, before it builds the tabs of extensions. They are kept until ours is built,
+whose events may then read and change them.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import gradio as gr
 from modules import script_callbacks, sd_samplers, shared
 
-from . import labels, rows, shelf
+from . import labels, panel, rows, shelf
 
 SCHEDULES = ("txt2img_scheduler", "img2img_scheduler", "hr_scheduler")
 SAMPLERS = ("txt2img_sampling", "img2img_sampling", "hr_sampler")               # where there are no schedule types
-PRESETS = ("s4s_txt2img_preset", "s4s_img2img_preset", "s4s_race_preset")      # by their schedule types
+PANELS = ("s4s_txt2img_preset", "s4s_img2img_preset")
+PRESETS = (*PANELS, "s4s_race_preset")                                          # by their schedule types
 COLLECTION, SEVERAL = "s4s_collection_preset", "s4s_collection_several"         # by their own names
 OURS = (*PRESETS, COLLECTION, SEVERAL)
 _made: dict = {}                            # elem_id -> the component of the page that is being built
@@ -25,14 +26,18 @@ def register() -> None:
 
 
 def remember(component, **arguments) -> None:
-    """Keep a dropdown that names presets; one of an older page is forgotten for it."""
-    name = arguments.get("elem_id")
-    if name in (*SCHEDULES, *SAMPLERS, *OURS):
+    """Keep a component by its elem_id; one of an older page is forgotten for it."""
+    if name := arguments.get("elem_id"):
         _made[name] = component
 
 
+def whole_page() -> dict:
+    """{elem_id: component} of all that the page had so far."""
+    return _made
+
+
 def on_this_page() -> dict:
-    """{elem_id: component} of those whose choices change with the presets."""
+    """{elem_id: dropdown} of those whose choices change with the presets."""
     host = SCHEDULES if rows.schedule_types() is not None else SAMPLERS
     return {name: component for name, component in _made.items() if name in (*host, *OURS)}
 
@@ -65,12 +70,13 @@ def _kept(shown, choices: list[str], renamed: dict):
     if isinstance(shown, list):
         return [now for now in (renamed.get(one, one) for one in shown) if now in choices]
     now = renamed.get(shown, shown)
-    return now if now in choices else next((own for own in (labels.AUTO, labels.SAMPLER) if own in choices), None)
+    usual = (panel.BY_SCHEDULE, labels.AUTO, labels.SAMPLER)
+    return now if now in choices else next((own for own in usual if own in choices), None)
 
 
 def _ours(name: str) -> list[str]:
     if name in PRESETS:
-        return list(shelf.names())
+        return [*([panel.BY_SCHEDULE] if name in PANELS else []), *shelf.names()]
     if name in (COLLECTION, SEVERAL):
         library = shelf.library()
         return library.listed() if name == COLLECTION else library.names()

@@ -1,7 +1,8 @@
-"""The accordion in txt2img and img2img: what a preset is. And the script that keeps infotexts apart."""
+"""The accordion in txt2img and img2img: which preset runs at these settings, a choice of another; and its script."""
 
 from __future__ import annotations
 
+from functools import partial
 from html import escape
 
 import gradio as gr
@@ -9,14 +10,15 @@ from modules import scripts
 
 from ... import picture
 from ...core.preset_file import describe
-from . import labels, shelf
+from . import labels, outlook, shelf
 from .words import say
+
+BY_SCHEDULE = "by Schedule type"            # the panel's first choice of a preset: none of its own
+_QUICK = {"queue": False, "show_progress": False}
 
 
 class S4SScript(scripts.Script):
-    """Shows presets; chooses nothing (the schedule type does) and takes no arguments over the API."""
-
-    _schedule = None                        # the page's dropdown of schedule types, once it is there
+    """Its arguments, also over the API: a preset (its name or schedule type; else Schedule type says it), strict."""
 
     def title(self):
         return "S4S"
@@ -24,26 +26,31 @@ class S4SScript(scripts.Script):
     def show(self, is_img2img):
         return scripts.AlwaysVisible
 
-    def after_component(self, component, **arguments):
-        if str(arguments.get("elem_id", "")).endswith(("txt2img_scheduler", "img2img_scheduler")):
-            self._schedule = component
-
     def ui(self, is_img2img):
-        """The API layer calls this again, on a page of its own: the dropdown of the first page is used once."""
-        tab, (schedule, self._schedule) = "img2img" if is_img2img else "txt2img", (self._schedule, None)
-        known = list(shelf.names())
+        """The events are added by `wired`, when the whole page is there."""
+        tab = "img2img" if is_img2img else "txt2img"
+        with gr.Row():
+            gr.HTML(value="", visible=False, elem_id=f"s4s_{tab}_warning")
+            gr.Button(value="", visible=False, elem_id=f"s4s_{tab}_mend")
         with gr.Accordion(label=say("S4S presets"), open=False, elem_id=f"s4s_{tab}"):
-            gr.HTML(escape(say("Choose the sampler S4S and a schedule type S4S; the steps choose the table.")))
             with gr.Row():
-                preset = gr.Dropdown(label=say("Preset"), choices=known, value=None, elem_id=f"s4s_{tab}_preset")
-                table = gr.Dropdown(label=say("Table"), choices=[], value=None, elem_id=f"s4s_{tab}_table")
-            image = gr.Image(type="pil", interactive=False, show_label=False, visible=False, elem_id=f"s4s_{tab}_image")
-            text = gr.HTML(value="" if known else escape(say("There is no preset.")), elem_id=f"s4s_{tab}_about")
-            preset.change(shown, inputs=[preset], outputs=[table, image, text], show_progress=False)
-            table.change(drawn, inputs=[preset, table], outputs=[image], show_progress=False)
-            if schedule is not None:
-                schedule.change(followed, inputs=[schedule], outputs=[preset], show_progress=False)
-        return []
+                preset = gr.Dropdown(label=say("Preset for these pictures"), choices=[BY_SCHEDULE, *shelf.names()],
+                                     value=BY_SCHEDULE, elem_id=f"s4s_{tab}_preset")
+                strict = gr.Checkbox(label=say("Only on the model it was learned on (strict)"), value=False,
+                                     elem_id=f"s4s_{tab}_strict")
+            gr.HTML(value=escape(say("Choose the sampler S4S and a schedule type S4S; the steps choose the table.")),
+                    elem_id=f"s4s_{tab}_words")
+            gr.Textbox(value="", visible=False, elem_id=f"s4s_{tab}_shown")
+            gr.Dropdown(label=say("Table"), choices=[], value=None, elem_id=f"s4s_{tab}_table")
+            gr.Image(type="pil", interactive=False, show_label=False, visible=False, elem_id=f"s4s_{tab}_image")
+            gr.HTML(value="" if shelf.names() else escape(say("There is no preset.")), elem_id=f"s4s_{tab}_about")
+        return [preset, strict]
+
+    def process(self, p, preset=BY_SCHEDULE, strict=False, *others):
+        """What the panel chooses for this generation; an axis of a plot has chosen before."""
+        if not hasattr(p, "s4s_preset"):
+            p.s4s_preset = "" if preset in (None, BY_SCHEDULE) else preset
+        p.s4s_strict = bool(strict)
 
     def before_process(self, p, *arguments):
         """XYZ cells share one dictionary: what the last cell said of itself must not stand in this one's infotext."""
@@ -55,14 +62,70 @@ class S4SScript(scripts.Script):
                 del written[key]
 
 
-def shown(label) -> tuple:
-    """Updates of tables, picture and words for a preset; all empty for one that is not there."""
-    preset = shelf.labelled(label)
-    if preset is None:
-        return gr.update(choices=[], value=None), gr.update(value=None, visible=False), ""
-    tables = sorted(preset.tables, key=lambda name: (preset.tables[name].calls, name))
-    return (gr.update(choices=tables, value=tables[0]), drawn(label, tables[0]),
-            words_of(preset))
+def wired(page, made: dict) -> None:
+    """Let both panels follow their page's controls. made: {elem_id: component} of the whole page."""
+    for tab in ("txt2img", "img2img"):
+        controls = {name: made[id_] for name, id_ in outlook.controls(tab).items() if id_ in made}
+        part = {name: made.get(f"s4s_{tab}_{name}") for name in (
+            "warning", "mend", "preset", "strict", "words", "shown", "table", "image", "about")}
+        if None in part.values() or "steps" not in controls:
+            continue                        # a host that hides the script
+        controls |= {name: part[name] for name in ("preset", "strict")}
+        follow = {"fn": partial(followed, tab, tuple(controls)), "inputs": [part["shown"], *controls.values()],
+                  "outputs": [part[name] for name in ("warning", "mend", "words", "shown", "table", "image", "about")],
+                  **_QUICK}
+        for control in (*controls.values(), *([made[f"{tab}_gallery"]] if f"{tab}_gallery" in made else [])):
+            control.change(**follow)
+        page.load(**follow)
+        part["mend"].click(partial(mended, tab, tuple(controls)), inputs=list(controls.values()),
+                           outputs=[controls["sampling"], controls["steps"]], **_QUICK)
+        part["table"].change(drawn, inputs=[part["shown"], part["table"]], outputs=[part["image"]], **_QUICK)
+
+
+def followed(tab: str, names: tuple, shown: str, *values) -> tuple:
+    """Updates of warning, its button, words, what is shown, tables, picture and description for the controls' values.
+
+    shown: the schedule type and the table that the panel opened last; what a user opened beside it stays.
+    """
+    seen = _outlook(tab, names, values)
+    warning = f"<p>⚠ S4S: {_lines(seen.warning)}</p>"
+    head = (gr.update(value=warning, visible=bool(seen.warning)), _button(seen), _lines(seen.words))
+    here = "" if seen.preset is None else f"{shelf.label_of(seen.preset)}\n{seen.table}"
+    if here == shown:
+        return *head, shown, *[gr.update()] * 3
+    if seen.preset is None:
+        return *head, here, gr.update(choices=[], value=None), gr.update(value=None, visible=False), ""
+    return (*head, here, gr.update(choices=tables_of(seen.preset), value=seen.table), drawn(here, seen.table),
+            words_of(seen.preset))
+
+
+def mended(tab: str, names: tuple, *values) -> tuple:
+    """Updates of sampler and steps, so that a table runs."""
+    seen = _outlook(tab, names, values)
+    return (gr.update(value=seen.sampling) if seen.sampling else gr.update(),
+            gr.update(value=seen.steps) if seen.steps else gr.update())
+
+
+def _outlook(tab: str, names: tuple, values) -> outlook.Outlook:
+    shown = dict(zip(names, values))
+    if shown.get("preset") == BY_SCHEDULE:
+        shown["preset"] = ""
+    return outlook.of(outlook.settings_of(shown), tab == "img2img")
+
+
+def _button(seen: outlook.Outlook):
+    words = (say("Set Sampling steps to {}").format(seen.steps) if seen.steps else
+             say("Use the sampler S4S") if seen.sampling else "")
+    return gr.update(value=words, visible=bool(words and seen.warning))
+
+
+def _lines(words: str) -> str:
+    return escape(words).replace("\n", "<br>")
+
+
+def tables_of(preset) -> list[str]:
+    """The names of its tables, fewest calls first."""
+    return sorted(preset.tables, key=lambda name: (preset.tables[name].calls, name))
 
 
 def words_of(preset) -> str:
@@ -70,14 +133,9 @@ def words_of(preset) -> str:
     return f'<pre style="white-space: pre-wrap; max-height: 18em; overflow: auto">{escape(describe(preset))}</pre>'
 
 
-def drawn(label, table):
-    """The picture of a preset's table."""
-    preset = shelf.labelled(label)
+def drawn(shown: str, table):
+    """The picture of a table of the preset that is shown."""
+    preset = shelf.labelled(shown.partition("\n")[0])
     if preset is None or table not in preset.tables:
         return gr.update()
     return gr.update(value=picture.table(preset, table), visible=True)
-
-
-def followed(schedule):
-    """What the dropdown of presets does when another schedule type is chosen."""
-    return gr.update(value=schedule) if schedule in shelf.names() else gr.update()

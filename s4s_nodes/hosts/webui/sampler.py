@@ -34,10 +34,13 @@ class S4SSampler(sd_samplers_kdiffusion.KDiffusionSampler):
 
     def get_sigmas(self, p, steps):
         """steps + 1 levels, whatever steps is: hosts cut what they get by indices made from it."""
-        label, hires = self.row or asked_for(p, self.config), _is_hires(p)
+        hires = _is_hires(p)
+        label = shelf.meant(getattr(p, "s4s_preset", None), self.row, getattr(
+            p, "hr_scheduler" if hires else "scheduler", None))
         seen = facts.of(self.model_wrap, shared.sd_model)
         cfg = (getattr(p, "hr_cfg", None) if hires else None) or getattr(p, "cfg_scale", None)
-        request = shelf.request(label, seen, steps=steps, calls=self.s4s_calls, cfg=cfg)
+        request = shelf.request(label, seen, getattr(p, "s4s_strict", False), steps=steps, calls=self.s4s_calls,
+                                cfg=cfg)
         self.s4s_run = run = Run(p, hires, request, shelf.missing(label))
         if getattr(p, "sampler_noise_scheduler_override", None) is not None or not shelf.is_ours(label):
             return super().get_sigmas(p, steps)
@@ -109,14 +112,6 @@ def made_for(label: str):
     """A constructor for a sampler that always means one preset, where the host has no schedule types."""
     kind = type("S4SPresetSampler", (S4SSampler,), {"row": label})
     return lambda model: kind(sample_s4s, model)
-
-
-def asked_for(p, config) -> str:
-    """The schedule type this pass asks for; "Automatic" is the sampler's own."""
-    label = getattr(p, "hr_scheduler" if _is_hires(p) else "scheduler", None)
-    if label in (None, "", "Automatic", "automatic"):
-        return config.options.get("scheduler", labels.AUTO)
-    return label
 
 
 def as_tensor(levels) -> torch.Tensor:

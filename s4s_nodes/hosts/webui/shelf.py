@@ -52,19 +52,35 @@ def is_ours(label) -> bool:
     return str(label).startswith((f"{labels.SAMPLER} ", labels.key(f"{labels.SAMPLER} ")))
 
 
-def request(label, facts: ModelFacts, **asked) -> Request:
+def meant(chosen, sampling, schedule) -> str:
+    """The schedule type that counts: of the preset chosen in the panel, of a sampler that is a preset's, else its own.
+
+    chosen: a schedule type or a preset's name; "Automatic" and the internal name of Auto are Auto.
+    """
+    if chosen:
+        return next((label for label, name in names().items() if chosen in (label, name)),
+                    chosen if is_ours(chosen) else f"{labels.SAMPLER} {chosen}")
+    if is_ours(sampling):
+        return sampling
+    if schedule in (None, "", "Automatic", "automatic"):
+        return labels.AUTO
+    return next((label for label in (labels.AUTO, *names()) if schedule == labels.key(label)), schedule)
+
+
+def request(label, facts: ModelFacts, strict: bool = False, **asked) -> Request:
     """The library's request for a schedule type: the preset it names, else the settings' for this family, else auto."""
     installed = library().candidates()
     if missing(label):                      # its preset may not be replaced by another one
         installed = []
-    return Request(facts, installed, named=labelled(label) or _default(label, facts), strict=settings.strict(), **asked)
+    return Request(facts, installed, named=labelled(label) or _default(label, facts),
+                   strict=strict or settings.strict(), **asked)
 
 
 def missing(label) -> str:
     """Why a schedule type's preset cannot be had, or nothing."""
-    if label in (labels.AUTO, labels.key(labels.AUTO)) or not is_ours(label) or labelled(label) is not None:
+    if label == labels.AUTO or not is_ours(label) or labelled(label) is not None:
         return ""
-    return f"the schedule type {label} names a preset that is not there"
+    return f"{label} names a preset that is not there"
 
 
 def _default(label, facts: ModelFacts) -> Preset | None:

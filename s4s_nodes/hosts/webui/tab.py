@@ -12,7 +12,7 @@ import gradio as gr
 from modules import script_callbacks, shared
 
 from ..lists import numbers
-from . import collection, dropdowns, shelf
+from . import collection, dropdowns, panel, shelf
 from .words import say
 
 MODES = {"auto": "auto", "gradient": "gradient", "forward-only": "forward"}      # as read here, as the trainer takes it
@@ -48,6 +48,7 @@ def tabs() -> list:
         race.click(raced, inputs=[*scene, *entry], outputs=seen).then(**fresh)
         stop.click(lambda: shared.state.interrupt(), inputs=[], outputs=[], queue=False)
         collection.wired(mine, lists)
+        panel.wired(page, dropdowns.whole_page())
     return [(page, "S4S", "s4s_tab")]
 
 

@@ -39,5 +39,5 @@ def confirm(p, names) -> None:
 
 
 def apply(p, name: str, names) -> None:
-    """A cell: the sampler S4S with the preset's schedule."""
-    p.sampler_name, p.scheduler = labels.SAMPLER, f"{labels.SAMPLER} {name}"
+    """A cell: the sampler S4S with the preset's schedule, whatever the panel says."""
+    p.sampler_name, p.scheduler, p.s4s_preset = labels.SAMPLER, f"{labels.SAMPLER} {name}", ""

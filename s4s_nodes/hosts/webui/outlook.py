@@ -1,0 +1,179 @@
+"""What the page's settings would run, before Generate: words for it, and the steps that would have a table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from types import SimpleNamespace
+
+from modules import sd_models, sd_samplers_common
+
+from ...library import ModelFacts, Preset, Selection, schedule, select
+from ...select.match import FAMILY_SCHEDULES, counts_words
+from . import facts, labels, rows, sampler, shelf
+from .words import say
+
+MOST_STEPS = 40             # up to here steps are looked for where a strength leaves some of them out
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the page's controls show, by `controls`; of hires fix whether it is on, and what is its own (0: the same).
+
+    preset: the panel's choice of a preset or ""; strict: refuse it on another model.
+    """
+
+    sampling: str = labels.SAMPLER
+    scheduler: str = labels.AUTO
+    steps: float = 20
+    cfg_scale: float = 7.0
+    width: float = 512
+    height: float = 512
+    denoising_strength: float = 1.0
+    hires: bool = False
+    hires_steps: float = 0
+    hires_sampler: str = ""
+    hires_scheduler: str = ""
+    hires_scale: float = 2.0
+    hires_cfg: float = 0.0
+    preset: str = ""
+    strict: bool = False
+
+    def second(self) -> Settings:
+        """The settings of the hires pass."""
+        same_sampler = self.hires_sampler in (None, "", "Use same sampler")
+        same_schedule = self.hires_scheduler in (None, "", "Use same scheduler")
+        return replace(self, hires=False, steps=self.hires_steps or self.steps,
+                       cfg_scale=self.hires_cfg or self.cfg_scale,
+                       sampling=self.sampling if same_sampler else self.hires_sampler,
+                       scheduler=self.scheduler if same_schedule else self.hires_scheduler,
+                       width=self.width * self.hires_scale, height=self.height * self.hires_scale)
+
+
+def controls(tab: str) -> dict[str, str]:
+    """{field of Settings: elem_id} on the host's page; tab: txt2img or img2img."""
+    names = ("sampling", "scheduler", "steps", "cfg_scale", "width", "height", "denoising_strength")
+    found = {name: f"{tab}_{name}" for name in names}
+    if tab == "txt2img":
+        found |= {"hires": "txt2img_hr-checkbox", "hires_steps": "txt2img_hires_steps", "hires_sampler": "hr_sampler",
+                  "hires_scheduler": "hr_scheduler", "hires_scale": "txt2img_hr_scale", "hires_cfg": "txt2img_hr_cfg"}
+    return found
+
+
+def settings_of(values: dict) -> Settings:
+    """Of what the page's controls show; an emptied field counts as its default."""
+    known = {field.name for field in fields(Settings)}
+    return Settings(**{name: value for name, value in values.items() if name in known and value is not None})
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """words: what will run; warning: what is to be said before Generate, or ""; the other two: what would help."""
+
+    words: str
+    warning: str = ""
+    steps: int = 0                          # that have a table; 0: these do, or none would
+    sampling: str = ""                      # the sampler that is not chosen, though a preset is
+    preset: Preset | None = None            # whose table it is, or that comes nearest
+    table: str = ""
+
+
+def of(asked: Settings, img2img: bool) -> Outlook:
+    """What Generate would do."""
+    seen = loaded()
+    passes = [("", asked, "img2img" if img2img else "txt2img")]
+    if asked.hires and not img2img:
+        passes.append((say("Hires fix") + ": ", asked.second(), "hires"))
+    ours = [one for one in passes if rows.is_our_sampler(one[1].sampling)]
+    if not ours:
+        words = say("Sampling method is {}: S4S does not run.").format(asked.sampling)
+        meant = asked.preset or shelf.is_ours(asked.scheduler)
+        return Outlook(words, words if meant else "", sampling=labels.SAMPLER)
+    outlooks = [_pass(*one, seen) for one in ours]
+    first = outlooks[0]
+    return replace(first, words="\n".join(each.words for each in outlooks),
+                   warning="\n".join(each.warning for each in outlooks if each.warning),
+                   steps=first.steps if ours[0] is passes[0] else 0)
+
+
+def loaded() -> ModelFacts | None:
+    """Of the checkpoint that Generate would sample; None where it is not loaded yet, which is left to the host."""
+    data = sd_models.model_data
+    model, asked = data.sd_model, getattr(data, "forge_loading_parameters", {}).get("checkpoint_info")
+    here = getattr(model, "sd_checkpoint_info", None)
+    if here is None or asked is not None and asked.filename != here.filename:
+        return None
+    return facts.of(sampler.made(model).model_wrap, model)
+
+
+def _pass(name: str, asked: Settings, kind: str, seen: ModelFacts | None) -> Outlook:
+    label = shelf.meant(asked.preset, asked.sampling, asked.scheduler)
+    known = seen or _facts_of_choice(label)
+    if known is None:
+        return _unseen(name, asked, kind)
+    found = selection(label, asked, kind, known)
+    words = name + spoken(found) + ("" if seen else " " + say("The checkpoint is not loaded yet."))
+    better = _better_steps(label, asked, kind, known, found) if found.warns and kind != "hires" else 0
+    preset = found.preset or found.about
+    quiet = not found.warns or found.fallback and found.preset is not None and found.about is found.preset
+    return Outlook(words, "" if quiet and not better else words, better, preset=preset,
+                   table=_table_near(preset, found, asked))
+
+
+def selection(label: str, asked: Settings, kind: str, seen: ModelFacts) -> Selection:
+    """What our sampler would run: on the levels of its own schedule, cut as the host cuts it."""
+    p = SimpleNamespace(steps=int(asked.steps), denoising_strength=float(asked.denoising_strength))
+    whole, calls = p.steps, None
+    if kind != "txt2img":
+        whole, last = sd_samplers_common.setup_img2img_steps(p, p.steps if kind == "hires" else None)
+        calls = last + 1
+    request = shelf.request(label, seen, asked.strict, steps=max(whole, 1), calls=calls, cfg=asked.cfg_scale)
+    levels = schedule(request)
+    return select(replace(request, steps=None, calls=None, levels=levels if calls is None else levels[-calls - 1:],
+                          size=(int(asked.height) // 8, int(asked.width) // 8), own_schedule=True))
+
+
+def spoken(found: Selection) -> str:
+    """A selection as what is about to run."""
+    words = found.words().removeprefix("S4S fallback: ").removeprefix("S4S ")
+    return words.replace(" ran", " will run", 1) if found.fallback else f"{words}."
+
+
+def _facts_of_choice(label: str) -> ModelFacts | None:
+    """Before a checkpoint is loaded, a preset that is named is taken to be for it."""
+    preset = shelf.labelled(label)
+    return None if preset is None else replace(ModelFacts.of(preset.model), fingerprint=lambda: preset.model.hashes)
+
+
+def _unseen(name: str, asked: Settings, kind: str) -> Outlook:
+    """Auto, before a checkpoint is loaded: nothing but the numbers of steps can be told."""
+    words = say("The checkpoint is not loaded yet: S4S selects a preset for it when you generate.")
+    library = shelf.library()
+    counts = sorted({count for name in library.names() for count in library.get(name).counts
+                     if not library.ships(name) or library.get(name).short_hash in FAMILY_SCHEDULES.values()})
+    if kind != "txt2img" or not counts or asked.steps in counts:
+        return Outlook(name + words)
+    words = say("No preset here has {} steps, but {}.").format(int(asked.steps), counts_words(counts))
+    return Outlook(name + words, name + words, min(counts, key=lambda count: abs(count - asked.steps)))
+
+
+def _rank(found: Selection) -> int:
+    """0: learned for this; 1: a preset's table all the same; 2: a classical solver."""
+    return 2 if found.preset is None else int(found.warns)
+
+
+def _better_steps(label: str, asked: Settings, kind: str, seen: ModelFacts, now: Selection) -> int:
+    """The nearest number of steps with a table for them, one that was learned before others; or 0."""
+    counts = range(1, MOST_STEPS + 1)
+    if kind == "txt2img":
+        counts = {count for preset in shelf.library().presets() for count in preset.counts}
+    ranks = ((_rank(selection(label, replace(asked, steps=count), kind, seen)), abs(count - asked.steps), count)
+             for count in counts if count != asked.steps)
+    rank, _, best = min(ranks, default=(2, 0, 0))
+    return best if rank < _rank(now) else 0
+
+
+def _table_near(preset: Preset | None, found: Selection, asked: Settings) -> str:
+    """The table that runs; where none of the preset's does, the one of the nearest number of steps."""
+    if preset is None or found.table_name in preset.tables:
+        return found.table_name if preset is not None else ""
+    return min(preset.tables, key=lambda name: (abs(preset.tables[name].calls - asked.steps), name))
