@@ -16,4 +16,4 @@ for name in [name for name in sys.modules if name.partition(".")[0] == NAME]:
 sys.modules[NAME] = ModuleType(NAME)
 sys.modules[NAME].__path__ = [str(Path(__file__).parents[1])]
 
-S4S = import_module(f"{NAME}.s4s_nodes.hosts.webui.door").opened()       # the host looks for script classes by value
+S4S, NOTICE = import_module(f"{NAME}.s4s_nodes.hosts.webui.door").opened()      # the host looks for classes by value

@@ -9,14 +9,14 @@ log = logging.getLogger("S4S")
 
 
 def opened():
-    """Register S4S with this host, and return the script class it should find; None where it has no room for S4S."""
+    """Register S4S with this host, and return the two script classes it should find; none where it has no room."""
     if find_spec("modules.sd_samplers_kdiffusion") is None or find_spec("modules.sd_samplers_common") is None:
         log.warning("S4S: this host has no k-diffusion samplers to stand beside (SD.Next has its own kind): not loaded")
-        return None
+        return None, None
     from modules import sd_samplers_common
     if not hasattr(sd_samplers_common, "Sampler"):
         log.warning("S4S: this host is older than WebUI 1.6 and cannot take a sampler from outside: not loaded")
-        return None
+        return None, None
     from modules import images
 
     from ... import picture
@@ -29,4 +29,4 @@ def opened():
     tab.register()
     for problem in shelf.problems():
         log.warning("S4S: a preset was left out: %s", problem)
-    return panel.S4SScript
+    return panel.S4SScript, panel.S4SNotice

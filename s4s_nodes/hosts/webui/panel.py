@@ -17,6 +17,24 @@ BY_SCHEDULE = "by Schedule type"            # the panel's first choice of a pres
 _QUICK = {"queue": False, "show_progress": False}
 
 
+class S4SNotice(scripts.Script):
+    """A line below the sampler, where something is to be said before Generate, and a button that mends it."""
+
+    section, create_group = "sampler", False            # where the host builds it; older hosts: with the accordions
+
+    def title(self):
+        return "S4S notice"
+
+    def show(self, is_img2img):
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img):
+        tab = "img2img" if is_img2img else "txt2img"
+        gr.HTML(value="", visible=False, elem_id=f"s4s_{tab}_warning")
+        gr.Button(value="", visible=False, elem_id=f"s4s_{tab}_mend")
+        return []
+
+
 class S4SScript(scripts.Script):
     """Its arguments, also over the API: a preset (its name or schedule type; else Schedule type says it), strict."""
 
@@ -29,9 +47,6 @@ class S4SScript(scripts.Script):
     def ui(self, is_img2img):
         """The events are added by `wired`, when the whole page is there."""
         tab = "img2img" if is_img2img else "txt2img"
-        with gr.Row():
-            gr.HTML(value="", visible=False, elem_id=f"s4s_{tab}_warning")
-            gr.Button(value="", visible=False, elem_id=f"s4s_{tab}_mend")
         with gr.Accordion(label=say("S4S presets"), open=False, elem_id=f"s4s_{tab}"):
             with gr.Row():
                 preset = gr.Dropdown(label=say("Preset for these pictures"), choices=[BY_SCHEDULE, *shelf.names()],
