@@ -6,7 +6,11 @@ reading executes nothing, is bounded in size, and checks every number as a prese
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
+import re
+import zlib
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -26,6 +30,8 @@ MAX_TEXT = 2 ** 17          # characters of a record; 6 calls take about 1,500, 
 MAX_METADATA = 2 ** 22      # characters of all metadata that are looked through, and of one entry
 MAX_TABLES = 100            # of one image
 ENDINGS = (".png", ".webp", ".jpg", ".jpeg", ".avif")
+INFOTEXT = "S4S table"      # the key of a packed record in WebUI's one text of all parameters
+_PACKED = re.compile(rf"\b{INFOTEXT}: ([\w-]+)")
 NOTE = "its numbers come from an image's metadata: the table as it ran there"
 _KEPT = ("imported", "trainer", "created", "unfinished")        # of a preset's training, beside cfg and size
 
@@ -50,7 +56,7 @@ def _record(found, facts: ModelFacts) -> dict:
               "model": {key: value for key, value in asdict(model).items()
                         if value is not None and value is not False and value != {}}}
     if preset is not None:
-        record |= {"preset": preset.long_hash, "recommended": preset.recommends(found.table_name),
+        record |= {"preset": origin_of(preset)["preset"], "recommended": preset.recommends(found.table_name),
                    "training": _training(preset, found.table_name)}
     record |= {"sigmas": _plain(table.sigmas), "carry": _plain(table.carry),
                "weights": [_plain(row[:i + 1]) for i, row in enumerate(table.weights)]}
@@ -60,6 +66,32 @@ def _record(found, facts: ModelFacts) -> dict:
     if not table.keeps_constants:
         record["breaks_constants"] = True
     return {**record, "hash": _alone(record["name"], record["table"], table, model).long_hash}
+
+
+def origin_of(preset: Preset) -> dict:
+    """{"name": ..., "preset": hash}: of the preset whose table an image carried, else the preset's own."""
+    origin = preset.training.get("from_image")
+    own = {"name": preset.name, "preset": preset.long_hash}
+    return {**own, **{key: str(origin.get(key) or own[key]) for key in own}} if isinstance(origin, dict) else own
+
+
+def packed(text: str) -> str:
+    """The text of `to_text` in letters, digits, - and _ alone, and fewer: no infotext has to quote it."""
+    return base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode().rstrip("=")
+
+
+def unpacked(letters: str) -> str:
+    """The text that `packed` was given. Raises PresetError where it is damaged or too long."""
+    try:
+        opened = zlib.decompressobj()
+        text = opened.decompress(base64.urlsafe_b64decode(letters + "=" * (-len(letters) % 4)), MAX_TEXT + 1)
+        if not opened.eof or len(text) > MAX_TEXT:
+            raise PresetError(f"the packed table is cut off, or has more than {MAX_TEXT} characters")
+        return text.decode()
+    except (ValueError, binascii.Error, zlib.error) as error:
+        if isinstance(error, PresetError):
+            raise
+        raise PresetError(f"the packed table is damaged ({str(error)[:100]})") from None
 
 
 def _training(preset: Preset, table: str) -> dict:
@@ -181,11 +213,12 @@ def _records(path: Path) -> list[dict]:
     except Exception as error:          # what Pillow raises of a damaged file is not one kind
         raise PresetError(f"{path.name} is no image that can be read ({str(error)[:100]})") from None
     found, room = [], MAX_METADATA
-    for text in dict.fromkeys(text for text in texts if isinstance(text, str) and ENTRY in text):
+    for text in dict.fromkeys(text for text in texts if isinstance(text, str)):
         room -= len(text)
         if room < 0:
             break
-        found += _inside(_opened(text))
+        found += _inside(_opened(text)) if ENTRY in text else []
+        found += [parsed(unpacked(letters)) for letters in _PACKED.findall(text)]
     return [json.loads(each) for each in dict.fromkeys(map(json.dumps, found))]
 
 

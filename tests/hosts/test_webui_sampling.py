@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from s4s.s4s_nodes import __version__
+from s4s.s4s_nodes import __version__, metadata
 from s4s.s4s_nodes.core import classical, mixture, sample, schedules
 from s4s.s4s_nodes.core.preset_file import save
 from tests.hosts.webui_double import Host, Interrupted, cell_of, warnings_of
@@ -46,8 +46,10 @@ def test_the_steps_choose_the_table_and_the_infotext_says_it(host):
     p = host.process(steps=6, scheduler=TOY)
     ran(host, p)
     preset = eps_preset()
-    assert p.extra_generation_params == {
-        "Schedule type": TOY, "S4S": f"toy sd15 {preset.long_hash} calls6 exact (S4S {__version__})"}
+    written = p.extra_generation_params
+    table = metadata.from_text(metadata.unpacked(written.pop("S4S table"))).table(6)
+    assert written == {"Schedule type": TOY, "S4S": f"toy sd15 {preset.long_hash} calls6 exact (S4S {__version__})"}
+    assert table.same_as(preset.table(6))
 
 
 @pytest.mark.parametrize("asked", ["Automatic", "S4S Auto", "s4s_auto", None])

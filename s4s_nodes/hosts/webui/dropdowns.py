@@ -9,7 +9,7 @@ from __future__ import annotations
 import gradio as gr
 from modules import script_callbacks, sd_samplers, shared
 
-from . import labels, panel, rows, shelf
+from . import labels, pasted, rows, shelf
 
 SCHEDULES = ("txt2img_scheduler", "img2img_scheduler", "hr_scheduler")
 SAMPLERS = ("txt2img_sampling", "img2img_sampling", "hr_sampler")               # where there are no schedule types
@@ -70,13 +70,13 @@ def _kept(shown, choices: list[str], renamed: dict):
     if isinstance(shown, list):
         return [now for now in (renamed.get(one, one) for one in shown) if now in choices]
     now = renamed.get(shown, shown)
-    usual = (panel.BY_SCHEDULE, labels.AUTO, labels.SAMPLER)
+    usual = (labels.BY_SCHEDULE, labels.AUTO, labels.SAMPLER)
     return now if now in choices else next((own for own in usual if own in choices), None)
 
 
 def _ours(name: str) -> list[str]:
     if name in PRESETS:
-        return [*([panel.BY_SCHEDULE] if name in PANELS else []), *shelf.names()]
+        return [*([labels.BY_SCHEDULE, pasted.CHOICE] if name in PANELS else []), *shelf.names()]
     if name in (COLLECTION, SEVERAL):
         library = shelf.library()
         return library.listed() if name == COLLECTION else library.names()

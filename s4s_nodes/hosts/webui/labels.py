@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 
 from ... import __version__
+from ...metadata import INFOTEXT, origin_of
 
 SAMPLER = "S4S"
 AUTO = "S4S Auto"
+BY_SCHEDULE = "by Schedule type"            # the panel's first choice of a preset: none of its own
 KEY, HIRES_KEY = "S4S", "Hires S4S"         # infotext keys
+TABLE_KEY, HIRES_TABLE_KEY = INFOTEXT, f"Hires {INFOTEXT}"
 
 
 def labelled(names) -> dict[str, str]:
@@ -18,11 +21,16 @@ def labelled(names) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for name in names:
-        label = f"{SAMPLER} {_plain_name(name)}"
+        label = label_for(name)
         while label in found or label == AUTO:
             label += "_"
         found[label] = name
     return found
+
+
+def label_for(name: str) -> str:
+    """The schedule type of a preset of this name, as far as no other has it."""
+    return f"{SAMPLER} {_plain_name(name)}"
 
 
 def key(label: str) -> str:
@@ -44,7 +52,9 @@ def plain(text: str) -> str:
 def said(found) -> str:
     """What an infotext says of a run: preset, hash, table and kind; where it is no table of the file itself, why."""
     preset = found.preset
-    ran = found.classical if preset is None else f"{preset.name} {preset.long_hash} {found.table_name} {found.kind}"
+    ran = found.classical
+    if preset is not None:
+        ran = f"{preset.name} {origin_of(preset)['preset']} {found.table_name} {found.kind}"
     plainly = not found.warns and found.kind != "adapted" and found.table_name in preset.tables
     why = "" if plainly else f" - {found.why}" + ("" if found.belongs else " - not learned on this model")
     return plain(f"{'fallback ' * found.fallback}{ran}{why} (S4S {__version__})")

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 from modules import sd_models, sd_samplers_common
 
-from ...library import ModelFacts, Preset, Selection, schedule, select
+from ...library import ModelFacts, Preset, PresetError, Selection, schedule, select
 from ...select.match import FAMILY_SCHEDULES, counts_words
-from . import facts, labels, rows, sampler, shelf
+from . import facts, labels, pasted, rows, sampler, shelf
 from .words import say
 
 MOST_STEPS = 40             # up to here steps are looked for where a strength leaves some of them out
@@ -19,7 +19,7 @@ MOST_STEPS = 40             # up to here steps are looked for where a strength l
 class Settings:
     """What the page's controls show, by `controls`; of hires fix whether it is on, and what is its own (0: the same).
 
-    preset: the panel's choice of a preset or ""; strict: refuse it on another model.
+    preset: the panel's choice of a preset or ""; strict: refuse it on another model; pasted: a picture's tables.
     """
 
     sampling: str = labels.SAMPLER
@@ -37,6 +37,7 @@ class Settings:
     hires_cfg: float = 0.0
     preset: str = ""
     strict: bool = False
+    pasted: str = ""
 
     def second(self) -> Settings:
         """The settings of the hires pass."""
@@ -107,11 +108,19 @@ def loaded() -> ModelFacts | None:
 
 def _pass(name: str, asked: Settings, kind: str, seen: ModelFacts | None) -> Outlook:
     label = shelf.meant(asked.preset, asked.sampling, asked.scheduler)
-    known = seen or _facts_of_choice(label)
+    try:
+        named = pasted.preset(asked.pasted, kind == "hires") if label == pasted.CHOICE else shelf.labelled(label)
+    except PresetError as error:
+        return Outlook(f"{name}{error}", f"{name}{error}")
+    known = seen or _facts_for(named)
     if known is None:
         return _unseen(name, asked, kind)
     found = selection(label, asked, kind, known)
     words = name + spoken(found) + ("" if seen else " " + say("The checkpoint is not loaded yet."))
+    if label == pasted.CHOICE:
+        words = f"{name}{pasted.standing(named)}. {spoken(found)}"
+        return Outlook(words, words, next(iter(named.tables.values())).calls if found.fallback else 0, preset=named,
+                       table=next(iter(named.tables)))
     better = _better_steps(label, asked, kind, known, found) if found.warns and kind != "hires" else 0
     preset = found.preset or found.about
     quiet = not found.warns or found.fallback and found.preset is not None and found.about is found.preset
@@ -126,8 +135,9 @@ def selection(label: str, asked: Settings, kind: str, seen: ModelFacts) -> Selec
     if kind != "txt2img":
         whole, last = sd_samplers_common.setup_img2img_steps(p, p.steps if kind == "hires" else None)
         calls = last + 1
-    request = shelf.request(label, seen, asked.strict, steps=max(whole, 1), calls=calls, cfg=asked.cfg_scale)
-    levels = schedule(request)
+    named = pasted.preset(asked.pasted, kind == "hires") if label == pasted.CHOICE else None
+    request = shelf.request(label, seen, asked.strict, named, steps=max(whole, 1), calls=calls, cfg=asked.cfg_scale)
+    levels = schedule(request) if named is None else pasted.levels(request)
     return select(replace(request, steps=None, calls=None, levels=levels if calls is None else levels[-calls - 1:],
                           size=(int(asked.height) // 8, int(asked.width) // 8), own_schedule=True))
 
@@ -138,9 +148,8 @@ def spoken(found: Selection) -> str:
     return words.replace(" ran", " will run", 1) if found.fallback else f"{words}."
 
 
-def _facts_of_choice(label: str) -> ModelFacts | None:
+def _facts_for(preset: Preset | None) -> ModelFacts | None:
     """Before a checkpoint is loaded, a preset that is named is taken to be for it."""
-    preset = shelf.labelled(label)
     return None if preset is None else replace(ModelFacts.of(preset.model), fingerprint=lambda: preset.model.hashes)
 
 

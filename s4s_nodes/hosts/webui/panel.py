@@ -10,10 +10,10 @@ from modules import scripts
 
 from ... import picture
 from ...core.preset_file import describe
-from . import labels, outlook, shelf
+from . import labels, outlook, pasted, shelf
+from .labels import BY_SCHEDULE
 from .words import say
 
-BY_SCHEDULE = "by Schedule type"            # the panel's first choice of a preset: none of its own
 _QUICK = {"queue": False, "show_progress": False}
 
 
@@ -36,7 +36,8 @@ class S4SNotice(scripts.Script):
 
 
 class S4SScript(scripts.Script):
-    """Its arguments, also over the API: a preset (its name or schedule type; else Schedule type says it), strict."""
+    """Its arguments, also over the API: a preset (its name or schedule type; else Schedule type says it), strict, the
+    tables of a pasted picture."""
 
     def title(self):
         return "S4S"
@@ -49,8 +50,9 @@ class S4SScript(scripts.Script):
         tab = "img2img" if is_img2img else "txt2img"
         with gr.Accordion(label=say("S4S presets"), open=False, elem_id=f"s4s_{tab}"):
             with gr.Row():
-                preset = gr.Dropdown(label=say("Preset for these pictures"), choices=[BY_SCHEDULE, *shelf.names()],
-                                     value=BY_SCHEDULE, elem_id=f"s4s_{tab}_preset")
+                preset = gr.Dropdown(label=say("Preset for these pictures"), value=BY_SCHEDULE,
+                                     choices=[BY_SCHEDULE, pasted.CHOICE, *shelf.names()],
+                                     elem_id=f"s4s_{tab}_preset")
                 strict = gr.Checkbox(label=say("Only on the model it was learned on (strict)"), value=False,
                                      elem_id=f"s4s_{tab}_strict")
             gr.HTML(value=escape(say("Choose the sampler S4S and a schedule type S4S; the steps choose the table.")),
@@ -59,18 +61,20 @@ class S4SScript(scripts.Script):
             gr.Dropdown(label=say("Table"), choices=[], value=None, elem_id=f"s4s_{tab}_table")
             gr.Image(type="pil", interactive=False, show_label=False, visible=False, elem_id=f"s4s_{tab}_image")
             gr.HTML(value="" if shelf.names() else escape(say("There is no preset.")), elem_id=f"s4s_{tab}_about")
-        return [preset, strict]
+            tables = gr.Textbox(value="", visible=False, elem_id=f"s4s_{tab}_pasted")
+        self.infotext_fields = [(preset, pasted.choice), (tables, pasted.tables)]
+        return [preset, strict, tables]
 
-    def process(self, p, preset=BY_SCHEDULE, strict=False, *others):
+    def process(self, p, preset=BY_SCHEDULE, strict=False, tables="", *others):
         """What the panel chooses for this generation; an axis of a plot has chosen before."""
         if not hasattr(p, "s4s_preset"):
             p.s4s_preset = "" if preset in (None, BY_SCHEDULE) else preset
-        p.s4s_strict = bool(strict)
+        p.s4s_strict, p.s4s_pasted = bool(strict), tables
 
     def before_process(self, p, *arguments):
         """XYZ cells share one dictionary: what the last cell said of itself must not stand in this one's infotext."""
         written = p.extra_generation_params
-        for key in (labels.KEY, labels.HIRES_KEY):
+        for key in (labels.KEY, labels.HIRES_KEY, labels.TABLE_KEY, labels.HIRES_TABLE_KEY):
             written.pop(key, None)
         for key in ("Schedule type", labels.hires_schedule(written)):
             if shelf.is_ours(written.get(key)):
@@ -82,10 +86,10 @@ def wired(page, made: dict) -> None:
     for tab in ("txt2img", "img2img"):
         controls = {name: made[id_] for name, id_ in outlook.controls(tab).items() if id_ in made}
         part = {name: made.get(f"s4s_{tab}_{name}") for name in (
-            "warning", "mend", "preset", "strict", "words", "shown", "table", "image", "about")}
+            "warning", "mend", "preset", "strict", "pasted", "words", "shown", "table", "image", "about")}
         if None in part.values() or "steps" not in controls:
             continue                        # a host that hides the script
-        controls |= {name: part[name] for name in ("preset", "strict")}
+        controls |= {name: part[name] for name in ("preset", "strict", "pasted")}
         follow = {"fn": partial(followed, tab, tuple(controls)), "inputs": [part["shown"], *controls.values()],
                   "outputs": [part[name] for name in ("warning", "mend", "words", "shown", "table", "image", "about")],
                   **_QUICK}

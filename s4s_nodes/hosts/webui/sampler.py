@@ -9,9 +9,10 @@ from inspect import signature
 import torch
 from modules import sd_samplers_common, sd_samplers_kdiffusion, shared
 
+from ... import metadata
 from ...core import sample_table
-from ...library import Preset, Request, Selection, select
-from . import facts, labels, settings, shelf
+from ...library import Preset, PresetError, Request, Selection, select
+from . import facts, labels, pasted, settings, shelf
 
 log = logging.getLogger("S4S")
 
@@ -39,14 +40,26 @@ class S4SSampler(sd_samplers_kdiffusion.KDiffusionSampler):
             p, "hr_scheduler" if hires else "scheduler", None))
         seen = facts.of(self.model_wrap, shared.sd_model)
         cfg = (getattr(p, "hr_cfg", None) if hires else None) or getattr(p, "cfg_scale", None)
-        request = shelf.request(label, seen, getattr(p, "s4s_strict", False), steps=steps, calls=self.s4s_calls,
+        named, missing = self._of_picture(p, hires) if label == pasted.CHOICE else (None, shelf.missing(label))
+        request = shelf.request(label, seen, getattr(p, "s4s_strict", False), named, steps=steps, calls=self.s4s_calls,
                                 cfg=cfg)
-        self.s4s_run = run = Run(p, hires, request, shelf.missing(label))
+        self.s4s_run = run = Run(p, hires, request, missing)
         if getattr(p, "sampler_noise_scheduler_override", None) is not None or not shelf.is_ours(label):
             return super().get_sigmas(p, steps)
+        if named is not None:
+            run.name_schedule(labels.label_for(named.name), None)
+            return as_tensor(pasted.levels(request))
         found = select(request)
         run.name_schedule(label, found.preset)
         return as_tensor(found.schedule)
+
+    @staticmethod
+    def _of_picture(p, hires: bool) -> tuple[Preset | None, str]:
+        """(the preset of the pasted picture's table, why there is none)"""
+        try:
+            return pasted.preset(getattr(p, "s4s_pasted", ""), hires), ""
+        except PresetError as error:
+            return None, str(error)
 
     def initialize(self, p):
         """The host's keyword arguments for the sampling function, and ours."""
@@ -77,11 +90,19 @@ class Run:
         found = select(replace(self.request, steps=None, calls=None, levels=sigmas, size=size))
         if self.missing:
             found = replace(found, why=self.missing, advice="choose another one", fallback=True, warns=True)
-        self.p.extra_generation_params[labels.HIRES_KEY if self.hires else labels.KEY] = labels.said(found)
+        self._write(found)
         if found.fallback and settings.stops_without_preset():
             raise RuntimeError(f"{found.words()} It was stopped by your setting S4S, fallback")
         self._tell(found)
         return found.table
+
+    def _write(self, found: Selection) -> None:
+        """Into the infotext: what ran, and the preset's table itself."""
+        written = self.p.extra_generation_params
+        written[labels.HIRES_KEY if self.hires else labels.KEY] = labels.said(found)
+        text = metadata.to_text(found, self.request.facts) if found.preset and settings.writes_table() else None
+        if text is not None:
+            written[labels.HIRES_TABLE_KEY if self.hires else labels.TABLE_KEY] = metadata.packed(text)
 
     def _tell(self, found: Selection) -> None:
         """Once a generation, however many batches it has; a warning in the console and under the picture."""

@@ -10,7 +10,7 @@ from modules import script_callbacks, shared
 
 from .words import say
 
-MATCHING, FALLBACK = "s4s_matching", "s4s_fallback"
+MATCHING, FALLBACK, TABLE = "s4s_matching", "s4s_fallback", "s4s_write_table"
 FREE = "Auto"
 _FAMILY = "s4s_default_"
 
@@ -32,6 +32,8 @@ def add_options(library) -> None:
              "warning"))
     _add(FALLBACK, "classical", say("When no preset fits"), gr.Radio, {"choices": ["classical", "stop"]},
          say("classical: sample with a classical solver and say so; stop: end the generation with an error"))
+    _add(TABLE, True, say("Write the table into the infotext"), gr.Checkbox, {},
+         say("about 700 letters at 6 steps; a picture can be made again after its preset was changed or deleted"))
 
 
 def default_for(family: str | None) -> str | None:
@@ -54,6 +56,11 @@ def strict() -> bool:
 def stops_without_preset() -> bool:
     """Whether a generation ends with an error where it would fall back to a classical solver."""
     return getattr(shared.opts, FALLBACK, "classical") == "stop"
+
+
+def writes_table() -> bool:
+    """Whether an infotext carries the table that ran."""
+    return bool(getattr(shared.opts, TABLE, True))
 
 
 def _add(key: str, default, label: str, component, arguments, about: str) -> None:

@@ -59,7 +59,7 @@ def meant(chosen, sampling, schedule) -> str:
     """
     if chosen:
         return next((label for label, name in names().items() if chosen in (label, name)),
-                    chosen if is_ours(chosen) else f"{labels.SAMPLER} {chosen}")
+                    chosen if is_ours(chosen) else labels.label_for(chosen))
     if is_ours(sampling):
         return sampling
     if schedule in (None, "", "Automatic", "automatic"):
@@ -67,12 +67,15 @@ def meant(chosen, sampling, schedule) -> str:
     return next((label for label in (labels.AUTO, *names()) if schedule == labels.key(label)), schedule)
 
 
-def request(label, facts: ModelFacts, strict: bool = False, **asked) -> Request:
-    """The library's request for a schedule type: the preset it names, else the settings' for this family, else auto."""
+def request(label, facts: ModelFacts, strict: bool = False, named: Preset | None = None, **asked) -> Request:
+    """The library's request for a schedule type: the preset it names, else the settings' for this family, else auto.
+
+    named: a preset that is not on the shelf, in the schedule type's place.
+    """
     installed = library().candidates()
-    if missing(label):                      # its preset may not be replaced by another one
+    if named is None and missing(label):    # its preset may not be replaced by another one
         installed = []
-    return Request(facts, installed, named=labelled(label) or _default(label, facts),
+    return Request(facts, installed, named=named or labelled(label) or _default(label, facts),
                    strict=strict or settings.strict(), **asked)
 
 

@@ -23,9 +23,13 @@ class Page:
             self._take(name, props)
 
     def press(self, name: str, event: str = "click") -> None:
-        """What a control's event does: its inputs are sent, its outputs taken. The event must need no queue."""
+        """What a control's event does: its inputs are sent, its outputs taken. Events must need no queue."""
         wanted = next(id_ for id_, known in self.names.items() if known == name)
-        index, function = next((i, f) for i, f in enumerate(self.functions) if _is_for(f, wanted, event))
+        for index, function in enumerate(self.functions):
+            if _is_for(function, wanted, event) and function.get("backend_fn"):
+                self._call(index, function)
+
+    def _call(self, index: int, function: dict) -> None:
         sent = [self.shows.get(self.names[id_]) for id_ in function["inputs"]]
         answer = self.server.call("/run/predict", {"fn_index": function.get("id", index), "data": sent,
                                                    "session_hash": self.session})

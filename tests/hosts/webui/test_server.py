@@ -111,6 +111,18 @@ def test_txt2img_runs_the_table_and_says_so(server):
     assert "S4S" in server.call("/sdapi/v1/png-info", {"image": "data:image/png;base64," + pictures[0]})["info"]
 
 
+def test_the_page_says_before_generate_that_steps_have_no_table(server):
+    page = Page(server)
+    page.shows |= {"txt2img_sampling": "S4S", "txt2img_cfg_scale": 3}
+    page.press("txt2img_steps", "change")
+    assert "has 4, 6 and 8 steps, you asked for 20" in page.shows["s4s_txt2img_warning"]
+    page.press("s4s_txt2img_mend")
+    assert page.shows["txt2img_steps"] == 8
+    page.press("txt2img_steps", "change")
+    assert page.shows["s4s_txt2img_table"] == "calls8" and "calls8, exact" in page.shows["s4s_txt2img_words"]
+    assert "has 4" not in page.shows["s4s_txt2img_warning"]
+
+
 def test_auto_finds_the_preset_for_the_checkpoint(server):
     for asked in ("Automatic", "S4S Auto", None):
         _, [text] = txt2img(server, steps=4, scheduler=asked)
@@ -203,6 +215,23 @@ def test_an_infotext_comes_back(server):
     again, [replayed] = answered(server.call("/sdapi/v1/txt2img", {
         "infotext": f"a cat\nNegative prompt: bad\n{line}"}))
     assert replayed == text and np.abs(hosts.pixels(again[0]) - hosts.pixels(wanted[0])).max() == 0
+
+
+def test_a_picture_is_made_again_after_its_preset_was_deleted(server):
+    """From what the host read of its own infotext: the panel's fields take it, as in a paste on the page."""
+    shelf = server.data / "models" / "s4s_presets"
+    wanted, [text] = txt2img(server, steps=6, seed=7)
+    panel = {"S4S": {"args": ["S4S table of the pasted picture", False, f"{text['S4S table']}/"]}}
+    kept = (shelf / "toy, sd15.safetensors").rename(server.data / "kept.safetensors")
+    try:
+        _, [without] = txt2img(server, steps=6, seed=7)
+        again, [replayed] = txt2img(server, steps=6, seed=7, scheduler="Automatic", alwayson_scripts=panel)
+        info = server.call("/sdapi/v1/png-info", {"image": "data:image/png;base64," + wanted[0]})["info"]
+    finally:
+        kept.rename(shelf / "toy, sd15.safetensors")
+    assert without["S4S"].startswith("fallback") and replayed == text
+    assert np.abs(hosts.pixels(again[0]) - hosts.pixels(wanted[0])).max() == 0
+    assert f"S4S table: {text['S4S table']}" in info                            # in the file, unquoted
 
 
 @pytest.mark.parametrize("button", ["interrupt", "skip"])

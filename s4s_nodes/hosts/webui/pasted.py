@@ -1,0 +1,68 @@
+"""A pasted infotext's own tables: they run where the preset that made the picture is gone or was changed since."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from ... import metadata
+from ...library import Preset, PresetError, Request, schedule
+from . import labels, shelf
+
+CHOICE = "S4S table of the pasted picture"  # among the panel's presets
+
+
+def tables(written: dict) -> str:
+    """The packed tables of an infotext's two passes, "/" between them; "" for none. written: {key: value}."""
+    found = [written.get(key) or "" for key in (labels.TABLE_KEY, labels.HIRES_TABLE_KEY)]
+    return "/".join(found) if any(found) else ""
+
+
+def preset(texts: str, hires: bool = False) -> Preset:
+    """The preset of one table that a pass of the picture ran; of the other pass where it has none.
+
+    Raises PresetError for damaged ones, and for none.
+    """
+    first, _, second = (texts or "").partition("/")
+    if not (text := (second or first) if hires else (first or second)):
+        raise PresetError("no picture with a table was pasted: paste its parameters, or send it from PNG Info")
+    return metadata.from_text(metadata.unpacked(text))
+
+
+def choice(written: dict) -> str:
+    """What the panel chooses for a pasted infotext: nothing where the schedule type names that very preset, the same
+    numbers under another name, else the picture's own table."""
+    try:
+        made = preset(tables(written))
+    except PresetError:
+        return labels.BY_SCHEDULE
+    if same(shelf.labelled(written.get("Schedule type")), made):
+        return labels.BY_SCHEDULE
+    names = shelf.names()
+    return next((label for label in names if same(shelf.labelled(label), made)), CHOICE)
+
+
+def same(there: Preset | None, made: Preset) -> bool:
+    """Whether a preset is the one that an image's table is of."""
+    return there is not None and there.hash.startswith(metadata.origin_of(made)["preset"][:16])
+
+
+def standing(made: Preset) -> str:
+    """What became of the preset that made the picture."""
+    origin = metadata.origin_of(made)
+    there = next((each for each in shelf.library().presets() if each.name == origin["name"]), None)
+    if there is None:
+        return f"{origin['name']} ({origin['preset'][:10]}), which made the picture, is not here: its own table runs"
+    if same(there, made):
+        return f"the picture's own table runs; {there.name} has the same"
+    return (f"{there.name} was changed since it made the picture ({origin['preset'][:10]}, now {there.short_hash}): "
+            "the picture's own table runs")
+
+
+def levels(request: Request) -> np.ndarray:
+    """The schedule (steps + 1,) with the table's own levels where it runs: at the end."""
+    whole, (table,) = schedule(replace(request, named=None, installed=())).copy(), request.named.tables.values()
+    if table.calls == min(request.calls or request.steps, request.steps):
+        whole[-table.calls - 1:] = table.sigmas
+    return whole
