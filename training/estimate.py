@@ -67,7 +67,7 @@ class Estimate:
     @property
     def words(self) -> str:
         """One line for people."""
-        return (f"{self.price.words}; {self.rows} rows, {self.free} free numbers, {memory.words(self.memory)} on top "
+        return (f"{self.price.words}; {self.rows} row{'s' * (self.rows > 1)}, {self.free} free numbers, {memory.words(self.memory)} on top "
                 f"of the model with {self.images} image{'s' if self.images > 1 else ''} at once; {self.mode} mode: "
                 f"{self.way.why}")
 

@@ -45,7 +45,8 @@ def changed(host, name="toy, sd15"):
     """A retrained preset of the same name."""
     made = eps_preset(name)
     levels = schedules.karras(6, 0.0292, 14.6146, rho=5)
-    save(replace(made, tables={**made.tables, "calls6": classical.dpmpp_2m(levels)}), host.folder / f"{name}.safetensors")
+    made = replace(made, tables={**made.tables, "calls6": classical.dpmpp_2m(levels)})
+    save(made, host.folder / f"{name}.safetensors")
     host.part("rows").refresh()
 
 

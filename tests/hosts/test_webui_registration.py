@@ -214,21 +214,26 @@ def test_without_schedule_types_the_samplers_are_what_changes(monkeypatch, tmp_p
 def test_the_tab_asks_for_what_its_controls_say(host, monkeypatch):
     host.load()
     tab, asked = host.part("tab"), []
-    room = SimpleNamespace(**{name: lambda show, **wish: asked.append(wish) for name in ("train", "race")})
-    monkeypatch.setattr(tab, "worked", lambda work: iter([work({"work": room}.get, None)]))
+    room = SimpleNamespace(**{name: lambda **wish: asked.append(wish) for name in ("training", "race")})
+    monkeypatch.setattr(tab.jobs.JOBS, "add", lambda title, prepare: prepare({"work": room}.get))
     scene = {"prompts": ("a cat", "a house"), "negative": "bad", "cfg": 2.0, "width": 64, "height": 96}
     shown = ("a cat\n\n  a house ", "bad", 2, 64.0, 96.0)
-    list(tab.trained(*shown, "mine", "4; 6", "1 0.5", "forward-only", 3000.0, 8.0))
-    list(tab.raced(*shown, "S4S mine", "", 8.0, 0.0, 20000.0, True))
+    assert tab.trained(*shown, " mine ", "4; 6", "1 0.5", "Own number", 3000.0, "forward-only", 8.0) == ""
+    assert tab.raced(*shown, "S4S mine", "", 8.0, 0.0, 20000.0, True) == ""
     assert asked == [{**scene, "name": "mine", "calls": (4, 6), "windows": (1.0, 0.5), "mode": "forward",
                       "budget": 3000, "race_seeds": 8},
                      {**scene, "label": "S4S mine", "calls": (), "seeds": 8, "opponents": 0, "budget": 20000,
                       "write": True}]
-    with pytest.raises(ValueError, match="is not a list of whole numbers such as 4,5,6"):
-        list(tab.trained(*shown, "mine", "four", "1", "auto", 3000, 8))
-    for empty, words in ((3, "Width: nothing is given, at least 8"), (2, "CFG: nothing is given")):
-        with pytest.raises(ValueError, match=words):
-            list(tab.trained(*shown[:empty], None, *shown[empty + 1:], "mine", "4", "1", "auto", 3000, 8))
+    tab.trained(*shown, "mine", "4", "1", "Quick", None, "auto", 8)
+    assert asked[-1]["budget"] == "quick"
+    good = (*shown, "mine", "4", "1", "Own number", 3000, "auto", 8)
+    for place, value, words in ((6, "four", "is not a list of whole numbers such as 4"), (6, "", "Steps is empty"),
+                                (3, None, "Width: nothing is given, at least 8"), (2, None, "CFG: nothing is given"),
+                                (3, -64, "Width: -64 is given, at least 8"), (9, 0, "per table: 0 is given, at least 1"),
+                                (11, None, "race: nothing is given"), (11, 1, "race: 1 is given, at least 2")):
+        refused = tab.trained(*good[:place], value, *good[place + 1:])
+        assert words in refused and "Error" not in refused
+    assert len(asked) == 3
 
 
 def test_every_word_is_translated_and_the_files_are_whole():

@@ -150,7 +150,8 @@ class Host:
         package = module("modules", __path__=[])
         for part in parts:
             setattr(package, part.__name__.partition(".")[2], part)
-        gradio = module("gradio", Dropdown="Dropdown", Radio="Radio", Checkbox="Checkbox", update=lambda **changes: changes)
+        gradio = module("gradio", Dropdown="Dropdown", Radio="Radio", Checkbox="Checkbox", __version__="3.41.2",
+                        update=lambda **changes: changes)
         for part in (package, gradio, *parts):
             self.monkeypatch.setitem(sys.modules, part.__name__, part)
 

@@ -1,7 +1,7 @@
 """Work inside the host's own txt2img: prompts, LoRAs, guidance, memory and interrupt are the host's.
 
 A txt2img of the prompts is started as any other; where the host would run our sampler, it does the work (a training, a
-race) on the host's guided denoiser instead. A table that came of it samples the pictures, which the host decodes.
+race) on the host's guided denoiser instead, and asks for no picture.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from modules import call_queue, processing, scripts, sd_samplers_common, shared
 from torch import Tensor
 
 from ... import picture
-from ...core import sample_table
 from ..session import source_of
 from . import gradient, labels, sampler, shelf
 
@@ -47,11 +46,19 @@ class Scene:
 
 @dataclass
 class Show:
-    """What a person sees of it: words that stay, a line and a picture that change."""
+    """What a person sees of it: words that stay; a line, a picture and how much is done, which change.
+
+    began: whether the host runs it now; stopped: whether the user wants it ended.
+    """
 
     words: list = field(default_factory=list)
     line: str = ""
+    done: int = 0
+    total: int = 0
     picture: object = None
+    page: object = None         # the file of its report
+    began: bool = False
+    stopped: bool = False
     _due: float = 0.0
 
     def say(self, words: str) -> None:
@@ -60,7 +67,8 @@ class Show:
 
     def count(self, done: int, total: int, line: str) -> None:
         """For the host's own progress bar, and a line of words."""
-        shared.state.sampling_step, shared.state.sampling_steps, self.line = int(done), max(int(total), 1), line
+        self.done, self.total, self.line = int(done), max(int(total), 1), line
+        shared.state.sampling_step, shared.state.sampling_steps = self.done, self.total
 
     def preview(self, made: Callable | None) -> None:
         """made() -> (student, teacher), drawn where the tab and the host's live preview show it, if it is time."""
@@ -76,23 +84,19 @@ class Show:
         end = time.monotonic()
         self._due = end + max(EVERY, (end - began) / SHARE)
 
-    @property
-    def text(self) -> str:
-        return "\n".join([*self.words, *([self.line] if self.line else [])])
-
 
 class Finished(Exception):
     """The work is done and asks for no picture."""
 
 
-def inside(scene: Scene, steps: int, work: Callable) -> list:
-    """Do work(source) where the host samples the scene; pictures of the table it returns, none for None.
-
-    The host's interrupt ends it (then the host's pictures are whatever was sampled last).
-    """
+def inside(scene: Scene, steps: int, show: Show, work: Callable) -> None:
+    """Do work(source) where the host samples the scene in so many steps. The host's interrupt ends it."""
     prompts = [scene.prompts[i % len(scene.prompts)] for i in range(max(AT_ONCE, len(scene.prompts)))]
     with call_queue.queue_lock:
-        shared.state.begin(job="s4s")
+        shared.state.begin(job="s4s")               # forgets an interrupt that came before
+        show.began = True
+        if show.stopped:
+            shared.state.interrupt()
         try:
             p = processing.StableDiffusionProcessingTxt2Img(
                 sd_model=shared.sd_model, prompt=prompts, negative_prompt=scene.negative, batch_size=len(prompts),
@@ -100,11 +104,10 @@ def inside(scene: Scene, steps: int, work: Callable) -> list:
                 sampler_name=labels.SAMPLER, do_not_save_samples=True, do_not_save_grid=True)
             p.s4s_work = Stage(scene, work)
             p.scripts, p.script_args = scripts.ScriptRunner(), ()   # of no script: reForge takes it for granted
-            with contextlib.closing(p):
-                return processing.process_images(p).images
-        except Finished:
-            return []
+            with contextlib.closing(p), contextlib.suppress(Finished):
+                processing.process_images(p)
         finally:
+            show.began = False
             shared.state.end()
 
 
@@ -114,14 +117,11 @@ class Stage:
     def __init__(self, scene: Scene, work: Callable):
         self.scene, self.work = scene, work
 
-    def __call__(self, denoiser, x: Tensor, extra_args: dict, run: sampler.Run) -> Tensor:
+    def __call__(self, denoiser, x: Tensor, extra_args: dict, run: sampler.Run) -> None:
         network = Network(denoiser, extra_args, x.device)
-        table = self.work(source_of(network, run.request.facts.model, denoiser.inner_model.sigmas, x,
-                                    len(self.scene.prompts), self.scene.cfg, AT_ONCE))
-        if table is None:
-            raise Finished
-        denoiser.step = 0
-        return sample_table(denoiser, x, torch.tensor([0.0, 0.0]), extra_args, disable=True, table=lambda _: table)
+        self.work(source_of(network, run.request.facts.model, denoiser.inner_model.sigmas, x,
+                            len(self.scene.prompts), self.scene.cfg, AT_ONCE))
+        raise Finished
 
 
 class Network:

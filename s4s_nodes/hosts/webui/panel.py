@@ -10,7 +10,7 @@ from modules import scripts
 
 from ... import picture
 from ...core.preset_file import describe
-from . import labels, outlook, pasted, shelf
+from . import labels, made, outlook, pasted, shelf
 from .labels import BY_SCHEDULE
 from .words import say
 
@@ -70,6 +70,10 @@ class S4SScript(scripts.Script):
         if not hasattr(p, "s4s_preset"):
             p.s4s_preset = "" if preset in (None, BY_SCHEDULE) else preset
         p.s4s_strict, p.s4s_pasted = bool(strict), tables
+
+    def postprocess(self, p, processed, *arguments):
+        """The tab can train for what was just made."""
+        made.remember(processed)
 
     def before_process(self, p, *arguments):
         """XYZ cells share one dictionary: what the last cell said of itself must not stand in this one's infotext."""

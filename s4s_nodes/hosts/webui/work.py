@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import astuple, fields
+from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 from modules import paths
 
+from ....training.benchmark import html_report
 from ....training.benchmark.host_race import Held, Terms, sheet_rows
 from ....training.config import Config
 from ....training.distil import HOST_BUDGET
 from ....training.source import Source
-from ...core.table import Table
-from ...library import tables_of
+from ...library import file_name, tables_of
 from .. import session
 from ..session import Outcome
 from . import rows, shelf
@@ -24,21 +27,17 @@ AUTOENCODER = 0             # the hosts' number for it
 
 
 class Tab:
-    """A session's Host: one work in the host's txt2img of a scene, seen in the tab.
+    """A session's Host: one work in the host's txt2img of a scene, seen in the tab."""
 
-    samples: whether the host makes its pictures in the end, with what was learned; else there is the race's sheet.
-    """
-
-    def __init__(self, scene: Scene, show: Show, steps: int, samples: bool = False):
-        self.scene, self.seen, self.steps, self.samples, self.images = scene, show, steps, samples, []
+    def __init__(self, scene: Scene, show: Show | None, steps: int):
+        self.scene, self.seen, self.steps = scene, show, steps
         self.library, self.presets, self.runs = shelf.library(), shelf.folder(), Path(paths.data_path) / "s4s_runs"
 
     def inside(self, work: Callable, gradients: Callable) -> None:
-        def staged(source: Source) -> Table | None:
+        def staged(source: Source) -> None:
             with source.network.through() if gradients(source) else contextlib.nullcontext():
-                made = work(source)
-            return made.preset.table(max(made.preset.counts)) if self.samples else None
-        self.images = inside(self.scene, self.steps, staged)
+                work(source)
+        inside(self.scene, self.steps, self.seen, staged)
 
     def say(self, text: str, warning: bool = False) -> None:
         self.seen.say(text)
@@ -48,45 +47,63 @@ class Tab:
         self.seen.preview(preview)
 
     def draw(self, source: Source, held: Held) -> list:
-        return [] if self.samples else [sheet(sheet_rows(source, held), AUTOENCODER, held.preset.name)]
+        """The same seeds in equal steps before and after, as a picture; and the page of it all, which is linked."""
+        drawn = sheet(sheet_rows(source, held), AUTOENCODER, held.preset.name)
+        folder = self.runs / "reports" / file_name(held.preset.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        drawn.save(folder / "sheet.png")
+        self.seen.page = html_report.write(folder, held.preset, held.raced)
+        return [drawn]
 
     def changed(self) -> None:
         """A new preset is a schedule type at once, and a loser is no longer chosen by itself."""
         rows.register()
 
 
-def train(show: Show, race_seeds: int = 8, **asked) -> Outcome | None:
-    """Train for the loaded checkpoint; None where the host's interrupt ended it. Raises ValueError as the session."""
-    tab, order = _ordered(show, asked, race_seeds)
-    outcome = session.train(tab, order)
-    if outcome is not None:                 # else the host's pictures are of nothing
-        outcome.pictures = tab.images
-    return outcome
+def training(race_seeds: int = 8, **asked) -> Callable[[Show], Outcome | None]:
+    """What trains for the loaded checkpoint; it gives None where the host's interrupt ended it.
+
+    Raises ValueError as the session, at once for what can be seen before the host samples: name, folder, settings.
+    """
+    order = _order(race_seeds, **asked)
+    session.Training(Tab(*order[:1], None, order[1]), order[2])
+    return partial(_carried_out, session.train, order)
 
 
-def forecast(show: Show, race_seeds: int = 8, **asked) -> None:
-    """Say what a training would cost."""
-    tab, order = _ordered(show, asked, race_seeds)
-    tab.samples = False
-    session.forecast(tab, order)
+def forecast(race_seeds: int = 8, **asked) -> Callable[[Show], None]:
+    """What says what a training would cost. Raises ValueError as `training`."""
+    return partial(_carried_out, session.forecast, _order(race_seeds, **asked))
 
 
-def _ordered(show: Show, asked: dict, race_seeds: int) -> tuple[Tab, session.Order]:
-    """The session's host and order of the fields of a Scene, and of the trainer's Config."""
+def _carried_out(work: Callable, order: tuple, show: Show):
+    scene, steps, asked = order
+    return work(Tab(scene, show, steps), asked)
+
+
+def _order(race_seeds: int, **asked) -> tuple[Scene, int, session.Order]:
+    """(the scene, its steps, the session's order) of the fields of a Scene, and of the trainer's Config."""
     scene = Scene(**{field.name: asked.pop(field.name) for field in fields(Scene) if field.name in asked})
     config = Config(**{"mode": "auto", "budget": HOST_BUDGET, **asked})
-    return (Tab(scene, show, max(config.calls), samples=True),
+    return (scene, max(config.calls),
             session.Order(config, astuple(scene), len(scene.prompts), race_seeds=race_seeds))
 
 
-def race(show: Show, label: str, calls: tuple = (), seeds: int = 16, opponents: int = 0, budget: int = 0,
-         write: bool = False, **scene) -> Outcome | None:
-    """Race the preset of a schedule type, its tables of these numbers of calls (none: all), on the loaded checkpoint.
-
-    None where the host's interrupt ended it. Raises ValueError as the session.
+def race(label: str, calls: tuple = (), seeds: int = 16, opponents: int = 0, budget: int = 0, write: bool = False,
+         **scene) -> Callable[[Show], Outcome | None]:
+    """What races the preset of a schedule type, its tables of these numbers of calls (none: all), on the loaded
+    checkpoint; it gives None where the host's interrupt ended it. Raises ValueError as the session.
     """
     preset, scene = shelf.labelled(label), Scene(**scene)
     if preset is None:
-        raise ValueError(f"there is no preset {label!r}: choose one, or Reload UI if it is new")
+        raise ValueError(f"there is no preset {label!r}: choose one, or Reload UI if it is new" if label else
+                         "no preset is chosen: choose one")
     terms = Terms(tuple(tables_of(preset, calls, "steps")), range(seeds), opponents, budget)
-    return session.race(Tab(scene, show, max(preset.tables[name].calls for name in terms.tables)), preset, terms, write)
+    steps = max(preset.tables[name].calls for name in terms.tables)
+    return lambda show: session.race(Tab(scene, show, steps), preset, terms, write)
+
+
+def address(path: Path) -> str:
+    """Where the host serves a file of its data folder: relative to where it runs, if it lies there."""
+    path, here = Path(os.path.abspath(path)), Path.cwd()
+    place = path.relative_to(here) if here in path.parents else path
+    return f"file={quote(place.as_posix())}"

@@ -52,15 +52,15 @@ def add_work(demo, app):
 
     @app.post("/s4s-test/train")
     def train(wish: dict):
-        return worked("work", wish, lambda room, asked, show: room.train(show, **asked))
+        return worked("work", wish, lambda room, asked, show: room.training(**asked)(show))
 
     @app.post("/s4s-test/forecast")
     def forecast(wish: dict):
-        return worked("work", wish, lambda room, asked, show: room.forecast(show, **asked))
+        return worked("work", wish, lambda room, asked, show: room.forecast(**asked)(show))
 
     @app.post("/s4s-test/race")
     def race(wish: dict):
-        return worked("work", wish, lambda room, asked, show: room.race(show, **asked))
+        return worked("work", wish, lambda room, asked, show: room.race(**asked)(show))
 
 
 script_callbacks.on_cfg_denoiser(press)

@@ -1,0 +1,147 @@
+"""The tab's works, one after the other on a thread of their own: a page may be closed and opened again meanwhile."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from html import escape
+from importlib import import_module
+from importlib.util import find_spec
+
+import gradio as gr
+from modules import shared
+
+from . import shelf
+from .words import say
+
+log = logging.getLogger("S4S")
+
+
+@dataclass
+class Job:
+    """One work: what it is called, what does it, what is seen of it (inside.Show), what came of it."""
+
+    title: str
+    work: Callable
+    show: object
+    outcome: object = None
+    over: bool = False
+
+    @property
+    def text(self) -> str:
+        return "\n".join(self.show.words)
+
+    def carry_out(self) -> None:
+        """Do the work; what it refuses stands in the report, the trace of what fails in the console too."""
+        try:
+            self.outcome = self.work(self.show)
+        except ValueError as error:
+            self.show.words.append(shelf.without_places(str(error)))
+        except Exception as error:
+            log.exception("S4S: %s failed", self.title)
+            self.show.words.append(shelf.without_places(f"{type(error).__name__}: {error}. The console shows where"))
+
+
+@dataclass
+class Jobs:
+    """The running one and those that wait; `listed` also holds those that ended since all was idle."""
+
+    listed: list = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, title: str, prepare: Callable) -> None:
+        """Let work wait for its turn. prepare(room) -> work(show), at once: what it refuses is raised here.
+
+        room(name) is a module of this package: the trainer is read when it is wanted, not at the host's start.
+        """
+        work = prepare(room)
+        job = Job(title, work, room("inside").Show())
+        with self._lock:
+            if not self.open:
+                self.listed.clear()
+            self.listed.append(job)
+            if len(self.open) == 1:
+                threading.Thread(target=self._run, daemon=True).start()
+
+    @property
+    def open(self) -> list:
+        return [job for job in self.listed if not job.over]
+
+    def interrupt(self) -> None:
+        """End the running one, also before the host has let it begin; a picture that the host makes meanwhile stays."""
+        if running := self.open[:1]:
+            running[0].show.stopped = True
+            if running[0].show.began:
+                shared.state.interrupt()
+
+    def _run(self) -> None:
+        while waiting := self.open:
+            try:
+                on_the_hosts_thread(waiting[0].carry_out)
+            finally:
+                with self._lock:
+                    waiting[0].over = True
+
+
+JOBS = Jobs()
+
+
+def room(name: str):
+    """A module of this package."""
+    return import_module(f".{name}", __package__)
+
+
+def followed() -> Iterator[tuple]:
+    """(progress bar, report, live picture, pictures) each second while anything runs, then for good."""
+    drawn = None
+    while running := JOBS.open:
+        show = running[0].show
+        fresh, drawn = show.picture is not drawn, show.picture
+        live = gr.update(value=drawn, visible=drawn is not None) if fresh else gr.update()
+        yield bar(running), report(), live, gr.update()
+        time.sleep(1)
+    last = JOBS.listed[-1].outcome if JOBS.listed else None
+    yield link(), report(), gr.update(value=None, visible=False), getattr(last, "pictures", None) or []
+
+
+def link() -> str:
+    """To the last one's page, if it has one."""
+    page = JOBS.listed[-1].show.page if JOBS.listed else None
+    words = escape(say("Open the report as a page"))
+    return f'<a href="{escape(room("work").address(page))}" target="_blank">{words}</a>' if page else ""
+
+
+def warning(words: str) -> str:
+    """Words of something that was refused, for a page."""
+    return f"<p>⚠ {escape(shelf.without_places(words))}</p>"
+
+
+def report() -> str:
+    """What all the listed ones said, under their titles where there are several."""
+    several = len(JOBS.listed) > 1
+    return "\n\n".join(f"{f'{job.title}:{chr(10)}' * several}{job.text}" for job in JOBS.listed if job.text)
+
+
+def bar(running: list) -> str:
+    """How far the first is, as a bar, and what waits."""
+    show, title = running[0].show, running[0].title
+    share = min(show.done / show.total, 1.0) if show.total else 0.0
+    line = show.line or (say("The host is busy; this begins when it is done.") if not show.began else "")
+    if show.stopped:
+        line = say("Interrupted: it is being saved.") if show.began else say("Interrupted before it began.")
+    waiting = say("Waiting: {}.").format(", ".join(job.title for job in running[1:])) if running[1:] else ""
+    return (f"<p><b>{escape(title)}</b> {share:.0%}</p>"
+            '<div style="height: 1em; border-radius: .5em; overflow: hidden; background: rgba(128, 128, 128, .3)">'
+            f'<div style="height: 100%; width: {share:.1%}; background: #2460b2"></div></div>'
+            + "".join(f"<p>{escape(words)}</p>" for words in (line, waiting) if words))
+
+
+def on_the_hosts_thread(work) -> None:
+    """Run where the host samples: Forge has one thread for that, others do it anywhere."""
+    if find_spec("modules_forge") and find_spec("modules_forge.main_thread"):
+        import_module("modules_forge.main_thread").run_and_wait_result(work)
+    else:
+        work()

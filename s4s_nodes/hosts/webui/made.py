@@ -1,0 +1,65 @@
+"""What was just made, for a training: prompt, cfg, size and steps of the last picture here, or of one that is shown."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+
+from modules import images
+
+from .words import say
+
+USEFUL = 12                 # steps up to which a learned table pays off
+_last: list[str] = []       # the infotext of this server's last picture
+
+
+def remember(processed) -> None:
+    """Keep what a generation said of its first picture."""
+    texts = getattr(processed, "infotexts", None) or [getattr(processed, "info", "")]
+    _last[:] = [texts[min(getattr(processed, "index_of_first_image", 0), len(texts) - 1)]]
+
+
+def of_last() -> dict:
+    """Of the last picture. Raises ValueError where there is none yet."""
+    if not _last or not _last[0]:
+        raise ValueError("no picture was made here since the server started: make one in txt2img, then press again")
+    return of_infotext(_last[0])
+
+
+def of_picture(picture) -> dict:
+    """Of a picture's parameters. Raises ValueError where it has none."""
+    text = images.read_info_from_image(picture)[0] if picture is not None else None
+    if not text:
+        raise ValueError("this picture carries no generation parameters: take one as the host saved it")
+    return of_infotext(text)
+
+
+def of_infotext(text: str) -> dict:
+    """{"prompts", "negative", "cfg", "width", "height", "steps", "strength"} as far as they stand there."""
+    place = next(place for place in ("modules.infotext_utils", "modules.generation_parameters_copypaste")
+                 if find_spec(place))
+    read = import_module(place).parse_generation_parameters(text)
+    wanted = {"prompts": ("Prompt", lambda prompt: " ".join(prompt.split())), "negative": ("Negative prompt", str),
+              "cfg": ("CFG scale", float), "width": ("Size-1", int), "height": ("Size-2", int), "steps": ("Steps", int),
+              "strength": ("Denoising strength", float)}
+    if any(key.startswith("Hires") for key in map(str, read)):
+        del wanted["strength"]              # of the second pass, not of an img2img
+    found = {}
+    for name, (key, kind) in wanted.items():
+        try:
+            found[name] = kind(read[key])
+        except (KeyError, TypeError, ValueError):
+            continue
+    return found
+
+
+def fields(found: dict) -> tuple:
+    """(prompts, negative, cfg, width, height, steps, strengths, words on it): None for what stays as it is."""
+    steps, strength = found.get("steps"), found.get("strength")
+    words = ""
+    if steps is not None and steps > USEFUL:
+        words = say("It was made in {} steps: learned tables pay off up to about {}, so the steps were left as they "
+                    "are.").format(steps, USEFUL)
+        steps = None
+    return (found.get("prompts"), found.get("negative"), found.get("cfg"), found.get("width"), found.get("height"),
+            None if steps is None else str(steps), f"1, {strength:g}" if strength and strength < 1 else None, words)
