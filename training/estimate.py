@@ -67,9 +67,9 @@ class Estimate:
     @property
     def words(self) -> str:
         """One line for people."""
-        return (f"{self.price.words}; {self.rows} row{'s' * (self.rows > 1)}, {self.free} free numbers, {memory.words(self.memory)} on top "
-                f"of the model with {self.images} image{'s' if self.images > 1 else ''} at once; {self.mode} mode: "
-                f"{self.way.why}")
+        rows = f"{self.rows} row{'s' * (self.rows > 1)}"
+        return (f"{self.price.words}; {rows}, {self.free} free numbers, {memory.words(self.memory)} on top of the "
+                f"model with {self.images} image{'s' * (self.images > 1)} at once; {self.mode} mode: {self.way.why}")
 
     @property
     def others(self) -> str:

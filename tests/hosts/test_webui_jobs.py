@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import ast
 import threading
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -143,7 +143,7 @@ INFOTEXT = {"Prompt": "a cat\nin a <lora:hat:1>", "Negative prompt": "bad", "Ste
 def made(monkeypatch, tmp_path):
     shelved(tmp_path)
     host = Host(monkeypatch, tmp_path)
-    read = module("modules.infotext_utils", parse_generation_parameters=lambda text: dict(eval(text)))
+    read = module("modules.infotext_utils", parse_generation_parameters=lambda text: ast.literal_eval(text))
     monkeypatch.setitem(__import__("sys").modules, read.__name__, read)
     host.load()
     return host.part("made")

@@ -227,9 +227,9 @@ def test_the_tab_asks_for_what_its_controls_say(host, monkeypatch):
     tab.trained(*shown, "mine", "4", "1", "Quick", None, "auto", 8)
     assert asked[-1]["budget"] == "quick"
     good = (*shown, "mine", "4", "1", "Own number", 3000, "auto", 8)
-    for place, value, words in ((6, "four", "is not a list of whole numbers such as 4"), (6, "", "Steps is empty"),
+    for place, value, words in ((6, "four", "is not a list of whole numbers"), (6, "", "Steps is empty"),
                                 (3, None, "Width: nothing is given, at least 8"), (2, None, "CFG: nothing is given"),
-                                (3, -64, "Width: -64 is given, at least 8"), (9, 0, "per table: 0 is given, at least 1"),
+                                (3, -64, "Width: -64 is given, at least 8"), (9, 0, "table: 0 is given, at least 1"),
                                 (11, None, "race: nothing is given"), (11, 1, "race: 1 is given, at least 2")):
         refused = tab.trained(*good[:place], value, *good[place + 1:])
         assert words in refused and "Error" not in refused

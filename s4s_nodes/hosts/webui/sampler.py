@@ -77,7 +77,7 @@ class Run:
 
     def name_schedule(self, label: str, preset: Preset | None) -> None:
         """Put the preset's own schedule type into the infotext: replayed, it comes back whatever Auto takes then."""
-        label = label if preset is None else shelf.label_of(preset)
+        label = label if preset is None else shelf.label_of(preset, label)
         written = self.p.extra_generation_params
         if not self.hires:
             written["Schedule type"] = label

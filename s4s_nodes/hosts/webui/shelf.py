@@ -92,9 +92,12 @@ def _default(label, facts: ModelFacts) -> Preset | None:
     return None if missing(label) or name is None else _got(name)
 
 
-def label_of(preset: Preset) -> str:
-    """The schedule type that names a preset."""
-    return next((label for label, name in names().items() if library().get(name) is preset), labels.AUTO)
+def label_of(preset: Preset, label: str = labels.AUTO) -> str:
+    """The schedule type that names a preset: `label` where it does, else the first of the same name and numbers."""
+    def names_it(there: Preset | None) -> bool:
+        return there is not None and (there.name, there.hash) == (preset.name, preset.hash)
+    known = (label, *names())
+    return next((one for one in known if names_it(labelled(one))), labels.AUTO)
 
 
 def labelled(label) -> Preset | None:
