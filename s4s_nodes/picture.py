@@ -166,22 +166,24 @@ def _coloured(page: Canvas, strengths: np.ndarray, where: tuple):
 
 
 def sheet(rows, title: str = "", note: str = "") -> Image.Image:
-    """Labelled rows of pictures: rows is [(label, caption, [Image, ...]), ...], columns the same start in each row."""
-    columns = max((len(pictures) for _, _, pictures in rows), default=1)
-    left, gap = 214, 8
-    size = int(min(192, (WIDTH - left - 32 - gap * (columns - 1)) / columns))
+    """Rows of pictures under their labels: rows is [(label, caption, [Image, ...]), ...], columns the same start.
+
+    The words are large: a host shows the page at half its size.
+    """
+    columns, gap, line = max((len(pictures) for _, _, pictures in rows), default=1), 8, 52
+    size = int(min(240, (WIDTH - 64 - gap * (columns - 1)) / columns))
     shape = rows[0][2][0].size if rows and rows[0][2] else (1, 1)
-    high = max(int(size * shape[1] / shape[0]), 56)
-    top = 84 if note else 66
-    page = Canvas(WIDTH, top + (high + gap) * len(rows) + 24)
-    page.text(32, 20, title, 24, most=WIDTH - 64)
-    page.text(32, 54, note, 15, QUIET, most=WIDTH - 64)
+    high = int(size * shape[1] / shape[0])
+    top = 110 if note else 74
+    page = Canvas(WIDTH, top + (line + high + gap) * len(rows) + 24)
+    page.text(32, 20, title, 34, most=WIDTH - 64)
+    page.text(32, 72, note, 24, QUIET, most=WIDTH - 64)
     for i, (label, caption, pictures) in enumerate(rows):
-        y = top + (high + gap) * i
-        page.text(32, y + high / 2 - 11, label, 16, anchor="lm", most=left - 44)
-        page.text(32, y + high / 2 + 11, caption, 13, QUIET, "lm", most=left - 44)
+        y = top + (line + high + gap) * i
+        page.text(32, y + line / 2, label, 28, anchor="lm", most=440)
+        page.text(490, y + line / 2, caption, 24, QUIET, "lm", most=WIDTH - 522)
         for j, picture in enumerate(pictures):
-            page.paste(picture, left + (size + gap) * j, y, (size, int(size * shape[1] / shape[0])))
+            page.paste(picture, 32 + (size + gap) * j, y + line, (size, high))
     return page.finish()
 
 

@@ -16,7 +16,7 @@ from s4s.s4s_nodes.core.preset_file import to_bytes
 from tests.hosts.webui_double import Host
 from tests.hosts.webui_presets import eps_preset, shelved
 
-KEPT, SHIPS = "toy, sd15", "digits-eps-cfg3"
+KEPT, SHIPS = "toy, sd15", "gits-sd15"
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_the_list_shows_every_preset_and_what_cannot_be_read(host):
                 host.folder / "raced.safetensors")
     page = host.collection.listed()
     rows = {row.split("</td>")[0].rpartition("<td>")[2]: row for row in page.split("</thead>")[1].split("</tr>")}
-    assert "<td>sd15, eps</td><td>4, 6, 8</td><td>no</td><td>yes</td><td>yours</td>" in rows[KEPT]
+    assert "<td>sd15, eps</td><td>4, 6 and 8</td><td>no</td><td>–</td><td>yours</td>" in rows[KEPT]
     assert "0.90 to 1.50 times closer</td><td>not calls6" in rows["raced"]
     assert "comes with S4S" in rows[SHIPS]
     assert "broken.safetensors" in page.split("</table>")[1] and "<b>" not in page
@@ -262,3 +262,27 @@ def test_no_message_shows_where_the_server_keeps_things(host, monkeypatch):
     said.append(here.changed(lists, 4, here.added, [str(downloaded(host))], None)[0])
     assert all(words and root not in words for words in said), said
     assert said[-1] == "downloaded new.safetensors, not added: No space left on device: x.safetensors"
+
+
+def test_an_added_or_renamed_preset_hides_none_that_ships(host):
+    for attempt in (lambda: host.collection.added([str(downloaded(host, SHIPS))]),
+                    lambda: host.collection.renamed(KEPT, SHIPS)):
+        with pytest.raises(ValueError, match="ships with S4S, and another of that name would hide it"):
+            attempt()
+    assert names(host) == ["broken", KEPT, "toy-flow"] and host.part("shelf").library().ships(SHIPS)
+
+
+def test_the_list_holds_what_a_user_can_use(host):
+    assert "digits-" not in host.collection.listed() and "transfer-eps" in host.collection.listed()
+    preset_file.save(replace(eps_preset("few"), scores={"calls6": {"ratio": 1.2, "recommended": True, "seeds": 2}}),
+                     host.folder / "few.safetensors")
+    assert "1.20 to 1.20 times closer, on 2 seeds</td><td>yes" in host.collection.listed()
+
+
+def test_chips_are_sent_with_the_choices(host):
+    """A page may know chips by their place in the list, which a new preset moves."""
+    several = SimpleNamespace(choices=[])
+    wanted = {"s4s_collection_several": several}
+    assert host.part("dropdowns").refreshed(wanted, [[KEPT]])[0]["value"] == [KEPT]
+    assert host.part("dropdowns").refreshed(wanted, [[KEPT, "gone"]])[0]["value"] == [KEPT]
+    assert host.part("dropdowns").refreshed(wanted)[0]["value"] == []

@@ -76,7 +76,7 @@ def test_a_sheet_keeps_rows_and_columns():
     rows = [("one", "6 calls", [Image.new("RGB", (8, 8), c) for c in colours[0]]),
             ("two", "50 calls", [Image.new("RGB", (8, 8), c) for c in colours[1]])]
     page = pixels(picture.sheet(rows, "title", "note"))
-    seen = [[tuple(page[84 + 96 + 200 * i, 214 + 96 + 200 * j]) for j in range(2)] for i in range(2)]
+    seen = [[tuple(page[110 + 52 + 120 + 300 * i, 32 + 120 + 248 * j]) for j in range(2)] for i in range(2)]
     assert seen == colours
 
 

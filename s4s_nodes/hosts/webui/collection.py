@@ -15,8 +15,10 @@ from modules import shared
 
 from ... import importers
 from ...core import preset_file
+from ...core.model import is_number
 from ...library import ENDING, Preset, PresetError, file_name, measured, preset_name, recommended, save_new
 from ...select.cfg import joined as join
+from ...select.match import counts_words
 from . import dropdowns, panel, settings, shelf
 from .words import say
 
@@ -32,18 +34,18 @@ class Done:
 
 def built() -> dict:
     """The components of the sub-tab by name, on the page that is being built."""
-    made = {"list": gr.HTML(value=listed(), elem_id="s4s_collection_list")}
+    made = {"list": gr.HTML(value=listed(), elem_id="s4s_collection_list"),
+            "said": gr.Textbox(label=say("Report"), lines=2, interactive=False, elem_id="s4s_collection_said")}
     with gr.Row():
         with gr.Column():
             made |= _one_of_them()
         with gr.Column():
             made |= _new_ones()
-            made["said"] = gr.Textbox(label=say("Report"), lines=4, interactive=False, elem_id="s4s_collection_said")
     return made
 
 
 def _one_of_them() -> dict:
-    chosen = gr.Dropdown(label=say("Preset"), choices=shelf.library().listed(), value=None,
+    chosen = gr.Dropdown(label=say("Preset"), choices=shelf.looked_after(), value=None,
                          elem_id="s4s_collection_preset")
     about = gr.HTML(value="", elem_id="s4s_collection_about")
     file = gr.File(label=say("Its file, to be shared"), interactive=False, visible=False, elem_id="s4s_collection_file")
@@ -62,7 +64,7 @@ def _new_ones() -> dict:
                     file_count="multiple", elem_id="s4s_collection_files")
     add = gr.Button(say("Add"), elem_id="s4s_collection_add")
     several = gr.Dropdown(label=say("Presets for one model, learned at different cfg, to be joined into one"),
-                          choices=shelf.library().names(), value=[], multiselect=True, elem_id="s4s_collection_several")
+                          choices=shelf.offered(), value=[], multiselect=True, elem_id="s4s_collection_several")
     with gr.Row():
         whole = gr.Textbox(label=say("Name of the joined preset"), elem_id="s4s_collection_whole")
         joining = gr.Button(say("Join"), elem_id="s4s_collection_join")
@@ -125,7 +127,7 @@ def _labels() -> dict[str, str]:
 def listed() -> str:
     """All presets as a table, and below it what could not be read."""
     library = shelf.library()
-    rows = "".join(_row(name, preset, library.ships(name)) for name, preset in zip(library.names(), library.presets()))
+    rows = "".join(_row(name, library.get(name), library.ships(name)) for name in shelf.offered())
     heads = (say("Preset"), say("For"), say("Steps"), say("Measured"), say("Recommended"), say("Whose"))
     head = "".join(f'<th style="text-align: start">{escape(words)}</th>' for words in heads)
     problems = "".join(f"<li>{escape(shelf.without_places(problem))}</li>" for problem in library.problems())
@@ -137,10 +139,14 @@ def listed() -> str:
 
 
 def _row(name: str, preset: Preset, ships: bool) -> str:
-    plain, model = {"yes": say("yes"), "no": say("no"), "unfinished": say("unfinished")}, preset.model
+    plain = {"yes": say("yes"), "no": say("no"), "unfinished": say("unfinished"), "not measured": "–"}
     better, fine = measured(preset), recommended(preset)
-    cells = (name, f"{model.family}, {model.prediction}", ", ".join(map(str, preset.counts)),
-             plain.get(better) or say("{} to {} times closer").format(*better.split(" times")[0].split(" to ")),
+    seeds = min((score["seeds"] for score in preset.scores.values() if is_number(score.get("seeds"))), default=None)
+    found = plain.get(better) or say("{} to {} times closer").format(*better.split(" times")[0].split(" to "))
+    if better == "no" and fine == "yes":            # nobody knows
+        fine = "not measured"
+    cells = (name, f"{preset.model.family}, {preset.model.prediction}", counts_words(preset.counts),
+             found + (say(", on {} seeds").format(seeds) if seeds is not None else ""),
              plain.get(fine) or say("not {}").format(fine.removeprefix("not ")),
              say("comes with S4S") if ships else say("yours"))
     return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
@@ -157,7 +163,9 @@ def shown(name) -> tuple:
         return escape(shelf.without_places(str(error))), nothing, False
     rights = "".join(f"<p>{escape(words)}: {escape(value)}</p>" for words, value in (
         (say("Licence"), preset.licence), (say("Source"), preset.source)) if value)
-    return panel.words_of(preset) + rights, gr.update(value=str(library.path(name)), visible=True), False
+    page = shelf.report_page(preset)
+    link = shelf.link_to(page) if page.is_file() else ""
+    return link + panel.words_of(preset) + rights, gr.update(value=str(library.path(name)), visible=True), False
 
 
 def added(files) -> Done:
@@ -236,8 +244,17 @@ def _saved(preset: Preset) -> str:
     return save_new(preset, shelf.folder()).stem
 
 
+def check_ships(name: str) -> None:
+    """Raise PresetError where a preset that ships has this name: a file of the user's would hide it."""
+    there = shelf.library().files().get(file_name(name))
+    if there is not None and shelf.library().ships(file_name(name)):
+        raise PresetError(f"{file_name(name)} ships with S4S, and another of that name would hide it: choose another "
+                          "name")
+
+
 def _check_free(folder: Path, name: str, own: Path | None = None) -> None:
     """Raise PresetError where a file of this name is there, but for one's own: it may be named by hand."""
+    check_ships(name)
     there = folder / f"{file_name(name)}{ENDING}"
     if there.exists() and not (own and there.samefile(own)):
         raise PresetError(f"{there.stem} is there already, and nothing is overwritten: choose another name, or rename "

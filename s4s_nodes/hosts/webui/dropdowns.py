@@ -6,6 +6,8 @@ whose events may then read and change them.
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 import gradio as gr
 from modules import script_callbacks, sd_samplers, shared
 
@@ -49,8 +51,10 @@ def refreshed(components: dict, shown=(), renamed: dict | None = None) -> list:
     """
     rows.refresh()
     updates, renamed = [_update(name, component) for name, component in components.items()], renamed or {}
-    for update, now in zip(updates, shown):
-        if (kept := _kept(now, update["choices"], renamed)) != now:
+    for name, update, now in zip_longest(components, updates, shown):
+        if name == SEVERAL:                         # gradio 4 keeps chips by their place among the choices
+            update["value"] = _kept(now or [], update["choices"], renamed)
+        elif shown and (kept := _kept(now, update["choices"], renamed)) != now:
             update["value"] = kept
     return updates
 
@@ -78,8 +82,7 @@ def _ours(name: str) -> list[str]:
     if name in PRESETS:
         return [*([labels.BY_SCHEDULE, pasted.CHOICE] if name in PANELS else []), *shelf.names()]
     if name in (COLLECTION, SEVERAL):
-        library = shelf.library()
-        return library.listed() if name == COLLECTION else library.names()
+        return shelf.looked_after() if name == COLLECTION else shelf.offered()
     if name in SAMPLERS:
         hidden = set(getattr(shared.opts, "hide_samplers", None) or ())
         return [data.name for data in sd_samplers.all_samplers

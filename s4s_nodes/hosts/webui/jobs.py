@@ -110,8 +110,7 @@ def followed() -> Iterator[tuple]:
 def link() -> str:
     """To the last one's page, if it has one."""
     page = JOBS.listed[-1].show.page if JOBS.listed else None
-    words = escape(say("Open the report as a page"))
-    return f'<a href="{escape(room("work").address(page))}" target="_blank">{words}</a>' if page else ""
+    return shelf.link_to(page) if page else ""
 
 
 def warning(words: str) -> str:

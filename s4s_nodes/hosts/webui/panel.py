@@ -14,6 +14,8 @@ from . import labels, made, outlook, pasted, shelf
 from .labels import BY_SCHEDULE
 from .words import say
 
+# charts are black on white: turned over in dark mode, with their colours
+DARK = ("<style>.dark [id^=s4s_][id$=_image] img {filter: invert(.88) hue-rotate(180deg)}</style>")
 _QUICK = {"queue": False, "show_progress": False}
 
 
@@ -59,6 +61,7 @@ class S4SScript(scripts.Script):
                     elem_id=f"s4s_{tab}_words")
             gr.Textbox(value="", visible=False, elem_id=f"s4s_{tab}_shown")
             gr.Dropdown(label=say("Table"), choices=[], value=None, elem_id=f"s4s_{tab}_table")
+            gr.HTML(value=DARK)
             gr.Image(type="pil", interactive=False, show_label=False, visible=False, elem_id=f"s4s_{tab}_image")
             gr.HTML(value="" if shelf.names() else escape(say("There is no preset.")), elem_id=f"s4s_{tab}_about")
             tables = gr.Textbox(value="", visible=False, elem_id=f"s4s_{tab}_pasted")

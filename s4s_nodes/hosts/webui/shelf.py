@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from html import escape
 from pathlib import Path
+from urllib.parse import quote
 
 from modules import paths
 
 from ...library import Library, ModelFacts, Preset, PresetError, Request, shipped_folder
 from . import labels, settings
+from .words import say
+
+OF_BUNDLED = "digits-"      # the families of the trainer's bundled models, which no host loads
 
 
 @cache
@@ -27,6 +32,23 @@ def folder() -> Path:
     return Path(paths.models_path) / "s4s_presets"
 
 
+def runs() -> Path:
+    """The folder of the trainings' own folders, and of the reports."""
+    return Path(paths.data_path) / "s4s_runs"
+
+
+def report_page(preset: Preset) -> Path:
+    """Where the page of a preset's training or race is, if there was one: by its numbers, whatever its name."""
+    return runs() / "reports" / preset.short_hash / "report.html"
+
+
+def link_to(page: Path) -> str:
+    """A link to a page in the data folder, which the host serves; relative to where it runs, if it lies there."""
+    page, here = Path(os.path.abspath(page)), Path.cwd()
+    place = quote((page.relative_to(here) if here in page.parents else page).as_posix())
+    return f'<a href="file={place}" target="_blank">{escape(say("Open the report as a page"))}</a>'
+
+
 def without_places(text: str) -> str:
     """A message without the server's own folders: whoever reads it may be anywhere."""
     known = [(folder(), "s4s_presets"), (shipped_folder(), "solver_presets"), (folder().parent, "models"),
@@ -37,6 +59,19 @@ def without_places(text: str) -> str:
     return text
 
 
+def offered() -> list[str]:
+    """The names of the presets a user of this host can use: none of what ships for the trainer's bundled models."""
+    known = library()
+    return [name for name in known.names()
+            if not (known.ships(name) and known.get(name).model.family.startswith(OF_BUNDLED))]
+
+
+def looked_after() -> list[str]:
+    """The names to choose from where presets are looked after: those a user can use, and files that are damaged."""
+    known, useful = library(), offered()
+    return [name for name in known.listed() if name in useful or name not in known.names()]
+
+
 def problems() -> list[str]:
     """What is wrong with files that are not offered."""
     return library().problems()
@@ -44,7 +79,7 @@ def problems() -> list[str]:
 
 def names() -> dict[str, str]:
     """{schedule type: preset name} of all that is there now."""
-    return labels.labelled(library().names())
+    return labels.labelled(offered())
 
 
 def is_ours(label) -> bool:

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable
 from dataclasses import astuple, fields
 from functools import partial
-from pathlib import Path
-from urllib.parse import quote
-
-from modules import paths
 
 from ....training.benchmark import html_report
 from ....training.benchmark.host_race import Held, Terms, sheet_rows
 from ....training.config import Config
 from ....training.distil import HOST_BUDGET
 from ....training.source import Source
-from ...library import file_name, tables_of
+from ...library import tables_of
 from .. import session
 from ..session import Outcome
-from . import rows, shelf
+from . import collection, rows, shelf
 from .inside import Scene, Show, inside, sheet
 
 AUTOENCODER = 0             # the hosts' number for it
@@ -31,7 +26,7 @@ class Tab:
 
     def __init__(self, scene: Scene, show: Show | None, steps: int):
         self.scene, self.seen, self.steps = scene, show, steps
-        self.library, self.presets, self.runs = shelf.library(), shelf.folder(), Path(paths.data_path) / "s4s_runs"
+        self.library, self.presets, self.runs = shelf.library(), shelf.folder(), shelf.runs()
 
     def inside(self, work: Callable, gradients: Callable) -> None:
         def staged(source: Source) -> None:
@@ -49,7 +44,7 @@ class Tab:
     def draw(self, source: Source, held: Held) -> list:
         """The same seeds in equal steps before and after, as a picture; and the page of it all, which is linked."""
         drawn = sheet(sheet_rows(source, held), AUTOENCODER, held.preset.name)
-        folder = self.runs / "reports" / file_name(held.preset.name)
+        folder = shelf.report_page(held.preset).parent
         folder.mkdir(parents=True, exist_ok=True)
         drawn.save(folder / "sheet.png")
         self.seen.page = html_report.write(folder, held.preset, held.raced)
@@ -66,6 +61,7 @@ def training(race_seeds: int = 8, **asked) -> Callable[[Show], Outcome | None]:
     Raises ValueError as the session, at once for what can be seen before the host samples: name, folder, settings.
     """
     order = _order(race_seeds, **asked)
+    collection.check_ships(order[2].config.name)
     session.Training(Tab(*order[:1], None, order[1]), order[2])
     return partial(_carried_out, session.train, order)
 
@@ -100,10 +96,3 @@ def race(label: str, calls: tuple = (), seeds: int = 16, opponents: int = 0, bud
     terms = Terms(tuple(tables_of(preset, calls, "steps")), range(seeds), opponents, budget)
     steps = max(preset.tables[name].calls for name in terms.tables)
     return lambda show: session.race(Tab(scene, show, steps), preset, terms, write)
-
-
-def address(path: Path) -> str:
-    """Where the host serves a file of its data folder: relative to where it runs, if it lies there."""
-    path, here = Path(os.path.abspath(path)), Path.cwd()
-    place = path.relative_to(here) if here in path.parents else path
-    return f"file={quote(place.as_posix())}"
