@@ -132,8 +132,9 @@ class Host:
         axes = module("xyz_grid.py", AxisOption=AxisOption, axis_options=[AxisOption("Nothing", str, None)])
         self.scripts = module("modules.scripts", Script=Script, AlwaysVisible=object(), scripts_data=[
             SimpleNamespace(path="/host/scripts/xyz_grid.py", module=axes)])
-        parts = [self.shared, self.samplers, self.scripts, module("modules.paths", models_path=str(models), data_path=str(models)),
-                 module("modules.images"), module("modules.sd_models", model_data=SimpleNamespace(sd_model=model)),
+        parts = [self.shared, self.samplers, self.scripts, module("modules.images"),
+                 module("modules.paths", models_path=str(models), data_path=str(models)),
+                 module("modules.sd_models", model_data=SimpleNamespace(sd_model=model)),
                  module("modules.script_callbacks", **{n: f.append for n, f in self.callbacks.items()}),
                  module("modules.sd_samplers_common", SamplerData=SamplerData, Sampler=object,
                         setup_img2img_steps=setup_img2img_steps),

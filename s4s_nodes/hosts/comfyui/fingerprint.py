@@ -15,9 +15,9 @@ import torch
 
 from ...core.sketch import KIND, sketch
 from ...library import PATCHES
+from ..digest import digest
 
 _OF_STORAGE = ("scale_weight", "scale_input", "weight_scale", "input_scale")     # only a quantised file has them
-SAMPLED = 64                # numbers of a tensor
 KEPT = 100                  # sets of patches whose digest is kept
 _sketches: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()      # loaded network -> its sketch
 _digests: OrderedDict = OrderedDict()                                   # the host's id of a set of patches -> digest
@@ -49,11 +49,11 @@ def changes(patcher) -> str:
     parts = [_patches(patcher)]
     for key, value in getattr(patcher, "object_patches", {}).items():
         if key.startswith("diffusion_model") and isinstance(value, torch.Tensor):
-            parts.append(_digest([key, value]))
+            parts.append(digest([key, value]))
         elif key.startswith("diffusion_model") and isinstance(value, torch.nn.Module):
             compiled = hasattr(value, "_orig_mod")                  # the same weights, faster
-            parts.append("" if compiled else _digest([key, type(value).__name__]))
-    parts += [_digest([key, _injected(each)]) for key, each in getattr(patcher, "injections", {}).items()]
+            parts.append("" if compiled else digest([key, type(value).__name__]))
+    parts += [digest([key, _injected(each)]) for key, each in getattr(patcher, "injections", {}).items()]
     parts = sorted(filter(None, parts))
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:16] if parts else ""
 
@@ -64,7 +64,7 @@ def _patches(patcher) -> str:
     if not found:
         return ""
     if key not in _digests:
-        _digests[key] = _digest([[name, _in_order(found[name])] for name in sorted(found, key=str)])
+        _digests[key] = digest([[name, _in_order(found[name])] for name in sorted(found, key=str)])
         while len(_digests) > KEPT:
             _digests.popitem(last=False)
     return _digests[key]
@@ -72,7 +72,7 @@ def _patches(patcher) -> str:
 
 def _in_order(patches: list) -> list:
     """Digests of one weight's patches; those that are only added up in an order of their own."""
-    digests = [_digest(list(patch)) for patch in patches]
+    digests = [digest(list(patch)) for patch in patches]
     return sorted(digests) if all(patch[2] == 1 for patch in patches) else digests
 
 
@@ -80,29 +80,3 @@ def _injected(injections) -> list:
     """A LoRA that the host adds in the forward pass keeps its adapters where only its functions see them."""
     cells = [cell.cell_contents for each in injections for cell in getattr(each.inject, "__closure__", None) or ()]
     return [getattr(content, "adapters", type(content).__name__) for content in cells]
-
-
-def _digest(content) -> str:
-    seen = hashlib.sha256()
-    _feed(seen, content)
-    return seen.hexdigest()
-
-
-def _feed(into, content) -> None:
-    """Feed numbers, texts, containers, adapters and a sample of each tensor to a hash; other objects by their kind."""
-    if isinstance(content, torch.Tensor):
-        flat = content.detach().flatten()
-        sample = flat[::max(1, len(flat) // SAMPLED)][:SAMPLED].float().cpu()
-        into.update(f"{tuple(content.shape)}".encode() + sample.contiguous().numpy().tobytes())
-    elif isinstance(content, dict):
-        _feed(into, [[str(key), content[key]] for key in sorted(content, key=str)])
-    elif isinstance(content, (list, tuple)):
-        into.update(b"[")
-        for each in content:
-            _feed(into, each)
-    elif hasattr(content, "weights"):                               # a LoRA's, LoHa's, LoKr's adapter
-        _feed(into, [type(content).__name__, content.weights])
-    else:
-        plain = content is None or isinstance(content, (str, int, bool))
-        words = f"{content:.4g}" if isinstance(content, float) else repr(content) if plain else type(content).__name__
-        into.update(words.encode() + b";")

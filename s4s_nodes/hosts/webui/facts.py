@@ -12,7 +12,8 @@ import torch
 
 from ...core.levels import ENDLESS
 from ...core.sketch import KIND, sketch
-from ...library import ModelFacts
+from ...library import PATCHES, ModelFacts
+from . import changes
 
 _PREDICTORS = {"epsilon": "eps", "v_prediction": "v", "const": "flow"}         # Forge's names
 _FAMILIES = {"is_sdxl": "sdxl", "is_sd3": "sd3", "is_flux": "flux", "is_wan": "wan21", "is_sd2": "sd20",
@@ -62,10 +63,11 @@ def _shift(predictor, model) -> float | None:
 
 
 def _hashes(model) -> dict:
-    """{"weights_1d": sketch, "sha256_10": ..., "file": ...}, as far as they can be had without reading the file."""
+    """{"weights_1d": sketch, "sha256_10": ..., "file": ..., "patches": of LoRAs}, as far as they can be had without
+    reading the file."""
     checkpoint = getattr(model, "sd_checkpoint_info", None)
     known = {"sha256_10": getattr(checkpoint, "shorthash", None), "file": getattr(checkpoint, "name_for_extra", None),
-             KIND: _sketch(model)}
+             KIND: _sketch(model), PATCHES: changes.of(model)}
     return {kind: value for kind, value in known.items() if value}
 
 

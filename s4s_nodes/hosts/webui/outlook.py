@@ -38,6 +38,7 @@ class Settings:
     preset: str = ""
     strict: bool = False
     pasted: str = ""
+    prompt: str = ""
 
     def second(self) -> Settings:
         """The settings of the hires pass."""
@@ -53,7 +54,7 @@ class Settings:
 def controls(tab: str) -> dict[str, str]:
     """{field of Settings: elem_id} on the host's page; tab: txt2img or img2img."""
     names = ("sampling", "scheduler", "steps", "cfg_scale", "width", "height", "denoising_strength")
-    found = {name: f"{tab}_{name}" for name in names}
+    found = {name: f"{tab}_{name}" for name in (*names, "prompt")}
     if tab == "txt2img":
         found |= {"hires": "txt2img_hr-checkbox", "hires_steps": "txt2img_hires_steps", "hires_sampler": "hr_sampler",
                   "hires_scheduler": "hr_scheduler", "hires_scale": "txt2img_hr_scale", "hires_cfg": "txt2img_hr_cfg"}
@@ -117,6 +118,8 @@ def _pass(name: str, asked: Settings, kind: str, seen: ModelFacts | None) -> Out
         return _unseen(name, asked, kind)
     found = selection(label, asked, kind, known)
     words = name + spoken(found) + ("" if seen else " " + say("The checkpoint is not loaded yet."))
+    if "<lora:" in asked.prompt:
+        words += " " + say("LoRAs in the prompt are looked at when you generate.")
     if label == pasted.CHOICE:
         words = f"{name}{pasted.standing(named)}. {spoken(found)}"
         return Outlook(words, words, next(iter(named.tables.values())).calls if found.fallback else 0, preset=named,
@@ -137,7 +140,7 @@ def selection(label: str, asked: Settings, kind: str, seen: ModelFacts) -> Selec
         calls = last + 1
     named = pasted.preset(asked.pasted, kind == "hires") if label == pasted.CHOICE else None
     request = shelf.request(label, seen, asked.strict, named, steps=max(whole, 1), calls=calls, cfg=asked.cfg_scale)
-    levels = schedule(request) if named is None else pasted.levels(request)
+    levels = schedule(request)
     return select(replace(request, steps=None, calls=None, levels=levels if calls is None else levels[-calls - 1:],
                           size=(int(asked.height) // 8, int(asked.width) // 8), own_schedule=True))
 

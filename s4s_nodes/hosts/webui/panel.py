@@ -100,7 +100,8 @@ def wired(page, made: dict) -> None:
         follow = {"fn": partial(followed, tab, tuple(controls)), "inputs": [part["shown"], *controls.values()],
                   "outputs": [part[name] for name in ("warning", "mend", "words", "shown", "table", "image", "about")],
                   **_QUICK}
-        for control in (*controls.values(), *([made[f"{tab}_gallery"]] if f"{tab}_gallery" in made else [])):
+        changing = [control for name, control in controls.items() if name != "prompt"]      # that one with each letter
+        for control in (*changing, *([made[f"{tab}_gallery"]] if f"{tab}_gallery" in made else [])):
             control.change(**follow)
         page.load(**follow)
         part["mend"].click(partial(mended, tab, tuple(controls)), inputs=list(controls.values()),

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-import numpy as np
-
 from ... import metadata
-from ...library import Preset, PresetError, Request, schedule
+from ...library import Preset, PresetError
 from . import labels, shelf
 
 CHOICE = "S4S table of the pasted picture"  # among the panel's presets
@@ -58,11 +54,3 @@ def standing(made: Preset) -> str:
         return f"the picture's own table runs; {there.name} has the same"
     return (f"{there.name} was changed since it made the picture ({origin['preset'][:10]}, now {there.short_hash}): "
             "the picture's own table runs")
-
-
-def levels(request: Request) -> np.ndarray:
-    """The schedule (steps + 1,) with the table's own levels where it runs: at the end."""
-    whole, (table,) = schedule(replace(request, named=None, installed=())).copy(), request.named.tables.values()
-    if table.calls == min(request.calls or request.steps, request.steps):
-        whole[-table.calls - 1:] = table.sigmas
-    return whole

@@ -46,11 +46,8 @@ class S4SSampler(sd_samplers_kdiffusion.KDiffusionSampler):
         self.s4s_run = run = Run(p, hires, request, missing)
         if getattr(p, "sampler_noise_scheduler_override", None) is not None or not shelf.is_ours(label):
             return super().get_sigmas(p, steps)
-        if named is not None:
-            run.name_schedule(labels.label_for(named.name), None)
-            return as_tensor(pasted.levels(request))
         found = select(request)
-        run.name_schedule(label, found.preset)
+        run.name_schedule(*((label, found.preset) if named is None else (labels.label_for(named.name), None)))
         return as_tensor(found.schedule)
 
     @staticmethod

@@ -13,8 +13,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import s4s_webui_host as hosts
+import torch
 from open_page import Page
 from PIL import Image, ImageDraw
+from safetensors import safe_open
+from safetensors.torch import save_file
 from webui_presets import eps_preset
 
 from s4s.s4s_nodes.core import preset_file
@@ -137,6 +140,23 @@ def test_without_a_table_it_falls_back_loudly(server):
     with pytest.raises(RuntimeError, match="500"):
         txt2img(server, steps=11, override_settings={"s4s_fallback": "stop"})
     assert "fallback" in txt2img(server, steps=11)[1][0]["S4S"]                  # the setting was for one request
+
+
+def test_a_lora_in_the_prompt_makes_another_model_of_the_checkpoint(server):
+    """The shelf's presets were learned without it; the next picture without it has them again."""
+    place = "input_blocks.1.1.transformer_blocks.0.attn1.to_q"
+    [checkpoint] = (server.data / "models" / "Stable-diffusion").glob("*.safetensors")
+    with safe_open(checkpoint, framework="pt") as file:
+        wide, _ = file.get_slice(f"model.diffusion_model.{place}.weight").get_shape()
+    key = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    (server.data / "models" / "Lora").mkdir(exist_ok=True)
+    save_file({f"{key}.lora_down.weight": torch.ones(2, wide), f"{key}.lora_up.weight": torch.ones(wide, 2),
+               f"{key}.alpha": torch.tensor(2.0)}, server.data / "models" / "Lora" / "hat.safetensors")
+    server.call("/sdapi/v1/refresh-loras", {})
+    _, [text] = txt2img(server, scheduler="Automatic", prompt="a cat <lora:hat:1>")
+    assert text["S4S"].startswith("fallback"), text
+    _, [text] = txt2img(server, scheduler="Automatic")
+    assert "calls8 exact" in text["S4S"]
 
 
 def test_another_sampler_may_use_the_schedule(server):
