@@ -101,7 +101,8 @@ def wired(page, made: dict) -> None:
                   "outputs": [part[name] for name in ("warning", "mend", "words", "shown", "table", "image", "about")],
                   **_QUICK}
         changing = [control for name, control in controls.items() if name != "prompt"]      # that one with each letter
-        for control in (*changing, *([made[f"{tab}_gallery"]] if f"{tab}_gallery" in made else [])):
+        done = made.get(f"html_info_{tab}")             # a checkpoint may have been loaded for a picture
+        for control in (*changing, *([done] if done is not None else [])):
             control.change(**follow)
         page.load(**follow)
         part["mend"].click(partial(mended, tab, tuple(controls)), inputs=list(controls.values()),
