@@ -118,13 +118,13 @@ def followed(tab: str, names: tuple, shown: str, *values) -> tuple:
     seen = _outlook(tab, names, values)
     warning = f"<p>⚠ S4S: {_lines(seen.warning)}</p>"
     head = (gr.update(value=warning, visible=bool(seen.warning)), _button(seen), _lines(seen.words))
-    here = "" if seen.preset is None else f"{shelf.label_of(seen.preset)}\n{seen.table}"
+    here = "" if seen.preset is None else f"{shelf.label_of(seen.preset)}\n{seen.preset.short_hash} {seen.table}"
     if here == shown:
         return *head, shown, *[gr.update()] * 3
     if seen.preset is None:
         return *head, here, gr.update(choices=[], value=None), gr.update(value=None, visible=False), ""
-    return (*head, here, gr.update(choices=tables_of(seen.preset), value=seen.table), drawn(here, seen.table),
-            words_of(seen.preset))
+    return (*head, here, gr.update(choices=tables_of(seen.preset), value=seen.table),
+            gr.update(value=picture.table(seen.preset, seen.table), visible=True), words_of(seen.preset))
 
 
 def mended(tab: str, names: tuple, *values) -> tuple:
