@@ -22,7 +22,7 @@ from webui_presets import eps_preset
 
 from s4s.s4s_nodes.core import preset_file
 
-TOY, HASH = "S4S toy_ sd15", eps_preset().short_hash
+TOY, HASH = "S4S toy_ sd15", eps_preset().long_hash
 SHIPPED = [path for path in sorted((hosts.ROOT / "solver_presets").glob("*.safetensors"))
            if not path.stem.startswith("digits-")]                              # of the trainer's own models
 BASE = {"prompt": "a cat", "negative_prompt": "bad", "width": 64, "height": 64, "cfg_scale": 3, "seed": 1, "steps": 8,
