@@ -50,3 +50,8 @@ def test_the_host_serves_a_help_page_for_every_node(comfy, ours, lang):
         assert page.startswith(f"# {words(lang)[kind]['display_name']}\n")
         for name in [*node["inputs"], *(output["name"] for output in node["outputs"].values())]:
             assert f"| `{name}`" in page, (kind, name)
+
+
+def test_the_browser_is_given_the_script_that_shows_words_on_the_nodes(comfy):
+    [path] = [path for path in comfy.get("/extensions") if s4s_host.PACK in path or quote(s4s_host.PACK) in path]
+    assert path.endswith("/s4s.js") and b'name: "S4S.words"' in comfy.get(quote(path))
