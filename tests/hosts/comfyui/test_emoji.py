@@ -13,7 +13,7 @@ WORDS, CALLS = ("heart", "moon", "zodiac", "cat"), 5                # the cat wa
 
 def test_a_preset_of_the_train_node_beats_cores_samplers_in_a_plain_ksampler(comfy, base, figure):
     """By the median image, on unseen seeds; emoji_race.py prints the whole race."""
-    run = comfy.run(emoji_race.training(8000, str(CALLS), name="emoji-test"), timeout=600)
+    run = comfy.run(emoji_race.training("normal", str(CALLS), name="emoji-test"), timeout=600)
     assert run.error is None, run.error
     rivals = [pair for pair in emoji_race.opponents(comfy, CALLS) if pair[0] in STRONG and pair[1] != "ddim_uniform"]
     errors = emoji_race.measured(comfy, [*rivals, ("s4s", "s4s", CALLS)], WORDS, [5005], 4)
