@@ -104,6 +104,61 @@ def beta(calls: int, levels, alpha: float = 0.6, beta: float = 0.6) -> np.ndarra
     return _ended(np.asarray(levels)[index])
 
 
+def laplace(calls: int, sigma_min: float, sigma_max: float, mu: float = 0.0, beta: float = 0.5) -> np.ndarray:
+    """Quantiles of a Laplace distribution over log sigma, clamped (Hang et al. 2024). Many calls repeat both ends.
+
+    The hosts leave out the 0, and so end at sigma_min.
+    """
+    off = 0.5 - _ramp(calls)
+    log_sigma = mu - beta * np.sign(off) * np.log(1 - 2 * np.abs(off) + 1e-5)
+    return _ended(np.clip(np.exp(log_sigma), sigma_min, sigma_max))
+
+
+def linear_quadratic(calls: int, sigma_max: float, threshold: float = 0.025) -> np.ndarray:
+    """Half of the steps even through the first `threshold` of the range, the others quadratic (Polyak et al. 2024)."""
+    check_calls(calls)
+    if calls == 1:
+        return _ended([sigma_max])
+    first = calls // 2
+    rest, missing = calls - first, first - threshold * calls
+    bend = missing / (first * rest ** 2)
+    i = np.arange(first, calls)
+    late = bend * i ** 2 + (threshold / first - 2 * missing / rest ** 2) * i + bend * first ** 2
+    return sigma_max * (1 - np.concatenate([np.arange(first) * threshold / first, late, [1.0]]))
+
+
+def bong_tangent(calls: int, slope: float = 0.2, pivot: float = 0.6) -> np.ndarray:
+    """A flow's levels along two arctangents that meet at 1/2 (RES4LYF's bong_tangent)."""
+    check_calls(calls)
+    if calls == 1:
+        return _ended([1.0])
+    count = calls + 2
+    middle, slope = int(count * pivot), 40 * slope / count
+
+    def arc(steps, centre, start, end):
+        curve = np.arctan(-slope * (np.arange(steps) - centre))
+        return start + (curve - curve[0]) * (end - start) / (curve[-1] - curve[0])
+    return np.concatenate([arc(middle, middle, 1.0, 0.5)[:-1], arc(count - middle, 0, 0.5, 0.0)])
+
+
+def ltxv(calls: int, shift: float = float(np.exp(2.05)), last: float = 0.1) -> np.ndarray:
+    """LTX Video's: a flow's shifted levels, stretched so that the last above 0 is `last` (ComfyUI's LTXVScheduler)."""
+    levels = linear_flow(calls, shift)
+    if calls > 1:
+        levels[:-1] = 1 - (1 - levels[:-1]) * (1 - last) / (1 - levels[-2])
+    return levels
+
+
+def flux2(calls: int, tokens: int = 4096) -> np.ndarray:
+    """Flux.2's: a shift by the number of image tokens and of steps (Black Forest Labs; ComfyUI's Flux2Scheduler)."""
+    check_calls(calls)
+    mu = at_200 = 0.00016927 * tokens + 0.45666666
+    if tokens <= 4300:
+        at_10 = 8.73809524e-05 * tokens + 1.89833333
+        mu = at_200 + (at_10 - at_200) * (200 - calls) / 190
+    return linear_flow(calls, float(np.exp(mu)))
+
+
 def linear_flow(calls: int, shift: float = 1.0) -> np.ndarray:
     """A rectified flow's even levels from 1 to 0, shifted as `flow_levels`."""
     check_calls(calls)
@@ -134,6 +189,13 @@ def published(name: str, calls: int) -> np.ndarray:
     table = tables.get(calls) or tables[min(tables, key=lambda count: abs(count - calls))]
     index = np.linspace(0, len(table) - 1, calls + 1)
     return _ended(np.exp(np.interp(index, np.arange(len(table)), np.log(table)))[:-1])
+
+
+def whole_list(name: str, calls: int) -> np.ndarray:
+    """A published list of levels as A1111 and Forge run it: all of its levels, stretched to `calls`, and then 0."""
+    check_calls(calls)
+    table = _published()[name]["tables"][0]
+    return _ended(np.exp(np.interp(np.linspace(0, len(table) - 1, calls), np.arange(len(table)), np.log(table))))
 
 
 def stretched(levels, calls: int, flow: bool) -> np.ndarray:

@@ -45,29 +45,30 @@ class Trace:
     def __init__(self, sigmas: Tensor, calls: int):
         self._sigmas = sigmas
         self._basis = torch.eye(calls + 1, dtype=torch.float64)
-        self._shown, self._query, self._scale = [], [], []
+        self._shown, self._query, self._scale, self._levels = [], [], [], []
 
     @property
     def start(self) -> Tensor:
         """x[0]."""
         return self._basis[0]
 
-    def call(self, x: Tensor, sigma, scale=1.0) -> Tensor:
-        """D of the next network call, which is shown scale * x and told sigma."""
+    def call(self, x: Tensor, sigma, scale=1.0, level=None) -> Tensor:
+        """D of the next network call, which is shown scale * x and told sigma; level: the nominal one, else sigma."""
         self._shown.append(x)
         self._query.append(_as_scalar(sigma))
         self._scale.append(_as_scalar(scale))
+        self._levels.append(_as_scalar(sigma if level is None else level))
         return self._basis[len(self._shown)]
 
     def finish(self, x: Tensor, nominal: list | None = None) -> TensorTable:
-        """The table whose last state is x; nominal levels are those queried unless given."""
+        """The table whose last state is x; nominal levels are those of the calls unless given."""
         calls = len(self._shown)
         states = torch.stack([*self._shown, x])[:, :calls + 1]
         before, after = states[:-1], states[1:]
         carry = _clean(after[:, 0] / before[:, 0])
         weights = _clean(after[:, 1:] - carry[:, None] * before[:, 1:])
         query = torch.stack(self._query)
-        levels = query if nominal is None else torch.stack([_as_scalar(level) for level in nominal])
+        levels = torch.stack(self._levels if nominal is None else [_as_scalar(level) for level in nominal])
         return TensorTable(torch.cat([levels, self._sigmas[-1:]]), query, torch.stack(self._scale), carry, weights)
 
 

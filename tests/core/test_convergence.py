@@ -15,6 +15,11 @@ ORDERS = {      # theory; UniPC's corrector adds one to its order
     "dpmpp_3m": 2,              # as published: its last term is half of Taylor's
     "lms_2": 2, "lms_3": 3, "lms_4": 4, "deis_2": 2, "deis_3": 3,
     "ipndm_2": 2, "ipndm_3": 2, "ipndm_4": 2,       # equal-step weights on unequal steps lose what is above 2
+    "res_multistep": 2, "dpmpp_2m_sigma": 2, "exp_heun": 2, "res_2s": 2, "res_2m": 2, "ralston": 2,
+    "sa_solver": 4,             # its corrector's
+    "res_3s": 3, "res_3m": 2,
+    "er_sde": 1,                # its integrals are sums
+    "gradient_estimation": 1, "heunpp2": 1, "ipndm_v": 2,
     "unipc_bh1_1": 2, "unipc_bh1_2": 3, "unipc_bh1_3": 4,
     "unipc_bh2_1": 2, "unipc_bh2_2": 3, "unipc_bh2_3": 4,
 }

@@ -25,6 +25,13 @@ EVERY = {
     "time_quadratic": lambda calls: schedules.time_quadratic(calls, SD),
     "sgm_uniform": lambda calls: schedules.sgm_uniform(calls, SD),
     "beta": lambda calls: schedules.beta(calls, SD),
+    "beta57": lambda calls: schedules.beta(calls, SD, 0.5, 0.7),
+    "laplace": lambda calls: schedules.laplace(calls, 0.0292, 14.6),
+    "linear_quadratic": lambda calls: schedules.linear_quadratic(calls, 14.6),
+    "bong_tangent, a flow": schedules.bong_tangent,
+    "ltxv, a flow": schedules.ltxv,
+    "flux2, a flow": schedules.flux2,
+    "whole_list": lambda calls: schedules.whole_list("ays_32_sd1", calls),
     "linear_flow": lambda calls: schedules.linear_flow(calls, 3.0),
     "simple on a flow": lambda calls: schedules.simple(calls, schedules.flow_levels(3.0)),
     "published": lambda calls: schedules.published("ays_sdxl", calls),
@@ -71,11 +78,53 @@ def test_sgm_uniform_leaves_out_the_last_of_one_more_time(calls):
 
 
 @pytest.mark.parametrize("calls", [1, 2, 3, 7, 10, 20, 30])
-@pytest.mark.parametrize("alpha, beta", [(0.6, 0.6), (1.0, 0.5)])
+@pytest.mark.parametrize("alpha, beta", [(0.6, 0.6), (0.5, 0.7), (1.0, 0.5)])
 def test_beta_takes_the_levels_at_rounded_quantiles(calls, alpha, beta):
     scipy_stats = pytest.importorskip("scipy.stats")
     index = [int(np.rint(scipy_stats.beta.ppf(1 - k / calls, alpha, beta) * 999)) for k in range(calls)]
     assert schedules.beta(calls, SD, alpha, beta).tolist() == [*SD[index], 0.0]
+
+
+@pytest.mark.parametrize("calls", [2, 3, 6, 10, 25])
+def test_laplace_is_the_quantile_of_the_laplace_distribution(calls):
+    from scipy.stats import laplace
+    shares = np.clip(np.linspace(1, 0, calls), 5e-6, 1 - 5e-6)                  # its 1e-5 against log 0
+    expected = np.clip(np.exp(laplace.ppf(shares, scale=0.5)), 0.0292, 14.6)
+    np.testing.assert_allclose(schedules.laplace(calls, 0.0292, 14.6)[:-1], expected, rtol=1e-4)
+
+
+def test_linear_quadratic_is_even_at_first_and_joins_its_parabola_smoothly():
+    levels = schedules.linear_quadratic(20, 14.6) / 14.6
+    np.testing.assert_allclose(levels[:11], 1 - 0.0025 * np.arange(11), rtol=1e-12)
+    np.testing.assert_allclose(np.diff(levels[9:], 3)[1:], 0, atol=1e-12)       # a parabola
+    assert levels[-1] == 0
+
+
+def test_bong_tangent_meets_in_the_middle_and_falls_most_there():
+    levels = schedules.bong_tangent(20)
+    assert levels[0] == 1 and levels[12] == pytest.approx(0.5) and int(np.argmin(np.diff(levels))) in (11, 12)
+
+
+def test_ltxv_ends_at_a_tenth_and_keeps_the_odds_of_its_steps():
+    levels, plain = schedules.ltxv(8), schedules.linear_flow(8, np.exp(2.05))
+    assert levels[0] == 1 and levels[-2] == pytest.approx(0.1) and levels[-1] == 0
+    np.testing.assert_allclose((1 - levels[1:-1]) / (1 - plain[1:-1]), 0.9 / (1 - plain[-2]), rtol=1e-12)
+
+
+def test_flux2_shifts_less_the_more_steps_and_by_the_size_alone_above_4300_tokens():
+    def shift(calls, tokens):
+        level = schedules.flux2(calls, tokens)[1]
+        return level / (1 - level) * 1 / (calls - 1)
+    assert np.log(shift(10, 4096)) == pytest.approx(8.73809524e-05 * 4096 + 1.89833333)
+    assert np.log(shift(200, 4096)) == pytest.approx(0.00016927 * 4096 + 0.45666666)
+    assert shift(10, 8000) == pytest.approx(shift(50, 8000))
+
+
+def test_a_whole_list_ends_behind_its_own_last_level():
+    table = PUBLISHED["ays_32_sdxl"]["tables"][0]
+    np.testing.assert_allclose(schedules.whole_list("ays_32_sdxl", 32), [*table, 0.0], rtol=1e-12)
+    ends = np.array(PUBLISHED["ays_sd1"]["tables"][0])[[0, -1]]
+    np.testing.assert_allclose(schedules.whole_list("ays_sd1", 6)[[0, -2]], ends)
 
 
 def test_beta_refuses_what_rounding_would_repeat():

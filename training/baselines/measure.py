@@ -12,13 +12,17 @@ from tqdm.auto import tqdm
 from ...s4s_nodes.core import Table, classical
 from ..source import Source
 from ..teacher.pairs import Pairs, ends, errors
-from .schedules import STRONG_SCHEDULES, schedules_for
+from .schedules import NO_START_SCHEDULES, STRONG_SCHEDULES, schedules_for
 
 ROUNDS = ((8, 1.0), (32, 0.25), (None, 0.05))      # (seeds, share of the pairs that run them); None: all seeds
 FEWEST = 8                                         # pairs that reach the last round
 AT_ONCE = 64                                       # images shown to the feature network together
 # who a learned table has to beat where calls are dear: the pairs that win races, and those most people use
 STRONG_SOLVERS = ("euler", "dpmpp_2m", "unipc_bh2_2", "unipc_bh2_3", "deis_2", "deis_3", "ipndm_2", "lms_2")
+# and those that a training does not try its start on: docs/constants.md
+NO_STARTS = ("res_multistep", "dpmpp_2m_sigma", "gradient_estimation", "ipndm_v", "sa_solver", "er_sde", "heunpp2",
+             "ralston", "exp_heun", "res_2s", "res_3s", "res_2m", "res_3m")
+STARTS = tuple(name for name in classical.SOLVERS if name not in NO_STARTS)
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,12 @@ def strong_pairs(source: Source, top: float | None = None) -> set:
     return {(solver, name) for solver in STRONG_SOLVERS for name in known if name in STRONG_SCHEDULES}
 
 
+def start_pairs(source: Source, top: float | None = None) -> set:
+    """(solver, schedule) of the pairs that a training tries as its start."""
+    tried = [name for name in schedules_for(source, top) if name not in NO_START_SCHEDULES]
+    return {(solver, name) for solver in STARTS for name in tried}
+
+
 def contestants(source: Source, calls: int, names: set | None = None, top: float | None = None) -> list[Entry]:
     """Every classical pair that makes at most `calls` calls, from the level `top` on; names keeps only those pairs."""
     entries = []
@@ -62,14 +72,23 @@ def contestants(source: Source, calls: int, names: set | None = None, top: float
         for solver_name, solver in classical.SOLVERS.items():
             if names is not None and (solver_name, schedule_name) not in names:
                 continue
-            steps = calls if solver.calls_per_step == 1 else (calls + 1) // 2
             try:
-                made = solver(levels(steps), flow=source.flow)
+                entries.append(Entry(solver_name, schedule_name, within(solver, levels, calls, source.flow)))
             except ValueError:              # a schedule that cannot place so many levels
                 continue
-            if made.calls <= calls:
-                entries.append(Entry(solver_name, schedule_name, made))
     return entries
+
+
+def within(solver, levels, calls: int, flow: bool) -> Table:
+    """The table of the most steps (levels: steps -> levels) that makes at most `calls` calls. Raises ValueError as
+    solvers and schedules do, and where one step makes more."""
+    steps = max(1, calls // solver.calls_per_step)
+    best = solver(levels(steps), flow=flow)
+    if best.calls > calls:
+        raise ValueError(f"one step makes {best.calls} calls, {calls} are given")
+    while solver.calls_per_step > 1 and (more := solver(levels(steps + 1), flow=flow)).calls <= calls:
+        best, steps = more, steps + 1
+    return best
 
 
 def measure(source: Source, entry: Entry, pairs: Pairs, features: bool = False) -> Entry:

@@ -12,9 +12,16 @@ from ...s4s_nodes.core.levels import starts_at
 from ..source import Source
 
 GITS_SHOWN = ("gits_1.00", "gits_1.10", "gits_1.20", "gits_1.30")      # of 15 coefficients; the hosts' default is 1.20
+# those of model families, and 2 and 1.5 below them; 3.16 is e^1.15, of Flux, Qwen-Image and Krea 2
+SHIFTS = (1.5, 2.0, 3.0, 3.16, 5.0, 6.0, 7.0, 8.0, 12.0)
+WHOLE_LISTS = {"ays_11_sd1": "ays_sd1", "ays_11_sdxl": "ays_sdxl", "ays_32_sd1": "ays_32_sd1",
+               "ays_32_sdxl": "ays_32_sdxl"}            # of A1111 and Forge
 # those of the pairs that win races, and those most people use
 STRONG_SCHEDULES = ("karras", "beta", "sgm_uniform", "time_uniform", "kl_optimal", "gits_1.00", "gits_1.10", "ays_sd1",
-                    "shift_1.5", "shift_2", "shift_3", "oss_flux")
+                    "shift_1.5", "shift_2", "shift_3", "oss_flux", "oss_chroma")
+# those that a training does not try its start on: docs/constants.md
+NO_START_SCHEDULES = ("beta57", "linear_quadratic", "laplace", "bong_tangent", "ltxv", "flux2", *WHOLE_LISTS,
+                      *(f"shift_{shift:g}" for shift in (3.16, 6, 7, 8, 12)))
 
 
 def schedules_for(source: Source, top: float | None = None) -> dict:
@@ -29,11 +36,16 @@ def schedules_for(source: Source, top: float | None = None) -> dict:
              "time_quadratic": lambda n: schedules.time_quadratic(n, levels),
              "sgm_uniform": lambda n: schedules.sgm_uniform(n, levels),
              "simple": lambda n: schedules.simple(n, levels),
-             "beta": lambda n: schedules.beta(n, levels)}
+             "beta": lambda n: schedules.beta(n, levels),
+             "beta57": lambda n: schedules.beta(n, levels, 0.5, 0.7),
+             "linear_quadratic": lambda n: schedules.linear_quadratic(n, high)}
     if source.flow:
-        known.update({f"shift_{shift:g}": partial(schedules.linear_flow, shift=shift) for shift in (1.5, 2., 3., 5.)})
+        known.update({f"shift_{shift:g}": partial(schedules.linear_flow, shift=shift) for shift in SHIFTS},
+                     bong_tangent=schedules.bong_tangent, ltxv=schedules.ltxv, flux2=schedules.flux2)
         published = ("oss_flux", "oss_wan", "oss_chroma")
     else:
+        known["laplace"] = lambda n: schedules.laplace(n, low, high)
+        known.update({name: partial(schedules.whole_list, grid) for name, grid in WHOLE_LISTS.items()})
         published = ("ays_sd1", "ays_sdxl", *GITS_SHOWN)
     known.update({name: partial(schedules.published, name) for name in published})
     return {name: levels_for for name, levels_for in known.items() if _starts_at(top, levels_for)}

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ...s4s_nodes.core import Table, classical, schedules
-from ..baselines.measure import Entry, contestants, measure
-from ..baselines.schedules import schedules_for
+from ..baselines.measure import STARTS, Entry, contestants, measure, start_pairs
+from ..baselines.schedules import NO_START_SCHEDULES, schedules_for
 from ..parametrization.families import start_on
 from ..parametrization.parameters import Parameters
 from ..source import NaNFromModel, Source
@@ -73,7 +73,7 @@ def ranked_baselines(source: Source, calls: int, held_out: Pairs, config,
     """
     top = None if curve is None else float(curve[0])
     if config.schedule == "auto" and holds_every_solver(config):
-        entries = contestants(source, calls, top=top)
+        entries = contestants(source, calls, start_pairs(source, top), top)
         if curve is not None:
             entries += curve_entries(source, curve)
         return searched(source, entries, held_out, config.effort)
@@ -101,10 +101,12 @@ def searched(source: Source, entries: list[Entry], held_out: Pairs, effort: Effo
 
 def search_calls(source: Source, calls: int, config) -> int:
     """The most network calls that `ranked_baselines` makes for a whole table."""
-    effort, most = config.effort, len(schedules_for(source)) + 1                # a window has its curve
+    effort = config.effort
+    most = len(schedules_for(source)) + 1                                       # a window has its curve
     if config.schedule != "auto" or not holds_every_solver(config):
         return calls * effort.pairs * (1 if config.schedule != "auto" else most)
-    solvers = min(effort.schedules, most) * len(classical.SOLVERS) * effort.solvers
+    most = len(set(schedules_for(source)) - set(NO_START_SCHEDULES)) + 1
+    solvers = min(effort.schedules, most) * len(STARTS) * effort.solvers
     return calls * (most * len(PROBES) * effort.probes + solvers + effort.finalists * effort.pairs)
 
 
@@ -137,7 +139,8 @@ def curve_entries(source: Source, curve: np.ndarray) -> list[Entry]:
     """Every solver of one call a step on a window's levels of the full table's curve."""
     steps = len(curve) - 1
     levels = schedules.stretched(curve, steps, source.flow)
-    return [Entry(name, CURVE, solver(levels, flow=source.flow)) for name, solver in classical.SOLVERS.items()
+    solvers = {name: classical.SOLVERS[name] for name in STARTS}
+    return [Entry(name, CURVE, solver(levels, flow=source.flow)) for name, solver in solvers.items()
             if solver.calls_per_step == 1]
 
 

@@ -11,8 +11,31 @@ import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
+from .exponential import (
+    dpmpp_2m_sigma,
+    er_sde,
+    exp_heun,
+    res_2m,
+    res_2s,
+    res_3m,
+    res_3s,
+    res_multistep,
+    sa_solver,
+)
 from .log_snr import dpmpp_2m, dpmpp_2s, dpmpp_3m, single_step, unipc, with_middles
-from .slope import deis, dpm_2, dpm_2_steps, euler, heun, ipndm, lms
+from .slope import (
+    deis,
+    dpm_2,
+    dpm_2_steps,
+    euler,
+    gradient_estimation,
+    heun,
+    heunpp2,
+    ipndm,
+    ipndm_v,
+    lms,
+    ralston,
+)
 
 SOLVERS: dict[str, Callable] = {}        # name -> function(sigmas, flow=False) -> Table
 
@@ -41,6 +64,9 @@ def _register() -> None:
         fixed.calls_per_step = function.calls_per_step
         return fixed
     SOLVERS.update(euler=euler, dpmpp_2m=dpmpp_2m, dpmpp_3m=dpmpp_3m, heun=heun, dpm_2=dpm_2, dpmpp_2s=dpmpp_2s)
+    SOLVERS.update(res_multistep=res_multistep, dpmpp_2m_sigma=dpmpp_2m_sigma, gradient_estimation=gradient_estimation,
+                   ipndm_v=ipndm_v, sa_solver=sa_solver, er_sde=er_sde, heunpp2=heunpp2, ralston=ralston,
+                   exp_heun=exp_heun, res_2s=res_2s, res_3s=res_3s, res_2m=res_2m, res_3m=res_3m)
     for order in (2, 3, 4):
         SOLVERS[f"lms_{order}"] = at(lms, order=order)
         SOLVERS[f"ipndm_{order}"] = at(ipndm, order=order)

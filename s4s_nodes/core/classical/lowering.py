@@ -11,8 +11,11 @@ from ..table import MAX_CALLS, Table
 from ..trace import TensorTable, Trace
 
 
-def lowered(calls_per_step: int = 1):
-    """Turn run(trace, sigmas, flow, **options) -> last state into sigmas -> Table, with `.table` beside it."""
+def lowered(calls_per_step: int = 1, lawful: bool = True):
+    """Turn run(trace, sigmas, flow, **options) -> last state into sigmas -> Table, with `.table` beside it.
+
+    calls_per_step: the most of any step; lawful: whether steps to levels above 0 obey the constant law.
+    """
     def wrap(run):
         @functools.wraps(run)
         def table(sigmas, flow: bool = False, **options) -> TensorTable:
@@ -23,7 +26,8 @@ def lowered(calls_per_step: int = 1):
 
         @functools.wraps(run)
         def solver(sigmas, flow: bool = False, **options) -> Table:
-            return table(sigmas, flow, **options).frozen()
+            made = table(sigmas, flow, **options)
+            return made.frozen(keeps_constants=lawful or bool(made.sigmas[-1] == 0))
         solver.table, solver.calls_per_step = table, calls_per_step
         return solver
     return wrap

@@ -60,6 +60,55 @@ def ipndm(trace: Trace, sigmas: Tensor, flow: bool, order: int = 4) -> Tensor:
 EQUAL_STEPS = {1: (1.,), 2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
 
 
+@lowered(lawful=False)
+def ipndm_v(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
+    """iPNDM of order 4 for unequal steps, with the weights of diff-sampler, as the hosts have them.
+
+    From order 3 on they are not those of variable-step Adams-Bashforth (`lms`), and those of order 4 need not add to 1.
+    """
+    x, slopes = trace.start, []
+    for i, (sigma, after) in enumerate(steps(sigmas)):
+        denoised = trace.call(x, sigma)
+        slopes = [(x - denoised) / sigma, *slopes][:4]
+        if after == 0:
+            return denoised
+        widths = [sigmas[i + 1 - k] - sigmas[i - k] for k in range(len(slopes))]
+        x = x + widths[0] * sum(w * d for w, d in zip(_unequal_steps(*widths), slopes))
+    return x
+
+
+def _unequal_steps(h, h1=None, h2=None, h3=None) -> list:
+    """Weights of the slopes, newest first, after steps h (the one to take), h1, h2, h3 (the oldest)."""
+    weights = [1.0, 0.0, 0.0, 0.0]
+    if h1 is not None:
+        weights[0], weights[1] = 1 + h / h1 / 2, -h / h1 / 2
+    if h2 is not None:
+        third = (1 - h / (3 * (h + h1)) * (h * (h + h1)) / (h1 * (h1 + h2))) / 2
+        for k, share in enumerate((1, -(1 + h1 / h2), h1 / h2)):
+            weights[k] = weights[k] + share * third
+    if h3 is not None:
+        fourth = ((1 - h / (3 * (h + h1))) / 2 + (1 - h / (2 * (h + h1))) * h / (6 * (h + h1 + h2))) \
+            * (h * (h + h1) * (h + h1 + h2)) / (h1 * (h1 + h2) * (h1 + h2 + h3))
+        older = h1 * (h1 + h2) / (h2 * (h2 + h3))
+        for k, share in enumerate((1, -(1 + h1 / h2 + older), h1 / h2 + older * (1 + h2 / h3), -older * h1 / h2)):
+            weights[k] = weights[k] + share * fourth
+    return weights
+
+
+@lowered()
+def gradient_estimation(trace: Trace, sigmas: Tensor, flow: bool, gamma: float = 2.0) -> Tensor:
+    """Gradient estimation (Permenter and Yuan 2024): Euler on a slope moved on by its last change."""
+    x, old = trace.start, None
+    for sigma, after in steps(sigmas):
+        denoised = trace.call(x, sigma)
+        slope = (x - denoised) / sigma
+        if after == 0:
+            return denoised
+        x = x + (after - sigma) * (slope if old is None else slope + (gamma - 1) * (slope - old))
+        old = slope
+    return x
+
+
 def _adams_bashforth(trace: Trace, sigmas: Tensor, order: int, clock, euler_at_end: bool) -> Tensor:
     """x' = x + sum_j d_j int l_j(clock(s)) ds over the step, l_j the Lagrange basis on the clock of past levels."""
     check_order(order, 4)
@@ -116,6 +165,34 @@ def heun(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
         if after > 0:
             ahead = x + (after - sigma) * (slope + (ahead - trace.call(ahead, after)) / after) / 2
         x = ahead
+    return x
+
+
+@lowered(calls_per_step=2)
+def ralston(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
+    """Ralston's method of order 2 (1962): a second call two thirds of the way; one call for the step to 0."""
+    x = trace.start
+    for sigma, after in steps(sigmas):
+        slope = (x - trace.call(x, sigma)) / sigma
+        if after > 0:
+            there = sigma + (after - sigma) * 2 / 3
+            state = x + (there - sigma) * slope
+            slope = slope / 4 + (state - trace.call(state, there)) / there * 3 / 4
+        x = x + (after - sigma) * slope
+    return x
+
+
+@lowered(calls_per_step=3)
+def heunpp2(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
+    """Heun++ as the hosts have it: Heun looking two steps ahead, weights by level; at last two calls, and one."""
+    x, count = trace.start, len(sigmas) - 1
+    for i, (sigma, after) in enumerate(steps(sigmas)):
+        slopes, state, ahead = [], x, sigmas[i:i + 1 + min(3, count - i)]
+        for k in range(len(ahead) - 1):
+            slopes.append((state - trace.call(state, ahead[k], level=sigmas[min(i + 1, i + k)])) / ahead[k])
+            state = state + (ahead[k + 1] - ahead[k]) * slopes[-1]
+        shares = [level / (len(slopes) * sigmas[0]) for level in ahead[1:len(slopes)]]
+        x = x + (after - sigma) * sum(w * d for w, d in zip([1 - sum(shares), *shares], slopes))
     return x
 
 
