@@ -18,6 +18,7 @@ from ..core.preset_file import Preset
 from ..core.table import MAX_CALLS, Table
 from .adapt import adapted, distance, from_start, head, start_ratio, starts_near
 from .cfg import at_cfg
+from .families import flow_schedule, official
 from .match import called, counts_words, remarks, suits, unproven
 from .model_facts import ModelFacts
 
@@ -29,12 +30,13 @@ MOVED_LEVELS = {True: 0.065, False: 0.09}               # by whether it is a flo
 # bh2 1.14, DEIS 1.17, DPM++ 2M 1.24, LMS 1.50. UniPC loses on "normal" and "karras" at 4 to 6 calls and wins on every
 # curve from 12 calls on, where no table is (16 calls: 0.0068, iPNDM 0.0089). A flow at 4 to 8 calls: iPNDM 1.04,
 # DEIS 1.07, LMS and UniPC 1.13, DPM++ 2M 1.34
-FALLBACK = {True: "ipndm_2", False: "unipc_bh2_2"}      # by whether it is a flow; all of order 2
+FALLBACK = {True: "ipndm_2", False: "unipc_bh2_2"}      # by whether it is a flow, of families without an official one
 USUAL_SHIFT = 3.0           # of a rectified flow whose host does not tell its own
 _PICK_OURS = "pick scheduler s4s"
 _OWN, _GIVEN = "the model's own levels", "the given levels"
 _SPOKEN = {"dpmpp_2m": "DPM++ 2M", "unipc_bh2_2": "UniPC bh2 of order 2", "lms_2": "LMS of order 2",
-           "ipndm_2": "iPNDM of order 2", "deis_2": "DEIS of order 2", "euler": "Euler"}
+           "ipndm_2": "iPNDM of order 2", "deis_2": "DEIS of order 2", "euler": "Euler",
+           "res_multistep": "RES multistep", "unipc_bh1_3": "UniPC bh1 of order 3"}
 
 
 @dataclass(frozen=True)
@@ -235,8 +237,10 @@ def _kind(preset: Preset, table: Table) -> str:
 
 
 def fallen_back(levels: np.ndarray, facts: ModelFacts, why: str, advice: str = "", own: bool = False) -> Selection:
-    """A classical multistep solver on levels; Euler's method where they repeat. own: they are the model's own."""
-    name = FALLBACK[facts.flow]
+    """The family's official solver on levels, else FALLBACK; Euler's method where they repeat, and for a model that
+    denoises nothing. own: they are the model's own."""
+    named = official(facts.family)
+    name = "euler" if facts.unfit else named.solver if named is not None and facts.flow else FALLBACK[facts.flow]
     whose = _OWN if own else _GIVEN
     if bool((np.diff(levels) == 0).any()):
         name, whose, table = "euler", f"{whose}, some of which repeat,", _euler(levels)
@@ -254,14 +258,14 @@ def _euler(levels: np.ndarray) -> Table:
 
 
 def _classical_levels(facts: ModelFacts, steps: int) -> np.ndarray:
-    """A schedule that needs no tuning: a flow's even one with its shift; else Karras et al. (2022), rho 5, open.
+    """A schedule that needs no tuning: a flow's official one; else Karras et al. (2022), rho 5, open.
 
     Open: the model's lowest level is left out, which saves a call. On digits-eps with the fallback solver it is at
     0.165, 0.090, 0.047 (4, 6, 8 calls) from the teacher; the hosts' "simple" at 0.153, 0.097, 0.061, their "karras" at
     0.284, 0.130, 0.067. With zero terminal SNR Karras' levels would crowd where nothing happens: "simple" it is.
     """
     if facts.flow:
-        return schedules.linear_flow(steps, facts.shift or USUAL_SHIFT)
+        return flow_schedule(facts.family, steps, facts.shift or USUAL_SHIFT)
     if facts.zero_terminal_snr:
         return schedules.simple(steps, schedules.zero_snr_levels(facts.sigma_max))
     levels = schedules.karras(steps + 1, max(facts.sigma_min, 2e-3), facts.sigma_max, rho=5)

@@ -27,6 +27,8 @@ def suits(preset: Preset, facts: ModelFacts) -> str | None:
     A flow's shift is no reason: it moves the model's schedule, and a preset brings its own levels. Nor is the family.
     """
     model = preset.model
+    if facts.unfit:
+        return facts.unfit
     if model.prediction != facts.prediction:
         return f"it is for {model.prediction} prediction, the model's is {facts.prediction}"
     if model.zero_terminal_snr != facts.zero_terminal_snr:

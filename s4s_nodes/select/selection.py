@@ -243,7 +243,7 @@ def _fallback(request: Request, levels: np.ndarray, origin, problems: list[_Prob
     if plain:
         problems = [_if_ours(problem.preset, levels, request, problem) for problem in problems]
     last = max(problems, key=lambda problem: problem.stage, default=None)
-    why, advice = _none_of_its_own(request)
+    why, advice = (facts.unfit, "") if facts.unfit else _none_of_its_own(request)
     if last is not None:
         why, advice = last.why, last.advice
     elif found is not None and not runs:

@@ -13,8 +13,13 @@ import torch
 from ...library import ModelFacts
 from . import fingerprint
 
-_CLASSES = (("flow", "CONST"), ("x0", "X0"), ("x0", "COSMOS_RFLOW"), ("v", "V_PREDICTION"),
-            ("v", "V_PREDICTION_DDPM"), ("eps", "EPS"))          # X0 and V_PREDICTION derive from EPS: it comes last
+_CLASSES = (("x0", "IMG_TO_IMG_FLOW"), ("flow", "CONST"), ("x0", "X0"), ("x0", "COSMOS_RFLOW"), ("v", "V_PREDICTION"),
+            ("v", "V_PREDICTION_DDPM"), ("eps", "EPS"))          # a class stands before those it derives from
+# of the model's sampling: what makes it a model that no table can be learned for
+_UNFIT = {"IMG_TO_IMG": "this model turns one image into another and denoises nothing",
+          "IMG_TO_IMG_FLOW": "this model turns one image into another and denoises nothing",
+          "ModelSamplingAV": "this model's latent holds video and sound in one, and tables are learned for one of them"}
+_AV_FAMILIES = ("ltxav",)               # whose sampling does not tell
 _CALLERS = 12               # how far up a schedule's asker is looked for: the host's own are 1 to 4 away
 
 
@@ -23,7 +28,15 @@ def of_schedule(sampling) -> ModelFacts:
     low, high = float(sampling.sigma_min), float(sampling.sigma_max)
     prediction = _prediction(sampling)
     return ModelFacts(prediction, low, high, zero_terminal_snr=bool(getattr(sampling, "zsnr", False)),
-                      shift=_shift(sampling) if prediction == "flow" else None)
+                      shift=_shift(sampling) if prediction == "flow" else None, unfit=_unfit(sampling))
+
+
+def _unfit(sampling, family: str | None = None) -> str:
+    """Why no table can be learned for a model that samples like this; mostly nothing."""
+    if family in _AV_FAMILIES:
+        return _UNFIT["ModelSamplingAV"]
+    names = {parent.__name__ for parent in type(sampling).__mro__}
+    return next((words for name, words in _UNFIT.items() if name in names), "")
 
 
 def _shift(sampling) -> float | None:
@@ -116,9 +129,9 @@ def of_running(denoiser) -> ModelFacts:
 
 def _of(network, sampling, patcher) -> ModelFacts:
     seen = of_schedule(sampling)
-    latent = getattr(network, "latent_format", None)
+    latent, family = getattr(network, "latent_format", None), _family(getattr(network, "model_config", None))
     return ModelFacts(
-        seen.prediction, seen.sigma_min, seen.sigma_max, family=_family(getattr(network, "model_config", None)),
+        seen.prediction, seen.sigma_min, seen.sigma_max, family=family, unfit=_unfit(sampling, family),
         channels=getattr(latent, "latent_channels", None), zero_terminal_snr=seen.zero_terminal_snr,
         shift=seen.shift, fingerprint=lambda: fingerprint.of(network, patcher))
 

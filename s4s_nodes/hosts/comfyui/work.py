@@ -51,11 +51,17 @@ class Node:
     # --- sampling ---------------------------------------------------------------------------------------------------
 
     def inside(self, work: Callable, gradients: Callable) -> None:
-        """In a sampling of the host's; for gradients, with a second copy of the weights where it can load one."""
+        """In a sampling of the host's; for gradients, with a second copy of the weights where it can load one.
+
+        Raises ValueError for a model that no table can be learned for.
+        """
         def shown(source: Source):
             self.paint = painter(source.network.guider.inner_model, source.device)
             return work(source)
-        given, model, again = self.scene, facts.of_model(self.scene.patcher).model, object()
+        given, seen, again = self.scene, facts.of_model(self.scene.patcher), object()
+        if seen.unfit:
+            raise ValueError(f"{seen.unfit}: connect another MODEL")
+        model = seen.model
         if inside(given, model, lambda source: again if gradients(source) else shown(source)) is not again:
             return
         with gradient.training_mode():

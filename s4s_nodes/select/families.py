@@ -1,0 +1,65 @@
+"""What the official workflow of each family of models runs: the fallback where no preset does.
+
+The deterministic sampler and the schedule of ComfyUI's workflow templates (package 0.11.44, November 2026); the shift
+is the one the model brings, which the templates set by a node. Of SD 1.x, SD 2.x and SDXL the templates have euler on
+normal, which was measured to be worse than what S4S runs for any model (`dispatch.FALLBACK`), so they are not here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from ..core import schedules
+
+
+class Official(NamedTuple):
+    """The name of a solver of `classical.SOLVERS`, and what the template calls its schedule."""
+
+    solver: str
+    schedule: str
+
+
+OFFICIAL = {
+    "anima": Official("euler", "simple"),                       # the preview's er_sde is stochastic
+    "chroma": Official("euler", "beta"),
+    "flux": Official("euler", "simple"), "fluxschnell": Official("euler", "simple"),
+    "flux2": Official("euler", "flux2"),
+    "hidream": Official("unipc_bh1_3", "simple"),               # full; dev and fast have lcm, which is stochastic
+    "hunyuanimage21": Official("euler", "simple"),              # no template: HunyuanVideo's
+    "hunyuanvideo": Official("euler", "simple"), "hunyuanvideo15": Official("euler", "simple"),
+    "krea2": Official("euler", "simple"),
+    "ltxav": Official("euler", "ltxv"), "ltxv": Official("euler", "ltxv"),
+    "lumina2": Official("res_multistep", "simple"),
+    "minimaxh3": Official("res_multistep", "simple"),
+    "qwenimage": Official("euler", "simple"),
+    "sd3": Official("euler", "sgm_uniform"),
+    "wan21": Official("unipc_bh1_3", "simple"),                 # two experts of Wan 2.2, seen as this, have euler
+    "wan22": Official("unipc_bh1_3", "simple"),
+    "zimage": Official("res_multistep", "simple"),
+}
+_LEVELS: dict[str, Callable] = {                                # (steps, shift) -> levels; else even, shifted
+    "beta": lambda steps, shift: schedules.beta(steps, schedules.flow_levels(shift)),
+    "flux2": lambda steps, shift: schedules.flux2(steps),
+    "ltxv": lambda steps, shift: schedules.ltxv(steps),
+}
+
+
+def official(family: str | None) -> Official | None:
+    """The official setting of a family, or None."""
+    return OFFICIAL.get(family or "")
+
+
+def flow_schedule(family: str | None, steps: int, shift: float) -> np.ndarray:
+    """A flow's schedule without a preset, (steps + 1,) from 1 to 0: its family's, else even with its shift.
+
+    The hosts' simple, normal and sgm_uniform are even to within one of the model's 1000 levels.
+    """
+    named = official(family)
+    levels = _LEVELS.get(named.schedule) if named is not None else None
+    try:
+        return schedules.linear_flow(steps, shift) if levels is None else levels(steps, shift)
+    except ValueError:                      # beta cannot place so many steps
+        return schedules.linear_flow(steps, shift)
