@@ -36,7 +36,7 @@ _PICK_OURS = "pick scheduler s4s"
 _OWN, _GIVEN = "the model's own levels", "the given levels"
 _SPOKEN = {"dpmpp_2m": "DPM++ 2M", "unipc_bh2_2": "UniPC bh2 of order 2", "lms_2": "LMS of order 2",
            "ipndm_2": "iPNDM of order 2", "deis_2": "DEIS of order 2", "euler": "Euler",
-           "res_multistep": "RES multistep", "unipc_bh1_3": "UniPC bh1 of order 3"}
+           "res_multistep": "RES multistep", "unipc_bh1_sigma": "UniPC bh1"}
 
 
 @dataclass(frozen=True)

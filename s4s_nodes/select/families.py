@@ -3,6 +3,7 @@
 The deterministic sampler and the schedule of ComfyUI's workflow templates (package 0.11.44, November 2026); the shift
 is the one the model brings, which the templates set by a node. Of SD 1.x, SD 2.x and SDXL the templates have euler on
 normal, which was measured to be worse than what S4S runs for any model (`dispatch.FALLBACK`), so they are not here.
+"Open": the lowest level above 0 is left out, as the hosts do for uni_pc.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ OFFICIAL = {
     "chroma": Official("euler", "beta"),
     "flux": Official("euler", "simple"), "fluxschnell": Official("euler", "simple"),
     "flux2": Official("euler", "flux2"),
-    "hidream": Official("unipc_bh1_3", "simple"),               # full; dev and fast have lcm, which is stochastic
+    "hidream": Official("unipc_bh1_sigma", "simple, open"),     # full; dev and fast have lcm, which is stochastic
     "hunyuanimage21": Official("euler", "simple"),              # no template: HunyuanVideo's
     "hunyuanvideo": Official("euler", "simple"), "hunyuanvideo15": Official("euler", "simple"),
     "krea2": Official("euler", "simple"),
@@ -36,14 +37,15 @@ OFFICIAL = {
     "minimaxh3": Official("res_multistep", "simple"),
     "qwenimage": Official("euler", "simple"),
     "sd3": Official("euler", "sgm_uniform"),
-    "wan21": Official("unipc_bh1_3", "simple"),                 # two experts of Wan 2.2, seen as this, have euler
-    "wan22": Official("unipc_bh1_3", "simple"),
+    "wan21": Official("unipc_bh1_sigma", "simple, open"),       # two experts of Wan 2.2, seen as this, have euler
+    "wan22": Official("unipc_bh1_sigma", "simple, open"),
     "zimage": Official("res_multistep", "simple"),
 }
 _LEVELS: dict[str, Callable] = {                                # (steps, shift) -> levels; else even, shifted
     "beta": lambda steps, shift: schedules.beta(steps, schedules.flow_levels(shift)),
     "flux2": lambda steps, shift: schedules.flux2(steps),
     "ltxv": lambda steps, shift: schedules.ltxv(steps),
+    "simple, open": lambda steps, shift: np.delete(schedules.linear_flow(steps + 1, shift), -2),
 }
 
 

@@ -20,6 +20,7 @@ ORDERS = {      # theory; UniPC's corrector adds one to its order
     "res_3s": 3, "res_3m": 2,
     "er_sde": 1,                # its integrals are sums
     "gradient_estimation": 1, "heunpp2": 1, "ipndm_v": 2,
+    "unipc_bh1_sigma": 3, "unipc_bh2_sigma": 3,         # on a flow these counts are far from the limit, 4
     "unipc_bh1_1": 2, "unipc_bh1_2": 3, "unipc_bh1_3": 4,
     "unipc_bh2_1": 2, "unipc_bh2_2": 3, "unipc_bh2_3": 4,
 }

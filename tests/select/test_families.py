@@ -30,6 +30,7 @@ def test_the_official_schedules():
     assert flow_schedule("zimage", 8, 3.0).tolist() == schedules.linear_flow(8, 3.0).tolist()
     assert flow_schedule("flux2", 8, 3.0).tolist() == schedules.flux2(8).tolist()
     assert flow_schedule("chroma", 8, 1.0).tolist() == schedules.beta(8, schedules.flow_levels(1.0)).tolist()
+    assert flow_schedule("wan21", 8, 3.0).tolist() == [*schedules.linear_flow(9, 3.0)[:8], 0.0]
     assert flow_schedule("ltxv", 8, 3.0)[-2] == pytest.approx(0.1)
 
 

@@ -234,7 +234,7 @@ def test_flux_and_wan_do_not_run_an_sd3_preset_nor_optimal_steps(name, steps):
     found = select(Request(MODELS[name], shelf, steps, cfg=3.0))
     assert found.fallback and found.preset is None and found.kind == "classical"
     assert found.schedule.tolist() == levels_for(None, MODELS[name], steps).tolist()        # its own shift, as without
-    ran = "Euler" if name == "flux" else "UniPC bh1 of order 3"                            # of the official templates
+    ran = "Euler" if name == "flux" else "UniPC bh1"                                       # of the official templates
     assert found.words().startswith(f"S4S fallback: no preset was trained for this model. {ran} on the model's own")
 
 

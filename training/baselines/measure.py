@@ -21,7 +21,7 @@ AT_ONCE = 64                                       # images shown to the feature
 STRONG_SOLVERS = ("euler", "dpmpp_2m", "unipc_bh2_2", "unipc_bh2_3", "deis_2", "deis_3", "ipndm_2", "lms_2")
 # and those that a training does not try its start on: docs/constants.md
 NO_STARTS = ("res_multistep", "dpmpp_2m_sigma", "gradient_estimation", "ipndm_v", "sa_solver", "er_sde", "heunpp2",
-             "ralston", "exp_heun", "res_2s", "res_3s", "res_2m", "res_3m")
+             "ralston", "exp_heun", "res_2s", "res_3s", "res_2m", "res_3m", "unipc_bh1_sigma", "unipc_bh2_sigma")
 STARTS = tuple(name for name in classical.SOLVERS if name not in NO_STARTS)
 
 
@@ -71,6 +71,8 @@ def contestants(source: Source, calls: int, names: set | None = None, top: float
     for schedule_name, levels in schedules_for(source, top).items():
         for solver_name, solver in classical.SOLVERS.items():
             if names is not None and (solver_name, schedule_name) not in names:
+                continue
+            if solver_name.endswith("_sigma") and not source.flow:      # there it is the one without
                 continue
             try:
                 entries.append(Entry(solver_name, schedule_name, within(solver, levels, calls, source.flow)))

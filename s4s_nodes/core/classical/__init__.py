@@ -22,7 +22,7 @@ from .exponential import (
     res_multistep,
     sa_solver,
 )
-from .log_snr import dpmpp_2m, dpmpp_2s, dpmpp_3m, single_step, unipc, with_middles
+from .log_snr import dpmpp_2m, dpmpp_2s, dpmpp_3m, single_step, unipc, unipc_sigma, with_middles
 from .slope import (
     deis,
     dpm_2,
@@ -73,6 +73,7 @@ def _register() -> None:
     for order in (2, 3):
         SOLVERS[f"deis_{order}"] = at(deis, order=order)
     for kind in ("bh1", "bh2"):
+        SOLVERS[f"unipc_{kind}_sigma"] = at(unipc_sigma, kind=kind)
         for order in (1, 2, 3):
             SOLVERS[f"unipc_{kind}_{order}"] = at(unipc, order=order, kind=kind)
 

@@ -57,6 +57,19 @@ def unipc(trace: Trace, sigmas: Tensor, flow: bool, order: int = 3, kind: str = 
     The corrector uses the call at the predicted point, which is also the next step's first prediction: one
     call per step. The last steps lower their order, so that the step to 0 is first-order.
     """
+    return _unipc(trace, sigmas, flow, order, kind)
+
+
+@lowered()
+def unipc_sigma(trace: Trace, sigmas: Tensor, flow: bool, kind: str = "bh1") -> Tensor:
+    """UniPC in -log sigma, as ComfyUI's uni_pc and uni_pc_bh2 run it on a flow; order 3, but below the steps.
+
+    Theirs ends at 0.001 in place of 0.
+    """
+    return _unipc(trace, sigmas, False, max(1, min(3, len(sigmas) - 2)), kind)
+
+
+def _unipc(trace: Trace, sigmas: Tensor, flow: bool, order: int, kind: str) -> Tensor:
     check_order(order, 3)
     if kind not in ("bh1", "bh2"):
         raise ValueError(f"UniPC kind {kind!r} is not known: use bh1 or bh2")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import s4s_host
 import torch
+from comfy.extra_samplers import uni_pc
 from comfy.k_diffusion import sampling
 
 classical = s4s_host.pack("s4s_nodes.core.classical")
@@ -43,6 +44,8 @@ PAIRS = {       # ours, the host's function, its options
     "dpmpp_2m of the SDE": (classical.SOLVERS["dpmpp_2m"], "sample_dpmpp_2m_sde", SILENT),
     "dpmpp_2m_sde_heun": (classical.SOLVERS["res_multistep"], "sample_dpmpp_2m_sde_heun", SILENT),
 }
+UNIPC = {"uni_pc": ("unipc_bh1_sigma", uni_pc.sample_unipc),
+         "uni_pc_bh2": ("unipc_bh2_sigma", uni_pc.sample_unipc_bh2)}
 TOLERANCES = {"er_sde": 1e-7}                   # the host sums in float32
 ONLY_VE = ("dpmpp_2m_sde_heun",)                # on a flow it stands in half-logSNR
 
@@ -115,3 +118,15 @@ def test_a_flow_from_1_ends_where_the_hosts_does(name, start):
                                          disable=True, **options)
     found = core.sample(partial(core.mixture, flow=True), start, ours(levels, flow=True))
     torch.testing.assert_close(found, expected, rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize("name", UNIPC)
+@pytest.mark.parametrize("grid", GRIDS)
+def test_unipc_does_what_the_host_does(name, grid, start):
+    """The host's takes float32 alone, and ends at 0.001 where ours ends at 0."""
+    flow, levels = GRIDS[grid]
+    solver, theirs = UNIPC[name]
+    x = (levels[0] * start).float()
+    expected = theirs(Denoiser(flow), x, torch.from_numpy(levels).float(), extra_args={}, disable=True)
+    found = core.sample(partial(core.mixture, flow=flow), x, classical.SOLVERS[solver](levels, flow=flow))
+    torch.testing.assert_close(found, expected, rtol=0, atol=2e-2 if levels[-1] == 0 else 5e-4)

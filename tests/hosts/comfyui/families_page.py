@@ -1,0 +1,86 @@
+"""Writes docs/reference/families.md: what the newest ComfyUI says of each family, and what S4S runs there.
+
+COMFYUI_PATH=FOLDER PYTHON_OF_THE_HOST tests/hosts/comfyui/families_page.py, from anywhere.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+
+import s4s_host
+import tiny_families
+
+PAGE = s4s_host.ROOT / "docs" / "reference" / "families.md"
+HEAD = """# Model families
+
+What ComfyUI {version} says of each family, and what sampler and scheduler `s4s` run there without a preset of its own
+at 8 steps. Made by `tests/hosts/comfyui/families_page.py` from tiny random networks of the host's own classes: a
+family's sampling does not depend on the network's size. The official settings are those of ComfyUI's workflow templates
+(`s4s_nodes/select/families.py`); the shift is always the model's, after any ModelSampling node.
+
+| Model | Prediction | Shift | Clock | Levels | Without a preset |
+|---|---|---|---|---|---|
+"""
+TAIL = """
+Mu is the logarithm of the shift. The clock is what the network is told: the level times 1 or 1000, or the number of the
+level in the model's table. HunyuanImage has no official template: it runs HunyuanVideo's. HiDream's template and those
+of Qwen-Image, Chroma and Wan set other shifts by a node, which S4S follows. Two experts of Wan 2.2 look like Wan 2.1.
+
+Each of these went through the real KSampler for 3 steps with sampler and scheduler `s4s`, and where the setting is an
+official one its result is that of the host's own sampler on the same levels (`tests/hosts/comfyui/test_families.py`).
+In a WebUI the same table decides.
+
+## Not checked
+
+| Model | Why |
+|---|---|
+"""
+ODD = """
+Models whose latent holds video and sound in one fall back, and so do models that turn one image into another, such as
+FlowRVS: no table can be learned for them, and the log says so.
+"""
+
+
+def row(name: str) -> str:
+    """One line of the page."""
+    import comfy.model_sampling
+    facts = s4s_host.pack("s4s_nodes.hosts.comfyui.facts")
+    model = tiny_families.build(name)
+    seen, sampling = facts.of_model(model), model.get_model_object("model_sampling")
+    mu = isinstance(sampling, comfy.model_sampling.ModelSamplingFlux)
+    shift = "" if seen.shift is None else f"{seen.shift:.3g}" + (f" (mu {sampling.shift:g})" if mu else "")
+    clock = "level x 1" if mu else f"level x {sampling.multiplier:g}" if seen.flow else "number"
+    prediction = seen.prediction + (", zero terminal SNR" if seen.zero_terminal_snr else "")
+    return " | ".join([tiny_families.FAMILIES[name].title, prediction, shift, clock,
+                       f"{seen.sigma_min:.3g} to {seen.sigma_max:.4g}", plain(seen)])
+
+
+def plain(seen) -> str:
+    """What runs without a preset of the model's own, at 8 steps."""
+    selection, families = s4s_host.pack("s4s_nodes.select.selection"), s4s_host.pack("s4s_nodes.select.families")
+    shipped = s4s_host.pack("s4s_nodes.library").Library([]).presets()
+
+    found = selection.select(selection.Request(seen, shipped, steps=8))
+    if found.preset is not None:
+        return f"{found.preset.name}, published for the family"
+    named = families.official(seen.family) if seen.flow else None
+    levels = named.schedule if named is not None else "even, shifted" if seen.flow else "simple" if \
+        seen.zero_terminal_snr else "Karras, rho 5"
+    solver = found.classical.split(" on ")[0]
+    return f"{solver}; {levels}, " + ("measured" if named is None else "official")
+
+
+def page() -> str:
+    """The whole page."""
+    from comfyui_version import __version__
+    rows = "".join(f"| {row(name)} |\n" for name in tiny_families.FAMILIES)
+    rest = "".join(f"| {title} | {why} |\n" for title, why in tiny_families.UNCHECKED.values())
+    return HEAD.format(version=__version__) + rows + TAIL + rest + ODD
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parent))
+    s4s_host.start(s4s_host.make_base(Path(tempfile.mkdtemp(prefix="s4s-host-"))))
+    PAGE.write_text(page(), encoding="utf-8")
