@@ -20,7 +20,8 @@ from s4s.s4s_nodes import __version__
 
 ROOT = Path(__file__).parents[1]
 LANGUAGES = ("en", "zh", "ja")
-CORE_NODES = {"CheckpointLoaderSimple", "UNETLoader", "DualCLIPLoader", "VAELoader", "CLIPTextEncode", "FluxGuidance",
+CORE_NODES = {"CheckpointLoaderSimple", "UNETLoader", "CLIPLoader", "DualCLIPLoader", "ModelSamplingSD3",
+              "EmptyHunyuanLatentVideo", "SaveAnimatedWEBP", "VAELoader", "CLIPTextEncode", "FluxGuidance",
               "EmptyLatentImage", "EmptySD3LatentImage", "LoadImage", "ImageScale", "VAEEncode", "VAEEncodeForInpaint",
               "KSampler", "RandomNoise", "CFGGuider", "BasicGuider", "SamplerCustomAdvanced", "VAEDecode", "SaveImage",
               "PreviewImage", "PreviewAny", "MarkdownNote"}

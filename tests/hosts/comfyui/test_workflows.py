@@ -15,8 +15,8 @@ from workflow_examples import CALLS, EXAMPLES
 from workflow_files import to_prompt, to_workflow
 
 pytestmark = pytest.mark.server
-MODEL_FILES = {"ckpt_name", "unet_name", "clip_name1", "clip_name2", "vae_name"}
-ON_SD3 = ("s4s_flux", "s4s_train", "s4s_several_cfg", "s4s_race")          # the quicker of the tiny models
+MODEL_FILES = {"ckpt_name", "unet_name", "clip_name", "clip_name1", "clip_name2", "vae_name"}
+ON_SD3 = ("s4s_flux", "s4s_sd3", "s4s_train", "s4s_several_cfg", "s4s_race")          # the quicker of the tiny models
 SMALL = {       # settings of a workflow, made small: what stays is the graph
     "ImageScale": {"width": 64, "height": 64}, "EmptyLatentImage": {"width": 64, "height": 64},
     "EmptySD3LatentImage": {"width": 64, "height": 64},
@@ -104,7 +104,8 @@ def test_the_host_misses_nothing_but_the_model_files(comfy, info, name):
 
 
 @pytest.mark.parametrize("name, kind", [("s4s_text_to_image", "exact"), ("s4s_custom_sampling", "exact"),
-                                        ("s4s_flux", "exact"), ("s4s_image_to_image", "window"),
+                                        ("s4s_flux", "exact"), ("s4s_sdxl", "exact"), ("s4s_sd3", "exact"),
+                                        ("s4s_image_to_image", "window"),
                                         ("s4s_inpaint", "exact")])
 def test_an_image_is_made_with_the_learned_table(comfy, info, name, kind):
     prompt = on_tiny_models(to_prompt(saved(name), info), name)

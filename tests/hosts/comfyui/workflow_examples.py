@@ -28,9 +28,12 @@ def note(text: str) -> tuple:
     return "MarkdownNote", {"text": text}
 
 
-def checkpoint(positive: str = "photograph of a red fox in the snow, soft morning light") -> dict:
-    """A Stable Diffusion 1.5 checkpoint and two prompts."""
-    return {"checkpoint": ("CheckpointLoaderSimple", {"ckpt_name": CHECKPOINT}),
+FOX = "photograph of a red fox in the snow, soft morning light"
+
+
+def checkpoint(positive: str = FOX, name: str = CHECKPOINT) -> dict:
+    """A checkpoint with its own text encoders, Stable Diffusion 1.5 unless named, and two prompts."""
+    return {"checkpoint": ("CheckpointLoaderSimple", {"ckpt_name": name}),
             "positive": ("CLIPTextEncode", {"text": positive, "clip": ("checkpoint", 1)}),
             "negative": ("CLIPTextEncode", {"text": "blurry, low quality", "clip": ("checkpoint", 1)})}
 
@@ -117,8 +120,7 @@ FLUX = Example(
      "clip": ("DualCLIPLoader", {"clip_name1": "clip_l.safetensors", "clip_name2": "t5xxl_fp16.safetensors",
                                  "type": "flux", "device": "default"}),
      "vae": ("VAELoader", {"vae_name": "ae.safetensors"}),
-     "positive": ("CLIPTextEncode", {"text": "photograph of a red fox in the snow, soft morning light",
-                                     "clip": ("clip", 0)}),
+     "positive": ("CLIPTextEncode", {"text": FOX, "clip": ("clip", 0)}),
      "guidance": ("FluxGuidance", {"conditioning": ("positive", 0), "guidance": 3.5}),
      "latent": ("EmptySD3LatentImage", {"width": 1024, "height": 1024, "batch_size": 1}),
      "preset": ("S4SPreset", {"preset": "auto", "calls": CALLS, "denoise": 1.0, "strict": False,
@@ -132,6 +134,60 @@ FLUX = Example(
     [("", [["note"]]), ("Model and prompt", [["model", "clip", "vae"], ["positive", "guidance", "latent"]]),
      ("The preset", [["preset", "text"]]), ("Sampling", [["noise", "guider", "sampler"]]),
      ("Image", [["decode", "save"]])])
+
+SDXL = Example(
+    {"note": note("## SDXL, Illustrious, NoobAI and Pony in 6 calls\n\n"
+                  "A plain **KSampler** with sampler `s4s` **and** scheduler `s4s`. Until you have trained a preset "
+                  "for "
+                  "your checkpoint, the published *Align Your Steps* levels for SDXL run, and the node says *S4S "
+                  "fallback*.\n\n"
+                  "* put the checkpoint you use in its place; models of v-prediction with zero terminal SNR are "
+                  "recognized\n"
+                  "* train at the **size** and **cfg** you use: a preset runs on half to twice its area, and within "
+                  "10 % "
+                  "of its cfg"),
+     **checkpoint(name="sd_xl_base_1.0.safetensors"), **empty(1024), **ksampler(), **saved("sdxl", told=False)},
+    [("", [["note"]]), ("Model and prompts", [["checkpoint", "latent"], ["positive", "negative"]]),
+     ("Sampler s4s, scheduler s4s", [["sampler"]]), ("Image", [["decode", "save"]])])
+
+SD3 = Example(
+    {"note": note("## SD3 and SD3.5 in 6 calls\n\n"
+                  "A plain **KSampler** with sampler `s4s` **and** scheduler `s4s`. Until you have trained a preset "
+                  "for "
+                  "your checkpoint, Euler runs on an even schedule with the model's own shift, as the official "
+                  "workflow "
+                  "has it, and the node says *S4S fallback*.\n\n"
+                  "Another shift, by **ModelSamplingSD3**, moves the fallback; a preset brings its own levels."),
+     **checkpoint(name="sd3.5_large_fp8_scaled.safetensors"),
+     "latent": ("EmptySD3LatentImage", {"width": 1024, "height": 1024, "batch_size": 1}), **ksampler(),
+     **saved("sd3", told=False)},
+    [("", [["note"]]), ("Model and prompts", [["checkpoint", "latent"], ["positive", "negative"]]),
+     ("Sampler s4s, scheduler s4s", [["sampler"]]), ("Image", [["decode", "save"]])])
+
+WAN = Example(
+    {"note": note("## Wan 2.1 text to video in 6 calls\n\n"
+                  "A plain **KSampler** with sampler `s4s` **and** scheduler `s4s` on one Wan model. Until you have "
+                  "trained a preset for it, UniPC runs with the model's own shift, as the official workflow has it, "
+                  "and "
+                  "the node says *S4S fallback*.\n\n"
+                  "Train on short, small videos of the kind you make: a preset runs on half to twice the area of a "
+                  "frame, whatever the length. The two experts of Wan 2.2 14B are two models: no preset is for both."),
+     "model": ("UNETLoader", {"unet_name": "wan2.1_t2v_1.3B_fp16.safetensors", "weight_dtype": "default"}),
+     "checkpoint": ("ModelSamplingSD3", {"model": ("model", 0), "shift": 8.0}),
+     "clip": ("CLIPLoader", {"clip_name": "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "type": "wan",
+                             "device": "default"}),
+     "vae": ("VAELoader", {"vae_name": "wan_2.1_vae.safetensors"}),
+     "positive": ("CLIPTextEncode", {"text": "a red fox trots through the snow, soft morning light",
+                                     "clip": ("clip", 0)}),
+     "negative": ("CLIPTextEncode", {"text": "blurry, still, low quality", "clip": ("clip", 0)}),
+     "latent": ("EmptyHunyuanLatentVideo", {"width": 832, "height": 480, "length": 33, "batch_size": 1}),
+     **ksampler(),
+     "decode": ("VAEDecode", {"samples": ("sampler", 0), "vae": ("vae", 0)}),
+     "save": ("SaveAnimatedWEBP", {"images": ("decode", 0), "filename_prefix": "S4S/wan", "fps": 16.0,
+                                   "lossless": False, "quality": 90, "method": "default"})},
+    [("", [["note"]]), ("Model and prompts", [["model", "checkpoint", "clip", "vae"],
+                                              ["positive", "negative", "latent"]]),
+     ("Sampler s4s, scheduler s4s", [["sampler"]]), ("Video", [["decode", "save"]])])
 
 IMAGE_TO_IMAGE = Example(
     {"note": note("## Image to image, denoise 0.6\n\n"
@@ -219,6 +275,7 @@ RACE = Example(
     [("", [["note"]]), ("Model and prompts", [["checkpoint", "latent"], ["positive", "negative"]]),
      ("The preset", [["preset"]]), ("Race", [["race"]]), ("Result", [["report", "sheet"]])])
 
-EXAMPLES = {"s4s_text_to_image": TEXT_TO_IMAGE, "s4s_custom_sampling": CUSTOM, "s4s_flux": FLUX,
+EXAMPLES = {"s4s_text_to_image": TEXT_TO_IMAGE, "s4s_custom_sampling": CUSTOM, "s4s_flux": FLUX, "s4s_sdxl": SDXL,
+            "s4s_sd3": SD3, "s4s_wan": WAN,
             "s4s_image_to_image": IMAGE_TO_IMAGE, "s4s_inpaint": INPAINT, "s4s_train": TRAIN,
             "s4s_several_cfg": SEVERAL_CFG, "s4s_race": RACE}

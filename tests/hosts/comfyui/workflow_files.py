@@ -18,10 +18,18 @@ ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "example_workflows"
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 NOTES = {"MarkdownNote": [("text", ["STRING", {"multiline": True}])]}      # the browser's own: no server knows them
-ENDS = ("SaveImage", "PreviewImage", "PreviewAny")          # newer hosts gave these outputs
+ENDS = ("SaveImage", "SaveAnimatedWEBP", "PreviewImage", "PreviewAny")          # newer hosts gave these outputs
+WAN = "https://huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files/"
 SOURCES = {     # where the browser may fetch a model that is not there
     "v1-5-pruned-emaonly-fp16.safetensors":
         ("checkpoints", "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/"),
+    "sd_xl_base_1.0.safetensors":
+        ("checkpoints", "https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/"),
+    "sd3.5_large_fp8_scaled.safetensors":
+        ("checkpoints", "https://huggingface.co/Comfy-Org/stable-diffusion-3.5-fp8/resolve/main/"),
+    "wan2.1_t2v_1.3B_fp16.safetensors": ("diffusion_models", f"{WAN}diffusion_models/"),
+    "umt5_xxl_fp8_e4m3fn_scaled.safetensors": ("text_encoders", f"{WAN}text_encoders/"),
+    "wan_2.1_vae.safetensors": ("vae", f"{WAN}vae/"),
     "flux1-dev.safetensors": ("diffusion_models", "https://huggingface.co/Comfy-Org/flux1-dev/resolve/main/"),
     "clip_l.safetensors":
         ("text_encoders", "https://huggingface.co/comfyanonymous/flux_text_encoders/resolve/main/"),
@@ -32,7 +40,8 @@ SOURCES = {     # where the browser may fetch a model that is not there
 }
 ROOMY = {       # width and height where the content wants more than the sockets and widgets take
     "MarkdownNote": (360, 500), "CLIPTextEncode": (400, 170), "SaveImage": (430, 500), "PreviewImage": (430, 470),
-    "PreviewAny": (430, 200), "LoadImage": (330, 400), "KSampler": (340, 560), "S4SPreset": (440, 640),
+    "SaveAnimatedWEBP": (430, 500), "PreviewAny": (430, 200), "LoadImage": (330, 400), "KSampler": (340, 560),
+    "S4SPreset": (440, 640),
     "S4STrainPreset": (470, 1060), "S4SRace": (470, 980)}
 TITLE, GAP, FRAME = 30, 40, 50          # pixels: a node's title bar, between nodes, a group's head
 
