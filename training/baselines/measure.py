@@ -18,10 +18,11 @@ ROUNDS = ((8, 1.0), (32, 0.25), (None, 0.05))      # (seeds, share of the pairs 
 FEWEST = 8                                         # pairs that reach the last round
 AT_ONCE = 64                                       # images shown to the feature network together
 # who a learned table has to beat where calls are dear: the pairs that win races, and those most people use
-STRONG_SOLVERS = ("euler", "dpmpp_2m", "unipc_bh2_2", "unipc_bh2_3", "deis_2", "deis_3", "ipndm_2", "lms_2")
+STRONG_SOLVERS = ("euler", "dpmpp_2m", "unipc_bh2_2", "unipc_bh2_3", "deis_2", "deis_3", "ipndm_2", "lms_2",
+                  "gradient_estimation")
 # and those that a training does not try its start on: docs/constants.md
-NO_STARTS = ("res_multistep", "dpmpp_2m_sigma", "gradient_estimation", "ipndm_v", "sa_solver", "er_sde", "heunpp2",
-             "ralston", "exp_heun", "res_2s", "res_3s", "res_2m", "res_3m", "unipc_bh1_sigma", "unipc_bh2_sigma")
+NO_STARTS = ("res_multistep", "dpmpp_2m_sigma", "ipndm_v", "er_sde", "heunpp2", "ralston", "exp_heun", "res_2s",
+             "res_3s", "res_2m", "res_3m", "unipc_bh1_sigma", "unipc_bh2_sigma")
 STARTS = tuple(name for name in classical.SOLVERS if name not in NO_STARTS)
 
 

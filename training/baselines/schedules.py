@@ -20,7 +20,7 @@ WHOLE_LISTS = {"ays_11_sd1": "ays_sd1", "ays_11_sdxl": "ays_sdxl", "ays_32_sd1":
 STRONG_SCHEDULES = ("karras", "beta", "sgm_uniform", "time_uniform", "kl_optimal", "gits_1.00", "gits_1.10", "ays_sd1",
                     "shift_1.5", "shift_2", "shift_3", "oss_flux", "oss_chroma")
 # those that a training does not try its start on: docs/constants.md
-NO_START_SCHEDULES = ("beta57", "linear_quadratic", "laplace", "bong_tangent", "ltxv", "flux2", *WHOLE_LISTS,
+NO_START_SCHEDULES = ("linear_quadratic", "laplace", "bong_tangent", "ltxv", "flux2", *WHOLE_LISTS,
                       *(f"shift_{shift:g}" for shift in (3.16, 6, 7, 8, 12)))
 
 
