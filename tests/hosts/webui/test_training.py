@@ -39,7 +39,7 @@ def test_a_preset_is_trained_for_the_loaded_checkpoint_and_is_there_at_once(serv
     assert "S4S: fallback " in infotext(server, "Automatic")                    # the shelf's are another checkpoint's
     made = server.call("/s4s-test/train", TRAINING, seconds=900)
     assert "error" not in made, made
-    assert made["images"] >= 4 and made["scores"]["calls4"]["seeds"] == 2, made
+    assert made["images"] == 1 and made["scores"]["calls4"]["seeds"] == 2, made
     assert any("saved as" in words for words in made["words"]) and made["previewed"]
     assert "S4S trained here" in server.call("/s4s-test/rows")["schedules"]
     assert "S4S: trained here " in infotext(server, "S4S trained here")
