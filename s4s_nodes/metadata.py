@@ -19,7 +19,7 @@ from PIL import Image
 
 from .core.container import parsed
 from .core.model import Model, PresetError, is_number
-from .core.preset_file import Preset, check_levels, model_of
+from .core.preset_file import Preset, check_sampled, model_of
 from .core.table import MAX_CALLS, Table
 from .select.match import HASHES, PATCHES, cfg_range, trained_size
 from .select.model_facts import ModelFacts
@@ -102,7 +102,8 @@ def _training(preset: Preset, table: str) -> dict:
 
 def _plain(numbers: np.ndarray) -> list:
     """JSON's shortest numbers that read back to the digit."""
-    return [int(value) if value == int(value) and abs(value) < 2 ** 53 else float(value) for value in numbers]
+    return [int(value) if value == int(value) and abs(value) < 2 ** 53 and (value or not np.signbit(value))
+            else float(value) for value in numbers]
 
 
 # --- and back -------------------------------------------------------------------------------------------------------
@@ -133,7 +134,7 @@ def from_record(record) -> Preset:
         raise PresetError("its record of the training is damaged")
     try:
         table = _table(record)
-        check_levels(record["table"], table.sigmas)
+        check_sampled(record["table"], table)
         preset = _alone(record["name"], record["table"], table, model_of(record["model"]))
     except (TypeError, ValueError) as error:
         raise PresetError(f"the table is damaged: {str(error)[:300]}") from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from pathlib import Path
 
@@ -50,7 +51,7 @@ def contents(path: Path) -> tuple[dict, dict]:
 def parsed(text: str):
     """The content of a stranger's JSON: finite numbers, no entry twice. Raises ValueError for any other text."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant, parse_int=_integer,
+        return json.loads(text, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_float,
                           object_pairs_hook=_without_repeats)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
@@ -111,6 +112,11 @@ def _without_repeats(pairs: list) -> dict:
 
 def _refuse_constant(text: str):
     raise ValueError(f"{text} is not a number")
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    return value if abs(value) != math.inf else _refuse_constant(text[:60])
 
 
 def _integer(text: str) -> int:

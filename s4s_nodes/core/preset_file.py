@@ -220,17 +220,24 @@ def _tables(tensors: dict, breaks_constants: list) -> dict:
             raise PresetError(f"table {key[:80]!r} lacks {', '.join(missing)}")
     made = {key: Table(**found, keeps_constants=key not in breaks_constants) for key, found in parts.items()}
     for key, table in made.items():
-        check_levels(key, table.sigmas)
+        check_sampled(key, table)
     return made
 
 
-def check_levels(key: str, sigmas: np.ndarray) -> None:
-    """Refuse levels that differ here and no longer do in a host, which keeps them as float32. Raises PresetError."""
+def check_sampled(key: str, table: Table) -> None:
+    """Refuse a table that no host can sample, which keeps numbers as float32. Raises PresetError.
+
+    Levels that differ here would no longer differ there, or numbers would be infinite.
+    """
+    sigmas, limit = table.sigmas, float(np.finfo(np.float32).max)
     with np.errstate(over="ignore", under="ignore"):
         kept = sigmas.astype(np.float32)
     merged = np.flatnonzero((np.diff(kept) == 0) & (np.diff(sigmas) != 0))
     if not np.isfinite(kept).all():
         raise PresetError(f"table {key!r} has a level of {sigmas.max():g}, more than float32 can hold: its maker must "
+                          "train it again")
+    if max(float(np.abs(getattr(table, part)).max()) for part in PARTS) > limit:
+        raise PresetError(f"table {key!r} has a number beyond {limit:.2g}, the most float32 can hold: its maker must "
                           "train it again")
     if len(merged):
         i = int(merged[0])

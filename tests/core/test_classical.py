@@ -132,6 +132,12 @@ def test_a_flow_whose_first_levels_crowd_at_one_is_sampled_as_well_as_any(noise)
         torch.testing.assert_close(end, reference, rtol=0, atol=2e-3)       # second order at 150 steps
 
 
+def test_the_same_levels_again_give_the_table_made_before():
+    sigmas = schedules.karras(6, 0.03, 14.6)
+    made = classical.dpmpp_2m(sigmas)
+    assert classical.dpmpp_2m(torch.tensor(sigmas)) is made and classical.dpmpp_2m(sigmas[1:]) is not made
+
+
 def test_a_thousand_steps_make_a_table():
     sigmas = np.linspace(10, 0, MAX_CALLS + 1)
     assert classical.dpmpp_2m(sigmas).calls == MAX_CALLS

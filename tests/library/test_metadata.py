@@ -42,6 +42,11 @@ def test_what_ran_comes_back_to_the_digit(found):
     assert back.model.prediction == "eps" and back.model.sigma_max == MODEL.sigma_max
 
 
+def test_a_zero_keeps_its_sign():
+    table = replace(ran().table, carry=np.where(ran().table.carry == 0, -0.0, ran().table.carry))
+    assert metadata.from_text(metadata.to_text(replace(ran(), table=table), FACTS)).tables["calls6"].same_as(table)
+
+
 def test_it_runs_by_name_as_the_table_it_was():
     back = metadata.from_text(metadata.to_text(ran(), FACTS))
     again = ran(back, named=back)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from ...s4s_nodes.core import Preset, preset_file
+from ...s4s_nodes.core import Preset, PresetError, preset_file
 from .report import race_markdown
 
 SHIPPED = """# Presets that ship
@@ -71,7 +71,18 @@ match" is the number of calls at which the best classical solver x schedule pair
 
 
 def passport(preset: Preset, file: Path | None = None) -> str:
-    """A preset's provenance, conditions, scores and checksum as Markdown: its part of the page."""
+    """A preset's provenance, conditions, scores and checksum as Markdown: its part of the page.
+
+    Raises PresetError where its record is none that S4S writes.
+    """
+    try:
+        return _passport(preset, file)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise PresetError(f"preset {preset.name!r} has no record that a passport can be made of ({error!r}): train or "
+                          "race it again") from None
+
+
+def _passport(preset: Preset, file: Path | None) -> str:
     model = preset.model
     shift = "" if model.shift is None else f", shift {model.shift:g}"
     lines = [f"## {preset.name}", "",

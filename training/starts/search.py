@@ -127,8 +127,9 @@ def vector_of(parameters: Parameters, table: Table) -> Tensor | None:
     missing = (torch.tensor(table.weights) - torch.tensor(parameters.frozen(vector).weights))[:, :, None]
     rows = torch.tril(torch.ones(table.calls, table.calls, dtype=torch.bool))
     rows[-1, -1] = False                                            # the constant law's
-    solution = torch.linalg.lstsq(slopes[rows][:, some], missing[rows]).solution[:, 0]
-    vector[some] += solution.round(decimals=12)         # its last digits depend on where memory lies: runs must not
+    # not the usual driver, gelsy, whose last digits differ between runs; and rounded, as they depend on the memory's place
+    solution = torch.linalg.lstsq(slopes[rows][:, some], missing[rows], driver="gelsd").solution[:, 0]
+    vector[some] += solution.round(decimals=12)
     found = parameters.frozen(vector)
     same = np.allclose(found.weights, table.weights, rtol=0, atol=1e-8) and np.allclose(found.carry, table.carry,
                                                                                         rtol=0, atol=1e-8)

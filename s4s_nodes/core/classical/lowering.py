@@ -24,10 +24,16 @@ def lowered(calls_per_step: int = 1, lawful: bool = True):
             trace = Trace(levels, calls_per_step * (len(levels) - 1))
             return trace.finish(run(trace, levels, flow, **options))
 
+        @functools.lru_cache(maxsize=4)             # a host samples on the same levels again and again
+        def frozen(levels: tuple, flow: bool, options: tuple) -> Table:
+            made = table(levels, flow, **dict(options))
+            return made.frozen(keeps_constants=lawful or bool(made.sigmas[-1] == 0))
+
         @functools.wraps(run)
         def solver(sigmas, flow: bool = False, **options) -> Table:
-            made = table(sigmas, flow, **options)
-            return made.frozen(keeps_constants=lawful or bool(made.sigmas[-1] == 0))
+            levels = torch.as_tensor(sigmas, dtype=torch.float64)
+            _check(levels, flow)
+            return frozen(tuple(levels.tolist()), flow, tuple(sorted(options.items())))
         solver.table, solver.calls_per_step = table, calls_per_step
         return solver
     return wrap
