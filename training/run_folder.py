@@ -13,7 +13,7 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from glob import escape
 from pathlib import Path
@@ -56,16 +56,17 @@ class Folder:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep other trainings out, and clear away what one that was killed left half-written."""
-        if not self._writes:
+        with ExitStack() as stack:
+            self._read(lambda: self._hold(stack))
             yield
-            return
-        with locked(self.path, self.say):
-            for pattern in (*(f".{escape(name)}.*.part" for name in (CONFIG, STATE, LOG, self.preset_path.name)),
-                            "pairs/.*.part"):
-                for part in self.path.glob(pattern):
-                    with suppress(OSError):
-                        part.unlink()
-            yield
+
+    def _hold(self, stack: ExitStack) -> None:
+        stack.enter_context(locked(self.path, self.say))
+        for pattern in (*(f".{escape(name)}.*.part" for name in (CONFIG, STATE, LOG, self.preset_path.name)),
+                        "pairs/.*.part"):
+            for part in self.path.glob(pattern):
+                with suppress(OSError):
+                    part.unlink()
 
     def _read(self, read: Callable):
         """What read() returns or raises, in the first process, for all of them."""
