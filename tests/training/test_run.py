@@ -178,3 +178,19 @@ def test_targets_of_another_model_are_made_again(tmp_path):
     other = replace(toy_source(), name="another")
     whole = run_in(tmp_path / "fresh", source=other).train()
     assert run_in(tmp_path, source=replace(other, model_calls=0), resume=True).train().short_hash == whole.short_hash
+
+
+def test_a_run_stopped_in_any_call_ends_as_one_that_was_never_stopped(tmp_path):
+    """In its validations, too: the last one's numbers are those that are kept."""
+    changes = dict(mode="gradient", calls=(3,), teacher_calls=8, pairs=8, validation=8, iterations=4, every=2, batch=4)
+    source = toy_source()
+    network, calls = source.network, []
+    source.network = lambda *given, **extra: calls.append(1) or network(*given, **extra)
+    whole = run_in(tmp_path / "whole", source=source, **changes)
+    made, curve = whole.train(), [row[:3] for row in whole.states["calls3"].curve]
+    for call in range(len(calls) - 24, len(calls)):
+        with pytest.raises(Stopped):
+            run_in(tmp_path / f"{call}", source=interrupt_after(call), **changes).train()
+        resumed = run_in(tmp_path / f"{call}", resume=True, **changes)
+        assert resumed.train().hash == made.hash, call
+        assert [row[:3] for row in resumed.states["calls3"].curve][1:] == curve[1:], call

@@ -31,7 +31,7 @@ def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
     the start: the best state is never worse than the initial table on the held-out pairs.
     """
     objective = objective_of(config.objective, source)
-    ball, losses = ball_of(source, parameters, pairs, objective, config.relaxed), []
+    ball = ball_of(source, parameters, pairs, objective, config.relaxed)
     if state.iteration == 0 and not state.curve:
         validate(source, parameters, held_out, state, math.nan, objective)
     while state.iteration < config.iterations:
@@ -53,12 +53,12 @@ def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
             if not source.halve(error, len(places)):    # the backward pass of a part needs more than its forward pass
                 raise
             continue
-        vars(state).update(vars(ahead))
-        losses.append(loss)
-        checked = state.iteration % config.every == 0 or state.iteration == config.iterations
+        ahead.losses = [*state.losses, loss]
+        checked = ahead.iteration % config.every == 0 or ahead.iteration == config.iterations
         if checked:
-            validate(source, parameters, held_out, state, sum(losses) / len(losses), objective)
-            losses = []
+            validate(source, parameters, held_out, ahead, sum(ahead.losses) / len(ahead.losses), objective)
+            ahead.losses = []
+        vars(state).update(vars(ahead))             # now: one that is stopped in its validation is made again, whole
         if on_progress is not None:
             on_progress(state, loss, checked)
     return state

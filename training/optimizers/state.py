@@ -61,7 +61,7 @@ class GaussNewtonState(State):
 @dataclass
 class AdamState(State):
     """average: moving average of the vector, which is validated; moment1, moment2: Adam's; rate_factor: halved after
-    every setback; turn: of an alternation."""
+    every setback; turn: of an alternation; losses: of the iterations since the last validation."""
 
     average: Tensor = None
     moment1: Tensor = None
@@ -69,6 +69,7 @@ class AdamState(State):
     rate_factor: float = 1.0
     setbacks: int = 0
     turn: int = 0
+    losses: list = field(default_factory=list)
 
 
 def new_state(mode: str, parameters: Parameters, vector: Tensor | None = None) -> State:

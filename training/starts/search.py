@@ -127,7 +127,7 @@ def vector_of(parameters: Parameters, table: Table) -> Tensor | None:
     missing = (torch.tensor(table.weights) - torch.tensor(parameters.frozen(vector).weights))[:, :, None]
     rows = torch.tril(torch.ones(table.calls, table.calls, dtype=torch.bool))
     rows[-1, -1] = False                                            # the constant law's
-    # not the usual driver, gelsy, whose last digits differ between runs; and rounded, as they depend on the memory's place
+    # not the usual driver, gelsy, whose last digits differ between runs; rounded: they may depend on the memory's place
     solution = torch.linalg.lstsq(slopes[rows][:, some], missing[rows], driver="gelsd").solution[:, 0]
     vector[some] += solution.round(decimals=12)
     found = parameters.frozen(vector)
