@@ -1,0 +1,213 @@
+"""What strangers send: presets, tables of other projects, images' metadata, names. Nothing in it may do harm.
+
+Tries are made in children that get 100 MB and, for each, a second of the processor.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from s4s.s4s_nodes import importers, library, metadata
+from s4s.s4s_nodes.core import Preset, PresetError, classical, mixture, names, preset_file, sample, schedules
+from s4s.s4s_nodes.library import Library, ModelFacts, Request, save_new, select
+from s4s.training.benchmark.passports import passport
+from s4s.training.config import Config
+from tests.bench.proof import presets
+from tests.bench.proof.attack import Attack
+from tests.bench.proof.forked import Child
+from tests.library import hostile_files
+
+MEGABYTES, SECONDS = 100, 1.0
+BATCH = 100                 # tries of one child
+FACTS = ModelFacts.of(presets.GOOD.model)
+
+
+def limited(one: Callable[[random.Random, Path], None]) -> Callable:
+    """tries of one(chance, folder), which raises where something is wrong."""
+    def batch(chance: random.Random, folder: Path, count: int) -> list:
+        failures = []
+        for _ in range(count):
+            seed = chance.random()
+            began = time.process_time()
+            try:
+                one(random.Random(seed), folder)
+                failures.append(None)
+            except BaseException as error:
+                failures.append(f"{type(error).__name__}: {str(error)[:300]} (seed {seed!r})")
+            if (took := time.process_time() - began) > SECONDS:
+                failures[-1] = f"took {took:.1f} s (seed {seed!r})"
+        return failures
+
+    def tries(chance: random.Random) -> Iterator[str | None]:
+        one(random.Random(0), Path(tempfile.mkdtemp()))             # what is imported on first use counts for none
+        count = 1
+        while True:
+            with tempfile.TemporaryDirectory(prefix="s4s-proof-") as place:
+                seed, size = chance.random(), count
+                done = Child(lambda: batch(random.Random(seed), Path(place), size), MEGABYTES).result()
+            found = done.get("result") or [f"the child ended: {done}"]
+            if done.get("megabytes", 0) > MEGABYTES:
+                found[-1] = f"a batch took {done['megabytes']:.0f} MB (seed {seed!r})"
+            yield from found
+            count = BATCH
+    return tries
+
+
+# --- presets ------------------------------------------------------------------------------------------------------
+
+def flipped(chance: random.Random, folder: Path) -> None:
+    _same_or_refused(presets.flipped(chance), folder)
+
+
+def battered(chance: random.Random, folder: Path) -> None:
+    _same_or_refused(presets.battered(chance), folder)
+
+
+def _same_or_refused(content: bytes, folder: Path) -> None:
+    held = presets.load(content, folder / "theirs.safetensors")
+    assert held is None or preset_file.to_bytes(held) == presets.BYTES, "SILENTLY DIFFERENT"
+
+
+def forged(chance: random.Random, folder: Path) -> None:
+    """Read, it can be used in every way a host and the command line use presets."""
+    held = presets.load(presets.forged(chance), folder / "theirs.safetensors")
+    if held is None:
+        return
+    assert preset_file.describe(held).replace("\n", "").isprintable()
+    with suppress(PresetError):                     # numbers that leave float64 when they are sampled
+        preset_file.to_bytes(held)
+    with suppress(PresetError):
+        passport(held, folder / "theirs.safetensors")
+    shelf = Library([folder], folder / "none")
+    assert shelf.names() == ["theirs"] and library.measured(held) and library.recommended(held)
+    for request in (Request(FACTS, [held], steps=3, cfg=3.0), Request(FACTS, [held], steps=3, cfg=3.0, named=held)):
+        try:
+            found = select(request)
+        except ValueError:
+            continue
+        assert found.words().isprintable()
+        sample(mixture, torch.full((1, 2), float(found.table.sigmas[0])), found.table)
+        with suppress(PresetError):                 # numbers that no image carries
+            metadata.from_text(metadata.to_text(found, FACTS) or "")
+
+
+def of_an_image(chance: random.Random, folder: Path) -> None:
+    """A record in an image's metadata, with characters changed or any value anywhere."""
+    text = _record()
+    if chance.random() < 0.5:
+        content = json.loads(text)
+        presets._edit(content, chance)
+        text = json.dumps(content)
+    else:
+        start, end = sorted(chance.randrange(len(text)) for _ in range(2))
+        text = text[:start] + chance.choice(["", "9" * 400, "[" * 2000, text[start:end] * 3, "\0"]) + text[end:]
+    try:
+        made = metadata.from_text(text)
+    except PresetError:
+        return
+    assert preset_file.describe(made) and preset_file.to_bytes(made)
+
+
+def _record() -> str:
+    return metadata.to_text(select(Request(FACTS, [presets.GOOD], steps=3, cfg=3.0, named=presets.GOOD)), FACTS)
+
+
+# --- files of other projects --------------------------------------------------------------------------------------
+
+def imported(chance: random.Random, folder: Path) -> None:
+    """A table of another project after an accident; whoever reads it executes nothing."""
+    content = bytearray(chance.choice(_real()))
+    for _ in range(chance.choice([1, 1, 2, 4, 16])):
+        start, end = sorted(chance.randrange(len(content) + 1) for _ in range(2))
+        kind = chance.randrange(5)
+        if kind == 0:
+            del content[start:]
+        elif kind == 1:
+            content[start:start] = content[start:end][:4096]
+        elif kind == 2:
+            content[start:start + 4] = chance.randbytes(4)
+        elif content:
+            content[start % len(content)] ^= 1 << chance.randrange(8)
+        content = content or bytearray(b".")
+    path = folder / "theirs.pkl"
+    path.write_bytes(content)
+    try:
+        assert isinstance(importers.read(path), Preset)
+    except (importers.UnreadableFile, PresetError):
+        pass
+
+
+_files: list = []
+
+
+def _real() -> list:
+    if not _files:
+        _files.extend(hostile_files.real())
+    return _files
+
+
+# --- names --------------------------------------------------------------------------------------------------------
+
+_PARTS = ["..", "/", "\\", ".", "~", "CON", "nul", "com1", "a", "B", "ü", "\u202e", "\u200b", "\0", "\n", "\x1b", " ",
+          ":", "*", "?", "|", "<", ">", '"', "%", "$HOME", "é", "e\u0301", "state", "config", ".safetensors", "中",
+          "😀", "\ud800", "a" * 90, "-", "--force", ";", "`", "'"]
+TABLES = {"calls2": classical.euler(schedules.karras(2, 0.03, 14.6))}
+
+
+def named(chance: random.Random, folder: Path) -> None:
+    """A name in every door: it is refused, or its file lies in the folder it was meant for."""
+    name = "".join(chance.choice(_PARTS) for _ in range(chance.randint(0, 5)))
+    home = folder / "a" / "home"
+    home.mkdir(parents=True, exist_ok=True)
+    for door in (_new, _saved, _renamed, _configured):
+        before = {path for path in folder.rglob("*") if home not in path.parents}
+        try:
+            door(name, home)
+        except PresetError:
+            pass
+        except ValueError as error:
+            assert door is _configured, error
+        after = {path for path in folder.rglob("*") if home not in path.parents}
+        assert after == before, f"{name!r} made {after - before}"
+        assert all(path.parent == home and path.suffix == ".safetensors" for path in home.rglob("*")), name
+        for path in list(home.iterdir()):
+            path.unlink()
+
+
+def _new(name: str, home: Path) -> None:
+    save_new(Preset(names.preset_name(name), TABLES, presets.GOOD.model), home)
+
+
+def _saved(name: str, home: Path) -> None:
+    """As older files may be called."""
+    save_new(Preset(name, TABLES, presets.GOOD.model), home)
+
+
+def _renamed(name: str, home: Path) -> None:
+    save_new(Preset("old", TABLES, presets.GOOD.model), home)
+    Library([home], home / "none").rename("old", name)
+
+
+def _configured(name: str, home: Path) -> None:
+    (home / f"{Config(name=name).name}.safetensors").write_bytes(b"")
+
+
+_READ = "refused in words, or the same; 1 s and 100 MB"
+ATTACKS = [
+    Attack("fuzz", "a preset with one bit flipped", _READ, limited(flipped)),
+    Attack("fuzz", "a preset with bytes lost, repeated, changed", _READ, limited(battered)),
+    Attack("fuzz", "a forged preset: any value, right checksum", "refused in words, or usable everywhere",
+           limited(forged), 2),
+    Attack("fuzz", "a table in an image's metadata", "refused in words, or usable", limited(of_an_image)),
+    Attack("fuzz", "a file of another project, damaged", "refused in words, or read; nothing runs",
+           limited(imported), 2),
+    Attack("fuzz", "a name in every door", "refused, or one file in its folder", limited(named)),
+]

@@ -1,0 +1,116 @@
+"""A small preset file, what becomes of it on its way between strangers, and what has to hold of what is read."""
+
+from __future__ import annotations
+
+import json
+import random
+import struct
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+
+from s4s.s4s_nodes.core import Model, Preset, PresetError, classical, container, preset_file, schedules
+
+GOOD = Preset("good", {"calls2": classical.dpmpp_2m(schedules.karras(2, 0.03, 14.6)),
+                       "calls3": classical.unipc(schedules.karras(3, 0.03, 14.6))},
+              Model("sd15", "eps", 0.03, 14.6, channels=4, hashes={"file": "a"}),
+              {"teacher": "heun", "cfg": [3.0, 3.0]}, {"calls3": {"rmse": 0.1, "recommended": True}},
+              licence="MIT", source="here")
+BYTES = preset_file.to_bytes(GOOD)
+TENSORS = safetensors.numpy.load(BYTES)
+_HEADER = struct.unpack("<Q", BYTES[:8])[0]
+DESCRIPTION = json.loads(json.loads(BYTES[8:8 + _HEADER])["__metadata__"][container.KEY])
+_VALUES = [None, True, False, 0, -1, 1, 2 ** 63, 10 ** 400, 1e-320, 0.5, 1e308, float("inf"), float("nan"), "",
+           "x" * 9000, "\ud800", "\x1b[2J", "\u202e", "../../x", "<script>alert(1)</script>", [], {}, [[]], [1e9] * 50,
+           {"": {}}]
+_NUMBERS = [0.0, -0.0, 1.0, -1.0, 1e-320, 1e308, -1e308, float("nan"), float("inf"), 2 ** -1074, 14.6, 1 + 1e-16]
+
+
+def load(content: bytes, path: Path) -> Preset | None:
+    """The preset in these bytes, or None where the reader refused them in words."""
+    path.write_bytes(content)
+    try:
+        return preset_file.load(path)
+    except PresetError as error:
+        assert 0 < len(str(error)) < 700, f"words of {len(str(error))} characters"
+        return None
+
+
+def flipped(chance: random.Random) -> bytes:
+    """One bit is another."""
+    content, at = bytearray(BYTES), chance.randrange(8 * len(BYTES))
+    content[at // 8] ^= 1 << at % 8
+    return bytes(content)
+
+
+def battered(chance: random.Random) -> bytes:
+    """Bytes are lost, repeated, changed."""
+    content = bytearray(BYTES)
+    for _ in range(chance.choice([1, 1, 2, 5])):
+        start, end = sorted(chance.randrange(len(content) + 1) for _ in range(2))
+        kind = chance.randrange(5)
+        if kind == 0:
+            del content[start:end]
+        elif kind == 1:
+            content[start:start] = content[start:end]
+        elif kind == 2:
+            content[start:start + 8] = chance.randbytes(8)
+        elif kind == 3:
+            wrong = [0, 1, _HEADER - 1, _HEADER + 1, 2 ** 31, chance.getrandbits(64)]
+            content[:8] = struct.pack("<Q", chance.choice(wrong))
+        else:
+            del content[start:]
+        content = content or bytearray(b"\0")
+    return bytes(content)
+
+
+def forged(chance: random.Random) -> bytes:
+    """Anything anywhere, with the right checksum and hash: whoever makes a file can do that."""
+    content, tensors = json.loads(json.dumps(DESCRIPTION)), {name: array.copy() for name, array in TENSORS.items()}
+    for _ in range(chance.choice([1, 1, 2, 4])):
+        _edit(content, chance) if chance.random() < 0.6 else _edit_tensor(tensors, chance)
+    with suppress(Exception):
+        content["hash"] = _hash(content, tensors)
+    with suppress(Exception):
+        content[container.CHECKSUM] = container.checksum(json.loads(json.dumps(content)), tensors)
+    try:
+        return safetensors.numpy.save(tensors, metadata={container.KEY: json.dumps(content)})
+    except Exception:                               # what the library cannot write
+        return BYTES
+
+
+def _edit(content, chance: random.Random) -> None:
+    """Another value at a random place of the description."""
+    place = content
+    while True:
+        key = chance.choice(sorted(place) if isinstance(place, dict) else range(len(place)))
+        if not (isinstance(place[key], (dict, list)) and place[key] and chance.random() < 0.7):
+            break
+        place = place[key]
+    if chance.random() < 0.15:
+        del place[key]
+    else:
+        place[key] = chance.choice(_VALUES)
+
+
+def _edit_tensor(tensors: dict, chance: random.Random) -> None:
+    name = chance.choice(sorted(tensors))
+    array, kind = tensors[name], chance.randrange(5)
+    if kind == 0 and array.size and array.dtype == np.float64:
+        array.flat[chance.randrange(array.size)] = chance.choice(_NUMBERS)
+    elif kind == 1:
+        with np.errstate(over="ignore", invalid="ignore"):
+            tensors[name] = array.astype(chance.choice(["<f4", "<f2", "<i8", "?"]))
+    elif kind == 2:
+        tensors[name] = array.reshape(-1)[:chance.randrange(array.size + 1)]
+    elif kind == 3:
+        tensors[chance.choice(["x", "../x/sigmas", "CON/query", f"{name}x"])] = tensors.pop(name)
+    else:
+        tensors[name] = np.resize(array, chance.choice([(1,), (1000,), (30, 30), (2, 2, 2), (0,)]))
+
+
+def _hash(content: dict, tensors: dict) -> str:
+    tables = preset_file._tables(tensors, content["breaks_constants"])
+    return Preset(content["name"], tables, preset_file.model_of(content["model"])).short_hash

@@ -1,0 +1,98 @@
+"""Real trainings of a second, each in a child of its own, and what they come to."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+from s4s.training.run import Run
+from tests.bench.proof.forked import Child
+from tests.toy import small, toy_source
+
+SETTINGS = {        # all modes and families, windows, several calls, what an optimizer keeps between its iterations
+    "forward": dict(mode="forward", iterations=3, pairs=16),
+    "forward, windows": dict(mode="forward", iterations=2, pairs=8, calls=(2, 3), windows=(1.0, 0.5)),
+    "forward, alternate": dict(mode="forward", iterations=4, pairs=16, learn="alternate"),
+    "forward, budget": dict(mode="auto", budget=3000, calls=(3,), iterations=0),
+    "gradient": dict(),
+    "gradient, windows": dict(calls=(3, 4), windows=(1.0, 0.5), iterations=8),
+    "gradient, alternate": dict(learn="alternate"),
+    "gradient, relaxed": dict(relaxed=1.0),
+    "gradient, fresh": dict(fresh=True, iterations=6),
+    "gradient, single-step": dict(family="ss"),
+    "gradient, predictor-corrector": dict(family="pc"),
+}
+
+SMALL = dict(calls=(3,), teacher_calls=8, pairs=66, validation=8, iterations=8)      # 66: two files of pairs
+
+
+def train(folder: Path, name: str, prepare: Callable = lambda run: None, **changes) -> dict:
+    """Begin or resume the run of these settings to its end; what it came to, JSON-ready. prepare(run) comes first."""
+    config = small(**{**SMALL, **SETTINGS[name], **changes})
+    said = []
+    run = Run(config, folder, resume=True, source=toy_source(), say=said.append)
+    prepare(run)
+    made = run.carry_out()
+    return {"preset": made.hash, "states": states(run), "said": said}
+
+
+def states(run: Run) -> str:
+    """A hash of all that learning left: numbers, best numbers, errors, verdicts."""
+    content = {name: [state.vector.tolist(), state.best.tolist(), state.iteration, state.best_error,
+                      [row[:3] for row in state.curve]] for name, state in run.states.items()}
+    return hashlib.sha256(json.dumps([content, run.starts], sort_keys=True).encode()).hexdigest()
+
+
+def same(one: dict, other: dict) -> bool:
+    return (one["preset"], one["states"]) == (other["preset"], other["states"])
+
+
+@contextmanager
+def folder():
+    """A place for a run, and for what is set beside it."""
+    place = Path(tempfile.mkdtemp(prefix="s4s-proof-"))
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@cache
+def whole(name: str) -> dict:
+    """What the run of these settings comes to when nobody disturbs it, and the seconds it takes."""
+    warm()
+    with folder() as place:
+        began = time.monotonic()
+        done = finished(lambda: train(place / "run", name))
+        return {**done["result"], "seconds": time.monotonic() - began}
+
+
+@cache
+def warm() -> None:
+    """Import here what every child would import anew on first use."""
+    with folder() as place:
+        train(place / "run", "gradient, fresh")
+
+
+def finished(work: Callable) -> dict:
+    """A child's result. Raises RuntimeError where it broke off: nobody disturbed it."""
+    done = Child(work).result()
+    if "result" not in done:
+        raise RuntimeError(f"an undisturbed run broke off: {done}")
+    return done
+
+
+def verdict(done: dict, expected: dict, words_will_do: bool) -> str | None:
+    """None where a child came to what was expected, or refused in words where that will do."""
+    if "result" in done:
+        return None if same(done["result"], expected) else f"SILENTLY DIFFERENT; said {done['result']['said'][-3:]}"
+    if words_will_do and done.get("words") and done["error"]:
+        return None
+    return done.get("trace") or str(done)

@@ -1,0 +1,52 @@
+"""The proof's attacks, a few tries of each; `python -m tests.bench.proof` makes thousands."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+if not hasattr(os, "fork"):
+    pytest.skip("the proof forks", allow_module_level=True)
+
+from tests.bench.proof import cost, faults, fuzz, load, page, runs
+from tests.bench.proof.attack import Attack, carry_out
+
+FEW = {"faults": 1, "fuzz": 40, "load": 16}
+
+
+@pytest.mark.parametrize("attack", [*faults.ATTACKS, *fuzz.ATTACKS, *load.ATTACKS], ids=lambda attack: attack.name)
+def test_a_few_tries_are_survived(attack, monkeypatch):
+    for name in set(runs.SETTINGS) - {"gradient, fresh", "forward, budget"}:            # the quickest of each mode
+        monkeypatch.delitem(runs.SETTINGS, name)
+    monkeypatch.setattr(load, "SAMPLINGS", 200)
+    result = carry_out(attack, seed=0, most=8 if attack.tries is faults.damages else FEW[attack.part])
+    assert result.tries and not result.failures, result.failures
+
+
+def test_the_proof_sees_what_does_not_survive():
+    """A run whose tensors differ, an error that is no words, a refusal where none is allowed."""
+    expected, states = {"preset": "a", "states": "b"}, {"said": []}
+    assert runs.verdict({"result": {**expected, **states}}, expected, False) is None
+    assert "SILENTLY DIFFERENT" in runs.verdict({"result": {**expected, **states, "states": "c"}}, expected, True)
+    assert runs.verdict({"error": "'start'", "words": False, "trace": "KeyError"}, expected, True) == "KeyError"
+    told = {"error": "it is damaged", "words": True, "trace": "ValueError"}
+    assert runs.verdict(told, expected, True) is None and runs.verdict(told, expected, False) == "ValueError"
+
+
+def test_a_try_that_takes_too_much_memory_or_time_does_not_survive():
+    def greedy(chance, folder):
+        held.append(torch.ones(40_000_000))
+    held = []
+    result = carry_out(Attack("fuzz", "greedy", "", fuzz.limited(greedy)), 0, most=1)
+    assert len(result.failures) == 1
+
+
+def test_the_cost_bench_measures_every_cell_and_the_page_names_them(monkeypatch):
+    monkeypatch.setattr(cost, "SHAPES", ((1, 4, 8, 8),))
+    cells = list(cost.cells(0))
+    assert len(cells) == 2 * 6 and all(cell.of_dpmpp > 0 for cell in cells)
+    assert all(2 <= cell.states < 2.1 for cell in cost.ours(cells))
+    made = page.page([carry_out(fuzz.ATTACKS[0], 0, most=3)], cells, "python -m tests.bench.proof")
+    assert made.count("| 1x4x8x8 |") == 12 and "| 3 | 3 |" in made
