@@ -28,7 +28,7 @@ ORDER = (       # a room may import those of the lines above it; rooms of one li
     "training.sources training.convergence training.checks training.run_identity",
     "training.run_folder",
     "training.budget",
-    "training.modes",
+    "training.modes training.nodes",
     "training.run training.estimate",
     "training.benchmark",
     "training.distil",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+
+import numpy as np
 
 from .baselines.schedules import schedules_for
 from .config import MODES, Config
@@ -29,12 +32,14 @@ class Plan(Config):
     """A configuration cut to its budget, its mode settled.
 
     effort: of the search for the start; checked: network calls that measuring the teacher has cost, 0 before; settled:
-    the number of training pairs is cut to the budget, by the table that affords the fewest.
+    the number of training pairs is cut to the budget, by the table that affords the fewest; warm: its tables start from
+    those learned at another cfg, and take over what was measured there.
     """
 
     effort: Effort = THOROUGH
     checked: int = 0
     settled: bool = False
+    warm: bool = False
 
     @property
     def most_calls(self) -> int:
@@ -42,7 +47,8 @@ class Plan(Config):
         return self.budget or UNLIMITED
 
 
-def planned(config: Config, source: Source, mode: str, teacher_calls: int = 0, checked: int = 0) -> Plan:
+def planned(config: Config, source: Source, mode: str, teacher_calls: int = 0, checked: int = 0,
+            warm: bool = False) -> Plan:
     """The plan of a configuration in this mode. Raises ValueError for too small a budget, with what would do.
 
     teacher_calls: those its measured error asks for, checked: what measuring it has cost; 0: not measured yet.
@@ -50,7 +56,7 @@ def planned(config: Config, source: Source, mode: str, teacher_calls: int = 0, c
     iterations = config.iterations if mode == config.mode or config.budget else MODES[mode]
     teacher_calls = calls_of(source.teacher, teacher_calls or config.teacher_calls)
     plan = Plan(**{**asdict(config), "mode": mode, "iterations": iterations, "teacher_calls": teacher_calls,
-                   "checked": checked})
+                   "checked": checked, "warm": warm})
     if mode == "gradient" and not config.budget:
         return plan
     held_out = max(8, min(64, plan.most_calls // 600))
@@ -78,7 +84,7 @@ def affordable(plan: Plan, source: Source, calls: int) -> int:
         middle = (low + high + 1) // 2
         fits = fixed + _growing_cost(plan, calls, middle, pair) <= plan.most_calls
         low, high = (middle, high) if fits else (low, middle - 1)
-    return low
+    return max(low, LEAST_PAIRS) if plan.warm else low          # a small share of a budget is exceeded, not refused
 
 
 def _growing_cost(plan: Plan, calls: int, total: int, pair: int) -> int:
@@ -99,7 +105,14 @@ def _distinct(plan: Plan, total: int) -> int:
 
 def pair_cost(plan: Plan, source: Source, calls: int) -> int:
     """Network calls of one pair in one iteration."""
-    parameters = any_parameters(plan, source, calls)
+    start, *settings = vars(any_parameters(plan, source, calls)).values()
+    return _pair_cost(tuple(start), *settings)
+
+
+@lru_cache(maxsize=256)
+def _pair_cost(start: tuple, *settings) -> int:
+    """Cached: it tries every number, and plans of other budgets ask again."""
+    parameters = Parameters(np.array(start), *settings)
     turns = [pair_cost_of(parameters, turn) for turn in range(parameters.turns)]
     return math.ceil(sum(turns) / len(turns))
 
@@ -132,6 +145,8 @@ def fixed_cost(plan: Plan, source: Source, calls: int) -> int:
 
 def check_cost(plan: Plan) -> int:
     """Network calls that measure the teacher and the network's noise."""
+    if plan.warm:
+        return 0
     each = 3 * plan.teacher_calls + len(QUICK) * max(plan.calls)
     return plan.checked or NOISE_CALLS + probes(plan.most_calls) * each
 

@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 
 from ..s4s_nodes.core import names
+from ..s4s_nodes.select.cfg import cfg_nodes
 from .checkpoints.loras import Lora
 from .optimizers.objective import NAMES as OBJECTIVES
 from .parametrization.families import FAMILIES, check_base, usual_base
@@ -61,8 +62,8 @@ class Config:
                            "for each")
     calls: tuple = _set((6,), "numbers of network calls to learn a table for, e.g. 4,5,6,8")
     windows: tuple = _set((1.0,), "denoise strengths to learn tables for; below 1 for img2img, e.g. 1,0.75,0.5,0.35")
-    cfg: tuple = _set((3.0,), "guidance scale of teacher and student; several, e.g. 1,3,5: one table for all of them, "
-                              "pairs take turns")
+    cfg: tuple = _set((3.0,), "guidance scale of teacher and student; a range, e.g. 3:7: tables at a few of them, "
+                              "interpolated between; or a list of these, e.g. 3,5,7")
     teacher: str = _set("auto", "classical solver that makes the targets; auto: unipc_bh2_3")
     teacher_calls: int = _set(32, "its calls at first; doubled, up to 128, while its measured error is above a "
                                   "fifth of the student's")
@@ -103,8 +104,7 @@ class Config:
         object.__setattr__(self, "calls", tuple(int(c) for c in self.calls))
         object.__setattr__(self, "windows", tuple(float(w) for w in self.windows))
         object.__setattr__(self, "lora", tuple(str(words) for words in self.lora))
-        several = self.cfg if isinstance(self.cfg, (tuple, list)) else (self.cfg,)
-        object.__setattr__(self, "cfg", tuple(float(scale) for scale in several))
+        object.__setattr__(self, "cfg", cfg_nodes(self.cfg))
         for name, words in (("mode", (*MODES, "auto")), ("learn", LEARN), ("objective", OBJECTIVES),
                             ("family", FAMILIES), ("prediction", PREDICTIONS), ("dtype", DTYPES)):
             if getattr(self, name) not in words:
@@ -163,9 +163,7 @@ class Config:
             if not 1 <= calls <= MOST_CALLS:
                 raise ValueError(f"{calls} calls asked for: a learned table has 1 to {MOST_CALLS} (they pay off "
                                  "below about 12; above that use a classical solver)")
-        if not self.cfg:
-            raise ValueError("cfg is empty: name at least one guidance scale, e.g. --cfg 3")
-        for what in (self.calls, self.windows, self.cfg, self.lora):
+        for what in (self.calls, self.windows, self.lora):
             if len(set(what)) < len(what):
                 raise ValueError(f"{what} names one of them twice")
         if 1.0 not in self.windows or not all(0 < window <= 1 for window in self.windows):

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -27,7 +26,7 @@ from ..s4s_nodes.core import Preset
 from . import run_identity
 from .benchmark.race import Raced, race, unseen_pairs, with_scores
 from .config import Config
-from .estimate import Estimate, estimate
+from .estimate import Estimate, estimate, own
 from .progress import Progress
 from .run import Run
 from .source import Source
@@ -44,13 +43,14 @@ def distil(source: Source, config: Config, folder, *, resume: bool = False,
            estimated: Estimate | None = None) -> Preset:
     """Learn config's tables for the source and return the preset, also written to folder/NAME.safetensors.
 
-    config.model and config.cfg are taken from the source. resume: go on with the run in the folder, exactly where
-    it stopped, or begin where there is none. say(text) gets what a person should read; default: logging.
-    estimated: of this source and config; what it found out of gradients holds, and is counted as the run's own calls.
+    config.model is taken from the source, and config.cfg where it is not a range. resume: go on with the run in the
+    folder, exactly where it stopped, or begin where there is none. say(text) gets what a person should read; default:
+    logging. estimated: of this source and config; what it found out of gradients holds, and is counted as the run's own
+    calls.
     Raises ValueError in words for settings that cannot work, a folder with another run, a budget that is too small,
     a stochastic teacher, a network that answers NaN.
     """
-    config = _settled(source, config)
+    config = own(config, source)
     with torch.inference_mode(False), torch.no_grad():          # hosts run nodes under inference mode
         return Run(config, Path(folder), resume, quiet=False, source=source, on_progress=on_progress,
                    say=say or _log.info, way=estimated and estimated.way).carry_out()
@@ -58,8 +58,4 @@ def distil(source: Source, config: Config, folder, *, resume: bool = False,
 
 def identity(source: Source, config: Config) -> str:
     """What `distil` writes into every file of this run, and into its preset's training["identity"]."""
-    return run_identity.identity(_settled(source, config), source)
-
-
-def _settled(source: Source, config: Config) -> Config:
-    return replace(config, model=source.name, cfg=source.cfgs or source.cfg)
+    return run_identity.identity(own(config, source), source)

@@ -9,10 +9,11 @@ from typing import NamedTuple
 import torch
 
 from . import memory
-from .budget import forecast, planned
+from .budget import planned
 from .checks import check
 from .config import BUDGETS, Config
 from .modes import Way, settled_mode
+from .nodes import nodes_of, run_calls
 from .parametrization.parameters import Parameters
 from .source import Source
 
@@ -80,7 +81,7 @@ class Estimate:
 def estimate(source: Source, config: Config) -> Estimate:
     """What `distil` will cost, from a few network calls (uncounted), timed and weighed. Raises ValueError as `distil`
     does."""
-    config = replace(config, model=source.name, cfg=source.cfgs or source.cfg)
+    config = own(config, source)
     with torch.inference_mode(False), torch.no_grad():
         tried = replace(source, on_model_calls=None)
         check(config, tried)
@@ -90,10 +91,15 @@ def estimate(source: Source, config: Config) -> Estimate:
         images = min(plan.batch, tried.chunk) if behind else tried.chunk
         weight = memory.of_a_call(tried, backward=behind)
     sizes = [Parameters.of(plan, source, torch.linspace(1, 0, calls + 1).numpy()) for calls in plan.calls]
-    windows = len(plan.windows)
+    windows = len(plan.windows) * len(config.cfg)
     return Estimate(sum(plan.calls) * windows, windows * sum(int(size.moving().sum()) for size in sizes),
                     price_of(source, config, way.mode, pace), prices(source, config, way.mode, pace), weight * images,
                     images, way)
+
+
+def own(config: Config, source: Source) -> Config:
+    """The configuration with the source's name, and its cfg where no range is asked for."""
+    return replace(config, model=source.name, cfg=config.cfg if len(config.cfg) > 1 else source.cfg)
 
 
 def prices(source: Source, config: Config, mode: str, pace: Pace) -> tuple[Price, ...]:
@@ -112,13 +118,14 @@ def prices(source: Source, config: Config, mode: str, pace: Pace) -> tuple[Price
 
 def price_of(source: Source, config: Config, mode: str, pace: Pace) -> Price:
     """What a configuration costs. Raises ValueError for too small a budget."""
-    plan = planned(config, source, mode)
-    calls, seconds = forecast(plan, source), 0.0
-    if plan.mode == "gradient":                                     # its second runs are among the calls already
-        behind = sum(plan.iterations * plan.batch * each for each in plan.calls) * len(plan.windows)
+    nodes = nodes_of(config)
+    calls, seconds = run_calls(nodes, source, mode), 0.0
+    if mode == "gradient":                                          # its second runs are among the calls already
+        plans = [node.plan(source, mode) for node in nodes]
+        behind = sum(plan.iterations * plan.batch * each * len(plan.windows) for plan in plans for each in plan.calls)
         seconds = behind * pace.backward
     names = {calls: name for name, calls in BUDGETS.items()}
-    name = names.get(plan.budget, f"a budget of {plan.budget:,}" if plan.budget else "no budget")
+    name = names.get(config.budget, f"a budget of {config.budget:,}" if config.budget else "no budget")
     return Price(name, calls, seconds + calls * pace.call)
 
 

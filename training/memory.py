@@ -23,7 +23,7 @@ def of_a_call(source: Source, images: int = 1, backward: bool = False) -> int:
 def first_call(source: Source, images: int) -> tuple[Tensor, Tensor, dict]:
     """(x, sigma (B,), extra) of a run's first network call."""
     x = source.noise(range(images)) * source.sigma_max
-    return x, torch.full((images,), source.sigma_max, device=source.device), source.conditions(range(images))
+    return x, torch.full((images,), source.sigma_max, device=source.device), source.extra(range(images))
 
 
 def call(source: Source, shown: tuple, backward: bool) -> float:

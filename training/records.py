@@ -20,10 +20,10 @@ def preset_of(run) -> Preset:
 
 def training(run) -> dict:
     """How its tables were made: teacher, settings, pairs, errors, price."""
-    plan, scales = run.plan, run.source.cfgs or (run.source.cfg,)
+    plan, scales = run.plan, {run.starts[name]["cfg"] for name in run.states}
     return {"teacher": run.teacher.words, "teacher_error": run.starts["teacher"]["error"],
             "cfg": [min(scales), max(scales)], "resolution": list(run.source.shape[1:]),
-            **{name: getattr(plan, name) for name in SETTINGS},
+            **{name: getattr(plan, name) for name in SETTINGS}, "budget": run.config.budget,
             "pairs": plan.iterations * plan.batch if plan.fresh else plan.pairs,
             "iterations": {name: state.iteration for name, state in run.states.items()},
             "held_out_rmse": {name: [state.curve[0][2], state.best_error] for name, state in run.states.items()},

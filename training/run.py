@@ -12,11 +12,12 @@ import numpy as np
 from ..s4s_nodes.core import Preset, Table
 from ..s4s_nodes.core.table import PARTS
 from . import sources
-from .budget import forecast, planned, taught_before
+from .budget import forecast, taught_before
 from .checks import check
 from .config import Config
 from .convergence import Convergence, noise_of, probes, settled
 from .modes import Way, settled_mode
+from .nodes import Node, nodes_of, run_calls
 from .optimizers.gauss_newton import learn_forward, nudge_for
 from .optimizers.gradient import learn
 from .optimizers.state import GaussNewtonState, State, new_state
@@ -24,7 +25,7 @@ from .parametrization.parameters import Parameters
 from .records import TRAINER, preset_of
 from .run_folder import Folder
 from .run_identity import check_same, identity
-from .starts.search import measured_on, settle_start
+from .starts.search import Start, measured_on, settle_start
 from .teacher.pairs import VALIDATION_SEEDS, FreshPairs, Pairs, ends, joined, known_pairs, make_pairs
 from .teacher.solvers import teacher_of
 from .teacher.windows import table_name, window_levels, window_top
@@ -80,7 +81,9 @@ class Run:
             self.source = world.spread(self.source)
         self.device = self.source.device
         check(config, self.source)
-        self.plan = planned(config, self.source, config.first_mode)
+        self.nodes = nodes_of(config)
+        self.node, self.own_cfg = self.nodes[0], self.source.cfg
+        self.plan = [node.plan(self.source, config.first_mode) for node in self.nodes][0]
         self.identity, self.programs = identity(config, self.source), [TRAINER]
         self.files = Folder(self.folder, config, resume, self.told.say, world, self.identity)
         if resume:
@@ -119,7 +122,7 @@ class Run:
             with self.files.held():
                 return self._carry_out_or_keep()
         finally:
-            self.source.on_model_calls = None
+            self.source.on_model_calls, self.source.cfg = None, self.own_cfg
 
     def _carry_out_or_keep(self) -> Preset:
         try:
@@ -133,12 +136,15 @@ class Run:
             raise
 
     def _carry_out(self) -> Preset:
+        self.source.cfg = self.node.cfg
         self._settle_mode()
         self._settle_teacher()
-        for denoise in sorted(self.plan.windows, reverse=True):
-            window = self._prepare(denoise)
-            for calls in self.plan.calls:
-                self._learn_table(calls, window)
+        for node in self.nodes:
+            self._enter(node)
+            for denoise in sorted(self.plan.windows, reverse=True):
+                window = self._prepare(denoise)
+                for calls in self.plan.calls:
+                    self._learn_table(calls, window)
         self.told.begin("saving")
         made = self.preset()
         self.files.save_preset(made)
@@ -152,7 +158,7 @@ class Run:
             self.starts["mode"] = (self.world.shared(lambda: way) if self.world else way)._asdict()
         mode, why = self.starts["mode"]["mode"], self.starts["mode"]["why"]
         self.told.say(f"{'WARNING: ' if self.config.mode not in (mode, 'auto') else ''}{mode} mode: {why}")
-        self.plan = planned(self.config, self.source, mode)
+        self.plan = self.node.plan(self.source, mode)
 
     def _settle_teacher(self) -> None:
         """Measure the teacher and the network's noise; the plan is made for as many teacher calls as that asks for."""
@@ -168,17 +174,24 @@ class Run:
             spent = self.source.model_calls - before
             self.starts["teacher"] = {**found._asdict(), "spent": spent, "noise": noise}
         self.found = Convergence(*(self.starts["teacher"][name] for name in Convergence._fields))
-        self.plan = planned(self.config, self.source, plan.mode, self.found.calls, self.found.spent)
         self.teacher = teacher_of(self.source, plan.teacher, self.found.calls)
-        self.told.total = forecast(self.plan, self.source)
+        self.told.total = run_calls(self.nodes, self.source, plan.mode, self.found.calls, self.found.spent)
         doubt = "" if self.found.suffices else "; WARNING: more than a fifth of the tables' expected error"
         self.told.say(f"teacher {self.teacher.words}: off by RMSE {self.found.error:.2g}{doubt}")
+
+    def _enter(self, node: Node) -> None:
+        """Turn to a guidance scale. What was measured at the first holds for all."""
+        self.node, self.source.cfg = node, node.cfg
+        self.plan = node.plan(self.source, self.plan.mode, self.found.calls, self.found.spent)
+        if len(self.nodes) > 1:
+            self.told.say(f"cfg {node.cfg:g}" + (f", from the tables learned at cfg {node.neighbour:g}"
+                                                 if node.neighbour is not None else ""))
 
     def _prepare(self, denoise: float) -> Window:
         """The window with its pairs. One below the top starts on the teacher's results for whole images, noised."""
         self.told.begin("teacher")
         top = None if denoise == 1 else window_top(self.curve, denoise, self.source.flow)
-        table, mark = self.teacher.from_level(top), "" if top is None else f"-from{top:.6g}"
+        table, mark = self.teacher.from_level(top), self.node.name("" if top is None else f"-from{top:.6g}")
         plan, first, made = self.plan, VALIDATION_SEEDS + self.plan.seed, {}
         for kind, seeds in (("train", range(plan.seed, plan.seed + taught_before(plan))),
                             ("validation", range(first, first + plan.validation))):
@@ -190,11 +203,12 @@ class Run:
                                        None if top is None else self.teacher.from_level(None))
         if top is None:
             self.images = {kind: pairs.target for kind, pairs in made.items() if not isinstance(pairs, FreshPairs)}
-            shared += self.starts["mode"]["calls"] + self.found.spent + self.teacher.check_calls
+            if self.node.neighbour is None:
+                shared += self.starts["mode"]["calls"] + self.found.spent + self.teacher.check_calls
         return Window(denoise, top, made["train"], made["validation"], shared)
 
     def _learn_table(self, calls: int, window: Window) -> None:
-        name, plan = table_name(calls, window.top), self.plan
+        name, plan = self.node.name(table_name(calls, window.top)), self.plan
         self.told.begin("learning", name)
         self._window = window
         if name not in self.states:
@@ -217,8 +231,7 @@ class Run:
     def _begin_table(self, name: str, calls: int, window: Window) -> None:
         """Find the table's start, the best baseline that its free numbers can hold, and note it."""
         before, plan = self.source.model_calls, self.plan
-        curve = None if window.top is None else window_levels(self.curve, window.denoise, calls, self.source.flow)
-        start = settle_start(self.source, calls, window.held_out, plan, curve)
+        start, schedule = self._start(calls, window)
         state = new_state(plan.mode, start.parameters, start.vector)
         best = measured_on(self.source, start.best.table, window.held_out)
         state.baseline, state.baseline_median = float(best.errors.mean()), best.median
@@ -228,11 +241,21 @@ class Run:
             state.nudge = nudge_for(self.starts["teacher"]["noise"])
             if start.entry is start.best:               # measured just now
                 state.begin(state.baseline, state.baseline_median, self.source.all_calls)
-        self.starts[name] = {"schedule": start.entry.name, "sigmas": start.parameters.start.tolist(),
+        self.starts[name] = {"schedule": schedule, "sigmas": start.parameters.start.tolist(), "cfg": self.node.cfg,
                              "denoise": window.denoise, "baseline": [start.best.solver_name, start.best.schedule_name],
                              "baseline_table": {part: getattr(start.best.table, part).tolist() for part in PARTS},
                              "gained": True}
         self.states[name] = state                   # last: a stop between the two lines repeats the start
+
+    def _start(self, calls: int, window: Window) -> tuple[Start, str]:
+        """Where a table begins, and the name of its levels: at the best baseline, or where its neighbour's ended."""
+        curve = None if window.top is None else window_levels(self.curve, window.denoise, calls, self.source.flow)
+        start, beside = settle_start(self.source, calls, window.held_out, self.plan, curve), self.node.neighbour
+        if beside is None:
+            return start, start.entry.name
+        other = self.node.name(table_name(calls, window.top), beside)
+        return (replace(start, parameters=self.parameters(other), vector=self.states[other].best.clone(), entry=None),
+                self.starts[other]["schedule"])
 
     def _judge(self, name: str, window: Window) -> None:
         """Keep the best baseline in the table's place where learning does not beat it by mean and median."""
@@ -251,8 +274,9 @@ class Run:
 
     @property
     def curve(self) -> np.ndarray:
-        """The levels of the largest full table learned so far: the preset's own curve."""
-        whole = [name for name in self.states if self.starts[name]["denoise"] == 1.0]
+        """The levels of the largest full table learned so far at the first cfg: the preset's own curve."""
+        whole = [name for name in self.states if self.starts[name]["denoise"] == 1.0
+                 and self.starts[name]["cfg"] == self.nodes[0].cfg]
         largest = max(whole, key=lambda name: self.parameters(name).calls)
         return self.table(largest).sigmas
 

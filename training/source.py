@@ -34,7 +34,7 @@ class Source:
     features: images (n, 1 or 3, H, W) -> (n, F), the space in which a race also measures the Fréchet distance, and
     feature_space, its name; None: it does not.
     about: what a preset records of it besides; a run that goes on must find the same.
-    cfg: the guidance scale; cfgs: where the conditions carry one for each seed, all of them, and cfg their middle.
+    cfg: the guidance scale; any_cfg: the network is also told it, as cfg (B,), and can be asked at any.
     conditioning: words that tell its conditions apart from others', where neither settings nor `about` do.
     model_calls counts network evaluations, one per image (a guided pair counts once); calls_before, those of a run's
     earlier sessions.
@@ -55,7 +55,7 @@ class Source:
     chunk: int = MOST_AT_ONCE
     say: Callable | None = None                 # told of memory that ran out, in words
     decode: Callable | None = None
-    cfgs: tuple = ()
+    any_cfg: bool = False
     features: Callable | None = None
     feature_space: str = ""
     about: dict = field(default_factory=dict)
@@ -74,6 +74,12 @@ class Source:
     @property
     def sigma_max(self) -> float:
         return float(self.levels[-1])
+
+    def extra(self, seeds) -> dict:
+        """What the network is told of these seeds beside state and level."""
+        conditions = self.conditions(seeds)
+        scale = {"cfg": torch.full((len(seeds),), self.cfg, device=self.device)} if self.any_cfg else {}
+        return {**conditions, **scale}
 
     def denoiser(self, x: Tensor, sigma: Tensor, **extra) -> Tensor:
         """The guided denoiser, counted, in parts of at most `chunk` images. Raises NaNFromModel on its first NaN.
@@ -134,7 +140,7 @@ class Source:
 def identity_of(source: Source) -> str:
     """Words that tell a source's targets apart from those of another model, guidance, size or prompt."""
     about = sorted(map(str, source.about.items()))
-    facts = (source.name, source.model, tuple(source.shape), source.cfg, source.cfgs, about, source.conditioning)
+    facts = (source.name, source.model, tuple(source.shape), source.cfg, about, source.conditioning)
     levels = np.ascontiguousarray(source.levels, dtype="<f8").tobytes()
     return hashlib.sha256(repr(facts).encode() + levels).hexdigest()
 
@@ -152,7 +158,7 @@ def guided(denoise: Callable, scale: float, null: int) -> Callable:
     cfg is `scale`, unless the call brings its own (B,).
     """
     def network(x: Tensor, sigma: Tensor, label: Tensor, cfg: Tensor | None = None) -> Tensor:
-        if cfg is None and scale == 1.0:
+        if scale == 1.0 if cfg is None else bool((cfg == 1.0).all()):
             return denoise(x, sigma, label)
         both = denoise(torch.cat([x, x]), torch.cat([sigma, sigma]),
                        torch.cat([label, torch.full_like(label, null)]))

@@ -11,7 +11,7 @@ def of(config, device: str, say: Callable = print) -> Source:
     """The Source of a configuration on this device. Raises ValueError in words for what cannot be opened."""
     if not config.checkpoint:
         from .demo_models.source import bundled  # a host's package comes without the small models
-        return bundled(config.model, config.cfg, pick_device(device))
+        return bundled(config.model, config.cfg[0], pick_device(device))
     from .checkpoints.source import checkpoint  # diffusers is imported for checkpoints only
     return checkpoint(config, pick_device(device), say)
 

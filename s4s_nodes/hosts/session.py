@@ -32,6 +32,7 @@ from ...training.source import Source
 from ..core import preset_file, write_atomically
 from ..core.preset_file import Model, Preset
 from ..library import ENDING, Library, ModelFacts, file_name, save_scores, save_version, suits
+from ..select.match import range_words
 from .runs import has_learned, readable, run_folder, run_key, unfinished
 
 log = logging.getLogger("s4s")
@@ -156,6 +157,8 @@ class Training:
             self._learn(source)
             terms = Terms(tuple(self.made.tables), range(self.order.race_seeds),
                           teacher_calls=self.config.teacher_calls)
+            scales = self.config.cfg if len(self.config.cfg) > 1 else (source.cfg,)
+            source = replace(source, cfg=min(scales, key=lambda cfg: abs(cfg - source.cfg)))    # a table's own
             held = hold(source, self.made, terms, _told(self.host))
             saved, path = save_version(held.preset, self.host.presets)
         except BaseException as error:
@@ -245,8 +248,8 @@ def _report(preset: Preset, held: Held, saved: str) -> str:
     lines = [f"{preset.name} ({preset.short_hash}) for {preset.model.family}, {preset.model.prediction} prediction",
              saved,
              f"training: {made['model_calls']:,} network calls, {made['seconds']:.0f} s, {made['mode']} mode, teacher "
-             f"{made['teacher']}, {made['conditionings']} conditioning{'s' * (made['conditionings'] > 1)}, cfg "
-             f"{made['cfg'][0]:g}, latent {' x '.join(map(str, made['latent']))}", f"race: {held.words}"]
+             f"{made['teacher']}, {made['conditionings']} conditioning{'s' * (made['conditionings'] > 1)}, "
+             f"{range_words(made['cfg'])}, latent {' x '.join(map(str, made['latent']))}", f"race: {held.words}"]
     if kept := made.get("nothing_gained"):
         lines.append(f"Nothing was gained at {', '.join(kept)}: the best baseline is kept there.")
     return "\n".join([*lines, *_results(held.raced)])
@@ -254,11 +257,15 @@ def _report(preset: Preset, held: Held, saved: str) -> str:
 
 def source_of(network: Callable, model: Model, levels: Tensor, x: Tensor, prompts: int, cfg: float,
               chunk: int) -> Source:
-    """A host's guided network as the trainer's Source: seeds take turns with the prompts, x (n, ...) is a state."""
+    """A host's guided network as the trainer's Source: seeds take turns with the prompts, x (n, ...) is a state.
+
+    network(x, sigma (B,), which (B,), cfg (B,)) is asked at the guidance scale it is told, the same for a whole call.
+    """
     def conditions(seeds):
         return {"which": torch.tensor([int(seed) % prompts for seed in seeds], device=x.device)}
     levels = levels.detach().double().cpu().numpy().copy()
-    return Source(model.family, model, levels, tuple(x.shape[1:]), network, conditions, cfg, x.device, chunk=chunk)
+    return Source(model.family, model, levels, tuple(x.shape[1:]), network, conditions, cfg, x.device, chunk=chunk,
+                  any_cfg=True)
 
 
 def _inside(host: Host, work: Callable, gradients: Callable) -> None:

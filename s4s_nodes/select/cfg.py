@@ -3,10 +3,13 @@
 Such a table is named STEM_cfgNUMBER: calls6_cfg3, calls6_cfg7.5. Inside the trained range it is interpolated, linearly
 in cfg: both tables are first moved to common levels (adapt.py), where their carries agree, so that a mean of them obeys
 the constant law as they do. Outside the nearest runs, unchanged. Nothing is ever extrapolated.
+
+A training for a range of cfg learns such tables at a few nodes, each from its neighbour's, so that they interpolate.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import fields, replace
 
@@ -17,7 +20,39 @@ from ..core.preset_file import Preset, PresetError
 from ..core.table import Table
 from .adapt import adapted, lawful
 
+SPACING = 2.0               # between the nodes of a range, at most: docs/how-to/several-cfg.md has the measurements
 _LEARNED_AT = re.compile(r"(.+)_cfg(\d+(?:\.\d+)?)")
+_RANGE = re.compile(r"\s*([\d.]+)\s*[-:\u2013]\s*([\d.]+)\s*")
+
+
+def cfg_nodes(given) -> tuple[float, ...]:
+    """The guidance scales to learn tables at, rising: of "3-7" or "3:7" both ends and those needed between, of "3,5",
+    (3, 5) or 3 those named.
+
+    The nodes of a range are even in the logarithm, about a factor of `SPACING` apart at most, and rounded. Raises
+    ValueError for anything else.
+    """
+    try:
+        if isinstance(given, str) and (match := _RANGE.fullmatch(given)):
+            low, high = float(match[1]), float(match[2])
+            if not 0 < low < high:
+                raise ValueError
+            steps = max(1, math.ceil(math.log(high / low, SPACING) - 0.02))
+            inner = [float(f"{low * (high / low) ** (step / steps):.2g}") for step in range(1, steps)]
+            return low, *inner, high
+        several = given.split(",") if isinstance(given, str) else given if isinstance(given, (tuple, list)) else [given]
+        nodes = tuple(sorted(float(f"{float(scale):.6g}") for scale in several))
+        if not nodes or not all(0 <= node < math.inf for node in nodes) or len(set(nodes)) < len(nodes):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ValueError(f"cfg {given!r}: write a guidance scale such as 5, a range such as 3-7, or a list such as "
+                         "3,5,7") from None
+    return nodes
+
+
+def name_at(stem: str, cfg: float) -> str:
+    """The name of a table that was learned at one of several guidance scales."""
+    return f"{stem}_cfg{cfg:g}"
 
 
 def learned_at(preset: Preset) -> dict:
@@ -118,9 +153,9 @@ def joined(presets: list[Preset], name: str) -> Preset:
         if cfg in seen:
             raise PresetError(f"{seen[cfg]} and {preset.name} were both learned at cfg {cfg:g}: give one of each")
         seen[cfg] = preset.name
-        tables |= {f"{stem}_cfg{cfg:g}": table for stem, table in preset.tables.items()}
+        tables |= {name_at(stem, cfg): table for stem, table in preset.tables.items()}
         verdict = {} if preset.recommended else {"recommended": False}          # in files of old the preset's alone
-        scores |= {f"{stem}_cfg{cfg:g}": {**verdict, **score} for stem, score in preset.scores.items()}
+        scores |= {name_at(stem, cfg): {**verdict, **score} for stem, score in preset.scores.items()}
     if len(seen) < 2:
         raise PresetError(f"{len(seen)} preset was given: at least two, learned at different cfg, can be joined")
     training = {key: value for key, value in presets[0].training.items() if key != "self_test"}

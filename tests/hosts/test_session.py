@@ -31,10 +31,10 @@ class Network:
         self.mixture, self.calls, self.on_call = mixture, 0, lambda: None
         self.guider = SimpleNamespace(inner_model=SimpleNamespace(process_latent_out=lambda latents: latents))
 
-    def __call__(self, x, sigma, label):
+    def __call__(self, x, sigma, label, cfg=None):
         self.on_call()
         self.calls += len(x)
-        return self.mixture(x, sigma, False)
+        return self.mixture(x, sigma, False) * (1 if cfg is None else 1 + 0.02 * cfg[:, None])
 
     def through(self):
         return contextlib.nullcontext()
@@ -53,13 +53,16 @@ class Place:
         host.say = lambda text, warning=False: (self.said.append(text), say(text, warning))
         host.show = lambda done, total, line, preview=None: (self.shown.append(line), show(done, total, line))
 
+    any_cfg = False
+
     def source(self):
         levels = import_module(f"{self.package}.s4s_nodes.core.schedules").sd_levels()
         model = import_module(f"{self.package}.s4s_nodes.core").Model("toy", "eps", float(levels[0]),
                                                                        float(levels[-1]))
         return import_module(f"{self.package}.training.source").Source(
             "toy", model, levels, (2,), self.network,
-            lambda seeds: {"label": torch.tensor([int(seed) % 3 for seed in seeds])}, 1.0, torch.device("cpu"))
+            lambda seeds: {"label": torch.tensor([int(seed) % 3 for seed in seeds])}, 1.0, torch.device("cpu"),
+            any_cfg=self.any_cfg)
 
     def order(self, **changes):
         config = self.session.Config(**{**SMALL, **{k: v for k, v in changes.items() if k != "resume"}})
@@ -180,6 +183,13 @@ def test_a_resumed_training_ends_as_one_that_was_never_stopped(place):
     with pytest.raises(Interrupted):
         place.train()
     assert place.train(seed=5).preset.short_hash == whole.short_hash
+
+
+def test_a_range_of_cfg_is_raced_at_the_node_nearest_to_the_hosts(place):
+    place.any_cfg = True
+    made = place.train(cfg="2-4")
+    assert set(made.preset.tables) == {"calls3_cfg2", "calls3_cfg4"} and set(made.preset.scores) == {"calls3_cfg2"}
+    assert "cfg 2 to 4" in made.report and made.preset.scores["calls3_cfg2"]["cfg"] == 2
 
 
 @pytest.mark.parametrize("phase", PHASES[2:5])

@@ -8,7 +8,6 @@ import torch
 
 from s4s.s4s_nodes.core import schedules
 from s4s.training.demo_models.source import bundled
-from s4s.training.distil import distil
 from s4s.training.optimizers import gauss_newton
 from s4s.training.optimizers.gauss_newton import calls_per_image, damped, learn_forward, measured, pair_cost, places
 from s4s.training.optimizers.gradient import (
@@ -167,17 +166,10 @@ def test_a_number_of_the_last_row_costs_no_call():
     assert calls_per_image(parameters) == 4 + 3 + 2 + 1
 
 
-def test_several_guidance_scales_take_turns_and_every_digit_meets_all_of_them(tmp_path):
-    several, one = bundled("digits-flow", (1.0, 3.0, 5.0)), bundled("digits-flow", 5.0)
-    seeds = range(60)
-    extra = several.conditions(seeds)
-    met = {(int(label), float(cfg)) for label, cfg in zip(extra["label"], extra["cfg"])}
-    assert len(met) == 30 and several.cfg == 3.0 and several.cfgs == (1.0, 3.0, 5.0)
-    fives = [seed for seed, cfg in zip(seeds, extra["cfg"]) if cfg == 5.0][:4]
-    x, sigma = several.noise(fives), torch.full((4,), 0.7)
-    assert torch.equal(several.denoiser(x, sigma, **several.conditions(fives)),
-                       one.denoiser(x, sigma, **one.conditions(fives)))
-    config = small(cfg=several.cfgs, calls=(3,), pairs=6, validation=6, batch=3, iterations=2, schedule="shift_2",
-                   teacher_calls=6)
-    made = distil(several, config, tmp_path)
-    assert made.training["cfg"] == [1.0, 5.0]
+def test_a_source_is_asked_at_the_guidance_scale_it_is_set_to():
+    source, one = bundled("digits-flow", 3.0), bundled("digits-flow", 5.0)
+    seeds, sigma = range(4), torch.full((4,), 0.7)
+    x, before = source.noise(seeds), source.extra(seeds)
+    source.cfg = 5.0
+    assert torch.equal(source.denoiser(x, sigma, **source.extra(seeds)), one.denoiser(x, sigma, **one.extra(seeds)))
+    assert not torch.equal(source.denoiser(x, sigma, **before), source.denoiser(x, sigma, **source.extra(seeds)))

@@ -28,7 +28,7 @@ class Network:
 
     def __call__(self, x: Tensor, sigma: Tensor, which: Tensor, cfg: Tensor | None = None) -> Tensor:
         rows = which.cpu()
-        if cfg is None and self.cfg == 1.0:
+        if self.cfg == 1.0 if cfg is None else bool((cfg == 1.0).all()):
             return self._denoised(x, sigma, rows)
         both = torch.cat([rows, torch.full_like(rows, self.prompts.count)])
         asked, without = self._denoised(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)

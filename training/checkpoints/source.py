@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,21 +51,16 @@ def source_of(found: Opened, texts: list[str], config, device: torch.device, dty
     rows = prompts.embedded(pipeline, texts, config.negative, device)
     asked = found.network.to(device).eval().requires_grad_(False)
     asked.enable_gradient_checkpointing()           # a backward pass at the memory of one block, not of all
-    cfgs, count = config.cfg, len(texts)
-    together = math.lcm(count, len(cfgs))           # so that every prompt meets every cfg
+    cfg, count = config.cfg[0], len(texts)
 
     def conditions(seeds):
-        seeds = [int(seed) for seed in seeds]
-        which = {"which": torch.tensor([seed % count for seed in seeds], device=device)}
-        turns = [cfgs[(seed + seed // together) % len(cfgs)] for seed in seeds]
-        return which if len(cfgs) == 1 else {**which, "cfg": torch.tensor(turns, device=device)}
-    middle = (min(cfgs) + max(cfgs)) / 2
-    guided = network.Network(_ask(found.family, asked, config, width, height), clock, rows, middle, dtype)
+        return {"which": torch.tensor([int(seed) % count for seed in seeds], device=device)}
+    guided = network.Network(_ask(found.family, asked, config, width, height), clock, rows, cfg, dtype)
     autoencoder = getattr(pipeline, "vae", None)
     return Source(
         found.path.stem, model_of(found, clock, shape[0]), np.asarray(clock.sigmas, dtype=np.float64), shape, guided,
-        conditions, middle, device, chunk=max(1, min(MOST_AT_ONCE, AT_ONCE // (width * height))),
-        cfgs=cfgs if len(cfgs) > 1 else (), about=about(found, texts, config, width, height, dtype),
+        conditions, cfg, device, chunk=max(1, min(MOST_AT_ONCE, AT_ONCE // (width * height))),
+        any_cfg=True, about=about(found, texts, config, width, height, dtype),
         decode=None if autoencoder is None else network.decoder(
             autoencoder.to(device).float().eval().requires_grad_(False)))
 

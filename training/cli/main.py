@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from ...s4s_nodes import __version__
+from ...s4s_nodes.select.cfg import cfg_nodes
 from ..config import CHECKPOINT_SETTINGS, Config, help_texts
 from ..run_identity import CONFIG, read_config
 from .errors import FORCE, check_free, errors_in_words
@@ -34,6 +35,13 @@ def _shares(context, parameter, value: str) -> tuple:
         raise click.BadParameter(f"{value!r} is not a list of numbers such as 1,0.75,0.5") from None
 
 
+def _scales(context, parameter, value: str) -> tuple:
+    try:
+        return cfg_nodes(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 def _words(context, parameter, value: str) -> tuple:
     return tuple(part.strip() for part in value.split(","))
 
@@ -50,7 +58,7 @@ def _config_options(command, only=None):
             extra = {"type": str, "multiple": True}
         elif isinstance(setting.default, tuple):
             reader = {int: _numbers, float: _shares, str: _words}[type(setting.default[0])]
-            extra = {"type": str, "callback": reader}
+            extra = {"type": str, "callback": _scales if setting.name == "cfg" else reader}
         default = ",".join(map(str, setting.default)) or () if isinstance(setting.default, tuple) else setting.default
         command = click.option(option, setting.name, default=None if only else default, show_default=True,
                                help=words[setting.name], **extra)(command)

@@ -22,6 +22,7 @@ from ..source import NaNFromModel, Source
 from ..teacher.pairs import Pairs
 from .grids import NAMES, asked_for
 
+LEAST_GAP = 1e-9            # between two levels of a start, relative: some schedules repeat one, but for rounding
 CURVE = "curve"             # the name of the start on the full table's own levels
 PROBES = ("dpmpp_2m", "ipndm_2", "unipc_bh2_2")         # solvers that tell good schedules from bad ones
 
@@ -56,6 +57,8 @@ def settle_start(source: Source, calls: int, held_out: Pairs, config, curve: np.
     for entry in ranked:
         levels = entry.table.sigmas.copy()
         levels[0] = levels[0] if curve is None else curve[0]    # a schedule's own is off by rounding
+        if (levels[1:] > levels[:-1] * (1 - LEAST_GAP)).any():
+            continue
         parameters = Parameters.of(config, source, levels)
         vector = vector_of(parameters, entry.table)
         if vector is not None:

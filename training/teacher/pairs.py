@@ -98,7 +98,7 @@ def known_pairs(source: Source, seeds, target: Tensor | None, clean: Tensor | No
     """The pairs of these seeds whose targets were made before."""
     seeds = list(seeds)
     noise = source.noise(seeds if clean is None else [seed + FRESH_NOISE for seed in seeds])
-    return Pairs(seeds, noise, source.conditions(seeds), target, clean)
+    return Pairs(seeds, noise, source.extra(seeds), target, clean)
 
 
 def joined(parts: list[Pairs]) -> Pairs:

@@ -138,7 +138,7 @@ def check_deterministic(source: Source, sampler: HostSampler, words: str) -> Hos
     The two runs see different global random numbers, so that noise drawn from them shows.
     """
     seeds = [0]
-    start, extra = source.noise(seeds) * float(sampler.sigmas[0]), source.conditions(seeds)
+    start, extra = source.noise(seeds) * float(sampler.sigmas[0]), source.extra(seeds)
     ends, before = [], source.model_calls
     for seed in (1, 2):
         with torch.random.fork_rng(enabled=True), torch.no_grad():

@@ -132,7 +132,7 @@ def images_at_once(patcher, latent: dict) -> int:
 
 
 class Network:
-    """(x, sigma, which) -> denoised through the guider, one conditioning at a time.
+    """(x, sigma, which, cfg) -> denoised through the guider, one conditioning at a time.
 
     Raises the host's interruption before each call of the model.
     """
@@ -140,7 +140,9 @@ class Network:
     def __init__(self, guider: Guider, extra_args: dict, gradients: bool):
         self.guider, self.extra_args, self.gradients = guider, extra_args, gradients
 
-    def __call__(self, x: Tensor, sigma: Tensor, which: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, sigma: Tensor, which: Tensor, cfg: Tensor | None = None) -> Tensor:
+        if cfg is not None:
+            self.guider.set_cfg(float(cfg[0]))
         places = grouped(which)
         done = [self._asked(x[here], sigma[here], int(which[here[0]])) for here in places]
         return torch.cat(done)[torch.cat(places).argsort()]
@@ -203,7 +205,7 @@ def teacher_of(source: Source, sampler, sigmas: Tensor) -> tuple[Callable, Tenso
             chunk = denoiser.__self__.chunk                 # of the Source, which halves it when memory runs out
             here = places[0][:chunk]
             try:
-                end = run(denoiser, x[here], levels, {"which": extra_args["which"][here]}, disable)
+                end = run(denoiser, x[here], levels, {name: told[here] for name, told in extra_args.items()}, disable)
             except RuntimeError:
                 if denoiser.__self__.chunk == chunk:
                     raise

@@ -125,7 +125,7 @@ class Stage:
 
 
 class Network:
-    """(x, sigma, which) -> denoised by the host's guided denoiser, image i under prompt which[i].
+    """(x, sigma, which, cfg) -> denoised by the host's guided denoiser, image i under prompt which[i].
 
     The host's interrupt is raised by its denoiser before each call. Every call is step 0 of the host's count, so that
     prompt editing and settings by step stay out of what is learned.
@@ -136,15 +136,17 @@ class Network:
         self.inference = torch.is_inference_mode_enabled()          # as the host samples: its weights may demand it
         self.autocast = gradient.Autocast(device)
 
-    def __call__(self, x: Tensor, sigma: Tensor, which: Tensor) -> Tensor:
-        self.denoiser.step = 0
+    def __call__(self, x: Tensor, sigma: Tensor, which: Tensor, cfg: Tensor | None = None) -> Tensor:
+        self.denoiser.step, told = 0, self._for(which.tolist())
+        if cfg is not None:
+            told["cond_scale"] = float(cfg[0])
         if self.gradients:
             with self.autocast():
-                answer = self.denoiser(x, sigma, **self._for(which.tolist()))
+                answer = self.denoiser(x, sigma, **told)
             gradient.forget(self.denoiser, answer)
             return answer
         with torch.inference_mode() if self.inference else contextlib.nullcontext():
-            answer = self.denoiser(x, sigma, **self._for(which.tolist()))
+            answer = self.denoiser(x, sigma, **told)
         return answer.clone()                                       # outside: a tensor that may be worked with
 
     def through(self):

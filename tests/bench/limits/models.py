@@ -222,17 +222,21 @@ def _averaged(model: Small, shown: Tensor, label: Tensor) -> dict:
     return {name: weight.contiguous() for name, weight in average.items()}
 
 
-def source(name: str, folder: Path, cache: Path, dtype: torch.dtype = torch.float32) -> Source:
-    """The model under its guidance. dtype: of the network; those of the package keep their own."""
+def source(name: str, folder: Path, cache: Path, dtype: torch.dtype = torch.float32,
+           cfg: float | None = None) -> Source:
+    """The model under its guidance, at its kind's own cfg by default. dtype: of the network; those of the package keep
+    their own."""
     if name in BUNDLED:
-        return bundled(name, BUNDLED[name])
+        return bundled(name, BUNDLED[name] if cfg is None else cfg)
     kind, model = KINDS[name], trained(name, folder, cache)
     model.network.to(dtype)
-    network = guided(model.denoise, kind.cfg, CLASSES)
+    cfg = kind.cfg if cfg is None else cfg
+    network = guided(model.denoise, cfg, CLASSES)
     levels = np.asarray(kind.levels(), dtype=np.float64)
     facts = Model(name, kind.prediction, float(levels[0]), float(levels[-1]), shift=kind.shift if kind.flow else None,
                   channels=kind.shape[0])
 
     def conditions(seeds):
         return {"label": torch.as_tensor([int(seed) % CLASSES for seed in seeds])}
-    return Source(name, facts, levels, kind.shape, network, conditions, kind.cfg, torch.device("cpu"), chunk=128)
+    return Source(name, facts, levels, kind.shape, network, conditions, cfg, torch.device("cpu"), chunk=128,
+                  any_cfg=True)
