@@ -12,7 +12,7 @@ import numpy as np
 from ..s4s_nodes.core import Preset, Table
 from ..s4s_nodes.core.table import PARTS
 from . import sources
-from .budget import forecast, taught_before
+from .budget import LEAST_PAIRS, forecast, pair_cost, taught_before
 from .checks import check
 from .config import Config
 from .convergence import Convergence, noise_of, probes, settled
@@ -237,7 +237,8 @@ class Run:
         state.baseline, state.baseline_median = float(best.errors.mean()), best.median
         state.spent = self.source.model_calls - before + math.ceil(window.shared / len(plan.calls))
         if isinstance(state, GaussNewtonState):
-            state.left = plan.most_calls - state.spent
+            least = 2 * plan.validation * calls + LEAST_PAIRS * pair_cost(plan, self.source, calls)
+            state.left = max(plan.most_calls - state.spent, least if plan.warm else 0)
             state.nudge = nudge_for(self.starts["teacher"]["noise"])
             if start.entry is start.best:               # measured just now
                 state.begin(state.baseline, state.baseline_median, self.source.all_calls)
