@@ -1,8 +1,7 @@
-"""How much memory a piece of work needs on top of what is held, and how much there is."""
+"""How much memory a piece of work needs on top of what is held."""
 
 from __future__ import annotations
 
-import os
 import weakref
 from collections.abc import Callable
 
@@ -87,24 +86,3 @@ def words(size: float) -> str:
     """A number of bytes for people."""
     mega = size / 2 ** 20
     return f"{mega / 1024:,.1f} GB" if mega >= 1024 else f"{mega:.0f} MB" if mega >= 10 else f"{mega:.1f} MB"
-
-
-def free(device: torch.device) -> int | None:
-    """Bytes that may still be used on the device, None where nobody says."""
-    if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return torch.cuda.mem_get_info(device)[0] + unused
-    if device.type != "cpu":
-        return None
-    try:
-        with open("/proc/meminfo") as lines:                    # Linux: what caches would give back counts as free
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration, ValueError):
-        return _free_pages()
-
-
-def _free_pages() -> int | None:
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):                # Windows has no sysconf, macOS not this number
-        return None

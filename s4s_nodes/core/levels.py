@@ -1,8 +1,10 @@
-"""What noise levels mean: when two starts are the same, what is noise alone, and in what a schedule is even."""
+"""What noise levels mean: when two starts are the same, what is noise alone, in what a schedule is even, and integrals
+over a step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
@@ -35,3 +37,19 @@ def even(flow: bool) -> tuple[Callable, Callable]:
 
 def _same(levels):
     return levels
+
+
+@cache
+def gauss(count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points and weights of the Gauss-Legendre rule on [0, 1]: exact for polynomials of degree 2 count - 1."""
+    points, weights = np.polynomial.legendre.leggauss(count)
+    return (points + 1) / 2, weights / 2
+
+
+def lagrange(nodes, j: int, at):
+    """The Lagrange polynomial at `at` (array or tensor) that is 1 at nodes[j] and 0 at the other nodes."""
+    value = 1 + 0 * at
+    for k, node in enumerate(nodes):
+        if k != j:
+            value = value * (at - node) / (nodes[j] - node)
+    return value

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
 from ...s4s_nodes.core import preset_file
-from ...s4s_nodes.core.levels import ENDLESS, starts_at
+from ...s4s_nodes.core.levels import ENDLESS, gauss, lagrange, starts_at
 from ..source import Source
 from .gits import gits
 
@@ -81,19 +80,10 @@ def error_bound(logs: np.ndarray) -> float:
 
 def _integrals(nodes: np.ndarray, start: float, end: float) -> np.ndarray:
     """int_start^end e^lambda l_j(lambda) dlambda for the Lagrange polynomial of each node."""
-    points, weights = _gauss()
-    at = start + (end - start) * (points + 1) / 2
-    found = []
-    for j, node in enumerate(nodes):
-        others = np.delete(nodes, j)
-        values = np.prod((at[:, None] - others) / (node - others), axis=1)
-        found.append((end - start) / 2 * (weights * np.exp(at) * values).sum())
-    return np.array(found)
-
-
-@cache
-def _gauss() -> tuple:
-    return np.polynomial.legendre.leggauss(POINTS)
+    points, weights = gauss(POINTS)
+    at = start + (end - start) * points
+    return np.array([(end - start) * (weights * np.exp(at) * lagrange(nodes, j, at)).sum()
+                     for j in range(len(nodes))])
 
 
 def _ends(source: Source) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..source import Source
-from .solvers import Teacher, carried
+from .solvers import carried
 
 VALIDATION_SEEDS = 10_000_000       # far from the training seeds, which count up from the run's seed
 TEST_SEEDS = 20_000_000             # the race's
@@ -107,12 +107,6 @@ def joined(parts: list[Pairs]) -> Pairs:
     return Pairs([seed for part in parts for seed in part.seeds], torch.cat([part.noise for part in parts]),
                  {key: torch.cat([part.extra[key] for part in parts]) for key in parts[0].extra},
                  torch.cat([part.target for part in parts]), clean)
-
-
-def teacher_error(source: Source, teacher: Teacher, pairs: Pairs, count: int = 8) -> float:
-    """RMSE between the teacher and a finer one, on a few pairs: how far its targets can be off."""
-    few = pairs.part(slice(0, count))
-    return rmse(run(source, teacher.finer(None), few.noise, few.extra), few.target)
 
 
 def rmse(result: Tensor, target: Tensor) -> float:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..levels import gauss, lagrange
 from ..trace import Trace
 from .log_snr import _half_log_snr, _slope_share, _towards
 from .lowering import lowered, steps
-from .slope import _gauss, _lagrange
 
 LONGEST = 1.0               # a step of RES4LYF's multistep solvers that is longer in log sigma is a Runge-Kutta step
 SMALL = 0.1                 # the sigma below which it is Euler's
@@ -185,9 +185,9 @@ def _log_sigma(sigmas: Tensor) -> Tensor:
 def _adams(x, past: list, nodes: Tensor, logs: Tensor, sigmas: Tensor, i: int, flow: bool) -> Tensor:
     """x at level i + 1 from x at level i: alpha int e^(lambda - end) D(lambda), D through the predictions at nodes."""
     start, end = logs[i], logs[i + 1]
-    points, weights = _gauss(24)
+    points, weights = map(torch.from_numpy, gauss(24))
     at = torch.lerp(start, end, points)
     weights = weights * (end - start) * torch.exp(at - end) * ((1 - sigmas[i + 1]) if flow else 1.0)
     moved = _towards(x, past[0], sigmas[i], sigmas[i + 1])
-    return moved + sum((weights * _lagrange(list(nodes), j, at)).sum() * (past[j] - past[0])
+    return moved + sum((weights * lagrange(list(nodes), j, at)).sum() * (past[j] - past[0])
                        for j in range(1, len(past)))

@@ -5,12 +5,11 @@ For a rectified flow, x = (1-s) x0 + s noise, the same expression is the velocit
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..levels import gauss, lagrange
 from ..trace import Trace
 from .lowering import check_order, lowered, steps
 
@@ -124,27 +123,12 @@ def _adams_bashforth(trace: Trace, sigmas: Tensor, order: int, clock, euler_at_e
 
 def _lagrange_integrals(nodes: list, clock, start: Tensor, end: Tensor) -> list:
     """int_start^end l_j(clock(s)) ds for each node j, by Gauss-Legendre points (exact for polynomials)."""
-    points, weights = _gauss(2 if clock(start) is start else 24)
+    points, weights = map(torch.from_numpy, gauss(2 if clock(start) is start else 24))
     width = end - start
     if len(nodes) == 1:
         return [width]
     inside = clock(start + width * points)
-    return [width * (weights * _lagrange(nodes, j, inside)).sum() for j in range(len(nodes))]
-
-
-def _lagrange(nodes: list, j: int, at: Tensor) -> Tensor:
-    value = torch.ones_like(at)
-    for k, node in enumerate(nodes):
-        if k != j:
-            value = value * (at - node) / (nodes[j] - node)
-    return value
-
-
-@functools.cache
-def _gauss(count: int) -> tuple[Tensor, Tensor]:
-    """Points and weights on [0, 1]."""
-    points, weights = np.polynomial.legendre.leggauss(count)
-    return torch.from_numpy((points + 1) / 2), torch.from_numpy(weights / 2)
+    return [width * (weights * lagrange(nodes, j, inside)).sum() for j in range(len(nodes))]
 
 
 def _vp_time(sigma: Tensor, epsilon: float = 1e-3, low: float = 0.002, high: float = 80.0) -> Tensor:

@@ -19,7 +19,7 @@ from s4s.training.baselines.measure import Entry, contestants, measure, strong_p
 from s4s.training.config import Config
 from s4s.training.parametrization.parameters import Parameters
 from s4s.training.run import Run
-from s4s.training.teacher.pairs import TEST_SEEDS, VALIDATION_SEEDS, teacher_error
+from s4s.training.teacher.pairs import TEST_SEEDS, VALIDATION_SEEDS, ends, rmse
 from s4s.training.teacher.solvers import teacher_of
 from tests.bench.transfer import cells, models
 from tests.bench.transfer.learn import ORDER, Learned, Lesson, learn
@@ -84,7 +84,8 @@ class Study:
         """How far the fine solver's results move when its calls are doubled."""
         def make():
             source = self.source(setting)
-            off = teacher_error(source, teacher_of(source, "auto", 50), self.pairs(setting, "test"), 8)
+            few = self.pairs(setting, "test").part(slice(0, 8))
+            off = rmse(ends(source, teacher_of(source, "auto", 50).finer(None), few), few.target)
             return {"error": off, "words": f"teacher off by {off:.4f}"}
         return self.store.cell(f"teacher-{setting.mark}", make)
 
