@@ -12,14 +12,14 @@ HEAD = """# What each part of the method is worth
 
 Made by `python -m tests.bench.ablation --write`: five network calls at guidance 3 on the two bundled models, the mean
 RMSE to a 40-call teacher over {seeds} unseen seeds, with 95 % bootstrap intervals over the seeds (of ratios: paired).
-All cells of a model learn on the same 40 pairs and start on the same levels, those on which DPM-Solver++(2M) did best;
-the state that was best on 24 held-out pairs counts. A cell takes 4 Gauss-Newton steps, where it says Adam 60 steps of 8
-pairs. These are small models and one number of calls, and the papers' numbers are Fréchet distances of other models:
-what holds here, or does not, need not elsewhere.
+All cells of a model learn on the same 40 pairs and start on the same levels, where DPM-Solver++(2M) did best. The state
+that is best on 24 held-out pairs counts. A cell takes 4 Gauss-Newton steps; a cell by Adam takes 60 steps of 8
+pairs. These are small models and one number of calls, and the papers' numbers are Fréchet distances of other models, so
+these findings need not hold elsewhere.
 {note}
-## The findings of the papers, and what was found here
+## The findings of the papers, and ours
 
-Ratios: how many times closer the first is than the second.
+Each ratio says how many times closer the first is than the second.
 """
 FORMER = ("fixed", "sum to one", "random", "paper's clock", "noises", "paper's own")    # cells of version 0.4.0 only
 NOTE = """
@@ -95,7 +95,7 @@ def page(found: dict) -> str:
     """The whole page as Markdown, from {model: {cell: numbers}}."""
     first = next(iter(found.values()))["start"]
     note = NOTE if any(set(FORMER) & set(cells) for cells in found.values()) else ""
-    lines = [HEAD.format(seeds=len(first["errors"]), note=note), "| finding | of | " + " | ".join(found) + " |",
+    lines = [HEAD.format(seeds=len(first["errors"]), note=note), "| finding | source | " + " | ".join(found) + " |",
              "|---|---|" + "---|" * len(found)]
     ran = {name for cells in found.values() for name in cells}
     for claim in (claim for claim in CLAIMS if {claim.better, claim.worse} <= ran):

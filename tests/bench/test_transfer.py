@@ -58,7 +58,7 @@ def test_a_cell_is_measured_once_and_not_after_the_time_is_over(tmp_path):
         return {"errors": [0.5]}
     assert cells.Store(tmp_path).cell("a", make) == cells.Store(tmp_path, minutes=-1).cell("a", make)
     assert measured == [1]
-    with pytest.raises(cells.OutOfTime, match="the same command goes on"):
+    with pytest.raises(cells.OutOfTime, match="the same command resumes"):
         cells.Store(tmp_path, minutes=-1).cell("b", make)
 
 

@@ -54,7 +54,7 @@ class Store:
 
     def _check_time(self) -> None:
         if time.monotonic() > self._until:
-            raise OutOfTime("the time is over: the same command goes on where this one stopped")
+            raise OutOfTime("the time is over: the same command resumes where this one stopped")
 
 
 def numbers(table: Table) -> dict:

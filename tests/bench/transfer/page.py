@@ -9,44 +9,43 @@ from tests.bench.transfer.study import BUDGET, CHECK, FEW, LESSON, TEST, Setting
 
 HEAD = """# What survives a change of model: the transfer study
 
-Made by `python -m tests.bench.transfer --data FOLDER --write docs/transfer.md`; the same command goes on where it was
-stopped, and `--minutes 0` writes the page of what is measured.
+Made by `python -m tests.bench.transfer --data FOLDER --write docs/transfer.md`; the same command resumes where it was
+stopped, and `--minutes 0` writes the page from what is measured.
 
-A learned table is a few dozen numbers fitted to one network at one guidance scale. This page asks what happens to it
-when the model, the data, the guidance, the size of the picture or the precision is another. Everything here is
-measured on small real networks, each trained on real data and guided by class: they share prediction, noise levels
-and range with the big ones, but not their size. A number here is a reason to race a preset on your checkpoint, not
-a measurement of it.
+A learned table is a few dozen numbers fitted to one network at one guidance scale. This page measures what happens when
+the model, the data, the guidance, the image size or the precision changes. The networks are small and real, each
+trained on real data and guided by class. They share prediction and noise levels with the big ones, but not their size.
+A number here is a reason to race a preset on your checkpoint. It does not replace the race.
 
 **How to read the numbers.** Each is a ratio: how many times closer to a fine solver (50 calls) the table ends than the
-best classical pair at equal calls, by RMSE over all pixels of {test} seeds that nothing was learned from, with a
+best classical pair at equal calls, by RMSE over all pixels of {test} seeds that no table learned from, with a
 95 % bootstrap interval over the seeds. Above 1 the table wins. The pair is the best of the 96 or so strong pairs
-(8 solvers, every schedule that suits; {few} seeds for all, {test} for the best six) on the very seeds that are raced,
-which favours it. A **bold** ratio wins by RMSE and by the median seed; one in (brackets) has an interval that
-reaches below 1. Tables are learned with forward calls only, on {lesson} seeds, {check} more choose the best state;
-`shipped` are the presets in `solver_presets/`, learned far longer.
+(8 solvers, every schedule that suits; {few} seeds for all, {test} for the best six) on the very seeds of the race,
+which favors it. A **bold** ratio wins by RMSE and by the median seed; one in (brackets) has an interval that
+reaches below 1. Tables learn with forward calls only, on {lesson} seeds, {check} more choose the best state.
+`shipped` are the presets in `solver_presets/`, which were trained far longer.
 """
 
 FOUND = """## What it says
 
-Written by hand for the run of 2026-11-24; the tables below are its numbers.
+Written by hand for the run of 2026-11-24, whose numbers are in the tables below.
 
 - **With zero terminal SNR (v-prediction) tables carry over.** Learned on two of three models, they beat the best
   classical pair on the third at 4, 5, 6 and 8 calls, by 1.16 to 2.48 times, every interval above 1: twelve of twelve.
-  The classical pairs waste calls where all is noise. That is `solver_presets/transfer-v-zsnr.safetensors`.
-- **For eps and flows hardly.** At cfg 3, eps passes at 6 calls (1.05, 1.15, 1.34; by the median seed 1.36 to 1.38), a
-  flow at 4 (1.02 to 1.16; 1.02 to 1.24) and at 6 (1.06 to 1.45; 1.12 to 1.46). At the other numbers of calls one or
-  two models are lost, down to 0.65. What passes is narrow, and three of eight cells: some of it may be luck. Hence
-  `transfer-eps` holds 6 calls only, `transfer-flow` 4 and 6. A first run of the flows, with digits-flow not among what
-  was learned on, lost emoji-flow at 6 calls with 0.97.
-- **A table learned on one model is that model's.** At 6 calls, 15 of 24 tables that were learned on one model alone
-  beat the best pair on another of its family, by 1.00 to 2.41 times; the others lost, down to 0.62.
-- **At cfg 5 and 7 none passes.** One model of each family is lost at least, down to 0.40.
-- **What the trainer makes of the very model, at that very cfg, wins.** Within 10,000 network calls, at 6 calls and cfg
+  The classical pairs waste calls where the state is pure noise. Hence `solver_presets/transfer-v-zsnr.safetensors`.
+- **For eps and flows they hardly do.** At cfg 3, eps passes at 6 calls (1.05, 1.15, 1.34; by the median seed 1.36 to
+  1.38), a flow at 4 (1.02 to 1.16; 1.02 to 1.24) and at 6 (1.06 to 1.45; 1.12 to 1.46). At the other numbers of calls
+  one or two models are lost, down to 0.65. Three of eight cells pass, narrowly, so some of it may be luck. Hence
+  `transfer-eps` holds 6 calls only, `transfer-flow` 4 and 6. A first run of the flows, without digits-flow among the
+  training models, lost emoji-flow at 6 calls with 0.97.
+- **A table learned on one model belongs to that model.** At 6 calls, 15 of 24 tables that learned on one model beat the
+  best pair on another of its family, by 1.00 to 2.41 times. The others lost, down to 0.62.
+- **At cfg 5 and 7 none passes.** Each family loses at least one model, down to 0.40.
+- **A table trained on the model itself, at its cfg, wins.** Within 10,000 network calls, at 6 calls and cfg
   3, 5 and 7: on 29 of 30 by the median seed (1.05 to 2.92 times; the one at 0.93), on 26 of 30 by RMSE (1.01 to 2.84;
-  emoji-flow and emoji-eps are lost at 0.80 to 0.93, by a few seeds whose picture tips over). So: one button, at your
+  emoji-flow and emoji-eps lose at 0.80 to 0.93, because of a few seeds whose picture changes shape). So train at your
   cfg.
-- **Guidance counts for more than the model.** On emoji-sd3 the table learned at cfg 3 wins at 1 to 4 and loses at 5
+- **Guidance matters more than the model.** On emoji-sd3 the table learned at cfg 3 wins at 1 to 4 and loses at 5
   to 7 (0.83, 0.73, 0.84); the one of cfg 7 wins from 4 on and loses below 3. On digits-eps every table of the study
   but those of cfg 1 to 3 is near 1 or below it.
 - **Tables can be interpolated in cfg where they lie close.** Two apart, the table between is at 1.52 and 1.33 at cfg 2
@@ -89,7 +88,7 @@ def page(study: Study, found: dict, names: list[str], missing: list[str] = ()) -
                      "solver runs in the same precision."))
     if missing:
         parts.append(f"## Not measured\n\nThe run that made this page had no time for: {', '.join(missing)}. The same "
-                     "command goes on where it stopped.\n")
+                     "command resumes where it stopped.\n")
     return "\n".join(parts)
 
 
