@@ -227,7 +227,7 @@ def is_preset_file(path) -> bool:
 
 
 def save_scores(library: Library, preset: Preset, folder) -> str:
-    """Write a preset's scores into the user's file that holds its tables, else a new one into the folder; words on it.
+    """Add a preset's scores to the user's file that holds its tables, else write a new file; words on it.
 
     What ships is left as it is: its scores go into a copy, which is then the user's own for the model of the race.
     """
@@ -235,7 +235,8 @@ def save_scores(library: Library, preset: Preset, folder) -> str:
     mine = [name for name in same if not library.ships(name) and library.get(name).model.hashes == preset.model.hashes]
     if mine:
         name = min(mine, key=lambda name: library.get(name).name != preset.name)     # of several copies, the namesake
-        return f"scores written into {preset_file.save(preset, library.path(name))}"
+        scored = preset_file.with_scores(library.get(name), preset.scores)
+        return f"scores written into {preset_file.save(scored, library.path(name))}"
     if same:
         taken = {path.stem for path in Path(folder).glob(f"*{ENDING}")}
         names = (f"{preset.name[:85]} raced{count}" for count in ("", *(f" {n}" for n in range(2, 10_000))))
@@ -245,19 +246,26 @@ def save_scores(library: Library, preset: Preset, folder) -> str:
 
 def measured(preset: Preset) -> str:
     """What races found of a preset, in words: "no", or how many times closer to the teacher than the classical best."""
-    ratios = [score["ratio"] for score in preset.scores.values() if is_number(score.get("ratio"))]
+    own = [preset.score(table) for table in preset.scores]
+    every = own if any(own) else [score for results in preset.scores.values() for score in results.values()]
+    ratios = [score["ratio"] for score in every if is_number(score.get("ratio"))]
     if not ratios:
         return "yes" if preset.scores else "no"
     return f"{min(ratios):.2f} to {max(ratios):.2f} times closer"
 
 
 def recommended(preset: Preset) -> str:
-    """Whether a preset is, in words: "yes", "no", "unfinished", or which of its tables are not."""
+    """Whether a preset is, in words: "yes", "no", "unfinished", "not raced", or which of its tables are not."""
     if preset.unfinished:
         return "unfinished"
     if not preset.recommended:
         return "no"
-    return f"not {', '.join(preset.lost)}" if preset.lost else "yes"
+    known = {table: score for table in preset.tables if (score := preset.score(table))}
+    unclear = [table for table, score in known.items()
+               if table not in preset.lost and score.get("recommended") is False]
+    words = [f"not {', '.join(preset.lost)}"] if preset.lost else []
+    words += [f"{', '.join(sorted(unclear))} not clear"] if unclear else []
+    return "; ".join(words) or ("yes" if known else "not raced")
 
 
 def tables_of(preset: Preset, calls: tuple, word: str = "calls") -> list[str]:

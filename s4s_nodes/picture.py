@@ -64,7 +64,7 @@ def table(preset, name: str) -> Image.Image:
     words = (f"{name}: {found.calls} network call{'s' if found.calls > 1 else ''}, sigma {found.sigmas[0]:.4g} to "
              f"{found.sigmas[-1]:.4g}  ·  for {preset.model.family}, {preset.model.prediction} prediction")
     return table_page(found, preset.name, preset.short_hash, words, preset.model.flow,
-                      score_lines(preset.scores.get(name, {})))
+                      score_lines(preset.score(name)))
 
 
 def table_page(table, title: str, mark: str, words: str, flow: bool, lines) -> Image.Image:
@@ -86,9 +86,12 @@ def score_lines(scores: dict) -> list[str]:
     if not {"rmse", "best_rmse", "ratio"} <= set(numbers):
         return []
     sure = scores.get("ratio_95", ())
-    lines = [f"RMSE to the teacher {numbers['rmse']:.4g}; the best classical pair at equal calls, "
-             f"{scores.get('best_classical', 'unnamed')}, {numbers['best_rmse']:.4g}: {numbers['ratio']:.2f} times "
-             "closer" + (f" [{sure[0]:.2f}, {sure[1]:.2f}]" if len(sure) == 2 else "")]
+    times = f"{numbers['ratio']:.2f} times closer" + (f" [{sure[0]:.2f}, {sure[1]:.2f}]" if len(sure) == 2 else "")
+    found = scores.get("verdict")               # "within the teacher's error": no ratio is shown that may turn around
+    times = {"within the teacher's error": found, "unsure": f"{times}, too few seeds to say",
+             "even": "nothing was gained"}.get(str(found), times)
+    lines = [f"RMSE to the teacher {numbers['rmse']:.4g}; the best baseline at equal calls, "
+             f"{scores.get('best_classical', 'unnamed')}, {numbers['best_rmse']:.4g}: {times}"]
     more = [f"measured on {numbers['seeds']:g} unseen seeds"] if "seeds" in numbers else []
     more += [f"at cfg {numbers['cfg']:g}"] if "cfg" in numbers else []
     more += [f"classical needs {numbers['classical_calls_to_match']:g} calls to get as close"] \

@@ -16,6 +16,7 @@ import numpy as np
 import safetensors.numpy
 import torch
 
+from . import scores
 from .analytic import mixture
 from .container import CHECKSUM, KEY, checksum, contents, parsed
 from .files import write_atomically
@@ -35,8 +36,8 @@ _ENTRIES = {"name": str, "model": dict, "training": dict, "scores": dict, "recom
 class Preset:
     """Tables by name ("calls6", "calls6_from2.4", ...), the model they are for, and their record.
 
-    training: teacher, objective, seeds, conditions, model calls spent; scores: table name -> measured results, among
-    them "recommended", the table's own verdict. Both are JSON-ready dictionaries, kept as they are.
+    training: teacher, objective, seeds, conditions, model calls spent; scores: table name -> condition -> measured
+    results, among them the verdict (scores.py). Both are JSON-ready dictionaries.
     recommended: whether any table is. Raises PresetError for unusable content.
     """
 
@@ -58,7 +59,8 @@ class Preset:
             if not isinstance(key, str) or not _TABLE_NAME.fullmatch(key):
                 raise PresetError(f"table name {str(key)[:80]!r}: use up to 64 of a-z, 0-9, '.', '_', '-'")
         if not all(isinstance(results, dict) for results in self.scores.values()):
-            raise PresetError(f"preset {self.name!r}: scores must be {{table: {{measure: result}}}}")
+            raise PresetError(f"preset {self.name!r}: scores must be {{table: {{condition: {{measure: result}}}}}}")
+        object.__setattr__(self, "scores", scores.by_condition(self.scores))
 
     @property
     def short_hash(self) -> str:
@@ -92,10 +94,16 @@ class Preset:
         raise PresetError(f"preset {self.name!r} has no table for {calls} calls; it has {self.counts}: "
                           "choose one of these or train another")
 
-    def recommends(self, table: str) -> bool:
-        """Whether no race says that a classical solver did better than this table; files of old have one verdict."""
-        verdict = self.scores.get(table, {}).get("recommended")
-        return verdict if isinstance(verdict, bool) else self.recommended
+    def score(self, table: str, cfg: float | None = None, size=None) -> dict:
+        """What a race measured of a table at this cfg and size, else where it was trained; {} for nothing."""
+        recorded = self.training.get("cfg")
+        trained = [cfg for cfg in (recorded if isinstance(recorded, (list, tuple)) else [recorded]) if is_number(cfg)]
+        return scores.chosen(self.scores.get(table, {}), cfg, trained, size)
+
+    def recommends(self, table: str, cfg: float | None = None, size=None) -> bool:
+        """Whether no race there says that a baseline did better than this table; files of old have one verdict."""
+        lost = scores.lost(self.score(table, cfg, size))
+        return self.recommended if lost is None else not lost
 
     @property
     def unfinished(self) -> bool:
@@ -273,9 +281,13 @@ def verify(preset: Preset) -> float:
     return deviation
 
 
-def with_scores(preset: Preset, scores: dict, recommended: bool) -> Preset:
-    """The same tables with what a race measured."""
-    return replace(preset, scores=scores, recommended=recommended)
+def with_scores(preset: Preset, new: dict) -> Preset:
+    """The same tables with what races measured, {table: score} or by condition, beside what others did.
+
+    It is recommended where some table is, under the conditions it was trained for.
+    """
+    made = replace(preset, scores=scores.added(preset.scores, new))
+    return replace(made, recommended=any(made.recommends(table) for table in made.tables))
 
 
 def describe(preset: Preset) -> str:
@@ -292,6 +304,6 @@ def describe(preset: Preset) -> str:
             lines.append(f"  {key:10} {training[key]}")
     for key, table in sorted(preset.tables.items(), key=lambda item: (item[1].calls, item[0])):
         lines.append(f"  {key}: {table.calls} calls, sigmas " + " ".join(f"{s:.4g}" for s in table.sigmas))
-        for name, score in preset.scores.get(key, {}).items():
-            lines.append(f"      {name:22} {score}")
+        for condition, score in preset.scores.get(key, {}).items():
+            lines += [f"    raced at {condition}", *(f"      {name:22} {result}" for name, result in score.items())]
     return "\n".join("".join(c if c.isprintable() else "?" for c in line) for line in lines)

@@ -17,6 +17,7 @@ import numpy as np
 
 from ..core.model import Model
 from ..core.preset_file import Preset, PresetError
+from ..core.scores import condition, near
 from ..core.table import Table
 from .adapt import adapted, lawful
 
@@ -67,20 +68,21 @@ def learned_at(preset: Preset) -> dict:
 def at_cfg(preset: Preset, cfg: float | None) -> tuple[Preset, str]:
     """(the preset with one table for each stem, what became of cfg as a clause): a preset without such tables as it is.
 
-    cfg None, as for a scheduler that is not told: the middle one of those learned. A stem's score is the worst of
-    the tables it is made of.
+    cfg None, as for a scheduler that is not told: the middle one of those learned. A stem's score is of a race at this
+    cfg, else the worst of the tables it is made of.
     """
     groups = learned_at(preset)
     if not groups:
         return preset, ""
     tables = {name: table for name, table in preset.tables.items() if not _LEARNED_AT.fullmatch(name)}
-    scores = {name: score for name, score in preset.scores.items() if name in tables}
+    scores = {name: score for name, score in preset.scores.items() if not _LEARNED_AT.fullmatch(name)}
     clauses = []
     for stem, names in groups.items():
         tables[stem], used, clause = _table_at(preset, names, cfg)
         clauses.append(clause)
-        if known := [preset.scores[name] for name in used if "ratio" in preset.scores.get(name, {})]:
-            scores[stem] = min(known, key=lambda score: score["ratio"])
+        if cfg is None or not near(preset.scores.get(stem, {}), cfg):
+            known = [score for name in used if "ratio" in (score := preset.score(name))]
+            scores[stem] = {condition(worst): worst for worst in sorted(known, key=lambda score: score["ratio"])[:1]}
     return replace(preset, tables=tables, scores=scores), max(clauses, key=clauses.count)
 
 
@@ -155,7 +157,8 @@ def joined(presets: list[Preset], name: str) -> Preset:
         seen[cfg] = preset.name
         tables |= {name_at(stem, cfg): table for stem, table in preset.tables.items()}
         verdict = {} if preset.recommended else {"recommended": False}          # in files of old the preset's alone
-        scores |= {name_at(stem, cfg): {**verdict, **score} for stem, score in preset.scores.items()}
+        scores |= {name_at(stem, cfg): {at: {**verdict, **score} for at, score in results.items()}
+                   for stem, results in preset.scores.items()}
     if len(seen) < 2:
         raise PresetError(f"{len(seen)} preset was given: at least two, learned at different cfg, can be joined")
     training = {key: value for key, value in presets[0].training.items() if key != "self_test"}

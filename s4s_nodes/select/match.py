@@ -145,7 +145,8 @@ def near_size(preset: Preset, size: tuple | None) -> bool:
 def remarks(preset: Preset, cfg: float | None, table: str = "") -> str:
     """What has to be said of a preset, or of its table, wherever it runs, as clauses in brackets; mostly nothing."""
     unmeasured = " (published numbers, not measured on this checkpoint)" if unproven(preset) else ""
-    lost = " (not recommended: a classical solver did better in its race)" if table in preset.lost else ""
+    lost = " (not recommended: a classical solver did better in its race)" \
+        if table in preset.tables and not preset.recommends(table, cfg) else ""
     stopped = " (unfinished: its training was stopped)" if preset.unfinished else ""
     return cfg_words(preset, cfg) + unmeasured + lost + stopped
 

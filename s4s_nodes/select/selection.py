@@ -168,8 +168,8 @@ def _judged(preset: Preset, levels: np.ndarray, request: Request, own: bool) -> 
         (preset.unfinished, f"the training of {name} is unfinished", "finish it, or choose it by name"),
         (not preset.recommended, f"{name} lost its race against the classical solvers", "choose it by name to run it"),
         (found.fallback, found.why, found.advice),
-        (not there.recommends(table), f"{table} of {name} lost its race against the classical solvers",
-         "choose it by name to run it"),
+        (not there.recommends(table, cfg, request.size),
+         f"{table} of {name} lost its race against the classical solvers", "choose it by name to run it"),
         (not near_size(preset, request.size), f"{name} was learned on latents of {_by(trained_size(preset))}, this one "
                                               f"is {_by(request.size)}", "train at this size"),
         (not near_cfg(preset, table, cfg), f"{name} was learned at {range_words(cfg_range(preset, table) or (0, 0))}, "
@@ -277,5 +277,5 @@ def _without_preset(levels: np.ndarray, cut: tuple[int, int], request: Request) 
 
 def _lost(published: Preset, table: str, request: Request) -> bool:
     """Whether the same numbers lost a race on these very weights."""
-    return any(preset.short_hash == published.short_hash and not preset.recommends(table)
+    return any(preset.short_hash == published.short_hash and not preset.recommends(table, request.cfg, request.size)
                for preset in own_presets(request.installed, request.facts))

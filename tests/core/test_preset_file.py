@@ -161,9 +161,10 @@ def test_a_preset_that_was_never_saved_has_no_self_test():
 
 def test_with_scores_changes_only_scores_and_verdict():
     held = example()
-    scored = preset_file.with_scores(held, {"calls6": {"rmse": 1.0}}, recommended=False)
-    assert scored.scores == {"calls6": {"rmse": 1.0}} and not scored.recommended
-    assert replace(scored, scores=held.scores, recommended=True) == held
+    scored = preset_file.with_scores(held, {"calls6": {"rmse": 1.0, "lost": True}})
+    assert scored.score("calls6") == {"rmse": 1.0, "lost": True} and scored.lost == ["calls6"] and scored.recommended
+    assert not preset_file.with_scores(scored, {name: {"lost": True} for name in held.tables}).recommended
+    assert replace(scored, scores=held.scores) == held
 
 
 UNUSABLE = {

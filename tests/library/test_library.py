@@ -363,7 +363,7 @@ def test_files_has_the_unreadable_ones_too(mine, shipped):
 
 
 @pytest.mark.parametrize("scores, words", [
-    ({}, ("no", "yes")), ({"calls6": {"ratio": 1.3, "recommended": True}}, ("1.30 to 1.30 times closer", "yes")),
+    ({}, ("no", "not raced")), ({"calls6": {"ratio": 1.3, "recommended": True}}, ("1.30 to 1.30 times closer", "yes")),
     ({"calls6": {"ratio": 0.9, "recommended": False}}, ("0.90 to 0.90 times closer", "not calls6")),
     ({"calls6": {"ratio": "<b>"}}, ("yes", "yes")), ({"calls6": {"ratio": 10 ** 400}}, ("yes", "yes"))])   # any file's
 def test_what_was_measured_is_said_in_words(scores, words):
@@ -385,6 +385,9 @@ def test_scores_go_into_the_file_that_holds_the_tables(mine, shipped):
     fresh = replace(preset("fresh", calls=4), scores={"calls4": {"ratio": 2.0}})
     assert "saved with its scores as" in save_scores(library_here, fresh, mine)
     assert library_here.get("fresh").scores == fresh.scores
+    elsewhere = replace(preset("one"), scores={"calls6": {"ratio": 0.5, "cfg": 7.0, "lost": True}})
+    save_scores(library_here, elsewhere, mine)              # of a race under other conditions: both are kept
+    assert library_here.get("one").scores["calls6"] == {**scored.scores["calls6"], **elsewhere.scores["calls6"]}
 
 
 def test_scores_of_what_ships_go_into_a_copy_for_the_raced_weights(mine, shipped):
@@ -397,6 +400,6 @@ def test_scores_of_what_ships_go_into_a_copy_for_the_raced_weights(mine, shipped
     for weights, ratio in (("aa", 1.1), ("bb", 1.2), ("aa", 1.3)):
         words = save_scores(found, raced(weights, ratio), mine)
     assert words == f"scores written into {mine / 'base raced.safetensors'}"
-    ratios = {name: found.get(name).scores.get("calls6", {}).get("ratio") for name in found.names()}
+    ratios = {name: found.get(name).score("calls6").get("ratio") for name in found.names()}
     assert ratios == {"base raced": 1.3, "base raced 2": 1.2, "base": None} and found.problems() == []
     assert (shipped / "base.safetensors").read_bytes() == before

@@ -46,9 +46,17 @@ def test_positive_weights_are_red_and_negative_ones_blue():
 def test_shipped_presets_show_their_race():
     for path in shipped_folder().glob("*.safetensors"):
         found = preset_file.load(path)
-        for scores in found.scores.values():
+        for scores in map(found.score, found.scores):
             first, *_ = picture.score_lines(scores)
             assert f"{scores['rmse']:.4g}" in first and scores["best_classical"] in first
+
+
+def test_no_ratio_is_shown_that_says_nothing():
+    scores = {"rmse": 0.1, "best_rmse": 0.12, "ratio": 1.2}
+    for verdict, words in (("better", "1.20 times closer"), ("within the teacher's error", "0.12: within the teacher"),
+                           ("unsure", "too few seeds to say"), ("even", "nothing was gained")):
+        first, *_ = picture.score_lines({**scores, "verdict": verdict})
+        assert words in first and ("1.20" in first) == (verdict in ("better", "unsure"))
 
 
 @pytest.mark.parametrize("scores", [{}, {"rmse": "x"}, {"rmse": 1.0}, {"rmse": None, "best_rmse": 1, "ratio": 2}])

@@ -49,7 +49,7 @@ def test_a_joined_preset_is_recommended_where_one_of_them_is(order):
     lost = single(2.0, (6,), recommended=False, scores={"calls6": {"ratio": 0.9}})
     won = single(8.0, (6,), scores={"calls6": {"ratio": 1.3}})
     made = joined([lost, won][::order], "toy")
-    assert made.recommended and made.lost == ["calls6_cfg2"] and made.scores["calls6_cfg8"] == {"ratio": 1.3}
+    assert made.recommended and made.lost == ["calls6_cfg2"] and made.score("calls6_cfg8") == {"ratio": 1.3}
     assert not joined([lost, replace(won, recommended=False)], "toy").recommended
 
 
@@ -85,9 +85,12 @@ def test_a_table_between_two_is_as_little_recommended_as_the_worse_of_them():
     made = three()
     made = replace(made, scores={"calls6_cfg4": {"ratio": 1.3, "recommended": True},
                                  "calls6_cfg8": {"ratio": 0.9, "recommended": False}})
-    assert at_cfg(made, 5.0)[0].scores["calls6"]["ratio"] == 0.9
-    assert at_cfg(made, 4.0)[0].scores["calls6"]["ratio"] == 1.3
+    assert at_cfg(made, 5.0)[0].score("calls6", 5.0)["ratio"] == 0.9
+    assert at_cfg(made, 4.0)[0].score("calls6", 4.0)["ratio"] == 1.3
     assert "not recommended" in table_for(levels_for(made, FACTS, 6), FACTS, made, 5.0).words()
+    raced = preset_file.with_scores(made, {"calls6": {"ratio": 1.1, "cfg": 5.2, "lost": False}})
+    assert at_cfg(raced, 5.0)[0].recommends("calls6", 5.0)              # what a race between them found comes first
+    assert not at_cfg(raced, 6.5)[0].recommends("calls6", 6.5)
 
 
 def test_tables_that_cannot_be_moved_are_not_interpolated():

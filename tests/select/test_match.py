@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from s4s.s4s_nodes.core import Model, Preset, classical, schedules
+from s4s.s4s_nodes.core import Model, Preset, classical, preset_file, schedules
 from s4s.s4s_nodes.select import ModelFacts, Request, match, select, suits, table_for
 
 SD15 = ModelFacts("eps", 0.0292, 14.6146, family="sd15", channels=4)
@@ -138,6 +138,14 @@ def test_only_the_table_that_lost_its_race_is_avoided():
     clause = "not recommended: a classical solver did better in its race"
     for table, said in (("calls4", True), ("calls6", False), ("calls4_from3", False)):
         assert (clause in table_for(held.tables[table].sigmas, MINE, held).words()) == said
+
+
+def test_a_race_at_another_cfg_says_nothing_of_this_one():
+    """Won at cfg 2, lost at cfg 2.2: each counts where it was measured."""
+    held = own("raced", training={"cfg": [2.0, 2.2]})
+    for cfg, lost in ((2.0, False), (2.42, True)):
+        held = preset_file.with_scores(held, {"calls6": {"cfg": cfg, "lost": lost, "seeds": 16}})
+    assert ran([held], calls=6, cfg=2.0) == "raced" and ran([held], calls=6, cfg=2.42) is None
 
 
 def test_a_file_with_one_verdict_means_all_its_tables():

@@ -1,0 +1,63 @@
+"""What races measured of a preset's tables: {table: {condition: score}}, so that no race replaces another's.
+
+A condition is cfg, size, program with device, and seeds. Files of version 0.4 and before have one score for each table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .model import is_number
+
+TOLERANCE = 0.1             # of cfg: a score counts for guidance this near
+
+
+def condition(score: dict) -> str:
+    """What a score was measured under, in words: its key."""
+    size, cfg = score.get("size"), score.get("cfg")
+    parts = [f"cfg {cfg:g}" if is_number(cfg) else "", " x ".join(map(str, size)) if isinstance(size, list) else "",
+             str(score.get("where", "")), f"{score['seeds']} seeds" if "seeds" in score else ""]
+    return ", ".join(part for part in parts if part) or "unknown"
+
+
+def by_condition(scores: dict) -> dict:
+    """{table: {condition: score}} of scores as a file has them, those of one score for each table too."""
+    return {table: results if all(isinstance(score, dict) for score in results.values()) else
+            {condition(results): results} for table, results in scores.items()}
+
+
+def added(scores: dict, new: dict) -> dict:
+    """The scores with new ones, {table: score} or by condition; one of the same condition is replaced."""
+    return {**scores, **{table: {**scores.get(table, {}), **results} for table, results in by_condition(new).items()}}
+
+
+def near(results: dict, low: float, high: float | None = None) -> list[dict]:
+    """The scores of this cfg, or of a range of cfg; those that do not say theirs among them."""
+    return [score for score in results.values() if not is_number(score.get("cfg"))
+            or low * (1 - TOLERANCE) <= score["cfg"] <= (low if high is None else high) * (1 + TOLERANCE)]
+
+
+def chosen(results: dict, cfg: float | None, trained: Sequence, size: Sequence | None = None) -> dict:
+    """The score of this cfg, else one of those the table was trained at; {} for none.
+
+    Of several the one of this size, of the nearest cfg, of the most seeds.
+    """
+    here = near(results, cfg) if cfg is not None else []
+    pool = here or (near(results, min(trained), max(trained)) if trained else list(results.values()))
+
+    def rank(score):
+        far = abs(score["cfg"] - cfg) if here and is_number(score.get("cfg")) else 0.0
+        seeds = score["seeds"] if is_number(score.get("seeds")) else 0
+        there = score.get("size")
+        other = size is not None and (not isinstance(there, list) or there[-2:] != list(size)[-2:])
+        return other, far, -seeds
+    return min(pool, key=rank, default={})
+
+
+def lost(score: dict) -> bool | None:
+    """Whether a race says that a baseline is closer; None where it says nothing."""
+    verdict = score.get("lost")
+    if isinstance(verdict, bool):
+        return verdict
+    before = score.get("recommended")               # in older files it was one or the other
+    return not before if isinstance(before, bool) else None
