@@ -133,7 +133,17 @@ def below(levels: np.ndarray, top: float) -> np.ndarray:
 
 
 def check_deterministic(source: Source, sampler: HostSampler, words: str) -> HostSampler:
-    """The sampler with its calls counted. Raises ValueError if two runs from one start differ.
+    """The sampler with its calls counted. Raises ValueError if two runs from one start differ."""
+    calls, apart = tried(source, sampler)
+    if not apart <= SAME:
+        raise ValueError(f"the teacher {words} is stochastic: two runs from the same noise end {100 * apart:.3g} % "
+                         "apart. A solver can only learn a deterministic one: choose e.g. dpmpp_2m, heun or lms, not "
+                         "an ancestral or SDE sampler")
+    return HostSampler(sampler.function, sampler.sigmas, calls)
+
+
+def tried(source: Source, sampler: HostSampler) -> tuple[int, float]:
+    """(network calls an image, how far two runs from one start end apart, of the result's size) of a host's sampler.
 
     The two runs see different global random numbers, so that noise drawn from them shows.
     """
@@ -145,11 +155,7 @@ def check_deterministic(source: Source, sampler: HostSampler, words: str) -> Hos
             torch.manual_seed(seed)
             ends.append(sampler(source.denoiser, start.clone(), extra).double())
     apart = float((ends[0] - ends[1]).square().mean().sqrt() / ends[0].square().mean().sqrt().clamp(min=1e-12))
-    if not apart <= SAME:
-        raise ValueError(f"the teacher {words} is stochastic: two runs from the same noise end {100 * apart:.3g} % "
-                         "apart. A solver can only learn a deterministic one: choose e.g. dpmpp_2m, heun or lms, not "
-                         "an ancestral or SDE sampler")
-    return HostSampler(sampler.function, sampler.sigmas, max(1, (source.model_calls - before) // 2))
+    return max(1, (source.model_calls - before) // 2), apart
 
 
 def _host_teacher(source: Source, function: Callable, sigmas) -> Teacher:

@@ -1,0 +1,49 @@
+"""A host's own sampler as entries of a race: as it is, on the host's own schedules, at equal network calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import torch
+
+from ...training.baselines.measure import Entry
+from ...training.source import Source
+from ...training.teacher.solvers import SAME, HostSampler, tried
+from ..core.levels import starts_at
+
+CROWD_SCHEDULES = ("simple", "beta", "karras")      # of samplers that the Fréchet distance judges: all seeds run them
+OF_SIGMA = ("karras", "exponential", "polyexponential")     # schedules that no flow has
+
+
+def entries(name: str, host: str, source: Source, calls: int, schedules: Iterable[str], levels: Callable,
+            function: Callable) -> list[Entry]:
+    """The sampler at no more than so many network calls an image, on every schedule that starts at the top.
+
+    levels(schedule, steps) -> sigmas; function: a k-diffusion sampler. Stochastic samplers and CFG++, which guides
+    otherwise than the teacher, are for the Fréchet distance alone.
+    """
+    def on(schedule: str, steps: int, spent: int = 0) -> HostSampler | None:
+        sigmas = np.asarray(torch.as_tensor(levels(schedule, steps)).detach().double().cpu())
+        usable = len(sigmas) == steps + 1 and (np.diff(sigmas) < 0).all() and starts_at(sigmas[0], source.sigma_max)
+        return HostSampler(function, sigmas, spent) if usable else None
+    schedules = [each for each in schedules if not (source.flow and each.lower() in OF_SIGMA)]
+    steps, spent, stochastic = _settled(source, calls, schedules, on)
+    crowd_only = stochastic or "cfg_pp" in name or "cfg++" in name.lower()
+    wanted = [each for each in schedules if not crowd_only or each.lower() in CROWD_SCHEDULES] if steps else []
+    return [Entry(f"{name} of {host}", schedule, made, crowd_only=crowd_only) for schedule in wanted
+            if (made := on(schedule, steps, spent)) is not None]
+
+
+def _settled(source: Source, calls: int, schedules: list[str], on: Callable) -> tuple[int, int, bool]:
+    """(steps, network calls an image, whether it is stochastic) of the most steps that fit; no steps where none do."""
+    steps = calls
+    while steps > 0:
+        made = next((made for schedule in schedules if (made := on(schedule, steps)) is not None), None)
+        if made is None:
+            break
+        spent, apart = tried(source, made)
+        if spent <= calls:
+            return steps, spent, not apart <= SAME
+        steps = min(steps - 1, steps * calls // spent)
+    return 0, 0, False
