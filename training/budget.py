@@ -8,6 +8,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from .baselines.halving import EVERY, Effort
 from .baselines.schedules import schedules_for
 from .config import MODES, Config
 from .convergence import QUICK, probes
@@ -15,12 +16,13 @@ from .optimizers.gauss_newton import FIRST_BATCH, pair_cost as pair_cost_of
 from .parametrization.parameters import Parameters
 from .source import Source
 from .starts.gits import POINTS, SEEDS
-from .starts.search import Effort, search_calls
+from .starts.search import search_calls
 from .teacher.solvers import calls_of
 
 UNLIMITED = 100_000         # of a forward-only run without a budget: more was not measured to help
 LEAST_PAIRS = FIRST_BATCH   # that one iteration measures
-QUICKLY, NORMAL, THOROUGH = Effort(1, 1, 2, 3, 6), Effort(1, 1, 3, 5, 12), Effort(4, 4, 4, 6, 32)
+QUICKLY, NORMAL, THOROUGH = (Effort(1, 2, ((1, EVERY), (6, 3))), Effort(1, 3, ((1, EVERY), (12, 5))),
+                             Effort(4, 4, ((4, EVERY), (32, 6))))
 USUAL_BATCH = 6             # pairs of an iteration, about
 MOST_TURNS = 4              # of a training pair in the iterations
 VALIDATIONS = 2             # besides those of the iterations: of the best baseline, and of a start that is another

@@ -28,6 +28,7 @@ def training(run) -> dict:
             "iterations": {name: state.iteration for name, state in run.states.items()},
             "held_out_rmse": {name: [state.curve[0][2], state.best_error] for name, state in run.states.items()},
             "start": {name: run.starts[name]["schedule"] for name in run.states},
+            "baseline": {name: ", ".join(run.starts[name]["baseline"]) for name in run.states},
             "nothing_gained": [name for name in run.states if not run.starts[name]["gained"]],
             "denoise": {name: run.starts[name]["denoise"] for name in run.states},
             "model_calls": run.model_calls, "seconds": round(run.seconds, 1), "trainer": ", then ".join(run.programs),

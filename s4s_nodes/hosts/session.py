@@ -32,11 +32,13 @@ from ...training.source import Source
 from ..core import preset_file, write_atomically
 from ..core.preset_file import Model, Preset
 from ..library import ENDING, Library, ModelFacts, file_name, save_scores, save_version, suits
+from ..select.cfg import at_cfg
 from ..select.match import range_words
 from .runs import has_learned, readable, run_folder, run_key, unfinished
 
 log = logging.getLogger("s4s")
-SHOWN = 8                   # classical pairs named in a report
+SHOWN = 8                   # baselines named in a report
+RACE_BUDGET = 3_000         # network calls of a training's race for each table, besides its teacher's
 ROOM = 1 << 20              # bytes that must be free for a preset or a run: either file takes less
 _TERMINAL = re.compile(r" \(on the command line: [^)]*\)")
 
@@ -44,9 +46,11 @@ _TERMINAL = re.compile(r" \(on the command line: [^)]*\)")
 class Host(Protocol):
     """What a session needs of a host. Any method may raise the host's interrupt.
 
-    library: its presets; presets: the folder of the user's own; runs: where the folders of trainings lie.
+    kind: its name; library: its presets; presets: the folder of the user's own; runs: where the folders of trainings
+    lie.
     """
 
+    kind: str
     library: Library
     presets: Path
     runs: Path
@@ -125,9 +129,8 @@ def race(host: Host, preset: Preset, terms: Terms, write: bool = False) -> Outco
         if reason := suits(preset, ModelFacts.of(source.model)):
             raise ValueError(f"preset {preset.name!r} cannot be raced on this model: {reason}")
         try:
-            held = hold(source, preset, terms, _told(host))
-            keeps = write and held.preset is not preset         # the same: none of its own tables was raced
-            kept = [save_scores(host.library, held.preset, host.presets)] if keeps else []
+            held = hold(source, preset, replace(terms, where=host.kind), _told(host))
+            kept = [save_scores(host.library, held.preset, host.presets)] if write else []
         except BaseException as error:
             if not isinstance(error, ValueError):
                 _quietly(host.say, "stopped: the race is not finished, and nothing was written", True)
@@ -155,10 +158,9 @@ class Training:
         self.check(source)
         try:
             self._learn(source)
-            terms = Terms(tuple(self.made.tables), range(self.order.race_seeds),
-                          teacher_calls=self.config.teacher_calls)
-            scales = self.config.cfg if len(self.config.cfg) > 1 else (source.cfg,)
-            source = replace(source, cfg=min(scales, key=lambda cfg: abs(cfg - source.cfg)))    # a table's own
+            budget = RACE_BUDGET * len(at_cfg(self.made, source.cfg)[0].tables) + 250 * self.order.race_seeds
+            terms = Terms(tuple(self.made.tables), range(self.order.race_seeds), budget, self.config.teacher_calls,
+                          where=self.host.kind)
             held = hold(source, self.made, terms, _told(self.host))
             saved, path = save_version(held.preset, self.host.presets)
         except BaseException as error:

@@ -16,7 +16,8 @@ import torch
 from s4s.s4s_nodes.core import preset_file
 from s4s.s4s_nodes.core.files import write_atomically
 from s4s.s4s_nodes.library import shipped_folder
-from s4s.training.baselines.measure import Entry, contestants, measure, race_classical
+from s4s.training.baselines.halving import FULL, searched
+from s4s.training.baselines.measure import Entry, contestants, measure
 from s4s.training.benchmark.race import raced, unseen_pairs
 from s4s.training.config import Config
 from s4s.training.demo_models.source import bundled
@@ -64,7 +65,8 @@ def classical_cell(model: str, calls: int, cache: Path, seeds: int) -> dict:
     """The race of all classical pairs: the finalists' errors by seed."""
     source = bundled(model, CFG)
     pairs = test_pairs(source, cache, seeds)
-    ranked = [entry for entry in race_classical(source, calls, pairs, quiet=True) if len(entry.errors) == seeds]
+    ranked = [entry for entry in searched(source, contestants(source, calls), pairs, FULL)
+              if len(entry.errors) == seeds]
     return {"errors": {entry.name: entry.errors.tolist() for entry in ranked}}
 
 
@@ -135,7 +137,7 @@ def rmse(errors) -> float:
 def recorded(model: str, calls: int) -> int | None:
     """The fewest classical calls that matched the preset that ships, in its own race (256 seeds)."""
     made = preset_file.load(shipped_folder() / f"{model}-cfg3.safetensors")
-    return made.scores[f"calls{calls}"]["classical_calls_to_match"]
+    return made.score(f"calls{calls}")["classical_calls_to_match"]
 
 
 def known(model, calls, name, cache, seeds) -> dict | None:

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from s4s.s4s_nodes.core import classical, schedules
-from s4s.training.baselines.measure import Entry, features_of, halved, measure
+from s4s.training.baselines.halving import Effort, searched
+from s4s.training.baselines.measure import Entry, features_of, measure
 from s4s.training.benchmark import frechet, report
 from s4s.training.benchmark.race import raced, unseen_pairs
 from s4s.training.demo_models.source import bundled
@@ -55,7 +56,7 @@ def test_finalists_have_it_and_losers_do_not_and_all_are_shown():
     pairs = unseen_pairs(source, 24)
     learned = measure(source, Entry("S4S", "learned", classical.dpmpp_2m(schedules.karras(8, 0.03, 14.6))), pairs, True)
     entries = [Entry("euler", f"{rho}", classical.euler(schedules.karras(6, 0.03, 14.6, rho))) for rho in (1, 3, 5, 7)]
-    ranked = halved(source, entries, pairs, ((6, 1.0), (None, 0.5)), 2, quiet=True)
+    ranked = searched(source, entries, pairs, Effort(0, 9, ((6, 9), (24, 2))), features=True)
     assert [entry.features is not None for entry in ranked] == [True, True, False, False]
     scores = raced(source, learned, ranked, pairs).scores
     assert scores["feature_space"] == "points" and scores["best_classical_by_frechet"] in {e.name for e in ranked[:2]}

@@ -9,8 +9,9 @@ import torch
 
 from s4s.s4s_nodes.core import Model, Preset, classical, schedules
 from s4s.s4s_nodes.select.cfg import at_cfg
-from s4s.training.baselines.measure import strong_pairs
-from s4s.training.benchmark.host_race import Terms, Told, fitting, hold, rivals, sheet_rows, table_lines
+from s4s.training.baselines.measure import contestants
+from s4s.training.benchmark import html_report
+from s4s.training.benchmark.host_race import Terms, Told, hold, sheet_rows, table_lines
 from tests.toy import toy_source
 
 
@@ -20,7 +21,7 @@ def preset(*calls) -> Preset:
 
 
 def terms(**changes) -> Terms:
-    return Terms(**{"tables": ("calls4",), "seeds": range(6), "opponents": 5, "teacher_calls": 20, **changes})
+    return Terms(**{"tables": ("calls4",), "seeds": range(6), "budget": 3000, "teacher_calls": 20, **changes})
 
 
 class Stop(BaseException):
@@ -31,41 +32,52 @@ def test_the_terms_are_kept_and_every_step_is_told():
     source, seen, steps, finished = toy_source(), [], [], []
     held = hold(source, preset(3, 4), terms(tables=("calls3", "calls4")), Told(
         seen.append, lambda done, total: steps.append((done, total)), lambda name, raced: finished.append(name)))
-    assert finished == ["calls3", "calls4"] and [words.split(":")[0] for words in seen[::2]] == [
-        "race of calls3", "race of calls4"]
-    assert all(scores["pairs_raced"] == 5 and scores["seeds"] == 6 for scores in held.scores.values())
-    assert held.preset.scores == held.scores and held.preset.short_hash == preset(3, 4).short_hash
-    assert f"6 unseen seeds; {source.model_calls:,} network calls" in held.words
+    assert finished == ["calls3", "calls4"] and seen == [
+        "race: how far the teacher is off", "race of calls3: the teacher on 6 unseen seeds",
+        "race of calls3 on 6 unseen seeds", "race of calls4 on 6 unseen seeds"]            # one teacher for both
+    assert all(scores["pairs_raced"] > 60 and scores["seeds"] == 6 for scores in held.scores.values())
+    assert {name: held.preset.score(name) for name in held.scores} == held.scores
+    assert held.preset.short_hash == preset(3, 4).short_hash
+    assert "6 unseen seeds; teacher unipc_bh2_3, " in held.words
+    assert f"{source.model_calls:,} network calls" in held.words
     assert len(steps) > 20 and source.on_model_calls is None
-    assert "of 5 classical pairs that took part" in table_lines(held.raced["calls4"])[-1]
+    taken = held.scores["calls4"]["pairs_raced"]
+    assert f"of {taken} baselines that took part" in table_lines(held.raced["calls4"])[-1]
 
 
 def test_the_table_compares_those_that_ran_all_seeds():
     """What dropped out has an error of fewer, other seeds."""
-    raced = hold(toy_source(), preset(4), terms(opponents=20), Told()).raced["calls4"]
+    raced = hold(toy_source(), preset(4), terms(), Told()).raced["calls4"]
     whole = {entry.name for entry in raced.ranked if len(entry.errors) == 6}
     *rows, last = table_lines(raced, 99)
-    assert {row.split("  ")[2] for row in rows} == {"S4S", *whole} and len(whole) < 20
-    assert last == f"  of 20 classical pairs that took part, on 6 seeds; {20 - len(whole)} dropped out early, on fewer"
+    assert {row.split("  ")[2].removesuffix(", within the teacher's error") for row in rows} == {"S4S", *whole}
+    every, out = len(raced.ranked), len(raced.ranked) - len(whole)
+    assert last == f"  of {every} baselines that took part, on 6 seeds; {out} dropped out early, on fewer"
 
 
 def test_other_scores_of_the_preset_stay():
-    before = replace(preset(3, 4), scores={"calls3": {"ratio": 2.0}})
-    assert hold(toy_source(), before, terms(), Told()).preset.scores["calls3"]["ratio"] == 2.0
+    before = replace(preset(3, 4), scores={"calls3": {"ratio": 2.0}, "calls4": {"ratio": 3.0, "cfg": 7.0}})
+    after = hold(toy_source(), before, terms(), Told()).preset
+    assert after.score("calls3")["ratio"] == 2.0
+    assert after.score("calls4", 7.0)["ratio"] == 3.0 and after.score("calls4", 1.0)["seeds"] == 6
 
 
-def test_a_joined_preset_is_raced_as_it_runs_at_the_cfg():
-    """At a learned cfg that one's table, whose score it is; between two the interpolated one, which is no table."""
+def test_a_joined_preset_is_raced_as_it_runs_at_the_cfg(tmp_path):
+    """At a learned cfg that one's table, whose score it is; between two the interpolated one, whose score is of the
+    stem and counts at this cfg alone; the page has a section of it."""
     joined = replace(preset(4), tables={f"calls4_cfg{cfg:g}": classical.dpmpp_2m(
         schedules.karras(4, 0.0292, 14.6146, rho=cfg)) for cfg in (3.0, 7.0)})
     for cfg, name in ((3.0, "calls4_cfg3"), (5.0, "calls4")):
         source = toy_source()
         source.cfg = cfg
         held = hold(source, joined, terms(tables=tuple(joined.tables)), Told())
-        assert list(held.raced) == [name] and list(held.preset.scores) == ([name] if cfg == 3 else [])
+        assert list(held.raced) == [name] and list(held.preset.scores) == [name]
+        assert at_cfg(held.preset, cfg)[0].score("calls4", cfg) == held.scores[name]
+        assert (at_cfg(held.preset, 6.0)[0].score("calls4", 6.0) != {}) == (cfg == 3)
+        page = html_report.page(held.preset, held.raced, tmp_path)
+        assert ("4 network calls at cfg 5, between those learned" in page) == (cfg == 5)
         assert held.raced[name].learned.table.same_as(at_cfg(joined, cfg)[0].tables["calls4"])
         assert held.preset.tables == joined.tables
-        assert ("was learned at this cfg: no score is kept" in held.words) == (cfg == 5)
 
 
 def test_published_numbers_become_a_preset_for_the_model_they_were_raced_on():
@@ -82,22 +94,31 @@ def test_the_same_seeds_give_the_same_scores_and_others_do_not():
     assert first == again and first != other
 
 
-def test_a_budget_leaves_opponents_out_and_is_not_exceeded():
-    source = toy_source()
-    everyone, budget = len(strong_pairs(source)), 520
-    assert fitting(source, preset(4), terms(opponents=0)) == everyone
-    assert 3 <= fitting(source, preset(4), terms(opponents=0, budget=budget)) < everyone
-    hold(source, preset(4), terms(opponents=0, budget=budget), Told())
-    assert source.model_calls <= budget
-    with pytest.raises(ValueError, match="too small for this race: at least 2[0-9]{2} are needed"):
-        hold(source, preset(4), terms(budget=100), Told())
+def test_a_budget_is_kept_and_a_larger_one_searches_more():
+    raced = []
+    for budget in (1300, 3000, 20_000):
+        source = toy_source()
+        raced.append(hold(source, preset(4), terms(budget=budget), Told()).scores["calls4"]["pairs_raced"])
+        assert source.model_calls <= budget
+    assert raced == sorted(raced) and raced[-1] == len(contestants(toy_source(), 4))
+    with pytest.raises(ValueError, match="too small for this race: at least [0-9,]{3,5} are needed"):
+        hold(toy_source(), preset(4), terms(budget=100), Told())
 
 
-@pytest.mark.parametrize("flow, first", [(False, ("dpmpp_2m", "karras")), (True, ("dpmpp_2m", "shift_1.5"))])
-def test_what_wins_most_races_takes_part_first(flow, first):
+def test_a_teacher_that_is_off_gets_more_calls_where_the_budget_affords_it():
+    found = {budget: hold(toy_source(), preset(4), terms(budget=budget, teacher_calls=8), Told()).words
+             for budget in (1000, 8000)}
+    assert "teacher unipc_bh2_3, 8 calls" in found[1000] and "teacher unipc_bh2_3, 8 calls" not in found[8000]
+
+
+@pytest.mark.parametrize("flow", [False, True])
+def test_where_a_training_began_runs_all_seeds_of_its_race(flow):
+    """Whatever it is: else a training could report a win over a field that leaves out what it started from."""
     source = toy_source(flow)
-    assert rivals(source, None, 1) == {first} and len(rivals(source, None, 7)) == 7
-    assert rivals(source, None, 10_000) == strong_pairs(source)
+    for entry in contestants(source, 4)[::60]:
+        begun = Preset("toy", {"calls4": entry.table}, source.model, {"baseline": {"calls4": entry.name}})
+        raced = hold(toy_source(flow), begun, terms(budget=1500), Told()).raced["calls4"]
+        assert entry.name in [each.name for each in raced.ranked if len(each.errors) == 6]
 
 
 def test_an_interruption_passes_from_wherever_it_is_raised():
@@ -109,7 +130,7 @@ def test_an_interruption_passes_from_wherever_it_is_raised():
             if len(made) == call:
                 raise Stop
         return Told(count=count)
-    for call in (1, 25):                    # in the teacher, in the race
+    for call in (1, 8, 25):                 # in the check of the teacher, in the teacher, in the race
         source = toy_source()
         with pytest.raises(Stop):
             hold(source, preset(4), terms(), at(call))

@@ -1,14 +1,18 @@
 """The race is fair: equal calls, all pairs, paired seeds, honest intervals."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
 from s4s.s4s_nodes.core import classical, schedules
-from s4s.training.baselines.measure import Entry, contestants, measure, race_classical
+from s4s.training.baselines.halving import EFFORTS, FULL, Effort, search_cost, searched
+from s4s.training.baselines.measure import Entry, contestants, measure
 from s4s.training.baselines.schedules import schedules_for
 from s4s.training.benchmark import report
-from s4s.training.benchmark.race import calls_to_match, interval, pooled, summary, verdict
+from s4s.training.benchmark.race import calls_to_match
+from s4s.training.benchmark.verdict import interval, pooled, share_interval, summary, verdict
 from s4s.training.teacher.pairs import TEST_SEEDS, VALIDATION_SEEDS, make_pairs
 from s4s.training.teacher.solvers import teacher_table
 from tests.toy import toy_source
@@ -19,7 +23,7 @@ def raced(request):
     source = toy_source(request.param)
     teacher = teacher_table(source, "dpmpp_3m", 60)
     pairs = make_pairs(source, range(TEST_SEEDS, TEST_SEEDS + 40), teacher, "", quiet=True)
-    return source, pairs, race_classical(source, 5, pairs, quiet=True)
+    return source, pairs, searched(source, contestants(source, 5), pairs, FULL)
 
 
 def test_every_classical_pair_takes_part_and_nobody_makes_more_calls(raced):
@@ -54,8 +58,85 @@ def test_a_summary_says_who_won_with_an_interval_around_the_ratio(raced):
     assert scores["ratio"] == pytest.approx(min(e.rmse for e in ranked if len(e.errors) == 40) / learned.rmse, abs=1e-3)
     assert scores["ratio_95"][0] <= scores["ratio"] <= scores["ratio_95"][1]
     assert "needs 9 calls" in verdict(scores) and f"{scores['ratio']:.2f}" in verdict(scores)
+    assert scores["recommended"] and not scores["lost"] and scores["won"] > 0.7
     lost = {**scores, **summary(Entry("S4S", "x", ranked[0].table, ranked[0].errors * 2), ranked)}
-    assert "not recommended" in verdict(lost)
+    assert "Not recommended" in verdict(lost) and lost["lost"] and not lost["recommended"]
+
+
+def entries(ours, *theirs, finer=((), ())):
+    """The learned entry with these errors, and baselines."""
+    return (Entry("S4S", "learned", None, np.array(ours, float), finer=np.array(finer[0], float)),
+            [Entry("euler", str(i), None, np.array(errors, float), finer=np.array(finer[1], float))
+             for i, errors in enumerate(theirs)])
+
+
+def test_recommended_needs_median_rmse_and_seeds_each_with_its_interval():
+    rng = np.random.default_rng(0)
+    base = rng.uniform(1, 1.2, 64)
+    assert summary(*entries(0.8 * base, base))["verdict"] == "better"
+    tail = np.where(np.arange(64) < 4, 3.0, 0.8) * base                 # better median, heavier tail
+    assert summary(*entries(tail, base))["recommended"] is False
+    body = np.where(np.arange(64) < 36, 1.1, 0.2) * base                # better RMSE, most seeds lost
+    found = summary(*entries(body, base))
+    assert found["ratio"] > 1 and found["verdict"] != "better"
+    assert summary(*entries(base * rng.choice([0.9, 1.1], 64), base))["verdict"] == "unsure"
+
+
+def test_few_seeds_neither_recommend_nor_refuse():
+    for factor in (0.5, 2.0):
+        found = summary(*entries([factor] * 5, [1.0] * 5))
+        assert found["verdict"] == "unsure" and not found["recommended"] and not found["lost"]
+        assert "5 seeds are not enough to say" in verdict(found)
+    assert summary(*entries([0.5] * 8, [1.0] * 8))["recommended"] and summary(*entries([2.0] * 8, [1.0] * 8))["lost"]
+
+
+def test_a_baseline_kept_as_the_table_says_that_nothing_was_gained():
+    found = summary(*entries([1.0, 2.0], [1.0, 2.0], [3.0, 3.0]))
+    assert found["verdict"] == "even" and "Nothing was gained here: the table is the best baseline" in verdict(found)
+    assert not found["recommended"] and not found["lost"]
+
+
+def test_no_ratio_is_printed_that_the_teachers_error_turns_around():
+    learned, ranked = entries([0.9] * 8, [1.0] * 8, finer=([1.0] * 4, [0.98] * 4))     # the finer one sees it otherwise
+    found = summary(learned, ranked)
+    assert found["verdict"] == "within the teacher's error" and not found["recommended"] and not found["lost"]
+    assert "1.1" not in verdict(found) and verdict(found).startswith("Within the teacher's error")
+    text = report.race_table(learned, ranked)
+    assert "within the teacher's error" in text and "1.11x" not in text
+    assert "within the teacher's error" in report.race_markdown({"a": found})
+    sure = summary(*entries([0.5] * 8, [1.0] * 8, finer=([0.6] * 4, [1.05] * 4)))
+    assert sure["verdict"] == "better" and sure["teacher_moves"][0] == pytest.approx(2 / 1.75, abs=1e-3)
+
+
+def test_a_share_of_seeds_has_the_interval_of_a_binomial():
+    assert share_interval(0.5, 100) == pytest.approx((0.404, 0.596), abs=2e-3)
+    low, high = share_interval(1.0, 8)
+    assert 0.6 < low < 0.7 and high == pytest.approx(1)
+
+
+def test_fewer_seeds_are_never_ranked_among_all_and_the_start_runs_them_all():
+    source = toy_source()
+    pairs = make_pairs(source, range(TEST_SEEDS, TEST_SEEDS + 12), teacher_table(source, "auto", 40), "", quiet=True)
+    every = contestants(source, 5)
+    worst = searched(source, every, pairs.part(slice(0, 2)), Effort(0, 99, ((2, 999),)))[-1].name
+    before, effort = source.model_calls, Effort(1, 3, ((1, 999), (12, 4)))
+    ranked = searched(source, every, pairs, effort, kept=[worst])
+    assert source.model_calls - before <= search_cost(effort, 5, 12, len(schedules_for(source)))
+    counts = [len(entry.errors) for entry in ranked]
+    assert counts == sorted(counts, reverse=True) and counts.count(12) == 5
+    assert worst in [entry.name for entry in ranked[:5]]
+    lines = report.race_table(ranked[0], ranked, 20).splitlines()
+    below = lines.index("dropped earlier, on fewer seeds:")
+    seeds = [re.search(r" (\d+)(?:  +\S+x)?$", line)[1] for line in lines[1:-1] if line != lines[below]]
+    assert seeds == ["12"] * (below - 1) + seeds[below - 1:] and "12" not in seeds[below - 1:]
+
+
+def test_a_small_effort_finds_a_baseline_next_to_the_best():
+    source = toy_source()
+    pairs = make_pairs(source, range(TEST_SEEDS, TEST_SEEDS + 16), teacher_table(source, "auto", 40), "", quiet=True)
+    full = [measure(source, entry, pairs).errors.mean() for entry in contestants(source, 5)]
+    for effort, most in zip(EFFORTS, (1.3, 1.2, 1.01)):            # what a larger effort is for
+        assert searched(source, contestants(source, 5), pairs, effort)[0].errors.mean() <= most * min(full)
 
 
 def test_the_interval_covers_the_truth_about_95_times_in_100():

@@ -180,11 +180,11 @@ def test_a_checkpoint_is_trained_and_raced_and_its_preset_chosen_for_it(tiny, ki
     assert "2 rows, " in out and "on this device" in out and f"--checkpoint {tiny[kind]} --prompts" in out
     file = tmp_path / "run" / "tiny.safetensors"
     drawn = ["--out", tmp_path / "race"] if kind == "sdxl" else []
-    out = run("race", file, *given, "--seeds", 4, "--budget", 320, "--device", "cpu", "--write", *drawn)
+    out = run("race", file, *given, "--seeds", 4, "--budget", 2000, "--device", "cpu", "--write", *drawn)
     assert "scores written" in out and (not drawn or (tmp_path / "race" / "sheet.png").exists())
     made = preset_file.load(file)
     assert made.model.family == kind and made.training["size"] == [32, 32] and made.training["prompts"] == 3
-    assert made.scores["calls2"]["cfg"] == cfg_of(kind)
+    assert made.score("calls2")["cfg"] == cfg_of(kind)
     model = made.model                          # of a folder: hosts know a single file by its hashes, and this has none
     facts = ModelFacts(model.prediction, model.sigma_min, model.sigma_max, kind, model.channels,
                        model.zero_terminal_snr, model.shift, lambda: {"weights_1d": "ab"})

@@ -299,7 +299,7 @@ def test_what_cannot_be_saved_is_refused_before_the_first_network_call(place, re
 def test_a_race_that_is_stopped_writes_nothing(place):
     made = place.train().preset
     before = (place.host.presets / "mine.safetensors").read_bytes()
-    terms = place.session.Terms(tuple(made.tables), range(4), opponents=5, teacher_calls=20)
+    terms = place.session.Terms(tuple(made.tables), range(4), budget=2000, teacher_calls=20)
     error = Interrupted()
     place.stop_at("racing", error)
     with pytest.raises(Interrupted) as caught:

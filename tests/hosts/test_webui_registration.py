@@ -220,11 +220,11 @@ def test_the_tab_asks_for_what_its_controls_say(host, monkeypatch):
     scene = {"prompts": ("a cat", "a house"), "negative": "bad", "cfg": 2.0, "width": 64, "height": 96}
     shown = ("a cat\n\n  a house ", "bad", 2, 64.0, 96.0)
     assert tab.trained(*shown, " mine ", "4; 6", "1 0.5", "Own number", 3000.0, "forward-only", 8.0) == ""
-    assert tab.raced(*shown, "S4S mine", "", 8.0, 0.0, 20000.0, True) == ""
+    assert tab.raced(*shown, "S4S mine", "", 8.0, 20000.0, True, "Heun,  DPM++ SDE") == ""
     assert asked == [{**scene, "name": "mine", "calls": (4, 6), "windows": (1.0, 0.5), "mode": "forward",
                       "budget": 3000, "race_seeds": 8},
-                     {**scene, "label": "S4S mine", "calls": (), "seeds": 8, "opponents": 0, "budget": 20000,
-                      "write": True}]
+                     {**scene, "label": "S4S mine", "calls": (), "seeds": 8, "budget": 20000, "write": True,
+                      "samplers": ("Heun", "DPM++ SDE")}]
     tab.trained(*shown, "mine", "4", "1", "Quick", None, "auto", 8)
     assert asked[-1]["budget"] == "quick"
     good = (*shown, "mine", "4", "1", "Own number", 3000, "auto", 8)

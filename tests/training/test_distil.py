@@ -31,10 +31,10 @@ def test_a_host_gets_a_preset_its_progress_and_its_race(tmp_path):
     assert any("held-out" in line for line in said)
     raced = race(source, made, "calls4", unseen_pairs(source, 16))
     assert raced.recommended and raced.scores["ratio"] > 1 and "closer to the teacher" in raced.verdict
-    assert with_scores(made, {"calls4": {**raced.scores, "ratio": 0.9}}).recommended is False
+    assert with_scores(made, {"calls4": {**raced.scores, "lost": True}}).recommended is False
     two = replace(made, tables={**made.tables, "calls5": made.tables["calls4"]})
     for lost in (("calls4",), ("calls4", "calls5")):
-        scores = {name: {**raced.scores, "ratio": 0.9 if name in lost else 1.1} for name in two.tables}
+        scores = {name: {**raced.scores, "lost": name in lost} for name in two.tables}
         judged = with_scores(two, scores)
         assert judged.lost == list(lost) and judged.recommended == (len(lost) < 2)
 

@@ -16,9 +16,6 @@ GITS_SHOWN = ("gits_1.00", "gits_1.10", "gits_1.20", "gits_1.30")      # of 15 c
 SHIFTS = (1.5, 2.0, 3.0, 3.16, 5.0, 6.0, 7.0, 8.0, 12.0)
 WHOLE_LISTS = {"ays_11_sd1": "ays_sd1", "ays_11_sdxl": "ays_sdxl", "ays_32_sd1": "ays_32_sd1",
                "ays_32_sdxl": "ays_32_sdxl"}            # of A1111 and Forge
-# those of the pairs that win races, and those most people use
-STRONG_SCHEDULES = ("karras", "beta", "sgm_uniform", "time_uniform", "kl_optimal", "gits_1.00", "gits_1.10", "ays_sd1",
-                    "shift_1.5", "shift_2", "shift_3", "oss_flux", "oss_chroma")
 # those that a training does not try its start on: docs/constants.md
 NO_START_SCHEDULES = ("linear_quadratic", "laplace", "bong_tangent", "ltxv", "flux2", *WHOLE_LISTS,
                       *(f"shift_{shift:g}" for shift in (3.16, 6, 7, 8, 12)))

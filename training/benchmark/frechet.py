@@ -14,6 +14,12 @@ import torch
 GROUPS = 32                 # of the jackknife: each leaves one group of seeds out
 
 
+def moments(latents: torch.Tensor) -> torch.Tensor:
+    """(n, 2 C) of latents (n, C, ...): each channel's mean and deviation, where a model has no better features."""
+    flat = latents.flatten(2)
+    return torch.cat([flat.mean(2), flat.std(2)], 1)
+
+
 def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
     """Between the Gaussians fitted to two feature sets (n, F): Heusel et al. (2017)."""
     from ..demo_models.features import frechet

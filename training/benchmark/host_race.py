@@ -1,10 +1,11 @@
-"""A race as a host holds it: a preset against the classical pairs, for so many network calls, told as it goes.
+"""A race as a host holds it: a preset against the baselines, for so many network calls, told as it goes.
 
 Beside distil.py the other way into the trainer: a host hands over a Source and gets numbers, words and latents.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,28 +15,35 @@ from torch import Tensor
 
 from ...s4s_nodes.core import Preset
 from ...s4s_nodes.select.cfg import running
-from ..baselines.measure import strong_pairs
+from ..baselines.halving import EFFORTS, Effort
+from ..convergence import QUICK, Convergence, settled
 from ..source import Source
-from ..teacher.pairs import Pairs, ends
-from .race import Raced, race, race_calls, unseen_pairs, window_of, with_scores
+from ..teacher.pairs import TEST_SEEDS, Pairs, ends
+from ..teacher.solvers import calls_of, teacher_of
+from .frechet import distance, moments
+from .race import CHECKED, Raced, finer_targets, pairs_from, race, race_calls, window_of, with_scores
+from .verdict import within_words
 
 SHEET = 4                   # images side by side in a sheet
-# who takes part first where not all can: what has won races, by turns
-SOLVERS = ("dpmpp_2m", "lms_2", "unipc_bh2_2", "ipndm_2", "euler", "deis_2")
-SCHEDULES = {False: ("karras", "beta", "gits_1.00", "ays_sd1", "sgm_uniform", "gits_1.10", "kl_optimal"),
-             True: ("shift_1.5", "beta", "sgm_uniform", "shift_3", "time_uniform", "shift_2", "kl_optimal")}    # flow
+PROBED = 2                  # seeds that measure the teacher before its pairs are made
+SHARE_OF_CHECK = 0.2        # of the budget, that measuring the teacher may cost
 
 
 @dataclass(frozen=True)
 class Terms:
-    """These tables on these seeds (counted from the range that no training uses), against so many classical pairs
-    (0: all that count), for at most so many network calls (0: no limit)."""
+    """These tables on these seeds (counted from the range that no training uses), for at most so many network calls (0:
+    no limit).
+
+    teacher_calls: at first; more where they are too few and the budget affords them. samplers(source, calls): a host's
+    own, as entries for tables of so many calls. where: the program it runs in.
+    """
 
     tables: tuple
     seeds: range
-    opponents: int = 0
     budget: int = 0
     teacher_calls: int = 50
+    samplers: Callable | None = None
+    where: str = "s4s"
 
 
 @dataclass
@@ -75,26 +83,78 @@ def hold(source: Source, preset: Preset, terms: Terms, told: Told) -> Held:
     Raises ValueError for a budget that is too small, with what would do.
     """
     made, preset = preset, replace(preset, tables=running(preset, terms.tables, source.cfg))
-    terms, count = replace(terms, tables=tuple(preset.tables)), len(terms.seeds)
-    limit = fitting(source, preset, terms)
+    terms = replace(terms, tables=tuple(preset.tables))
     before, began, held = source.model_calls, time.monotonic(), Held(made)
+    samplers = _samplers(source, preset, terms, told)
+    if source.features is None and any(entry.crowd_only for entries in samplers.values() for entry in entries):
+        source.features, source.feature_space = moments, "means and deviations of the latent's channels"
+    found, effort = planned(source, preset, terms, told, samplers,
+                            (terms.budget or math.inf) - (source.model_calls - before))
+    teacher, pairs_at = teacher_of(source, "auto", found.calls), {}
     for name in terms.tables:
-        told.status(f"race of {name}: the teacher on {count} unseen seeds")
-        make = partial(unseen_pairs, source, count, preset.tables[name], teacher_calls=terms.teacher_calls,
-                       seed=terms.seeds.start)
-        pairs = counted(source, told, count * terms.teacher_calls, make)
-        held.whole = pairs if pairs.clean is None or held.whole is None else held.whole
-        told.status(f"race of {name} on {count} unseen seeds")
-        held.raced[name] = race(source, preset, name, pairs,
-                                rivals(source, window_of(source, preset.tables[name]), limit), on_progress=told.count)
+        top, seeds = window_of(source, preset.tables[name]), terms.seeds
+        if top not in pairs_at:
+            told.status(f"race of {name}: the teacher on {len(seeds)} unseen seeds")
+            held.whole = held.whole or counted(source, told, len(seeds) * found.calls, partial(
+                pairs_from, source, teacher, seeds))
+            pairs = held.whole if top is None else counted(source, told, len(seeds) * found.calls, partial(
+                pairs_from, source, teacher, seeds, top, held.whole.target))
+            pairs_at[top] = pairs, counted(source, told, 2 * CHECKED * found.calls, partial(
+                finer_targets, source, teacher, pairs, top))
+        told.status(f"race of {name} on {len(seeds)} unseen seeds")
+        pairs, finer = pairs_at[top]
+        held.raced[name] = race(source, preset, name, pairs, effort, finer, samplers.get(name, ()), told.count,
+                                teacher_error=_short(found.error), where=f"{terms.where} {source.device.type}")
         told.finished(name, held.raced[name])
-    own = {name: scores for name, scores in held.scores.items() if name in made.tables}
-    held.preset = with_scores(_of_here(made, source), {**made.scores, **own}) if own else made
-    held.words = (f"cfg {source.cfg:g}, {count} unseen seeds; {source.model_calls - before:,} network calls, "
+    held.preset = with_scores(_of_here(made, source), held.scores)
+    doubt = "" if found.suffices else ", more than a fifth of what a table may reach"
+    held.words = (f"cfg {source.cfg:g}, {len(terms.seeds)} unseen seeds; teacher {teacher.words}, off by RMSE "
+                  f"{found.error:.2g}{doubt}; {source.model_calls - before:,} network calls, "
                   f"{time.monotonic() - began:.0f} s")
-    if other := [name for name in held.raced if name not in made.tables]:
-        held.words += f"; none of its tables for {', '.join(other)} was learned at this cfg: no score is kept of them"
     return held
+
+
+def planned(source: Source, preset: Preset, terms: Terms, told: Told, samplers: dict,
+            left: float) -> tuple[Convergence, Effort]:
+    """The teacher, measured and given the calls it needs, and the search for the best baseline that is left for.
+
+    left: network calls. Raises ValueError for too few, with what would do.
+    """
+    tables = [preset.tables[name] for name in terms.tables]
+    tops, most = {window_of(source, table) for table in tables}, max(table.calls for table in tables)
+    first, before = calls_of(source.teacher, terms.teacher_calls), source.model_calls
+    check = PROBED * (3 * first + len(QUICK) * most)
+
+    def cost(effort: Effort, calls: int) -> int:
+        return calls * len(tops | {None}) * (len(terms.seeds) + 2 * CHECKED) + sum(
+            race_calls(source, preset, name, len(terms.seeds), effort, samplers.get(name, ())) for name in terms.tables)
+    if (least := check + cost(EFFORTS[0], first)) > left:
+        raise ValueError(f"a budget of {terms.budget:,} network calls is too small for this race: at least "
+                         f"{math.ceil(least + terms.budget - left):,} are needed; or take fewer seeds, or fewer "
+                         "teacher calls")
+    told.status("race: how far the teacher is off")
+    begin = TEST_SEEDS + terms.seeds.start
+    found = counted(source, told, check, lambda: settled(source, "auto", first, most, range(begin, begin + PROBED),
+                                                         SHARE_OF_CHECK * left))
+    left -= source.model_calls - before
+    while found.calls > first and cost(EFFORTS[0], found.calls) > left:
+        found = found._replace(calls=found.calls // 2)
+    return found, [effort for effort in EFFORTS if effort is EFFORTS[0] or cost(effort, found.calls) <= left][-1]
+
+
+def _samplers(source: Source, preset: Preset, terms: Terms, told: Told) -> dict:
+    """{table: the host's own samplers as entries}; for whole images alone."""
+    if terms.samplers is None:
+        return {}
+    told.status("race: the host's samplers")
+    by_calls = {calls: terms.samplers(source, calls) for calls in sorted({preset.tables[name].calls
+                                                                        for name in terms.tables})}
+    return {name: by_calls[preset.tables[name].calls] for name in terms.tables
+            if window_of(source, preset.tables[name]) is None}
+
+
+def _short(value: float) -> float:
+    return float(f"{value:.3g}")
 
 
 def counted(source: Source, told: Told, total: int, work: Callable):
@@ -107,40 +167,15 @@ def counted(source: Source, told: Told, total: int, work: Callable):
         source.on_model_calls = None
 
 
-def rivals(source: Source, top: float | None, most: int) -> set:
-    """The first `most` of the classical (solver, schedule) that count."""
-    places = [{name: i for i, name in enumerate(names)} for names in (SOLVERS, SCHEDULES[source.flow])]
-    turn = {pair: sum(place.get(name, len(place)) for place, name in zip(places, pair))
-            for pair in strong_pairs(source, top)}
-    return set(sorted(turn, key=lambda pair: (turn[pair], pair))[:most])
-
-
-def fitting(source: Source, preset: Preset, terms: Terms) -> int:
-    """How many opponents the budget allows. Raises ValueError where it is too small for three, with what would do."""
-    everyone, seeds = len(strong_pairs(source)), len(terms.seeds)
-    most = min(terms.opponents or everyone, everyone)
-    if not terms.budget:
-        return most
-
-    def cost(count):
-        return sum(seeds * terms.teacher_calls + race_calls(preset.tables[name].calls, seeds, count)
-                   for name in terms.tables)
-    fits = [count for count in range(3, most + 1) if cost(count) <= terms.budget]
-    if not fits:
-        raise ValueError(f"a budget of {terms.budget:,} network calls is too small for this race: at least "
-                         f"{cost(min(3, most)):,} are needed; or take fewer seeds, or fewer teacher calls")
-    return fits[-1]
-
-
 def sheet_rows(source: Source, held: Held) -> list[tuple[str, str, Tensor]]:
-    """The same unseen seeds by teacher, best classical pair and preset: (label, caption, latents (n, ...))."""
+    """The same unseen seeds by teacher, best baseline and preset: (label, caption, latents (n, ...))."""
     few = held.whole.part(slice(0, SHEET))
     rows = [("teacher", "", few.target)]
     for name, result in held.raced.items():
         if "_from" in name:                         # a window's table starts on a picture
             continue
         calls, best = result.learned.table.calls, result.best
-        rows += [(best.name, f"best classical, {calls} calls, RMSE {best.rmse:.4f}", ends(source, best.table, few)),
+        rows += [(best.name, f"best baseline, {calls} calls, RMSE {best.rmse:.4f}", ends(source, best.table, few)),
                  ("S4S", f"{calls} calls, RMSE {result.learned.rmse:.4f}", ends(source, result.learned.table, few))]
     return rows
 
@@ -150,7 +185,27 @@ def table_lines(result: Raced, shown: int = 6) -> list[str]:
     seeds = len(result.learned.errors)
     whole = [entry for entry in result.ranked if len(entry.errors) == seeds]
     entries = sorted([result.learned, *whole[:shown]], key=lambda entry: entry.rmse)
-    lines = [f"  {entry.rmse:.4f}  {'S4S' if entry is result.learned else entry.name}" for entry in entries]
+    lines = [f"  {entry.rmse:.4f}  {'S4S' if entry is result.learned else entry.name}"
+             f"{within_words(result.learned, entry)}" for entry in entries]
     out = len(result.ranked) - len(whole)
     left = f"; {out} dropped out early, on fewer" if out else ""
-    return [*lines, f"  of {len(result.ranked)} classical pairs that took part, on {seeds} seeds{left}"]
+    return [*lines, f"  of {len(result.ranked)} baselines that took part, on {seeds} seeds{left}",
+            *crowd_lines(result)]
+
+
+def crowd_lines(result: Raced) -> list[str]:
+    """The samplers that only the Fréchet distance may judge, with S4S and the best baseline by it."""
+    if not result.crowd:
+        return []
+    names = ", ".join(entry.name for entry in result.crowd)
+    if result.teacher is None:
+        return [f"  {names}: stochastic or guided otherwise, so that the Fréchet distance alone may judge them. It "
+                "needs more seeds than it has features: race on more seeds"]
+    whole = [entry for entry in result.ranked if entry.features is not None]
+    found = sorted((distance(entry.features, result.teacher), entry is not result.learned, entry.name)
+                   for entry in (result.learned, *whole, *result.crowd) if entry.features is not None)
+    shown = {result.learned.name, *[name for _, other, name in found if other][:3],
+             *(entry.name for entry in result.crowd)}
+    head = (f"  by the Fréchet distance to the teacher's results ({result.scores.get('feature_space', '')}), the only "
+            "measure for stochastic samplers and CFG++:")
+    return [head, *(f"  {far:.4f}  {name if other else 'S4S'}" for far, other, name in found if name in shown)]

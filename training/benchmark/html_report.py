@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +12,15 @@ import jinja2
 
 from ...s4s_nodes.core import Preset, Table, write_atomically
 from ...s4s_nodes.core.levels import starts_below
+from ...s4s_nodes.core.scores import lost
 from .frechet import distance
+from .host_race import crowd_lines
 from .race import Raced
 from .report import times_of
+from .verdict import BETTER, EVEN, UNSURE, WITHIN, WORSE, within_words
 
 NAME = "report.html"
-SHOWN = 14                  # rows of a race before the rest is folded away
-PICTURES = {"sheet": "The same noise by teacher, the usual choice, the best classical pair and S4S, with their misses.",
+PICTURES = {"sheet": "The same noise by teacher, the usual choice, the best baseline and S4S, with their misses.",
             "race": "RMSE to the teacher with 95 % intervals over seeds.",
             "solver": "Left: the noise levels of the states, and those the network is told. Right: the weights of the "
                       "predictions in the next state.",
@@ -25,20 +28,20 @@ PICTURES = {"sheet": "The same noise by teacher, the usual choice, the best clas
 OF_A_RACE = ("sheet", "race")
 PROVENANCE = ("checkpoint", "prompts", "size", "dtype", "guidance",
               "teacher", "teacher_error", "cfg", "resolution", "family", "base", "learn", "clock", "mode", "objective",
-              "relaxed", "pairs", "seed", "budget", "iterations", "start", "held_out_rmse", "nothing_gained",
-              "model_calls", "seconds", "processes", "trainer", "imported", "evidence", "note")
+              "relaxed", "pairs", "seed", "budget", "iterations", "start", "baseline", "held_out_rmse",
+              "nothing_gained", "model_calls", "seconds", "processes", "trainer", "imported", "evidence", "note")
 
 
 @dataclass(frozen=True)
 class Row:
-    """A contestant's line; kind: "ours", "closer" (than ours), or nothing."""
+    """An entry's line; times: of S4S' RMSE, in words; kind: "ours", "closer" (than ours), or nothing."""
 
     name: str
     rmse: float
     median: float
     frechet: str
     seeds: int
-    times: float
+    times: str
     kind: str
 
 
@@ -51,10 +54,11 @@ def page(preset: Preset, raced: dict[str, Raced], folder: Path) -> str:
     """The page's text. Whatever names and records hold is shown as text."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
-    names = sorted(preset.tables, key=lambda name: (preset.tables[name].calls, name))
+    tables = {**preset.tables, **{name: race.learned.table for name, race in raced.items()}}
+    names = sorted(tables, key=lambda name: (tables[name].calls, name not in preset.tables, name))
     made = preset.training
     return template.render(
-        preset=preset, tables=[_table(preset, name, raced.get(name), folder) for name in names],
+        preset=preset, tables=[_table(preset, name, tables[name], raced.get(name), folder) for name in names],
         spent=made.get("model_calls"), seconds=made.get("seconds"), sheet=_uri(folder / "sheet.png") if raced else None,
         provenance=_provenance(preset), settings=_settings(folder / "config.json"))
 
@@ -66,37 +70,50 @@ def _provenance(preset: Preset) -> list[tuple[str, str]]:
     return [*known, ("licence", preset.licence or "not stated"), ("source", preset.source or "not stated")]
 
 
-def _table(preset: Preset, name: str, race: Raced | None, folder: Path) -> dict:
-    table = preset.tables[name]
+def _table(preset: Preset, name: str, table: Table, race: Raced | None, folder: Path) -> dict:
     wanted = {kind: folder / f"{kind}-{name}.png" for kind in PICTURES if race or kind not in OF_A_RACE}
     pictures = [{"kind": kind, "uri": _uri(path), "words": PICTURES[kind]} for kind, path in wanted.items()
                 if path.exists()]
-    scores = race.scores if race else preset.scores.get(name)
-    return {"id": f"table-{name}", "title": _title(preset, name), "rows": _numbers(table), "pictures": pictures,
+    scores = race.scores if race else preset.score(name)
+    return {"id": f"table-{name}", "title": _title(preset, name, table, race), "rows": _numbers(table),
+            "pictures": pictures,
             "scores": scores if scores and "ratio" in scores else None, "verdict": race and race.verdict,
-            "recommended": scores["recommended"] if race else preset.recommends(name), "race": race and _race(race)}
+            "said": _said(scores), "lost": bool(lost(scores)), "race": race and _race(race)}
 
 
-def _title(preset: Preset, name: str) -> str:
-    table = preset.tables[name]
+def _said(scores: dict) -> str:
+    """What a tile says below the ratio."""
+    found = scores.get("verdict")
+    words = {BETTER: "closer to the teacher than the best baseline",
+             WORSE: "as close to the teacher as the best baseline",
+             UNSURE: "as close as the best baseline: too few seeds to say",
+             EVEN: "nothing was gained: it is the baseline", WITHIN: "within the teacher's error"}
+    return words.get(found, words[WORSE] if lost(scores) else words[BETTER])
+
+
+def _title(preset: Preset, name: str, table: Table, race: Raced | None) -> str:
     start = f" from sigma {table.sigmas[0]:.3g}" if starts_below(table.sigmas[0], preset.curve[0]) else ""
-    return f"{table.calls} network calls{start}"
+    learned_at = f" at cfg {match[1]}" if (match := re.search(r"_cfg([\d.]+)$", name)) else ""
+    between = "" if name in preset.tables else f" at cfg {race.scores['cfg']:g}, between those learned"
+    return f"{table.calls} network calls{start}{learned_at}{between}"
 
 
 def _race(race: Raced) -> dict:
+    seeds = len(race.learned.errors)
     rows = sorted([_row(race, entry) for entry in (race.learned, *race.ranked)],
                   key=lambda row: (-row.seeds, row.rmse))
-    shown = max(SHOWN, 1 + next(i for i, row in enumerate(rows) if row.kind == "ours"))
-    return {"all": len(race.ranked), "seeds": len(race.learned.errors), "space": race.scores.get("feature_space", ""),
-            "top": rows[:shown], "rest": rows[shown:]}
+    return {"all": len(race.ranked), "seeds": seeds, "space": race.scores.get("feature_space", ""),
+            "top": [row for row in rows if row.seeds == seeds], "rest": [row for row in rows if row.seeds < seeds],
+            "crowd": crowd_lines(race)}
 
 
 def _row(race: Raced, entry) -> Row:
     ours, times = entry is race.learned, times_of(entry, race.learned)
+    doubt = within_words(race.learned, entry).removeprefix(", ")
     known = entry.features is not None and race.teacher is not None
     return Row("S4S (learned)" if ours else entry.name, entry.rmse, entry.median,
-               f"{distance(entry.features, race.teacher):.3f}" if known else "–", len(entry.errors), times,
-               "ours" if ours else "closer" if times < 1 else "")
+               f"{distance(entry.features, race.teacher):.3f}" if known else "–", len(entry.errors),
+               doubt or f"{times:.2f}", "ours" if ours else "closer" if times < 1 and not doubt else "")
 
 
 def _numbers(table: Table) -> list[list[str]]:

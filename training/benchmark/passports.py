@@ -92,7 +92,8 @@ def _passport(preset: Preset, file: Path | None) -> str:
     if file is not None:
         lines += [f"File `{file.name}`, SHA-256 `{hashlib.sha256(file.read_bytes()).hexdigest()}`."]
     if preset.scores:
-        lines += ["", race_markdown({_row(name, score): score for name, score in preset.scores.items()})]
+        lines += ["", race_markdown({_row(name, score): score for name in preset.scores
+                                     if (score := preset.score(name))})]
     return "\n".join(lines)
 
 
@@ -161,7 +162,7 @@ def _kind(preset: Preset) -> str:
 def _measured(preset: Preset) -> str:
     if not preset.scores:
         return "not on a checkpoint"
-    seeds = min(score["seeds"] for score in preset.scores.values())
+    seeds = min(score["seeds"] for results in preset.scores.values() for score in results.values())
     return f"on {preset.model.family}, {seeds} seeds"
 
 

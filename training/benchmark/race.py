@@ -1,29 +1,35 @@
-"""The race: learned tables against every classical solver x schedule at equal calls, on unseen seeds."""
+"""The race: learned tables against all baselines at equal calls, on unseen seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from ...s4s_nodes.core import Preset, Table, preset_file
 from ...s4s_nodes.core.levels import starts_below
-from ..baselines.measure import Entry, contestants, features_of, halved, measure, strong_pairs
+from ..baselines.halving import EFFORTS, Effort, search_cost, searched
+from ..baselines.measure import Entry, contestants, features_of, measure
+from ..baselines.schedules import schedules_for
 from ..source import Source
-from ..teacher.pairs import TEST_SEEDS, Pairs, make_pairs
-from ..teacher.solvers import teacher_of
+from ..teacher.pairs import TEST_SEEDS, Pairs, ends, make_pairs
+from ..teacher.solvers import Teacher, teacher_of
+from ..teacher.windows import window_levels
 from . import frechet
+from .verdict import summary, verdict
 
-RECOMMENDED_ABOVE = 1.0                            # times closer than the best classical pair
+CHECKED = 4                 # seeds that a finer teacher runs
 
 
 @dataclass(frozen=True)
 class Raced:
-    """A race of one table: JSON-ready scores, the contestants (best classical first), and one sentence.
+    """A race of one table: JSON-ready scores, the baselines (best first), and one sentence.
 
-    teacher: its features, where the source has a feature space.
+    teacher: its features, where the source has a feature space. crowd: entries that the Fréchet distance alone may
+    judge, all on the same seeds.
     """
 
     scores: dict
@@ -31,25 +37,37 @@ class Raced:
     ranked: list[Entry]
     verdict: str
     teacher: np.ndarray | None = None
+    crowd: list[Entry] = field(default_factory=list)
 
     @property
     def best(self) -> Entry:
-        """The best classical pair."""
+        """The best baseline."""
         return next(entry for entry in self.ranked if entry.name == self.scores["best_classical"])
 
     @property
     def recommended(self) -> bool:
-        return self.scores["ratio"] >= RECOMMENDED_ABOVE
+        return self.scores["recommended"]
 
 
 def unseen_pairs(source: Source, seeds: int, table: Table | None = None, teacher: str = "auto",
                  teacher_calls: int = 50, seed: int = 0) -> Pairs:
     """Teacher pairs on seeds no training run uses; for a window's table, from the teacher's images noised."""
     made = teacher_of(source, teacher, teacher_calls)
-    numbers = range(TEST_SEEDS + seed, TEST_SEEDS + seed + seeds)
-    whole = make_pairs(source, numbers, made.from_level(None), "", quiet=True)
+    whole = pairs_from(source, made, range(seed, seed + seeds))
     top = window_of(source, table) if table is not None else None
-    return whole if top is None else make_pairs(source, numbers, made.from_level(top), "", True, whole.target)
+    return whole if top is None else pairs_from(source, made, range(seed, seed + seeds), top, whole.target)
+
+
+def pairs_from(source: Source, teacher: Teacher, seeds: range, top: float | None = None,
+               clean: Tensor | None = None) -> Pairs:
+    """A teacher's pairs on seeds counted from the range that no training uses; of a window, on clean images noised."""
+    numbers = range(TEST_SEEDS + seeds.start, TEST_SEEDS + seeds.stop)
+    return make_pairs(source, numbers, teacher.from_level(top), "", True, clean)
+
+
+def finer_targets(source: Source, teacher: Teacher, pairs: Pairs, top: float | None = None) -> Tensor:
+    """What a finer teacher makes of the first pairs."""
+    return ends(source, teacher.finer(top), pairs.part(slice(0, CHECKED)))
 
 
 def window_of(source: Source, table: Table) -> float | None:
@@ -57,73 +75,83 @@ def window_of(source: Source, table: Table) -> float | None:
     return float(table.sigmas[0]) if starts_below(table.sigmas[0], source.sigma_max) else None
 
 
-def race(source: Source, preset: Preset, table: str, pairs: Pairs, opponents: set | None = None,
-         on_progress: Callable | None = None) -> Raced:
-    """Race one table of a preset, sparingly, against classical pairs at equal calls on pairs it never saw.
+def race(source: Source, preset: Preset, table: str, pairs: Pairs, effort: Effort = EFFORTS[1],
+         finer: Tensor | None = None, samplers: Sequence[Entry] = (), on_progress: Callable | None = None,
+         **more) -> Raced:
+    """Race one table of a preset against all baselines at equal calls, on pairs it never saw, by successive halving.
 
-    opponents: {(solver, schedule), ...}; None: the strong ones. on_progress(done, total) counts network calls
-    (total is a forecast) and may raise to stop. Raises ValueError for an unknown table or fewer than 2 pairs.
+    finer: targets of the first pairs by a finer teacher, which shows what the teacher's error does. samplers: a host's
+    own. The baseline that the table's training began at runs all seeds. on_progress(done, total) counts network
+    calls (total is a forecast) and may raise to stop. more: goes into the scores. Raises ValueError for an unknown
+    table or fewer than 2 pairs.
     """
     if table not in preset.tables:
         raise ValueError(f"preset {preset.name!r} has no table {table!r}; it has {', '.join(sorted(preset.tables))}")
     if len(pairs) < 2:
         raise ValueError(f"{len(pairs)} pairs: a race needs at least 2, better 16")
-    raced_table, count = preset.tables[table], len(pairs)
-    top = window_of(source, raced_table)
-    entries = contestants(source, raced_table.calls, opponents or strong_pairs(source, top), top)
-    total = race_calls(raced_table.calls, count, len(entries))
+    raced_table, top = preset.tables[table], window_of(source, preset.tables[table])
+    entries = contestants(source, raced_table.calls, top=top, curve=curve_of(preset, table))
+    crowd = [entry for entry in samplers if entry.crowd_only]
+    entries += [entry for entry in samplers if not entry.crowd_only]
+    total = race_calls(source, preset, table, len(pairs), effort, samplers)
     before, told = source.model_calls, source.on_model_calls
     if on_progress is not None:
         source.on_model_calls = lambda images: on_progress(source.model_calls - before, total)
     try:
         learned = measure(source, Entry("S4S", "learned", raced_table), pairs, features=True)
-        ranked = halved(source, entries, pairs, sparing_rounds(count), 3, quiet=True)
+        ranked = searched(source, entries, pairs, effort, began_at(preset, table), features=True)
+        learned, *ranked = checked(source, [learned, *ranked], pairs, finer)
+        crowd = [measure(source, entry, pairs, features=True) for entry in crowd]
     finally:
         source.on_model_calls = told
-    return raced(source, learned, ranked, pairs)
+    return raced(source, learned, ranked, pairs, crowd, **more)
 
 
-def sparing_rounds(seeds: int) -> tuple:
-    """The rounds of `race`, as `halved` takes them."""
-    return (max(2, seeds // 8), 1.0), (max(2, seeds // 2), 0.2), (None, 0.3)
+def race_calls(source: Source, preset: Preset, table: str, seeds: int, effort: Effort,
+               samplers: Sequence[Entry] = ()) -> int:
+    """The most network calls that `race` makes, its teacher's left out."""
+    calls, schedules = preset.tables[table].calls, len(schedules_for(source, window_of(source, preset.tables[table])))
+    crowd = sum(entry.crowd_only for entry in samplers)
+    search = search_cost(effort, calls, seeds, schedules + 1, len(samplers) - crowd)
+    return search + calls * (seeds * (1 + crowd) + CHECKED * (effort.rounds[-1][1] + 2))
 
 
-def race_calls(calls: int, seeds: int, opponents: int) -> int:
-    """About how many network calls `race` makes for a table of so many calls, its teacher's left out."""
-    (few, _), (more, _), _ = sparing_rounds(seeds)
-    return calls * (4 * seeds + opponents * few + max(3, opponents // 5) * more)
+def began_at(preset: Preset, table: str) -> list[str]:
+    """The best baseline that the table's training knew: it runs all seeds of its race."""
+    found = preset.training.get("baseline")
+    return [str(found[table])] if isinstance(found, dict) and table in found else []
 
 
-def raced(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs, **more) -> Raced:
+def curve_of(preset: Preset, table: str) -> np.ndarray | None:
+    """A window's levels on the preset's own curve, a schedule that its training tried."""
+    found = preset.training.get("denoise")
+    denoise = found.get(table) if isinstance(found, dict) else None
+    if not isinstance(denoise, float) or not 0 < denoise < 1:
+        return None
+    return window_levels(preset.curve, denoise, preset.tables[table].calls, preset.model.flow)
+
+
+def checked(source: Source, entries: list[Entry], pairs: Pairs, finer: Tensor | None) -> list[Entry]:
+    """The entries that ran all pairs with their errors to a finer teacher's targets of the first ones."""
+    if finer is None:
+        return entries
+    few = replace(pairs.part(slice(0, len(finer))), target=finer)
+    return [replace(entry, finer=measure(source, entry, few).errors) if len(entry.errors) == len(pairs) else entry
+            for entry in entries]
+
+
+def raced(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs, crowd: Sequence[Entry] = (),
+          **more) -> Raced:
     """A race's results, by both measures: the RMSE, and in a source's feature space the Fréchet distance."""
     teacher = features_of(source, pairs.target)
     scores = {**summary(learned, ranked), **frechet.scores(learned, ranked, teacher, source.feature_space), **more,
-              "cfg": source.cfg}
-    return Raced(scores, learned, ranked, verdict(scores), teacher)
+              "cfg": source.cfg, "size": list(source.shape[1:])}
+    return Raced(scores, learned, ranked, verdict(scores), teacher, list(crowd))
 
 
 def with_scores(preset: Preset, scores: dict) -> Preset:
-    """The preset with its scores: a table that a classical pair beat is not recommended, nor a preset of such alone."""
-    judged = {name: {**score, "recommended": score["ratio"] >= RECOMMENDED_ABOVE} for name, score in scores.items()}
-    recommended = any(judged[name]["recommended"] if name in judged else preset.recommended for name in preset.tables)
-    return preset_file.with_scores(preset, judged, recommended)
-
-
-def verdict(scores: dict) -> str:
-    """One sentence: who is closer to the teacher, by how much, and when the other catches up."""
-    low, high = scores["ratio_95"]
-    if scores["ratio"] < RECOMMENDED_ABOVE:
-        return (f"{scores['best_classical']} is {1 / scores['ratio']:.2f} times closer to the teacher: this table "
-                "is marked as not recommended")
-    closer = (f"S4S is {scores['ratio']:.2f} [{low:.2f}, {high:.2f}] times closer to the teacher than the best "
-              f"classical pair ({scores['best_classical']}); by the median seed {scores['ratio_median']:.2f} "
-              f"[{scores['ratio_median_95'][0]:.2f}, {scores['ratio_median_95'][1]:.2f}] times")
-    if "classical_calls_to_match" not in scores:
-        return closer
-    match = scores["classical_calls_to_match"]
-    reached = f"needs {match} calls to match it" if match else (
-        f"has not matched it with {scores['most_calls_tried']} calls")
-    return f"{closer}. A classical solver {reached}."
+    """The preset with the scores of tables beside those it has; those of the same condition are replaced."""
+    return preset_file.with_scores(preset, scores)
 
 
 def calls_to_match(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs, quiet: bool = False,
@@ -144,41 +172,3 @@ def calls_to_match(source: Source, learned: Entry, ranked: list[Entry], pairs: P
         if best.rmse <= goal:
             return calls, best.name
     return None, ""
-
-
-def interval(errors_above: np.ndarray, errors_below: np.ndarray | None = None, statistic=None, draws: int = 2000):
-    """95 % bootstrap interval over seeds of a statistic, or of the ratio of two paired ones."""
-    statistic = statistic or pooled
-    rng = np.random.default_rng(0)
-    count = len(errors_above)
-    picks = rng.integers(0, count, (draws, count))
-    values = statistic(errors_above[picks], axis=1)
-    if errors_below is not None:
-        values = values / statistic(errors_below[:count][picks], axis=1)
-    return tuple(float(v) for v in np.quantile(values, (0.025, 0.975)))
-
-
-def pooled(per_seed: np.ndarray, axis: int = -1) -> np.ndarray:
-    """RMSE over everything from the RMSE of each seed."""
-    return np.sqrt(np.mean(per_seed ** 2, axis=axis))
-
-
-def summary(learned: Entry, ranked: list[Entry]) -> dict:
-    """What a preset's scores say of one table; JSON-ready. Ratios above 1 mean the learned table is closer."""
-    finalists = [entry for entry in ranked if len(entry.errors) == len(learned.errors)]
-    by_rmse = min(finalists, key=lambda entry: entry.rmse)
-    by_median = min(finalists, key=lambda entry: entry.median)
-    ratio = interval(by_rmse.errors, learned.errors)
-    ratio_median = interval(by_median.errors, learned.errors, np.median)
-    return {
-        "seeds": len(learned.errors), "pairs_raced": len(ranked),
-        "rmse": round(learned.rmse, 5), "rmse_95": [round(v, 5) for v in interval(learned.errors)],
-        "median": round(learned.median, 5),
-        "median_95": [round(v, 5) for v in interval(learned.errors, statistic=np.median)],
-        "best_classical": by_rmse.name, "best_rmse": round(by_rmse.rmse, 5),
-        "best_classical_by_median": by_median.name, "best_median": round(by_median.median, 5),
-        "recommended": round(by_rmse.rmse / learned.rmse, 3) >= RECOMMENDED_ABOVE,
-        "ratio": round(by_rmse.rmse / learned.rmse, 3), "ratio_95": [round(v, 3) for v in ratio],
-        "ratio_median": round(by_median.median / learned.median, 3),
-        "ratio_median_95": [round(v, 3) for v in ratio_median],
-    }

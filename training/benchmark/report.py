@@ -13,6 +13,7 @@ from ...s4s_nodes.core import Table, write_atomically
 from ..baselines.measure import Entry
 from . import frechet
 from .race import Raced
+from .verdict import interval, within, within_words
 
 INK, LEARNED, OTHER = "#222222", "#d1495b", "#8d99ae"
 
@@ -67,8 +68,7 @@ def _shade(age: int, oldest: int):
 
 
 def plot_race(learned: Entry, ranked: list[Entry], path, title: str, shown: int = 14) -> Path:
-    """Errors of the learned table and the best classical pairs, with 95 % intervals over seeds."""
-    from .race import interval
+    """Errors of the learned table and the best baselines, with 95 % intervals over seeds."""
     rows = [learned, *[entry for entry in ranked if len(entry.errors) == len(learned.errors)]][:shown][::-1]
     figure, axis = _figure(8.5, 0.34 * len(rows) + 1.3, 1)
     values = np.array([entry.rmse for entry in rows])
@@ -87,7 +87,7 @@ def plot_curve(curve: list, path, title: str, classical: float | None = None) ->
     axis.plot(calls[1:], [row[1] for row in curve[1:]], color=OTHER, label="training loss")
     axis.plot(calls, [row[2] for row in curve], color=LEARNED, marker=".", label="held-out RMSE")
     if classical is not None:
-        axis.axhline(classical, color=INK, linestyle="--", label="best classical solver")
+        axis.axhline(classical, color=INK, linestyle="--", label="best baseline")
     axis.set(xlabel="network calls spent", ylabel="RMSE", title=title, yscale="log")
     axis.legend(frameon=False)
     return _save(figure, path)
@@ -122,7 +122,7 @@ def times_of(entry: Entry, learned: Entry) -> float:
 
 
 def race_table(learned: Entry, ranked: list[Entry], shown: int = 12, teacher: np.ndarray | None = None) -> str:
-    """The race as text, best first; the losers below the last line printed are in the race file.
+    """The race as text, best first, those that ran fewer seeds below a line; what is not shown is in the race file.
 
     teacher: its results' features, where the source has a feature space: finalists get their Fréchet distance.
     """
@@ -132,7 +132,11 @@ def race_table(learned: Entry, ranked: list[Entry], shown: int = 12, teacher: np
                 f"{len(entry.errors):6d}  {times}").rstrip()
     lines = [f"{'solver, schedule':36} {'RMSE':>8} {'median':>8} {'  Fréchet' if teacher is not None else ''} "
              f"{'seeds':>6}  times S4S", line(learned, "S4S (learned)")]
-    lines += [line(entry, entry.name, f"{times_of(entry, learned):6.2f}x") for entry in ranked[:shown]]
+    full = sum(len(entry.errors) == len(learned.errors) for entry in ranked)
+    for number, entry in enumerate(ranked[:shown]):
+        lines += ["dropped earlier, on fewer seeds:"] if number == full else []
+        lines.append(line(entry, entry.name, within_words(learned, entry).removeprefix(", ")
+                          or f"{times_of(entry, learned):6.2f}x"))
     return "\n".join([*lines, f"... and {max(0, len(ranked) - shown)} more"])
 
 
@@ -144,8 +148,8 @@ def race_files(race: Raced, name: str, folder: Path, title: str) -> None:
 
 
 def race_markdown(scores: dict) -> str:
-    """The summary of several tables as a Markdown table; scores: row label -> evaluate.summary."""
-    titles = ("", "S4S RMSE", "best classical pair: RMSE", "times closer [95 %]", "S4S median", "its best median",
+    """The summary of several tables as a Markdown table; scores: row label -> verdict.summary."""
+    titles = ("", "S4S RMSE", "best baseline: RMSE", "times closer [95 %]", "S4S median", "its best median",
               "times closer [95 %]", "calls to match")
     crowds = bool(scores) and all("ratio_frechet" in s for s in scores.values())
     titles += ("Fréchet distance: S4S", "best classical", "times closer [95 %]") if crowds else ()
@@ -164,5 +168,8 @@ def race_markdown(scores: dict) -> str:
 
 
 def _times(scores: dict, key: str) -> str:
+    moves = dict(zip(("ratio", "ratio_median"), scores.get("teacher_moves", ())))
+    if within(scores[key], moves.get(key, 1.0)):
+        return "within the teacher's error"
     low, high = scores[f"{key}_95"]
     return f"**{scores[key]:.2f}** [{low:.2f}, {high:.2f}]"

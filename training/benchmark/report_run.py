@@ -9,12 +9,15 @@ import click
 from ...s4s_nodes.core import Preset, preset_file
 from ...s4s_nodes.library import tables_of
 from ...s4s_nodes.select.match import middle_cfg
-from ..baselines.measure import Entry, contestants, measure, race_classical
+from ..baselines.halving import FULL, searched
+from ..baselines.measure import Entry, contestants, measure
 from ..source import pick_device
 from ..teacher.pairs import Pairs, ends
+from ..teacher.solvers import teacher_of
 from . import html_report, report as draw
-from .race import Raced, calls_to_match, raced, unseen_pairs, with_scores
+from .race import Raced, began_at, calls_to_match, checked, finer_targets, pairs_from, raced, with_scores
 
+TEACHER_CALLS = 50          # of a race on a bundled model
 SHEET_COLUMNS = 12
 MISS_SHOWN = 3                  # times the difference to the teacher is enlarged in the sheet
 USUAL = {False: ("dpmpp_2m", "karras"), True: ("euler", "simple")}      # what most people run; by flow
@@ -23,8 +26,9 @@ USUAL = {False: ("dpmpp_2m", "karras"), True: ("euler", "simple")}      # what m
 def report(run, seeds: int) -> None:
     """Race the run's preset, put its scores into the file, and draw curve, tables, race and sheet."""
     preset = run.preset()
-    pairs = unseen_pairs(run.source, seeds, None, run.plan.teacher, run.plan.teacher_calls)
-    races = {name: race_table_of(run.source, preset, name, pairs, run.folder) for name in run.states}
+    pairs = pairs_from(run.source, run.teacher, range(seeds))
+    finer = finer_targets(run.source, run.teacher, pairs)
+    races = {name: race_table_of(run.source, preset, name, pairs, finer, run.folder) for name in run.states}
     scores = {name: race.scores for name, race in races.items()}
     preset = with_scores(preset, scores)
     preset_file.save(preset, run.preset_path)
@@ -54,11 +58,13 @@ def race_preset(preset: Preset, calls, cfg, seeds, seed, device, out) -> tuple[d
         raise ValueError(f"preset {preset.name!r} is for {preset.model.family!r}, which does not come with S4S: add "
                          f"--checkpoint and --prompts (those of the package are {', '.join(NAMES)})")
     source = bundled(preset.model.family, middle_cfg(preset) if cfg is None else cfg, pick_device(device))
-    pairs = unseen_pairs(source, seeds, seed=seed)
+    teacher = teacher_of(source, "auto", TEACHER_CALLS)
+    pairs = pairs_from(source, teacher, range(seed, seed + seeds))
+    finer = finer_targets(source, teacher, pairs)
     wanted = tables_of(preset, calls or ())
-    races = {name: race_table_of(source, preset, name, pairs, out) for name in wanted}
+    races = {name: race_table_of(source, preset, name, pairs, finer, out) for name in wanted}
     scores = {name: race.scores for name, race in races.items()}
-    preset = with_scores(preset, {**preset.scores, **scores})
+    preset = with_scores(preset, scores)
     print_summary(preset, scores)
     if out is not None:
         for name in wanted:
@@ -67,14 +73,16 @@ def race_preset(preset: Preset, calls, cfg, seeds, seed, device, out) -> tuple[d
     return scores, preset
 
 
-def race_table_of(source, preset: Preset, name: str, pairs: Pairs, out=None) -> Raced:
-    """Race one table against all classical pairs, print it, draw it into the folder `out`."""
+def race_table_of(source, preset: Preset, name: str, pairs: Pairs, finer, out=None) -> Raced:
+    """Race one table against all baselines, print it, draw it into the folder `out`; finer: targets of a finer one."""
     table = preset.tables[name]
     learned = measure(source, Entry("S4S", "learned", table), pairs, features=True)
-    ranked = race_classical(source, table.calls, pairs)
+    ranked = searched(source, contestants(source, table.calls), pairs, FULL, began_at(preset, name), True,
+                      "baselines")
+    learned, *ranked = checked(source, [learned, *ranked], pairs, finer)
     calls, pair = calls_to_match(source, learned, ranked, pairs)
-    race = raced(source, learned, ranked, pairs, classical_calls_to_match=calls, matched_by=pair,
-                 most_calls_tried=4 * table.calls)
+    race = raced(source, learned, ranked, pairs, where=f"s4s {source.device.type}", classical_calls_to_match=calls,
+                 matched_by=pair, most_calls_tried=4 * table.calls)
     click.echo(f"\n{preset.name}, {name}: {table.calls} network calls, cfg {source.cfg:g}\n"
                + draw.race_table(learned, ranked, teacher=race.teacher) + "\n" + race.verdict)
     if out is not None:
@@ -89,7 +97,7 @@ def draw_sheet(source, pairs: Pairs, learned: Entry, best: Entry, path) -> None:
     few, calls = pairs.part(slice(0, SHEET_COLUMNS)), learned.table.calls
     usual = next(iter(contestants(source, calls, {USUAL[source.flow]})))
     rows = {"teacher\n50 calls": few.target}
-    for title, entry in (("the usual choice", usual), ("best classical pair", best), ("S4S, learned", learned)):
+    for title, entry in (("the usual choice", usual), ("best baseline", best), ("S4S, learned", learned)):
         images = ends(source, entry.table, few)
         words = f"\n{entry.solver_name}, {entry.schedule_name}" if entry is not learned else ""
         rows[f"{title}\n{entry.table.calls} calls{words}"] = images

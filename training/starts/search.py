@@ -7,14 +7,14 @@ families start from their base solver on the best schedule.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ...s4s_nodes.core import Table, classical, schedules
-from ..baselines.measure import STARTS, Entry, contestants, measure, start_pairs
+from ...s4s_nodes.core import Table, schedules
+from ..baselines.halving import search_cost, searched
+from ..baselines.measure import CURVE, STARTS, Entry, contestants, measure, start_pairs
 from ..baselines.schedules import NO_START_SCHEDULES, schedules_for
 from ..parametrization.families import start_on
 from ..parametrization.parameters import Parameters
@@ -23,19 +23,6 @@ from ..teacher.pairs import Pairs
 from .grids import NAMES, asked_for
 
 LEAST_GAP = 1e-9            # between two levels of a start, relative: some schedules repeat one, but for rounding
-CURVE = "curve"             # the name of the start on the full table's own levels
-PROBES = ("dpmpp_2m", "ipndm_2", "unipc_bh2_2")         # solvers that tell good schedules from bad ones
-
-
-class Effort(NamedTuple):
-    """What a search spends: held-out pairs that the probes run, and all solvers on the best schedules; how many
-    schedules these are; how many baselines are left for the final, and its held-out pairs."""
-
-    probes: int
-    solvers: int
-    schedules: int
-    finalists: int
-    pairs: int
 
 
 @dataclass(frozen=True)
@@ -76,30 +63,14 @@ def ranked_baselines(source: Source, calls: int, held_out: Pairs, config,
     """
     top = None if curve is None else float(curve[0])
     if config.schedule == "auto" and holds_every_solver(config):
-        entries = contestants(source, calls, start_pairs(source, top), top)
-        if curve is not None:
-            entries += curve_entries(source, curve)
+        entries = contestants(source, calls, start_pairs(source, top), top, curve)
         return searched(source, entries, held_out, config.effort)
     known = whole_schedules(source, config.schedule) if curve is None else {
         **schedules_for(source, top), CURVE: lambda steps: schedules.stretched(curve, steps, source.flow)}
     asked = {config.schedule: known[config.schedule]} if config.schedule in known else known
     entries = base_entries(source, asked, calls, config) or base_entries(source, known, calls, config)
-    few = held_out.part(slice(0, config.effort.pairs))
+    few = held_out.part(slice(0, config.effort.rounds[-1][0]))
     return sorted([measure(source, entry, few) for entry in entries], key=lambda entry: entry.errors.mean())
-
-
-def searched(source: Source, entries: list[Entry], held_out: Pairs, effort: Effort) -> list[Entry]:
-    """Successive halving (Jamieson and Talwalkar 2016) over schedules first, then over solvers on the best of them."""
-    def run(some, count):
-        few = held_out.part(slice(0, count))
-        return sorted([measure(source, entry, few) for entry in some], key=lambda entry: entry.errors.mean())
-    probes = run([entry for entry in entries if entry.solver_name in PROBES], effort.probes)
-    best = list(dict.fromkeys(entry.schedule_name for entry in probes))[:effort.schedules]
-    solvers = run([entry for entry in entries if entry.schedule_name in best], effort.solvers)
-    finalists = run(solvers[:effort.finalists], effort.pairs)
-    known = {entry.name for entry in finalists}
-    rest = {entry.name: entry for entry in [*probes, *solvers] if entry.name not in known}
-    return finalists + sorted(rest.values(), key=lambda entry: (-len(entry.errors), entry.errors.mean()))
 
 
 def search_calls(source: Source, calls: int, config) -> int:
@@ -107,10 +78,9 @@ def search_calls(source: Source, calls: int, config) -> int:
     effort = config.effort
     most = len(schedules_for(source)) + 1                                       # a window has its curve
     if config.schedule != "auto" or not holds_every_solver(config):
-        return calls * effort.pairs * (1 if config.schedule != "auto" else most)
-    most = len(set(schedules_for(source)) - set(NO_START_SCHEDULES)) + 1
-    solvers = min(effort.schedules, most) * len(STARTS) * effort.solvers
-    return calls * (most * len(PROBES) * effort.probes + solvers + effort.finalists * effort.pairs)
+        return calls * effort.rounds[-1][0] * (1 if config.schedule != "auto" else most)
+    tried = len(set(schedules_for(source)) - set(NO_START_SCHEDULES)) + 1
+    return search_cost(effort, calls, effort.rounds[-1][0], tried, solvers=len(STARTS))
 
 
 def holds_every_solver(config) -> bool:
@@ -137,15 +107,6 @@ def vector_of(parameters: Parameters, table: Table) -> Tensor | None:
     same = np.allclose(found.weights, table.weights, rtol=0, atol=1e-8) and np.allclose(found.carry, table.carry,
                                                                                         rtol=0, atol=1e-8)
     return vector if same and np.array_equal(table.query, table.sigmas[:-1]) else None
-
-
-def curve_entries(source: Source, curve: np.ndarray) -> list[Entry]:
-    """Every solver of one call a step on a window's levels of the full table's curve."""
-    steps = len(curve) - 1
-    levels = schedules.stretched(curve, steps, source.flow)
-    solvers = {name: classical.SOLVERS[name] for name in STARTS}
-    return [Entry(name, CURVE, solver(levels, flow=source.flow)) for name, solver in solvers.items()
-            if solver.calls_per_step == 1]
 
 
 def base_entries(source: Source, known: dict, calls: int, config) -> list[Entry]:

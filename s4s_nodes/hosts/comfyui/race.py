@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from comfy_api.latest import io
 
 from ....training.benchmark.host_race import Terms
@@ -9,8 +11,12 @@ from ...library import tables_of
 from .. import session
 from ..lists import numbers
 from . import parts
+from .samplers import entries
 from .train import scene_inputs, scene_of
 from .work import Node
+
+SAMPLERS = ("Samplers of ComfyUI that take part besides, by name, on all its schedulers, e.g. res_multistep, er_sde. "
+            "Stochastic ones and CFG++ are compared by the Fréchet distance only.")
 
 
 class S4SRace(io.ComfyNode):
@@ -23,29 +29,29 @@ class S4SRace(io.ComfyNode):
             node_id="S4SRace",
             display_name="S4S Race",
             category=parts.CATEGORY,
-            description="Samples unseen seeds with a preset and with the classical samplers and schedules that usually "
-                        "win, all at the same number of network calls, and measures how far each ends from what the "
-                        "model makes in many calls.",
+            description="Samples unseen seeds with a preset and with all classical samplers on all schedules, at the "
+                        "same number of network calls, and measures how far each ends from what the model makes in "
+                        "many calls.",
             inputs=[
                 *inputs,
                 parts.preset_input("The preset to race, from S4S Preset, S4S Load Preset or S4S Train Preset."),
                 io.String.Input("calls", default="", tooltip="Only the tables with these numbers of calls, e.g. 5,6. "
                                                              "Empty: every table of the preset."),
                 io.Int.Input("seeds", default=16, min=2, max=4096,
-                             tooltip="How many images each contestant makes. More give firmer numbers."),
+                             tooltip="How many images each makes. With fewer than about 12 no winner can be named."),
                 io.Int.Input("seed", default=0, min=0, max=0xFFFFFF, control_after_generate=True,
                              tooltip="First of the seeds, counted within the range that no training uses."),
-                io.Int.Input("opponents", default=0, min=0, max=500,
-                             tooltip="How many classical pairs of sampler and schedule take part, the strongest first. "
-                                     "0: all that count, about eighty."),
+                io.String.Input("samplers", default="", tooltip=SAMPLERS),
                 io.Int.Input("budget", default=20000, min=0, max=10_000_000, step=500,
-                             tooltip="Most network calls to spend; opponents are left out until it suffices. 0: no "
-                                     "limit."),
+                             tooltip="Most network calls to spend. All classical samplers on all schedules take part "
+                                     "in any case; a larger budget finds the best of them more surely. 0: no limit."),
                 io.Int.Input("teacher_calls", default=50, min=4, max=1000,
-                             tooltip="Network calls of the reference every contestant is measured against."),
+                             tooltip="Network calls of the reference they are measured against, at first: doubled "
+                                     "while its measured error is too large and the budget affords it."),
                 io.Boolean.Input("write_scores", default=False,
                                  tooltip="Write the result into the preset's file in models/s4s_presets. A table "
-                                         "that loses is marked as not recommended and no longer chosen by itself."),
+                                         "that loses is no longer chosen by itself at this cfg. Scores of other cfg, "
+                                         "sizes and hosts stay."),
                 *optional,
             ],
             outputs=[
@@ -66,15 +72,22 @@ class S4SRace(io.ComfyNode):
         return True
 
     @classmethod
-    def execute(cls, preset, cfg, calls, seeds, seed, opponents, budget, teacher_calls, write_scores, vae=None,
+    def execute(cls, preset, cfg, calls, seeds, seed, samplers, budget, teacher_calls, write_scores, vae=None,
                 **scene) -> io.NodeOutput:
         tables = tables_of(preset, numbers(calls, int, "calls", wanted=False))
-        terms = Terms(tuple(tables), range(seed, seed + seeds), opponents, budget, teacher_calls)
+        own = named(samplers)
+        terms = Terms(tuple(tables), range(seed, seed + seeds), budget, teacher_calls,
+                      partial(entries, own) if own else None)
         node = Node(scene_of(cfg=cfg, **scene))
         found = session.race(node, preset, terms, write_scores)
         sheet = node.end(found.report, found.pictures, vae)
         return io.NodeOutput(found.preset, found.report, sheet,
                              ui={**parts.shown(cls, found.report, sheet), **node.page(found)})
+
+
+def named(samplers: str) -> tuple:
+    """The names in a list; a graph of version 0.4 has a number here."""
+    return tuple(name for name in str(samplers).replace(",", " ").split() if not name.isdigit())
 
 
 NODES = [S4SRace]

@@ -40,6 +40,8 @@ class Node:
     runs: in the host's output folder: large, wanted after a restart, and the user's to delete.
     """
 
+    kind = "ComfyUI"
+
     def __init__(self, scene: Scene):
         context = get_executing_context()
         self.scene, self.node_id = scene, None if context is None else context.node_id

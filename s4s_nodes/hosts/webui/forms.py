@@ -60,8 +60,8 @@ def training() -> tuple:
 
 def race() -> tuple:
     """(the fields of `race_of` behind the scene's, the button Race, the button that looks for presets again)"""
-    gr.HTML(say("Samples unseen seeds with a preset and with the classical samplers and schedules that usually win, "
-                "all in the same number of steps, and measures how far each ends from what many steps give."))
+    gr.HTML(say("Samples unseen seeds with a preset and with all classical samplers on all schedules, in the same "
+                "number of steps, and measures how far each ends from what many steps give."))
     with gr.Row():
         preset = gr.Dropdown(label=say("Preset"), choices=list(shelf.names()), value=None, elem_id="s4s_race_preset")
         again = gr.Button(say("Look for new presets"), elem_id="s4s_refresh")
@@ -69,13 +69,13 @@ def race() -> tuple:
         calls = gr.Textbox(label=say("Sampling steps, e.g. 4,6,8 (empty: all tables)"), elem_id="s4s_race_calls")
         seeds = gr.Number(label=say("Seeds of the race"), value=8, precision=0, elem_id="s4s_race_count")
     with gr.Row():
-        opponents = gr.Number(label=say("Classical pairs that take part, at most (0: all that count)"), value=0,
-                              precision=0, elem_id="s4s_race_opponents")
         budget = gr.Number(label=say("Most network calls of the race (0: no limit)"), value=20000, precision=0,
                            elem_id="s4s_race_budget")
+    samplers = gr.Textbox(label=say("Samplers of this WebUI that take part besides, e.g. Heun, LMS"),
+                          elem_id="s4s_race_samplers")
     write = gr.Checkbox(label=say("Write the scores into the preset"), value=False, elem_id="s4s_race_write")
     start = gr.Button(say("Race"), variant="primary", elem_id="s4s_race")
-    return [preset, calls, seeds, opponents, budget, write], start, again
+    return [preset, calls, seeds, budget, write, samplers], start, again
 
 
 def training_of(prompts, negative, cfg, width, height, name, calls, windows, effort, budget, mode, seeds) -> dict:
@@ -89,13 +89,13 @@ def training_of(prompts, negative, cfg, width, height, name, calls, windows, eff
             "race_seeds": int(number(seeds, say("Seeds of the race"), 2))}
 
 
-def race_of(prompts, negative, cfg, width, height, preset, calls, seeds, opponents, budget, write) -> dict:
+def race_of(prompts, negative, cfg, width, height, preset, calls, seeds, budget, write, samplers) -> dict:
     """What `work.race` is asked for. Raises ValueError as `training_of`."""
     return {**_scene_of(prompts, negative, cfg, width, height), "label": preset or "",
             "calls": numbers(calls, int, say("Steps"), wanted=False),
             "seeds": int(number(seeds, say("Seeds of the race"), 2)),
-            "opponents": int(number(opponents, say("Classical pairs that take part, at most (0: all that count)"))),
-            "budget": int(number(budget, say("Most network calls of the race (0: no limit)"))), "write": bool(write)}
+            "budget": int(number(budget, say("Most network calls of the race (0: no limit)"))), "write": bool(write),
+            "samplers": tuple(name.strip() for name in str(samplers or "").split(",") if name.strip())}
 
 
 def efforts() -> dict:

@@ -17,12 +17,15 @@ from .. import session
 from ..session import Outcome
 from . import collection, rows, shelf
 from .inside import Scene, Show, inside, sheet
+from .samplers import entries
 
 AUTOENCODER = 0             # the hosts' number for it
 
 
 class Tab:
     """A session's Host: one work in the host's txt2img of a scene, seen in the tab."""
+
+    kind = "WebUI"
 
     def __init__(self, scene: Scene, show: Show | None, steps: int):
         self.scene, self.seen, self.steps = scene, show, steps
@@ -84,15 +87,18 @@ def _order(race_seeds: int, **asked) -> tuple[Scene, int, session.Order]:
             session.Order(config, astuple(scene), len(scene.prompts), race_seeds=race_seeds))
 
 
-def race(label: str, calls: tuple = (), seeds: int = 16, opponents: int = 0, budget: int = 0, write: bool = False,
+def race(label: str, calls: tuple = (), seeds: int = 16, budget: int = 0, write: bool = False, samplers: tuple = (),
          **scene) -> Callable[[Show], Outcome | None]:
     """What races the preset of a schedule type, its tables of these numbers of calls (none: all), on the loaded
     checkpoint; it gives None where the host's interrupt ended it. Raises ValueError as the session.
+
+    samplers: the host's own that take part, by name.
     """
     preset, scene = shelf.labelled(label), Scene(**scene)
     if preset is None:
         raise ValueError(f"there is no preset {label!r}: choose one, or Reload UI if it is new" if label else
                          "no preset is chosen: choose one")
-    terms = Terms(tuple(tables_of(preset, calls, "steps")), range(seeds), opponents, budget)
+    terms = Terms(tuple(tables_of(preset, calls, "steps")), range(seeds), budget,
+                  samplers=partial(entries, samplers) if samplers else None)
     steps = max(preset.tables[name].calls for name in terms.tables)
     return lambda show: session.race(Tab(scene, show, steps), preset, terms, write)

@@ -25,7 +25,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from s4s.s4s_nodes.core.files import write_atomically
-from s4s.training.baselines.measure import contestants, halved
+from s4s.training.baselines.halving import EVERY, Effort, searched
+from s4s.training.baselines.measure import contestants
 from s4s.training.config import BUDGETS, Config
 from s4s.training.distil import distil
 from s4s.training.source import Source
@@ -37,7 +38,7 @@ from .models import BUNDLED, NAMES, judged, source
 ROOT = Path(__file__).resolve().parents[3]
 SEEDS, FINE = 128, 120                  # unseen seeds, and the calls of the teacher that judges
 LONG = 120_000                          # network calls of the long run
-ROUNDS = ((4, 1.0), (24, 0.2), (None, 0.04))
+EFFORT = Effort(0, EVERY, ((4, EVERY), (24, 60), (EVERY, 12)))        # of the search for the baseline
 COUNTS = (4, 6, 8)
 LONG_COUNTS = NOISY_COUNTS = (6,)
 NOISE = 0.01
@@ -68,7 +69,7 @@ class Bench:
 
     def baseline(self, calls: int) -> dict:
         """Mean, median and RMSE of the best baselines on the test seeds."""
-        ranked = halved(self.source, contestants(self.source, calls), self.test, ROUNDS, 6, True)
+        ranked = searched(self.source, contestants(self.source, calls), self.test, EFFORT)
         full = [entry for entry in ranked if len(entry.errors) == len(self.test)]
         best = min(full, key=lambda entry: entry.errors.mean())
         return {"name": best.name, "mean": float(best.errors.mean()), "median": min(entry.median for entry in full),

@@ -15,7 +15,7 @@ import torch
 
 from s4s.s4s_nodes.core import Table, preset_file
 from s4s.s4s_nodes.library import shipped_folder
-from s4s.training.baselines.measure import Entry, contestants, measure, strong_pairs
+from s4s.training.baselines.measure import Entry, contestants, measure
 from s4s.training.config import Config
 from s4s.training.parametrization.parameters import Parameters
 from s4s.training.run import Run
@@ -90,11 +90,11 @@ class Study:
         return self.store.cell(f"teacher-{setting.mark}", make)
 
     def classical(self, setting: Setting, calls: int) -> dict:
-        """{"few": {pair: errors of FEW seeds}, "all": {pair: errors of all}}: the strong pairs, finalists in "all"."""
+        """{"few": {pair: errors of FEW seeds}, "all": {pair: errors of all}}: all of them, finalists in "all"."""
         def make():
             source, pairs = self.source(setting), self.pairs(setting, "test")
             some = pairs.part(slice(0, FEW))
-            tried = [measure(source, entry, some) for entry in contestants(source, calls, strong_pairs(source))]
+            tried = [measure(source, entry, some) for entry in contestants(source, calls)]
             tried.sort(key=lambda entry: entry.errors.mean())
             final = tried[:FINALISTS]
             default = DEFAULTS[source.model.prediction]

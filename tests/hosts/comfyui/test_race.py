@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 import torch
-from training_kit import latent, load, ours, prompt, same_state, sampled, state_of, train
+from test_train_denoiser import inside
+from training_kit import latent, load, ours, prompt, same_state, sampled, state_of, train, trainers
 
 NAME = "tiny_sd3"
 
@@ -25,7 +26,7 @@ def preset(sd3):
 def race(model, preset, **settings):
     """(preset, report, sheet) of the Race node with small settings."""
     settings = {"positive": prompt(NAME), "negative": prompt(NAME, 9), "latent": latent(NAME), "cfg": 3.0, "calls": "4",
-                "seeds": 4, "seed": 0, "opponents": 6, "budget": 0, "teacher_calls": 16, "write_scores": False,
+                "seeds": 4, "seed": 0, "samplers": "", "budget": 2500, "teacher_calls": 16, "write_scores": False,
                 **settings}
     return ours("hosts.comfyui.race").S4SRace.execute(model=model, preset=preset, **settings).args
 
@@ -33,51 +34,95 @@ def race(model, preset, **settings):
 def test_equal_calls_unseen_seeds_and_the_model_stays_as_it_was(sd3, preset):
     before, picture = state_of(sd3), sampled(sd3, NAME)
     raced, report, sheet = race(sd3, preset)
-    scores = raced.scores["calls4"]
-    assert scores["seeds"] == 4 and scores["pairs_raced"] == 6 and scores["cfg"] == 3.0
+    [scores] = [each for each in raced.scores["calls4"].values() if each["seeds"] == 4]
+    assert scores["pairs_raced"] > 40 and scores["cfg"] == 3.0 and scores["where"] == "ComfyUI cpu"
     assert raced.short_hash == preset.short_hash and raced.scores["calls3"] == preset.scores["calls3"]
-    assert "of 6 classical pairs that took part" in report and "4 unseen seeds" in report
+    assert f"of {scores['pairs_raced']} baselines that took part" in report and "4 unseen seeds" in report
     assert sheet.ndim == 4 and float(sheet.std()) > 0
     assert same_state(before, state_of(sd3)) and torch.equal(picture, sampled(sd3, NAME))
 
 
 def test_the_same_seeds_give_the_same_scores_and_others_do_not(sd3, preset):
-    first, again, other = (race(sd3, preset, seed=seed)[0].scores["calls4"] for seed in (0, 0, 50))
+    first, again, other = (race(sd3, preset, seed=seed)[0].score("calls4") for seed in (0, 0, 50))
     assert first == again and first["rmse"] != other["rmse"]
 
 
 def test_scores_are_written_into_the_presets_file_and_nothing_else_is(sd3, preset):
     load_preset, path = ours("core.preset_file").load, ours("hosts.comfyui.folder").home() / "raced.safetensors"
     race(sd3, preset, seeds=5)
-    assert load_preset(path).scores["calls4"]["seeds"] == 2
+    assert load_preset(path).score("calls4")["seeds"] == 2
     _, report, _ = race(sd3, preset, seeds=5, write_scores=True)
-    assert load_preset(path).scores["calls4"]["seeds"] == 5 and f"scores written into {path}" in report
+    assert load_preset(path).score("calls4")["seeds"] == 5 and f"scores written into {path}" in report
+    before = load_preset(path).scores["calls4"]
+    race(sd3, preset, seeds=5, cfg=7.0, write_scores=True)              # another cfg: its score lies beside the others
+    after = load_preset(path)
+    assert len(before) == 2 and {**after.scores["calls4"], **before} == after.scores["calls4"]
+    assert after.score("calls4", 7.0)["cfg"] == 7 and after.score("calls4", 3.0)["cfg"] == 3
     assert load_preset(path).short_hash == preset.short_hash
     assert not list(path.parent.glob("*.tmp*"))
 
 
-def test_a_joined_preset_keeps_scores_of_the_raced_cfg_alone(sd3, preset):
+def test_a_joined_preset_keeps_the_score_of_each_cfg_it_was_raced_at(sd3, preset):
     both = [dataclasses.replace(preset, name=f"at {cfg}", training={"cfg": cfg}, scores={}) for cfg in (3, 5)]
     joined = ours("select.cfg").joined(both, "joined race")
     path = ours("hosts.comfyui.folder").home() / "joined race.safetensors"
     between, report, _ = race(sd3, joined, cfg=4.0, write_scores=True)
-    assert between.scores == {} and not path.exists()
-    assert "calls4 was learned at this cfg: no score is kept" in report and "written" not in report
+    assert list(between.scores["calls4"]) == ["cfg 4, 8 x 8, ComfyUI cpu, 4 seeds"]
+    assert list(between.scores) == ["calls4"]
     at_three, report, _ = race(sd3, joined, cfg=3.0, write_scores=True)
-    assert list(at_three.scores) == ["calls4_cfg3"] and "no score is kept" not in report
-    assert list(ours("core.preset_file").load(path).scores) == ["calls4_cfg3"]
+    assert list(at_three.scores) == ["calls4_cfg3"]
+    assert sorted(ours("core.preset_file").load(path).scores) == ["calls4", "calls4_cfg3"]
 
 
 def test_a_losing_preset_is_marked(sd3, preset):
     bad = preset.tables["calls4"]
     worse = dataclasses.replace(bad, query=bad.query * [1.0, 0.5, 0.5, 0.5])
-    raced, report, _ = race(sd3, dataclasses.replace(preset, name="worse", tables={"calls4": worse}, scores={}))
-    assert not raced.recommended and "not recommended" in report
+    lame = dataclasses.replace(preset, name="worse", tables={"calls4": worse}, scores={})
+    raced, report, _ = race(sd3, lame, seeds=8)
+    assert not raced.recommended and "Not recommended" in report
 
 
-def test_a_budget_leaves_opponents_out_and_too_small_a_one_says_what_would_do(sd3, preset):
-    raced, *_ = race(sd3, preset, opponents=0, budget=500)
-    assert 3 <= raced.scores["calls4"]["pairs_raced"] < 40
+def test_samplers_of_the_host_take_part_by_name(sd3, preset):
+    raced, report, _ = race(sd3, preset, samplers="heunpp2, res_multistep, euler_ancestral", budget=4000, seeds=6)
+    assert raced.score("calls4")["seeds"] == 6 and "euler_ancestral of ComfyUI, simple" in report
+    assert "the Fréchet distance alone may judge them. It needs more seeds" in report       # 32 features
+    with pytest.raises(ValueError, match="there is no sampler 'dpmpp_9m' here: use some of euler, "):
+        race(sd3, preset, samplers="dpmpp_9m")
+
+
+def test_stochastic_samplers_are_compared_by_the_frechet_distance():
+    name = "tiny_sd15"                                                                      # 8 features
+    sd15 = load(name)
+    preset = train(sd15, name, calls="3", budget=3000, race_seeds=2, teacher_calls=12, name="crowd")[0]
+    scene = {"positive": prompt(name), "negative": prompt(name, 9), "latent": latent(name)}
+    raced, report, _ = race(sd15, preset, calls="3", seeds=10, samplers="euler_ancestral", **scene)
+    crowd = report[report.index("by the Fréchet distance"):]
+    assert "means and deviations of the latent's channels" in crowd and "euler_ancestral of ComfyUI, karras" in crowd
+    assert "euler_ancestral" not in report[:report.index("by the Fréchet distance")]
+    assert "frechet" in raced.score("calls3")
+
+
+def test_the_hosts_euler_is_ours_and_stochastic_samplers_are_told_apart():
+    """On the same levels, at equal calls: what the host's function makes is what the table makes."""
+    found, pairs = {}, trainers("teacher.pairs")
+
+    def work(source):
+        for name in ("euler", "heun", "dpmpp_2m", "uni_pc", "euler_ancestral", "dpmpp_sde", "euler_cfg_pp"):
+            found[name] = ours("hosts.comfyui.samplers").entries((name,), source, 5)
+        some = pairs.known_pairs(source, range(3), None)
+        [theirs] = [entry.table for entry in found["euler"] if entry.schedule_name == "simple"]
+        return pairs.ends(source, theirs, some), pairs.ends(source, ours("core").classical.euler(theirs.sigmas), some)
+    theirs, mine = inside(load("tiny_sd15"), "tiny_sd15", work)
+    torch.testing.assert_close(theirs, mine, rtol=0, atol=1e-4 * float(mine.abs().max()))
+    assert {name: {entry.crowd_only for entry in entries} for name, entries in found.items()} == {
+        **dict.fromkeys(("euler", "heun", "dpmpp_2m", "uni_pc"), {False}),
+        **dict.fromkeys(("euler_ancestral", "dpmpp_sde", "euler_cfg_pp"), {True})}
+    assert {(entry.table.calls, len(entry.table.sigmas)) for entry in found["heun"]} == {(5, 4)}     # two calls a step
+
+
+def test_a_small_budget_searches_less_and_too_small_a_one_says_what_would_do(sd3, preset):
+    raced, *_ = race(sd3, preset, budget=1400)
+    assert 3 <= raced.score("calls4")["pairs_raced"] < 200
     with pytest.raises(ValueError, match="too small for this race: at least"):
         race(sd3, preset, budget=100)
 

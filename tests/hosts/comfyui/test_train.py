@@ -55,7 +55,7 @@ def host_teacher(model, sampler: str, steps: int = 12) -> dict:
 
 def test_it_beats_euler_and_the_best_classical_pair_on_unseen_seeds(sd3, learned):
     preset, report, tables, sheet = learned[2]
-    scores = preset.scores["calls5"]
+    scores = preset.score("calls5")
     assert scores["ratio"] > 1.1 and scores["seeds"] == 4, report
     assert preset.training["model_calls"] <= 8000 and preset.training["mode"] == "forward"
     assert tables.shape[0] == 1 and tables.shape[3] == sheet.shape[3] == 3

@@ -21,7 +21,7 @@ SMALL = {       # settings of a workflow, made small: what stays is the graph
     "ImageScale": {"width": 64, "height": 64}, "EmptyLatentImage": {"width": 64, "height": 64},
     "EmptySD3LatentImage": {"width": 64, "height": 64},
     "S4STrainPreset": {"budget": "normal", "teacher_calls": 8, "race_seeds": 2},
-    "S4SRace": {"seeds": 2, "opponents": 3, "budget": 500, "teacher_calls": 8, "calls": str(CALLS)}}
+    "S4SRace": {"seeds": 2, "budget": 5000, "teacher_calls": 8, "calls": str(CALLS)}}
 
 
 @pytest.fixture(scope="module", autouse=True)

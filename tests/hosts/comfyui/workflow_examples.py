@@ -259,9 +259,10 @@ SEVERAL_CFG = Example(
 RACE = Example(
     {"note": note("## Race a preset on your model\n\n"
                   "Unseen seeds, the same number of calls for everyone: how far does each end from what the model "
-                  "makes in 50 calls? The opponents are the classical samplers and schedules that usually win.\n\n"
+                  "makes in 50 calls or more? All classical samplers on all schedules take part.\n\n"
                   "* **seeds**: more give firmer numbers\n"
-                  "* **budget**: the most network calls to spend; opponents are left out until it suffices\n"
+                  "* **samplers**: samplers of ComfyUI that take part besides, by name\n"
+                  "* **budget**: the most network calls to spend; a larger one finds the best sampler more surely\n"
                   "* **write_scores** writes the result into the preset's file; one that loses is no longer chosen "
                   "by itself"),
      **checkpoint(), **empty(),
@@ -269,7 +270,7 @@ RACE = Example(
                               "model": ("checkpoint", 0)}),
      "race": ("S4SRace", {
          "model": ("checkpoint", 0), "positive": ("positive", 0), "latent": ("latent", 0), "cfg": ("preset", 4),
-         "preset": ("preset", 0), "calls": "", "seeds": 16, "seed": 0, "opponents": 0, "budget": 20000,
+         "preset": ("preset", 0), "calls": "", "seeds": 16, "seed": 0, "samplers": "", "budget": 20000,
          "teacher_calls": 50, "write_scores": False, "negative": ("negative", 0), "vae": ("checkpoint", 2)}),
      "report": shown(("race", 1)), "sheet": ("PreviewImage", {"images": ("race", 2)})},
     [("", [["note"]]), ("Model and prompts", [["checkpoint", "latent"], ["positive", "negative"]]),

@@ -47,8 +47,9 @@ def add_work(demo, app):
             made = work(module, asked, show)
         except ValueError as error:
             return {"error": str(error)}
+        scores = None if made is None else {name: made.preset.score(name) for name in made.preset.scores}
         return {"words": show.words, "images": len(getattr(made, "pictures", None) or []),
-                "previewed": show.picture is not None, "scores": None if made is None else made.preset.scores}
+                "previewed": show.picture is not None, "scores": scores}
 
     @app.post("/s4s-test/train")
     def train(wish: dict):

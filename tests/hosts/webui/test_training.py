@@ -43,7 +43,7 @@ def test_a_preset_is_trained_for_the_loaded_checkpoint_and_is_there_at_once(serv
     assert any("saved as" in words for words in made["words"]) and made["previewed"]
     assert "S4S trained here" in server.call("/s4s-test/rows")["schedules"]
     assert "S4S: trained here " in infotext(server, "S4S trained here")
-    won = made["scores"]["calls4"]["ratio"] >= 1                                # a loser waits to be named
+    won = not made["scores"]["calls4"]["lost"]                                  # a loser waits to be named
     assert ("S4S: trained here " in infotext(server, "Automatic")) == won       # made for these very weights
     again = server.call("/s4s-test/train", TRAINING, seconds=900)
     assert "was trained before" in again["words"][0]
@@ -87,14 +87,24 @@ def test_a_preset_is_learned_through_gradients(server):
 
 
 RACE = {"prompts": ["a cat", "a red house"], "cfg": 2.0, "width": 64, "height": 64, "label": "S4S toy_ sd15",
-        "calls": [4], "seeds": 2, "opponents": 8}
+        "calls": [4], "seeds": 2, "budget": 2000}
 
 
 def test_a_race_says_how_near_each_comes_and_writes_it_where_asked(server):
     raced = server.call("/s4s-test/race", {**RACE, "write": True}, seconds=900)
     assert raced["images"] == 1 and set(raced["scores"]) == {"calls4"} and raced["scores"]["calls4"]["seeds"] == 2
-    assert any("of 8 classical pairs that took part" in words for words in raced["words"])
+    assert any(" baselines that took part, on 2 seeds" in words for words in raced["words"])
     assert "scores written into " in raced["words"][-1]
+
+
+def test_samplers_of_the_webui_take_part_by_name(server):
+    asked = {**RACE, "seeds": 9, "budget": 4000, "samplers": ["Heun", "euler a"]}
+    raced = server.call("/s4s-test/race", asked, seconds=900)
+    report = "\n".join(raced["words"])
+    assert "by the Fréchet distance" in report and "Euler a of WebUI, " in report, raced
+    assert raced["scores"]["calls4"]["feature_space"] == "means and deviations of the latent's channels"
+    refused = server.call("/s4s-test/race", {**RACE, "samplers": ["nothing such"]}, seconds=100)
+    assert "there is no sampler 'nothing such' here: use some of " in str(refused)
 
 
 def test_a_race_is_interrupted(server):

@@ -1,0 +1,139 @@
+"""Who won a race, and whether its seeds and its teacher are good enough to say so.
+
+A table is recommended where it is closer to the teacher than the best baseline by RMSE, by the median seed and on more
+seeds than not, each with its 95 % interval. It lost where one of the three is worse, interval and all. Else there are
+not enough seeds to say: it is not recommended, and runs as before.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from ..baselines.measure import Entry
+
+FEWEST = 6                  # seeds: with fewer even winning all of them may be chance
+FAR = 1e6                   # of results that are not finite, in a record
+BETTER, WORSE, EVEN, UNSURE, WITHIN = "better", "worse", "even", "unsure", "within the teacher's error"
+
+
+def summary(learned: Entry, ranked: list[Entry]) -> dict:
+    """What a preset's scores say of one table; JSON-ready. Ratios above 1 mean the learned table is closer.
+
+    Baselines that ran fewer seeds do not count.
+    """
+    learned, *ranked = (replace(entry, errors=np.minimum(entry.errors, FAR)) for entry in (learned, *ranked))
+    finalists = [entry for entry in ranked if len(entry.errors) == len(learned.errors)]
+    by_rmse = min(finalists, key=lambda entry: entry.rmse)
+    by_median = min(finalists, key=lambda entry: entry.median)
+    ratio = interval(by_rmse.errors, learned.errors)
+    ratio_median = interval(by_median.errors, learned.errors, np.median)
+    won = min(wins(learned, by_rmse), wins(learned, by_median))
+    found = {
+        "seeds": len(learned.errors), "pairs_raced": len(ranked),
+        "rmse": round(learned.rmse, 5), "rmse_95": [round(v, 5) for v in interval(learned.errors)],
+        "median": round(learned.median, 5),
+        "median_95": [round(v, 5) for v in interval(learned.errors, statistic=np.median)],
+        "best_classical": by_rmse.name, "best_rmse": round(by_rmse.rmse, 5),
+        "best_classical_by_median": by_median.name, "best_median": round(by_median.median, 5),
+        "ratio": round(by_rmse.rmse / learned.rmse, 3), "ratio_95": [round(v, 3) for v in ratio],
+        "ratio_median": round(by_median.median / learned.median, 3),
+        "ratio_median_95": [round(v, 3) for v in ratio_median],
+        "won": round(won, 3), "won_95": [round(v, 3) for v in share_interval(won, len(learned.errors))],
+    }
+    if len(learned.finer):
+        found["teacher_moves"] = [round(moved(learned, entry), 3) for entry in (by_rmse, by_median)]
+    same = np.array_equal(by_rmse.errors, learned.errors)
+    found["verdict"] = EVEN if same else judged(found)
+    return {**found, "recommended": found["verdict"] == BETTER, "lost": found["verdict"] == WORSE}
+
+
+def judged(scores: dict) -> str:
+    """Better, worse, or why that cannot be said."""
+    if any(within(scores[key], moves) for key, moves in zip(("ratio", "ratio_median"),
+                                                            scores.get("teacher_moves", (1.0, 1.0)))):
+        return WITHIN
+    bounds = [scores["ratio_95"], scores["ratio_median_95"], [2 * share for share in scores["won_95"]]]
+    if scores["seeds"] < FEWEST:
+        return UNSURE
+    if any(high < 1 for _, high in bounds):
+        return WORSE
+    return BETTER if all(low > 1 for low, _ in bounds) else UNSURE
+
+
+def verdict(scores: dict) -> str:
+    """One sentence: who is closer to the teacher, by how much, and when the other catches up."""
+    best, seeds, found = scores["best_classical"], scores["seeds"], scores["verdict"]
+    if found == EVEN:
+        return f"Nothing was gained here: the table is the best baseline, {best}"
+    if found == WITHIN:
+        return (f"Within the teacher's error: a teacher of more calls may turn around who is closer, S4S or the best "
+                f"baseline ({best})")
+    low, high = scores["ratio_95"]
+    times = (f"S4S is {scores['ratio']:.2f} [{low:.2f}, {high:.2f}] times closer to the teacher than the best baseline "
+             f"({best}); by the median seed {scores['ratio_median']:.2f} [{scores['ratio_median_95'][0]:.2f}, "
+             f"{scores['ratio_median_95'][1]:.2f}] times, and on {100 * scores['won']:.0f} % "
+             f"[{100 * scores['won_95'][0]:.0f}, {100 * scores['won_95'][1]:.0f}] of the seeds")
+    if found == WORSE:
+        return f"Not recommended, a baseline is closer: {times}"
+    if found == UNSURE:
+        return f"{seeds} seeds are not enough to say who is closer: {times}"
+    if "classical_calls_to_match" not in scores:
+        return times
+    match = scores["classical_calls_to_match"]
+    reached = f"needs {match} calls to match it" if match else (
+        f"has not matched it with {scores['most_calls_tried']} calls")
+    return f"{times}. A baseline {reached}."
+
+
+def wins(learned: Entry, other: Entry) -> float:
+    """The share of the seeds on which the learned table is closer; a tie is half a seed."""
+    return float(np.mean((learned.errors < other.errors) + 0.5 * (learned.errors == other.errors)))
+
+
+def share_interval(share: float, count: int) -> tuple[float, float]:
+    """95 % interval of a share of `count` seeds: Wilson (1927)."""
+    z = 1.96
+    middle, scale = (share + z * z / (2 * count)), 1 + z * z / count
+    spread = z * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    return (middle - spread) / scale, (middle + spread) / scale
+
+
+def moved(learned: Entry, other: Entry) -> float:
+    """How many times a finer teacher moves the ratio of two errors, up or down; 1 where it was not asked."""
+    count = len(other.finer)
+    if count == 0:
+        return 1.0
+    before = pooled(other.errors[:count]) / pooled(learned.errors[:count])
+    after = pooled(other.finer) / pooled(learned.finer)
+    return float(max(before / after, after / before))
+
+
+def within(ratio: float, moves: float) -> bool:
+    """Whether the teacher's error, which moves ratios so many times, could turn this one around."""
+    return moves > 1 and 1 / moves <= ratio <= moves
+
+
+def within_words(learned: Entry, other: Entry) -> str:
+    """A clause behind a baseline's error, where the teacher's own could turn around who is closer."""
+    doubtful = other is not learned and within(other.rmse / learned.rmse, moved(learned, other))
+    return ", within the teacher's error" if doubtful else ""
+
+
+def interval(errors_above: np.ndarray, errors_below: np.ndarray | None = None, statistic=None, draws: int = 2000):
+    """95 % bootstrap interval over seeds of a statistic, or of the ratio of two paired ones."""
+    statistic = statistic or pooled
+    rng = np.random.default_rng(0)
+    count = len(errors_above)
+    picks = rng.integers(0, count, (draws, count))
+    values = statistic(errors_above[picks], axis=1)
+    if errors_below is not None:
+        values = values / statistic(errors_below[:count][picks], axis=1)
+    return tuple(float(v) for v in np.quantile(values, (0.025, 0.975)))
+
+
+def pooled(per_seed: np.ndarray, axis: int = -1) -> np.ndarray:
+    """RMSE over everything from the RMSE of each seed."""
+    return np.sqrt(np.mean(per_seed ** 2, axis=axis))
