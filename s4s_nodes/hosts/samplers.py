@@ -45,5 +45,5 @@ def _settled(source: Source, calls: int, schedules: list[str], on: Callable) -> 
         spent, apart = tried(source, made)
         if spent <= calls:
             return steps, spent, not apart <= SAME
-        steps = min(steps - 1, steps * calls // spent)
+        steps = min(steps - 1, -(-steps * calls // spent))
     return 0, 0, False
