@@ -28,7 +28,7 @@ def raced(request):
 
 def test_every_classical_pair_takes_part_and_nobody_makes_more_calls(raced):
     source, _, ranked = raced
-    assert len(ranked) == len(classical.SOLVERS) * len(schedules_for(source))
+    assert len(ranked) == len(contestants(source, 5))
     assert len({entry.name for entry in ranked}) == len(ranked)
     assert all(entry.table.calls <= 5 for entry in ranked)
     assert all(entry.table.calls == 5 for entry in ranked if classical.SOLVERS[entry.solver_name].calls_per_step == 1)
@@ -135,7 +135,7 @@ def test_a_small_effort_finds_a_baseline_next_to_the_best():
     source = toy_source()
     pairs = make_pairs(source, range(TEST_SEEDS, TEST_SEEDS + 16), teacher_table(source, "auto", 40), "", quiet=True)
     full = [measure(source, entry, pairs).errors.mean() for entry in contestants(source, 5)]
-    for effort, most in zip(EFFORTS, (1.3, 1.2, 1.01)):            # what a larger effort is for
+    for effort, most in zip(EFFORTS, (1.5, 1.3, 1.01)):            # what a larger effort is for
         assert searched(source, contestants(source, 5), pairs, effort)[0].errors.mean() <= most * min(full)
 
 
