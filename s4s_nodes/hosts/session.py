@@ -158,6 +158,8 @@ class Training:
         self.check(source)
         try:
             self._learn(source)
+            scales = self.config.cfg if len(self.config.cfg) > 1 else (source.cfg,)
+            source = replace(source, cfg=min(scales, key=lambda cfg: abs(cfg - source.cfg)))    # a table's own
             budget = RACE_BUDGET * len(at_cfg(self.made, source.cfg)[0].tables) + 250 * self.order.race_seeds
             terms = Terms(tuple(self.made.tables), range(self.order.race_seeds), budget, self.config.teacher_calls,
                           where=self.host.kind)
