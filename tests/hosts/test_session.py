@@ -113,7 +113,7 @@ def place(request, monkeypatch, tmp_path):
     if request.param == "comfyui":
         comfyui_double.install(monkeypatch, tmp_path / "models", tmp_path / "output")
         work = import_module("s4s.s4s_nodes.hosts.comfyui.work")
-        monkeypatch.setattr(work.facts, "of_model", lambda patcher: SimpleNamespace(model=None))
+        monkeypatch.setattr(work.facts, "of_model", lambda patcher: SimpleNamespace(model=None, unfit=""))
         monkeypatch.setattr(work, "painter", lambda *_: lambda latents: latents)
         monkeypatch.setattr(work, "unpacked", lambda base, latents: latents)
         made = Place("s4s", work, work.Node(SimpleNamespace(patcher=None)))
@@ -123,7 +123,7 @@ def place(request, monkeypatch, tmp_path):
             del sys.modules[name]
         return
     work = webui_work(monkeypatch, tmp_path)
-    made = Place("s4s_webui_clone", work, work.Tab(work.Scene(("a cat",)), work.Show(), 4, samples=True))
+    made = Place("s4s_webui_clone", work, work.Tab(work.Scene(("a cat",)), work.Show(), 4))
     monkeypatch.setattr(work, "inside", lambda scene, steps, do: [do(made.source())])
     yield made
 
