@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-PHASES = ("teacher", "learning", "saving")
-
 
 @dataclass(frozen=True)
 class Progress:
@@ -20,7 +18,7 @@ class Progress:
     makes a few network calls that are not counted, and is None while there is no table yet.
     """
 
-    phase: str
+    phase: str              # "teacher", "learning" or "saving"
     table: str
     done: int
     total: int

@@ -22,18 +22,6 @@ def sigmas_text(preset: Preset, calls: int) -> str:
     return ", ".join(repr(float(f"{level:.9g}")) for level in preset.table(calls).sigmas)
 
 
-def unshifted(sigmas, shift: float) -> np.ndarray:
-    """A flow's levels without the shift that the receiver applies to them again (diffusers' `sigmas=` does).
-
-    Inverse of s -> shift s / (1 + (shift - 1) s). diffusers' dynamic shift mu is shift = e^mu.
-    """
-    sigmas = np.asarray(sigmas, dtype=np.float64)
-    if not shift > 0 or sigmas.min() < 0 or sigmas.max() > 1:
-        raise ValueError(f"levels from {sigmas.min():g} to {sigmas.max():g} and shift {shift:g}: a flow's levels are "
-                         "between 0 and 1, and its shift is above 0")
-    return sigmas / (shift - (shift - 1) * sigmas)
-
-
 def json_text(preset: Preset) -> str:
     """Everything in the preset, for reading and for other programs; `core.preset_file.load` does not read it back."""
     model = {key: value for key, value in vars(preset.model).items() if value not in (None, {}, False)}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import subprocess
 import sys
 from pathlib import Path
@@ -56,18 +55,6 @@ def test_every_format_is_written(tmp_path):
     assert whole["tables"]["calls6"]["weights"] == made.table(6).weights.tolist() and whole["hash"] == made.short_hash
     with pytest.raises(ValueError, match="sigmas, json, diffusers"):
         exporters.write(made, "xml", tmp_path / "x")
-
-
-def test_unshifting_undoes_what_diffusers_does():
-    diffusers = pytest.importorskip("diffusers")
-    levels = flow_preset().table(5).sigmas
-    for kwargs, shift in (({"shift": 3.0}, 3.0), ({"use_dynamic_shifting": True}, math.exp(0.8))):
-        theirs = diffusers.FlowMatchEulerDiscreteScheduler(**kwargs)
-        mu = {"mu": 0.8} if "use_dynamic_shifting" in kwargs else {}
-        theirs.set_timesteps(sigmas=exporters.unshifted(levels[:-1], shift).tolist(), **mu)
-        np.testing.assert_allclose(theirs.sigmas, levels, atol=1e-6)
-    with pytest.raises(ValueError, match="between 0 and 1"):
-        exporters.unshifted([14.6, 0.0], 3.0)
 
 
 def test_exporting_text_needs_no_diffusers():
