@@ -192,6 +192,15 @@ def test_a_range_of_cfg_is_raced_at_the_node_nearest_to_the_hosts(place):
     assert "cfg 2 to 4" in made.report and made.preset.scores["calls3_cfg2"]["cfg"] == 2
 
 
+def test_the_tab_trains_for_the_scales_of_its_field(monkeypatch, tmp_path):
+    work, orders = webui_work(monkeypatch, tmp_path), []
+    monkeypatch.setattr(work.session, "train", lambda tab, order: orders.append((tab.scene.cfg, order.config.cfg)))
+    for scales in ((3.0, 4.6, 7.0), (4.6,), ()):
+        work.training(prompts=("a cat",), cfg=4.6, scales=scales)(work.Show())
+    usual = work.Config().cfg           # of one scale the trainer is told by the source
+    assert orders == [(4.6, (3.0, 4.6, 7.0)), (4.6, usual), (4.6, usual)]
+
+
 @pytest.mark.parametrize("phase", PHASES[2:5])
 @pytest.mark.parametrize("trouble", ["a full disk", "a damaged file", "an error nobody thought of"])
 def test_nothing_that_fails_afterwards_replaces_the_stop(place, phase, trouble, monkeypatch):

@@ -153,7 +153,7 @@ def test_settings_are_taken_from_the_last_picture_or_from_one_that_is_shown(made
     with pytest.raises(ValueError, match="no picture was made here"):
         made.of_last()
     made.remember(SimpleNamespace(infotexts=["a grid", str(INFOTEXT)], index_of_first_image=1))
-    wanted = ("a cat in a <lora:hat:1>", "bad", 6.5, 640, 512, "8", None, "")
+    wanted = ("a cat in a <lora:hat:1>", "bad", "6.5", 640, 512, "8", None, "")
     assert made.fields(made.of_last()) == wanted
     made.images.read_info_from_image = lambda picture: (picture, {})
     assert made.fields(made.of_picture(str(INFOTEXT))) == wanted

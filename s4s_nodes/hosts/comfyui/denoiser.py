@@ -31,7 +31,8 @@ class Scene:
     """What a node is given to sample with: the model, what is asked of it, and the size of a picture.
 
     positives: a list of the host's CONDITIONINGs, image i is asked for number i modulo their count; negative may
-    be None where cfg is 1. latent: the host's LATENT, of which only the size counts.
+    be None where cfg is 1. latent: the host's LATENT, of which only the size counts. scales: other cfg that the model
+    will be asked at.
     """
 
     patcher: object
@@ -39,10 +40,12 @@ class Scene:
     negative: list | None
     cfg: float
     latent: dict
+    scales: tuple = ()
 
     def __post_init__(self):
-        if self.negative is None and self.cfg != 1.0:
-            raise ValueError(f"cfg is {self.cfg:g} but no negative conditioning is connected: connect one, or set cfg "
+        guided = [cfg for cfg in (self.cfg, *self.scales) if cfg != 1.0]
+        if self.negative is None and guided:
+            raise ValueError(f"cfg is {guided[0]:g} but no negative conditioning is connected: connect one, or set cfg "
                              "to 1 for a model that is sampled without guidance")
 
 

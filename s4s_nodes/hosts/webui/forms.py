@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
+from ...select.cfg import cfg_nodes
 from ..lists import numbers
 from . import shelf
 from .words import say
@@ -16,7 +17,7 @@ def scene() -> list:
     prompts = gr.Textbox(label=say("Prompts, one a line"), lines=4, elem_id="s4s_prompts")
     negative = gr.Textbox(label=say("Negative prompt"), elem_id="s4s_negative")
     with gr.Row():
-        cfg = gr.Number(label="CFG", value=5.0, elem_id="s4s_cfg")
+        cfg = gr.Textbox(label=say("CFG, or a range such as 3-7"), value="5", elem_id="s4s_cfg")
         width = gr.Number(label=say("Width"), value=512, precision=0, elem_id="s4s_width")
         height = gr.Number(label=say("Height"), value=512, precision=0, elem_id="s4s_height")
     return [prompts, negative, cfg, width, height]
@@ -83,8 +84,8 @@ def training_of(prompts, negative, cfg, width, height, name, calls, windows, eff
     chosen = efforts().get(effort, effort)
     if chosen is None:
         chosen = int(number(budget, say("Most network calls per table"), 1))
-    return {**_scene_of(prompts, negative, cfg, width, height), "name": str(name or "").strip(),
-            "calls": numbers(calls, int, say("Steps")),
+    return {**_scene_of(prompts, negative, cfg, width, height), "scales": _scales(cfg),
+            "name": str(name or "").strip(), "calls": numbers(calls, int, say("Steps")),
             "windows": numbers(windows, float, say("Denoising strengths")), "budget": chosen, "mode": MODES[mode],
             "race_seeds": int(number(seeds, say("Seeds of the race"), 2))}
 
@@ -105,8 +106,19 @@ def efforts() -> dict:
 
 def _scene_of(prompts, negative, cfg, width, height) -> dict:
     return {"prompts": tuple(line.strip() for line in str(prompts or "").splitlines() if line.strip()),
-            "negative": negative or "", "cfg": number(cfg, "CFG"), "width": int(number(width, say("Width"), 8)),
+            "negative": negative or "", "cfg": _middle(_scales(cfg)), "width": int(number(width, say("Width"), 8)),
             "height": int(number(height, say("Height"), 8))}
+
+
+def _scales(cfg) -> tuple:
+    """The guidance scales of the field. Raises ValueError."""
+    return cfg_nodes("" if cfg is None else str(cfg))
+
+
+def _middle(scales: tuple) -> float:
+    """The one the host samples and races at. Not 1 if another is learned: at 1 the host reads no negative prompt."""
+    guided = [cfg for cfg in scales if cfg != 1] or scales
+    return guided[len(guided) // 2]
 
 
 def number(value, label: str, least: float = 0) -> float:

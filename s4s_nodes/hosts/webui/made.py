@@ -61,5 +61,6 @@ def fields(found: dict) -> tuple:
         words = say("It was made in {} steps: learned tables pay off up to about {}, so the steps were left as they "
                     "are.").format(steps, USEFUL)
         steps = None
-    return (found.get("prompts"), found.get("negative"), found.get("cfg"), found.get("width"), found.get("height"),
+    cfg = f"{found['cfg']:g}" if "cfg" in found else None
+    return (found.get("prompts"), found.get("negative"), cfg, found.get("width"), found.get("height"),
             None if steps is None else str(steps), f"1, {strength:g}" if strength and strength < 1 else None, words)

@@ -80,9 +80,14 @@ def _carried_out(work: Callable, order: tuple, show: Show):
 
 
 def _order(race_seeds: int, **asked) -> tuple[Scene, int, session.Order]:
-    """(the scene, its steps, the session's order) of the fields of a Scene, and of the trainer's Config."""
+    """(the scene, its steps, the session's order) of the fields of a Scene, and of the trainer's Config.
+
+    scales: the guidance scales to learn at; one or none: the scene's.
+    """
     scene = Scene(**{field.name: asked.pop(field.name) for field in fields(Scene) if field.name in asked})
-    config = Config(**{"mode": "auto", "budget": HOST_BUDGET, **asked})
+    scales = asked.pop("scales", ())
+    several = {"cfg": scales} if len(scales) > 1 else {}          # one: the scene's
+    config = Config(**{"mode": "auto", "budget": HOST_BUDGET, **several, **asked})
     return (scene, max(config.calls),
             session.Order(config, astuple(scene), len(scene.prompts), race_seeds=race_seeds))
 
