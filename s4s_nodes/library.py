@@ -1,7 +1,6 @@
 """The presets on this machine: those that ship and the user's own, by name; reading, saving, renaming, deleting.
 
-What to run with them on a host's levels is decided in select (selection.py); its names are repeated here, so
-that a host needs this module alone.
+select/selection.py decides which of them runs; its names are exported here, so that a host needs only this module.
 """
 
 from __future__ import annotations
@@ -31,16 +30,16 @@ __all__ = ["PATCHES", "Library", "ModelFacts", "Preset", "PresetError", "Request
 
 
 def shipped_folder() -> Path:
-    """Where the presets that come with S4S are."""
+    """The folder of the presets that ship with S4S."""
     return Path(__file__).resolve().parents[1] / "solver_presets"
 
 
 class Library:
     """The presets in some folders and their sub-folders; the user's come before those that ship.
 
-    A preset's name here is its path without the ending, "portraits/sd15"; where two folders hold the same name, the
-    earlier folder's is meant. Every question looks at the folders again; a file is read again only when its size,
-    times or place on the disk changed. What cannot be read is left out and named in `problems`.
+    A preset's name here is its relative path without the suffix, "portraits/sd15"; if two folders hold the same name,
+    the earlier folder wins. Every query scans the folders again; a file is read again only if its size, times or inode
+    changed. Unreadable files are left out and listed in `problems`.
     """
 
     def __init__(self, folders, shipped: Path | None = None):
@@ -63,7 +62,7 @@ class Library:
                 if isinstance(each, Preset)]
 
     def get(self, name: str) -> Preset:
-        """The preset of this name. Raises PresetError with the names there are, or with what is wrong with its file."""
+        """The preset with this name. Raises PresetError with the known names, or with what is wrong with the file."""
         found = self._scan()[0].get(str(name))
         if isinstance(found, Preset):
             return found
@@ -75,17 +74,17 @@ class Library:
         return self._paths()[0]
 
     def path(self, name: str) -> Path:
-        """The file of a preset. Raises PresetError where there is none."""
+        """The file of a preset. Raises PresetError if there is none."""
         if name not in (paths := self._paths()[0]):
             raise PresetError(f"there is no preset {str(name)[:100]!r}; installed are: {', '.join(paths) or 'none'}")
         return paths[name]
 
     def ships(self, name: str) -> bool:
-        """Whether a preset came with S4S. Raises PresetError where there is none."""
+        """Whether a preset came with S4S. Raises PresetError if there is none."""
         return self._shipped in self.path(name).resolve().parents
 
     def listed(self) -> list[str]:
-        """The names to choose from where presets are looked after: the user's own files, and what ships."""
+        """The names of the user's own files and of the shipped presets."""
         return [name for name in self._paths()[0] if self.ships(name) or self.why_kept(name) is None]
 
     def changeable(self) -> list[str]:
@@ -93,9 +92,9 @@ class Library:
         return [name for name in self._paths()[0] if self.why_kept(name) is None]
 
     def why_kept(self, name: str) -> str | None:
-        """Why a file is neither renamed nor deleted, or None where it may be. Raises PresetError where there is none.
+        """Why a file may not be renamed or deleted, or None. Raises PresetError if there is none.
 
-        Only what is a preset and lies in the folder itself may be: links are followed to read, never to change.
+        Only presets in the folder itself may be: links are followed for reading, never for changing.
         """
         path = self.path(name)
         if self.ships(name):
@@ -108,10 +107,10 @@ class Library:
         return None
 
     def rename(self, name: str, new: str, overwrite: bool = False) -> Path:
-        """Give a preset of the user's another name, in the file and of the file, and return the new file.
+        """Rename one of the user's presets, the file and the name inside it, and return the new file.
 
-        Raises PresetError where it ships, is unreadable or lies elsewhere, or where the new name is taken and may not
-        be overwritten, or is none that a preset may have.
+        Raises PresetError if it ships, is unreadable or lies elsewhere, if the new name is taken and may not be
+        overwritten, or if it is not a valid name.
         """
         old, made, new = self._own(name), self.get(name), preset_name(new)
         there = old.parent / (file_name(new) + ENDING)
@@ -122,7 +121,7 @@ class Library:
         return path
 
     def delete(self, name: str) -> None:
-        """Remove a preset of the user's, damaged or not. Raises PresetError where `why_kept` says why not."""
+        """Delete one of the user's presets, damaged or not. Raises PresetError with the reason of `why_kept`."""
         self._own(name).unlink()
 
     def _own(self, name: str) -> Path:
@@ -175,7 +174,7 @@ class Library:
 def save_new(preset: Preset, folder, overwrite: bool = False) -> Path:
     """Write the preset into the folder under its own name, and return the file.
 
-    Raises PresetError where a file of that name is there, unless told to overwrite; OSError as the system gives it.
+    Raises PresetError if the file exists, unless told to overwrite; OSError from the system.
     """
     path = Path(folder) / (file_name(preset.name) + ENDING)
     try:
@@ -186,10 +185,10 @@ def save_new(preset: Preset, folder, overwrite: bool = False) -> Path:
 
 
 def save_version(preset: Preset, folder) -> tuple[Preset, Path]:
-    """(the preset as it was saved, its file): what a training learned, which replaces nothing but its own run's.
+    """Save what a training learned, and return (preset as saved, file). It replaces only its own run's preset.
 
-    Where the name is another's, "name-2" is taken, and so on. Which run it is of stands in training["run"]. What the
-    run finished ("created") stays, and is returned, where `preset` is not.
+    If another run's preset has the name, "name-2" is used, and so on; training["run"] identifies the run. A finished
+    preset ("created") of the same run is kept and returned if `preset` is unfinished.
     """
     for number in range(1, 10_000):
         named = preset if number == 1 else replace(preset, name=numbered(preset.name, number))
@@ -213,7 +212,7 @@ def _of_same_run(path: Path, preset: Preset) -> Preset | None:
 
 
 def is_preset_file(path) -> bool:
-    """Whether a file says that it is a preset, be it damaged or of a later format."""
+    """Whether a file claims to be a preset, even if damaged or of a later format."""
     try:
         size = os.stat(path).st_size
         if not os.path.isfile(path) or not 8 < size <= container.MAX_BYTES:
@@ -229,7 +228,7 @@ def is_preset_file(path) -> bool:
 def save_scores(library: Library, preset: Preset, folder) -> str:
     """Add a preset's scores to the user's file that holds its tables, else write a new file; words on it.
 
-    What ships is left as it is: its scores go into a copy, which is then the user's own for the model of the race.
+    A shipped preset is not changed: its scores go into a copy, which belongs to the user and the model of the race.
     """
     same = [name for name in library.names() if library.get(name).short_hash == preset.short_hash]
     mine = [name for name in same if not library.ships(name) and library.get(name).model.hashes == preset.model.hashes]
@@ -271,7 +270,7 @@ def recommended(preset: Preset) -> str:
 def tables_of(preset: Preset, calls: tuple, word: str = "calls") -> list[str]:
     """The tables with these numbers of calls, by name; all for none given. word: what the host calls a call.
 
-    Raises PresetError where there is none.
+    Raises PresetError if there is none.
     """
     found = [name for name, table in sorted(preset.tables.items(), key=lambda item: (item[1].calls, item[0]))
              if not calls or table.calls in calls]

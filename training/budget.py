@@ -1,4 +1,4 @@
-"""What a run will cost, and how it is cut to a budget of network calls."""
+"""What a run costs, and the plan that fits it into a budget of network calls."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ NOISE_CALLS = 4             # that measure how noisy the network's answers are
 
 @dataclass(frozen=True)
 class Plan(Config):
-    """A configuration cut to its budget, its mode settled.
+    """A configuration with its mode settled, reduced to fit its budget.
 
     effort: of the search for the start; checked: network calls that measuring the teacher has cost, 0 before; settled:
     the number of training pairs is cut to the budget, by the table that affords the fewest; warm: its tables start from
@@ -53,7 +53,7 @@ def planned(config: Config, source: Source, mode: str, teacher_calls: int = 0, c
             warm: bool = False) -> Plan:
     """The plan of a configuration in this mode. Raises ValueError for too small a budget, with what would do.
 
-    teacher_calls: those its measured error asks for, checked: what measuring it has cost; 0: not measured yet.
+    teacher_calls: as its measured error requires; checked: what measuring it cost; 0: not measured yet.
     """
     iterations = config.iterations if mode == config.mode or config.budget else MODES[mode]
     teacher_calls = calls_of(source.teacher, teacher_calls or config.teacher_calls)

@@ -1,4 +1,4 @@
-"""What a configuration asks of a source that it cannot have, said before the first network call."""
+"""Checks of a configuration against a source, before the first network call."""
 
 from __future__ import annotations
 

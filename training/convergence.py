@@ -1,4 +1,4 @@
-"""How far a teacher's targets are off, and how many calls it needs: measured before its pairs are made."""
+"""The teacher's error, and how many calls it needs: measured before its pairs are made."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MOST_CALLS = 128            # of a teacher that is chosen by its error
 
 
 class Convergence(NamedTuple):
-    """A teacher's calls, its RMSE to a finer one of another kind, the student's expected error, the calls it took."""
+    """A teacher's calls, its RMSE to a finer solver of another kind, the student's expected error, the calls spent."""
 
     calls: int
     error: float
@@ -64,7 +64,7 @@ def measured(source: Source, teacher: Teacher, seeds: range, student_calls: int)
 
 
 def noise_of(source: Source, seeds: range) -> float:
-    """Relative size of what the network's answers change by when its input changes by next to nothing.
+    """Relative noise in the network's answers: how much they change for a tiny change of the input.
 
     A smooth float32 network is at 1e-5; rounding to half precision, or noise, shows.
     """

@@ -1,17 +1,17 @@
-"""The trainer's narrow door: a host hands over a denoiser and gets a preset.
+"""The trainer's interface for hosts: pass a denoiser, get a preset.
 
     source = Source(name, model, levels, shape, network, conditions, cfg, device,
                     differentiable=False, teacher=None, chunk=8)        # see denoisers.Source
     config = Config(name="my-preset", calls=(5, 6, 8), windows=(1.0, 0.5), budget=HOST_BUDGET, mode="auto")
     found = estimate(source, config)                                    # print(found.words), found.others
     preset = distil(source, config, folder, estimated=found,            # gradients are not checked twice
-                    on_progress=show, say=log)                          # show(Progress); resume=True goes on
+                    on_progress=show, say=log)                          # show(Progress); resume=True resumes
     raced = race(source, preset, "calls6", unseen_pairs(source, 16))    # Raced: scores, learned, ranked, verdict
     preset = with_scores(preset, {"calls6": raced.scores})              # marks it where a classical pair won
 
-Whatever the network, on_progress or say raises, a host's own interruption too (BaseException), passes on
-unchanged, after the run is saved and the best tables so far are written to folder/NAME.safetensors.
-Nothing here prints, needs click or matplotlib, or touches the host's global state.
+Exceptions of the network, on_progress and say, including a host's interruption (BaseException), pass through unchanged
+after the run is saved and the best tables so far are written to folder/NAME.safetensors. Nothing here prints, needs
+click or matplotlib, or touches the host's global state.
 """
 
 from __future__ import annotations

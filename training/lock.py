@@ -20,7 +20,7 @@ _TAKEN = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}
 
 @contextmanager
 def locked(folder: Path, say: Callable) -> Iterator[None]:
-    """Hold the folder while the block runs. Raises ValueError in words where another process or thread holds it.
+    """Hold the folder while the block runs. Raises ValueError if another process or thread holds it.
 
     Where the system gives no lock (some network drives, a folder that cannot be written), say(text) warns.
     """

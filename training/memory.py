@@ -14,7 +14,7 @@ from .source import Source
 
 
 def of_a_call(source: Source, images: int = 1, backward: bool = False) -> int:
-    """Bytes that one network call of so many images holds at its height, with its backward pass or without."""
+    """Peak bytes of one network call with this many images, with or without its backward pass."""
     shown = first_call(source, images)
     return needed(lambda: call(source, shown, backward), source.device)
 
@@ -26,7 +26,7 @@ def first_call(source: Source, images: int) -> tuple[Tensor, Tensor, dict]:
 
 
 def call(source: Source, shown: tuple, backward: bool) -> float:
-    """Make a network call, and its backward pass if wanted; the number is there once the device is done."""
+    """Make a network call and, if `backward`, its backward pass; returns once the device is done."""
     x, sigma, extra = shown
     if not backward:
         return float(source.denoiser(x, sigma, **extra).sum())
@@ -37,10 +37,10 @@ def call(source: Source, shown: tuple, backward: bool) -> float:
 
 
 def needed(work: Callable, device: torch.device) -> int:
-    """Bytes that work() holds at its height, on top of what is held before it.
+    """Peak bytes of work() on top of what is allocated before it.
 
-    On CUDA the allocator's own account; elsewhere the tensors that PyTorch's operations make are counted while they
-    live, without what an operation uses inside itself.
+    On CUDA the allocator's own figure. Elsewhere the live tensors that PyTorch's operations make, without their
+    internal buffers.
     """
     if device.type != "cuda":
         with Meter() as meter:

@@ -1,4 +1,4 @@
-"""Which way to learn: forward calls only, or gradients where they are asked for and right."""
+"""The mode: forward calls only, or gradients if they are asked for and correct."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DOUBTFUL = 0.1              # of the gradient's length: a slope in larger doubt 
 
 
 class Way(NamedTuple):
-    """gradient or forward, in words why, and the network calls it took to find out."""
+    """(gradient or forward, why, the network calls that finding out cost)."""
 
     mode: str
     why: str
@@ -31,9 +31,9 @@ class Way(NamedTuple):
 
 
 def settled_mode(source: Source, config: Config) -> Way:
-    """The way to learn. A gradient mode that was asked for gives way to wrong gradients only.
+    """The mode to learn in. A requested gradient mode is given up only if the gradients are wrong.
 
-    Raises ValueError where settings ask for gradients that cannot be had, or for an objective that cannot.
+    Raises ValueError if settings need gradients or an objective that this source cannot provide.
     """
     before = source.model_calls
     mode, why = _mode(source, config)
@@ -62,18 +62,18 @@ def tries_gradients(config: Config) -> bool:
 
 @dataclass(frozen=True)
 class GradientCheck:
-    """Whether gradients may be used, and in words why."""
+    """Whether gradients may be used, and why."""
 
     fits: bool
     words: str
 
 
 def check_gradient(source: Source, calls: int = 3) -> GradientCheck:
-    """Compare back-propagation through a short run with finite differences, along the gradient and across it.
+    """Compare back-propagation through a short run with finite differences, along and across the gradient.
 
-    Across it too: a network that rounds its noise level has no slope there, and along the gradient that would not
-    show. Differences that such rounding cannot hide from are wide, and a network may bend within them: where they
-    disagree, the slopes along the way are added up and have to make the whole difference.
+    Across it too, because a network that rounds its noise level has no slope there, which does not show along the
+    gradient. Only wide differences reveal such rounding, and a network may bend within them: if they disagree, the
+    slopes along the way have to add up to the whole difference.
     """
     levels = schedules_for(source)["time_uniform"](calls)
     parameters = Parameters(levels, flow=source.flow, highest=source.sigma_max)
@@ -102,7 +102,7 @@ def check_gradient(source: Source, calls: int = 3) -> GradientCheck:
 
 
 def _agree(slope: float, found: float, size: float, doubt: float) -> bool:
-    """Whether two slopes are the same, beside gradients of this length; a large doubt is no agreement."""
+    """Whether two slopes agree, relative to gradients of this length; with a large doubt they do not."""
     return abs(slope - found) <= ALLOWED * size + doubt and doubt <= DOUBTFUL * size
 
 

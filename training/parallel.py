@@ -1,11 +1,11 @@
-"""Many processes, one run: each answers for its share of the images of every network call.
+"""Several processes, one run: each evaluates its share of the images of every network call.
 
     torchrun --nproc-per-node 4 -m s4s train ...       (or `accelerate launch --multi_gpu --num_processes 4 -m`)
 
-All processes carry out the same program on the same numbers; where the network is called, a process evaluates its
-share and the answers are gathered, in the backward pass too. So the teacher, every way to learn and the validation are
-spread alike, and the result is one process's but for the rounding of other batch sizes. What travels is latents, never
-weights. The first process alone reads, writes and speaks.
+All processes run the same program on the same numbers. For each network call, and in the backward pass, a process
+evaluates its share and the answers are gathered. So the teacher, every mode and the validation are distributed alike,
+and the result matches a single-process run up to rounding. Latents travel, never weights. Only the first process reads,
+writes and prints.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ class World:
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that reads, writes and speaks."""
+        """Whether this process is the one that reads, writes and prints."""
         return self.rank == 0
 
     def device(self, name: str) -> str:
-        """This process's own device for a device setting: with CUDA one card a process."""
+        """The device of this process for a device setting: with CUDA, one GPU per process."""
         uses_cuda = name == "cuda" or name == "auto" and torch.cuda.is_available()
         return f"cuda:{self.local_rank}" if uses_cuda else name
 
@@ -54,7 +54,7 @@ class World:
         return held[0]
 
     def all(self, flag: bool) -> bool:
-        """Whether it is true in every process."""
+        """Whether the flag is true in every process."""
         flags = [None] * self.size
         dist.all_gather_object(flags, flag)
         return all(flags)
@@ -68,10 +68,9 @@ class World:
 
 
 def joined() -> World | None:
-    """The world this process was started into by torchrun or accelerate, or None.
+    """The world that torchrun or accelerate started this process in, or None.
 
-    The other processes are told to stop when one breaks off: that reaches them as KeyboardInterrupt, and the first
-    one saves the run.
+    If one process stops, the others get a KeyboardInterrupt, and the first one saves the run.
     """
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size < 2:
@@ -87,13 +86,13 @@ def joined() -> World | None:
 
 
 def alone_in_spite() -> bool:
-    """Whether this is the only process, though several were asked for: `accelerate launch --cpu` starts one of them."""
+    """Whether several processes were asked for but one runs: `accelerate launch --cpu` starts only one."""
     asked = "MASTER_PORT" in os.environ and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
     return asked and "WORLD_SIZE" not in os.environ
 
 
 def left() -> None:
-    """Leave the world, if one was joined."""
+    """Leave the world if one was joined."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 
@@ -101,8 +100,8 @@ def left() -> None:
 class Share:
     """A network (x, sigma (B,), **extra) -> (B, ...) of which each process evaluates an equal share of the images.
 
-    images: how many this process has evaluated, second runs for a backward pass included; on_again(images) is told of
-    those of all processes. When memory runs out here the share is cut smaller, unseen by the others.
+    images: how many this process has evaluated, including second runs for a backward pass; on_again(images) gets
+    those of all processes. If memory runs out, this process evaluates its share in smaller parts.
     """
 
     def __init__(self, world: World, network: Callable, chunk: int):

@@ -1,4 +1,4 @@
-"""What a run tells while it works: one event per batch of network calls, for bars, previews and cancelling."""
+"""Progress events of a run, one before each batch of network calls, for bars, previews and cancelling."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Progress:
 
     @property
     def share(self) -> float:
-        """Of the whole run, 0 to 1."""
+        """The share of the whole run that is done, 0 to 1."""
         return min(1.0, self.done / max(1, self.total))
 
     @property
@@ -40,7 +40,7 @@ class Progress:
 
 
 class Clock:
-    """Forecasts the time that is left from the calls this session has made."""
+    """Estimates the remaining time from the calls of this session."""
 
     def __init__(self):
         self._opened = time.monotonic()

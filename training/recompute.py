@@ -1,7 +1,7 @@
-"""Back-propagation through a network at the memory of one call: it is run again in the backward pass.
+"""Back-propagation through a network with the memory of one call: it runs again in the backward pass.
 
 `torch.utils.checkpoint` gives wrong gradients for networks that add in place into tensors autograd has saved (Flux,
-Wan and others do), without a word. Here the second run lets PyTorch keep copies of what is about to be overwritten.
+Wan and others do), silently. Here PyTorch keeps copies, in the second run, of what is about to be overwritten.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 def recomputed(network: Callable, on_again: Callable | None = None) -> Callable:
     """The network (x, sigma (B,), **extra) -> (B, ...), keeping only x and sigma for its backward pass.
 
-    Differentiable in x and sigma; the network itself must be deterministic. on_again(images) is told of every
+    Differentiable in x and sigma; the network itself must be deterministic. on_again(images) is called for every
     second run.
     """
     def wrapped(x: Tensor, sigma: Tensor, **extra) -> Tensor:

@@ -1,4 +1,4 @@
-"""A run on disk: configuration, cached teacher pairs, state, log, preset. Stopping it anywhere loses seconds."""
+"""A run on disk: configuration, cached teacher pairs, state, log, preset. A stop at any time loses only seconds."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SHARE_OF_CHECK = 0.15       # of the budget, that measuring the teacher may cost
 
 
 class Stopped(Exception):
-    """The user stopped the run; it is saved, and the message says how to go on."""
+    """The user stopped the run. It is saved, and the message says how to resume."""
 
 
 @dataclass
@@ -60,9 +60,9 @@ def table_of(parts: dict) -> Table:
 class Run:
     """One training run in its folder: of the bundled model its configuration names, or of a source from outside.
 
-    on_progress(Progress) is told before every network call, say(text) of everything else. world: the processes it is
-    spread over. way: to learn, as an estimate has settled it; None: the run settles it. Raises ValueError where the
-    folder holds another run, or the configuration cannot work.
+    on_progress(Progress) is called before every network call, say(text) with messages. world: the processes to use.
+    way: the mode that an estimate settled; None: the run settles it. Raises ValueError if the folder holds another run
+    or the configuration cannot work.
     """
 
     def __init__(self, config: Config, folder, resume: bool = False, quiet: bool = False, source=None,
@@ -104,18 +104,18 @@ class Run:
     # --- the course of a run ------------------------------------------------------------------------------------
 
     def train(self) -> Preset:
-        """`carry_out` for a terminal: Ctrl-C becomes Stopped, whose words say how to go on."""
+        """`carry_out` for a terminal: Ctrl-C becomes Stopped, whose message says how to resume."""
         try:
             return self.carry_out()
         except KeyboardInterrupt:
             kept = f"\nthe best table so far is in {self.preset_path}" if self.preset_path.exists() else ""
-            raise Stopped(f"stopped and saved; go on with: s4s train --resume {self.folder}{kept}") from None
+            raise Stopped(f"stopped and saved; resume with: s4s train --resume {self.folder}{kept}") from None
 
     def carry_out(self) -> Preset:
         """Make the pairs, learn every table, write the preset and return it.
 
-        Whatever the model or on_progress raises passes, a host's own interruption too, with everything saved and
-        the best tables so far written; a full disk is reported and the run goes on in memory.
+        Exceptions of the model and on_progress, including a host's interruption, pass through after everything is saved
+        and the best tables so far are written. A full disk is reported, and the run continues in memory.
         """
         self.source.on_model_calls, self.source.say = self._counted, self.told.say
         try:
@@ -131,8 +131,8 @@ class Run:
             self.source.on_model_calls = None
             kept = self._keep()
             if self.states and not isinstance(error, KeyboardInterrupt):
-                self.told.say(f"the run broke off and is saved in {self.folder}; started again with the same settings "
-                              f"it goes on (on the command line: s4s train --resume {self.folder}){kept}")
+                self.told.say(f"the run stopped and is saved in {self.folder}; started again with the same settings "
+                              f"it resumes (on the command line: s4s train --resume {self.folder}){kept}")
             raise
 
     def _carry_out(self) -> Preset:
@@ -161,7 +161,7 @@ class Run:
         self.plan = self.node.plan(self.source, mode)
 
     def _settle_teacher(self) -> None:
-        """Measure the teacher and the network's noise; the plan is made for as many teacher calls as that asks for."""
+        """Measure the teacher's error and the network's noise, and plan for as many teacher calls as that requires."""
         self.told.begin("teacher")
         plan = self.plan
         if "teacher" not in self.starts:
@@ -259,7 +259,7 @@ class Run:
                 self.starts[other]["schedule"])
 
     def _judge(self, name: str, window: Window) -> None:
-        """Keep the best baseline in the table's place where learning does not beat it by mean and median."""
+        """Replace the table by the best baseline if learning does not beat it by mean and median."""
         state, start = self.states[name], self.starts[name]
         start["gained"] = state.best_error < state.baseline and state.best_median < state.baseline_median
         words = f"{name}: held-out RMSE {state.best_error:.4f} (median {state.best_median:.4f}); best baseline, " \
@@ -268,7 +268,7 @@ class Run:
         self.told.say(words + verdict)
 
     def table(self, name: str) -> Table:
-        """The table that goes into the preset: the best one learned, or the baseline it did not beat."""
+        """The table for the preset: the best one learned, or the baseline that it did not beat."""
         if not self.starts[name]["gained"]:
             return table_of(self.starts[name]["baseline_table"])
         return self.parameters(name).frozen(self.states[name].best)
@@ -310,7 +310,7 @@ class Run:
     # --- files --------------------------------------------------------------------------------------------------
 
     def _cached_pairs(self, kind: str, mark: str, seeds: range, table, clean) -> Pairs:
-        """Pairs from the run's folder where they were saved, made and saved where not."""
+        """Pairs from the run's folder; missing ones are made and saved."""
         parts, maker = [], self.teacher.words
         for start in range(seeds.start, seeds.stop, CHUNK):
             chunk = range(start, min(start + CHUNK, seeds.stop))
@@ -326,12 +326,12 @@ class Run:
         return joined(parts)
 
     def save(self) -> None:
-        """Write state and log, whole or not at all; a failing disk is reported once and the run goes on."""
+        """Write state and log atomically. A failing disk is reported once, and the run continues."""
         self.files.save_state(self.states, {"starts": self.starts, "model_calls": self.model_calls,
                                             "seconds": self.seconds, "programs": self.programs})
 
     def _keep(self) -> str:
-        """Save the run and the best tables so far; words about the latter."""
+        """Save the run and the best tables so far; returns a message about the latter."""
         self.save()
         try:
             self.files.save_preset(self.preset())

@@ -1,9 +1,8 @@
-"""A run's folder: files that are whole or absent, and a full disk that is reported and does not stop a run.
+"""A run's folder: files are written atomically, and a full disk is reported without stopping the run.
 
     FOLDER/config.json  pairs/*.safetensors  state.safetensors  log.jsonl  NAME.safetensors (the preset)
 
-What is read back is what was written by the same run, or it is said that it is not: every file carries a checksum and
-the run's identity.
+Every file carries a checksum and the run's identity; anything else is refused on reading, with a message.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ KINDS = {"adam": AdamState, "gauss_newton": GaussNewtonState}
 
 
 class Folder:
-    """Where a run lives. Raises ValueError if it holds another run than the one wanted, or another training runs there.
+    """The folder of a run. Raises ValueError if it holds another run, or if another training runs there.
 
     identity: of the run, see run_identity.py. world: of a run of many processes, the first of which alone reads and
     writes.
@@ -55,7 +54,7 @@ class Folder:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Keep other trainings out, and clear away what one that was killed left half-written."""
+        """Lock the folder, and delete half-written files of a killed training."""
         with ExitStack() as stack:
             self._read(lambda: self._hold(stack))
             yield
@@ -69,7 +68,7 @@ class Folder:
                     part.unlink()
 
     def _read(self, read: Callable):
-        """What read() returns or raises, in the first process, for all of them."""
+        """The result of read() in the first process, for all processes; if it raises, all raise."""
         return self.world.shared(read) if self.world else read()
 
     @property
@@ -79,7 +78,7 @@ class Folder:
     # --- state and log ------------------------------------------------------------------------------------------
 
     def save_state(self, states: dict[str, State], facts: dict) -> None:
-        """Write state and log, whole or not at all."""
+        """Write state and log atomically."""
         tensors, about = {"version": torch.ones(1)}, {}
         for name, state in states.items():
             content = {f.name: getattr(state, f.name) for f in fields(state) if f.name != "memory"}
@@ -92,9 +91,9 @@ class Folder:
         self.write(LOG, _log(states).encode())
 
     def load_state(self) -> tuple[dict[str, State], dict]:
-        """(states, facts) as saved, or nothing where no state was saved.
+        """(states, facts) as saved; ({}, {}) if no state was saved.
 
-        Raises ValueError for a damaged one, and for that of another run.
+        Raises ValueError for a damaged state, or that of another run.
         """
         return self._read(self._load_state)
 
@@ -118,7 +117,7 @@ class Folder:
     # --- pairs --------------------------------------------------------------------------------------------------
 
     def load_targets(self, name: str, shape: tuple, maker: str):
-        """The saved targets of this shape and maker; None where they are missing, damaged, or another run's.
+        """The saved targets of this shape and maker; None if they are missing, damaged, or another run's.
 
         maker: words that tell the teacher apart from all others. Targets of another version of this program are made
         again, too.
@@ -153,7 +152,7 @@ class Folder:
         return self.path / f"{self.config.name}.safetensors"
 
     def save_preset(self, made: Preset) -> None:
-        """Write the preset, if need be into the system's temporary folder. Raises OSError where neither has room."""
+        """Write the preset, if necessary into the system's temporary folder. Raises OSError if neither has room."""
         if not self._writes:
             return
         try:
@@ -173,7 +172,7 @@ class Folder:
         self.say(f"WARNING: {reason}. The preset is in {place}: move it to where there is room")
 
     def write(self, name, content: bytes) -> None:
-        """Write a file of the folder; a failing disk is reported once and the run goes on in memory."""
+        """Write a file of the folder. A failing disk is reported once, and the run continues in memory."""
         if not self._writes:
             return
         try:
@@ -182,7 +181,7 @@ class Folder:
             self._warned = False
         except OSError as error:
             if not self._warned:
-                self.say(f"WARNING: cannot write {self.path / name}: {error.strerror or error}. The run goes on in "
+                self.say(f"WARNING: cannot write {self.path / name}: {error.strerror or error}. The run continues in "
                          "memory and tries again; free some space before it ends")
             self._warned = True
 
@@ -200,7 +199,7 @@ class Folder:
 
 
 def free_place(path: Path) -> Path:
-    """The path, or the next with a number where a file has it: an earlier rescue stays."""
+    """The path, or the next one with a number if the file exists."""
     places = (path.with_stem(f"{path.stem}-{number}" if number > 1 else path.stem) for number in range(1, 10_000))
     return next(place for place in places if not place.exists())
 

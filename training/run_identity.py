@@ -1,4 +1,4 @@
-"""Which run a folder holds: its settings, what it learns on, and the program that began it."""
+"""The identity of a run: its settings, what it learns on, and the program that began it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OLDER = "was made by version 0.4 or older, whose optimizers are gone: start a ne
 
 
 def identity(config: Config, source: Source) -> str:
-    """32 digits that tell a run from every other one: its settings and what it learns on."""
+    """32 hex digits that identify a run: its settings and what it learns on."""
     return hashlib.sha256(f"{config.to_json()}\n{identity_of(source)}".encode()).hexdigest()[:32]
 
 
@@ -60,8 +60,8 @@ def check_same(folder, config: Config, resume: bool) -> dict | None:
             raise ValueError(f"{there[0]} is there already: choose another folder with --out, or another --name")
         return None
     if not resume:
-        raise ValueError(f"{folder} already holds a run: go on with --resume {folder}, or choose another folder with "
-                         "--out")
+        raise ValueError(f"{folder} already holds a run: resume it with --resume {folder}, or choose another folder "
+                         "with --out")
     earlier, facts = read_config(folder)
     differ = [f.name for f in fields(Config) if getattr(earlier, f.name) != getattr(config, f.name)]
     if differ:

@@ -1,4 +1,4 @@
-"""Files of tensors and facts that are read exactly as they were written, or not at all."""
+"""Files of tensors and facts with a checksum: read exactly as written, or refused."""
 
 from __future__ import annotations
 

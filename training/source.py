@@ -1,4 +1,4 @@
-"""What is distilled: a network under fixed guidance, as a k-diffusion denoiser with its own conditions."""
+"""What is distilled: a network under guidance as a k-diffusion denoiser, with its conditions."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Source:
     def denoiser(self, x: Tensor, sigma: Tensor, **extra) -> Tensor:
         """The guided denoiser, counted, in parts of at most `chunk` images. Raises NaNFromModel on its first NaN.
 
-        When memory runs out the parts are halved; at one image the error passes.
+        If memory runs out, the parts are halved; at one image the error passes through.
         """
         done = []
         while (start := sum(map(len, done))) < len(x):
@@ -107,11 +107,11 @@ class Source:
         return None
 
     def again(self, images: int) -> None:
-        """Count images that the network is shown once more, in a backward pass."""
+        """Count images that the network evaluates again in a backward pass."""
         self.model_calls += images
 
     def halve(self, error: BaseException, images: int) -> bool:
-        """Whether the error says that memory ran out and smaller parts can be tried; they are then half as large."""
+        """Halve the parts and return True if the error means out of memory and smaller parts are possible."""
         if not out_of_memory(error) or (smaller := min(images, self.chunk) // 2) < 1:
             return False
         self.chunk = smaller
@@ -138,7 +138,7 @@ class Source:
 
 
 def identity_of(source: Source) -> str:
-    """Words that tell a source's targets apart from those of another model, guidance, size or prompt."""
+    """A text that identifies the targets of a source: its model, guidance, size and prompts."""
     about = sorted(map(str, source.about.items()))
     facts = (source.name, source.model, tuple(source.shape), source.cfg, about, source.conditioning)
     levels = np.ascontiguousarray(source.levels, dtype="<f8").tobytes()
@@ -146,7 +146,7 @@ def identity_of(source: Source) -> str:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error means that memory ran out, on whatever device and in whichever version of PyTorch."""
+    """Whether an error means out of memory, on any device and in any version of PyTorch."""
     named = isinstance(error, (MemoryError, getattr(torch, "OutOfMemoryError", MemoryError)))
     words = str(error).lower()
     return named or isinstance(error, RuntimeError) and ("out of memory" in words or "can't allocate memory" in words)

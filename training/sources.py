@@ -1,4 +1,4 @@
-"""What a configuration names: one of the bundled models, or a checkpoint with its prompts."""
+"""The source of a configuration: a bundled model, or a checkpoint with its prompts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def of(config, device: str, say: Callable = print) -> Source:
 
 
 def check_same(starts: dict, source: Source, folder) -> None:
-    """Note in a run's starts what its source is, or hold it against what was noted.
+    """Note what a run's source is, or compare it with the note.
 
-    Raises ValueError where a run goes on with another checkpoint or other prompts under the same names.
+    Raises ValueError if a run resumes with another checkpoint or other prompts of the same name.
     """
     found = {**source.about, "hashes": source.model.hashes} if source.about else {}
     if (before := starts.setdefault("source", found)) != found:

@@ -1,4 +1,4 @@
-"""What a host's network needs for autograd to go through it: normal weights, normal conditions, a clock with slope.
+"""What autograd needs of a host's network: normal weights, normal conditions, a differentiable timestep.
 
 Hosts load and sample under inference mode, and tensors made there can never be saved for a backward pass.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def cloned(content):
-    """A conditioning or latent with every tensor copied out of inference mode, containers and all."""
+    """A conditioning or latent with every tensor in it copied out of inference mode."""
     if isinstance(content, Tensor):
         return content.detach().clone()
     if isinstance(content, dict):
@@ -30,7 +30,7 @@ def cloned(content):
 
 @contextlib.contextmanager
 def visible_weights(model: torch.nn.Module, shown: Callable | None = None):
-    """Show autograd every weight through a normal tensor on the same memory; put the very same objects back.
+    """Replace every weight by a normal tensor on the same memory for a while, then restore the same objects.
 
     shown(weight): what stands in for it; None: `normal`. Enter it after the host has loaded and patched the model: both
     replace weights.

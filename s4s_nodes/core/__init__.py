@@ -1,4 +1,4 @@
-"""The pure core: tables, schedules, the loop, presets. Needs torch, numpy and safetensors; knows no host."""
+"""The core: tables, schedules, the sampling loop, presets. It needs torch, numpy and safetensors only."""
 
 from . import classical, preset_file, schedules
 from .analytic import mixture

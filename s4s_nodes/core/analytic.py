@@ -1,4 +1,4 @@
-"""A denoiser in closed form: what a preset's self-test and the tests sample instead of a network."""
+"""A closed-form denoiser, sampled by the self-test of presets and by the tests in place of a network."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ WIDTH = 0.3
 
 
 def mixture(x: Tensor, sigma: Tensor, flow: bool = False) -> Tensor:
-    """The exact denoiser E[x0 | x] of three Gaussians of deviation WIDTH in the plane; x (B, 2), sigma (B,).
+    """The exact denoiser E[x0 | x] of three Gaussians with standard deviation WIDTH in the plane; x (B, 2), sigma (B,).
 
     Variance exploding: x = x0 + sigma n. Rectified flow: x = (1 - s) x0 + s n.
     """

@@ -1,4 +1,4 @@
-"""A preset's file before it is believed: float64 tensors and one JSON text, within limits and read in one way only."""
+"""The raw content of a preset file: float64 tensors and one JSON text, limited in size and unambiguous."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ KEY = "s4s_preset"                  # the one metadata entry: safetensors does n
 
 
 def contents(path: Path) -> tuple[dict, dict]:
-    """(description, tensors) of the file, nothing believed yet. Raises PresetError, OSError as the system gives it."""
+    """(description, tensors) of the file, not yet validated. Raises PresetError, or OSError from the system."""
     size = os.stat(path).st_size
     if not path.is_file() or size > MAX_BYTES:
         came = f"{size} bytes" if path.is_file() else "not a file"
@@ -49,7 +49,7 @@ def contents(path: Path) -> tuple[dict, dict]:
 
 
 def parsed(text: str):
-    """The content of a stranger's JSON: finite numbers, no entry twice. Raises ValueError for any other text."""
+    """Untrusted JSON, parsed: finite numbers, no duplicate keys. Raises ValueError otherwise."""
     try:
         return json.loads(text, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_float,
                           object_pairs_hook=_without_repeats)
@@ -58,9 +58,9 @@ def parsed(text: str):
 
 
 def checksum(content: dict, tensors: dict) -> str:
-    """SHA-256 in hex over everything a preset says: its description (but for CHECKSUM itself) and every tensor.
+    """SHA-256 in hex over the whole preset: its description (except CHECKSUM itself) and every tensor.
 
-    content: as `parsed` gives it. Raises ValueError for a number that JSON does not have, or too many levels.
+    content: as `parsed` gives it. Raises ValueError for a number that JSON lacks, or for too deep nesting.
     """
     kept = {key: value for key, value in content.items() if key != CHECKSUM}
     try:
@@ -74,7 +74,7 @@ def checksum(content: dict, tensors: dict) -> str:
 
 
 def _check_header(path: Path) -> None:
-    """Refuse a header that is too large, or that names a tensor twice, before the library makes anything of it."""
+    """Refuse a header that is too large or names a tensor twice, before safetensors parses it."""
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
         if size > MAX_HEADER:
@@ -90,7 +90,7 @@ def _check_header(path: Path) -> None:
 
 
 def _tensor(file, name: str) -> np.ndarray:
-    """One tensor of an open file, unless it is too large for any table."""
+    """One tensor of an open file. Raises PresetError if it is too large for any table."""
     shape = file.get_slice(name).get_shape()
     if len(shape) > 2 or max(shape, default=0) > (MAX_CALLS + 1) ** 2 or np.prod(shape) > (MAX_CALLS + 1) ** 2:
         raise PresetError(f"holds tensor {name[:80]!r} of shape {shape[:9]}: a table has at most {MAX_CALLS} calls")
@@ -98,7 +98,7 @@ def _tensor(file, name: str) -> np.ndarray:
 
 
 class _Repeated(ValueError):
-    """A JSON object with two entries of one name: readers differ in which of them they take."""
+    """A JSON object has a duplicate key: parsers disagree on which value counts."""
 
 
 def _without_repeats(pairs: list) -> dict:

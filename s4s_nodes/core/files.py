@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written beside their place, then moved into it."""
+"""Atomic files: written to a temporary neighbor, then moved into place."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 
 def write_atomically(path, content: bytes, new: bool = False) -> Path:
-    """Write content to path so that a crash or a full disk leaves the old file, never half of the new one.
+    """Write content to path atomically: a crash or a full disk leaves the old file, never half a new one.
 
-    A link is followed and stays, and so does the file's mode. new: nothing may be there yet, not even a broken link;
-    of two processes one succeeds. Raises FileExistsError, or OSError as the system gives it (disk full, no permission),
+    A symbolic link is followed and kept, and so is the file's mode. new: fail if the path exists, even as a broken
+    link; of two processes, one succeeds. Raises FileExistsError, or OSError from the system (disk full, no permission),
     with nothing left behind.
     """
     path = Path(path)
@@ -46,9 +46,9 @@ def _move_where_nothing_is(temporary: Path, place: Path) -> None:
 
 
 def stamp(path) -> tuple:
-    """What changes with a file's content: size, times and place on the disk. OSError as the system gives it.
+    """(size, times, inode): changes when the file's content does. Raises OSError from the system.
 
-    The times are as fine as the file system's clock: within `TICK` seconds a second change can leave them as they are.
+    File systems round times: two changes within `TICK` seconds may have the same stamp.
     """
     found = os.stat(path)
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev

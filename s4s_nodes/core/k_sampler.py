@@ -1,4 +1,4 @@
-"""The k-diffusion door: the signature every host calls samplers with."""
+"""The k-diffusion interface: the signature that every host calls samplers with."""
 
 from __future__ import annotations
 

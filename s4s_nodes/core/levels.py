@@ -1,5 +1,4 @@
-"""What noise levels mean: when two starts are the same, what is noise alone, in what a schedule is even, and integrals
-over a step."""
+"""Shared math on noise levels: comparing starts, interpolating schedules, integrating over a step."""
 
 from __future__ import annotations
 
@@ -13,22 +12,22 @@ SAME_TOP = 0.02             # highest levels this close are the same model's: ho
 
 
 def same_top(one: float, other: float) -> bool:
-    """Whether two highest levels are the same in practice."""
+    """Whether two highest levels mean the same in practice."""
     return min(one, other) > ENDLESS or abs(one - other) <= SAME_TOP * min(one, other)
 
 
 def starts_at(level: float, top: float) -> bool:
-    """Whether levels that start here are for whole images of a model with this highest level."""
+    """Whether levels starting at `level` are for whole images of a model with this highest level."""
     return abs(level / top - 1) <= SAME_TOP
 
 
 def starts_below(level: float, top: float) -> bool:
-    """Whether levels that start here are for a window below this highest level."""
+    """Whether levels starting at `level` are for a window below this highest level."""
     return level <= (1 - SAME_TOP) * top
 
 
 def even(flow: bool) -> tuple[Callable, Callable]:
-    """(function, its inverse) of the levels in which the steps of a good schedule are nearly even.
+    """(function, inverse): the coordinate in which the steps of a good schedule are nearly even.
 
     arctan sigma (Sabour et al. 2024, section 3.1), which has a value at 0 and at infinity; a flow's level itself.
     """

@@ -1,4 +1,4 @@
-"""The only loop: hosts, trainer and tests all sample through it."""
+"""The sampling loop: hosts, trainer and tests all sample through it."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ Denoiser = Callable[..., Tensor]        # (x, sigma (B,), **extra) -> denoised, 
 
 def sample(denoiser: Denoiser, x: Tensor, table, extra: dict | None = None, on_call=None,
            first: int = 0, known: dict[int, Tensor] | None = None) -> Tensor:
-    """Carry noise down the table's levels, one network call per row, and return the state after the last row.
+    """Sample from noise with one network call per row of the table, and return the last state.
 
-    x is (B, ...) of any rank: noise of deviation table.sigmas[0], or a noised latent; the result has its
-    shape, dtype and device, and x itself is never written to. table is a Table, or a TensorTable whose
-    numbers carry gradients. The denoiser gets the noise level as a (B,) vector, float32 at least.
-    on_call(i, x, row, denoised) is told of every call; what it returns is ignored, what it raises passes.
-    To go on from the middle of a run, first names the row x stands at and known holds the predictions made so
-    far, by call; one that is known is not asked for again.
+    x (B, ...): noise with standard deviation table.sigmas[0], or a noised latent; it is never written to, and the
+    result has its shape, dtype and device. table: a Table, or a TensorTable whose numbers carry gradients. The
+    denoiser gets the noise level as a (B,) vector, at least float32. on_call(i, x, row, denoised) runs after every
+    call; its result is ignored, its exceptions pass through. To resume in the middle of a run, `first` is the row
+    that x stands at and `known` holds the predictions made so far, by call; known predictions are not made again.
 
-    Tables are float64 and are rounded once, where they meet the state; sums are made in the state's dtype.
+    Tables are float64 and are rounded once, when they are applied; sums use the dtype of the state.
     Differentiable in x, in the network and in a TensorTable's numbers: hosts call it under no_grad, trainers not.
     """
     extra = extra or {}

@@ -1,4 +1,4 @@
-"""Which model a preset's tables are for, as far as it can be told without the model: checked when it is made."""
+"""The model that a preset is for, as recorded in the file; validated when it is constructed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ PREDICTIONS = ("eps", "v", "flow", "x0")
 
 
 class PresetError(ValueError):
-    """A preset file that cannot be used; the message says what came, what was wanted and what to do."""
+    """A preset cannot be used; the message says why and what to do."""
 
 
 def is_name(value) -> bool:

@@ -1,4 +1,4 @@
-"""Names of presets: what one may be called, and the file that any name stands for."""
+"""Names of presets: which names are allowed, and the file name of each."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _OF_A_RUN = {"state", "config"}     # state.safetensors and config.json lie in a
 
 
 def preset_name(text) -> str:
-    """The text, if a new preset may be called so: a file of this name is safe on every system, in every folder.
+    """Return the text if a new preset may have this name: a file of this name is safe on every system.
 
-    Raises PresetError with what came, what is wanted and what to do. Older files may carry other names: these are
-    shown, and `file_name` makes a file's name of them.
+    Raises PresetError otherwise. Older files may hold other names: those are displayed, and `file_name` turns them into
+    a file name.
     """
     if reason := _reason(text):
         raise PresetError(f"preset name {str(text)[:120]!r}: {reason}. Choose another name")
@@ -26,7 +26,7 @@ def preset_name(text) -> str:
 
 
 def file_name(name: str) -> str:
-    """A preset's name as every file system takes it: no folders, no device's name, not too long."""
+    """A file name for a preset that every file system accepts: no folders, no device names, not too long."""
     if _reason(name) is None:
         return name
     plain = re.sub(r"[^\w .,()+=-]", "_", name).encode()[:MOST_BYTES].decode(errors="ignore").strip(" .")
@@ -34,14 +34,14 @@ def file_name(name: str) -> str:
 
 
 def numbered(name: str, number: int) -> str:
-    """The name with "-2" and so on behind it, shortened where it would be too long."""
+    """The name with a suffix "-2", "-3", ..., shortened if it would be too long."""
     mark = f"-{number}"
     room = MOST_BYTES - len(mark)
     return name[:LONGEST - len(mark)].encode()[:room].decode(errors="ignore").rstrip(" .") + mark
 
 
 def _reason(text) -> str | None:
-    """Why a preset may not be called so, or None."""
+    """Why a preset may not have this name, or None."""
     if not isinstance(text, str) or not 0 < len(text) <= LONGEST or not text.isprintable():
         return f"1 to {LONGEST} printable characters are wanted, without line breaks or marks of direction"
     if len(text.encode()) > MOST_BYTES:

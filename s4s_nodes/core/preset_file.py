@@ -1,6 +1,6 @@
-"""The preset file: every table learned for one model, with what is needed to trust it, in one .safetensors.
+"""The preset file: all tables learned for one model and their provenance, in one .safetensors.
 
-Reading executes nothing: float64 tensors and one JSON text, both checked before anything is believed.
+Reading executes nothing: the file holds float64 tensors and one JSON text, both validated before use.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ class Preset:
 
     @property
     def short_hash(self) -> str:
-        """10 hex digits that name the numbers to people."""
+        """10 hex digits that identify the numbers to people."""
         return self.hash[:10]
 
     @property
     def long_hash(self) -> str:
-        """16 digits of it: what an image records, where nobody may pass another preset off as this one."""
+        """16 hex digits for image metadata: hard to forge."""
         return self.hash[:16]
 
     @cached_property
@@ -83,11 +83,11 @@ class Preset:
 
     @property
     def counts(self) -> list[int]:
-        """The numbers of calls there is a full table for (one that starts at the highest level), rising."""
+        """The numbers of calls with a full table (one that starts at the highest level), rising."""
         return sorted({table.calls for table in self._full()})
 
     def table(self, calls: int) -> Table:
-        """The full table of this many calls. Raises PresetError with the counts there are."""
+        """The full table with this many calls. Raises PresetError with the available counts."""
         for table in self._full():
             if table.calls == calls:
                 return table
@@ -107,7 +107,7 @@ class Preset:
 
     @property
     def unfinished(self) -> bool:
-        """Whether its training was stopped, and waits to be resumed; older files lack the date it ended instead."""
+        """Whether its training was stopped and can be resumed; older files lack the date it ended instead."""
         made = self.training
         return bool(made.get("unfinished")) or "run" in made and "created" not in made
 
@@ -118,7 +118,7 @@ class Preset:
 
     @property
     def curve(self) -> np.ndarray:
-        """The levels of the full table with the most calls, each once: what other schedules are stretched from."""
+        """The levels of the largest full table, without repeats; other schedules are stretched from it."""
         return np.unique(max(self._full(), key=lambda table: table.calls).sigmas)[::-1]
 
     def _full(self) -> list[Table]:
@@ -126,7 +126,7 @@ class Preset:
         return [table for table in self.tables.values() if not starts_below(table.sigmas[0], top)]
 
     def replay(self) -> float:
-        """Largest relative deviation of the tables, run here, from the answers `self_test` gives in the file."""
+        """Largest relative deviation of the tables' answers on this machine from the file's self-test."""
         recorded = self.training.get("self_test")
         if recorded is None:
             raise PresetError(f"preset {self.name!r} carries no self-test: write it again with `save`")
@@ -136,7 +136,7 @@ class Preset:
 
 
 def self_test(preset: Preset) -> dict:
-    """What each table makes of two fixed starts with the analytic denoiser; hosts replay it: {table: 4 numbers}."""
+    """{table: 4 numbers}: each table's answer to two fixed starts with the analytic denoiser; hosts replay it."""
     start = torch.tensor([[0.9, -0.4], [-1.3, 0.2]], dtype=torch.float64)
     denoiser = partial(mixture, flow=preset.model.flow)
     return {key: sample(denoiser, start * float(table.sigmas[0]), table).flatten().tolist()
@@ -144,7 +144,7 @@ def self_test(preset: Preset) -> dict:
 
 
 def to_bytes(preset: Preset) -> bytes:
-    """The file's content with its self-test: always the same bytes. PresetError: JSON cannot hold a record."""
+    """The file's content, deterministic, with its self-test. Raises PresetError if a record is not JSON-ready."""
     training = {**preset.training, "self_test": self_test(preset)}
     content = {
         "format_version": FORMAT_VERSION, "name": preset.name, "model": asdict(preset.model), "training": training,
@@ -164,15 +164,15 @@ def to_bytes(preset: Preset) -> bytes:
 
 
 def save(preset: Preset, path, new: bool = False) -> Path:
-    """Write the preset, whole or not at all. Raises OSError (disk full, no permission) and keeps the old file.
+    """Write the preset atomically. Raises OSError (disk full, no permission) and keeps the old file.
 
-    new: raises FileExistsError where a file is there.
+    new: raise FileExistsError if the file exists.
     """
     return write_atomically(path, to_bytes(preset), new)
 
 
 def load(path) -> Preset:
-    """Read and check a preset; nothing in the file is executed. Raises PresetError for whatever is wrong."""
+    """Read and validate a preset; nothing in the file is executed. Raises PresetError if anything is wrong."""
     path = Path(path)
     try:
         return _from_parts(*contents(path))
@@ -205,7 +205,7 @@ def _from_parts(content, tensors: dict) -> Preset:
 
 
 def _check_sum(content: dict, tensors: dict) -> None:
-    """Refuse a description that is not as it was saved; versions up to 0.4 wrote no checksum, and no other entries."""
+    """Refuse a description that changed since it was saved. Versions up to 0.4 wrote no checksum and no other keys."""
     if CHECKSUM not in content:
         unknown = sorted(set(content) - {*_ENTRIES, "format_version", "hash"})
         if unknown:
@@ -255,7 +255,7 @@ def check_sampled(key: str, table: Table) -> None:
 
 
 def model_of(content: dict) -> Model:
-    """The Model of its entries in JSON. Raises PresetError where one is missing, unknown or no fit."""
+    """The Model from its JSON object. Raises PresetError for a missing, unknown or unfit entry."""
     known = {f.name for f in fields(Model)}
     wanted = known - {"zero_terminal_snr", "shift", "channels", "hashes"}
     if not wanted <= set(content) <= known:
@@ -273,7 +273,7 @@ def _check_self_test(preset: Preset) -> None:
 
 
 def verify(preset: Preset) -> float:
-    """Replay the self-test and return its deviation. Raises PresetError where this machine gets other answers."""
+    """Replay the self-test and return its deviation. Raises PresetError if this machine's answers differ."""
     deviation = preset.replay()
     if not deviation <= _SELF_TEST_LIMIT:
         raise PresetError(f"preset {preset.name!r}: the self-test deviates by {deviation:.3g} here (allowed "
@@ -291,7 +291,7 @@ def with_scores(preset: Preset, new: dict) -> Preset:
 
 
 def describe(preset: Preset) -> str:
-    """The preset in words and numbers, for people; safe to print, whatever the file holds."""
+    """A description of the preset for people; safe to print, whatever the file holds."""
     model, training = preset.model, preset.training
     verdict = "" if preset.recommended else "  NOT RECOMMENDED: a classical solver did better in its race"
     verdict = "  UNFINISHED: its training was stopped; the same settings resume it" if preset.unfinished else verdict

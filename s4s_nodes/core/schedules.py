@@ -1,4 +1,4 @@
-"""Noise schedules: N + 1 falling levels (sigma, not timesteps) for N network calls, the last one 0.
+"""Noise schedules: N + 1 falling levels (sigma, not timesteps) for N network calls, ending at 0.
 
 Every function returns a float64 array. "levels" is a model's own rising table of noise levels: the 1000 of a
 discrete model such as Stable Diffusion, or of a rectified flow with its shift (`sd_levels`, `flow_levels`).
@@ -25,7 +25,7 @@ def sd_levels(beta_start: float = 0.00085, beta_end: float = 0.012, count: int =
 def zero_snr_levels(top: float, **betas) -> np.ndarray:
     """Stable Diffusion's levels rescaled to zero terminal SNR, rising (Lin et al. 2024, Alg. 1).
 
-    The last would be infinite; top is what the host takes in its place.
+    The last would be infinite; `top` is the host's value for it.
     """
     signal = 1 / np.sqrt(1 + sd_levels(**betas) ** 2)
     signal = (signal - signal[-1]) * signal[0] / (signal[0] - signal[-1])
@@ -74,17 +74,17 @@ def simple(calls: int, levels) -> np.ndarray:
 
 
 def time_uniform(calls: int, levels) -> np.ndarray:
-    """Even in the network's clock from the first to the last of its levels: the hosts' "normal"."""
+    """Even in the network's timestep from the first to the last level: the hosts' "normal"."""
     return _ended(level_at(levels, (len(levels) - 1) * (1 - _ramp(calls))))
 
 
 def time_quadratic(calls: int, levels) -> np.ndarray:
-    """Even in the square root of the network's clock: finer at small noise (Song et al. 2021, DDIM)."""
+    """Even in the square root of the network's timestep: finer at small noise (Song et al. 2021, DDIM)."""
     return _ended(level_at(levels, (len(levels) - 1) * (1 - _ramp(calls)) ** 2))
 
 
 def sgm_uniform(calls: int, levels) -> np.ndarray:
-    """Even in the network's clock with the last level left out, as Stability's sgm spaces it."""
+    """Even in the network's timestep without the last level, as Stability's sgm spaces it."""
     check_calls(calls)
     return _ended(time_uniform(calls + 1, levels)[:calls])
 
@@ -172,14 +172,14 @@ def _published() -> dict:
 
 
 def published_names() -> tuple[str, ...]:
-    """The published grids that ship: AYS, GITS and OSS tables, each with its source in published.json."""
+    """The names of the bundled published schedules: AYS, GITS and OSS, each with its source in published.json."""
     return tuple(_published())
 
 
 def published(name: str, calls: int) -> np.ndarray:
-    """A published grid for `calls`: its own table where it has one, else its nearest, stretched.
+    """A published schedule for `calls`: its own if it was published for that number, else the nearest, stretched.
 
-    Stretching is log-linear in the index, as the hosts do it; `published_counts` tells which are real.
+    Stretching is log-linear in the index, as in the hosts; `published_counts` lists the original ones.
     Raises ValueError for an unknown name.
     """
     if name not in _published():
@@ -199,7 +199,7 @@ def whole_list(name: str, calls: int) -> np.ndarray:
 
 
 def stretched(levels, calls: int, flow: bool) -> np.ndarray:
-    """A schedule for another number of calls: even in the index, both ends kept, itself for its own number.
+    """A schedule stretched to another number of calls: even in the index, with the same ends.
 
     levels (n+1,) fall. Between two of them it is linear in arctan sigma (a flow: in its level; levels.even).
     """
@@ -213,18 +213,18 @@ def stretched(levels, calls: int, flow: bool) -> np.ndarray:
 
 
 def published_counts(name: str) -> tuple[int, ...]:
-    """The numbers of calls a published grid has its own table for."""
+    """The numbers of calls that a schedule was published for."""
     return tuple(sorted(len(table) - 1 for table in _published()[name]["tables"]))
 
 
 def check_calls(calls: int) -> None:
-    """Raise ValueError for what is not a number of calls."""
+    """Raise ValueError for an invalid number of calls."""
     if isinstance(calls, bool) or not isinstance(calls, (int, np.integer)) or calls < 1:
         raise ValueError(f"{calls!r} calls asked for: a schedule needs a whole number of at least 1")
 
 
 def _ramp(calls: int) -> np.ndarray:
-    """`calls` even numbers from 0 to 1; refuses what is not a number of calls."""
+    """`calls` even numbers from 0 to 1. Raises ValueError for an invalid number of calls."""
     check_calls(calls)
     return np.linspace(0, 1, calls)
 

@@ -1,4 +1,4 @@
-"""A model's passport: sixteen numbers of its one-dimensional weights (norms, biases), the same in any precision.
+"""A fingerprint of a model: sixteen projections of its one-dimensional weights, the same in any precision.
 
 A file hash changes with every conversion, and a LoRA changes the matrices; the norms and biases of a loaded network
 change only when it is trained further. The sketch is a random projection (Johnson and Lindenstrauss, 1984): storage
@@ -28,7 +28,7 @@ def sketch(weights: dict) -> str:
 
 
 def same(one, other) -> bool:
-    """Whether two sketches are of one network, in whatever precisions it was loaded."""
+    """Whether two sketches are of the same network, whatever precision it was loaded in."""
     if one == other or not _is_sketch(one) or not _is_sketch(other):
         return one == other
     apart = np.subtract(*(np.frombuffer(bytes.fromhex(each), ">i2").astype(int) for each in (one, other)))

@@ -1,4 +1,4 @@
-"""The table of a solver: five small arrays that say how N network calls carry noise to an image."""
+"""The table of a solver: five small arrays that describe N network calls from noise to an image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LAW_TOLERANCE = 1e-8        # rounding of 1000 float64 rows stays far below it
 
 
 class Row(NamedTuple):
-    """One network call, ready for the loop: numbers (or 0-dim tensors that carry a gradient)."""
+    """One network call for the loop: Python numbers, or 0-dim tensors that carry a gradient."""
 
     sigma: Any              # nominal noise level of the state before the call
     query: Any              # noise level the denoiser is told
@@ -36,9 +36,9 @@ class Table:
 
     The constant law: if every D[j] is the same z and x[0] = z + sigmas[0] * n (rectified flow:
     (1 - s) z + s n), then x[N] is z at the end level sigmas[N]. It keeps inpainting exact and brightness
-    true, so a table that breaks it is refused unless it says so with keeps_constants=False.
+    true, so a table that breaks it is refused unless keeps_constants=False.
 
-    Raises ValueError for whatever is wrong with the table.
+    Raises ValueError for an invalid table.
     """
 
     sigmas: np.ndarray
@@ -67,7 +67,7 @@ class Table:
 
     @cached_property
     def rows(self) -> tuple[Row, ...]:
-        """The table as Python floats, zero weights left out, with the call after which each prediction can go."""
+        """The table as Python floats without zero weights, and after which call each prediction can be freed."""
         used = [np.flatnonzero(self.weights[i, :i + 1]) for i in range(self.calls)]
         last = {i: i for i in range(self.calls)}
         last.update({int(j): i for i in range(self.calls) for j in used[i]})
@@ -85,7 +85,7 @@ class Table:
 
 
 def end_response(table) -> tuple[float, float]:
-    """How the last state answers a constant denoiser: (weight of x[0], total weight of the predictions)."""
+    """(weight of x[0], total weight of the predictions) in the last state for a constant denoiser."""
     start, total = 1.0, 0.0
     with np.errstate(over="ignore", invalid="ignore"):     # a hostile table overflows, quietly
         for i in range(len(table.carry)):
@@ -94,16 +94,16 @@ def end_response(table) -> tuple[float, float]:
 
 
 def lawful_total(first, end, flow: bool):
-    """The total weight of the predictions in x[N] by the constant law, of a table from level `first` to `end`."""
+    """The total weight of the predictions in x[N] that the constant law demands from level `first` to `end`."""
     kept = end / first                                       # the weight of x[0]
     return (1 - end) - (1 - first) * kept if flow else 1 - kept
 
 
 def constant_law_error(table) -> float:
-    """Distance of the table's end from the constant law; 0 when a constant denoiser is reproduced.
+    """How far the table is from the constant law; 0 if it reproduces a constant denoiser.
 
     The two laws (variance exploding: x = z + sigma n; rectified flow: x = (1-s) z + s n) agree when the end
-    level is 0. Where it is not, a table need obey only one of them.
+    level is 0. Otherwise a table has to obey only one of them.
     """
     first, end = float(table.sigmas[0]), float(table.sigmas[-1])
     start, total = end_response(table)

@@ -1,4 +1,4 @@
-"""Lowers any explicit solver to a table by running it once on symbols instead of images."""
+"""Turns any explicit solver into a table by running it once on symbols instead of images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TensorTable(NamedTuple):
 
     @property
     def rows(self) -> tuple[Row, ...]:
-        """The rows of the loop as 0-dim tensors: every prediction so far is a term, so gradients reach all."""
+        """The rows as 0-dim tensors: every prediction so far is a term, so that gradients reach all weights."""
         calls = len(self.query)
         query, scale, carry = self.query.unbind(), self.scale.unbind(), self.carry.unbind()
         weights = [row.unbind() for row in self.weights.unbind()]
@@ -53,7 +53,7 @@ class Trace:
         return self._basis[0]
 
     def call(self, x: Tensor, sigma, scale=1.0, level=None) -> Tensor:
-        """D of the next network call, which is shown scale * x and told sigma; level: the nominal one, else sigma."""
+        """D of the next network call, on scale * x at level sigma; level: that of the state, if another."""
         self._shown.append(x)
         self._query.append(_as_scalar(sigma))
         self._scale.append(_as_scalar(scale))
@@ -61,7 +61,7 @@ class Trace:
         return self._basis[len(self._shown)]
 
     def finish(self, x: Tensor, nominal: list | None = None) -> TensorTable:
-        """The table whose last state is x; nominal levels are those of the calls unless given."""
+        """The table whose last state is x; nominal: the levels of the states; default: those of the calls."""
         calls = len(self._shown)
         states = torch.stack([*self._shown, x])[:, :calls + 1]
         before, after = states[:-1], states[1:]

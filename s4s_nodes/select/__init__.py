@@ -1,4 +1,4 @@
-"""Which preset is for a model, and which table runs on a host's levels; decided once, without reading anything."""
+"""Which preset is for a model, and which table runs on a host's levels. Pure: nothing is read here."""
 
 from .adapt import adapted
 from .dispatch import Selection, is_own, levels_for, table_for

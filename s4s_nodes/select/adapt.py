@@ -1,8 +1,7 @@
-"""A learned table on other levels than its own: what it learned is kept relative to a classical solver.
+"""Adapting a learned table to other levels: its residual over a classical solver is kept.
 
-A table is DPM-Solver++(2M) on its own levels plus a residual, in units of the step, as the trainer has it. The same
-residual over DPM-Solver++(2M) on the new levels is the table's continuation to them: exact where nothing moved, and
-differentiable in the move.
+A table is DPM-Solver++(2M) on its own levels plus a residual in units of the step, as in the trainer. The adapted table
+is DPM-Solver++(2M) on the new levels plus the same residual: exact if nothing moved, and differentiable in the move.
 """
 
 from __future__ import annotations
@@ -22,13 +21,12 @@ MOVED_START = 1.5
 
 
 def adapted(table: Table, sigmas, flow: bool) -> Table:
-    """The table's learned part on other levels (N+1,) for the same number of calls.
+    """The table adapted to other levels (N+1,), with the same number of calls.
 
-    Kept are the residual of weights over DPM-Solver++(2M) in units of the step, query / sigma (never above the
-    highest level the table or the new levels know), and scale; one that shows the network its state's own input
-    becomes the one that does so here. The newest weight of the last row is what the constant law leaves, unless the
-    table breaks that law.
-    Raises ValueError where lengths differ, levels repeat, or only one of the two ends at 0.
+    It keeps the residual of the weights over DPM-Solver++(2M) in units of the step, query / sigma (never above the
+    highest level of the table or of the new levels), and scale; a scale that undoes the denoiser's input scaling is
+    recomputed. The constant law sets the newest weight of the last row, unless the table breaks that law.
+    Raises ValueError if lengths differ, levels repeat, or only one of the two ends at 0.
     """
     sigmas = np.array(sigmas, dtype=np.float64)
     _check(table, sigmas)
@@ -45,10 +43,10 @@ def adapted(table: Table, sigmas, flow: bool) -> Table:
 
 
 def head(table: Table, calls: int, flow: bool) -> Table:
-    """The table's first rows as a table of its own, which ends at the level its state has there.
+    """The first rows of a table as a table that ends above 0.
 
-    Rows in between are free of the constant law; the newest weight of the last one is set to obey it, so that what
-    samples on finds a latent with that much noise and nothing else wrong. Raises ValueError for no or all rows.
+    Only the last row obeys the constant law, by its newest weight. So another sampler can continue from a correct
+    latent with that much noise. Raises ValueError for no rows or all rows.
     """
     if not 0 < calls < table.calls:
         raise ValueError(f"{calls} rows of a table of {table.calls} are no head of it: 1 to {table.calls - 1} are")
@@ -59,9 +57,9 @@ def head(table: Table, calls: int, flow: bool) -> Table:
 def from_start(levels, start: float, flow: bool) -> np.ndarray:
     """Levels that end at 0, moved to another start.
 
-    A flow's move in proportion. Others stretch in log sigma above their last level, which stays: better than in
-    proportion by a tenth to a third (tests/bench/windows.py). Where both starts are noise and nothing else, arctan
-    sigma moves in proportion, so that hardly anything moves.
+    A flow's levels scale in proportion. Others stretch in log sigma above their last level, which stays; that is better
+    than in proportion by a tenth to a third (tests/bench/windows.py). If both starts are pure noise, arctan sigma
+    scales in proportion, so that hardly anything moves.
     """
     levels = np.array(levels, dtype=np.float64)
     if flow:
@@ -84,18 +82,18 @@ def above(window, top: float, steps: int, flow: bool) -> np.ndarray:
 
 
 def start_ratio(one: float, other: float, flow: bool) -> float:
-    """How far two starts are apart: the larger noise-to-signal ratio over the smaller, at least 1."""
+    """The distance of two starts: the larger noise-to-signal ratio over the smaller, at least 1."""
     first, second = _noise_to_signal(one, flow), _noise_to_signal(other, flow)
     return max(first, second) / min(first, second)
 
 
 def starts_near(one: float, other: float, flow: bool) -> bool:
-    """Whether a table that starts at one level may be moved to start at the other."""
+    """Whether a table may be adapted from one start to the other."""
     return start_ratio(one, other, flow) <= MOVED_START or is_noise(one, flow) and is_noise(other, flow)
 
 
 def is_noise(level: float, flow: bool) -> bool:
-    """Whether a state at this level is noise and, in practice, nothing else."""
+    """Whether a state at this level is pure noise in practice."""
     return _noise_to_signal(level, flow) > ENDLESS
 
 
@@ -104,7 +102,7 @@ def _noise_to_signal(level: float, flow: bool) -> float:
 
 
 def distance(levels, others) -> float:
-    """How far two schedules of the same length are apart between their ends: the mean of |log ratio|."""
+    """The distance of two schedules of the same length between their ends: the mean of |log ratio|."""
     inner = np.log(np.asarray(levels)[1:-1] / np.asarray(others)[1:-1])
     return float(np.abs(inner).mean()) if len(inner) else 0.0
 
@@ -128,7 +126,7 @@ def step_units(sigmas: np.ndarray) -> np.ndarray:
 
 
 def _scales(table: Table, sigmas: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """The table's scale; where it undoes what a host's denoiser scales for the query, it does so at the new levels."""
+    """The scale; where it undoes the denoiser's input scaling for the query, it is recomputed for the new levels."""
     old, new = (np.sqrt((1 + told ** 2) / (1 + own[:-1] ** 2))
                 for told, own in ((table.query, table.sigmas), (query, sigmas)))
     return np.where((table.scale != 1) & np.isclose(table.scale, old, rtol=1e-6), new, table.scale)

@@ -1,4 +1,4 @@
-"""Tables learned at several guidance scales: one preset that holds them, and the one that runs at a given cfg.
+"""Tables learned at several guidance scales in one preset, and the table that runs at a given cfg.
 
 Such a table is named STEM_cfgNUMBER: calls6_cfg3, calls6_cfg7.5. Inside the trained range it is interpolated, linearly
 in cfg: both tables are first moved to common levels (adapt.py), where their carries agree, so that a mean of them obeys
@@ -66,7 +66,7 @@ def learned_at(preset: Preset) -> dict:
 
 
 def at_cfg(preset: Preset, cfg: float | None) -> tuple[Preset, str]:
-    """(the preset with one table for each stem, what became of cfg as a clause): a preset without such tables as it is.
+    """(the preset with one table per stem, a clause on the cfg used); a preset without such tables as it is.
 
     cfg None, as for a scheduler that is not told: the middle one of those learned. A stem's score is of a race at this
     cfg, else the worst of the tables it is made of.
@@ -104,7 +104,7 @@ def _table_at(preset: Preset, names: dict, cfg: float | None) -> tuple[Table, li
 
 
 def between(low: Table, high: Table, share: float, flow: bool) -> Table:
-    """The table that is `low` at share 0 and `high` at share 1: levels and queries even in log, weights linear.
+    """Interpolate two tables: `low` at share 0, `high` at share 1; levels and queries in log, weights linearly.
 
     Raises ValueError for a share outside 0..1, and where the tables have different numbers of calls or ends, or one
     of a kind that cannot be moved.
@@ -126,10 +126,10 @@ def between(low: Table, high: Table, share: float, flow: bool) -> Table:
 
 
 def running(preset: Preset, names, cfg: float) -> dict:
-    """{name: table} that runs at cfg where these tables are meant: what is to be raced there.
+    """{name: table} that a race at this cfg runs for these tables.
 
-    Of those learned at several cfg each stem once: under its table's name where one was learned at this cfg, else
-    under the stem, which is no table of the preset: what is measured there is no score of any.
+    Each stem once: under its table's name if that was learned at this cfg, else under the stem. A stem is not a table
+    of the preset, so its result is not stored as a score.
     """
     there, groups, found = at_cfg(preset, cfg)[0], learned_at(preset), {}
     for name in names:
@@ -139,10 +139,10 @@ def running(preset: Preset, names, cfg: float) -> dict:
 
 
 def joined(presets: list[Preset], name: str) -> Preset:
-    """One preset of several that were learned for the same model at different guidance scales.
+    """Join presets that were learned for the same model at different guidance scales.
 
-    Every table keeps its score and its verdict; the whole is recommended where one of them is. Raises PresetError
-    where models differ, a preset does not say its one cfg, or two have the same.
+    Every table keeps its score and verdict; the joined preset is recommended if one of them is. Raises PresetError
+    if models differ, a preset does not record one cfg, or two have the same.
     """
     tables, scores, seen = {}, {}, {}
     for preset in presets:

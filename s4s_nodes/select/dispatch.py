@@ -1,8 +1,8 @@
-"""What one preset runs on a host's levels: a table, the same moved a little, or a classical solver, and why.
+"""What one preset runs on a host's levels: a table, an adapted table or a classical solver, and why.
 
-A host asks for a number of steps, cuts the schedule (denoise below 1, start and end step) and hands over levels.
-The first and the last are its own: it makes the noise by the first and rescales by the last. What lies between may
-be the preset's, where the levels came from our schedule; and calls are always the steps it asked for.
+A host asks for a number of steps, cuts the schedule (denoise below 1, start and end step) and passes levels. The first
+and the last level stay the host's: it scales the noise by them. Those in between may be the preset's if the levels came
+from our schedule. The number of calls is always the number of steps asked for.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ _SPOKEN = {"dpmpp_2m": "DPM++ 2M", "unipc_bh2_2": "UniPC bh2 of order 2", "lms_2
 class Selection:
     """What runs on a host's levels, and why: a table, and the preset it is of.
 
-    table.keeps_constants is False for a few imported tables: the host then puts the known region of an inpainting
-    back itself.
+    If table.keeps_constants is False (a few imported tables), the host has to restore the known region of an
+    inpainting itself.
     """
 
     table: Table
@@ -76,8 +76,8 @@ class Selection:
 def levels_for(preset: Preset | None, facts: ModelFacts, steps: int) -> np.ndarray:
     """The schedule for this many steps, (steps+1,): falling strictly from the model's highest level to 0.
 
-    The levels of the preset's full table where there is one for these steps, else its curve, stretched. Without a
-    preset, or where it is for another range, a classical schedule.
+    The levels of the preset's full table for these steps, else its curve, stretched. Without a preset, or if it is for
+    another range of levels, a classical schedule.
     """
     schedules.check_calls(steps)
     if preset is None or not same_top(preset.curve[0], facts.sigma_max):
@@ -111,7 +111,7 @@ def table_for(sigmas, facts: ModelFacts, preset: Preset | None, cfg: float | Non
 
 
 def _of_preset(levels: np.ndarray, facts: ModelFacts, preset: Preset, cfg: float | None, own: bool) -> Selection:
-    """What runs of a preset that suits: it has one table for each number of calls and start."""
+    """What runs of a suitable preset, which has one table for each number of calls and start."""
     for name, table in preset.tables.items():
         if same_levels(table, levels):
             why = f"these are its levels{remarks(preset, cfg, name)}"
@@ -129,7 +129,7 @@ def _of_preset(levels: np.ndarray, facts: ModelFacts, preset: Preset, cfg: float
 
 
 def checked(sigmas) -> np.ndarray:
-    """The host's levels in float64. Raises ValueError where no solver can run on them."""
+    """The host's levels in float64. Raises ValueError if no solver can run on them."""
     levels = np.array(sigmas.detach().cpu() if hasattr(sigmas, "detach") else sigmas, dtype=np.float64)
     if levels.ndim != 1 or len(levels) < 2:
         raise ValueError(f"sigmas of shape {levels.shape}: at least two levels in one dimension are wanted, the start "
@@ -175,7 +175,7 @@ def _first_of_cut(levels: np.ndarray, whole: np.ndarray) -> int | None:
 
 
 def _nearest(preset: Preset, levels: np.ndarray) -> tuple[str, Table] | None:
-    """The table of as many calls, down to 0, whose start is nearest."""
+    """The table with this many calls that ends at 0 and whose start is nearest."""
     flow = preset.model.flow
     fitting = [(start_ratio(table.sigmas[0], levels[0], flow), name) for name, table in preset.tables.items()
                if table.calls == len(levels) - 1 and table.sigmas[-1] == 0]
@@ -183,7 +183,7 @@ def _nearest(preset: Preset, levels: np.ndarray) -> tuple[str, Table] | None:
 
 
 def _on_a_head(levels, facts: ModelFacts, preset: Preset, cfg: float | None) -> Selection:
-    """The first rows of a table that begins with these levels; its state there is a latent at the last of them.
+    """The first rows of a table that begins with these levels.
 
     Measured (tests/bench/windows.py, heads of 2 to 6 calls on both bundled models): with the rest done by a fine
     solver they end 1.2 to 2.4 times closer to the teacher than a classical head, with a classical rest 1.2 to 1.7.

@@ -1,4 +1,4 @@
-"""Whether a preset belongs to a model, and what else it was learned for: cfg, size, a finished training.
+"""Whether a preset belongs to a model, and the cfg and size it was learned for.
 
 Pure: nothing is read or hashed here. Which preset runs is decided in selection.py.
 """
@@ -22,9 +22,9 @@ FAMILY_SCHEDULES = {"sd15": "94e0369df7", "sdxl": "5a94b10665"}
 
 
 def suits(preset: Preset, facts: ModelFacts) -> str | None:
-    """None if the preset's tables are valid for such a model, else the reason in words.
+    """None if the preset's tables are valid for this model, else the reason.
 
-    A flow's shift is no reason: it moves the model's schedule, and a preset brings its own levels. Nor is the family.
+    A flow's shift and the family do not matter: a preset brings its own levels.
     """
     model = preset.model
     if facts.unfit:
@@ -42,14 +42,14 @@ def suits(preset: Preset, facts: ModelFacts) -> str | None:
 
 
 def own_presets(presets, facts: ModelFacts) -> list[Preset]:
-    """Those learned or raced on the model's very weights; its hashes are asked for only where a preset has some."""
+    """The presets learned or raced on exactly these weights; the hashes are computed only if a preset has some."""
     presets = [preset for preset in presets if preset.model.hashes and suits(preset, facts) is None]
     ours = facts.fingerprint() if presets and facts.fingerprint is not None else {}
     return [preset for preset in presets if _same_weights(preset, ours)]
 
 
 def _same_weights(preset: Preset, ours: dict) -> bool:
-    """Whether the most telling hash that both sides have is the same, and the same LoRAs and patches are on top."""
+    """Whether the most specific hash that both sides have is the same, with the same LoRAs and patches."""
     return changed_by(preset) == ours.get(PATCHES) and _same_base(preset, ours)
 
 
@@ -75,26 +75,26 @@ def patched_otherwise(presets, facts: ModelFacts) -> list[Preset]:
 
 
 def family_schedule(presets, facts: ModelFacts) -> Preset | None:
-    """The published schedule that may run for the model's family by itself."""
+    """The published schedule that is selected automatically for the model's family."""
     wanted = FAMILY_SCHEDULES.get(facts.family or "")
     return next((preset for preset in presets if wanted and preset.model.family.lower() == facts.family
                  and suits(preset, facts) is None and preset.short_hash == wanted), None)
 
 
 def belongs(preset: Preset, facts: ModelFacts) -> bool:
-    """Whether a preset is the model's: learned on its weights, or numbers that were published for its family."""
+    """Whether a preset belongs to the model: learned on its weights, or published for its family."""
     if str(preset.training.get("imported", "")).startswith("schedule") and preset.model.family.lower() == facts.family:
         return True
     return bool(own_presets([preset], facts))
 
 
 def unproven(preset: Preset) -> bool:
-    """Whether a preset is published numbers without a race: a starting point, and no claim."""
+    """Whether a preset holds published numbers that were not raced on this model."""
     return "imported" in preset.training and not preset.scores
 
 
 def cfg_range(preset: Preset, table: str = "") -> tuple[float, float] | None:
-    """What training recorded, for one table where that differs: a number or [lowest, highest]; None for neither."""
+    """(lowest, highest) cfg that the preset or this table was trained at; None if unknown."""
     if table and (several := learned_at(preset).get(table)):
         return min(several), max(several)
     recorded = preset.training.get("cfg")
@@ -104,7 +104,7 @@ def cfg_range(preset: Preset, table: str = "") -> tuple[float, float] | None:
 
 
 def cfg_distance(preset: Preset, table: str, cfg: float | None) -> tuple[float, float]:
-    """How far cfg is (from the trained range, from the nearest cfg that was trained): both 0 where unknown."""
+    """The distance of cfg (from the trained range, from the nearest trained cfg); 0 if unknown."""
     trained = cfg_range(preset, table)
     if cfg is None or trained is None:
         return 0.0, 0.0
@@ -114,7 +114,7 @@ def cfg_distance(preset: Preset, table: str, cfg: float | None) -> tuple[float, 
 
 
 def near_cfg(preset: Preset, table: str, cfg: float | None) -> bool:
-    """Whether a table was learned for this cfg, give or take `CFG_TOLERANCE` of it."""
+    """Whether a table was learned for this cfg, up to `CFG_TOLERANCE`."""
     trained = cfg_range(preset, table)
     if cfg is None or trained is None:
         return True
@@ -122,19 +122,19 @@ def near_cfg(preset: Preset, table: str, cfg: float | None) -> bool:
 
 
 def middle_cfg(preset: Preset) -> float:
-    """The guidance scale to try a preset at: the middle of those it was learned at, 1 where it says none."""
+    """The middle of the cfg range the preset was trained at; 1 if unknown."""
     return sum(cfg_range(preset) or (1.0, 1.0)) / 2
 
 
 def trained_size(preset: Preset) -> tuple[int, int] | None:
-    """(height, width) of the states it was learned on; None where training did not record it."""
+    """(height, width) of the latents it was trained on; None if not recorded."""
     size = preset.training.get("resolution")
     usable = isinstance(size, (list, tuple)) and len(size) > 1 and all(is_number(n) and n > 0 for n in size)
     return (int(size[-2]), int(size[-1])) if usable else None
 
 
 def near_size(preset: Preset, size: tuple | None) -> bool:
-    """Whether states of this (height, width) have half to twice the area of those it was learned on."""
+    """Whether latents of this (height, width) have half to twice the area of those it was trained on."""
     trained = trained_size(preset)
     if trained is None or size is None:
         return True
@@ -143,7 +143,7 @@ def near_size(preset: Preset, size: tuple | None) -> bool:
 
 
 def remarks(preset: Preset, cfg: float | None, table: str = "") -> str:
-    """What has to be said of a preset, or of its table, wherever it runs, as clauses in brackets; mostly nothing."""
+    """Warnings about a preset or table, as clauses in brackets; usually empty."""
     unmeasured = " (published numbers, not measured on this checkpoint)" if unproven(preset) else ""
     lost = " (not recommended: a classical solver did better in its race)" \
         if table in preset.tables and not preset.recommends(table, cfg) else ""
@@ -152,12 +152,12 @@ def remarks(preset: Preset, cfg: float | None, table: str = "") -> str:
 
 
 def called(preset: Preset) -> str:
-    """A preset's name and the hash of its numbers, in a sentence."""
+    """A preset's name and hash, for a sentence."""
     return f"{preset.name} ({preset.short_hash})"
 
 
 def cfg_words(preset: Preset, cfg: float | None) -> str:
-    """A clause when cfg is outside what the preset was trained at, else nothing."""
+    """A clause if cfg is outside the trained range, else ""."""
     if cfg is None or (trained := cfg_range(preset)) is None or trained[0] <= cfg <= trained[1]:
         return ""
     return f" (trained at {range_words(trained)}, not at {cfg:g})"

@@ -1,4 +1,4 @@
-"""What a model is, as far as a host can see it."""
+"""What a host knows of a model."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ..core.model import PREDICTIONS, Model
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a host can see of a model; None where it cannot. Levels are in sigma (a flow: s).
+    """What a host knows of a model; None if unknown. Levels are in sigma (a flow: s).
 
-    fingerprint is called only when a preset carries hashes to compare with: {"weights_1d": hex, ...}.
+    fingerprint() -> {"weights_1d": hex, ...} is called only if a preset has hashes to compare with.
     """
 
     prediction: str                         # eps, v, flow or x0
@@ -34,13 +34,13 @@ class ModelFacts:
 
     @classmethod
     def of(cls, model: Model) -> ModelFacts:
-        """What a host would see of the model a preset records."""
+        """The facts of the model that a preset records."""
         return cls(model.prediction, model.sigma_min, model.sigma_max, model.family.lower(), model.channels,
                    model.zero_terminal_snr, model.shift)
 
     @property
     def model(self) -> Model:
-        """What a preset records of the model, so that it is found again."""
+        """The Model that a preset records, so that it is found again."""
         return Model(self.family or "unknown", self.prediction, self.sigma_min, self.sigma_max, self.zero_terminal_snr,
                      self.shift, self.channels, dict(self.fingerprint()) if self.fingerprint is not None else {})
 

@@ -1,9 +1,9 @@
 """Which preset runs, which table of it, and why: the one place that decides. Hosts hold no ranking.
 
-A scheduler asks with a number of steps and takes `schedule`, a sampler asks with levels and takes `table`. Learned
-numbers run by themselves only for the weights, cfg, size and window they were learned for. Everything else is a
-fallback: the family's published schedule, or a classical solver on the model's own levels. No preset but the model's
-own is looked at, so none but these can change an image.
+A scheduler passes a number of steps and uses `schedule`; a sampler passes levels and uses `table`. A learned table is
+selected automatically only for the weights, cfg, size and window it was learned for. Everything else is a fallback: the
+family's published schedule, or a classical solver on the model's own levels. Presets of other models are never
+considered, so they cannot change an image.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ TRAIN_ONE = "train one for this model"
 
 @dataclass(frozen=True)
 class Request:
-    """What a host asks: a model, and steps (a schedule is wanted) or levels (the host has them). None: not known."""
+    """What a host asks: a model, and either steps (for a schedule) or its levels. None: unknown."""
 
     facts: ModelFacts
     installed: Sequence[Preset] = ()
@@ -57,7 +57,7 @@ class Request:
 
 @dataclass(frozen=True)
 class _Problem:
-    """Why one of the model's own presets does not run; the higher the stage, the nearer it came."""
+    """Why one of the model's own presets does not run; a higher stage means that it came nearer."""
 
     preset: Preset
     stage: int
@@ -66,9 +66,9 @@ class _Problem:
 
 
 def select(request: Request) -> Selection:
-    """The table to run, the preset it is of, and why; with the whole schedule where steps are asked for.
+    """The table to run, its preset, and why; with the whole schedule if the request has steps.
 
-    Raises ValueError for levels no solver can run on, and for no steps.
+    Raises ValueError for levels that no solver can run on, and for no steps.
     """
     if request.levels is not None:
         return _on_levels(request, checked(request.levels))
@@ -78,7 +78,7 @@ def select(request: Request) -> Selection:
 
 
 def schedule(request: Request) -> np.ndarray:
-    """The whole schedule (steps + 1,) that `select` gives, for a host that samples elsewhere. Raises as it does."""
+    """The whole schedule (steps + 1,) that `select` returns, for a host that samples elsewhere. Raises as it does."""
     whole = _schedule(request)
     checked(whole[-_running(request) - 1:])
     return whole
@@ -113,14 +113,14 @@ def _levels_at(preset: Preset, request: Request, steps: int) -> np.ndarray:
 
 
 def _serves_all(preset: Preset, request: Request) -> Selection | None:
-    """What the preset runs on the part of its schedule that is asked for; None where it may not run there."""
+    """What the preset runs on the requested part of its schedule; None if it may not run there."""
     levels = _levels_at(preset, request, request.steps)
     found, problem = _judged(preset, levels[-(request.calls or request.steps) - 1:], request, own=True)
     return found if problem is None else None
 
 
 def _serves_a_window(preset: Preset, request: Request) -> Selection | None:
-    """The same for a host that does not say which part runs: some window may start where a cut does."""
+    """The same for a host that does not say which part runs: a window table may start where a cut does."""
     levels, there = _levels_at(preset, request, request.steps), at_cfg(preset, request.cfg)[0]
     for table in there.tables.values():
         if request.calls is None and table.calls < request.steps and starts_near(
@@ -132,7 +132,7 @@ def _serves_a_window(preset: Preset, request: Request) -> Selection | None:
 
 
 def _schedule_with(steps: int, request: Request) -> Preset | None:
-    """The family's published schedule where it has this number of steps."""
+    """The family's published schedule if it has this number of steps."""
     published = family_schedule(request.installed, request.facts)
     return published if published is not None and steps in published.counts else None
 
@@ -161,7 +161,7 @@ def _if_ours(preset: Preset, levels: np.ndarray, request: Request, problem: _Pro
 
 
 def _judged(preset: Preset, levels: np.ndarray, request: Request, own: bool) -> tuple[Selection, _Problem | None]:
-    """(what one of the model's own presets would run, why it may not by itself)."""
+    """(what one of the model's own presets would run, why it is not selected automatically)."""
     found = table_for(levels, request.facts, preset, request.cfg, own)
     there, name, cfg, table = at_cfg(preset, request.cfg)[0], preset.name, request.cfg, found.table_name
     problems = (
@@ -206,7 +206,7 @@ def _created(preset: Preset) -> str:
 
 
 def _of_the_named(request: Request, levels: np.ndarray, own: bool) -> Selection:
-    """What the preset that the user named runs; of another model too, unless matching is strict."""
+    """What the preset that the user named runs, even if it is of another model, unless strict."""
     named, facts, cfg = request.named, request.facts, request.cfg
     mine = belongs(named, facts)
     if request.strict and not mine and suits(named, facts) is None:

@@ -28,7 +28,7 @@ def test_a_training_that_is_ended_saves_and_says_how_to_resume(tmp_path, kind):
         run.send_signal(kind)
         said, wrong = run.communicate(timeout=60)
     assert run.returncode == 130 and "Traceback" not in wrong, wrong
-    assert f"stopped and saved; go on with: s4s train --resume {out}" in wrong
+    assert f"stopped and saved; resume with: s4s train --resume {out}" in wrong
     assert (out / "state.safetensors").exists() and not list(out.rglob("*.part"))
 
 

@@ -1,1 +1,1 @@
-"""What a learned table has to beat: the classical solvers on every schedule that suits a model, and their errors."""
+"""The baselines: classical solvers on every schedule that suits a model, and their errors."""

@@ -101,7 +101,7 @@ def within(solver, levels, calls: int, flow: bool) -> Table:
 
 
 def measure(source: Source, entry: Entry, pairs: Pairs, features: bool = False) -> Entry:
-    """The entry with its errors on these pairs, and its features; what is not finite counts as infinitely far."""
+    """The entry with its errors on these pairs and its features; a non-finite result counts as infinitely far."""
     results = ends(source, entry.table, pairs)
     found = errors(results, pairs.target)
     return replace(entry, errors=np.nan_to_num(found, nan=np.inf, posinf=np.inf),

@@ -52,7 +52,7 @@ class Contents:
 
 
 def read(path) -> Contents:
-    """The contents of a checkpoint. Raises ValueError in words for what is none of those that can be loaded."""
+    """The contents of a checkpoint. Raises ValueError for a file that cannot be loaded."""
     path = Path(path)
     if path.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
         raise ValueError(f"{path} may execute code when it is opened: convert it to .safetensors first (the hosts and "

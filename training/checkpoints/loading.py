@@ -1,6 +1,6 @@
 """A checkpoint as a diffusers pipeline, from what is on this machine: nothing is ever fetched.
 
-Raises ValueError in words where diffusers is not installed, a part of the model is nowhere to be found, or the
+Raises ValueError if diffusers is not installed, a part of the model is nowhere to be found, or the
 configuration that belongs to a single file is not on this machine.
 """
 

@@ -77,7 +77,7 @@ def check(loras: list[Lora]) -> None:
 def fuse(pipeline, family: str, loras: list[Lora], say: Callable) -> None:
     """Add the LoRAs to the weights of the pipeline's network and text encoders; say(text) is told of each.
 
-    Raises ValueError in words for one that was made for another model.
+    Raises ValueError for a LoRA that was made for another model.
     """
     for lora in loras:
         tensors, made_for = read(lora.path)

@@ -68,7 +68,7 @@ def _config_options(command, only=None):
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="s4s")
 def main():
-    """S4S: learn a few-call solver for a diffusion model, and prove it.
+    """S4S: learn a few-call solver for a diffusion model, and measure it.
 
     A preset is a table of 20 to 60 learned numbers: which noise levels to visit and how to weigh the network's
     answers. Start with `s4s demo`: it trains one for a small bundled model and races it against the classical
@@ -87,11 +87,11 @@ def main():
 @click.option("--out", default="s4s-demo", show_default=True, type=click.Path(path_type=Path), help="folder to write")
 @errors_in_words
 def demo(model, calls, cfg, seeds, mode, iterations, device, out):
-    """Train a preset for a bundled model, race it on unseen seeds, and draw what came out.
+    """Train a preset for a bundled model, race it on unseen seeds, and draw the results.
 
     Writes to the folder: the preset; report.html, one page with everything; and for each table race-*.txt (every
-    classical pair), sheet-*.png (same seeds: teacher, best classical pair, S4S), solver-*.png, race-*.png,
-    curve-*.png. Run again to go on where it stopped.
+    baseline), sheet-*.png (same seeds: teacher, best baseline, S4S), solver-*.png, race-*.png, curve-*.png. Run the
+    command again to resume where it stopped.
     """
     from ..benchmark.report_run import report
     from ..run import Run
@@ -110,13 +110,13 @@ def demo(model, calls, cfg, seeds, mode, iterations, device, out):
 @_config_options
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="folder of the run [default: runs/NAME]")
 @click.option("--resume", default=None, type=click.Path(path_type=Path, exists=True, file_okay=False),
-              help="go on with the run in this folder, exactly where it stopped; its own settings count")
+              help="resume the run in this folder exactly where it stopped, with its own settings")
 @errors_in_words
 def train(out, resume, **settings):
-    """Learn a preset: one table for each number of calls, against cached results of a fine teacher.
+    """Train a preset: one table for each number of calls.
 
-    Ctrl-C saves and stops; --resume goes on bit for bit. The folder holds the preset, the state, a log and report.html.
-    Several GPUs or machines: torchrun --nproc-per-node 4 -m s4s train ..., or accelerate launch --multi_gpu.
+    Ctrl-C saves and stops; --resume continues bit for bit. The folder holds the preset, the state, a log and
+    report.html. Several GPUs: torchrun --nproc-per-node 4 -m s4s train ..., or accelerate launch --multi_gpu.
     """
     from .. import parallel
     from ..benchmark.report_run import draw_run
@@ -154,7 +154,7 @@ def train(out, resume, **settings):
 
 
 def _opening(config: Config) -> str:
-    """The options that open the configuration's checkpoint once more, but for those a preset remembers."""
+    """The options that open the configuration's checkpoint again, without those that a preset records."""
     remembered = ("width", "height", "guidance", "shift")
     defaults = {field.name: field.default for field in fields(Config)}
     given = {name: getattr(config, name) for name in CHECKPOINT_SETTINGS if name not in remembered}
@@ -167,9 +167,9 @@ def _opening(config: Config) -> str:
 @click.option("--calls", default=None, callback=lambda c, p, v: v and _numbers(c, p, v),
               help="only the tables with these numbers of calls [default: all]")
 @click.option("--cfg", default=None, type=float, help="guidance scale [default: the one it was trained at]")
-@click.option("--seeds", default=None, type=int, help="unseen seeds [default: 256; of a checkpoint 24]")
-@click.option("--seed", default=0, show_default=True, help="first of them, counted from the race's own range")
-@click.option("--budget", default=0, show_default=True, help="of a checkpoint: most network calls; 0: no limit")
+@click.option("--seeds", default=None, type=int, help="unseen seeds [default: 256; for a checkpoint 24]")
+@click.option("--seed", default=0, show_default=True, help="first of these seeds, in the race's own range")
+@click.option("--budget", default=0, show_default=True, help="for a checkpoint: most network calls; 0: no limit")
 @partial(_config_options, only=CHECKPOINT_SETTINGS)
 @click.option("--device", default="auto", show_default=True, help=help_texts()["device"])
 @click.option("--out", default=None, type=click.Path(path_type=Path),
@@ -177,7 +177,7 @@ def _opening(config: Config) -> str:
 @click.option("--write/--no-write", default=False, help="write the scores into the preset")
 @errors_in_words
 def race(preset_file, calls, cfg, seeds, seed, budget, device, out, write, **opening):
-    """Race a preset against every classical solver x schedule at equal calls, on seeds it never saw.
+    """Race a preset against every classical solver on every schedule at equal calls, on seeds it never saw.
 
     The distance is the RMSE to the teacher's result from the same noise. Losing cells are shown. On a bundled model it
     also measures the Fréchet distance in the features of a small classifier, and finds the number of calls at which
@@ -207,7 +207,7 @@ def race(preset_file, calls, cfg, seeds, seed, budget, device, out, write, **ope
 @FORCE
 @errors_in_words
 def show(preset_file, plot, as_json, markdown, force):
-    """Describe a preset: what it is for, how it was made, its tables and scores; replay its self-test."""
+    """Describe a preset: its model, training, tables and scores; replay its self-test."""
     from ...s4s_nodes.core import names, preset_file as preset_module
     preset = preset_module.load(preset_file)
     if as_json:
@@ -233,11 +233,11 @@ def show(preset_file, plot, as_json, markdown, force):
 
 @main.command("import")
 @click.argument("sources", nargs=-1, metavar="[NAME|FILE]...")
-@click.option("--kind", default="auto", show_default=True, help="of a FILE: auto, dyweight, epd, gas or ld3")
+@click.option("--kind", default="auto", show_default=True, help="for a FILE: auto, dyweight, epd, gas or ld3")
 @click.option("--like", default=None, type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="a preset for the model that a FILE is for, where it does not say")
+              help="a preset for the model of a FILE, if the file does not say")
 @click.option("--calls", default=None, callback=lambda c, p, v: v and _numbers(c, p, v),
-              help="of a NAME: only these numbers of calls [default: all that were published]")
+              help="for a NAME: only these numbers of calls [default: all that were published]")
 @click.option("--name", default=None, help="the preset's name [default: NAME, or after the FILE]")
 @click.option("--out", default=".", show_default=True, type=click.Path(path_type=Path, file_okay=False),
               help="folder to write to")
@@ -246,9 +246,9 @@ def show(preset_file, plot, as_json, markdown, force):
 def import_(sources, kind, like, calls, name, out, force):
     """Make a preset of published numbers (NAME) or of downloaded files (FILE); without either, list the names.
 
-    Files of DyWeight, EPD, GAS and LD3 are read without executing anything in them; several become one preset. None of
-    it was measured on your checkpoint: race it before you trust it. An image that S4S made gives back the preset it
-    was made with, as far as it ran there.
+    Files of DyWeight, EPD, GAS and LD3 are read without executing anything in them; several become one preset. Nothing
+    here was measured on your checkpoint: race the preset before you trust it. An image that S4S made gives the preset
+    back, with the tables that ran.
     """
     from dataclasses import replace
 
@@ -277,8 +277,8 @@ def import_(sources, kind, like, calls, name, out, force):
 @main.command()
 @click.argument("preset_file", type=click.Path(path_type=Path))
 @click.option("--to", default="sigmas", show_default=True, help="sigmas (plain levels), json, or diffusers (a folder)")
-@click.option("--calls", default=None, type=int, help="of sigmas: only the table with this number of calls")
-@click.option("--out", default=None, type=click.Path(path_type=Path), help="where to [default: beside the preset]")
+@click.option("--calls", default=None, type=int, help="for sigmas: only the table with this number of calls")
+@click.option("--out", default=None, type=click.Path(path_type=Path), help="what to write [default: beside the preset]")
 @FORCE
 @errors_in_words
 def export(preset_file, to, calls, out, force):

@@ -67,7 +67,7 @@ def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
 def turned(parameters: Parameters, state: AdamState, config) -> Parameters:
     """What this iteration may move: of an alternation one half, in config.rounds turns each.
 
-    A new turn forgets the moments, by which the resting half would coast on.
+    A new turn resets the moments; otherwise the resting half would keep moving.
     """
     turns = len(TURNS) * config.rounds
     turn = state.iteration * turns // max(turns, config.iterations)

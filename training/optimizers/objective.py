@@ -44,7 +44,7 @@ NAMES = (*OBJECTIVES, LPIPS)
 def objective_of(name: str, source) -> Callable:
     """The distance of this name. lpips compares the images that the source's `decode` makes of latents.
 
-    Raises ValueError in words where lpips lacks its packages or its weights, or the source makes no images.
+    Raises ValueError if lpips lacks its packages or weights, or the source makes no images.
     """
     if name != LPIPS:
         return OBJECTIVES[name]

@@ -1,1 +1,1 @@
-"""From free numbers to the rows of a table: the families, their clocks and what they may turn."""
+"""From free numbers to a table: the families of solvers and what is learned."""

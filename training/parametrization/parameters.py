@@ -1,4 +1,4 @@
-"""Free numbers -> table: what the trainer turns, and the laws it cannot break.
+"""Free numbers -> table: what is learned, and the laws that hold by construction.
 
     sigmas   sigma[i+1] - end = (sigma[i] - end) * exp(-softplus(gap[i])): they fall by construction, the ends fixed
     weights  the base solver's own coefficients, as functions of these sigmas, plus a residual that starts at 0, in
@@ -63,11 +63,11 @@ class Parameters:
 
     @property
     def turns(self) -> int:
-        """Steps that try everything once: two of an alternation."""
+        """The number of turns that move everything once: two for an alternation."""
         return len(TURNS) if self.learn == "alternate" else 1
 
     def at(self, turn: int) -> Parameters:
-        """What moves in this turn: of an alternation one half; the carry only after all else has."""
+        """The parameters that move in this turn: half of them in an alternation; the carry after the first turns."""
         if self.learn == "alternate":
             return replace(self, learn=TURNS[turn % len(TURNS)])
         return replace(self, resting="carry") if self.learn == "generalized" and turn < LATER else self
@@ -113,7 +113,7 @@ class Parameters:
         return TensorTable(sigmas, query, base.scale, carry, _obey_constant_law(weights, carry, sigmas, self.flow))
 
     def frozen(self, vector: Tensor) -> Table:
-        """The checked table. Raises ValueError where the numbers have run away."""
+        """The checked, frozen table. Raises ValueError if the numbers have diverged."""
         return self.table(vector.detach()).frozen()
 
     def _blocks(self, residuals: Tensor, sigmas: Tensor) -> Tensor:

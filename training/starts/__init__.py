@@ -1,1 +1,1 @@
-"""Where learning a table begins: schedules, other models' patterns, and their ranking."""
+"""Where learning a table begins: schedules and the search for the best baseline."""

@@ -1,1 +1,1 @@
-"""The teacher, what it makes of noise (pairs), and the windows of partial denoising."""
+"""The teacher, its pairs, and the windows of partial denoising."""

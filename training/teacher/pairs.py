@@ -1,4 +1,4 @@
-"""Cached pairs: seeds -> (noise, conditions, what the teacher's many calls make of them)."""
+"""Cached pairs: seeds -> (noise, conditions, target)."""
 
 from __future__ import annotations
 

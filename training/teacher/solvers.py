@@ -1,4 +1,4 @@
-"""The teacher: what makes the targets, and the checks that it is deterministic and converged.
+"""The teacher that makes the targets, and the check that it is deterministic.
 
 It is a classical solver by name, a table, or a host's k-diffusion sampler function with its levels.
 """
@@ -25,7 +25,7 @@ SAME = 1e-3                 # of the result's size: two runs of a deterministic 
 class HostSampler:
     """A k-diffusion sampler function on its own levels, to be used wherever a Table is run to its end.
 
-    function(model, x, sigmas, extra_args=..., disable=...) -> x, the signature of every host's samplers.
+    function(model, x, sigmas, extra_args=..., disable=...) -> x: the signature of the hosts' samplers.
     """
 
     function: Callable
@@ -41,8 +41,8 @@ class HostSampler:
 class Teacher:
     """Words that name it, and from_level(sigma) -> the Table or HostSampler that makes targets from this level on.
 
-    finer: one of about twice the calls, where possible another solver, which checks it; check_calls: what the check for
-    chance has cost.
+    finer: a solver with about twice the calls, if possible another one, to check the teacher; check_calls: the cost of
+    the check for randomness.
     """
 
     words: str
@@ -74,7 +74,7 @@ def teacher_of(source: Source, name: str, calls: int) -> Teacher:
 
 
 def check_teacher(source: Source, name: str, calls: int, windows: tuple) -> None:
-    """Raises ValueError as `teacher_of` does, as far as it can be told without a network call."""
+    """Raise ValueError as `teacher_of` does, as far as that is possible without a network call."""
     if source.teacher is None:
         teacher_table(source, name, calls)
     elif isinstance(source.teacher, Table):
@@ -95,7 +95,7 @@ def calls_of(teacher, calls: int) -> int:
 def teacher_table(source: Source, name: str, calls: int, top: float | None = None) -> Table:
     """A classical solver on a schedule that suits many calls. Raises ValueError for an unknown name.
 
-    From a level below the top it keeps the levels it would visit there.
+    top: start from this level of the schedule instead.
     """
     name = teacher_name(source, name)
     if name not in classical.SOLVERS:

@@ -1,7 +1,7 @@
 """Windows: tables for partial denoising (img2img, inpainting, the second pass of a hires fix).
 
-Denoise strength d means: go on from the point that lies 1 - d of the way along the schedule. The schedule is the
-preset's own curve: the levels its largest full table learned.
+Denoise strength d starts 1 - d of the way along the schedule. The schedule is the preset's own curve: the levels of its
+largest full table.
 """
 
 from __future__ import annotations

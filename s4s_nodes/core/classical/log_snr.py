@@ -30,7 +30,7 @@ def dpmpp_2m(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
 def dpmpp_3m(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
     """DPM-Solver++(3M) (Lu et al. 2022, appendix; k-diffusion's 3M SDE without noise).
 
-    As k-diffusion, diffusers and the hosts have it: `second` is half of Taylor's term, so the order is 2, not 3.
+    As in k-diffusion, diffusers and the hosts, `second` is half of Taylor's term, so the order is 2, not 3.
     """
     x, past, steps = trace.start, [], []
     for sigma, after, h, h_before in _log_steps(sigmas, flow):
@@ -55,7 +55,7 @@ def unipc(trace: Trace, sigmas: Tensor, flow: bool, order: int = 3, kind: str = 
     """UniPC with its corrector, data prediction, orders 1-3, B(h) of kind "bh1" or "bh2" (Zhao et al. 2023, Alg. 1-2).
 
     The corrector uses the call at the predicted point, which is also the next step's first prediction: one
-    call per step. The last steps lower their order, so that the step to 0 is first-order.
+    call per step. The order falls in the last steps, so that the step to 0 is first-order.
     """
     return _unipc(trace, sigmas, flow, order, kind)
 
@@ -135,7 +135,7 @@ def dpmpp_2s(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
 def single_step(trace: Trace, sigmas: Tensor, flow: bool, sizes: tuple) -> Tensor:
     """DPM-Solver++ (1S, 2S, 3S) in steps of `sizes` calls (Lu et al. 2022, Alg. 1; its third order as in their code).
 
-    sigmas (N+1,) holds the levels between the ends of a step, too, anywhere between them.
+    sigmas (N+1,) also holds the levels inside the steps, anywhere between their ends.
     """
     x, logs, at = trace.start, _half_log_snr(sigmas, flow), 0
     for size in sizes:
@@ -145,7 +145,7 @@ def single_step(trace: Trace, sigmas: Tensor, flow: bool, sizes: tuple) -> Tenso
 
 
 def with_middles(levels, sizes: tuple, flow: bool) -> Tensor:
-    """Levels (steps+1,) and those inside steps of so many calls, even in lambda."""
+    """Levels (steps+1,) with those inside steps of these sizes added, even in lambda."""
     sigmas = torch.as_tensor(levels, dtype=torch.float64)
     logs, inside = _half_log_snr(sigmas, flow), []
     for i, size in enumerate(sizes):
@@ -185,7 +185,7 @@ def _towards(x: Tensor, denoised: Tensor, sigma: Tensor, after: Tensor) -> Tenso
 def _half_log_snr(sigmas: Tensor, flow: bool) -> Tensor:
     """lambda of each level; a flow's s = 1 is moved to where lambda is finite, level 0 has lambda = inf.
 
-    The end is computed beside the logarithm: a 0 inside it would make the gradient 0 * inf.
+    Level 0 is left out of the logarithm: inside it, the gradient would be 0 * inf.
     """
     inside = torch.where(sigmas > 0, sigmas, torch.ones_like(sigmas) / 2)
     if flow:

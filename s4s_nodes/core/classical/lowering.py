@@ -1,4 +1,4 @@
-"""What every classical solver's file needs: the step from a textbook algorithm to sigmas -> Table."""
+"""From a textbook algorithm to sigmas -> Table: shared by all classical solvers."""
 
 from __future__ import annotations
 

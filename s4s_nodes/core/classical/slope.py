@@ -1,6 +1,6 @@
 """Solvers written in the slope d = (x - D) / sigma = dx/dsigma: Euler, Heun, DPM-2 and the Adams-Bashforth family.
 
-For a rectified flow, x = (1-s) x0 + s noise, the same expression is the velocity: one text serves both.
+For a rectified flow, x = (1-s) x0 + s noise, the same expression is the velocity, so one formula serves both.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def lms(trace: Trace, sigmas: Tensor, flow: bool, order: int = 4) -> Tensor:
 def deis(trace: Trace, sigmas: Tensor, flow: bool, order: int = 3, kind: str = "tab") -> Tensor:
     """DEIS (Zhang and Chen 2023, eq. 15), orders 1-4: Adams-Bashforth on slopes polynomial in a clock.
 
-    kind "tab": the clock of the VP process for sigma in [0.002, 80], as the hosts have it; "logrho": log sigma,
-    as diffusers has it where states are x0 + sigma noise. The last step to 0 is Euler.
+    kind "tab": the time of the VP process for sigma in [0.002, 80], as in the hosts; "logrho": log sigma, as in
+    diffusers for states x0 + sigma noise. The last step to 0 is Euler.
     """
     clocks = {"tab": _vp_time, "logrho": torch.log}
     if kind not in clocks:
@@ -196,7 +196,7 @@ def dpm_2(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
 
 @lowered()
 def dpm_2_steps(trace: Trace, sigmas: Tensor, flow: bool, sizes: tuple) -> Tensor:
-    """`dpm_2` in steps of one or two calls; sigmas (N+1,) holds each middle, too, anywhere between its step's ends."""
+    """`dpm_2` in steps of one or two calls; sigmas (N+1,) also holds each middle, anywhere inside its step."""
     x, at = trace.start, 0
     for size in sizes:
         sigma, after = sigmas[at], sigmas[at + size]
