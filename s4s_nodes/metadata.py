@@ -128,7 +128,7 @@ def from_record(record) -> Preset:
                 "hash": str}
     for key, kind in expected.items():
         if not isinstance(record.get(key), kind):
-            raise PresetError(f"{key} is {str(record.get(key))[:60]!r}: a {kind.__name__} is wanted")
+            raise PresetError(f"{key} is {str(record.get(key))[:60]!r}: expected a {kind.__name__}")
     training = record.get("training", {})
     if not isinstance(training, dict) or not isinstance(record.get("recommended", True), bool):
         raise PresetError("its record of the training is damaged")
@@ -148,7 +148,7 @@ def from_record(record) -> Preset:
 def _table(record: dict) -> Table:
     sigmas, rows = _numbers(record["sigmas"]), record["weights"]
     if not 1 <= len(rows) <= MAX_CALLS:
-        raise PresetError(f"it has {len(rows)} rows: 1 to {MAX_CALLS} are wanted")
+        raise PresetError(f"it has {len(rows)} rows: expected 1 to {MAX_CALLS}")
     weights = np.zeros((len(rows), len(rows)))
     for i, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != i + 1:

@@ -20,7 +20,7 @@ def is_number(value) -> bool:
 
 
 _LEVEL = (lambda v: is_number(v) and v >= 0, "a finite number of at least 0")
-_MODEL_FIELDS = {                   # field: (whether a value fits, what is wanted)
+_MODEL_FIELDS = {                   # field: (whether a value fits, what is expected)
     "family": (is_name, "a name of 1 to 100 printable characters"), "sigma_min": _LEVEL, "sigma_max": _LEVEL,
     "shift": (lambda v: v is None or is_number(v) and v > 0, "null or a number above 0"),
     "channels": (lambda v: v is None or is_number(v) and isinstance(v, int) and v > 0, "null or a count"),
@@ -47,7 +47,7 @@ class Model:
             raise PresetError(f"model.prediction is {self.prediction!r}: use one of {', '.join(PREDICTIONS)}")
         for name, (fits, wanted) in _MODEL_FIELDS.items():
             if not fits(getattr(self, name)):
-                raise PresetError(f"model.{name} is {str(getattr(self, name))[:60]!r}: {wanted} is wanted")
+                raise PresetError(f"model.{name} is {str(getattr(self, name))[:60]!r}: expected {wanted}")
         if not self.sigma_min < self.sigma_max:
             raise PresetError(f"model.sigma_min {self.sigma_min:g} is not below sigma_max {self.sigma_max:g}")
 

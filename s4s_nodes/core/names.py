@@ -43,11 +43,11 @@ def numbered(name: str, number: int) -> str:
 def _reason(text) -> str | None:
     """Why a preset may not have this name, or None."""
     if not isinstance(text, str) or not 0 < len(text) <= LONGEST or not text.isprintable():
-        return f"1 to {LONGEST} printable characters are wanted, without line breaks or marks of direction"
+        return f"expected 1 to {LONGEST} printable characters, without line breaks or marks of direction"
     if len(text.encode()) > MOST_BYTES:
         return f"it takes {len(text.encode())} bytes as UTF-8, and a file's name has room for {MOST_BYTES}"
     if wrong := sorted({c for c in text if not _fits(c)}):
-        return f"letters, digits and {''.join(sorted(_MARKS & set(map(chr, range(128)))))!r} are wanted, not " \
+        return f"expected letters, digits and {''.join(sorted(_MARKS & set(map(chr, range(128)))))!r}, not " \
                f"{' '.join(wrong[:8])}"
     if text[0] in " ." or text[-1] in " .":
         return "it must not begin or end with a dot or a space"

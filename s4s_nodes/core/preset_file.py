@@ -52,7 +52,7 @@ class Preset:
 
     def __post_init__(self):
         if not is_name(self.name):
-            raise PresetError(f"preset name {str(self.name)[:120]!r}: 1 to 100 printable characters are wanted")
+            raise PresetError(f"preset name {str(self.name)[:120]!r}: expected 1 to 100 printable characters")
         if not self.tables:
             raise PresetError(f"preset {self.name!r} holds no table: it needs at least one")
         for key in self.tables:
@@ -192,7 +192,7 @@ def _from_parts(content, tensors: dict) -> Preset:
                           + ("update S4S" if newer else "the file is damaged, download or save it again"))
     for key, kind in _ENTRIES.items():
         if not isinstance(content.get(key), kind):
-            raise PresetError(f"{key} is {str(content.get(key))[:60]!r}: a {kind.__name__} is wanted")
+            raise PresetError(f"{key} is {str(content.get(key))[:60]!r}: expected a {kind.__name__}")
     preset = Preset(content["name"], _tables(tensors, content["breaks_constants"]), model_of(content["model"]),
                     content["training"], content["scores"], content["recommended"], content["licence"],
                     content["source"])

@@ -85,7 +85,7 @@ def _read_exploding(state: dict, loss: dict, model: Model | None) -> tuple[Table
         ("_parameters", "hybrid_weights"), ("_parameters", "t_scale"), ("_buffers", "mask")))
     steps, analytic = state["num_steps"] - 1, bool(state.get("afs"))
     if type(steps) is not int or not 0 < steps <= MAX_CALLS:
-        raise UnreadableFile(f"has {shown(steps)} steps: 1 to {MAX_CALLS} are wanted")
+        raise UnreadableFile(f"has {shown(steps)} steps: expected 1 to {MAX_CALLS}")
     scales = np.ones(steps - analytic) if scales is None else scales
     _check(weights, scales, steps, steps - analytic)
     if mask is not None and mask.shape != weights.shape:

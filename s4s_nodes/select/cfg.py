@@ -171,5 +171,5 @@ def _only_cfg(preset: Preset) -> float:
     recorded = preset.training.get("cfg")
     values = set(recorded if isinstance(recorded, (list, tuple)) else [recorded])
     if len(values) != 1 or not isinstance(cfg := values.pop(), (int, float)) or cfg <= 0:
-        raise PresetError(f"{preset.name} says cfg {recorded!r}: a preset learned at one cfg above 0 is wanted")
+        raise PresetError(f"{preset.name} says cfg {recorded!r}: expected a preset learned at one cfg above 0")
     return float(cfg)

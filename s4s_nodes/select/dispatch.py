@@ -132,7 +132,7 @@ def checked(sigmas) -> np.ndarray:
     """The host's levels in float64. Raises ValueError if no solver can run on them."""
     levels = np.array(sigmas.detach().cpu() if hasattr(sigmas, "detach") else sigmas, dtype=np.float64)
     if levels.ndim != 1 or len(levels) < 2:
-        raise ValueError(f"sigmas of shape {levels.shape}: at least two levels in one dimension are wanted, the start "
+        raise ValueError(f"sigmas of shape {levels.shape}: expected at least two levels in one dimension, the start "
                          "and the end")
     if not bool(np.isfinite(levels).all() and (np.diff(levels) <= 0).all() and levels[-2] > 0 and levels[-1] >= 0):
         raise ValueError(f"sigmas must fall, and only their last may be 0, got {levels.tolist()[:6]}: connect a "

@@ -82,24 +82,24 @@ def _family(path: Path, shapes: dict) -> str:
         raise ValueError(f"{path} is Chroma: of the Flux kind, dev and schnell can be loaded here")
     if "double_blocks.0.img_attn.norm.key_norm.scale" in inner:
         if (width := inner.get("img_in.weight", (0, 64))[1]) != 64:
-            raise ValueError(f"{path} is a Flux for filling or control (its input is {width} wide, 64 is wanted): "
-                             "a text-to-image checkpoint is wanted")
+            raise ValueError(f"{path} is a Flux for filling or control (its input has {width} channels, not 64): "
+                             "use a text-to-image checkpoint")
         return "flux" if "guidance_in.in_layer.weight" in inner else "fluxschnell"
     if any(name.startswith("joint_blocks.0.") for name in inner):
         return "sd3"
-    raise ValueError(f"{path} is {_what_else(shapes)}: a checkpoint of Stable Diffusion 1, 2, XL, 3 or Flux in its "
-                     "original layout is wanted, or a folder in diffusers' layout")
+    raise ValueError(f"{path} is {_what_else(shapes)}: use a checkpoint of Stable Diffusion 1, 2, XL, 3 or Flux in its "
+                     "original layout, or a folder in diffusers' layout")
 
 
 def _unet_family(path: Path, inner: dict) -> str:
     channels = inner["input_blocks.0.0.weight"][1]
     if channels != 4:
-        raise ValueError(f"{path} takes {channels} channels (a model for inpainting or editing): a text-to-image "
-                         "checkpoint, with 4, is wanted")
+        raise ValueError(f"{path} takes {channels} channels (a model for inpainting or editing): use a text-to-image "
+                         "checkpoint, which takes 4")
     if any(name.startswith("embedder.model.visual.") for name in inner):
-        raise ValueError(f"{path} is an unCLIP model, which is asked with images: a text-to-image checkpoint is wanted")
+        raise ValueError(f"{path} is an unCLIP model, which is conditioned on images: use a text-to-image checkpoint")
     if any(name.startswith("conditioner.embedders.0.model.") for name in inner):
-        raise ValueError(f"{path} is the XL refiner, which finishes another model's images: the base model is wanted")
+        raise ValueError(f"{path} is the XL refiner, which refines another model's images: use the base model")
     if {"edm_mean", "edm_vpred.sigma_max"} & set(inner):
         raise ValueError(f"{path} was trained on EDM's noise levels (Playground 2.5, CosXL): these are not known here")
     if "label_emb.0.0.weight" in inner:

@@ -120,12 +120,12 @@ def _in_words(path: Path):
 def _folder(diffusers, path: Path, dtype: torch.dtype) -> Opened:
     index = path / "model_index.json"
     if not index.exists():
-        raise ValueError(f"{path} holds no model_index.json: a folder in diffusers' layout is wanted, or name the "
+        raise ValueError(f"{path} holds no model_index.json: use a folder in diffusers' layout, or name the "
                          ".safetensors file itself")
     content = json.loads(index.read_text(encoding="utf-8"))
     name = content.get("_class_name")
     if name not in PIPELINES.values():
-        raise ValueError(f"{path} is a {name}: one of {', '.join(sorted(set(PIPELINES.values())))} is wanted")
+        raise ValueError(f"{path} is a {name}: expected one of {', '.join(sorted(set(PIPELINES.values())))}")
     without = {part: None for part in UNNEEDED if part in content}
     with _in_words(path):
         pipeline = getattr(diffusers, name).from_pretrained(path, torch_dtype=dtype, local_files_only=True,
@@ -154,7 +154,7 @@ def _file(diffusers, path: Path, dtype: torch.dtype, places: Places, say) -> Ope
     wanted = PIPELINES[contents.family]
     if index.get("_class_name") != wanted:
         raise ValueError(f"{path} is {contents.family}, but {config} is the configuration of a "
-                         f"{index.get('_class_name')}: a folder of a {wanted} is wanted")
+                         f"{index.get('_class_name')}: expected a folder of a {wanted}")
     given = {part: None for part in UNNEEDED if part in index}
     for part in contents.missing:
         given |= _found_part(diffusers, contents, part, config, index, places, dtype, say)
@@ -181,7 +181,7 @@ def config_folder(contents: files.Contents, given: str) -> Path:
     if given:
         folder = Path(given)
         if not (folder / "model_index.json").exists():
-            raise ValueError(f"--config {given} holds no model_index.json: a folder in diffusers' layout is wanted "
+            raise ValueError(f"--config {given} holds no model_index.json: expected a folder in diffusers' layout "
                              "(its weights are not needed)")
         return folder
     name = repository(contents)

@@ -27,8 +27,8 @@ ADAPTER = "s4s"
 _PAIR = re.compile(r"(?P<layer>.+?)[._]?lora(\d?[._]|_linear_layer\.)(?P<side>down|up|A|B)\.weight$")
 _TEXT = re.compile(r"lora_te(?P<which>[12]?)_text_model_encoder_layers_(?P<at>\d+)_(?P<part>self_attn|mlp)_"
                    r"(?P<name>\w+)")
-MENDED = ("A LoRA for this kind of model, with names that diffusers knows, is wanted; one that a host can use may be "
-          "merged into the checkpoint there")
+MENDED = ("Use a LoRA for this kind of model, with layer names that diffusers knows, or merge it into the checkpoint "
+          "in a host that can use it")
 _MADE_FOR = ("modelspec.architecture", "ss_base_model_version")     # what trainers write into a file's header
 
 
@@ -50,7 +50,7 @@ class Lora:
         except ValueError:
             found = cls(Path(path), math.nan)
         if not math.isfinite(found.weight):
-            raise ValueError(f"--lora {text}: {weight!r} is no number; FILE or FILE:WEIGHT is wanted, such as "
+            raise ValueError(f"--lora {text}: {weight!r} is no number; use FILE or FILE:WEIGHT, such as "
                              "style.safetensors:0.8")
         return found
 

@@ -40,7 +40,7 @@ def read(path: str) -> list[str]:
                          "wanted") from None
     prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not prompts:
-        raise ValueError(f"{path} holds no prompt: one per line is wanted, and lines that begin with # do not count")
+        raise ValueError(f"{path} holds no prompt: write one per line; lines that begin with # do not count")
     return prompts
 
 

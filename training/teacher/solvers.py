@@ -175,8 +175,8 @@ def _levels(function: Callable, sigmas) -> tuple[np.ndarray, str]:
     words = getattr(function, "__name__", type(function).__name__)
     levels = np.asarray(torch.as_tensor(sigmas).detach().double().cpu())
     if levels.ndim != 1 or len(levels) < 2 or not (np.diff(levels) < 0).all() or levels[-1] != 0:
-        raise ValueError(f"the teacher {words} came with levels of shape {levels.shape}: at least two falling ones "
-                         "that end in 0 are wanted")
+        raise ValueError(f"the teacher {words} came with levels of shape {levels.shape}: expected at least two "
+                         "falling ones that end in 0")
     return levels, words
 
 

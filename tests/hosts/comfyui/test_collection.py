@@ -170,7 +170,7 @@ def test_presets_are_joined_as_on_the_command_line(comfy, folder, at):
 
 @pytest.mark.parametrize("other, words", [
     ({"name": "sd15"}, "only presets for one model can be joined"),
-    ({"training": {}}, "says cfg None: a preset learned at one cfg above 0 is wanted"),
+    ({"training": {}}, "says cfg None: expected a preset learned at one cfg above 0"),
     ({"training": {"cfg": 2}}, "at2 and at2.5 were both learned at cfg 2")])
 def test_what_cannot_be_joined_is_said(comfy, at, other, words):
     assert words in refusal(comfy.run(joining(at(2.0), at(2.5, **other))))
