@@ -189,7 +189,7 @@ def test_unusable_content_is_refused_when_it_is_made(case):
     ({"sigma_max": 0.01}, "sigma_min 0.0292 is not below sigma_max 0.01"),
     ({"sigma_min": -1.0}, "sigma_min is '-1.0'"), ({"sigma_min": True}, "sigma_min is 'True'"),
     ({"sigma_max": float("inf")}, "sigma_max is 'inf'"), ({"sigma_max": 10 ** 400}, "sigma_max is '1000"),
-    ({"shift": 0.0}, "shift is '0.0': null or a number above"), ({"shift": ""}, "model.shift"),
+    ({"shift": 0.0}, "shift is '0.0': expected null or a number above"), ({"shift": ""}, "model.shift"),
     ({"channels": 2.5}, "channels is '2.5'"), ({"channels": True}, "channels is 'True'"),
     ({"family": 15}, "family is '15'"), ({"zero_terminal_snr": 1}, "true or false"),
     ({"hashes": []}, "hashes"),
