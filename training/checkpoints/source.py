@@ -97,8 +97,8 @@ def size_of(found: Opened, config) -> tuple[int, int, tuple]:
     flow = found.family in (*FLUX, "sd3")
     step, channels = factor * (2 if flow else 1), settings.in_channels // (4 if found.family in FLUX else 1)
     if width % step or height % step:
-        raise ValueError(f"a picture of {width} x {height} is no whole number of patches: multiples of {step} are "
-                         "wanted")
+        raise ValueError(f"a picture of {width} x {height} is no whole number of patches: expected multiples of "
+                         f"{step}")
     return width, height, (channels, height // factor, width // factor)
 
 
