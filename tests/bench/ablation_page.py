@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from s4s.training.benchmark.race import interval
+from s4s.training.benchmark.verdict import interval
 
 HEAD = """# What each part of the method is worth
 

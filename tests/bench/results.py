@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from s4s.s4s_nodes.core.files import write_atomically
-from s4s.training.benchmark.race import interval
+from s4s.training.benchmark.verdict import interval
 from tests.bench.results_cells import (
     BUDGET,
     CFG,

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from s4s.s4s_nodes.hosts.lists import numbers
 from tests.hosts import comfyui_double
@@ -124,7 +125,8 @@ def place(request, monkeypatch, tmp_path):
         return
     work = webui_work(monkeypatch, tmp_path)
     made = Place("s4s_webui_clone", work, work.Tab(work.Scene(("a cat",)), work.Show(), 4))
-    monkeypatch.setattr(work, "inside", lambda scene, steps, do: [do(made.source())])
+    monkeypatch.setattr(work, "inside", lambda scene, steps, seen, do: [do(made.source())])
+    monkeypatch.setattr(work, "sheet", lambda *_: Image.new("RGB", (8, 8)))       # the host paints
     yield made
 
 
@@ -144,7 +146,7 @@ def webui_work(monkeypatch, tmp_path):
 def test_a_name_is_checked_before_anything_is_sampled(monkeypatch, tmp_path, name):
     work = webui_work(monkeypatch, tmp_path)
     with pytest.raises(ValueError, match="Choose another name"):
-        work.train(work.Show(), prompts=("a cat",), name=name)
+        work.training(prompts=("a cat",), name=name)
 
 
 def test_the_tabs_messages_name_no_folder_of_the_server(monkeypatch, tmp_path):

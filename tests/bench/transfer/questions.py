@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from s4s.s4s_nodes.select.cfg import between
-from s4s.training.benchmark.race import interval, pooled
+from s4s.training.benchmark.verdict import interval, pooled
 from tests.bench.transfer import cells, models
 from tests.bench.transfer.study import CFG, DEFAULTS, SHIPPED, Setting, Study
 
