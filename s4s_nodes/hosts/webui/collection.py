@@ -141,7 +141,8 @@ def listed() -> str:
 def _row(name: str, preset: Preset, ships: bool) -> str:
     plain = {"yes": say("yes"), "no": say("no"), "unfinished": say("unfinished"), "not measured": "–"}
     better, fine = measured(preset), recommended(preset)
-    seeds = min((score["seeds"] for score in preset.scores.values() if is_number(score.get("seeds"))), default=None)
+    scores = [preset.score(table) for table in preset.tables]
+    seeds = min((score["seeds"] for score in scores if is_number(score.get("seeds"))), default=None)
     found = plain.get(better) or say("{} to {} times closer").format(*better.split(" times")[0].split(" to "))
     if better == "no" and fine == "yes":            # nobody knows
         fine = "not measured"
