@@ -22,8 +22,8 @@ class ModelFacts:
     channels: int | None = None             # of the latent
     zero_terminal_snr: bool = False
     shift: float | None = None              # a flow's
-    unfit: str = ""                         # why no table can be learned for it, a sentence's second half; mostly ""
     fingerprint: Callable[[], dict] | None = None
+    unfit: str = ""                         # why no table can be learned for it, a sentence's second half; mostly ""
 
     def __post_init__(self):
         if self.prediction not in PREDICTIONS:
