@@ -15,7 +15,13 @@ ROOT = Path(__file__).parents[2]
 
 def started(*arguments):
     return subprocess.Popen([sys.executable, "-m", "s4s", *map(str, arguments)], cwd=ROOT, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"})
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "OMP_NUM_THREADS": "1"},
+                            preexec_fn=heard)
+
+
+def heard():
+    """A shell's background jobs ignore Ctrl-C, and so do their children."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
@@ -26,7 +32,11 @@ def test_a_training_that_is_ended_saves_and_says_how_to_resume(tmp_path, kind):
         while run.poll() is None and not (out / "log.jsonl").exists():
             time.sleep(0.05)
         run.send_signal(kind)
-        said, wrong = run.communicate(timeout=60)
+        try:
+            said, wrong = run.communicate(timeout=60)
+        except subprocess.TimeoutExpired:
+            run.kill()
+            raise
     assert run.returncode == 130 and "Traceback" not in wrong, wrong
     assert f"stopped and saved; resume with: s4s train --resume {out}" in wrong
     assert (out / "state.safetensors").exists() and not list(out.rglob("*.part"))

@@ -139,13 +139,11 @@ def listed() -> str:
 
 
 def _row(name: str, preset: Preset, ships: bool) -> str:
-    plain = {"yes": say("yes"), "no": say("no"), "unfinished": say("unfinished"), "not measured": "–"}
+    plain = {"yes": say("yes"), "no": say("no"), "unfinished": say("unfinished"), "not raced": "–"}
     better, fine = measured(preset), recommended(preset)
     scores = [preset.score(table) for table in preset.tables]
     seeds = min((score["seeds"] for score in scores if is_number(score.get("seeds"))), default=None)
     found = plain.get(better) or say("{} to {} times closer").format(*better.split(" times")[0].split(" to "))
-    if better == "no" and fine == "yes":            # nobody knows
-        fine = "not measured"
     cells = (name, f"{preset.model.family}, {preset.model.prediction}", counts_words(preset.counts),
              found + (say(", on {} seeds").format(seeds) if seeds is not None else ""),
              plain.get(fine) or say("not {}").format(fine.removeprefix("not ")),
