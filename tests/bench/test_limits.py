@@ -34,4 +34,4 @@ def test_the_page_tells_judged_cells_from_others():
            "limit": 0.1, "found": 0.2, "baseline_median": 0.4, "limit_median": 0.1, "found_median": 0.2,
            "baseline_rmse": 0.4, "found_rmse": 0.2, "network_calls": 9000, "share": 0.5}
     text = page([row, {**row, "judged": False, "share": 0.7}])
-    assert "| normal | 2 | 0.50, 0.50 | 0.60, 0.50 |" in text
+    assert "| normal | 6 | 1 | 0.50, 0.50 | 2 | 0.60, 0.50 | 0 |" in text

@@ -96,7 +96,7 @@ def test_the_same_seeds_give_the_same_scores_and_others_do_not():
 
 def test_a_budget_is_kept_and_a_larger_one_searches_more():
     raced = []
-    for budget in (1300, 3000, 20_000):
+    for budget in (1500, 3000, 20_000):
         source = toy_source()
         raced.append(hold(source, preset(4), terms(budget=budget), Told()).scores["calls4"]["pairs_raced"])
         assert source.model_calls <= budget
@@ -107,8 +107,8 @@ def test_a_budget_is_kept_and_a_larger_one_searches_more():
 
 def test_a_teacher_that_is_off_gets_more_calls_where_the_budget_affords_it():
     found = {budget: hold(toy_source(), preset(4), terms(budget=budget, teacher_calls=8), Told()).words
-             for budget in (1000, 8000)}
-    assert "teacher unipc_bh2_3, 8 calls" in found[1000] and "teacher unipc_bh2_3, 8 calls" not in found[8000]
+             for budget in (1200, 8000)}
+    assert "teacher unipc_bh2_3, 8 calls" in found[1200] and "teacher unipc_bh2_3, 8 calls" not in found[8000]
 
 
 @pytest.mark.parametrize("flow", [False, True])
