@@ -12,7 +12,8 @@ from .baselines.halving import EVERY, Effort
 from .baselines.schedules import schedules_for
 from .config import MODES, Config
 from .convergence import QUICK, probes
-from .optimizers.gauss_newton import FIRST_BATCH, pair_cost as pair_cost_of
+from .optimizers.gauss_newton import pair_cost as pair_cost_of
+from .optimizers.state import FIRST_BATCH
 from .parametrization.parameters import Parameters
 from .source import Source
 from .starts.gits import POINTS, SEEDS

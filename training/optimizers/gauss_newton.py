@@ -27,7 +27,7 @@ from ..teacher.pairs import Pairs, ends, errors
 from .state import GaussNewtonState
 
 NUDGE = 1e-2                # finite-difference step in the free numbers' natural units; far above float32 rounding
-FIRST_BATCH, LEAST_BATCH = 4, 2     # pairs of an iteration: at first; of the last one, where calls are left for no more
+LEAST_BATCH = 2             # pairs of the last iteration, where calls are left for no more
 GENERAL = 0.3               # share of an iteration's gain that the held-out pairs must show, or the batch is doubled
 BLOCK = 4                   # pairs measured at a time, then saved
 FACTOR = 10.0               # between two dampings that are tried

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ..parametrization.parameters import Parameters
 
+FIRST_BATCH = 4             # pairs of the first forward-only iterations
+
 
 @dataclass
 class State:
@@ -48,7 +50,7 @@ class GaussNewtonState(State):
     start_median: float = math.inf
     left: int = 10 ** 9
     batch: int = 0
-    wanted: int = 4
+    wanted: int = FIRST_BATCH
     measured: int = 0
 
     def begin(self, error: float, median: float, network_calls: int) -> None:
