@@ -18,7 +18,8 @@ ORDER = (       # a room may import those of the lines above it; rooms of one li
     "s4s_nodes.select",
     "s4s_nodes.metadata",
     "s4s_nodes.library s4s_nodes.importers s4s_nodes.exporters s4s_nodes.picture",
-    "training training.progress training.recompute training.visible training.lock training.sealed training.records",
+    "training training.progress training.recompute training.settings training.visible training.lock training.sealed "
+    "training.records",
     "training.parametrization training.source",
     "training.teacher training.memory training.parallel training.checkpoints training.demo_models",
     "training.baselines",

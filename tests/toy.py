@@ -25,4 +25,4 @@ def toy_source(flow=False, network=None):
 
 def small(**changes):
     """A Config whose run takes a second."""
-    return Config(**{**SMALL, **changes})
+    return Config.of(**{**SMALL, **changes})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -57,14 +57,14 @@ def planned(config: Config, source: Source, mode: str, teacher_calls: int = 0, c
     teacher_calls: as its measured error requires; checked: what measuring it cost; 0: not measured yet.
     """
     iterations = config.iterations if mode == config.mode or config.budget else MODES[mode]
-    teacher_calls = calls_of(source.teacher, teacher_calls or config.teacher_calls)
-    plan = Plan(**{**asdict(config), "mode": mode, "iterations": iterations, "teacher_calls": teacher_calls,
-                   "checked": checked, "warm": warm})
+    teacher_calls = calls_of(source.teacher, teacher_calls or config.teacher.calls)
+    plan = Plan(**vars(config), checked=checked, warm=warm).replace(mode=mode, iterations=iterations,
+                                                                    teacher_calls=teacher_calls)
     if mode == "gradient" and not config.budget:
         return plan
     held_out = max(8, min(64, plan.most_calls // 600))
     effort = QUICKLY if held_out < 12 else NORMAL if held_out < 32 else THOROUGH
-    plan = replace(plan, validation=min(config.validation, held_out), effort=effort)
+    plan = plan.replace(validation=min(config.data.validation, held_out), effort=effort)
     return _gradient_plan(plan, source) if mode == "gradient" else _forward_plan(plan, source)
 
 
@@ -75,14 +75,14 @@ def _forward_plan(plan: Plan, source: Source) -> Plan:
     if afforded[calls] < LEAST_PAIRS:
         pair = pair_cost(plan, source, calls)
         _refuse(plan, calls, fixed_cost(plan, source, calls) + _growing_cost(plan, calls, LEAST_PAIRS, pair))
-    return replace(plan, pairs=_distinct(plan, afforded[calls]), settled=True)
+    return plan.replace(pairs=_distinct(plan, afforded[calls]), settled=True)
 
 
 def affordable(plan: Plan, source: Source, calls: int) -> int:
     """The most pairs whose Jacobians, with all that goes with them, fit into a table's budget; on a settled plan they
     are made already."""
     fixed, pair = fixed_cost(plan, source, calls), pair_cost(plan, source, calls)
-    low, high = 0, MOST_TURNS * plan.pairs
+    low, high = 0, MOST_TURNS * plan.data.pairs
     while low < high:
         middle = (low + high + 1) // 2
         fits = fixed + _growing_cost(plan, calls, middle, pair) <= plan.most_calls
@@ -92,18 +92,18 @@ def affordable(plan: Plan, source: Source, calls: int) -> int:
 
 def _growing_cost(plan: Plan, calls: int, total: int, pair: int) -> int:
     """Network calls that grow with the `total` pairs the iterations measure, at `pair` calls each."""
-    pairs = plan.pairs if plan.settled else _distinct(plan, total)
+    pairs = plan.data.pairs if plan.settled else _distinct(plan, total)
     return shared_cost(plan, pairs) + _learning_cost(plan, calls, total, pair)
 
 
 def _learning_cost(plan: Plan, calls: int, total: int, pair: int) -> int:
     """Network calls of the iterations."""
-    return math.ceil(total / USUAL_BATCH) * plan.validation * calls + total * pair
+    return math.ceil(total / USUAL_BATCH) * plan.data.validation * calls + total * pair
 
 
 def _distinct(plan: Plan, total: int) -> int:
     """Training pairs that are made: half of those measured, which take turns, and enough for the last iteration."""
-    return min(plan.pairs, max(min(16, total), total // 2))
+    return min(plan.data.pairs, max(min(16, total), total // 2))
 
 
 def pair_cost(plan: Plan, source: Source, calls: int) -> int:
@@ -122,15 +122,15 @@ def _pair_cost(start: tuple, *settings) -> int:
 
 def _gradient_plan(plan: Plan, source: Source) -> Plan:
     """As many steps as the budget allows, for the table that affords the fewest."""
-    plan = replace(plan, pairs=min(plan.pairs, 4 * plan.batch))
-    shared = taught_before(plan) * plan.teacher_calls // len(plan.calls)
-    before = {calls: fixed_cost(plan, source, calls) + shared + plan.validation * calls      # and the last validation
-              for calls in plan.calls}
+    plan = plan.replace(pairs=min(plan.data.pairs, 4 * plan.gradient.batch))
+    shared = taught_before(plan) * plan.teacher.calls // len(plan.calls)
+    last = plan.data.validation                                         # pairs of the last validation
+    before = {calls: fixed_cost(plan, source, calls) + shared + last * calls for calls in plan.calls}
     steps = {calls: (plan.budget - before[calls]) // step_cost(plan, calls) for calls in plan.calls}
     calls = min(steps, key=steps.get)
     if steps[calls] < 1:
         _refuse(plan, calls, before[calls] + step_cost(plan, calls))
-    return replace(plan, iterations=min(plan.iterations or steps[calls], steps[calls]))
+    return plan.replace(iterations=min(plan.iterations or steps[calls], steps[calls]))
 
 
 def _refuse(plan: Plan, calls: int, least: float) -> None:
@@ -141,27 +141,27 @@ def _refuse(plan: Plan, calls: int, least: float) -> None:
 def fixed_cost(plan: Plan, source: Source, calls: int) -> int:
     """Network calls before the first step, without the training pairs: held-out pairs and what is measured of teacher
     and network (both shared by the tables), the choice of the start."""
-    gits = SEEDS * POINTS if plan.schedule == "gits" else 0
-    return shared_cost(plan, plan.validation) + check_cost(plan) // len(plan.calls) \
-        + search_calls(source, calls, plan) + gits + VALIDATIONS * plan.validation * calls
+    gits = SEEDS * POINTS if plan.table.schedule == "gits" else 0
+    return shared_cost(plan, plan.data.validation) + check_cost(plan) // len(plan.calls) \
+        + search_calls(source, calls, plan) + gits + VALIDATIONS * plan.data.validation * calls
 
 
 def check_cost(plan: Plan) -> int:
     """Network calls that measure the teacher and the network's noise."""
     if plan.warm:
         return 0
-    each = 3 * plan.teacher_calls + len(QUICK) * max(plan.calls)
+    each = 3 * plan.teacher.calls + len(QUICK) * max(plan.calls)
     return plan.checked or NOISE_CALLS + probes(plan.most_calls) * each
 
 
 def taught_before(plan: Plan) -> int:
     """Training pairs that are made before the first step."""
-    return 0 if plan.fresh else plan.pairs
+    return 0 if plan.gradient.fresh else plan.data.pairs
 
 
 def shared_cost(plan: Plan, pairs: int) -> int:
     """One table's share of so many teacher pairs."""
-    return math.ceil(pairs * plan.teacher_calls / len(plan.calls))
+    return math.ceil(pairs * plan.teacher.calls / len(plan.calls))
 
 
 def any_parameters(plan: Plan, source: Source, calls: int) -> Parameters:
@@ -174,9 +174,9 @@ def step_cost(plan: Plan, calls: int) -> int:
 
     Relaxed starts are tried once more; fresh noise is taught.
     """
-    images, runs = min(plan.batch, plan.pairs), 3 if plan.relaxed else 2
-    taught = plan.teacher_calls * images if plan.fresh else 0
-    return calls * (runs * images + math.ceil(plan.validation / plan.every)) + taught
+    images, runs = min(plan.gradient.batch, plan.data.pairs), 3 if plan.gradient.relaxed else 2
+    taught = plan.teacher.calls * images if plan.gradient.fresh else 0
+    return calls * (runs * images + math.ceil(plan.data.validation / plan.gradient.every)) + taught
 
 
 def forecast(plan: Plan, source: Source, calls: int | None = None) -> int:

@@ -14,6 +14,6 @@ def check(config: Config, source: Source) -> None:
     if len(config.cfg) > 1 and not source.any_cfg:
         raise ValueError(f"{source.name} can be asked at cfg {source.cfg:g} only: give one cfg, or a source whose "
                          "network is told it (any_cfg)")
-    objective_of(config.objective, source)              # raises where lpips lacks something
-    check_teacher(source, config.teacher, config.teacher_calls, config.windows)
+    objective_of(config.gradient.objective, source)             # raises where lpips lacks something
+    check_teacher(source, config.teacher.solver, config.teacher.calls, config.windows)
     check_schedule(source, config)

@@ -1,27 +1,30 @@
-"""The configuration of a run: one frozen page; its words are the command line's help."""
+"""The settings of a training, grouped by what they are about.
+
+Each setting has a flat name as well, that of its flag: `Config.of(calls=(5,), learn="schedule", pairs=64)` fills the
+groups, and config.json and the command line use the flat names.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, NamedTuple, TypeVar
 
 from ..s4s_nodes.core import names
 from ..s4s_nodes.select.cfg import cfg_nodes
-from .checkpoints.loras import Lora
+from .checkpoints.settings import ModelSettings
 from .optimizers.objective import NAMES as OBJECTIVES
 from .parametrization.families import FAMILIES, check_base, usual_base
 from .parametrization.parameters import LEARN
+from .settings import Group, check_distinct, flag_of, setting
 
 MOST_CALLS = 50        # a learned table pays off below about 12 calls; 50 rows back-propagated already take hours
 
 BUDGETS = {"quick": 3_000, "normal": 10_000, "thorough": 40_000}        # network calls per table, by name
 MODES = {"gradient": 400, "forward": 0}         # and the iterations each takes by default; 0: what the budget allows
-PREDICTIONS, DTYPES = ("auto", "eps", "v", "v_zsnr"), ("auto", "fp32", "fp16", "bf16")
-CHECKPOINT_SETTINGS = ("checkpoint", "prompts", "negative", "width", "height", "dtype", "config", "text_encoders",
-                       "vae", "prediction", "shift", "guidance", "lora")    # how a checkpoint is opened
 
-# options until version 0.4, and what runs may carry of them: the default
+# options until version 0.4, and what a run's config.json may say of them: the default
 REMOVED = {"clock": "host", "form": "data", "restrict": "none", "initial": "solver"}
 
 
@@ -33,162 +36,200 @@ def calls_of_budget(budget) -> int:
         raise ValueError(f"budget {budget!r}: use {', '.join(BUDGETS)}, or a number of network calls") from None
 
 
-def _set(default, words: str):
-    return field(default=default, metadata={"help": words})
+@dataclass(frozen=True)
+class TeacherSettings(Group):
+    """The solver that makes the targets."""
+
+    solver: str = setting("auto", "classical solver that makes the targets; auto: unipc_bh2_3", "teacher")
+    calls: int = setting(32, "the teacher's calls at first; doubled, up to 128, while its measured error is above a "
+                             "fifth of the student's", "teacher_calls")
+
+    def __post_init__(self):
+        self.check_least(1, "calls")
 
 
 @dataclass(frozen=True)
-class Config:
-    """Every setting of `s4s train`. Raises ValueError for a value that cannot work."""
+class TableSettings(Group):
+    """Which numbers of a table are learned, and where they start."""
 
-    name: str = _set("my-preset", "name of the preset")
-    model: str = _set("digits-eps", "what is distilled: digits-eps or digits-flow")
-    checkpoint: str = _set("", "a checkpoint in its place: a .safetensors file, or a folder in diffusers' "
-                               "layout")
-    prompts: str = _set("", "of a checkpoint: a text file, one prompt per line; seeds take turns")
-    negative: str = _set("", "its negative prompt, for a cfg above 1")
-    width: int = _set(0, "its pictures' width in pixels; 0: what it was made for")
-    height: int = _set(0, "their height; 0: as wide")
-    dtype: str = _set("auto", "its precision: fp32, fp16, bf16; auto: half of a GPU's, full on a CPU")
-    config: str = _set("", "a folder in diffusers' layout that says how it is built (weights not needed); else "
-                           "diffusers' cache on this machine")
-    text_encoders: str = _set("", "a folder with text encoders its file lacks: diffusers' layout, or clip_l, "
-                                  "clip_g, t5xxl as hosts have them")
-    vae: str = _set("", "the file of its autoencoder, where its own lacks one")
-    prediction: str = _set("auto", "what it predicts, where its file does not say: eps, v, v_zsnr")
-    shift: float = _set(0.0, "of a flow: the shift of its levels; 0: its own")
-    guidance: float = _set(3.5, "what Flux dev is told of guidance, beside cfg 1")
-    lora: tuple = _set((), "a LoRA it is used with, FILE or FILE:WEIGHT, added to its network and text encoders; once "
-                           "for each")
-    calls: tuple = _set((6,), "numbers of network calls to learn a table for, e.g. 4,5,6,8")
-    windows: tuple = _set((1.0,), "denoise strengths to learn tables for; below 1 for img2img, e.g. 1,0.75,0.5,0.35")
-    cfg: tuple = _set((3.0,), "guidance scale of teacher and student; a range, e.g. 3:7: tables at a few of them, "
-                              "interpolated between; or a list of these, e.g. 3,5,7")
-    teacher: str = _set("auto", "classical solver that makes the targets; auto: unipc_bh2_3")
-    teacher_calls: int = _set(32, "its calls at first; doubled, up to 128, while its measured error is above a "
-                                  "fifth of the student's")
-    family: str = _set("lms", "lms: multistep; pc: predictor-corrector, no call more; ss: single-step, several calls "
-                              "each")
-    base: str = _set("auto", "classical solver the student starts from; auto: dpmpp_2m, for pc unipc_bh2_3, for ss "
-                             "dpm_2, with order 3 dpmpp_3s")
-    schedule: str = _set("auto", "schedule it starts on: one of the race's, log_snr, dmn, gits, or a preset's file, "
-                                 "for its levels; auto: the best solver on the best schedule, by a short race")
-    order: int = _set(0, "newest predictions a row may weigh freely, 0 means all (the paper: 3); of ss: calls a step")
-    learn: str = _set("joint", "coefficients: weights only (S4S); schedule: noise levels and those told to the network "
-                               "(LD3); joint: both; alternate: both in turn (S4S-Alt); generalized: each row's "
-                               "carry, too (BNS, GS)")
-    rounds: int = _set(8, "of alternate: turns of schedule and coefficients each; with a budget, a step each while it "
-                          "lasts")
-    pairs: int = _set(256, "cached teacher pairs to learn from")
-    fresh: bool = _set(False, "gradient mode: new noise in every iteration, taught there and then, in place of pairs")
-    validation: int = _set(64, "held-out pairs that choose the best state")
-    batch: int = _set(16, "pairs per iteration")
-    mode: str = _set("auto", "forward: Gauss-Newton, no backward pass; gradient: Adam through the sampler; auto: "
-                             "forward, unless another setting needs gradients")
-    budget: int = _set(10_000, "most network calls per table, its share of the teacher's included: quick "
-                               "(3,000), normal (10,000), thorough (40,000), or a number; 0: no limit")
-    iterations: int = _set(0, "optimizer steps per table; 0: 400 in gradient mode, else as many as the budget allows")
-    rate: float = _set(0.03, "Adam's learning rate at its height, cosine to 1 % of it")
-    average: float = _set(0.97, "decay of the moving average that is validated and kept")
-    clip: float = _set(1.0, "largest gradient norm")
-    seed: int = _set(0, "first seed: training, validation and test seeds follow from it")
-    objective: str = _set("rmse", "distance to the target, the mean over images: rmse, mse, l1, pseudo_huber, or lpips "
-                                  "(of decoded images); forward mode lowers rmse only")
-    relaxed: float = _set(0.0, "gradient mode: how far a pair's start may move to meet its target, in units of LD3's "
-                               "radius; 0: not at all")
-    every: int = _set(20, "gradient mode: iterations between validations, each followed by a save")
-    device: str = _set("auto", "cpu, cuda, mps, or auto")
+    family: str = setting("lms", "lms: multistep; pc: predictor-corrector, no extra calls; ss: single-step, several "
+                                 "calls per step")
+    base: str = setting("auto", "classical solver the student starts from; auto: dpmpp_2m, for pc unipc_bh2_3, for ss "
+                                "dpm_2, with order 3 dpmpp_3s")
+    schedule: str = setting("auto", "schedule to start on: a schedule of the race, log_snr, dmn, gits, or the file of "
+                                    "a preset; auto: the best solver on the best schedule, found by a short race")
+    order: int = setting(0, "how many of the newest predictions a row may weigh, 0: all (the paper: 3); for ss: calls "
+                            "per step")
+    learn: str = setting("joint", "coefficients: weights only (S4S); schedule: noise levels and those the network is "
+                                  "told (LD3); joint: both; alternate: both in turn (S4S-Alt); generalized: each row's "
+                                  "carry as well (BNS, GS)")
 
     def __post_init__(self):
-        object.__setattr__(self, "budget", calls_of_budget(self.budget))
-        object.__setattr__(self, "calls", tuple(int(c) for c in self.calls))
-        object.__setattr__(self, "windows", tuple(float(w) for w in self.windows))
-        object.__setattr__(self, "lora", tuple(str(words) for words in self.lora))
-        object.__setattr__(self, "cfg", cfg_nodes(self.cfg))
-        for name, words in (("mode", (*MODES, "auto")), ("learn", LEARN), ("objective", OBJECTIVES),
-                            ("family", FAMILIES), ("prediction", PREDICTIONS), ("dtype", DTYPES)):
-            if getattr(self, name) not in words:
-                raise ValueError(f"{name} {getattr(self, name)!r}: use one of {', '.join(words)}")
+        self.check_words(learn=LEARN, family=FAMILIES)
         if self.base == "auto":
             object.__setattr__(self, "base", usual_base(self.family, self.order))
         check_base(self.family, self.base, self.order)
-        if self.iterations == 0 and self.budget == 0 and self.mode in MODES:
-            object.__setattr__(self, "iterations", MODES[self.mode])
-        for name in ("teacher_calls", "pairs", "validation", "batch", "every", "rounds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: at least 1 is wanted")
-        for name in ("budget", "iterations", "order", "width", "height", "shift"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)}: 0 or more is wanted")
+
+
+@dataclass(frozen=True)
+class GradientSettings(Group):
+    """How gradient mode learns; forward mode has nothing to set."""
+
+    batch: int = setting(16, "gradient mode: pairs per iteration")
+    fresh: bool = setting(False, "gradient mode: new noise in every iteration instead of cached pairs")
+    objective: str = setting("rmse", "distance to the target, the mean over images: rmse, mse, l1, pseudo_huber, or "
+                                     "lpips (of decoded images); forward mode minimizes rmse only")
+    relaxed: float = setting(0.0, "gradient mode: how far a pair's start may move to meet its target, in units of "
+                                  "LD3's radius; 0: not at all")
+    rounds: int = setting(8, "gradient mode, alternate: turns of schedule and of coefficients")
+    rate: float = setting(0.03, "gradient mode: Adam's peak learning rate; decays to 1 % of it as a cosine")
+    average: float = setting(0.97, "gradient mode: decay of the moving average that is validated and kept")
+    clip: float = setting(1.0, "gradient mode: largest gradient norm")
+    every: int = setting(20, "gradient mode: iterations between validations, each followed by a save")
+
+    def __post_init__(self):
+        self.check_words(objective=OBJECTIVES)
+        self.check_least(1, "batch", "every", "rounds")
         if not 0 <= self.relaxed < math.inf:
-            raise ValueError(f"relaxed is {self.relaxed}: 0 (off) or a multiple of LD3's radius is wanted, e.g. 1")
+            raise ValueError(f"relaxed is {self.relaxed}: use 0 (off) or a multiple of LD3's radius, e.g. 1")
         if not 0 <= self.average < 1:
-            raise ValueError(f"average is {self.average}: a decay from 0 up to, but not, 1 is wanted")
-        if self.relaxed and self.fresh:
-            raise ValueError("--relaxed moves the starts of cached pairs, and --fresh has none: use one of them")
-        if self.mode == "forward" and self.gradient_only:
-            raise ValueError(f"{' and '.join(self.gradient_only)}: only gradient mode can do that: use --mode "
-                             "gradient, or leave it out (forward mode lowers the RMSE to cached pairs)")
+            raise ValueError(f"average is {self.average}: use a decay of at least 0 and below 1")
         if self.rate <= 0 or self.clip <= 0:
             raise ValueError(f"rate {self.rate} and clip {self.clip} must be above 0")
-        if bool(self.checkpoint) != bool(self.prompts):
-            raise ValueError("--checkpoint and --prompts go together: a checkpoint is learned on prompts, and the "
-                             "bundled models have none")
-        if self.loras and not self.checkpoint:
-            raise ValueError("--lora changes a checkpoint's weights: name one with --checkpoint")
-        self._check_tables()
+        if self.relaxed and self.fresh:
+            raise ValueError("--relaxed moves the starts of cached pairs, and --fresh has none: use one of them")
 
     @property
-    def loras(self) -> list[Lora]:
-        """The checkpoint's LoRAs. Raises ValueError for a weight that is no number."""
-        return [Lora.of(words) for words in self.lora]
-
-    @property
-    def gradient_only(self) -> list[str]:
-        """The settings that gradient mode alone honours, as they would be typed."""
+    def needed(self) -> list[str]:
+        """The settings that forward mode does not support, as they would be typed."""
         asked = {f"--objective {self.objective}": self.objective != "rmse", "--relaxed": self.relaxed > 0,
                  "--fresh": self.fresh}
-        return [words for words, given in asked.items() if given]
+        return [text for text, given in asked.items() if given]
 
-    @property
-    def first_mode(self) -> str:
-        """The mode that auto is planned for before a test backward pass settles it."""
-        return self.mode if self.mode != "auto" else "gradient" if self.gradient_only else "forward"
+
+@dataclass(frozen=True)
+class DataSettings(Group):
+    """The pairs and their seeds."""
+
+    pairs: int = setting(256, "cached teacher pairs to learn from")
+    validation: int = setting(64, "held-out pairs that choose the best state")
+    seed: int = setting(0, "first seed: the seeds of training, validation and test follow from it")
+
+    def __post_init__(self):
+        self.check_least(1, "pairs", "validation")
+
+
+C = TypeVar("C", bound="Config")
+
+
+@dataclass(frozen=True)
+class Config(Group):
+    """Every setting of `s4s train`. Raises ValueError for a value that cannot work."""
+
+    name: str = setting("my-preset", "name of the preset")
+    calls: tuple = setting((6,), "numbers of network calls to learn a table for, e.g. 4,5,6,8")
+    windows: tuple = setting((1.0,), "denoise strengths to learn tables for; below 1 for img2img, e.g. 1,0.75,0.5,0.35")
+    cfg: tuple = setting((3.0,), "guidance scale of teacher and student; a range, e.g. 3:7: tables at a few of "
+                                 "them, interpolated between; or a list of these, e.g. 3,5,7")
+    budget: int = setting(10_000, "most network calls per table, its share of the teacher's included: quick (3,000), "
+                                  "normal (10,000), thorough (40,000), or a number; 0: no limit")
+    mode: str = setting("auto", "forward: Gauss-Newton, no backward pass; gradient: Adam through the sampler; auto: "
+                                "forward, unless another setting needs gradients")
+    iterations: int = setting(0, "optimizer steps per table; 0: 400 in gradient mode, else as many as the budget "
+                                 "allows")
+    device: str = setting("auto", "cpu, cuda, mps, or auto")
+    model: ModelSettings = field(default_factory=ModelSettings)
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    table: TableSettings = field(default_factory=TableSettings)
+    gradient: GradientSettings = field(default_factory=GradientSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+
+    def __post_init__(self):
+        for name, value in (("budget", calls_of_budget(self.budget)), ("calls", tuple(int(c) for c in self.calls)),
+                            ("windows", tuple(float(w) for w in self.windows)), ("cfg", cfg_nodes(self.cfg))):
+            object.__setattr__(self, name, value)
+        names.preset_name(self.name)                    # the name of a file, too: before anything is learned
+        self.check_words(mode=(*MODES, "auto"))
+        self.check_least(0, "budget", "iterations")
+        if self.iterations == 0 and self.budget == 0 and self.mode in MODES:
+            object.__setattr__(self, "iterations", MODES[self.mode])
+        if self.mode == "forward" and self.gradient.needed:
+            raise ValueError(f"{' and '.join(self.gradient.needed)}: only gradient mode can do that: use --mode "
+                             "gradient, or leave it out (forward mode minimizes the RMSE to cached pairs)")
+        self._check_tables()
 
     def _check_tables(self) -> None:
-        names.preset_name(self.name)                    # the name of a file, too: before anything is learned
         if not self.calls:
             raise ValueError("calls is empty: name at least one number of network calls, e.g. --calls 6")
         for calls in self.calls:
             if not 1 <= calls <= MOST_CALLS:
                 raise ValueError(f"{calls} calls asked for: a learned table has 1 to {MOST_CALLS} (they pay off "
                                  "below about 12; above that use a classical solver)")
-        for what in (self.calls, self.windows, self.lora):
-            if len(set(what)) < len(what):
-                raise ValueError(f"{what} names one of them twice")
+        for several in (self.calls, self.windows):
+            check_distinct(several)
         if 1.0 not in self.windows or not all(0 < window <= 1 for window in self.windows):
-            raise ValueError(f"windows {self.windows}: denoise strengths above 0 and up to 1 are wanted, 1 among them "
+            raise ValueError(f"windows {self.windows}: use denoise strengths above 0 and up to 1, including 1 "
                              "(the others start on the levels it learns)")
 
+    @property
+    def first_mode(self) -> str:
+        """The mode that auto is planned for before a test backward pass settles it."""
+        return self.mode if self.mode != "auto" else "gradient" if self.gradient.needed else "forward"
+
+    @classmethod
+    def of(cls, **settings) -> Config:
+        """A configuration from the flat names of settings. Raises ValueError for an unknown name or a bad value."""
+        if unknown := sorted(set(settings) - set(SETTINGS)):
+            raise ValueError(f"unknown settings {', '.join(unknown)}: check the spelling, or use the version that "
+                             "wrote them")
+        groups = _grouped(settings)
+        return cls(**groups.pop("", {}), **{group: GROUPS[group](**values) for group, values in groups.items()})
+
+    def replace(self: C, **settings) -> C:
+        """A copy with these settings, by their flat names (or fields of this class)."""
+        groups = _grouped(settings)
+        return replace(self, **groups.pop("", {}), **{group: replace(getattr(self, group), **values)
+                                                      for group, values in groups.items()})
+
+    def flat(self) -> dict[str, Any]:
+        """Every setting by its flat name."""
+        return {flag: getattr(getattr(self, known.group) if known.group else self, known.name)
+                for flag, known in SETTINGS.items()}
+
     def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1)
+        return json.dumps(self.flat(), indent=1)
 
     @classmethod
     def from_json(cls, text: str) -> Config:
         """Raises ValueError for unknown settings."""
         content = json.loads(text)
-        if content.get("learn") == ["sigmas", "query", "weights"]:          # as version 0.2.0 wrote the default
-            content["learn"] = "joint"
-        content.pop("starts", None)                                         # a setting until version 0.4
         for name, usual in REMOVED.items():
             if (value := content.pop(name, usual)) != usual:
                 raise ValueError(f"the run used {name} {value!r}, an option of version 0.4 that is gone: start a new "
                                  "run in another folder")
-        if unknown := set(content) - {f.name for f in fields(cls)}:
-            raise ValueError(f"unknown settings {', '.join(sorted(unknown))}: was this run made by a newer version?")
-        return cls(**content)
+        return cls.of(**content)
 
 
-def help_texts() -> dict[str, str]:
-    """What each setting means, by name."""
-    return {f.name: f.metadata["help"] for f in fields(Config)}
+class Setting(NamedTuple):
+    """Where a setting lives: its field in a group of Config ("": in Config itself), its default and help text."""
+
+    group: str
+    name: str
+    default: Any
+    help: str
+
+
+GROUPS: dict[str, type] = {"model": ModelSettings, "teacher": TeacherSettings, "table": TableSettings,
+                           "gradient": GradientSettings, "data": DataSettings}
+SETTINGS = {flag_of(one): Setting(group, one.name, one.default, one.metadata["help"])         # by flat name
+            for group, kind in {"": Config, **GROUPS}.items() for one in fields(kind) if one.metadata}
+CHECKPOINT_SETTINGS = tuple(flag for flag, known in SETTINGS.items() if known.group == "model" and flag != "model")
+
+
+def _grouped(settings: dict) -> dict[str, dict]:
+    """{group: {field: value}} of settings by flat name; those that are not settings belong to Config itself, ""."""
+    groups: dict[str, dict] = {}
+    for flag, value in settings.items():
+        group, name, *_ = SETTINGS.get(flag, ("", flag))
+        groups.setdefault(group, {})[name] = value
+    return groups

@@ -2,7 +2,7 @@
 
     source = Source(name, model, levels, shape, network, conditions, cfg, device,
                     differentiable=False, teacher=None, chunk=8)        # see denoisers.Source
-    config = Config(name="my-preset", calls=(5, 6, 8), windows=(1.0, 0.5), budget=HOST_BUDGET, mode="auto")
+    config = Config.of(name="my-preset", calls=(5, 6, 8), windows=(1.0, 0.5), budget=HOST_BUDGET, mode="auto")
     found = estimate(source, config)                                    # print(found.words), found.others
     preset = distil(source, config, folder, estimated=found,            # gradients are not checked twice
                     on_progress=show, say=log)                          # show(Progress); resume=True resumes
@@ -43,8 +43,8 @@ def distil(source: Source, config: Config, folder, *, resume: bool = False,
            estimated: Estimate | None = None) -> Preset:
     """Learn config's tables for the source and return the preset, also written to folder/NAME.safetensors.
 
-    config.model is taken from the source, and config.cfg where it is not a range. resume: go on with the run in the
-    folder, exactly where it stopped, or begin where there is none. say(text) gets what a person should read; default:
+    The model's name is taken from the source, and config.cfg where it is not a range. resume: resume the run in the
+    folder exactly where it stopped, or begin where there is none. say(text) gets what a person should read; default:
     logging. estimated: of this source and config; what it found out of gradients holds, and is counted as the run's own
     calls.
     Raises ValueError in words for settings that cannot work, a folder with another run, a budget that is too small,

@@ -88,7 +88,7 @@ def estimate(source: Source, config: Config) -> Estimate:
         way = settled_mode(tried, config)
         plan, behind = planned(config, tried, way.mode), way.mode == "gradient"
         pace = measured_pace(tried, behind)
-        images = min(plan.batch, tried.chunk) if behind else tried.chunk
+        images = min(plan.gradient.batch, tried.chunk) if behind else tried.chunk
         weight = memory.of_a_call(tried, backward=behind)
     sizes = [Parameters.of(plan, source, torch.linspace(1, 0, calls + 1).numpy()) for calls in plan.calls]
     windows = len(plan.windows) * len(config.cfg)
@@ -99,7 +99,7 @@ def estimate(source: Source, config: Config) -> Estimate:
 
 def own(config: Config, source: Source) -> Config:
     """The configuration with the source's name, and its cfg where no range is asked for."""
-    return replace(config, model=source.name, cfg=config.cfg if len(config.cfg) > 1 else source.cfg)
+    return config.replace(model=source.name, cfg=config.cfg if len(config.cfg) > 1 else source.cfg)
 
 
 def prices(source: Source, config: Config, mode: str, pace: Pace) -> tuple[Price, ...]:
@@ -110,7 +110,7 @@ def prices(source: Source, config: Config, mode: str, pace: Pace) -> tuple[Price
     known = []
     for budget in BUDGETS:
         try:
-            known.append(price_of(source, replace(config, budget=budget), mode, pace))
+            known.append(price_of(source, config.replace(budget=budget), mode, pace))
         except ValueError:
             continue
     return tuple(known)
@@ -122,7 +122,8 @@ def price_of(source: Source, config: Config, mode: str, pace: Pace) -> Price:
     calls, seconds = run_calls(nodes, source, mode), 0.0
     if mode == "gradient":                                          # its second runs are among the calls already
         plans = [node.plan(source, mode) for node in nodes]
-        behind = sum(plan.iterations * plan.batch * each * len(plan.windows) for plan in plans for each in plan.calls)
+        behind = sum(plan.iterations * plan.gradient.batch * each * len(plan.windows)
+                     for plan in plans for each in plan.calls)
         seconds = behind * pace.backward
     names = {calls: name for name, calls in BUDGETS.items()}
     name = names.get(config.budget, f"a budget of {config.budget:,}" if config.budget else "no budget")

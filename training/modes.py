@@ -45,19 +45,19 @@ def _mode(source: Source, config: Config) -> tuple[str, str]:
         return "forward", "as asked for"
     if not tries_gradients(config):
         return "forward", "forward calls are enough: a table has few free numbers"
-    objective_of(config.objective, source)
+    objective_of(config.gradient.objective, source)
     found = check_gradient(source)
     if found.fits:
         return "gradient", found.words
-    if config.gradient_only:
-        raise ValueError(f"{' and '.join(config.gradient_only)}: only gradient mode can do that, and the network "
+    if config.gradient.needed:
+        raise ValueError(f"{' and '.join(config.gradient.needed)}: only gradient mode can do that, and the network "
                          f"cannot be learned through: {found.words}")
     return "forward", f"the network cannot be learned through: {found.words}"
 
 
 def tries_gradients(config: Config) -> bool:
     """Whether a host has to prepare its network for gradients: they are asked for, by name or by a setting."""
-    return config.mode == "gradient" or config.mode == "auto" and bool(config.gradient_only)
+    return config.mode == "gradient" or config.mode == "auto" and bool(config.gradient.needed)
 
 
 @dataclass(frozen=True)

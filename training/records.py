@@ -23,8 +23,8 @@ def training(run) -> dict:
     plan, scales = run.plan, {run.starts[name]["cfg"] for name in run.states}
     return {"teacher": run.teacher.words, "teacher_error": run.starts["teacher"]["error"],
             "cfg": [min(scales), max(scales)], "resolution": list(run.source.shape[1:]),
-            **{name: getattr(plan, name) for name in SETTINGS}, "budget": run.config.budget,
-            "pairs": plan.iterations * plan.batch if plan.fresh else plan.pairs,
+            **{name: value for name, value in plan.flat().items() if name in SETTINGS}, "budget": run.config.budget,
+            "pairs": plan.iterations * plan.gradient.batch if plan.gradient.fresh else plan.data.pairs,
             "iterations": {name: state.iteration for name, state in run.states.items()},
             "held_out_rmse": {name: [state.curve[0][2], state.best_error] for name, state in run.states.items()},
             "start": {name: run.starts[name]["schedule"] for name in run.states},

@@ -166,15 +166,15 @@ class Run:
         plan = self.plan
         if "teacher" not in self.starts:
             afforded = SHARE_OF_CHECK * len(plan.calls) * plan.most_calls
-            first = VALIDATION_SEEDS + plan.seed
+            first = VALIDATION_SEEDS + plan.data.seed
             seeds = range(first, first + probes(plan.most_calls))
             before = self.source.model_calls
-            found = settled(self.source, plan.teacher, plan.teacher_calls, max(plan.calls), seeds, afforded)
-            noise = noise_of(self.source, range(plan.seed, plan.seed + 2)) if plan.mode == "forward" else 0.0
+            found = settled(self.source, plan.teacher.solver, plan.teacher.calls, max(plan.calls), seeds, afforded)
+            noise = noise_of(self.source, range(plan.data.seed, plan.data.seed + 2)) if plan.mode == "forward" else 0.0
             spent = self.source.model_calls - before
             self.starts["teacher"] = {**found._asdict(), "spent": spent, "noise": noise}
         self.found = Convergence(*(self.starts["teacher"][name] for name in Convergence._fields))
-        self.teacher = teacher_of(self.source, plan.teacher, self.found.calls)
+        self.teacher = teacher_of(self.source, plan.teacher.solver, self.found.calls)
         self.told.total = run_calls(self.nodes, self.source, plan.mode, self.found.calls, self.found.spent)
         doubt = "" if self.found.suffices else "; WARNING: more than a fifth of the tables' expected error"
         self.told.say(f"teacher {self.teacher.words}: off by RMSE {self.found.error:.2g}{doubt}")
@@ -192,14 +192,15 @@ class Run:
         self.told.begin("teacher")
         top = None if denoise == 1 else window_top(self.curve, denoise, self.source.flow)
         table, mark = self.teacher.from_level(top), self.node.name("" if top is None else f"-from{top:.6g}")
-        plan, first, made = self.plan, VALIDATION_SEEDS + self.plan.seed, {}
-        for kind, seeds in (("train", range(plan.seed, plan.seed + taught_before(plan))),
-                            ("validation", range(first, first + plan.validation))):
+        plan, first, made = self.plan, VALIDATION_SEEDS + self.plan.data.seed, {}
+        for kind, seeds in (("train", range(plan.data.seed, plan.data.seed + taught_before(plan))),
+                            ("validation", range(first, first + plan.data.validation))):
             if seeds:
                 made[kind] = self._cached_pairs(kind, mark, seeds, table, None if top is None else self.images[kind])
         shared = sum(map(len, made.values())) * table.calls
-        if plan.fresh:
-            made["train"] = FreshPairs(self.source, range(plan.seed, plan.seed + plan.iterations * plan.batch), table,
+        if plan.gradient.fresh:
+            seeds = range(plan.data.seed, plan.data.seed + plan.iterations * plan.gradient.batch)
+            made["train"] = FreshPairs(self.source, seeds, table,
                                        None if top is None else self.teacher.from_level(None))
         if top is None:
             self.images = {kind: pairs.target for kind, pairs in made.items() if not isinstance(pairs, FreshPairs)}
@@ -237,7 +238,7 @@ class Run:
         state.baseline, state.baseline_median = float(best.errors.mean()), best.median
         state.spent = self.source.model_calls - before + math.ceil(window.shared / len(plan.calls))
         if isinstance(state, GaussNewtonState):
-            least = 2 * plan.validation * calls + LEAST_PAIRS * pair_cost(plan, self.source, calls)
+            least = 2 * plan.data.validation * calls + LEAST_PAIRS * pair_cost(plan, self.source, calls)
             state.left = max(plan.most_calls - state.spent, least if plan.warm else 0)
             state.nudge = nudge_for(self.starts["teacher"]["noise"])
             if start.entry is start.best:               # measured just now

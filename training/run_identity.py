@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import fields
 from pathlib import Path
 
 from .config import Config
@@ -63,9 +62,8 @@ def check_same(folder, config: Config, resume: bool) -> dict | None:
         raise ValueError(f"{folder} already holds a run: resume it with --resume {folder}, or choose another folder "
                          "with --out")
     earlier, facts = read_config(folder)
-    differ = [f.name for f in fields(Config) if getattr(earlier, f.name) != getattr(config, f.name)]
-    if differ:
-        words = ", ".join(f"{name} {getattr(earlier, name)!r}" for name in differ)
+    wanted = config.flat()
+    if words := ", ".join(f"{name} {value!r}" for name, value in earlier.flat().items() if value != wanted[name]):
         raise ValueError(f"{folder} holds a run with other settings ({words}): give these to go on with it, or choose "
                          "another folder")
     return facts

@@ -17,7 +17,7 @@ from ..library import file_name
 def run_key(config: Config, model: Model, settings) -> str:
     """10 digits that name all that a run depends on, but for its seed."""
     seen = hashlib.sha256()
-    _digest(seen, [asdict(replace(config, seed=0)), asdict(model), settings])
+    _digest(seen, [config.replace(seed=0).flat(), asdict(model), settings])
     return seen.hexdigest()[:10]
 
 

@@ -161,7 +161,7 @@ class Training:
             scales = self.config.cfg if len(self.config.cfg) > 1 else (source.cfg,)
             source = replace(source, cfg=min(scales, key=lambda cfg: abs(cfg - source.cfg)))    # a table's own
             budget = RACE_BUDGET * len(at_cfg(self.made, source.cfg)[0].tables) + 250 * self.order.race_seeds
-            terms = Terms(tuple(self.made.tables), range(self.order.race_seeds), budget, self.config.teacher_calls,
+            terms = Terms(tuple(self.made.tables), range(self.order.race_seeds), budget, self.config.teacher.calls,
                           where=self.host.kind)
             held = hold(source, self.made, terms, _told(self.host))
             saved, path = save_version(held.preset, self.host.presets)
@@ -190,8 +190,8 @@ class Training:
             raise ValueError(f"{there} is a preset for another model ({other.model.family}): give this one another "
                              "name")
         key = run_key(self.config, model, self.order.settings)
-        self.place, seed = run_folder(self.host.runs, name, key, self.config.seed, self.order.resume)
-        self.config, self.run, self.file = replace(self.config, seed=seed), f"{key}-{seed}", self.place / there.name
+        self.place, seed = run_folder(self.host.runs, name, key, self.config.data.seed, self.order.resume)
+        self.config, self.run, self.file = self.config.replace(seed=seed), f"{key}-{seed}", self.place / there.name
 
     def _learn(self, source: Source) -> None:
         """Learn all tables, or take them as a run of the same settings left them."""
@@ -206,8 +206,9 @@ class Training:
             self.host.say(f"this was trained before with the same settings: taken from {self.place}. Delete that "
                           "folder to train again")
         else:
-            if self.config.seed != self.order.config.seed:
-                self.host.say(f"resuming the unfinished training of these settings, with its seed {self.config.seed}")
+            if self.config.data.seed != self.order.config.data.seed:
+                self.host.say("resuming the unfinished training of these settings, with its seed "
+                              f"{self.config.data.seed}")
             found = trainer.estimate(source, self.config)
             self.host.say(found.words)
             made = trainer.distil(source, self.config, self.place, resume=True, on_progress=self._progress,

@@ -117,7 +117,7 @@ class Bench:
     def config(self, changes: dict) -> Config:
         """The settings of a cell."""
         brief = {"iterations": min(2, changes.get("iterations", 2))} if self.quick else {}
-        return Config(**{"calls": (CALLS,), "order": 3, "model": self.source.name, **changes, **brief})
+        return Config.of(**{"calls": (CALLS,), "order": 3, "model": self.source.name, **changes, **brief})
 
     def measured(self, name: str) -> dict:
         """A cell's numbers, from its file where it was learned with the same settings before."""

@@ -69,7 +69,7 @@ class Bench:
                 counted[0] += len(x)
                 return at.network(x, sigma, **extra)
             with tempfile.TemporaryDirectory() as folder:
-                made = distil(replace(at, network=network), Config(calls=(CALLS,), cfg=nodes, budget=budget), folder,
+                made = distil(replace(at, network=network), Config.of(calls=(CALLS,), cfg=nodes, budget=budget), folder,
                               say=print)
             preset_file.save(made, path)
             write_atomically(count, json.dumps(counted[0]).encode())

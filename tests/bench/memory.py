@@ -61,7 +61,8 @@ def prepared(source, way: str, calls: int, images: int):
     if way == "plain sampling":
         table = parameters.frozen(parameters.initial())
         return lambda: run(source, table, pairs.noise, pairs.extra)
-    config = Config(calls=(calls,), mode=way, iterations=1, batch=images, pairs=images, validation=8, budget=0, every=1)
+    config = Config.of(calls=(calls,), mode=way, iterations=1, batch=images, pairs=images, validation=8, budget=0,
+                       every=1)
     learner, state = learn if way == "gradient" else learn_forward, new_state(way, parameters)
     return lambda: learner(source, parameters, pairs, pairs.part(slice(0, 8)), config, state)
 

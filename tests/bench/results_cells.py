@@ -97,7 +97,7 @@ def learned_cell(model: str, calls: int, name: str, cache: Path, seeds: int) -> 
         spent = made.training["model_calls"] // len(made.tables)
     else:
         settings = {"mode": "forward", "budget": BUDGET} | method.settings
-        config = Config(name=f"{model}-{name}", model=model, cfg=CFG, calls=(calls,), **settings)
+        config = Config.of(name=f"{model}-{name}", model=model, cfg=CFG, calls=(calls,), **settings)
         with tempfile.TemporaryDirectory() as folder:
             made = Run(config, folder, quiet=True, source=source).train()
     seconds, cpu = time.monotonic() - began, time.process_time() - worked

@@ -36,8 +36,8 @@ def test_a_finished_cell_is_kept_and_its_file_gives_the_same_numbers(tmp_path, m
 
 
 def test_tied_queries_do_not_move():
-    config = ablation.Config(calls=(5,), order=3)
-    free, tied = (kind(ablation.np.linspace(5.0, 0.0, 6), order=3, learn=config.learn)
+    config = ablation.Config.of(calls=(5,), order=3)
+    free, tied = (kind(ablation.np.linspace(5.0, 0.0, 6), order=3, learn=config.table.learn)
                   for kind in (ablation.Parameters, ablation.Tied))
     assert free.moving().sum() - tied.moving().sum() == 5
 

@@ -51,7 +51,7 @@ def cfg_of(kind: str) -> float:
 def opened(tiny, kind: str, **changes):
     """The Source of a tiny checkpoint at 64 x 64."""
     settings = {"checkpoint": str(tiny[kind]), "prompts": str(tiny["prompts"]), "width": 64, "cfg": cfg_of(kind)}
-    return sources.of(Config(**{**settings, **changes}), "cpu", lambda text: None)
+    return sources.of(Config.of(**{**settings, **changes}), "cpu", lambda text: None)
 
 
 def run(*arguments):
@@ -242,7 +242,7 @@ def test_a_distilled_model_is_not_guided_twice_unasked(tiny):
 
 def test_a_checkpoint_without_prompts_is_refused():
     with pytest.raises(ValueError, match="go together"):
-        Config(checkpoint="x.safetensors")
+        Config.of(checkpoint="x.safetensors")
 
 
 def test_a_missing_library_is_named_with_the_command_that_installs_it(tiny, monkeypatch):
@@ -255,5 +255,5 @@ def test_a_missing_library_is_named_with_the_command_that_installs_it(tiny, monk
 def test_prompts_that_only_a_host_understands_are_remarked_on(tiny, kind, tmp_path):
     (tmp_path / "p.txt").write_text("a (cat:1.2) <lora:x:1>\n" + "a dog " * 60 + "\n", encoding="utf-8")
     said = []
-    sources.of(Config(checkpoint=str(tiny[kind]), prompts=str(tmp_path / "p.txt"), width=64), "cpu", said.append)
+    sources.of(Config.of(checkpoint=str(tiny[kind]), prompts=str(tmp_path / "p.txt"), width=64), "cpu", said.append)
     assert any("host's syntax" in words for words in said) and any("cut off" in words for words in said)

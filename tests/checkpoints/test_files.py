@@ -47,7 +47,7 @@ def opened(tiny, kind: str, what: str = "file", say=lambda text: None, **changes
     """The Source of a tiny checkpoint at 64 x 64."""
     config = {} if what == "folder" else {"config": str(tiny[kind, "config"])}
     settings = {"checkpoint": str(tiny[kind, what]), "prompts": str(tiny["prompts"]), "width": 64, "cfg": 4.0, **config}
-    return sources.of(Config(**{**settings, **changes}), "cpu", say)
+    return sources.of(Config.of(**{**settings, **changes}), "cpu", say)
 
 
 @pytest.mark.parametrize("kind", SINGLE)

@@ -44,7 +44,7 @@ def tiny(tmp_path_factory):
 
 
 def opened(tiny, checkpoint, *loras, kind="sd15", dtype="fp32"):
-    config = Config(checkpoint=str(checkpoint), prompts=str(tiny["prompts"]), width=64, dtype=dtype,
+    config = Config.of(checkpoint=str(checkpoint), prompts=str(tiny["prompts"]), width=64, dtype=dtype,
                     cfg=1.0 if kind == "flux" else 4.0, lora=loras)
     return sources.of(config, "cpu", lambda text: None)
 
@@ -125,7 +125,7 @@ def test_the_hosts_still_know_the_checkpoint(tiny, tmp_path):
     from tests.checkpoints.tiny_originals import single_file
     file = single_file("sd15", tiny["sd15"], tmp_path / "sd15.safetensors")
     config = {"checkpoint": str(file), "prompts": str(tiny["prompts"]), "width": 64, "config": str(tiny["sd15"])}
-    plain, changed = (sources.of(Config(**config, lora=loras), "cpu", lambda text: None)
+    plain, changed = (sources.of(Config.of(**config, lora=loras), "cpu", lambda text: None)
                       for loras in ((), (str(tiny["sd15", "kohya"]),)))
     assert changed.model.hashes == plain.model.hashes and "loras" in changed.about
 
@@ -145,14 +145,14 @@ def test_a_file_and_its_weight_are_told_apart(tmp_path):
 ])
 def test_a_weight_that_is_no_number_is_refused(lora, words):
     with pytest.raises(ValueError, match=words):
-        Config(checkpoint="x.safetensors", prompts="p.txt", lora=(lora,))
+        Config.of(checkpoint="x.safetensors", prompts="p.txt", lora=(lora,))
 
 
 def test_a_lora_without_a_checkpoint_or_twice_is_refused():
     with pytest.raises(ValueError, match="name one with --checkpoint"):
-        Config(lora=("a.safetensors",))
+        Config.of(lora=("a.safetensors",))
     with pytest.raises(ValueError, match="twice"):
-        Config(checkpoint="x.safetensors", prompts="p.txt", lora=("a.safetensors", "a.safetensors"))
+        Config.of(checkpoint="x.safetensors", prompts="p.txt", lora=("a.safetensors", "a.safetensors"))
 
 
 def test_what_does_not_fit_is_refused_in_words(tiny, tmp_path):

@@ -28,9 +28,9 @@ def test_every_command_explains_itself(command):
 
 
 def test_help_names_every_setting_with_its_default():
-    from s4s.training.config import help_texts
+    from s4s.training.config import SETTINGS
     text = s4s("train", "--help").output
-    assert all(f"--{name.replace('_', '-')} " in text for name in help_texts())
+    assert all(f"--{name.replace('_', '-')} " in text for name in SETTINGS)
     assert "my-preset" in text and "dpmpp_2m" in text
 
 
@@ -84,7 +84,7 @@ def test_resuming_takes_no_settings(tmp_path):
 
 def test_a_budget_may_have_a_name():
     from s4s.training.config import BUDGETS, Config
-    assert [Config(budget=name).budget for name in BUDGETS] == [3_000, 10_000, 40_000]
-    assert Config(budget="77").budget == 77
+    assert [Config.of(budget=name).budget for name in BUDGETS] == [3_000, 10_000, 40_000]
+    assert Config.of(budget="77").budget == 77
     answer = CliRunner().invoke(main, ["train", "--budget", "huge"])
     assert answer.exit_code != 0 and "quick, normal, thorough" in answer.output

@@ -24,12 +24,12 @@ BAD = {"": "1 to 100 printable", "a" * 101: "1 to 100 printable", "a\nb": "print
 
 @pytest.mark.parametrize("name", [*GOOD, *Library([]).names()])
 def test_a_name_that_is_safe_everywhere_is_taken_as_it_is(name):
-    assert preset_name(name) == file_name(name) == name and Config(name=name).name == name
+    assert preset_name(name) == file_name(name) == name and Config.of(name=name).name == name
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_any_other_is_refused_with_the_reason_before_a_training_begins(name):
-    for door in (preset_name, lambda name: Config(name=name)):
+    for door in (preset_name, lambda name: Config.of(name=name)):
         with pytest.raises(ValueError, match=BAD[name]) as caught:
             door(name)
         assert "Choose another name" in str(caught.value) and str(caught.value).isprintable()

@@ -66,7 +66,7 @@ class Place:
             any_cfg=self.any_cfg)
 
     def order(self, **changes):
-        config = self.session.Config(**{**SMALL, **{k: v for k, v in changes.items() if k != "resume"}})
+        config = self.session.Config.of(**{**SMALL, **{k: v for k, v in changes.items() if k != "resume"}})
         return self.session.Order(config, race_seeds=2, resume=changes.get("resume", True))
 
     def train(self, **changes):

@@ -23,7 +23,7 @@ def prepared(learner, **changes):
     """The vectors after every iteration of an alternating run."""
     config, source = small(**{**ALT, **changes}), toy_source()
     parameters = Parameters(schedules.karras(4, 0.03, source.sigma_max), learn="alternate")
-    table = teacher_table(source, config.teacher, config.teacher_calls)
+    table = teacher_table(source, config.teacher.solver, config.teacher.calls)
     pairs, held_out = (make_pairs(source, range(first, first + 16), table, "", quiet=True) for first in (0, 1000))
     state = new_state("gradient" if learner is learn else "forward", parameters)
     vectors = [state.vector]
@@ -52,7 +52,7 @@ def test_in_each_turn_one_half_moves_and_the_other_rests(learner, iterations, tu
 def test_the_carry_of_generalized_rows_rests_until_all_else_has_moved():
     config, source = small(learn="generalized", iterations=6), toy_source()
     parameters = Parameters(schedules.karras(4, 0.03, source.sigma_max), learn="generalized")
-    table = teacher_table(source, config.teacher, config.teacher_calls)
+    table = teacher_table(source, config.teacher.solver, config.teacher.calls)
     pairs, held_out = (make_pairs(source, range(first, first + 16), table, "", quiet=True) for first in (0, 1000))
     state, vectors = new_state("forward", parameters), [parameters.initial()]
 

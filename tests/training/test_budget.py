@@ -46,7 +46,7 @@ def test_a_budgeted_run_that_is_stopped_goes_on_bit_for_bit(tmp_path):
 
 def test_more_budget_buys_more_pairs_up_to_those_asked_for():
     source = toy_source()
-    few, more, all_of_them = (planned(budgeted(budget=budget), source, "forward").pairs
+    few, more, all_of_them = (planned(budgeted(budget=budget), source, "forward").data.pairs
                               for budget in (4_000, 8_000, 10 ** 6))
     assert few < more < all_of_them == 256
 

@@ -90,15 +90,15 @@ def test_inference_mode_around_it_does_not_matter(tmp_path):
 
 
 def test_an_estimate_counts_what_will_be_learned_and_spent():
-    found = estimate(toy_source(), Config(calls=(4, 6), budget=10_000, mode="auto"))
+    found = estimate(toy_source(), Config.of(calls=(4, 6), budget=10_000, mode="auto"))
     assert found.rows == 10 and found.free == (3 + 4 + 9) + (5 + 6 + 20) and 18_000 < found.calls <= 20_000
     assert found.mode == "forward" and "forward calls are enough" in found.words
     assert found.memory > 0 and "MB on top of the model with 64 images at once; forward mode" in found.words
-    assert "16 images at once; gradient mode" in estimate(toy_source(), Config(mode="gradient", budget=0)).words
+    assert "16 images at once; gradient mode" in estimate(toy_source(), Config.of(mode="gradient", budget=0)).words
 
 
 def test_an_estimate_prices_every_budget_that_suffices_at_the_measured_pace():
-    source, config = toy_source(), Config(calls=(6,), budget="quick")
+    source, config = toy_source(), Config.of(calls=(6,), budget="quick")
     quick, normal, thorough = prices(source, config, "forward", Pace(0.5))
     assert [each.budget for each in (quick, normal, thorough)] == ["quick", "normal", "thorough"]
     assert quick.calls < 3_000 < normal.calls < 10_000 < thorough.calls < 40_000
@@ -106,7 +106,7 @@ def test_an_estimate_prices_every_budget_that_suffices_at_the_measured_pace():
     found = estimate(source, config)
     assert found.price.budget == "quick" and found.words.startswith(found.price.words)
     assert found.others.splitlines() == [each.words for each in found.prices[1:]]
-    assert [each.budget for each in prices(source, Config(calls=(20,)), "forward", Pace(0.5))] == ["thorough"]
+    assert [each.budget for each in prices(source, Config.of(calls=(20,)), "forward", Pace(0.5))] == ["thorough"]
 
 
 def test_what_an_estimate_found_out_of_gradients_is_not_found_out_again(tmp_path):
@@ -144,7 +144,7 @@ from some_pack.s4s_nodes.core import Model, mixture, schedules
 levels = schedules.sd_levels()
 source = Source("analytic", Model("analytic", "eps", float(levels[0]), float(levels[-1])), levels, (2,),
                 lambda x, sigma: mixture(x, sigma), lambda seeds: {}, 1.0, torch.device("cpu"))
-made = distil(source, Config(calls=(4,), budget=6_000, mode="auto"), sys.argv[1] + "/run")
+made = distil(source, Config.of(calls=(4,), budget=6_000, mode="auto"), sys.argv[1] + "/run")
 raced = race(source, made, "calls4", unseen_pairs(source, 8))
 ours = [name for name in sys.modules if name.split(".")[0] in ("s4s_nodes", "training", "s4s")]
 print(len(ours), raced.scores["ratio"])

@@ -220,4 +220,4 @@ def test_every_family_learns_within_its_budget(tmp_path, settings, flow):
     assert source.model_calls <= config.budget * len(preset.tables) + source.chunk
     for name, (began, ended) in preset.training["held_out_rmse"].items():
         assert ended < began, name
-    assert preset.training["family"] == config.family and preset.training["base"] == config.base
+    assert preset.training["family"] == config.table.family and preset.training["base"] == config.table.base

@@ -28,11 +28,11 @@ from tests.toy import small, toy_source
 
 def prepared(flow=False, calls=4, network=None, **changes):
     config, source = small(**changes), toy_source(flow)
-    table = teacher_table(source, config.teacher, config.teacher_calls)
+    table = teacher_table(source, config.teacher.solver, config.teacher.calls)
     levels = schedules.linear_flow(calls, 2.0) if flow else schedules.karras(calls, 0.03, source.sigma_max)
     parameters = Parameters(levels, flow=flow)
-    pairs = make_pairs(source, range(config.pairs), table, "", quiet=True)
-    held_out = make_pairs(source, range(1000, 1000 + config.validation), table, "", quiet=True)
+    pairs = make_pairs(source, range(config.data.pairs), table, "", quiet=True)
+    held_out = make_pairs(source, range(1000, 1000 + config.data.validation), table, "", quiet=True)
     if network is not None:
         source.network = network
     return source, parameters, pairs, held_out, config
@@ -107,8 +107,8 @@ def test_every_pass_uses_every_pair_once():
 def test_the_rate_rises_then_falls_to_a_hundredth():
     config = small(iterations=100)
     rates = [rate_at(i, config) for i in range(100)]
-    assert rates[0] < rates[4] == max(rates) == config.rate
-    assert rates[-1] == pytest.approx(0.01 * config.rate, rel=0.1)
+    assert rates[0] < rates[4] == max(rates) == config.gradient.rate
+    assert rates[-1] == pytest.approx(0.01 * config.gradient.rate, rel=0.1)
 
 
 @pytest.mark.parametrize("flow", [False, True])

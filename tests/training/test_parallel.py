@@ -70,7 +70,7 @@ def test_two_processes_train_a_checkpoint_with_its_lora(tmp_path):
     launched(tmp_path, TORCHRUN, *QUICK, *(word for name, value in given.items() for word in (f"--{name}", value)))
     together = preset_file.load(tmp_path / "two" / "tiny.safetensors")
     settings = dict(zip([word[2:].replace("-", "_") for word in QUICK[::2]], QUICK[1::2]))
-    alone = Run(Config(**{**settings, **given, "calls": (3,), "cfg": (4,), "checkpoint": str(place), "device": "cpu",
+    alone = Run(Config.of(**{**settings, **given, "calls": (3,), "cfg": (4,), "checkpoint": str(place), "device": "cpu",
                           "prompts": str(given["prompts"]), "lora": (given["lora"],)}), tmp_path / "one", quiet=True)
     wanted = alone.train()
     assert together.training["processes"] == 2 and together.training["loras"] == ["style.safetensors:0.5"]

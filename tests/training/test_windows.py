@@ -93,7 +93,7 @@ def test_classical_flow_solvers_keep_constants_from_a_level_below_one():
 
 
 def test_windows_that_cannot_work_are_refused():
-    for windows, words in (((0.5,), "1 among them"), ((1.0, 1.5), "up to 1"), ((1.0, 0.0), "above 0"),
+    for windows, words in (((0.5,), "including 1"), ((1.0, 1.5), "up to 1"), ((1.0, 0.0), "above 0"),
                            ((1.0, 1.0), "twice")):
         with pytest.raises(ValueError, match=words):
             small(windows=windows)

@@ -65,7 +65,7 @@ def settings(preset: Preset, opening: dict, cfg: float | None) -> Config:
     if trained.get("loras") and not given.get("lora"):
         click.echo("WARNING: the preset was trained with LoRAs: give the same with "
                    + " ".join(f"--lora {words}" for words in trained["loras"]))
-    return Config(**given, cfg=cfg if cfg is not None else middle_cfg(preset))
+    return Config.of(**given, cfg=cfg if cfg is not None else middle_cfg(preset))
 
 
 def suited(preset: Preset, source: Source) -> str:

@@ -13,6 +13,7 @@ from ...s4s_nodes.core import Model
 from ..source import MOST_AT_ONCE, Source
 from . import clocks, files, loras, network, prompts
 from .loading import Opened, Places, opened
+from .settings import ModelSettings
 
 AT_ONCE = 8 * 512 * 512         # pixels per network call to begin with; halved when memory runs out
 HALF = {"sd3": torch.bfloat16, "flux": torch.bfloat16, "fluxschnell": torch.bfloat16}
@@ -20,20 +21,21 @@ FLUX = ("flux", "fluxschnell")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def checkpoint(config, device: torch.device, say: Callable = print) -> Source:
-    """The checkpoint a configuration names, with its prompts. Raises ValueError in words for what cannot work.
+def checkpoint(settings: ModelSettings, cfgs: tuple, device: torch.device, say: Callable = print) -> Source:
+    """The checkpoint that these settings name, with its prompts, guided at these cfg scales.
 
+    Raises ValueError for what cannot work.
     The text encoders run once and are freed; the network stays on the device, and the autoencoder in full precision
     beside it.
     """
-    texts = prompts.read(config.prompts)
-    loras.check(config.loras)                                           # before gigabytes are opened for nothing
-    dtype = DTYPES.get(config.dtype) or (torch.float32 if device.type == "cpu" else torch.float16)
-    if config.dtype == "auto" and device.type == "cuda":
-        dtype = HALF.get(_family(config.checkpoint), torch.float16)
-    found = opened(config.checkpoint, dtype, Places(config.config, config.text_encoders, config.vae), say)
-    loras.fuse(found.pipeline, found.family, config.loras, say)         # before the text encoders are asked
-    return source_of(found, texts, config, device, dtype, say)
+    texts = prompts.read(settings.prompts)
+    loras.check(settings.loras)                                         # before gigabytes are opened for nothing
+    dtype = DTYPES.get(settings.dtype) or (torch.float32 if device.type == "cpu" else torch.float16)
+    if settings.dtype == "auto" and device.type == "cuda":
+        dtype = HALF.get(_family(settings.checkpoint), torch.float16)
+    found = opened(settings.checkpoint, dtype, Places(settings.config, settings.text_encoders, settings.vae), say)
+    loras.fuse(found.pipeline, found.family, settings.loras, say)       # before the text encoders are asked
+    return source_of(found, texts, settings, cfgs, device, dtype, say)
 
 
 def _family(path: str) -> str:
@@ -41,78 +43,79 @@ def _family(path: str) -> str:
     return files.read(path).family if Path(path).is_file() else ""
 
 
-def source_of(found: Opened, texts: list[str], config, device: torch.device, dtype: torch.dtype, say) -> Source:
+def source_of(found: Opened, texts: list[str], settings: ModelSettings, cfgs: tuple, device: torch.device,
+              dtype: torch.dtype, say: Callable) -> Source:
     """The Source of an opened checkpoint."""
-    pipeline, clock = found.pipeline, clock_of(found, config)
-    width, height, shape = size_of(found, config)
-    _check_guidance(found, config)
+    pipeline, clock = found.pipeline, clock_of(found, settings)
+    width, height, shape = size_of(found, settings)
+    _check_guidance(found, settings, cfgs)
     for words in prompts.remarks(texts, pipeline):
         say(f"WARNING: {words}")
-    rows = prompts.embedded(pipeline, texts, config.negative, device)
+    rows = prompts.embedded(pipeline, texts, settings.negative, device)
     asked = found.network.to(device).eval().requires_grad_(False)
     asked.enable_gradient_checkpointing()           # a backward pass at the memory of one block, not of all
-    cfg, count = config.cfg[0], len(texts)
+    cfg, count = cfgs[0], len(texts)
 
     def conditions(seeds):
         return {"which": torch.tensor([int(seed) % count for seed in seeds], device=device)}
-    guided = network.Network(_ask(found.family, asked, config, width, height), clock, rows, cfg, dtype)
+    guided = network.Network(_ask(found.family, asked, settings, width, height), clock, rows, cfg, dtype)
     autoencoder = getattr(pipeline, "vae", None)
     return Source(
         found.path.stem, model_of(found, clock, shape[0]), np.asarray(clock.sigmas, dtype=np.float64), shape, guided,
         conditions, cfg, device, chunk=max(1, min(MOST_AT_ONCE, AT_ONCE // (width * height))),
-        any_cfg=True, about=about(found, texts, config, width, height, dtype),
+        any_cfg=True, about=about(found, texts, settings, width, height, dtype),
         decode=None if autoencoder is None else network.decoder(
             autoencoder.to(device).float().eval().requires_grad_(False)))
 
 
-def clock_of(found: Opened, config) -> clocks.Discrete | clocks.Flow:
+def clock_of(found: Opened, settings: ModelSettings) -> clocks.Discrete | clocks.Flow:
     """Levels and timesteps as the hosts have them for this checkpoint; --shift moves a flow's."""
     if found.family == "flux":
-        return clocks.flux(float(np.log(config.shift)) if config.shift else clocks.FLUX_SHIFT)
+        return clocks.flux(float(np.log(settings.shift)) if settings.shift else clocks.FLUX_SHIFT)
     if found.family == "fluxschnell":
-        return clocks.flow(config.shift or 1.0, 1.0)
+        return clocks.flow(settings.shift or 1.0, 1.0)
     if found.family == "sd3":
-        return clocks.flow(config.shift or float(found.scheduler.get("shift", 3.0)))
-    if config.shift:
-        raise ValueError(f"--shift {config.shift:g} moves a flow's levels, and {found.path.name} is {found.family}, "
+        return clocks.flow(settings.shift or float(found.scheduler.get("shift", 3.0)))
+    if settings.shift:
+        raise ValueError(f"--shift {settings.shift:g} moves a flow's levels, and {found.path.name} is {found.family}, "
                          "which is none: leave it out")
     if found.contents is not None:
-        return clocks.discrete(found.scheduler, *files.prediction(found.contents, config.prediction, found.scheduler))
+        return clocks.discrete(found.scheduler, *files.prediction(found.contents, settings.prediction, found.scheduler))
     v, zero_terminal = files.scheduled_prediction(found.scheduler)
-    if config.prediction != "auto":
-        v, zero_terminal = config.prediction != "eps", config.prediction == "v_zsnr"
+    if settings.prediction != "auto":
+        v, zero_terminal = settings.prediction != "eps", settings.prediction == "v_zsnr"
     return clocks.discrete(found.scheduler, v, zero_terminal)
 
 
-def size_of(found: Opened, config) -> tuple[int, int, tuple]:
+def size_of(found: Opened, settings: ModelSettings) -> tuple[int, int, tuple]:
     """(width, height, the latent's shape); without either, the size the model was made for.
 
     Raises ValueError for a size that is not whole patches.
     """
-    settings = found.network.config
+    asked = found.network.config
     autoencoder = getattr(found.pipeline, "vae", None)
     factor = 8 if autoencoder is None else 2 ** (len(autoencoder.config.block_out_channels) - 1)
-    native = factor * (128 if found.family in FLUX else settings.sample_size)
-    width, height = config.width or config.height or native, config.height or config.width or native
+    native = factor * (128 if found.family in FLUX else asked.sample_size)
+    width, height = settings.width or settings.height or native, settings.height or settings.width or native
     flow = found.family in (*FLUX, "sd3")
-    step, channels = factor * (2 if flow else 1), settings.in_channels // (4 if found.family in FLUX else 1)
+    step, channels = factor * (2 if flow else 1), asked.in_channels // (4 if found.family in FLUX else 1)
     if width % step or height % step:
         raise ValueError(f"a picture of {width} x {height} is no whole number of patches: expected multiples of "
                          f"{step}")
     return width, height, (channels, height // factor, width // factor)
 
 
-def _check_guidance(found: Opened, config) -> None:
-    if found.family in FLUX and max(config.cfg) > 1 and not config.negative:
-        told = f" (--guidance {config.guidance:g} is told to it)" if found.family == "flux" else ""
+def _check_guidance(found: Opened, settings: ModelSettings, cfgs: tuple) -> None:
+    if found.family in FLUX and max(cfgs) > 1 and not settings.negative:
+        told = f" (--guidance {settings.guidance:g} is told to it)" if found.family == "flux" else ""
         raise ValueError(f"{found.path.name} is distilled for guidance{told} and runs at cfg 1: add --cfg 1, or give a "
                          "--negative prompt if you do mean to guide it a second time")
 
 
-def _ask(family: str, asked, config, width: int, height: int) -> Callable:
+def _ask(family: str, asked, settings: ModelSettings, width: int, height: int) -> Callable:
     """How this family's network is asked."""
     if family in FLUX:
-        return network.transformer_flux(asked, config.guidance)
+        return network.transformer_flux(asked, settings.guidance)
     if family == "sd3":
         return network.transformer_sd3(asked)
     return network.unet_xl(asked, width, height) if family == "sdxl" else network.unet(asked)
@@ -125,11 +128,12 @@ def model_of(found: Opened, clock, channels: int) -> Model:
                  {} if found.contents is None else files.hashes(found.contents))
 
 
-def about(found: Opened, texts: list[str], config, width: int, height: int, dtype: torch.dtype) -> dict:
+def about(found: Opened, texts: list[str], settings: ModelSettings, width: int, height: int,
+          dtype: torch.dtype) -> dict:
     """What a preset records of how the checkpoint was asked; a run that goes on must find the same."""
-    digest = hashlib.sha256("\n".join([*texts, config.negative]).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join([*texts, settings.negative]).encode()).hexdigest()
     precision = next(name for name, value in DTYPES.items() if value == dtype)
     return {"checkpoint": found.path.name, "prompts": len(texts), "prompts_sha256": digest[:16],
-            "negative": bool(config.negative), "size": [width, height], "dtype": precision,
-            **({"guidance": config.guidance} if found.family == "flux" else {}),
-            **loras.about(config.loras)}
+            "negative": bool(settings.negative), "size": [width, height], "dtype": precision,
+            **({"guidance": settings.guidance} if found.family == "flux" else {}),
+            **loras.about(settings.loras)}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from click.core import ParameterSource
 
 from ...s4s_nodes import __version__
 from ...s4s_nodes.select.cfg import cfg_nodes
-from ..config import CHECKPOINT_SETTINGS, Config, help_texts
+from ..config import CHECKPOINT_SETTINGS, SETTINGS, Config
 from ..run_identity import CONFIG, read_config
 from .errors import FORCE, check_free, errors_in_words
 from .shelf import COMMANDS
@@ -48,10 +47,11 @@ def _words(context, parameter, value: str) -> tuple:
 
 def _config_options(command, only=None):
     """One option per field of Config with its default and its words; of those named, with None as default."""
-    words = help_texts()
-    for setting in reversed([field for field in fields(Config) if only is None or field.name in only]):
-        option = f"--{setting.name.replace('_', '-')}"
-        extra = {"type": str if setting.name == "budget" else type(setting.default)}
+    for name, setting in reversed(SETTINGS.items()):
+        if only and name not in only:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        extra = {"type": str if name == "budget" else type(setting.default)}
         if isinstance(setting.default, bool):
             option, extra = f"{option}/--no-{option[2:]}", {}
         if setting.default == ():
@@ -60,8 +60,8 @@ def _config_options(command, only=None):
             reader = {int: _numbers, float: _shares, str: _words}[type(setting.default[0])]
             extra = {"type": str, "callback": _scales if setting.name == "cfg" else reader}
         default = ",".join(map(str, setting.default)) or () if isinstance(setting.default, tuple) else setting.default
-        command = click.option(option, setting.name, default=None if only else default, show_default=True,
-                               help=words[setting.name], **extra)(command)
+        command = click.option(option, name, default=None if only else default, show_default=True, help=setting.help,
+                               **extra)(command)
     return command
 
 
@@ -81,9 +81,9 @@ def main():
 @click.option("--calls", default="6", show_default=True, callback=_numbers, help="numbers of calls, e.g. 4,5,6,8")
 @click.option("--cfg", default=3.0, show_default=True, help="guidance scale")
 @click.option("--seeds", default=256, show_default=True, help="unseen seeds of the race")
-@click.option("--mode", default=DEMO_MODE, show_default=True, help=help_texts()["mode"])
-@click.option("--iterations", default=0, show_default=True, help=help_texts()["iterations"])
-@click.option("--device", default="auto", show_default=True, help=help_texts()["device"])
+@click.option("--mode", default=DEMO_MODE, show_default=True, help=SETTINGS["mode"].help)
+@click.option("--iterations", default=0, show_default=True, help=SETTINGS["iterations"].help)
+@click.option("--device", default="auto", show_default=True, help=SETTINGS["device"].help)
 @click.option("--out", default="s4s-demo", show_default=True, type=click.Path(path_type=Path), help="folder to write")
 @errors_in_words
 def demo(model, calls, cfg, seeds, mode, iterations, device, out):
@@ -95,7 +95,7 @@ def demo(model, calls, cfg, seeds, mode, iterations, device, out):
     """
     from ..benchmark.report_run import report
     from ..run import Run
-    config = Config(name=f"{model}-cfg{cfg:g}", model=model, calls=calls, cfg=cfg, mode=mode, iterations=iterations,
+    config = Config.of(name=f"{model}-cfg{cfg:g}", model=model, calls=calls, cfg=cfg, mode=mode, iterations=iterations,
                     device=device)
     known = (out / CONFIG).exists()
     if known and read_config(out)[0] != config:
@@ -135,7 +135,7 @@ def train(out, resume, **settings):
             raise ValueError(f"{resume} holds no run (no config.json): name the folder of an earlier `s4s train`")
         run = Run(read_config(resume)[0], resume, resume=True, world=world)
     else:
-        config = Config(**settings)
+        config = Config.of(**settings)
         run = Run(config, out or Path("runs") / config.name, world=world)
     if world is None and resume is None:
         found = estimate(run.source, run.config)
@@ -156,10 +156,10 @@ def train(out, resume, **settings):
 def _opening(config: Config) -> str:
     """The options that open the configuration's checkpoint again, without those that a preset records."""
     remembered = ("width", "height", "guidance", "shift")
-    defaults = {field.name: field.default for field in fields(Config)}
-    given = {name: getattr(config, name) for name in CHECKPOINT_SETTINGS if name not in remembered}
+    given = {name: value for name, value in config.flat().items()
+             if name in CHECKPOINT_SETTINGS and name not in remembered}
     return "".join(f" --{name.replace('_', '-')} {shlex.quote(str(each))}" for name, value in given.items()
-                   if value != defaults[name] for each in (value if isinstance(value, tuple) else (value,)))
+                   if value != SETTINGS[name].default for each in (value if isinstance(value, tuple) else (value,)))
 
 
 @main.command()
@@ -171,7 +171,7 @@ def _opening(config: Config) -> str:
 @click.option("--seed", default=0, show_default=True, help="first of these seeds, in the race's own range")
 @click.option("--budget", default=0, show_default=True, help="for a checkpoint: most network calls; 0: no limit")
 @partial(_config_options, only=CHECKPOINT_SETTINGS)
-@click.option("--device", default="auto", show_default=True, help=help_texts()["device"])
+@click.option("--device", default="auto", show_default=True, help=SETTINGS["device"].help)
 @click.option("--out", default=None, type=click.Path(path_type=Path),
               help="folder for report.html, pictures and race-*.txt")
 @click.option("--write/--no-write", default=False, help="write the scores into the preset")

@@ -27,16 +27,16 @@ def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
     """Carry the state on to config.iterations and return it; on_progress(state, loss, checked) after each.
 
     The state is replaced only by whole iterations, so that stopping at any time (an exception out of the
-    network or out of on_progress) leaves it consistent. Validation runs every config.every iterations, and at
+    network or out of on_progress) leaves it consistent. Validation runs every config.gradient.every iterations, and at
     the start: the best state is never worse than the initial table on the held-out pairs.
     """
-    objective = objective_of(config.objective, source)
-    ball = ball_of(source, parameters, pairs, objective, config.relaxed)
+    objective = objective_of(config.gradient.objective, source)
+    ball = ball_of(source, parameters, pairs, objective, config.gradient.relaxed)
     if state.iteration == 0 and not state.curve:
         validate(source, parameters, held_out, state, math.nan, objective)
     while state.iteration < config.iterations:
         moving = turned(parameters, state, config).moving()
-        places = batch_indices(len(pairs), config.batch, config.seed, state.iteration)
+        places = batch_indices(len(pairs), config.gradient.batch, config.data.seed, state.iteration)
         try:
             if ball is None:
                 loss, gradient = loss_and_gradient(source, parameters, state.vector, pairs.part(places), objective)
@@ -54,7 +54,7 @@ def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
                 raise
             continue
         ahead.losses = [*state.losses, loss]
-        checked = ahead.iteration % config.every == 0 or ahead.iteration == config.iterations
+        checked = ahead.iteration % config.gradient.every == 0 or ahead.iteration == config.iterations
         if checked:
             validate(source, parameters, held_out, ahead, sum(ahead.losses) / len(ahead.losses), objective)
             ahead.losses = []
@@ -65,11 +65,11 @@ def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
 
 
 def turned(parameters: Parameters, state: AdamState, config) -> Parameters:
-    """What this iteration may move: of an alternation one half, in config.rounds turns each.
+    """What this iteration may move: of an alternation one half, in config.gradient.rounds turns each.
 
     A new turn resets the moments; otherwise the resting half would keep moving.
     """
-    turns = len(TURNS) * config.rounds
+    turns = len(TURNS) * config.gradient.rounds
     turn = state.iteration * turns // max(turns, config.iterations)
     if parameters.learn == "alternate" and turn != state.turn:
         state.turn = turn
@@ -98,7 +98,7 @@ def loss_and_gradient(source: Source, parameters: Parameters, vector: Tensor, ba
 def step(state: AdamState, gradient: Tensor, config) -> None:
     """One Adam step (Kingma and Ba 2015) on the clipped gradient, and the moving average after it."""
     norm = float(gradient.norm())
-    gradient = gradient * min(1.0, config.clip / (norm + 1e-12))
+    gradient = gradient * min(1.0, config.gradient.clip / (norm + 1e-12))
     optimiser, vector = adam(state, rate_at(state.iteration, config) * state.rate_factor)
     vector.grad = gradient
     optimiser.step()
@@ -106,7 +106,7 @@ def step(state: AdamState, gradient: Tensor, config) -> None:
     state.vector = vector.detach()
     state.moment1, state.moment2 = kept["exp_avg"].detach(), kept["exp_avg_sq"].detach()
     state.iteration += 1
-    decay = min(config.average, state.iteration / (state.iteration + 10))
+    decay = min(config.gradient.average, state.iteration / (state.iteration + 10))
     state.average = decay * state.average + (1 - decay) * state.vector
 
 
@@ -123,9 +123,9 @@ def rate_at(iteration: int, config) -> float:
     """Linear warm-up, then a cosine down to FLOOR of the rate."""
     warm = max(1, int(WARM_UP * config.iterations))
     if iteration < warm:
-        return config.rate * (iteration + 1) / warm
+        return config.gradient.rate * (iteration + 1) / warm
     share = (iteration - warm) / max(1, config.iterations - warm)
-    return config.rate * (FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * share)) / 2)
+    return config.gradient.rate * (FLOOR + (1 - FLOOR) * (1 + math.cos(math.pi * share)) / 2)
 
 
 def validate(source: Source, parameters: Parameters, held_out: Pairs, state: AdamState, loss: float,

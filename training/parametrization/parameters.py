@@ -59,7 +59,8 @@ class Parameters:
     @classmethod
     def of(cls, config, source, start: np.ndarray) -> Parameters:
         """What a configuration makes of these levels for a source."""
-        return cls(start, config.base, config.order, source.flow, config.learn, source.sigma_max, config.family)
+        free = config.table
+        return cls(start, free.base, free.order, source.flow, free.learn, source.sigma_max, free.family)
 
     @property
     def turns(self) -> int:

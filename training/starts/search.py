@@ -50,8 +50,8 @@ def settle_start(source: Source, calls: int, held_out: Pairs, config, curve: np.
         vector = vector_of(parameters, entry.table)
         if vector is not None:
             return Start(parameters, vector, entry, ranked[0])
-    raise ValueError(f"no classical solver of {calls} calls fits --family {config.family} and --order {config.order}: "
-                     "leave order at 0")
+    raise ValueError(f"no classical solver of {calls} calls fits --family {config.table.family} and --order "
+                     f"{config.table.order}: leave order at 0")
 
 
 def ranked_baselines(source: Source, calls: int, held_out: Pairs, config,
@@ -62,12 +62,12 @@ def ranked_baselines(source: Source, calls: int, held_out: Pairs, config,
     base solver alone.
     """
     top = None if curve is None else float(curve[0])
-    if config.schedule == "auto" and holds_every_solver(config):
+    if config.table.schedule == "auto" and holds_every_solver(config):
         entries = contestants(source, calls, start_pairs(source, top), top, curve)
         return searched(source, entries, held_out, config.effort)
-    known = whole_schedules(source, config.schedule) if curve is None else {
+    known = whole_schedules(source, config.table.schedule) if curve is None else {
         **schedules_for(source, top), CURVE: lambda steps: schedules.stretched(curve, steps, source.flow)}
-    asked = {config.schedule: known[config.schedule]} if config.schedule in known else known
+    asked = {config.table.schedule: known[config.table.schedule]} if config.table.schedule in known else known
     entries = base_entries(source, asked, calls, config) or base_entries(source, known, calls, config)
     few = held_out.part(slice(0, config.effort.rounds[-1][0]))
     return sorted([measure(source, entry, few) for entry in entries], key=lambda entry: entry.errors.mean())
@@ -77,15 +77,15 @@ def search_calls(source: Source, calls: int, config) -> int:
     """The most network calls that `ranked_baselines` makes for a whole table."""
     effort = config.effort
     most = len(schedules_for(source)) + 1                                       # a window has its curve
-    if config.schedule != "auto" or not holds_every_solver(config):
-        return calls * effort.rounds[-1][0] * (1 if config.schedule != "auto" else most)
+    if config.table.schedule != "auto" or not holds_every_solver(config):
+        return calls * effort.rounds[-1][0] * (1 if config.table.schedule != "auto" else most)
     tried = len(set(schedules_for(source)) - set(NO_START_SCHEDULES)) + 1
     return search_cost(effort, calls, effort.rounds[-1][0], tried, solvers=len(STARTS))
 
 
 def holds_every_solver(config) -> bool:
     """Whether the rows of a configuration are free enough to equal any solver of one call a step."""
-    return config.family == "lms" and config.order == 0
+    return config.table.family == "lms" and config.table.order == 0
 
 
 def vector_of(parameters: Parameters, table: Table) -> Tensor | None:
@@ -114,12 +114,12 @@ def base_entries(source: Source, known: dict, calls: int, config) -> list[Entry]
     entries = []
     for name, levels in known.items():
         try:
-            table = start_on(config.family, config.base, levels, calls, source.flow)
+            table = start_on(config.table.family, config.table.base, levels, calls, source.flow)
         except NaNFromModel:                                # out of gits, which asks the network
             raise
         except ValueError:
             continue
-        entries.append(Entry(config.base, name, table))
+        entries.append(Entry(config.table.base, name, table))
     return entries
 
 
@@ -131,13 +131,13 @@ def whole_schedules(source: Source, name: str) -> dict:
 
 def check_schedule(source: Source, config) -> None:
     """Raises ValueError for an unknown schedule, or one without so many steps, before anything is spent."""
-    known = whole_schedules(source, config.schedule)
-    if config.schedule not in ("auto", *known):
-        raise ValueError(f"no schedule {config.schedule!r} for {source.name}; there are: auto, "
+    known = whole_schedules(source, config.table.schedule)
+    if config.table.schedule not in ("auto", *known):
+        raise ValueError(f"no schedule {config.table.schedule!r} for {source.name}; there are: auto, "
                          f"{', '.join([*known, *NAMES])}")
-    if config.schedule not in ("auto", "gits"):         # of gits the levels cost network calls
+    if config.table.schedule not in ("auto", "gits"):         # of gits the levels cost network calls
         for calls in config.calls:
-            start_on(config.family, config.base, known[config.schedule], calls, source.flow)
+            start_on(config.table.family, config.table.base, known[config.table.schedule], calls, source.flow)
 
 
 def measured_on(source: Source, table: Table, pairs: Pairs) -> Entry:

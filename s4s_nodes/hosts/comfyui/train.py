@@ -162,7 +162,7 @@ def _config(calls="6", windows="1", mode="auto", budget="normal", name="", cfg_r
     """The settings of a training as they are written on the node. Raises ValueError for what cannot work."""
     if str(cfg_range).strip():
         more["cfg"] = str(cfg_range)
-    return Config(calls=numbers(calls, int, "calls"), windows=numbers(windows, float, "windows"),
+    return Config.of(calls=numbers(calls, int, "calls"), windows=numbers(windows, float, "windows"),
                   mode=MODES.get(mode, mode), budget="normal" if budget == ESTIMATE else budget,
                   name=str(name).strip(), **more)
 

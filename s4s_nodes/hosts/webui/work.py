@@ -87,7 +87,7 @@ def _order(race_seeds: int, **asked) -> tuple[Scene, int, session.Order]:
     scene = Scene(**{field.name: asked.pop(field.name) for field in fields(Scene) if field.name in asked})
     scales = asked.pop("scales", ())
     several = {"cfg": scales} if len(scales) > 1 else {}          # one: the scene's
-    config = Config(**{"mode": "auto", "budget": HOST_BUDGET, **several, **asked})
+    config = Config.of(**{"mode": "auto", "budget": HOST_BUDGET, **several, **asked})
     return (scene, max(config.calls),
             session.Order(config, astuple(scene), len(scene.prompts), race_seeds=race_seeds))
 

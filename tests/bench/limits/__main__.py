@@ -90,7 +90,7 @@ class Bench:
             size = NOISE * answer.square().mean((1, 2, 3), keepdim=True).sqrt()
             return answer + size * torch.randn(answer.shape, generator=generator)
         tried: Source = replace(self.source, network=network, model_calls=0)
-        config = Config(name="bench", calls=(calls,), budget={**BUDGETS, "long": LONG}[budget])
+        config = Config.of(name="bench", calls=(calls,), budget={**BUDGETS, "long": LONG}[budget])
         with tempfile.TemporaryDirectory() as folder:
             made = distil(tried, config, folder, say=lambda text: None)
         off = errors(ends(self.source, made.tables[f"calls{calls}"], self.test), self.test.target)

@@ -197,7 +197,7 @@ def _renamed(name: str, home: Path) -> None:
 
 
 def _configured(name: str, home: Path) -> None:
-    (home / f"{Config(name=name).name}.safetensors").write_bytes(b"")
+    (home / f"{Config.of(name=name).name}.safetensors").write_bytes(b"")
 
 
 _READ = "refused in words, or the same; 1 s and 100 MB"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import re
 from pathlib import Path
@@ -163,7 +162,7 @@ def checked(monkeypatch, **values):
 
 @pytest.mark.parametrize("values, words", [
     ({"calls": "four"}, "is not a list of whole numbers"), ({"calls": ""}, "calls is empty: write one number"),
-    ({"windows": "0.5"}, "1 among them"), ({"budget": "long"}, "use quick, normal, thorough"),
+    ({"windows": "0.5"}, "including 1"), ({"budget": "long"}, "use quick, normal, thorough"),
     ({"cfg_range": "7-3"}, "a range such as 3-7"), ({"name": "a/b"}, "letters, digits"),
     *(({"name": name}, "Choose another name") for name in ("../x", "a\nb", "x" * 101, "state", ""))])
 def test_settings_are_checked_before_anything_runs(monkeypatch, values, words):
@@ -294,7 +293,7 @@ def test_a_finished_run_of_the_same_settings_is_not_trained_again(sd3, learned):
 
 def test_another_prompt_size_or_lora_is_another_run(sd3):
     key, settings = ours("hosts.runs").run_key, ours("hosts.comfyui.work").settings_of
-    scene, config = ours("hosts.comfyui.denoiser").Scene, ours("hosts.runs").Config(name="x")
+    scene, config = ours("hosts.comfyui.denoiser").Scene, ours("hosts.runs").Config.of(name="x")
     about = ours("hosts.comfyui.facts").of_model
     wide = {"samples": torch.zeros(1, 16, 8, 16)}
     scenes = [scene(sd3, [prompt("tiny_sd3")], None, 1.0, latent("tiny_sd3")),
@@ -304,7 +303,7 @@ def test_another_prompt_size_or_lora_is_another_run(sd3):
               scene(with_lora(sd3, 0.5), [prompt("tiny_sd3")], None, 1.0, latent("tiny_sd3"))]
     keys = [key(config, about(each.patcher).model, settings(each, None)) for each in scenes]
     assert len(set(keys)) == len(keys)
-    assert keys[0] == key(dataclasses.replace(config, seed=7), about(sd3).model, settings(scenes[0], None))
+    assert keys[0] == key(config.replace(seed=7), about(sd3).model, settings(scenes[0], None))
 
 
 def with_lora(model, strength: float = 1.0):

@@ -1,0 +1,50 @@
+"""How a checkpoint is opened, as settings of a training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..settings import Group, check_distinct, setting
+from .loras import Lora
+
+PREDICTIONS, DTYPES = ("auto", "eps", "v", "v_zsnr"), ("auto", "fp32", "fp16", "bf16")
+
+
+@dataclass(frozen=True)
+class ModelSettings(Group):
+    """What is distilled: a bundled model, or a checkpoint and how it is opened."""
+
+    name: str = setting("digits-eps", "the bundled model to train for: digits-eps or digits-flow", "model")
+    checkpoint: str = setting("", "train for this checkpoint instead: a .safetensors file, or a folder in diffusers' "
+                                  "layout")
+    prompts: str = setting("", "for a checkpoint: a text file with one prompt per line; seeds take turns")
+    negative: str = setting("", "for a checkpoint: the negative prompt, for a cfg above 1")
+    width: int = setting(0, "for a checkpoint: image width in pixels; 0: the model's native size")
+    height: int = setting(0, "for a checkpoint: image height in pixels; 0: the width")
+    dtype: str = setting("auto", "for a checkpoint: fp32, fp16 or bf16; auto: a half type on a GPU, fp32 on a CPU")
+    config: str = setting("", "for a checkpoint: a folder in diffusers' layout that describes the model (no weights "
+                              "needed); default: diffusers' cache on this machine")
+    text_encoders: str = setting("", "for a checkpoint: a folder with the text encoders that its file lacks, in "
+                                     "diffusers' layout or named clip_l, clip_g, t5xxl")
+    vae: str = setting("", "for a checkpoint: the file of its autoencoder, if its own file has none")
+    prediction: str = setting("auto", "for a checkpoint: eps, v or v_zsnr, if its file does not say")
+    shift: float = setting(0.0, "for a flow checkpoint: the shift of its levels; 0: its own")
+    guidance: float = setting(3.5, "for Flux dev: the distilled guidance; use --cfg 1 with it")
+    lora: tuple = setting((), "for a checkpoint: a LoRA, FILE or FILE:WEIGHT, added to network and text encoders; "
+                              "repeat for several")
+
+    def __post_init__(self):
+        object.__setattr__(self, "lora", tuple(str(text) for text in self.lora))
+        self.check_words(prediction=PREDICTIONS, dtype=DTYPES)
+        self.check_least(0, "width", "height", "shift")
+        if bool(self.checkpoint) != bool(self.prompts):
+            raise ValueError("--checkpoint and --prompts go together: a checkpoint is trained on prompts, and the "
+                             "bundled models have none")
+        if self.loras and not self.checkpoint:
+            raise ValueError("--lora changes a checkpoint's weights: name one with --checkpoint")
+        check_distinct(self.lora)
+
+    @property
+    def loras(self) -> list[Lora]:
+        """The checkpoint's LoRAs. Raises ValueError for a weight that is not a number."""
+        return [Lora.of(text) for text in self.lora]
