@@ -83,11 +83,15 @@ def of_asking(sampling, steps: int) -> Asking:
             known.setdefault("calls", _calls(asker, here.get("steps"), steps))
             known.setdefault("cfg", _number(here.get("cfg")))
             known.setdefault("size", _size(here.get("noise")))
+            known.setdefault("left_out", _left_out(here))
             known = {name: value for name, value in known.items() if value is not None}
         frame = frame.f_back
     del frame
     if "patcher" not in known:
         return Asking(of_schedule(sampling))
+    left_out = known.pop("left_out", 0)
+    if left_out < known.get("calls", 0):
+        known["calls"] -= left_out
     return Asking(of_model(known["patcher"]), **known)
 
 
@@ -107,6 +111,12 @@ def _calls(asker, named, steps: int) -> int | None:
     if isinstance(asker, comfy.samplers.KSampler):
         return int(asker.steps)
     return named if isinstance(named, int) and not isinstance(named, bool) and 0 < named < steps else None
+
+
+def _left_out(here: dict) -> int | None:
+    """How many steps a KSamplerAdvanced skips that adds its own noise; where another began, it is one schedule."""
+    start = here.get("start_step")
+    return start if isinstance(start, int) and not here.get("disable_noise") else None
 
 
 def _number(value) -> float | None:
