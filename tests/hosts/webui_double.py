@@ -67,10 +67,10 @@ class KDiffusionSampler:
         return self._run(p, noise * sigmas[0], sigmas)
 
     def sample_img2img(self, p, x, noise, steps=None):
-        whole, last = setup_img2img_steps(p, steps)
-        sigmas = self.get_sigmas(p, whole)[whole - last - 1:]
+        whole, t_enc = setup_img2img_steps(p, steps)
+        sigmas = self.get_sigmas(p, whole)[whole - t_enc - 1:]
         start = (1 - sigmas[0]) * x + sigmas[0] * noise if self.model_wrap.flow else x + sigmas[0] * noise
-        assert len(sigmas) == last + 2, "the host counts other calls than it gets levels for"
+        assert len(sigmas) == t_enc + 2, "the host counts other calls than it gets levels for"
         return self._run(p, start, sigmas)
 
     def _run(self, p, x, sigmas):

@@ -139,10 +139,11 @@ def selection(label: str, asked: Settings, kind: str, seen: ModelFacts) -> Selec
         whole, last = sd_samplers_common.setup_img2img_steps(p, p.steps if kind == "hires" else None)
         calls = last + 1
     named = pasted.preset(asked.pasted, kind == "hires") if label == pasted.CHOICE else None
-    request = shelf.request(label, seen, asked.strict, named, steps=max(whole, 1), calls=calls, cfg=asked.cfg_scale)
+    request = shelf.request(label, seen, asked.strict, named, steps=max(whole, 1), calls=calls, cfg=asked.cfg_scale,
+                            size=(int(asked.height) // 8, int(asked.width) // 8))
     levels = schedule(request)
     return select(replace(request, steps=None, calls=None, levels=levels if calls is None else levels[-calls - 1:],
-                          size=(int(asked.height) // 8, int(asked.width) // 8), own_schedule=True))
+                          own_schedule=True))
 
 
 def spoken(found: Selection) -> str:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
-from inspect import signature
 
 import torch
-from modules import sd_samplers_common, sd_samplers_kdiffusion, shared
+from modules import sd_samplers_kdiffusion, shared
 
 from ... import metadata
 from ...core import sample_table
 from ...library import Preset, PresetError, Request, Selection, select
-from . import facts, labels, pasted, settings, shelf
+from . import asking, facts, labels, pasted, settings, shelf
 
 log = logging.getLogger("S4S")
 
@@ -21,28 +20,15 @@ class S4SSampler(sd_samplers_kdiffusion.KDiffusionSampler):
     """What runs, on which slice of the schedule and how it is shown stay the host's: its levels and table are ours."""
 
     row = None                              # a preset's label, where the host has no schedule types
-    s4s_calls = None                        # of an img2img: the host runs so many last steps of its schedule
-
-    def sample_img2img(self, p, *others, **named):
-        """The host's, which cuts the schedule by these very numbers."""
-        whole = super().sample_img2img
-        steps = signature(whole).bind(p, *others, **named).arguments.get("steps")
-        self.s4s_calls = sd_samplers_common.setup_img2img_steps(p, steps)[1] + 1
-        try:
-            return whole(p, *others, **named)
-        finally:
-            self.s4s_calls = None
 
     def get_sigmas(self, p, steps):
         """steps + 1 levels, whatever steps is: hosts cut what they get by indices made from it."""
-        hires = _is_hires(p)
+        hires = asking.is_hires(p)
         label = shelf.meant(getattr(p, "s4s_preset", None), self.row, getattr(
             p, "hr_scheduler" if hires else "scheduler", None))
         seen = facts.of(self.model_wrap, shared.sd_model)
-        cfg = (getattr(p, "hr_cfg", None) if hires else None) or getattr(p, "cfg_scale", None)
         named, missing = self._of_picture(p, hires) if label == pasted.CHOICE else (None, shelf.missing(label))
-        request = shelf.request(label, seen, getattr(p, "s4s_strict", False), named, steps=steps, calls=self.s4s_calls,
-                                cfg=cfg)
+        request = shelf.request(label, seen, getattr(p, "s4s_strict", False), named, steps=steps, **asking.known())
         self.s4s_run = run = Run(p, hires, request, missing)
         if getattr(p, "sampler_noise_scheduler_override", None) is not None or not shelf.is_ours(label):
             return super().get_sigmas(p, steps)
@@ -135,7 +121,3 @@ def made_for(label: str):
 def as_tensor(levels) -> torch.Tensor:
     """float32 on the CPU, as the hosts' own schedules."""
     return torch.tensor(levels, dtype=torch.float32)
-
-
-def _is_hires(p) -> bool:
-    return bool(getattr(p, "is_hr_pass", False))

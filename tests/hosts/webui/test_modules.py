@@ -8,6 +8,7 @@ import sys
 from dataclasses import replace
 
 import in_process
+import invariants
 import pytest
 import s4s_webui_host as hosts
 import torch
@@ -234,6 +235,21 @@ def test_the_fallback_is_worth_its_calls(eps):
     ours, euler = (sampled(eps, in_process.process(steps=20, scheduler="Karras"), name=name)[0]
                    for name in ("S4S", "Euler"))
     assert (ours - exact).abs().mean() < 0.3 * (euler - exact).abs().mean()
+
+
+@needs_schedule_types
+def test_no_image_violates_an_invariant(model, data, monkeypatch):
+    """`pytest -s` prints how many images were compared."""
+    shelf, aside = data / "models" / "s4s_presets", data / "aside"
+    shelf.rename(aside)
+    shelf.mkdir()
+    try:
+        counted, ran, wrong = invariants.violations(invariants.Images(model, shelf, monkeypatch))
+    finally:
+        shutil.rmtree(shelf)
+        aside.rename(shelf)
+    print(f"\n{model.prediction}: {counted} images, {ran} of them with learned numbers, {len(wrong)} violations")
+    assert ran > counted / 4 and not wrong, "\n".join(wrong[:10])
 
 
 def part(name: str):
