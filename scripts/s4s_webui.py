@@ -11,9 +11,10 @@ from types import ModuleType
 
 NAME = "s4s_webui_clone"
 
+jobs = sys.modules.get(f"{NAME}.s4s_nodes.hosts.webui.jobs")
 for name in [name for name in sys.modules if name.partition(".")[0] == NAME]:
     del sys.modules[name]                           # Reload UI after an update: no module of the old version stays
 sys.modules[NAME] = ModuleType(NAME)
 sys.modules[NAME].__path__ = [str(Path(__file__).parents[1])]
 
-S4S, NOTICE = import_module(f"{NAME}.s4s_nodes.hosts.webui.door").opened()      # the host looks for classes by value
+S4S, NOTICE = import_module(f"{NAME}.s4s_nodes.hosts.webui.door").opened(jobs)      # hosts look for classes by value

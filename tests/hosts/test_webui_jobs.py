@@ -30,7 +30,7 @@ def jobs(monkeypatch, tmp_path):
     monkeypatch.setattr(made, "room", lambda name: SimpleNamespace(Show=Show, address=lambda page: f"file={page}"))
     monkeypatch.setattr(made.time, "sleep", lambda seconds: threading.Event().wait(0.01))
     host.shared.state = SimpleNamespace(interrupt=lambda: pressed.append(True))
-    made.pressed = pressed
+    made.pressed, made.host = pressed, host
     return made
 
 
@@ -62,6 +62,24 @@ def ended(jobs):
             return
         threading.Event().wait(0.01)
     raise AssertionError("the works do not end")
+
+
+def test_reload_ui_lets_a_training_save_and_shows_it_on_the_new_page(jobs):
+    first, second = add(jobs, "Train: one", Held()), add(jobs, "Train: two", Held())
+    assert first.begun.wait(10)
+    show, jobs.JOBS.asked = jobs.JOBS.listed[0].show, ("a cat", "6")
+
+    def end():
+        while not show.stopped:
+            threading.Event().wait(0.01)
+        first.go.set()
+    threading.Thread(target=end).start()
+    jobs.host.load()                                                # as the host executes the script again
+    new = jobs.host.part("jobs")
+    assert new is not jobs and jobs.pressed and not new.JOBS.open and not second.begun.is_set()
+    assert new.report() == ("Train: one:\nstopped True\n\nTrain: two:\nReload UI took this from the queue before it "
+                            "began: start it again.")
+    assert new.JOBS.asked == ("a cat", "6")
 
 
 def test_a_page_sees_what_runs_and_what_waits_and_another_page_may_come_later(jobs):

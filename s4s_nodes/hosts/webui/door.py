@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from importlib.util import find_spec
 
 log = logging.getLogger("S4S")
 
 
-def opened():
-    """Register S4S with this host, and return the two script classes it should find; none where it has no room."""
+def opened(earlier=None):
+    """Register S4S with this host, and return the two script classes it should find; none where it has no room.
+
+    earlier: the module `jobs` of before a Reload UI.
+    """
     if find_spec("modules.sd_samplers_kdiffusion") is None or find_spec("modules.sd_samplers_common") is None:
         log.warning("S4S: this host has no k-diffusion samplers to stand beside (SD.Next has its own kind): not loaded")
         return None, None
@@ -20,7 +24,10 @@ def opened():
     from modules import images
 
     from ... import picture
-    from . import dropdowns, panel, rows, settings, shelf, tab, xyz
+    from . import dropdowns, jobs, panel, rows, settings, shelf, tab, xyz
+    if earlier is not None:
+        with suppress(AttributeError):      # of an older version that is being updated
+            jobs.JOBS.take_over(earlier.JOBS)
     picture.host_font = getattr(images, "get_font", None)
     rows.register()
     settings.register(shelf.library())

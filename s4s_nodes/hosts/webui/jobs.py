@@ -18,6 +18,7 @@ from . import shelf
 from .words import say
 
 log = logging.getLogger("S4S")
+PATIENCE = 120              # seconds that Reload UI waits for a training to be saved
 
 
 @dataclass
@@ -47,9 +48,13 @@ class Job:
 
 @dataclass
 class Jobs:
-    """The running one and those that wait; `listed` also holds those that ended since all was idle."""
+    """The running one and those that wait; `listed` also holds those that ended since all was idle.
+
+    asked: what the fields said when the last training was started.
+    """
 
     listed: list = field(default_factory=list)
+    asked: tuple = ()
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, title: str, prepare: Callable) -> None:
@@ -76,6 +81,21 @@ class Jobs:
             running[0].show.stopped = True
             if running[0].show.began:
                 shared.state.interrupt()
+
+    def take_over(self, earlier: Jobs) -> None:
+        """At Reload UI: go on with what those of before say, once they have ended.
+
+        The host has interrupted the running one. Its code is gone from the host, so none that waits may still begin.
+        """
+        with earlier._lock:
+            for job in earlier.open[1:]:
+                job.over = True
+                job.show.words.append(say("Reload UI took this from the queue before it began: start it again."))
+        earlier.interrupt()
+        end = time.monotonic() + PATIENCE
+        while earlier.open and time.monotonic() < end:
+            time.sleep(0.1)
+        self.listed[:], self.asked = earlier.listed, earlier.asked
 
     def _run(self) -> None:
         while waiting := self.open:

@@ -44,6 +44,7 @@ def tabs() -> list:
         again.click(**fresh)
         page.load(**fresh)
         page.load(**follow)
+        page.load(lambda: asked_before(len(scene) + len(wish)), inputs=[], outputs=[*scene, *wish], queue=False)
         stop.click(jobs.JOBS.interrupt, inputs=[], outputs=[], queue=False)
         taken = {"outputs": [*scene, *wish[1:3], notice], "queue": False}
         last.click(lambda: took(made.of_last), inputs=[], **taken)
@@ -72,8 +73,17 @@ def forecasted(*asked) -> str:
 
 
 def trained(*asked) -> str:
-    """The same of a training."""
-    return begun(f"{say('Train')}: {asked[5]}", lambda room: room("work").training(**forms.training_of(*asked)))
+    """The same of a training, whose fields stay as they are for a page that is loaded again."""
+    refused = begun(f"{say('Train')}: {asked[5]}", lambda room: room("work").training(**forms.training_of(*asked)))
+    if not refused:
+        jobs.JOBS.asked = asked
+    return refused
+
+
+def asked_before(fields: int) -> list:
+    """Updates of the training's fields as they were at its start, so that a stopped one can be resumed."""
+    asked = jobs.JOBS.asked
+    return [gr.update(value=value) for value in asked] if len(asked) == fields else [gr.update()] * fields
 
 
 def raced(*asked) -> str:
