@@ -3,6 +3,9 @@ import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { ComfyWidgets } from "../../scripts/widgets.js";
 
+const TRAIN = "S4STrainPreset";
+const SAMPLERS = ["KSampler", "KSamplerAdvanced"];
+const USEFUL = 12; // steps up to which a learned table pays off
 const TEXT = "s4s_text";
 const REPORT = "open report";
 const HEIGHT = 220; // pixels of a node for its words
@@ -45,9 +48,35 @@ function show(node, output) {
   }
 }
 
+// a Train node for what a sampler makes: fed by the same nodes, with its cfg, steps and denoise
+function trainFor(sampler) {
+  const node = window.LiteGraph.createNode(TRAIN);
+  sampler.graph.add(node);
+  node.pos = [sampler.pos[0], sampler.pos[1] + sampler.size[1] + 60];
+  for (const name of ["model", "positive", "negative", "latent_image"]) {
+    const slot = sampler.findInputSlot(name);
+    const link = sampler.graph.links[sampler.inputs[slot]?.link];
+    if (link) sampler.getInputNode(slot)?.connect(link.origin_slot, node, node.findInputSlot(name.replace("_image", "")));
+  }
+  const { cfg, steps, denoise = 1 } = Object.fromEntries(sampler.widgets.map(({ name, value }) => [name, value]));
+  find(node, "cfg").value = cfg;
+  if (steps <= USEFUL) find(node, "calls").value = String(steps);
+  if (denoise < 1) find(node, "windows").value = `1.0, ${denoise}`;
+}
+
+function offerTraining(type) {
+  const before = type.prototype.getExtraMenuOptions;
+  type.prototype.getExtraMenuOptions = function (canvas, options) {
+    const more = before?.apply(this, arguments);
+    options.push({ content: "S4S: train a preset for this", callback: () => trainFor(this) });
+    return more;
+  };
+}
+
 app.registerExtension({
   name: "S4S.words",
   beforeRegisterNodeDef(type, data) {
+    if (SAMPLERS.includes(data.name)) offerTraining(type);
     if (!ours(data.name)) return;
     const before = type.prototype.onExecuted;
     type.prototype.onExecuted = function (output) {
