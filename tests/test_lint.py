@@ -1,4 +1,4 @@
-"""The linter's opinion of the whole tree."""
+"""What the linter and the type checker say of the whole tree."""
 
 import subprocess
 import sys
@@ -6,9 +6,20 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[1]
+
 
 def test_ruff_has_nothing_to_say():
     pytest.importorskip("ruff")
-    done = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "."], cwd=Path(__file__).parents[1],
-                          capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "--no-cache", "."], cwd=ROOT, capture_output=True,
+                          text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_mypy_has_nothing_to_say(tmp_path):
+    """The package is the clone's folder, whatever its name: mypy finds it as s4s."""
+    pytest.importorskip("mypy", reason="mypy is not installed: pip install -e .[test]")
+    (tmp_path / "s4s").symlink_to(ROOT, target_is_directory=True)
+    done = subprocess.run([sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "--cache-dir",
+                           str(ROOT / ".mypy_cache")], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

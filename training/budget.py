@@ -71,7 +71,7 @@ def planned(config: Config, source: Source, mode: str, teacher_calls: int = 0, c
 def _forward_plan(plan: Plan, source: Source) -> Plan:
     """As many measured pairs as the budget affords, for the table that affords the fewest."""
     afforded = {calls: affordable(plan, source, calls) for calls in plan.calls}
-    calls = min(afforded, key=afforded.get)
+    calls = min(afforded, key=lambda count: afforded[count])
     if afforded[calls] < LEAST_PAIRS:
         pair = pair_cost(plan, source, calls)
         _refuse(plan, calls, fixed_cost(plan, source, calls) + _growing_cost(plan, calls, LEAST_PAIRS, pair))
@@ -127,7 +127,7 @@ def _gradient_plan(plan: Plan, source: Source) -> Plan:
     last = plan.data.validation                                         # pairs of the last validation
     before = {calls: fixed_cost(plan, source, calls) + shared + last * calls for calls in plan.calls}
     steps = {calls: (plan.budget - before[calls]) // step_cost(plan, calls) for calls in plan.calls}
-    calls = min(steps, key=steps.get)
+    calls = min(steps, key=lambda count: steps[count])
     if steps[calls] < 1:
         _refuse(plan, calls, before[calls] + step_cost(plan, calls))
     return plan.replace(iterations=min(plan.iterations or steps[calls], steps[calls]))

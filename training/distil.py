@@ -53,7 +53,7 @@ def distil(source: Source, config: Config, folder, *, resume: bool = False,
     config = own(config, source)
     with torch.inference_mode(False), torch.no_grad():          # hosts run nodes under inference mode
         return Run(config, Path(folder), resume, quiet=False, source=source, on_progress=on_progress,
-                   say=say or _log.info, way=estimated and estimated.way).carry_out()
+                   say=say or _log.info, way=estimated.way if estimated else None).carry_out()
 
 
 def identity(source: Source, config: Config) -> str:

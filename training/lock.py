@@ -11,7 +11,7 @@ from pathlib import Path
 try:
     import fcntl
 except ImportError:                 # Windows
-    fcntl = None
+    fcntl = None                    # type: ignore[assignment]
     import msvcrt
 
 NAME = ".lock"                      # stays in the folder: whoever deletes it lets a second holder in

@@ -42,7 +42,7 @@ class World:
 
     def shared(self, made: Callable):
         """made() of the first process, in all of them; what it raises there, all raise."""
-        held = [None, None]
+        held: list = [None, None]
         if self.first:
             try:
                 held[0] = made()
@@ -106,7 +106,8 @@ class Share:
 
     def __init__(self, world: World, network: Callable, chunk: int):
         self.world, self.network, self.chunk = world, network, chunk
-        self.images, self.on_again = 0, None
+        self.images = 0
+        self.on_again: Callable[[int], None] | None = None
 
     def __call__(self, x: Tensor, sigma: Tensor, **extra) -> Tensor:
         if torch.is_grad_enabled() and (x.requires_grad or sigma.requires_grad):

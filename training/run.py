@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from ..s4s_nodes.core import Preset, Table
 from ..s4s_nodes.core.table import PARTS
 from . import sources
+from .baselines.measure import measure
 from .budget import LEAST_PAIRS, forecast, pair_cost, taught_before
 from .checks import check
 from .config import Config
@@ -25,9 +27,9 @@ from .parametrization.parameters import Parameters
 from .records import TRAINER, preset_of
 from .run_folder import Folder
 from .run_identity import check_same, identity
-from .starts.search import Start, measured_on, settle_start
+from .starts.search import Start, settle_start
 from .teacher.pairs import VALIDATION_SEEDS, FreshPairs, Pairs, ends, joined, known_pairs, make_pairs
-from .teacher.solvers import teacher_of
+from .teacher.solvers import Teacher, teacher_of
 from .teacher.windows import table_name, window_levels, window_top
 from .told import Told
 
@@ -47,14 +49,15 @@ class Window:
 
     denoise: float
     top: float | None
-    pairs: Pairs
+    pairs: Pairs | FreshPairs
     held_out: Pairs
     shared: int
 
 
 def table_of(parts: dict) -> Table:
     """A table from lists of its numbers."""
-    return Table(**{part: np.array(numbers) for part, numbers in parts.items()})
+    sigmas, query, scale, carry, weights = (np.array(parts[name]) for name in PARTS)
+    return Table(sigmas, query, scale, carry, weights)
 
 
 class Run:
@@ -71,8 +74,10 @@ class Run:
         self.config, self.folder, self.world = config, Path(folder), world
         self.told = Told(on_progress, say, quiet or bool(world) and not world.first)
         self.states: dict[str, State] = {}
+        self.images: dict[str, Tensor] = {}         # the teacher's results for whole images, by kind of pairs
         self.starts: dict[str, dict] = {}           # table name -> {"schedule": ..., "sigmas": [...], "denoise": ...}
-        self.seconds_before, self.way, self.teacher = 0.0, way, None
+        self.seconds_before, self.way = 0.0, way
+        self.teacher: Teacher = None                # type: ignore[assignment]  # until `_settle_teacher`
         if not (source or world):                   # before gigabytes are opened for nothing
             check_same(self.folder, config, resume)
         device = world.device(config.device) if world else config.device
@@ -192,7 +197,8 @@ class Run:
         self.told.begin("teacher")
         top = None if denoise == 1 else window_top(self.curve, denoise, self.source.flow)
         table, mark = self.teacher.from_level(top), self.node.name("" if top is None else f"-from{top:.6g}")
-        plan, first, made = self.plan, VALIDATION_SEEDS + self.plan.data.seed, {}
+        plan, first = self.plan, VALIDATION_SEEDS + self.plan.data.seed
+        made: dict = {}
         for kind, seeds in (("train", range(plan.data.seed, plan.data.seed + taught_before(plan))),
                             ("validation", range(first, first + plan.data.validation))):
             if seeds:
@@ -224,7 +230,7 @@ class Run:
             if checked:
                 self.save()
         with self.told.bar(forecast(plan, self.source, calls)):
-            learner = learn if plan.mode == "gradient" else learn_forward
+            learner: Callable = learn if plan.mode == "gradient" else learn_forward
             learner(self.source, parameters, window.pairs, window.held_out, plan, state, on_progress)
         self._judge(name, window)
         self.save()
@@ -232,32 +238,33 @@ class Run:
     def _begin_table(self, name: str, calls: int, window: Window) -> None:
         """Find the table's start, the best baseline that its free numbers can hold, and note it."""
         before, plan = self.source.model_calls, self.plan
-        start, schedule = self._start(calls, window)
+        start = self._start(calls, window)
         state = new_state(plan.mode, start.parameters, start.vector)
-        best = measured_on(self.source, start.best.table, window.held_out)
+        best = measure(self.source, start.best, window.held_out)
         state.baseline, state.baseline_median = float(best.errors.mean()), best.median
         state.spent = self.source.model_calls - before + math.ceil(window.shared / len(plan.calls))
         if isinstance(state, GaussNewtonState):
             least = 2 * plan.data.validation * calls + LEAST_PAIRS * pair_cost(plan, self.source, calls)
             state.left = max(plan.most_calls - state.spent, least if plan.warm else 0)
             state.nudge = nudge_for(self.starts["teacher"]["noise"])
-            if start.entry is start.best:               # measured just now
+            if start.at_best:                           # measured just now
                 state.begin(state.baseline, state.baseline_median, self.source.all_calls)
-        self.starts[name] = {"schedule": schedule, "sigmas": start.parameters.start.tolist(), "cfg": self.node.cfg,
-                             "denoise": window.denoise, "baseline": [start.best.solver_name, start.best.schedule_name],
+        self.starts[name] = {"schedule": start.levels_name, "sigmas": start.parameters.start.tolist(),
+                             "cfg": self.node.cfg, "denoise": window.denoise,
+                             "baseline": [start.best.solver_name, start.best.schedule_name],
                              "baseline_table": {part: getattr(start.best.table, part).tolist() for part in PARTS},
                              "gained": True}
         self.states[name] = state                   # last: a stop between the two lines repeats the start
 
-    def _start(self, calls: int, window: Window) -> tuple[Start, str]:
-        """Where a table begins, and the name of its levels: at the best baseline, or where its neighbour's ended."""
+    def _start(self, calls: int, window: Window) -> Start:
+        """Where a table begins: at the best baseline, or where its neighbour's ended."""
         curve = None if window.top is None else window_levels(self.curve, window.denoise, calls, self.source.flow)
         start, beside = settle_start(self.source, calls, window.held_out, self.plan, curve), self.node.neighbour
         if beside is None:
-            return start, start.entry.name
+            return start
         other = self.node.name(table_name(calls, window.top), beside)
-        return (replace(start, parameters=self.parameters(other), vector=self.states[other].best.clone(), entry=None),
-                self.starts[other]["schedule"])
+        return replace(start, parameters=self.parameters(other), vector=self.states[other].best.clone(), at_best=False,
+                       levels_name=self.starts[other]["schedule"])
 
     def _judge(self, name: str, window: Window) -> None:
         """Replace the table by the best baseline if learning does not beat it by mean and median."""

@@ -86,8 +86,8 @@ class Source:
 
         If memory runs out, the parts are halved; at one image the error passes through.
         """
-        done = []
-        while (start := sum(map(len, done))) < len(x):
+        done: list[Tensor] = []
+        while (start := sum([len(part) for part in done])) < len(x):
             part = slice(start, start + self.chunk)
             if (answer := self._answer(x[part], sigma[part], {k: v[part] for k, v in extra.items()})) is not None:
                 done.append(answer)

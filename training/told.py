@@ -23,7 +23,8 @@ class Told:
         self.on_progress, self.quiet, self._write = on_progress, quiet, say or tqdm.write
         self.bars = not (quiet or say or on_progress)
         self.clock, self.total = Clock(), 0
-        self.phase, self.table, self.loss, self._bar = "teacher", "", math.nan, None
+        self.phase, self.table, self.loss = "teacher", "", math.nan
+        self._bar: tqdm | None = None
 
     def say(self, text: str) -> None:
         if not self.quiet:
@@ -45,6 +46,8 @@ class Told:
     def iterated(self, state: State, loss: float, all_calls: int) -> None:
         """Note an iteration's loss and show it on the bar."""
         self.loss = loss
+        if self._bar is None:
+            return
         self._bar.set_postfix({"iteration": str(state.iteration), "loss": f"{loss:.4f}",
                                "times closer": f"{state.baseline / state.best_error:.2f}",
                                "all calls": f"{all_calls:,}"})
@@ -57,5 +60,6 @@ class Told:
             return
         total = max(done, self.total)
         self.on_progress(Progress(
-            self.phase, self.table, done, total, self.loss, *((state.best_error, state.baseline) if state else ()),
+            self.phase, self.table, done, total, self.loss, state.best_error if state else math.nan,
+            state.baseline if state else math.nan,
             seconds_left=self.clock.left(made, total - done), preview=preview if state else None))

@@ -30,16 +30,15 @@ def sample_table(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = Non
         return x
     if isinstance(table, Table):
         check_levels(table, sigmas)
-    else:
-        table = table(sigmas.detach().double().cpu())
-    with tqdm(total=table.calls, disable=disable) as bar:
+    runs: Table = table if isinstance(table, Table) else table(sigmas.detach().double().cpu())
+    with tqdm(total=runs.calls, disable=disable) as bar:
         def on_call(i, state, row, denoised):
             if callback is not None:
                 level, query = x.new_tensor([row.sigma, row.query], dtype=torch.float32)
                 callback({"x": state.detach(), "i": i, "sigma": level, "sigma_hat": query,
                           "denoised": denoised.detach()})
             bar.update()
-        return sample(model, x, table, extra_args, on_call)
+        return sample(model, x, runs, extra_args, on_call)
 
 
 def check_levels(table: Table, sigmas) -> None:

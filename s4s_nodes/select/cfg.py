@@ -95,7 +95,8 @@ def _table_at(preset: Preset, names: dict, cfg: float | None) -> tuple[Table, li
         low, high = known[known < cfg].max(), known[known > cfg].min()
         used = [names[float(low)], names[float(high)]]
         try:
-            made = between(*(preset.tables[name] for name in used), (cfg - low) / (high - low), preset.model.flow)
+            low_table, high_table = (preset.tables[name] for name in used)
+            made = between(low_table, high_table, (cfg - low) / (high - low), preset.model.flow)
         except ValueError:                      # a kind that cannot be moved, or other ends: the nearest it is
             pass
         else:

@@ -129,8 +129,9 @@ def middle_cfg(preset: Preset) -> float:
 def trained_size(preset: Preset) -> tuple[int, int] | None:
     """(height, width) of the latents it was trained on; None if not recorded."""
     size = preset.training.get("resolution")
-    usable = isinstance(size, (list, tuple)) and len(size) > 1 and all(is_number(n) and n > 0 for n in size)
-    return (int(size[-2]), int(size[-1])) if usable else None
+    if isinstance(size, (list, tuple)) and len(size) > 1 and all(is_number(n) and n > 0 for n in size):
+        return int(size[-2]), int(size[-1])
+    return None
 
 
 def near_size(preset: Preset, size: tuple | None) -> bool:

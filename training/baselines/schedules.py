@@ -39,11 +39,11 @@ def schedules_for(source: Source, top: float | None = None) -> dict:
     if source.flow:
         known.update({f"shift_{shift:g}": partial(schedules.linear_flow, shift=shift) for shift in SHIFTS},
                      bong_tangent=schedules.bong_tangent, ltxv=schedules.ltxv, flux2=schedules.flux2)
-        published = ("oss_flux", "oss_wan", "oss_chroma")
+        published = ["oss_flux", "oss_wan", "oss_chroma"]
     else:
         known["laplace"] = lambda n: schedules.laplace(n, low, high)
         known.update({name: partial(schedules.whole_list, grid) for name, grid in WHOLE_LISTS.items()})
-        published = ("ays_sd1", "ays_sdxl", *GITS_SHOWN)
+        published = ["ays_sd1", "ays_sdxl", *GITS_SHOWN]
     known.update({name: partial(schedules.published, name) for name in published})
     return {name: levels_for for name, levels_for in known.items() if _starts_at(top, levels_for)}
 

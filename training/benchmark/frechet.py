@@ -56,7 +56,7 @@ def scores(learned, finalists: list, teacher: np.ndarray | None, space: str) -> 
             "frechet_95": [_short(v) for v in interval(learned.features, teacher)]}
     if not found:
         return mine
-    best = min(found, key=found.get)
+    best = min(found, key=lambda name: found[name])
     ratio = interval(known[best].features, teacher, learned.features)
     return {**mine, "best_classical_by_frechet": best, "best_frechet": _short(found[best]),
             "ratio_frechet": round(found[best] / max(ours, 1e-12), 3), "ratio_frechet_95": [round(v, 3) for v in ratio]}

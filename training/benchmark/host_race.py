@@ -169,6 +169,8 @@ def counted(source: Source, told: Told, total: int, work: Callable):
 
 def sheet_rows(source: Source, held: Held) -> list[tuple[str, str, Tensor]]:
     """The same unseen seeds by teacher, best baseline and preset: (label, caption, latents (n, ...))."""
+    if held.whole is None:
+        return []
     few = held.whole.part(slice(0, SHEET))
     rows = [("teacher", "", few.target)]
     for name, result in held.raced.items():

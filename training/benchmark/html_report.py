@@ -83,18 +83,17 @@ def _table(preset: Preset, name: str, table: Table, race: Raced | None, folder: 
 
 def _said(scores: dict) -> str:
     """What a tile says below the ratio."""
-    found = scores.get("verdict")
     words = {BETTER: "closer to the teacher than the best baseline",
              WORSE: "as close to the teacher as the best baseline",
              UNSURE: "as close as the best baseline: too few seeds to say",
              EVEN: "nothing was gained: it is the baseline", WITHIN: "within the teacher's error"}
-    return words.get(found, words[WORSE] if lost(scores) else words[BETTER])
+    return words.get(str(scores.get("verdict")), words[WORSE] if lost(scores) else words[BETTER])
 
 
 def _title(preset: Preset, name: str, table: Table, race: Raced | None) -> str:
     start = f" from sigma {table.sigmas[0]:.3g}" if starts_below(table.sigmas[0], preset.curve[0]) else ""
     learned_at = f" at cfg {match[1]}" if (match := re.search(r"_cfg([\d.]+)$", name)) else ""
-    between = "" if name in preset.tables else f" at cfg {race.scores['cfg']:g}, between those learned"
+    between = f" at cfg {race.scores['cfg']:g}, between those learned" if race and name not in preset.tables else ""
     return f"{table.calls} network calls{start}{learned_at}{between}"
 
 
@@ -110,9 +109,10 @@ def _race(race: Raced) -> dict:
 def _row(race: Raced, entry) -> Row:
     ours, times = entry is race.learned, times_of(entry, race.learned)
     doubt = within_words(race.learned, entry).removeprefix(", ")
-    known = entry.features is not None and race.teacher is not None
-    return Row("S4S (learned)" if ours else entry.name, entry.rmse, entry.median,
-               f"{distance(entry.features, race.teacher):.3f}" if known else "–", len(entry.errors),
+    crowd = "–"
+    if entry.features is not None and race.teacher is not None:
+        crowd = f"{distance(entry.features, race.teacher):.3f}"
+    return Row("S4S (learned)" if ours else entry.name, entry.rmse, entry.median, crowd, len(entry.errors),
                doubt or f"{times:.2f}", "ours" if ours else "closer" if times < 1 and not doubt else "")
 
 

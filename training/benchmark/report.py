@@ -127,7 +127,9 @@ def race_table(learned: Entry, ranked: list[Entry], shown: int = 12, teacher: np
     teacher: its results' features, where the source has a feature space: finalists get their Fréchet distance.
     """
     def line(entry, name, times=""):
-        crowd = f"{frechet.distance(entry.features, teacher):9.4f}" if entry.features is not None else f"{'-':>9}"
+        crowd = f"{'-':>9}"
+        if entry.features is not None and teacher is not None:
+            crowd = f"{frechet.distance(entry.features, teacher):9.4f}"
         return (f"{name:36} {entry.rmse:8.4f} {entry.median:8.4f} {crowd if teacher is not None else ''} "
                 f"{len(entry.errors):6d}  {times}").rstrip()
     lines = [f"{'solver, schedule':36} {'RMSE':>8} {'median':>8} {'  Fréchet' if teacher is not None else ''} "
@@ -149,20 +151,20 @@ def race_files(race: Raced, name: str, folder: Path, title: str) -> None:
 
 def race_markdown(scores: dict) -> str:
     """The summary of several tables as a Markdown table; scores: row label -> verdict.summary."""
-    titles = ("", "S4S RMSE", "best baseline: RMSE", "times closer [95 %]", "S4S median", "its best median",
-              "times closer [95 %]", "calls to match")
+    titles = ["", "S4S RMSE", "best baseline: RMSE", "times closer [95 %]", "S4S median", "its best median",
+              "times closer [95 %]", "calls to match"]
     crowds = bool(scores) and all("ratio_frechet" in s for s in scores.values())
-    titles += ("Fréchet distance: S4S", "best classical", "times closer [95 %]") if crowds else ()
+    titles += ["Fréchet distance: S4S", "best classical", "times closer [95 %]"] if crowds else []
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for label, s in scores.items():
         match = s.get("classical_calls_to_match") or (
             f"more than {s['most_calls_tried']}" if "most_calls_tried" in s else "not measured")
-        cells = (label, f"{s['rmse']:.4f}", f"{s['best_classical']}: {s['best_rmse']:.4f}", _times(s, "ratio"),
+        cells = [label, f"{s['rmse']:.4f}", f"{s['best_classical']}: {s['best_rmse']:.4f}", _times(s, "ratio"),
                  f"{s['median']:.4f}", f"{s['best_classical_by_median']}: {s['best_median']:.4f}",
-                 _times(s, "ratio_median"), str(match))
+                 _times(s, "ratio_median"), str(match)]
         if crowds:
-            cells += (f"{s['frechet']:.3f}", f"{s['best_classical_by_frechet']}: {s['best_frechet']:.3f}",
-                      _times(s, "ratio_frechet"))
+            cells += [f"{s['frechet']:.3f}", f"{s['best_classical_by_frechet']}: {s['best_frechet']:.3f}",
+                      _times(s, "ratio_frechet")]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

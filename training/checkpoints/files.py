@@ -15,7 +15,8 @@ import torch
 from ...s4s_nodes.core import sketch
 
 NETWORK = "model.diffusion_model."
-PARTS = {                                   # family -> {diffusers' name of a part: how its tensors begin in the file}
+# family -> {diffusers' name of a part: how its tensors begin in the file}
+PARTS: dict[str, dict[str, tuple[str, ...]]] = {
     "sd15": {"text_encoder": ("cond_stage_model.transformer.",), "vae": ("first_stage_model.",)},
     "sd20": {"text_encoder": ("cond_stage_model.model.",), "vae": ("first_stage_model.",)},
     "sdxl": {"text_encoder": ("conditioner.embedders.0.transformer.",),

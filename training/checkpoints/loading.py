@@ -11,6 +11,7 @@ import json
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,7 +35,7 @@ EXTRA = 'pip install "s4s-sampler[checkpoints]"'
 class Opened:
     """A checkpoint in memory: a diffusers pipeline and what is known of it. contents: of a single file, else None."""
 
-    pipeline: object
+    pipeline: Any
     family: str
     path: Path
     contents: files.Contents | None
@@ -178,6 +179,7 @@ def _check_whole(pipeline, path: Path, config: Path) -> None:
 
 def config_folder(contents: files.Contents, given: str) -> Path:
     """The folder that says how the file's model is built: the given one, else the one in diffusers' cache here."""
+    folder: Path | None
     if given:
         folder = Path(given)
         if not (folder / "model_index.json").exists():

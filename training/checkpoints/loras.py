@@ -140,10 +140,13 @@ def read(path: Path) -> tuple[dict, str]:
 
 def scaled(tensors: dict, alphas: dict) -> dict:
     """The pairs with alpha / rank in their upper halves, as every loader multiplies them; without an alpha, 1."""
-    ranks = {_PAIR.match(name)["layer"]: len(tensor) for name, tensor in tensors.items() if _side(name) == "A"}
+    def layer_of(name: str) -> str:
+        found = _PAIR.match(name)
+        return found["layer"] if found else ""
+    ranks = {layer_of(name): len(tensor) for name, tensor in tensors.items() if _side(name) == "A"}
 
     def weight(name: str, tensor: Tensor) -> Tensor:
-        layer = _PAIR.match(name)["layer"]
+        layer = layer_of(name)
         if _side(name) == "A" or layer not in alphas or layer not in ranks:
             return tensor
         return tensor.float() * (alphas[layer] / ranks[layer])

@@ -51,7 +51,7 @@ def _config_options(command, only=None):
         if only and name not in only:
             continue
         option = f"--{name.replace('_', '-')}"
-        extra = {"type": str if name == "budget" else type(setting.default)}
+        extra: dict = {"type": str if name == "budget" else type(setting.default)}
         if isinstance(setting.default, bool):
             option, extra = f"{option}/--no-{option[2:]}", {}
         if setting.default == ():

@@ -197,16 +197,16 @@ def main(data, model, minutes, batch, seed, resume, threads, measure, count, she
     if threads:
         torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
-    train = read(data, "train")
+    images, labels = read(data, "train")
     if measure:
         names = [n for n in NAMES if model in (n, "all")]
-        evaluate(names, train[0], read(data, "test")[0], count, seed, sheets)
+        evaluate(names, images, read(data, "test")[0], count, seed, sheets)
         return
     if model in ("features", "all"):
-        train_features(*train, min(minutes, 3.0), seed, batch)
+        train_features(images, labels, min(minutes, 3.0), seed, batch)
     for name in NAMES:
         if model in (name, "all"):
-            train_digits(name, *train, minutes, seed, batch, resume)
+            train_digits(name, images, labels, minutes, seed, batch, resume)
 
 
 if __name__ == "__main__":

@@ -27,12 +27,16 @@ LEAST_GAP = 1e-9            # between two levels of a start, relative: some sche
 
 @dataclass(frozen=True)
 class Start:
-    """The parameters, the free vector to start at, the baseline it is, and the best baseline of all."""
+    """Where a table begins: its parameters, the free vector, and what the levels are called.
+
+    best: the best baseline of all; at_best: the vector is that baseline.
+    """
 
     parameters: Parameters
     vector: Tensor
-    entry: Entry
+    levels_name: str
     best: Entry
+    at_best: bool
 
 
 def settle_start(source: Source, calls: int, held_out: Pairs, config, curve: np.ndarray | None = None) -> Start:
@@ -42,14 +46,16 @@ def settle_start(source: Source, calls: int, held_out: Pairs, config, curve: np.
     """
     ranked = ranked_baselines(source, calls, held_out, config, curve)
     for entry in ranked:
-        levels = entry.table.sigmas.copy()
+        if not isinstance(table := entry.table, Table):         # a host's sampler has no coefficients
+            continue
+        levels = table.sigmas.copy()
         levels[0] = levels[0] if curve is None else curve[0]    # a schedule's own is off by rounding
         if (levels[1:] > levels[:-1] * (1 - LEAST_GAP)).any():
             continue
         parameters = Parameters.of(config, source, levels)
-        vector = vector_of(parameters, entry.table)
+        vector = vector_of(parameters, table)
         if vector is not None:
-            return Start(parameters, vector, entry, ranked[0])
+            return Start(parameters, vector, entry.name, ranked[0], entry is ranked[0])
     raise ValueError(f"no classical solver of {calls} calls fits --family {config.table.family} and --order "
                      f"{config.table.order}: leave order at 0")
 
@@ -138,8 +144,3 @@ def check_schedule(source: Source, config) -> None:
     if config.table.schedule not in ("auto", "gits"):         # of gits the levels cost network calls
         for calls in config.calls:
             start_on(config.table.family, config.table.base, known[config.table.schedule], calls, source.flow)
-
-
-def measured_on(source: Source, table: Table, pairs: Pairs) -> Entry:
-    """A table's errors on these pairs."""
-    return measure(source, Entry("S4S", "learned", table), pairs)

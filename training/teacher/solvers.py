@@ -115,9 +115,10 @@ def teacher_levels(source: Source, steps: int) -> np.ndarray:
     low, top = float(source.levels[0]), source.sigma_max
     if not source.flow and top <= MOST_KARRAS or steps < 2:
         return schedules.karras(steps, low, top)
-    ratios = np.array([top, low])
-    ratios = ratios / np.maximum(1 - ratios, 1e-12) if source.flow else ratios
-    squares = np.tan(np.linspace(*np.arctan(ratios ** -0.5), steps)) ** 2               # signal over noise
+    ends = np.array([top, low])
+    ratios = ends / np.maximum(1 - ends, 1e-12) if source.flow else ends
+    first, last = np.arctan(ratios ** -0.5)
+    squares = np.tan(np.linspace(first, last, steps)) ** 2                              # signal over noise
     inner = 1 / (1 + squares) if source.flow else 1 / squares
     return np.concatenate([[top], inner[1:], [0.0]])
 

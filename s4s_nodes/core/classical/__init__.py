@@ -7,7 +7,6 @@ trainer. flow=True selects a rectified flow, x = (1-s) x0 + s noise, in place of
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -23,6 +22,7 @@ from .exponential import (
     sa_solver,
 )
 from .log_snr import dpmpp_2m, dpmpp_2s, dpmpp_3m, single_step, unipc, unipc_sigma, with_middles
+from .lowering import Solver
 from .slope import (
     deis,
     dpm_2,
@@ -37,7 +37,7 @@ from .slope import (
     ralston,
 )
 
-SOLVERS: dict[str, Callable] = {}        # name -> function(sigmas, flow=False) -> Table
+SOLVERS: dict[str, Solver] = {}
 
 
 class SingleStep(NamedTuple):
@@ -48,7 +48,7 @@ class SingleStep(NamedTuple):
     """
 
     calls: int
-    function: Callable
+    function: Solver
     levels_on: Callable = lambda levels, sizes, flow: with_middles(levels, sizes, False)
 
 
@@ -58,24 +58,19 @@ SINGLE_STEP = {"dpm_2": SingleStep(2, dpm_2_steps), "dpmpp_2s": SingleStep(2, si
 
 def _register() -> None:
     """Fill SOLVERS with every family and order under the names the command line and the race use."""
-    def at(function, **options):
-        fixed = functools.partial(function, **options)
-        fixed.table = functools.partial(function.table, **options)
-        fixed.calls_per_step = function.calls_per_step
-        return fixed
     SOLVERS.update(euler=euler, dpmpp_2m=dpmpp_2m, dpmpp_3m=dpmpp_3m, heun=heun, dpm_2=dpm_2, dpmpp_2s=dpmpp_2s)
     SOLVERS.update(res_multistep=res_multistep, dpmpp_2m_sigma=dpmpp_2m_sigma, gradient_estimation=gradient_estimation,
                    ipndm_v=ipndm_v, sa_solver=sa_solver, er_sde=er_sde, heunpp2=heunpp2, ralston=ralston,
                    exp_heun=exp_heun, res_2s=res_2s, res_3s=res_3s, res_2m=res_2m, res_3m=res_3m)
     for order in (2, 3, 4):
-        SOLVERS[f"lms_{order}"] = at(lms, order=order)
-        SOLVERS[f"ipndm_{order}"] = at(ipndm, order=order)
+        SOLVERS[f"lms_{order}"] = lms.with_options(order=order)
+        SOLVERS[f"ipndm_{order}"] = ipndm.with_options(order=order)
     for order in (2, 3):
-        SOLVERS[f"deis_{order}"] = at(deis, order=order)
+        SOLVERS[f"deis_{order}"] = deis.with_options(order=order)
     for kind in ("bh1", "bh2"):
-        SOLVERS[f"unipc_{kind}_sigma"] = at(unipc_sigma, kind=kind)
+        SOLVERS[f"unipc_{kind}_sigma"] = unipc_sigma.with_options(kind=kind)
         for order in (1, 2, 3):
-            SOLVERS[f"unipc_{kind}_{order}"] = at(unipc, order=order, kind=kind)
+            SOLVERS[f"unipc_{kind}_{order}"] = unipc.with_options(order=order, kind=kind)
 
 
 _register()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -11,32 +12,42 @@ from ..table import MAX_CALLS, Table
 from ..trace import TensorTable, Trace
 
 
-def lowered(calls_per_step: int = 1, lawful: bool = True):
-    """Turn run(trace, sigmas, flow, **options) -> last state into sigmas -> Table, with `.table` beside it.
+class Solver:
+    """A classical solver, sigmas (N+1,) -> Table, from its run(trace, sigmas, flow, **options) -> last state.
 
     calls_per_step: the most of any step; lawful: whether steps to levels above 0 obey the constant law.
     """
-    def wrap(run):
-        @functools.wraps(run)
-        def table(sigmas, flow: bool = False, **options) -> TensorTable:
-            levels = torch.as_tensor(sigmas, dtype=torch.float64)
-            _check(levels, flow)
-            trace = Trace(levels, calls_per_step * (len(levels) - 1))
-            return trace.finish(run(trace, levels, flow, **options))
 
-        @functools.lru_cache(maxsize=4)             # a host samples on the same levels again and again
-        def frozen(levels: tuple, flow: bool, options: tuple) -> Table:
-            made = table(levels, flow, **dict(options))
-            return made.frozen(keeps_constants=lawful or bool(made.sigmas[-1] == 0))
+    def __init__(self, run: Callable, calls_per_step: int = 1, lawful: bool = True, **options):
+        functools.update_wrapper(self, run)
+        self.run, self.calls_per_step, self.lawful, self.options = run, calls_per_step, lawful, options
+        self._frozen = functools.lru_cache(maxsize=4)(self._frozen_table)   # a host samples on the same levels again
 
-        @functools.wraps(run)
-        def solver(sigmas, flow: bool = False, **options) -> Table:
-            levels = torch.as_tensor(sigmas, dtype=torch.float64)
-            _check(levels, flow)
-            return frozen(tuple(levels.tolist()), flow, tuple(sorted(options.items())))
-        solver.table, solver.calls_per_step = table, calls_per_step
-        return solver
-    return wrap
+    def with_options(self, **options) -> Solver:
+        """The same solver with these options by default."""
+        return Solver(self.run, self.calls_per_step, self.lawful, **options)
+
+    def table(self, sigmas, flow: bool = False, **options) -> TensorTable:
+        """The table, differentiable in the sigmas."""
+        levels = torch.as_tensor(sigmas, dtype=torch.float64)
+        _check(levels, flow)
+        trace = Trace(levels, self.calls_per_step * (len(levels) - 1))
+        return trace.finish(self.run(trace, levels, flow, **{**self.options, **options}))
+
+    def __call__(self, sigmas, flow: bool = False, **options) -> Table:
+        """The frozen table. flow: a rectified flow's levels, from 1 to 0. Raises ValueError for unusable levels."""
+        levels = torch.as_tensor(sigmas, dtype=torch.float64)
+        _check(levels, flow)
+        return self._frozen(tuple(levels.tolist()), flow, tuple(sorted(options.items())))
+
+    def _frozen_table(self, levels: tuple, flow: bool, options: tuple) -> Table:
+        made = self.table(levels, flow, **dict(options))
+        return made.frozen(keeps_constants=self.lawful or bool(made.sigmas[-1] == 0))
+
+
+def lowered(calls_per_step: int = 1, lawful: bool = True) -> Callable[[Callable], Solver]:
+    """Decorate run(trace, sigmas, flow, **options) -> last state to make a Solver of it."""
+    return lambda run: Solver(run, calls_per_step, lawful)
 
 
 def _check(levels: Tensor, flow: bool) -> None:
