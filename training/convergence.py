@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .baselines.measure import contestants, measure
+from .baselines.measure import baselines, measure
 from .source import Source
 from .teacher.pairs import known_pairs, make_pairs, rmse, run
 from .teacher.solvers import Teacher, teacher_of
@@ -59,7 +59,7 @@ def measured(source: Source, teacher: Teacher, seeds: range, student_calls: int)
     """(RMSE of the teacher to a finer one, expected error of a learned table of so many calls) on these seeds."""
     finer = make_pairs(source, seeds, teacher.finer(None), "", quiet=True)
     given = run(source, teacher.from_level(None), finer.noise, finer.extra)
-    quick = [measure(source, entry, finer) for entry in contestants(source, student_calls, QUICK)]
+    quick = [measure(source, entry, finer) for entry in baselines(source, student_calls, QUICK)]
     return rmse(given, finer.target), min((entry.errors.mean() for entry in quick), default=float("inf")) / GAIN
 
 

@@ -7,7 +7,7 @@
     preset = distil(source, config, folder, estimated=found,            # gradients are not checked twice
                     on_progress=show, say=log)                          # show(Progress); resume=True resumes
     raced = race(source, preset, "calls6", unseen_pairs(source, 16))    # Raced: scores, learned, ranked, verdict
-    preset = with_scores(preset, {"calls6": raced.scores})              # marks it where a classical pair won
+    preset = with_scores(preset, {"calls6": raced.scores})              # marks it where a baseline won
 
 Exceptions of the network, on_progress and say, including a host's interruption (BaseException), pass through unchanged
 after the run is saved and the best tables so far are written to folder/NAME.safetensors. Nothing here prints, needs

@@ -5,8 +5,8 @@
 
 A cell is one process (so its memory is its own) and leaves one JSON file in the cache; an interrupted script goes on.
 Everything is at guidance 3, learned without a backward pass unless a row says gradient; the error is the RMSE to a
-50-call teacher on seeds that no training uses, and the opponent the best of all classical solver x schedule pairs on
-these very seeds. "as many as" is the fewest calls at which a classical pair is as good, on the first 48 of the seeds.
+50-call teacher on seeds that no training uses, and the baseline the best of all classical solver x schedule pairs on
+these very seeds. "as many as" is the fewest calls at which a baseline is as good, on the first 48 of the seeds.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def table(model: str, counts, cache: Path, seeds: int) -> list[str]:
             continue
         errors = {name: np.array(found) for name, found in races["errors"].items()}
         best, by_median = min(errors, key=lambda n: rmse(errors[n])), min(errors, key=lambda n: np.median(errors[n]))
-        lines.append(f"| {calls} | best classical pair: {best} (by the median {by_median}) | {rmse(errors[best]):.4f} "
+        lines.append(f"| {calls} | best baseline: {best} (by the median {by_median}) | {rmse(errors[best]):.4f} "
                      f"| 1 | {np.median(errors[by_median]):.4f} | 1 | {calls} | | | |")
         for name in METHODS:
             if (made := known(model, calls, name, cache, seeds)) is not None:
@@ -114,7 +114,7 @@ def goals(models, counts, cache: Path, seeds: int) -> list[str]:
             name = min(learned, key=lambda n: rmse(learned[n]))
             if calls <= 6:
                 ratio = best / rmse(learned[name])
-                lines.append(f"| 2 times closer than the best classical pair | {model}, {calls} calls | {ratio:.2f} "
+                lines.append(f"| 2 times closer than the best baseline | {model}, {calls} calls | {ratio:.2f} "
                              f"({METHODS[name].title}) | {said(ratio >= 2)} |")
             match = matched(model, calls, name, learned[name], ladder)
             if match and 2 * calls <= LADDER["most"]:
@@ -133,7 +133,7 @@ def goals(models, counts, cache: Path, seeds: int) -> list[str]:
 
 def crowds(models, counts, cache: Path, seeds: int) -> list[str]:
     """The second measure of the presets that ship, as a table."""
-    lines = ["| | S4S [95 %] | best classical pair | times closer [95 %] |", "|---|---|---|---|"]
+    lines = ["| | S4S [95 %] | best baseline | times closer [95 %] |", "|---|---|---|---|"]
     for model, calls in ((model, calls) for model in models for calls in sorted(counts)):
         if (found := known(model, calls, "crowd", cache, seeds)) is not None:
             ours, ratio = (", ".join(f"{v:.{n}f}" for v in found[f"{key}_95"])
@@ -153,15 +153,15 @@ def page(models, counts, cache: Path, seeds: int) -> str:
     lines = ["# Results on the bundled models", "",
              f"Made by `python -m tests.bench.results --seeds {seeds} --write`. {seeds} seeds that no training used, "
              f"guidance {CFG:g}; the distance is the RMSE to a 50-call teacher from the same noise, over all pixels "
-             "and for the median seed, with 95 % bootstrap intervals. The opponent is the best of all classical solver "
+             "and for the median seed, with 95 % bootstrap intervals. The baseline is the best of all classical solver "
              "x schedule pairs on these very seeds, which favours it. Unless a row says otherwise a table was learned "
              f"without a backward pass, within {BUDGET:,} network calls, its teacher's included. \"As many as\": the "
-             f"fewest calls at which a classical pair is as good, on the first {LADDER['seeds']} seeds.", ""]
+             f"fewest calls at which a baseline is as good, on the first {LADDER['seeds']} seeds.", ""]
     for model in models:
         lines += [f"## {model}", "", *table(model, counts, cache, seeds), ""]
     lines += ["## The second measure", "", "Fréchet distance to the teacher's results on the same seeds, in the 64 "
               f"features of the bundled digit classifier, of the presets that ship. {seeds} seeds are few: it is "
-              "biased upwards, for all contestants alike. Jackknife intervals.", "",
+              "biased upwards, for all entries alike. Jackknife intervals.", "",
               *crowds(models, counts, cache, seeds), ""]
     lines += ["## Goals", "", *goals(models, counts, cache, seeds), *missing(models, counts, cache, seeds)]
     return "\n".join(lines) + "\n"

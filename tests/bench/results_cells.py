@@ -17,7 +17,7 @@ from s4s.s4s_nodes.core import preset_file
 from s4s.s4s_nodes.core.files import write_atomically
 from s4s.s4s_nodes.library import shipped_folder
 from s4s.training.baselines.halving import FULL, searched
-from s4s.training.baselines.measure import Entry, contestants, measure
+from s4s.training.baselines.measure import Entry, baselines, measure
 from s4s.training.benchmark.race import raced, unseen_pairs
 from s4s.training.config import Config
 from s4s.training.demo_models.source import bundled
@@ -62,10 +62,10 @@ def test_pairs(source, cache: Path, seeds: int):
 
 
 def classical_cell(model: str, calls: int, cache: Path, seeds: int) -> dict:
-    """The race of all classical pairs: the finalists' errors by seed."""
+    """The race of all baselines: the finalists' errors by seed."""
     source = bundled(model, CFG)
     pairs = test_pairs(source, cache, seeds)
-    ranked = [entry for entry in searched(source, contestants(source, calls), pairs, FULL)
+    ranked = [entry for entry in searched(source, baselines(source, calls), pairs, FULL)
               if len(entry.errors) == seeds]
     return {"errors": {entry.name: entry.errors.tolist() for entry in ranked}}
 
@@ -81,7 +81,7 @@ def ladder_cell(model: str, calls: int, cache: Path, seeds: int) -> dict:
     names = {tuple(name.split(", ")) for name in sorted(set(winners), key=winners.count)[-LADDER["pairs"]:]}
     best = {}
     for count in range(4, LADDER["most"] + 1):
-        entries = [measure(source, entry, pairs) for entry in contestants(source, count, names)]
+        entries = [measure(source, entry, pairs) for entry in baselines(source, count, names)]
         best[count] = min((entry.rmse, entry.name) for entry in entries)
     return {"best": best}
 
@@ -114,7 +114,7 @@ def crowd_cell(model: str, calls: int, cache: Path, seeds: int) -> dict:
     table = preset_file.load(shipped_folder() / f"{model}-cfg3.safetensors").table(calls)
     names = {tuple(name.split(", ")) for name in finalists}
     learned, *ranked = (measure(source, entry, pairs, features=True)
-                        for entry in (Entry("S4S", "learned", table), *contestants(source, calls, names)))
+                        for entry in (Entry("S4S", "learned", table), *baselines(source, calls, names)))
     return raced(source, learned, ranked, pairs).scores
 
 

@@ -113,7 +113,7 @@ def test_a_transfer_preset_has_to_win_on_every_left_out_model_by_both_measures()
 
 
 class Known:
-    """A study whose classical pairs have these mean errors: {model: {pair: error}}."""
+    """A study whose baselines have these mean errors: {model: {pair: error}}."""
 
     def __init__(self, known):
         self.known = known
@@ -131,7 +131,7 @@ def test_the_fair_pair_is_chosen_by_the_other_models_only():
     assert name == "q" and errors.tolist() == [0.9] * 3
 
 
-def test_a_ratio_is_the_opponents_error_over_the_tables():
+def test_a_ratio_is_the_baselines_error_over_the_tables():
     found = questions.ratio(np.array([0.2, 0.4, 0.6]), np.array([0.1, 0.2, 0.3]))
     assert found.rmse == pytest.approx(2) and found.rmse_95 == pytest.approx((2, 2)) and found.wins and found.surely
     assert not questions.ratio(np.array([0.1, 0.1]), np.array([0.2, 0.2])).wins

@@ -14,7 +14,7 @@ from tests.toy import toy_source
 
 
 def sets(count: int, seed: int, features: int = 8):
-    """A teacher's features and a contestant's: the same, moved by 0.5 in each and widened by 1.5."""
+    """A teacher's features and an entry's: the same, moved by 0.5 in each and widened by 1.5."""
     theirs = np.random.default_rng(seed).normal(size=(count, features))
     return 1.5 * theirs + 0.5, theirs
 

@@ -9,7 +9,7 @@ import torch
 
 from s4s.s4s_nodes.core import Model, Preset, classical, schedules
 from s4s.s4s_nodes.select.cfg import at_cfg
-from s4s.training.baselines.measure import contestants
+from s4s.training.baselines.measure import baselines
 from s4s.training.benchmark import html_report
 from s4s.training.benchmark.host_race import Terms, Told, hold, sheet_rows, table_lines
 from tests.toy import toy_source
@@ -100,7 +100,7 @@ def test_a_budget_is_kept_and_a_larger_one_searches_more():
         source = toy_source()
         raced.append(hold(source, preset(4), terms(budget=budget), Told()).scores["calls4"]["pairs_raced"])
         assert source.model_calls <= budget
-    assert raced == sorted(raced) and raced[-1] == len(contestants(toy_source(), 4))
+    assert raced == sorted(raced) and raced[-1] == len(baselines(toy_source(), 4))
     with pytest.raises(ValueError, match="too small for this race: at least [0-9,]{3,5} are needed"):
         hold(toy_source(), preset(4), terms(budget=100), Told())
 
@@ -115,7 +115,7 @@ def test_a_teacher_that_is_off_gets_more_calls_where_the_budget_affords_it():
 def test_where_a_training_began_runs_all_seeds_of_its_race(flow):
     """Whatever it is: else a training could report a win over a field that leaves out what it started from."""
     source = toy_source(flow)
-    for entry in contestants(source, 4)[::60]:
+    for entry in baselines(source, 4)[::60]:
         begun = Preset("toy", {"calls4": entry.table}, source.model, {"baseline": {"calls4": entry.name}})
         raced = hold(toy_source(flow), begun, terms(budget=1500), Told()).raced["calls4"]
         assert entry.name in [each.name for each in raced.ranked if len(each.errors) == 6]

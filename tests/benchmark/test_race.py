@@ -8,7 +8,7 @@ import torch
 
 from s4s.s4s_nodes.core import classical, schedules
 from s4s.training.baselines.halving import EFFORTS, FULL, Effort, search_cost, searched
-from s4s.training.baselines.measure import Entry, contestants, measure
+from s4s.training.baselines.measure import Entry, baselines, measure
 from s4s.training.baselines.schedules import schedules_for
 from s4s.training.benchmark import report
 from s4s.training.benchmark.race import calls_to_match
@@ -23,12 +23,12 @@ def raced(request):
     source = toy_source(request.param)
     teacher = teacher_table(source, "dpmpp_3m", 60)
     pairs = make_pairs(source, range(TEST_SEEDS, TEST_SEEDS + 40), teacher, "", quiet=True)
-    return source, pairs, searched(source, contestants(source, 5), pairs, FULL)
+    return source, pairs, searched(source, baselines(source, 5), pairs, FULL)
 
 
 def test_every_classical_pair_takes_part_and_nobody_makes_more_calls(raced):
     source, _, ranked = raced
-    assert len(ranked) == len(contestants(source, 5))
+    assert len(ranked) == len(baselines(source, 5))
     assert len({entry.name for entry in ranked}) == len(ranked)
     assert all(entry.table.calls <= 5 for entry in ranked)
     assert all(entry.table.calls == 5 for entry in ranked if classical.SOLVERS[entry.solver_name].calls_per_step == 1)
@@ -38,14 +38,14 @@ def test_the_winner_really_is_the_best_of_those_who_ran_every_seed(raced):
     source, pairs, ranked = raced
     finalists = [entry for entry in ranked if len(entry.errors) == len(pairs)]
     assert ranked[0].errors.mean() == min(entry.errors.mean() for entry in finalists)
-    everyone = [measure(source, entry, pairs).errors.mean() for entry in contestants(source, 5)]
+    everyone = [measure(source, entry, pairs).errors.mean() for entry in baselines(source, 5)]
     assert ranked[0].errors.mean() == pytest.approx(min(everyone), rel=0.05)        # halving lost no clear winner
 
 
 def test_a_table_matches_itself_at_no_more_than_its_calls(raced):
     source, pairs, ranked = raced
     best = ranked[0]
-    eight = next(entry for entry in contestants(source, 8, {(best.solver_name, best.schedule_name)}))
+    eight = next(entry for entry in baselines(source, 8, {(best.solver_name, best.schedule_name)}))
     learned = Entry("S4S", "learned", ranked[0].table, measure(source, eight, pairs).errors)
     calls, _ = calls_to_match(source, learned, ranked, pairs, quiet=True)
     assert 5 < calls <= 8
@@ -117,7 +117,7 @@ def test_a_share_of_seeds_has_the_interval_of_a_binomial():
 def test_fewer_seeds_are_never_ranked_among_all_and_the_start_runs_them_all():
     source = toy_source()
     pairs = make_pairs(source, range(TEST_SEEDS, TEST_SEEDS + 12), teacher_table(source, "auto", 40), "", quiet=True)
-    every = contestants(source, 5)
+    every = baselines(source, 5)
     worst = searched(source, every, pairs.part(slice(0, 2)), Effort(0, 99, ((2, 999),)))[-1].name
     before, effort = source.model_calls, Effort(1, 3, ((1, 999), (12, 4)))
     ranked = searched(source, every, pairs, effort, kept=[worst])
@@ -134,9 +134,9 @@ def test_fewer_seeds_are_never_ranked_among_all_and_the_start_runs_them_all():
 def test_a_small_effort_finds_a_baseline_next_to_the_best():
     source = toy_source()
     pairs = make_pairs(source, range(TEST_SEEDS, TEST_SEEDS + 16), teacher_table(source, "auto", 40), "", quiet=True)
-    full = [measure(source, entry, pairs).errors.mean() for entry in contestants(source, 5)]
+    full = [measure(source, entry, pairs).errors.mean() for entry in baselines(source, 5)]
     for effort, most in zip(EFFORTS, (1.5, 1.3, 1.01)):            # what a larger effort is for
-        assert searched(source, contestants(source, 5), pairs, effort)[0].errors.mean() <= most * min(full)
+        assert searched(source, baselines(source, 5), pairs, effort)[0].errors.mean() <= most * min(full)
 
 
 def test_the_interval_covers_the_truth_about_95_times_in_100():

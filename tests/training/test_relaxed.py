@@ -1,4 +1,4 @@
-"""Relaxed starts and fresh noise: the ball, what is kept of a move, what it does to the loss, resuming bit for bit."""
+"""Relaxed starts and fresh noise: the trust region, what is kept of a move, resuming bit for bit."""
 
 import dataclasses
 import math
@@ -8,7 +8,7 @@ import torch
 
 from s4s.training.optimizers.gradient import learn, loss_and_gradient
 from s4s.training.optimizers.objective import distances, rmse
-from s4s.training.optimizers.relaxed import ANCHOR, MOVED, Offer, ball_of, projected
+from s4s.training.optimizers.relaxed import ANCHOR, MOVED, Offer, projected, trust_region
 from s4s.training.optimizers.state import new_state
 from s4s.training.run import Stopped
 from s4s.training.teacher.pairs import FreshPairs, known_pairs, make_pairs
@@ -20,17 +20,18 @@ from tests.training.test_run import interrupt_after, run_in
 MANY = 1000.0                   # LD3's radius in a plane of two numbers is a thousandth: this many make it visible
 
 
-def balls(relaxed=MANY, **changes):
+def regions(relaxed=MANY, **changes):
     source, parameters, pairs, held_out, config = prepared(relaxed=relaxed, **changes)
-    return ball_of(source, parameters, pairs, rmse, relaxed), held_out, config
+    return trust_region(source, parameters, pairs, rmse, relaxed), held_out, config
 
 
 def test_the_radius_is_ld3s():
-    ball, _, _ = balls(relaxed=2.0, calls=4)
-    assert ball.radius == pytest.approx(2 * ANCHOR * 2 / 4 ** 2)
-    assert ball_of(ball.source, ball.parameters, ball.pairs, rmse, 0.0) is None
-    cifar = dataclasses.replace(ball.source, shape=(3, 32, 32))
-    assert ball_of(cifar, ball.parameters, ball.pairs, rmse, 1.0).radius == pytest.approx(0.192)    # as its code prints
+    region, _, _ = regions(relaxed=2.0, calls=4)
+    assert region.radius == pytest.approx(2 * ANCHOR * 2 / 4 ** 2)
+    assert trust_region(region.source, region.parameters, region.pairs, rmse, 0.0) is None
+    cifar = dataclasses.replace(region.source, shape=(3, 32, 32))
+    wide = trust_region(cifar, region.parameters, region.pairs, rmse, 1.0)
+    assert wide.radius == pytest.approx(0.192)              # as its code prints
 
 
 def test_projection_is_the_nearest_point_of_the_ball():
@@ -43,43 +44,43 @@ def test_projection_is_the_nearest_point_of_the_ball():
 
 
 def test_one_backward_pass_gives_the_plain_gradient_and_each_samples_own_way():
-    ball, _, _ = balls()
-    vector, places = ball.parameters.initial() + 0.05, [3, 7, 11]
-    loss, gradient, offer = ball.loss_gradient_offer(vector, {}, places)
-    some = ball.pairs.part(places)
-    wanted = loss_and_gradient(ball.source, ball.parameters, vector, some, rmse)
+    region, _, _ = regions()
+    vector, places = region.parameters.initial() + 0.05, [3, 7, 11]
+    loss, gradient, offer = region.loss_gradient_offer(vector, {}, places)
+    some = region.pairs.part(places)
+    wanted = loss_and_gradient(region.source, region.parameters, vector, some, rmse)
     assert loss == wanted[0] and torch.equal(gradient, wanted[1])
-    alone = ball.loss_gradient_offer(vector, {}, [7])[2]
+    alone = region.loss_gradient_offer(vector, {}, [7])[2]
     torch.testing.assert_close(alone.moved.noise[0], offer.moved.noise[1])             # whoever else is in the batch
     way = offer.moved.noise - some.noise
     nudged = [dataclasses.replace(some, noise=some.noise + share * way) for share in (1e-3, -1e-3)]
-    ahead, behind = (distances(ball.source, ball.parameters, vector, pairs, rmse) for pairs in nudged)
-    assert bool((ahead < behind).all()) and float(way.norm(dim=1).max()) <= ball.radius * (1 + 1e-5)
+    ahead, behind = (distances(region.source, region.parameters, vector, pairs, rmse) for pairs in nudged)
+    assert bool((ahead < behind).all()) and float(way.norm(dim=1).max()) <= region.radius * (1 + 1e-5)
 
 
 def test_only_moves_that_come_closer_are_kept():
-    ball, _, _ = balls()
-    vector, places = ball.parameters.initial(), [5, 2, 9]
-    plain = ball.pairs.part(places)
-    before = distances(ball.source, ball.parameters, vector, plain, rmse)
+    region, _, _ = regions()
+    vector, places = region.parameters.initial(), [5, 2, 9]
+    plain = region.pairs.part(places)
+    before = distances(region.source, region.parameters, vector, plain, rmse)
     moved = dataclasses.replace(plain, noise=plain.noise + 0.5)
     offer = Offer(places, moved, before + torch.tensor([math.inf, -math.inf, math.nan]))
-    kept = ball.kept(vector, {"other": before}, offer)
+    kept = region.kept(vector, {"other": before}, offer)
     assert torch.equal(kept[MOVED][5], moved.noise[0]) and torch.equal(kept["other"], before)
-    untouched = [i for i in range(len(ball.pairs)) if i != 5]
-    assert torch.equal(kept[MOVED][untouched], ball.pairs.noise[untouched])
+    untouched = [i for i in range(len(region.pairs)) if i != 5]
+    assert torch.equal(kept[MOVED][untouched], region.pairs.noise[untouched])
 
 
 def test_learning_moves_starts_within_the_ball_and_lowers_the_training_loss():
     losses = {}
     for relaxed in (0.0, MANY):
-        ball, held_out, config = balls(relaxed=relaxed, iterations=40, pairs=16, batch=16, every=40)
+        region, held_out, config = regions(relaxed=relaxed, iterations=40, pairs=16, batch=16, every=40)
         source, parameters, pairs, _, _ = prepared(pairs=16)
         state = learn(source, parameters, pairs, held_out, config, new_state("gradient", parameters))
         losses[relaxed] = state.curve[-1][1]
         assert (MOVED in state.memory) == bool(relaxed)
     way = (state.memory[MOVED] - pairs.noise).norm(dim=1)
-    assert 0 < float(way.max()) <= ball.radius * (1 + 1e-5) and float(way.median()) > 0.1 * ball.radius
+    assert 0 < float(way.max()) <= region.radius * (1 + 1e-5) and float(way.median()) > 0.1 * region.radius
     assert losses[MANY] < 0.85 * losses[0.0]
 
 

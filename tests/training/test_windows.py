@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from s4s.s4s_nodes.core import classical, sample, schedules
-from s4s.training.baselines.measure import contestants
+from s4s.training.baselines.measure import baselines
 from s4s.training.baselines.schedules import schedules_for
 from s4s.training.distil import distil, race, unseen_pairs
 from s4s.training.parametrization.parameters import Parameters
@@ -103,4 +103,4 @@ def test_a_window_with_fewer_levels_than_a_schedule_needs_starts_on_another(tmp_
     """Below denoise 0.02 this model has one or two levels of its own."""
     made = distil(toy_source(), small(mode="forward", iterations=1, windows=(1.0, 0.02), schedule="auto"), tmp_path)
     assert len(made.tables) == 2 and "beta" not in schedules_for(toy_source(), 0.03)
-    assert contestants(toy_source(), 4, top=0.03)
+    assert baselines(toy_source(), 4, top=0.03)

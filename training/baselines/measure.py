@@ -25,7 +25,7 @@ STARTS = tuple(name for name in classical.SOLVERS if name not in NO_STARTS)
 
 @dataclass(frozen=True)
 class Entry:
-    """One contestant and its errors: RMSE to the teacher per seed, for the first len(errors) seeds.
+    """A baseline or learned table and its errors: RMSE to the teacher per seed, for the first len(errors) seeds.
 
     features: (n, F) of its results where it ran all seeds and the source has a feature space. finer: errors to a finer
     teacher, of the first seeds. crowd_only: the Fréchet distance alone may judge it: it is stochastic, or guided
@@ -66,7 +66,7 @@ def start_pairs(source: Source, top: float | None = None) -> set:
     return {(solver, name) for solver in STARTS for name in (*tried, CURVE)}
 
 
-def contestants(source: Source, calls: int, names: set | None = None, top: float | None = None,
+def baselines(source: Source, calls: int, names: set | None = None, top: float | None = None,
                 curve: np.ndarray | None = None) -> list[Entry]:
     """Every baseline that makes at most `calls` calls, from the level `top` on; names keeps only those of them.
 

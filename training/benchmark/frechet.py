@@ -1,7 +1,7 @@
-"""A race's second measure: the Fréchet distance between a contestant's results and the teacher's, in a feature space.
+"""A race's second measure: the Fréchet distance between an entry's results and the teacher's, in a feature space.
 
 It asks whether the results look alike as a crowd, where the RMSE asks image by image. With few seeds it is biased
-upwards (each covariance is estimated), so it compares contestants of one race, all on the same seeds, and nothing else.
+upwards (each covariance is estimated), so it compares entries of one race, all on the same seeds, and nothing else.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ log, on the node or under the picture, and in the image's metadata:
 times further away than the plain choice (below).
 
 The transfer presets, learned at cfg 3, run if you choose them by name. On each model that was left out they were this
-many times closer than the best classical pair: `transfer-v-zsnr` 1.16 to 2.48 (v-prediction with zero terminal SNR; 4,
+many times closer than the best baseline: `transfer-v-zsnr` 1.16 to 2.48 (v-prediction with zero terminal SNR; 4,
 5, 6 and 8 calls), `transfer-flow` 1.02 to 1.45 (4 and 6), `transfer-eps` 1.05 to 1.34 (6). The last two are narrow.
 
 The plain choice is a classical solver on the model's own levels, with its own shift: UniPC (bh2, order 2) on Karras'
@@ -66,7 +66,7 @@ A distilled checkpoint (Lightning, Turbo, LCM) looks like its family but needs t
 """
 
 TRAINED = """The distance is the RMSE to a 50-call teacher from the same noise, on seeds no training run uses; "calls to
-match" is the number of calls at which the best classical solver x schedule pair gets as close.
+match" is the number of calls at which the best baseline gets as close.
 """
 
 

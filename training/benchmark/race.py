@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from ...s4s_nodes.core import Preset, Table, preset_file
 from ...s4s_nodes.core.levels import starts_below
 from ..baselines.halving import EFFORTS, Effort, search_cost, searched
-from ..baselines.measure import Entry, contestants, features_of, measure
+from ..baselines.measure import Entry, baselines, features_of, measure
 from ..baselines.schedules import schedules_for
 from ..source import Source
 from ..teacher.pairs import TEST_SEEDS, Pairs, ends, make_pairs
@@ -22,6 +22,7 @@ from . import frechet
 from .verdict import summary, verdict
 
 CHECKED = 4                 # seeds that a finer teacher runs
+MATCH_SEEDS, MATCH_BASELINES, MATCH_MOST = 64, 8, 4     # of `calls_to_match`
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def race(source: Source, preset: Preset, table: str, pairs: Pairs, effort: Effor
     if len(pairs) < 2:
         raise ValueError(f"{len(pairs)} pairs: a race needs at least 2, better 16")
     raced_table, top = preset.tables[table], window_of(source, preset.tables[table])
-    entries = contestants(source, raced_table.calls, top=top, curve=curve_of(preset, table))
+    entries = baselines(source, raced_table.calls, top=top, curve=curve_of(preset, table))
     crowd = [entry for entry in samplers if entry.crowd_only]
     entries += [entry for entry in samplers if not entry.crowd_only]
     total = race_calls(source, preset, table, len(pairs), effort, samplers)
@@ -154,21 +155,21 @@ def with_scores(preset: Preset, scores: dict) -> Preset:
     return preset_file.with_scores(preset, scores)
 
 
-def calls_to_match(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs, quiet: bool = False,
-                   seeds: int = 64, opponents: int = 8, most: int = 4) -> tuple[int | None, str]:
-    """(calls, pair): the fewest calls at which a classical pair is as good as the learned table, on `seeds` seeds.
+def calls_to_match(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs,
+                   quiet: bool = False) -> tuple[int | None, str]:
+    """(calls, name): the fewest calls at which a baseline is as good as the learned table, on `MATCH_SEEDS` seeds.
 
-    The `opponents` best pairs of the equal-calls race run with growing numbers of calls, up to `most` times as
-    many; None where none matched.
+    The best baselines of the equal-calls race run with growing numbers of calls, up to `MATCH_MOST` times as many; None
+    where none matched.
     """
-    few = pairs.part(slice(0, seeds))
-    goal = float(np.sqrt(np.mean(learned.errors[:seeds] ** 2)))
-    names = {(entry.solver_name, entry.schedule_name) for entry in ranked[:opponents]}
+    few = pairs.part(slice(0, MATCH_SEEDS))
+    goal = float(np.sqrt(np.mean(learned.errors[:MATCH_SEEDS] ** 2)))
+    names = {(entry.solver_name, entry.schedule_name) for entry in ranked[:MATCH_BASELINES]}
     names |= {("unipc_bh2_3", "shift_2")} if source.flow else {("unipc_bh2_3", "karras"), ("dpmpp_3m", "exponential")}
-    counts = range(learned.table.calls + 1, most * learned.table.calls + 1)
+    counts = range(learned.table.calls + 1, MATCH_MOST * learned.table.calls + 1)
     for calls in tqdm(counts, desc="when do classical solvers catch up", disable=quiet or None):
-        measured = [measure(source, entry, few) for entry in contestants(source, calls, names)]
-        best = min(measured, key=lambda entry: entry.rmse)
-        if best.rmse <= goal:
-            return calls, best.name
+        measured = [measure(source, entry, few) for entry in baselines(source, calls, names)]
+        closest = min(measured, key=lambda entry: entry.rmse)
+        if closest.rmse <= goal:
+            return calls, closest.name
     return None, ""

@@ -10,7 +10,7 @@ from ...s4s_nodes.core import Preset, preset_file
 from ...s4s_nodes.library import tables_of
 from ...s4s_nodes.select.match import middle_cfg
 from ..baselines.halving import FULL, searched
-from ..baselines.measure import Entry, contestants, measure
+from ..baselines.measure import Entry, baselines, measure
 from ..source import pick_device
 from ..teacher.pairs import Pairs, ends
 from ..teacher.solvers import teacher_of
@@ -77,7 +77,7 @@ def race_table_of(source, preset: Preset, name: str, pairs: Pairs, finer, out=No
     """Race one table against all baselines, print it, draw it into the folder `out`; finer: targets of a finer one."""
     table = preset.tables[name]
     learned = measure(source, Entry("S4S", "learned", table), pairs, features=True)
-    ranked = searched(source, contestants(source, table.calls), pairs, FULL, began_at(preset, name), True,
+    ranked = searched(source, baselines(source, table.calls), pairs, FULL, began_at(preset, name), True,
                       "baselines")
     learned, *ranked = checked(source, [learned, *ranked], pairs, finer)
     calls, pair = calls_to_match(source, learned, ranked, pairs)
@@ -93,9 +93,9 @@ def race_table_of(source, preset: Preset, name: str, pairs: Pairs, finer, out=No
 
 
 def draw_sheet(source, pairs: Pairs, learned: Entry, best: Entry, path) -> None:
-    """From the same noise: teacher, the usual choice, the best classical pair, the learned table; and their misses."""
+    """From the same noise: teacher, the usual choice, the best baseline, the learned table; and their misses."""
     few, calls = pairs.part(slice(0, SHEET_COLUMNS)), learned.table.calls
-    usual = next(iter(contestants(source, calls, {USUAL[source.flow]})))
+    usual = next(iter(baselines(source, calls, {USUAL[source.flow]})))
     rows = {"teacher\n50 calls": few.target}
     for title, entry in (("the usual choice", usual), ("best baseline", best), ("S4S, learned", learned)):
         images = ends(source, entry.table, few)

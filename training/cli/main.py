@@ -181,7 +181,7 @@ def race(preset_file, calls, cfg, seeds, seed, budget, device, out, write, **ope
 
     The distance is the RMSE to the teacher's result from the same noise. Losing cells are shown. On a bundled model it
     also measures the Fréchet distance in the features of a small classifier, and finds the number of calls at which
-    the best classical pair catches up. A preset for a checkpoint needs --checkpoint and --prompts, and meets
+    the best baseline catches up. A preset for a checkpoint needs --checkpoint and --prompts, and meets
     the baselines that its budget can search; what is not given of size, cfg, guidance and shift is as it was trained.
     """
     from ...s4s_nodes.core import preset_file as preset_file_module

@@ -14,7 +14,7 @@ from ..parametrization.parameters import TURNS, Parameters
 from ..source import Source
 from ..teacher.pairs import Pairs, ends, errors
 from .objective import distances, objective_of, rmse
-from .relaxed import ball_of
+from .relaxed import trust_region
 from .state import AdamState
 
 WARM_UP = 0.05              # share of the iterations in which the rate rises
@@ -31,24 +31,24 @@ def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
     the start: the best state is never worse than the initial table on the held-out pairs.
     """
     objective = objective_of(config.gradient.objective, source)
-    ball = ball_of(source, parameters, pairs, objective, config.gradient.relaxed)
+    region = trust_region(source, parameters, pairs, objective, config.gradient.relaxed)
     if state.iteration == 0 and not state.curve:
         validate(source, parameters, held_out, state, math.nan, objective)
     while state.iteration < config.iterations:
         moving = turned(parameters, state, config).moving()
         places = batch_indices(len(pairs), config.gradient.batch, config.data.seed, state.iteration)
         try:
-            if ball is None:
+            if region is None:
                 loss, gradient = loss_and_gradient(source, parameters, state.vector, pairs.part(places), objective)
             else:
-                loss, gradient, offer = ball.loss_gradient_offer(state.vector, state.memory, places)
+                loss, gradient, offer = region.loss_gradient_offer(state.vector, state.memory, places)
             if not (math.isfinite(loss) and bool(torch.isfinite(gradient).all())):
                 set_back(state)
                 continue
             ahead = replace(state)
             step(ahead, gradient * moving, config)
-            if ball is not None:
-                ahead.memory = ball.kept(ahead.vector, state.memory, offer)
+            if region is not None:
+                ahead.memory = region.kept(ahead.vector, state.memory, offer)
         except (RuntimeError, MemoryError) as error:
             if not source.halve(error, len(places)):    # the backward pass of a part needs more than its forward pass
                 raise

@@ -40,8 +40,8 @@ class Offer:
 
 
 @dataclass(frozen=True)
-class Ball:
-    """The balls of this radius, in unit noise and the norm over the whole sample, around the pairs' noise.
+class TrustRegion:
+    """Balls of this radius, in unit noise and the norm over the whole sample, around the pairs' noise.
 
     The moved starts of all pairs (n, ...) are in State.memory under MOVED, on the CPU.
     """
@@ -76,10 +76,11 @@ class Ball:
         return memory[MOVED][places].to(plain.noise.device) if MOVED in memory else plain.noise.clone()
 
 
-def ball_of(source: Source, parameters: Parameters, pairs: Pairs, objective: Callable, relaxed: float) -> Ball | None:
-    """The balls of a setting, None for 0."""
+def trust_region(source: Source, parameters: Parameters, pairs: Pairs, objective: Callable,
+                 relaxed: float) -> TrustRegion | None:
+    """The trust region of this setting; None for 0."""
     radius = relaxed * ANCHOR * math.prod(source.shape) / parameters.calls ** 2
-    return Ball(source, parameters, pairs, objective, radius) if relaxed else None
+    return TrustRegion(source, parameters, pairs, objective, radius) if relaxed else None
 
 
 def projected(moved: Tensor, centre: Tensor, radius: float) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...s4s_nodes.core import Table, schedules
 from ..baselines.halving import search_cost, searched
-from ..baselines.measure import CURVE, STARTS, Entry, contestants, measure, start_pairs
+from ..baselines.measure import CURVE, STARTS, Entry, baselines, measure, start_pairs
 from ..baselines.schedules import NO_START_SCHEDULES, schedules_for
 from ..parametrization.families import start_on
 from ..parametrization.parameters import Parameters
@@ -69,7 +69,7 @@ def ranked_baselines(source: Source, calls: int, held_out: Pairs, config,
     """
     top = None if curve is None else float(curve[0])
     if config.table.schedule == "auto" and holds_every_solver(config):
-        entries = contestants(source, calls, start_pairs(source, top), top, curve)
+        entries = baselines(source, calls, start_pairs(source, top), top, curve)
         return searched(source, entries, held_out, config.effort)
     known = whole_schedules(source, config.table.schedule) if curve is None else {
         **schedules_for(source, top), CURVE: lambda steps: schedules.stretched(curve, steps, source.flow)}

@@ -26,7 +26,7 @@ from safetensors.torch import load_file, save_file
 
 from s4s.s4s_nodes.core.files import write_atomically
 from s4s.training.baselines.halving import EVERY, Effort, searched
-from s4s.training.baselines.measure import contestants
+from s4s.training.baselines.measure import baselines
 from s4s.training.config import BUDGETS, Config
 from s4s.training.distil import distil
 from s4s.training.source import Source
@@ -69,7 +69,7 @@ class Bench:
 
     def baseline(self, calls: int) -> dict:
         """Mean, median and RMSE of the best baselines on the test seeds."""
-        ranked = searched(self.source, contestants(self.source, calls), self.test, EFFORT)
+        ranked = searched(self.source, baselines(self.source, calls), self.test, EFFORT)
         full = [entry for entry in ranked if len(entry.errors) == len(self.test)]
         best = min(full, key=lambda entry: entry.errors.mean())
         return {"name": best.name, "mean": float(best.errors.mean()), "median": min(entry.median for entry in full),

@@ -18,7 +18,7 @@ trained on real data and guided by class. They share prediction and noise levels
 A number here is a reason to race a preset on your checkpoint. It does not replace the race.
 
 **How to read the numbers.** Each is a ratio: how many times closer to a fine solver (50 calls) the table ends than the
-best classical pair at equal calls, by RMSE over all pixels of {test} seeds that no table learned from, with a
+best baseline at equal calls, by RMSE over all pixels of {test} seeds that no table learned from, with a
 95 % bootstrap interval over the seeds. Above 1 the table wins. The pair is the best of the 96 or so strong pairs
 (8 solvers, every schedule that suits; {few} seeds for all, {test} for the best six) on the very seeds of the race,
 which favors it. A **bold** ratio wins by RMSE and by the median seed; one in (brackets) has an interval that
@@ -31,8 +31,8 @@ FOUND = """## What it says
 Written by hand for the run of 2026-11-24, whose numbers are in the tables below.
 
 - **With zero terminal SNR (v-prediction) tables carry over.** Learned on two of three models, they beat the best
-  classical pair on the third at 4, 5, 6 and 8 calls, by 1.16 to 2.48 times, every interval above 1: twelve of twelve.
-  The classical pairs waste calls where the state is pure noise. Hence `solver_presets/transfer-v-zsnr.safetensors`.
+  baseline on the third at 4, 5, 6 and 8 calls, by 1.16 to 2.48 times, every interval above 1: twelve of twelve.
+  The baselines waste calls where the state is pure noise. Hence `solver_presets/transfer-v-zsnr.safetensors`.
 - **For eps and flows they hardly do.** At cfg 3, eps passes at 6 calls (1.05, 1.15, 1.34; by the median seed 1.36 to
   1.38), a flow at 4 (1.02 to 1.16; 1.02 to 1.24) and at 6 (1.06 to 1.45; 1.12 to 1.46). At the other numbers of calls
   one or two models are lost, down to 0.65. Three of eight cells pass, narrowly, so some of it may be luck. Hence
@@ -70,7 +70,7 @@ def page(study: Study, found: dict, names: list[str], missing: list[str] = ()) -
                   f"{BUDGET:,} network calls: what one button gives. The other tables are the study's own, which begin "
                   "alike so that several models can share one. *others together*: one table learned on all other "
                   "models of the family at once, none of whose numbers have seen the model it is raced on. *fair "
-                  "pair*: the classical pair that is best over the other models, the equal of a transferred table; "
+                  "pair*: the baseline that is best over the other models, the equal of a transferred table; "
                   "*default*: DPM++ 2M Karras, for a flow and for v Euler simple. Both are compared with the best "
                   "pair, too.\n"]
         parts += [_family(family, rows) for family, rows in families.items()]
@@ -153,7 +153,7 @@ def transferred(row: dict) -> Ratio:
 
 
 def passes(rows: list[dict], calls: int, cfg: float) -> bool:
-    """Whether the table of the others beats the best classical pair on every left-out model of the family.
+    """Whether the table of the others beats the best baseline on every left-out model of the family.
 
     With fewer than two others to learn on for each there is nothing to be sure of.
     """
@@ -174,7 +174,7 @@ def _verdict(families: dict) -> str:
                 f"{transferred(row).rmse:.2f}" for row in mine), fair, "yes" if passes(rows, calls, cfg) else "no"
                           if all(TOGETHER in row["tables"] for row in mine) else "no: too few to learn on"])
     return ("## The verdict\n\nA transfer preset ships for a family only if the table learned on the others beats the "
-            "best classical pair on every left-out model, by RMSE and by the median seed, and there were at least two "
+            "best baseline on every left-out model, by RMSE and by the median seed, and there were at least two "
             "others to learn on each time.\n\n"
             + _table(["family", "calls", "cfg", "models it wins on", "times the best pair", "times the fair pair",
                       "passes"], lines))

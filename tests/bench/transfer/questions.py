@@ -22,7 +22,7 @@ ROUNDED_MODELS, ROUNDINGS = ("digits-eps", "emoji-sd3"), ("fp16", "bf16", "bf16 
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times closer to the fine solver a table is than an opponent, by RMSE and by the median seed."""
+    """How many times closer to the fine solver a table is than a baseline, by RMSE and by the median seed."""
 
     rmse: float
     rmse_95: tuple
@@ -40,23 +40,23 @@ class Ratio:
         return self.rmse_95[0] > 1.0
 
 
-def ratio(opponent: np.ndarray, learned: np.ndarray) -> Ratio:
-    """The opponent's error over the learned table's, on the same seeds."""
-    if not np.isfinite(opponent).all():
+def ratio(baseline: np.ndarray, learned: np.ndarray) -> Ratio:
+    """The baseline's error over the learned table's, on the same seeds."""
+    if not np.isfinite(baseline).all():
         return Ratio(float("inf"), (float("inf"),) * 2, float("inf"), (float("inf"),) * 2)
-    return Ratio(float(pooled(opponent) / pooled(learned)), interval(opponent, learned),
-                 float(np.median(opponent) / np.median(learned)), interval(opponent, learned, np.median))
+    return Ratio(float(pooled(baseline) / pooled(learned)), interval(baseline, learned),
+                 float(np.median(baseline) / np.median(learned)), interval(baseline, learned, np.median))
 
 
 def best(study: Study, on: Setting, calls: int) -> tuple[str, np.ndarray]:
-    """The classical pair that is closest on the very seeds that are raced, which favours it."""
+    """The baseline that is closest on the very seeds that are raced, which favours it."""
     found = {name: np.array(errors) for name, errors in study.classical(on, calls)["all"].items()}
     name = min(found, key=lambda key: pooled(found[key]))
     return name, found[name]
 
 
 def fair(study: Study, on: Setting, calls: int, others: list[Setting]) -> tuple[str, np.ndarray]:
-    """The classical pair that does best over the other models, as a transferred table is chosen."""
+    """The baseline that does best over the other models, as a transferred table is chosen."""
     few = [study.classical(other, calls)["few"] for other in others]
     known = set.intersection(*(set(found) for found in few)) & set(study.classical(on, calls)["few"])
     name = min(sorted(known), key=lambda key: sum(np.log(np.mean(found[key])) for found in few))

@@ -1,4 +1,4 @@
-"""What the study measures: every learned table and every classical pair, on pairs none of them was learned from.
+"""What the study measures: every learned table and every baseline, on pairs none of them was learned from.
 
 Errors are the RMSE of each test seed to a fine solver on the same model, at the same guidance. A cell holds them all;
 page.py makes ratios and intervals of them.
@@ -15,7 +15,7 @@ import torch
 
 from s4s.s4s_nodes.core import Table, preset_file
 from s4s.s4s_nodes.library import shipped_folder
-from s4s.training.baselines.measure import Entry, contestants, measure
+from s4s.training.baselines.measure import Entry, baselines, measure
 from s4s.training.config import Config
 from s4s.training.parametrization.parameters import Parameters
 from s4s.training.run import Run
@@ -26,7 +26,7 @@ from tests.bench.transfer.learn import ORDER, Learned, Lesson, learn
 
 CFG = 3.0
 LESSON, CHECK, TEST = 32, 12, 48        # pairs to learn from, to choose by, and to race on
-FEW, FINALISTS = 8, 6                   # test pairs all classical pairs run, and how many of them run all
+FEW, FINALISTS = 8, 6                   # test pairs all baselines run, and how many of them run all
 BUDGET = 10_000                         # network calls of the trainer's own tables, the hosts' default
 DEFAULTS = {"eps": ("dpmpp_2m", "karras"), "v": ("euler", "simple"), "flow": ("euler", "simple")}
 SHIPPED = ("digits-eps", "digits-flow")
@@ -94,12 +94,12 @@ class Study:
         def make():
             source, pairs = self.source(setting), self.pairs(setting, "test")
             some = pairs.part(slice(0, FEW))
-            tried = [measure(source, entry, some) for entry in contestants(source, calls)]
+            tried = [measure(source, entry, some) for entry in baselines(source, calls)]
             tried.sort(key=lambda entry: entry.errors.mean())
             final = tried[:FINALISTS]
             default = DEFAULTS[source.model.prediction]
             if not any((entry.solver_name, entry.schedule_name) == default for entry in final):
-                final += contestants(source, calls, {default})
+                final += baselines(source, calls, {default})
             full = [measure(source, entry, pairs) for entry in final]
             best = min(full, key=lambda entry: entry.rmse)
             return {"few": {entry.name: entry.errors.tolist() for entry in tried},
@@ -108,13 +108,13 @@ class Study:
         return self.store.cell(f"classical-{setting.mark}-calls{calls}", make)
 
     def pair(self, setting: Setting, calls: int, name: str) -> np.ndarray:
-        """Errors of one classical pair, "solver, schedule", on all test seeds; infinite where the model has no such."""
+        """Errors of one baseline, "solver, schedule", on all test seeds; infinite where the model has no such."""
         if name in (known := self.classical(setting, calls)["all"]):
             return np.array(known[name])
 
         def make():
             source = self.source(setting)
-            found = contestants(source, calls, {tuple(name.split(", "))})
+            found = baselines(source, calls, {tuple(name.split(", "))})
             if not found:
                 return {"errors": [float("inf")] * TEST}
             return {"errors": measure(source, found[0], self.pairs(setting, "test")).errors.tolist()}
@@ -122,7 +122,7 @@ class Study:
         return np.array(kept["errors"])
 
     def unit(self, setting: Setting, calls: int) -> float:
-        """The mean error of the best classical pair on the few seeds: what a lesson's errors are measured in."""
+        """The mean error of the best baseline on the few seeds: what a lesson's errors are measured in."""
         return min(np.mean(found) for found in self.classical(setting, calls)["few"].values())
 
     def table(self, settings: tuple, calls: int, begin: tuple = ()) -> dict:

@@ -92,7 +92,7 @@ def sampled(server, pairs, word: str, seed: int, images: int) -> dict:
     return made
 
 
-def opponents(server, calls: int) -> list:
+def baselines(server, calls: int) -> list:
     """Every sampler x scheduler of the host with the steps that make `calls` calls."""
     sampler = server.get("/object_info/KSampler")["KSampler"]["input"]["required"]
     names = [name for name in sampler["sampler_name"][0] if name != "s4s" and name not in OTHER_CALLS]
@@ -116,7 +116,7 @@ def pooled(errors: torch.Tensor) -> float:
 
 def race(server, calls: int, images: int = 8, seeds=(1001, 2002)) -> dict:
     """{(sampler, scheduler): RMSE of each image} of the finalists and of s4s; the rest fall out on a few images."""
-    every, (first, *_) = opponents(server, calls), seeds
+    every, (first, *_) = baselines(server, calls), seeds
     few = measured(server, every, RACED_ON[::3], [first], 4)
     sound = [pair for pair in few if bool(few[pair].isfinite().all())]
     chosen = {pair for value in (pooled, torch.median) for pair in

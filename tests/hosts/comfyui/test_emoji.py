@@ -15,8 +15,8 @@ def test_a_preset_of_the_train_node_beats_cores_samplers_in_a_plain_ksampler(com
     """By the median image, on unseen seeds; emoji_race.py prints the whole race."""
     run = comfy.run(emoji_race.training("normal", str(CALLS), name="emoji-test"), timeout=600)
     assert run.error is None, run.error
-    rivals = [pair for pair in emoji_race.opponents(comfy, CALLS) if pair[0] in STRONG and pair[1] != "ddim_uniform"]
-    errors = emoji_race.measured(comfy, [*rivals, ("s4s", "s4s", CALLS)], WORDS, [5005], 4)
+    baselines = [pair for pair in emoji_race.baselines(comfy, CALLS) if pair[0] in STRONG and pair[1] != "ddim_uniform"]
+    errors = emoji_race.measured(comfy, [*baselines, ("s4s", "s4s", CALLS)], WORDS, [5005], 4)
     mine = errors.pop(("s4s", "s4s"))
     best = min(errors, key=lambda pair: float(errors[pair].nan_to_num(torch.inf).median()))
     figure("best of core", ", ".join(best))
