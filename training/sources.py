@@ -17,13 +17,13 @@ def of(config: Config, device: str, say: Callable = print) -> Source:
     return checkpoint(config.model, config.cfg, pick_device(device), say)
 
 
-def check_same(starts: dict, source: Source, folder) -> None:
+def check_same(facts: dict, source: Source, folder) -> None:
     """Note what a run's source is, or compare it with the note.
 
     Raises ValueError if a run resumes with another checkpoint or other prompts of the same name.
     """
     found = {**source.about, "hashes": source.model.hashes} if source.about else {}
-    if (before := starts.setdefault("source", found)) != found:
+    if (before := facts.setdefault("source", found)) != found:
         changed = [name for name in sorted({*before, *found}) if before.get(name) != found.get(name)]
         raise ValueError(f"{folder} holds a run of another source ({', '.join(changed)} changed since): put it back as "
                          "it was, or start over in another folder with --out")

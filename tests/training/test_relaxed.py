@@ -139,4 +139,4 @@ def test_settings_that_do_not_go_together_are_refused(changes, words):
 def test_a_budget_pays_for_it(tmp_path, changes):
     run = run_in(tmp_path, budget=8000, iterations=0, **changes)
     run.train()
-    assert 0.8 * 8000 < run.model_calls - run.starts["mode"]["calls"] <= 8000      # the check comes before the budget
+    assert 0.8 * 8000 < run.model_calls - run.facts["mode"]["calls"] <= 8000      # the check comes before the budget

@@ -76,7 +76,7 @@ def test_a_run_folder_may_carry_the_defaults_of_removed_options(tmp_path):
 
 def test_a_full_disk_is_reported_once_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
     run = run_in(tmp_path)
-    run.told.quiet = False
+    run.progress.quiet = False
 
     def full(path, content):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -90,7 +90,7 @@ def test_a_full_disk_is_reported_once_and_the_run_goes_on(tmp_path, monkeypatch,
 def test_a_preset_without_room_goes_to_the_temporary_folder_or_says_how_to_go_on(tmp_path, monkeypatch, capsys):
     run = run_in(tmp_path / "run")
     run.train()
-    run.told.quiet, save, spare = False, preset_file.save, tmp_path / "spare"
+    run.progress.quiet, save, spare = False, preset_file.save, tmp_path / "spare"
     spare.mkdir()
     monkeypatch.setattr(run_folder.tempfile, "gettempdir", lambda: str(spare))
 

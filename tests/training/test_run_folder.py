@@ -51,7 +51,8 @@ def what(opened) -> list:
     states = [[name, plain(value)] for state in opened.states.values() for name, value in vars(state).items()
               if name != "memory"]
     memories = [[name, plain(value)] for state in opened.states.values() for name, value in state.memory.items()]
-    return [json.dumps(opened.starts, sort_keys=True), opened.source.calls_before, repr(states), sorted(memories)]
+    noted = json.dumps([opened.facts, opened.tables.noted()], sort_keys=True)
+    return [noted, opened.source.calls_before, repr(states), sorted(memories)]
 
 
 @pytest.mark.parametrize("name", ["config.json", "state.safetensors"])
@@ -179,7 +180,7 @@ def test_a_folder_that_goes_away_comes_back_whole_and_one_that_is_anothers_is_le
     monkeypatch.setattr(run_folder.tempfile, "gettempdir", lambda: str(tmp_path / "spare"))
     expected = resumed(Path(shutil.copytree(copy, tmp_path / "calm"))).train().hash
     said, opened = [], resumed(copy)
-    opened.told._write = said.append
+    opened.progress._write = said.append
     shutil.rmtree(copy)
     opened.save()
     assert what(resumed(copy)) == what(opened)

@@ -41,11 +41,11 @@ def report(run, seeds: int) -> None:
 def draw_run(run, preset: Preset, races: dict[str, Raced] | None = None) -> Path:
     """Draw what a run learned and how, and write its page; the page's path."""
     for name, state in run.states.items():
-        compared = run.parameters(name).frozen(run.parameters(name).initial())
+        compared = run.tables.parameters(name).frozen(run.tables.parameters(name).initial())
         best = races[name].scores["best_rmse"] if races else None
         title = f"{preset.name}, {name}"
         draw.plot_table(preset.tables[name], run.folder / f"solver-{name}.png", title,
-                         {run.starts[name]["schedule"]: compared})
+                         {run.tables.starts[name].schedule: compared})
         draw.plot_curve(state.curve, run.folder / f"curve-{name}.png", title, best)
     return html_report.write(run.folder, preset, races)
 
