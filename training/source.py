@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..s4s_nodes.core import Model, Table
+from ..s4s_nodes.core import Model, Table, experts
 from .recompute import recomputed
 
 MOST_AT_ONCE = 64           # images per network call, unless the source says less
@@ -33,7 +33,8 @@ class Source:
     None: the configuration's classical one. chunk: images per network call, halved when memory runs out.
     features: images (n, 1 or 3, H, W) -> (n, F), the space in which a race also measures the Fréchet distance, and
     feature_space, its name; None: it does not.
-    about: what a preset records of it besides; a run that goes on must find the same.
+    about: what a preset records of it besides; a run that goes on must find the same. Of two models that take turns
+    (core/experts.py) it holds {"experts": {"boundary": sigma, "cfg": the second's}}; cfg is the first's.
     cfg: the guidance scale; any_cfg: the network is also told it, as cfg (B,), and can be asked at any.
     conditioning: words that tell its conditions apart from others', where neither settings nor `about` do.
     model_calls counts network evaluations, one per image (a guided pair counts once); calls_before, those of a run's
@@ -74,6 +75,11 @@ class Source:
     @property
     def sigma_max(self) -> float:
         return float(self.levels[-1])
+
+    @property
+    def boundary(self) -> float | None:
+        """The level at which two models change; None for one model."""
+        return self.about[experts.KEY]["boundary"] if experts.KEY in self.about else None
 
     def extra(self, seeds) -> dict:
         """What the network is told of these seeds beside state and level."""

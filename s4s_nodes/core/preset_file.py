@@ -19,6 +19,7 @@ import torch
 from . import scores
 from .analytic import mixture
 from .container import CHECKSUM, KEY, checksum, contents, parsed
+from .experts import experts_of
 from .files import write_atomically
 from .levels import starts_below
 from .loop import sample
@@ -38,7 +39,8 @@ class Preset:
 
     training: teacher, objective, seeds, conditions, model calls spent; scores: table name -> condition -> measured
     results, among them the verdict (scores.py). Both are JSON-ready dictionaries.
-    recommended: whether any table is. Raises PresetError for unusable content.
+    recommended: whether any table is. experts: of a preset for two models, as each of them sees it (experts.py), else
+    (). Raises PresetError for unusable content.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Preset:
     recommended: bool = True
     licence: str = ""
     source: str = ""
+    experts: tuple = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
         if not is_name(self.name):
@@ -61,6 +64,7 @@ class Preset:
         if not all(isinstance(results, dict) for results in self.scores.values()):
             raise PresetError(f"preset {self.name!r}: scores must be {{table: {{condition: {{measure: result}}}}}}")
         object.__setattr__(self, "scores", scores.by_condition(self.scores))
+        object.__setattr__(self, "experts", experts_of(self))
 
     @property
     def short_hash(self) -> str:
@@ -104,6 +108,11 @@ class Preset:
         """Whether no race there says that a baseline did better than this table; files of old have one verdict."""
         lost = scores.lost(self.score(table, cfg, size))
         return self.recommended if lost is None else not lost
+
+    @property
+    def boundary(self) -> float | None:
+        """The level at which two models change; None for a preset of one model."""
+        return float(self.training["experts"]["boundary"]) if self.experts else None
 
     @property
     def unfinished(self) -> bool:
@@ -298,8 +307,8 @@ def describe(preset: Preset) -> str:
     lines = [f"{preset.name}  ({preset.short_hash}){verdict}",
              f"  model      {model.family}, {model.prediction} prediction, sigma {model.sigma_min:g} to "
              f"{model.sigma_max:g}"]
-    for key in ("imported", "evidence", "teacher", "cfg", "loras", "family", "base", "learn", "learned", "clock",
-                "pairs", "model_calls", "seconds", "trainer"):
+    for key in ("imported", "evidence", "teacher", "cfg", "experts", "loras", "family", "base", "learn", "learned",
+                "clock", "pairs", "model_calls", "seconds", "trainer"):
         if key in training:
             lines.append(f"  {key:10} {training[key]}")
     for key, table in sorted(preset.tables.items(), key=lambda item: (item[1].calls, item[0])):

@@ -29,11 +29,12 @@ from ...training.config import Config
 from ...training.lock import locked
 from ...training.modes import tries_gradients
 from ...training.source import Source
-from ..core import preset_file, write_atomically
+from ..core import experts, preset_file, write_atomically
 from ..core.preset_file import Model, Preset
 from ..library import ENDING, Library, ModelFacts, file_name, save_scores, save_version, suits
 from ..select.cfg import at_cfg
-from ..select.match import range_words
+from ..select.dispatch import TWO_SAMPLERS
+from ..select.match import range_words, turns_words
 from .runs import has_learned, readable, run_folder, run_key, unfinished
 
 log = logging.getLogger("s4s")
@@ -128,6 +129,9 @@ def race(host: Host, preset: Preset, terms: Terms, write: bool = False) -> Outco
     def work(source: Source) -> Outcome:
         if reason := suits(preset, ModelFacts.of(source.model)):
             raise ValueError(f"preset {preset.name!r} cannot be raced on this model: {reason}")
+        if preset.boundary != source.boundary:
+            raise ValueError(f"preset {preset.name!r} changes models at {preset.boundary}, this race at "
+                             f"{source.boundary}: connect the models and the boundary it was learned with")
         try:
             held = hold(source, preset, replace(terms, where=host.kind), _told(host))
             kept = [save_scores(host.library, held.preset, host.presets)] if write else []
@@ -255,6 +259,9 @@ def _report(preset: Preset, held: Held, saved: str) -> str:
              f"training: {made['model_calls']:,} network calls, {made['seconds']:.0f} s, {made['mode']} mode, teacher "
              f"{made['teacher']}, {made['conditionings']} conditioning{'s' * (made['conditionings'] > 1)}, "
              f"{range_words(made['cfg'])}, latent {' x '.join(map(str, made['latent']))}", f"race: {held.words}"]
+    if preset.experts:
+        lines.insert(3, f"two models, which change at {turns_words(preset)}; cfg "
+                        f"{preset.experts[experts.LOW].training['cfg']:g} from there. To use it, {TWO_SAMPLERS}")
     if kept := made.get("nothing_gained"):
         lines.append(f"Nothing was gained at {', '.join(kept)}: the best baseline is kept there.")
     return "\n".join([*lines, *_results(held.raced)])

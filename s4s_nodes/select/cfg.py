@@ -153,6 +153,8 @@ def joined(presets: list[Preset], name: str) -> Preset:
                               f"{presets[0].model.family}, other in {', '.join(unlike)}: only presets for one model "
                               "can be joined")
         cfg = _only_cfg(preset)
+        if preset.experts:
+            raise PresetError(f"{preset.name} is for two models: such presets cannot be joined")
         if cfg in seen:
             raise PresetError(f"{seen[cfg]} and {preset.name} were both learned at cfg {cfg:g}: give one of each")
         seen[cfg] = preset.name

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..core import classical, schedules
+from ..core import classical, experts, schedules
 from ..core.k_sampler import close, same_levels
 from ..core.levels import even, same_top, starts_at
 from ..core.preset_file import Preset
@@ -19,7 +19,7 @@ from ..core.table import MAX_CALLS, Table
 from .adapt import adapted, distance, from_start, head, start_ratio, starts_near
 from .cfg import at_cfg
 from .families import flow_schedule, official
-from .match import called, counts_words, remarks, suits, unproven
+from .match import as_seen, called, counts_words, remarks, suits, turns_words, unproven
 from .model_facts import ModelFacts
 
 # the preset's full tables of 4, 6 and 8 calls moved towards the hosts' schedules, by their distance (mean |log ratio|):
@@ -32,6 +32,7 @@ MOVED_LEVELS = {True: 0.065, False: 0.09}               # by whether it is a flo
 # DEIS 1.07, LMS and UniPC 1.13, DPM++ 2M 1.34
 FALLBACK = {True: "ipndm_2", False: "unipc_bh2_2"}      # by whether it is a flow, of families without an official one
 USUAL_SHIFT = 3.0           # of a rectified flow whose host does not tell its own
+TWO_SAMPLERS = "sample with two KSamplerAdvanced, scheduler s4s in both, end_at_step and start_at_step there"
 _PICK_OURS = "pick scheduler s4s"
 _OWN, _GIVEN = "the model's own levels", "the given levels"
 _SPOKEN = {"dpmpp_2m": "DPM++ 2M", "unipc_bh2_2": "UniPC bh2 of order 2", "lms_2": "LMS of order 2",
@@ -104,6 +105,8 @@ def table_for(sigmas, facts: ModelFacts, preset: Preset | None, cfg: float | Non
     reason = "no preset was chosen" if preset is None else suits(preset, facts)
     if reason is not None:
         return fallen_back(levels, facts, reason if preset is None else f"{preset.name} does not suit: {reason}")
+    if preset.experts:
+        return _of_experts(levels, facts, preset, cfg)
     own = is_own(levels, preset, facts) if own_schedule is None else own_schedule
     there, clause = at_cfg(preset, cfg)
     found = _of_preset(levels, facts, there, cfg, own)
@@ -126,6 +129,23 @@ def _of_preset(levels: np.ndarray, facts: ModelFacts, preset: Preset, cfg: float
                            f"set the steps to one of these, or train for {calls}")
     pick = _on_own_levels if own else _on_given_levels
     return pick(levels, facts, preset, found, remarks(preset, cfg, found[0]))
+
+
+def _of_experts(levels: np.ndarray, facts: ModelFacts, preset: Preset, cfg: float | None) -> Selection:
+    """What runs of a preset for two models: the half of a table that has these levels, on the model it is for."""
+    mine = as_seen(preset, facts)
+    for place, part in enumerate(preset.experts):
+        for name, table in part.tables.items():
+            if not same_levels(table, levels):
+                continue
+            whose, end = experts.NAMES[place], ("first", "last")[place]
+            if mine is preset.experts[1 - place]:
+                return fallen_back(levels, facts, f"these are the levels of the {whose} model of {preset.name}, and "
+                                                  "this is the other one", "exchange the two models")
+            why = f"the {end} {table.calls} of its {preset.tables[name].calls} calls, of the {whose} model"
+            return Selection(table, preset, name, "exact", why + remarks(part, cfg, name))
+    return fallen_back(levels, facts, f"{preset.name} changes models at {turns_words(preset)}, and these levels go "
+                                      f"from {levels[0]:.4g} to {levels[-1]:.4g}", TWO_SAMPLERS)
 
 
 def checked(sigmas) -> np.ndarray:

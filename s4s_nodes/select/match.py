@@ -5,7 +5,7 @@ Pure: nothing is read or hashed here. Which preset runs is decided in selection.
 
 from __future__ import annotations
 
-from ..core import sketch
+from ..core import experts, sketch
 from ..core.levels import same_top
 from ..core.model import is_number
 from ..core.preset_file import Preset
@@ -42,10 +42,17 @@ def suits(preset: Preset, facts: ModelFacts) -> str | None:
 
 
 def own_presets(presets, facts: ModelFacts) -> list[Preset]:
-    """The presets learned or raced on exactly these weights; the hashes are computed only if a preset has some."""
+    """The presets learned or raced on exactly these weights, as one of two models too; the hashes are computed only if
+    a preset has some."""
     presets = [preset for preset in presets if preset.model.hashes and suits(preset, facts) is None]
     ours = facts.fingerprint() if presets and facts.fingerprint is not None else {}
-    return [preset for preset in presets if _same_weights(preset, ours)]
+    return [preset for preset in presets if any(_same_weights(part, ours) for part in preset.experts or (preset,))]
+
+
+def as_seen(preset: Preset, facts: ModelFacts) -> Preset:
+    """Of a preset for two models, what concerns this one; else the preset."""
+    ours = facts.fingerprint() if preset.experts and facts.fingerprint is not None else {}
+    return next((part for part in preset.experts if _same_weights(part, ours)), preset)
 
 
 def _same_weights(preset: Preset, ours: dict) -> bool:
@@ -68,10 +75,19 @@ def _same_base(preset: Preset, ours: dict) -> bool:
 
 
 def patched_otherwise(presets, facts: ModelFacts) -> list[Preset]:
-    """Those of the model's base weights that were learned with other LoRAs or patches, or without."""
+    """Those of the model's base weights that were learned with other LoRAs or patches, or without; of a preset for two
+    models, what concerns this one."""
     presets = [preset for preset in presets if preset.model.hashes and suits(preset, facts) is None]
     ours = facts.fingerprint() if presets and facts.fingerprint is not None else {}
-    return [preset for preset in presets if _same_base(preset, ours) and changed_by(preset) != ours.get(PATCHES)]
+    return [part for preset in presets for part in preset.experts or (preset,)
+            if _same_base(part, ours) and changed_by(part) != ours.get(PATCHES)]
+
+
+def of_two_models(presets, facts: ModelFacts) -> list[Preset]:
+    """Those for two models of which this is one, with whatever LoRAs and patches."""
+    presets = [preset for preset in presets if preset.experts and suits(preset, facts) is None]
+    ours = facts.fingerprint() if presets and facts.fingerprint is not None else {}
+    return [preset for preset in presets if any(_same_base(part, ours) for part in preset.experts)]
 
 
 def family_schedule(presets, facts: ModelFacts) -> Preset | None:
@@ -168,6 +184,13 @@ def range_words(trained: tuple[float, float]) -> str:
     """A range of cfg in a sentence."""
     low, high = trained
     return f"cfg {low:g}" + (f" to {high:g}" if high > low else "")
+
+
+def turns_words(preset: Preset) -> str:
+    """Where the models of a preset for two change, in a sentence."""
+    steps = " or ".join(f"step {half.calls} of {preset.tables[name].calls}"
+                        for name, half in preset.experts[experts.HIGH].tables.items())
+    return f"{steps} (level {preset.boundary:g})"
 
 
 def counts_words(counts) -> str:

@@ -20,6 +20,7 @@ from .adapt import above, from_start, starts_near
 from .cfg import at_cfg
 from .dispatch import Selection, checked, cut_of, fallen_back, is_own, levels_for, table_for
 from .match import (
+    as_seen,
     belongs,
     called,
     cfg_distance,
@@ -28,6 +29,7 @@ from .match import (
     family_schedule,
     near_cfg,
     near_size,
+    of_two_models,
     own_presets,
     patched_otherwise,
     range_words,
@@ -97,11 +99,21 @@ def _schedule(request: Request) -> np.ndarray:
         usable = suits(request.named, facts) is None
         return _levels_at(request.named, request, steps) if usable else levels_for(None, facts, steps)
     own = own_presets(request.installed, facts)
+    if (both := _of_two_models(request, steps)) is not None:
+        return levels_for(both, facts, steps)
     for serves in (_serves_all, _serves_a_window):
         found = [each for preset in own if (each := serves(preset, request)) is not None]
         if found:
             return _levels_at(_best(found, request, own).preset, request, steps)
     return levels_for(_schedule_with(steps, request), facts, steps)
+
+
+def _of_two_models(request: Request, steps: int) -> Preset | None:
+    """The newest preset that this model shares with another. Its levels hold whatever the cfg and the LoRAs: both
+    models must sample on one schedule, also where one of them falls back."""
+    usable = [preset for preset in of_two_models(request.installed, request.facts)
+              if steps in preset.counts and not preset.unfinished and preset.recommended]
+    return max(usable, key=_created, default=None)
 
 
 def _levels_at(preset: Preset, request: Request, steps: int) -> np.ndarray:
@@ -163,6 +175,7 @@ def _if_ours(preset: Preset, levels: np.ndarray, request: Request, problem: _Pro
 def _judged(preset: Preset, levels: np.ndarray, request: Request, own: bool) -> tuple[Selection, _Problem | None]:
     """(what one of the model's own presets would run, why it is not selected automatically)."""
     found = table_for(levels, request.facts, preset, request.cfg, own)
+    whole, preset = preset, as_seen(preset, request.facts)
     there, name, cfg, table = at_cfg(preset, request.cfg)[0], preset.name, request.cfg, found.table_name
     problems = (
         (preset.unfinished, f"the training of {name} is unfinished", "finish it, or choose it by name"),
@@ -176,7 +189,7 @@ def _judged(preset: Preset, levels: np.ndarray, request: Request, own: bool) -> 
                                            f"you use {cfg or 0:g}", f"train at cfg {cfg or 0:g}, or use that"))
     for stage, (holds, why, advice) in enumerate(problems):
         if holds:
-            return found, _Problem(preset, stage, why, advice)
+            return found, _Problem(whole, stage, why, advice)
     return found, None
 
 
@@ -214,7 +227,7 @@ def _of_the_named(request: Request, levels: np.ndarray, own: bool) -> Selection:
                             "turn strict off to run it", own)
     else:
         found = table_for(levels, facts, named, cfg, own)
-    near = near_cfg(named, found.table_name, cfg) and near_size(named, request.size)
+    near = near_cfg(as_seen(named, facts), found.table_name, cfg) and near_size(named, request.size)
     return replace(found, belongs=mine or found.fallback, about=named, warns=found.fallback or not (mine and near))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...s4s_nodes.core import Table, classical, schedules
+from ...s4s_nodes.core import Table, classical, experts, schedules
 from ..source import Source
 from ..teacher.pairs import Pairs, ends, errors
 from ..teacher.solvers import HostSampler
@@ -67,14 +67,17 @@ def start_pairs(source: Source, top: float | None = None) -> set:
 
 
 def baselines(source: Source, calls: int, names: set | None = None, top: float | None = None,
-                curve: np.ndarray | None = None) -> list[Entry]:
+                curve: np.ndarray | None = None, pin: bool = False) -> list[Entry]:
     """Every baseline that makes at most `calls` calls, from the level `top` on; names keeps only those of them.
 
-    curve: for a window, its levels (calls + 1,) on the preset's own curve, one more schedule.
+    curve: for a window, its levels (calls + 1,) on the preset's own curve, one more schedule. pin: of two models, on
+    schedules with the boundary among their levels, as a table has it.
     """
     entries, known = [], schedules_for(source, top)
     if curve is not None:
         known[CURVE] = partial(schedules.stretched, curve, flow=source.flow)
+    if pin and source.boundary is not None:
+        known = {name: partial(_pinned, levels, source.boundary) for name, levels in known.items()}
     for schedule_name, levels in known.items():
         for solver_name, solver in classical.SOLVERS.items():
             if names is not None and (solver_name, schedule_name) not in names:
@@ -82,20 +85,31 @@ def baselines(source: Source, calls: int, names: set | None = None, top: float |
             if solver_name.endswith("_sigma") and not source.flow:      # there it is the one without
                 continue
             try:
-                entries.append(Entry(solver_name, schedule_name, within(solver, levels, calls, source.flow)))
+                entries.append(Entry(solver_name, schedule_name, within(solver, levels, calls, source.flow,
+                                                                        source.boundary)))
             except ValueError:              # a schedule that cannot place so many levels
                 continue
     return entries
 
 
-def within(solver, levels, calls: int, flow: bool) -> Table:
+def _pinned(levels, boundary: float, steps: int) -> np.ndarray:
+    return experts.pinned(levels(steps), boundary)
+
+
+def within(solver, levels, calls: int, flow: bool, boundary: float | None = None) -> Table:
     """The table of the most steps (levels: steps -> levels) that makes at most `calls` calls. Raises ValueError as
-    solvers and schedules do, and where one step makes more."""
+    solvers and schedules do, and where one step makes more.
+
+    boundary: the level at which two models change, and the solver starts anew.
+    """
+    def made(steps):
+        there = levels(steps)
+        return solver(there, flow=flow) if boundary is None else experts.restarted(solver, there, boundary, flow)
     steps = max(1, calls // solver.calls_per_step)
-    best = solver(levels(steps), flow=flow)
+    best = made(steps)
     if best.calls > calls:
         raise ValueError(f"one step makes {best.calls} calls, {calls} are given")
-    while solver.calls_per_step > 1 and (more := solver(levels(steps + 1), flow=flow)).calls <= calls:
+    while solver.calls_per_step > 1 and (more := made(steps + 1)).calls <= calls:
         best, steps = more, steps + 1
     return best
 

@@ -8,6 +8,8 @@
     carry    the base solver's, times exp(change[i]): the row's share of x[0], with which the rows are the whole class
              x[i+1] = a[i] x[0] + sum_j b[i, j] D[j] (BNS, arXiv 2403.01329); the newest prediction takes what the
              state loses, so that row sums do not move
+With a boundary, two such tables in a row, one for each of two models, that share the level of the boundary
+(core/experts.py); the vector is the one's and the other's. The constant law holds for each.
 The newest weight of the last row, and its carry, are whatever the constant law leaves; all other row sums are free.
 (Frankel et al. 2025, eq. 5 and App. E.1; analytic part plus residual after GS, arXiv 2510.17699.)
 """
@@ -22,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from ...s4s_nodes.core import Table, TensorTable, lawful_total
+from ...s4s_nodes.core import Table, TensorTable, experts, lawful_total
 from .families import FAMILIES, added, base_table, check_base, places, units
 
 PARTS = ("sigmas", "query", "weights", "carry")
@@ -37,7 +39,8 @@ class Parameters:
     """The map from one free vector to a table of `calls` rows over the window sigmas[0] .. sigmas[-1].
 
     start: the initial sigmas (N+1,); base: a solver the family can start from; learn: a word of LEARN; highest: the
-    model's highest level, start[0] where none is given. resting: a part kept still.
+    model's highest level, start[0] where none is given. resting: a part kept still. boundary: the level at which two
+    models change, one of start's.
     The vector is float64: [gaps (N-1), offsets (N), residuals], where the carry is learned also [changes (N-1)].
     """
 
@@ -49,6 +52,7 @@ class Parameters:
     highest: float | None = None
     family: str = "lms"
     resting: str = ""
+    boundary: float | None = None
 
     def __post_init__(self):
         for name, words in (("learn", LEARN), ("family", FAMILIES)):
@@ -59,8 +63,18 @@ class Parameters:
     @classmethod
     def of(cls, config, source, start: np.ndarray) -> Parameters:
         """What a configuration makes of these levels for a source."""
-        free = config.table
-        return cls(start, free.base, free.order, source.flow, free.learn, source.sigma_max, free.family)
+        start, free = start if source.boundary is None else experts.pinned(start, source.boundary), config.table
+        return cls(start, free.base, free.order, source.flow, free.learn, source.sigma_max, free.family,
+                   boundary=source.boundary)
+
+    @cached_property
+    def halves(self) -> tuple[Parameters, ...]:
+        """Those of the two models' tables; () where there is one model."""
+        if self.boundary is None:
+            return ()
+        turn = experts.turn_of(self.start, self.boundary)
+        return (replace(self, start=self.start[:turn + 1], boundary=None),
+                replace(self, start=self.start[turn:], boundary=None, highest=self.boundary))
 
     @property
     def turns(self) -> int:
@@ -91,6 +105,8 @@ class Parameters:
 
     def initial(self) -> Tensor:
         """The vector whose table is the base solver on the initial sigmas, exactly."""
+        if self.halves:
+            return torch.cat([half.initial() for half in self.halves])
         above = self.start[:-1] - self.start[-1]
         ratios = np.log(above[:-1] / above[1:])                                 # softplus(gap) must equal these
         gaps = torch.from_numpy(ratios + np.log(-np.expm1(-ratios)))
@@ -99,11 +115,16 @@ class Parameters:
 
     def moving(self) -> Tensor:
         """1.0 where the vector is to be learned, else 0.0."""
+        if self.halves:
+            return torch.cat([half.moving() for half in self.halves])
         parts, moved = zip(PARTS, self.sizes), set(LEARN[self.learn]) - {self.resting}
         return torch.cat([torch.full((size,), float(part in moved), dtype=torch.float64) for part, size in parts])
 
     def table(self, vector: Tensor) -> TensorTable:
         """The table of a free vector, differentiable in it."""
+        if self.halves:
+            high, low = (half.table(part) for half, part in zip(self.halves, self.split(vector)))
+            return experts.chained(experts.above(high, self.boundary), low)
         gaps, offsets, residuals, *changes = vector.split(list(self.sizes))
         sigmas = self._sigmas(gaps)
         base = base_table(self.family, self.base, sigmas, self.flow)
@@ -112,6 +133,10 @@ class Parameters:
         weights = base.weights + added(self.family, self.base, self._blocks(residuals, sigmas), carry)
         weights = weights + torch.diag(base.carry - carry) if changes else weights
         return TensorTable(sigmas, query, base.scale, carry, _obey_constant_law(weights, carry, sigmas, self.flow))
+
+    def split(self, vector: Tensor) -> tuple[Tensor, ...]:
+        """The vector's halves, one for each of two models."""
+        return vector.split([sum(half.sizes) for half in self.halves])
 
     def frozen(self, vector: Tensor) -> Table:
         """The checked, frozen table. Raises ValueError if the numbers have diverged."""

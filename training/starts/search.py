@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...s4s_nodes.core import Table, schedules
+from ...s4s_nodes.core import Table, experts, schedules
 from ..baselines.halving import search_cost, searched
 from ..baselines.measure import CURVE, STARTS, Entry, baselines, measure, start_pairs
 from ..baselines.schedules import NO_START_SCHEDULES, schedules_for
@@ -69,7 +69,7 @@ def ranked_baselines(source: Source, calls: int, held_out: Pairs, config,
     """
     top = None if curve is None else float(curve[0])
     if config.table.schedule == "auto" and holds_every_solver(config):
-        entries = baselines(source, calls, start_pairs(source, top), top, curve)
+        entries = baselines(source, calls, start_pairs(source, top), top, curve, pin=True)
         return searched(source, entries, held_out, config.effort)
     known = whole_schedules(source, config.table.schedule) if curve is None else {
         **schedules_for(source, top), CURVE: lambda steps: schedules.stretched(curve, steps, source.flow)}
@@ -96,6 +96,12 @@ def holds_every_solver(config) -> bool:
 
 def vector_of(parameters: Parameters, table: Table) -> Tensor | None:
     """The free numbers whose table is this one, on its own levels; None where there are none."""
+    if parameters.halves:
+        if table.calls != parameters.calls:         # of a solver of several calls a step
+            return None
+        halves = zip(parameters.halves, experts.halves(table, parameters.boundary))
+        vectors = [vector_of(half, part) for half, part in halves]
+        return None if any(vector is None for vector in vectors) else torch.cat(vectors)
     vector = parameters.initial()
     if parameters.frozen(vector).same_as(table):
         return vector

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...s4s_nodes.core import Table, classical, sample, schedules
+from ...s4s_nodes.core import Table, classical, experts, sample, schedules
 from ...s4s_nodes.core.levels import starts_at
 from ..source import Source
 
@@ -95,13 +95,16 @@ def calls_of(teacher, calls: int) -> int:
 def teacher_table(source: Source, name: str, calls: int, top: float | None = None) -> Table:
     """A classical solver on a schedule that suits many calls. Raises ValueError for an unknown name.
 
-    top: start from this level of the schedule instead.
+    top: start from this level of the schedule instead. Where two models take turns it starts anew at the boundary.
     """
     name = teacher_name(source, name)
     if name not in classical.SOLVERS:
         raise ValueError(f"no solver {name!r}; there are: {', '.join(classical.SOLVERS)}")
     steps = max(1, calls // classical.SOLVERS[name].calls_per_step)
     levels = teacher_levels(source, steps)
+    if source.boundary is not None:
+        pinned = experts.pinned(levels, source.boundary)
+        return experts.restarted(classical.SOLVERS[name], pinned, source.boundary, source.flow)
     return classical.SOLVERS[name](levels if top is None else below(levels, top), flow=source.flow)
 
 

@@ -10,7 +10,7 @@ import contextlib
 import inspect
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import comfy.model_management
 import comfy.sample
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ....training.source import Source
+from ...core import experts
 from ...core.levels import starts_at
 from ...core.preset_file import Model
 from ..session import source_of
@@ -32,7 +33,7 @@ class Scene:
 
     positives: a list of the host's CONDITIONINGs, image i is asked for number i modulo their count; negative may
     be None where cfg is 1. latent: the host's LATENT, of which only the size counts. scales: other cfg that the model
-    will be asked at.
+    will be asked at. low_noise: of two models, what is sampled with the second from the level `boundary` on.
     """
 
     patcher: object
@@ -41,6 +42,8 @@ class Scene:
     cfg: float
     latent: dict
     scales: tuple = ()
+    low_noise: Scene | None = None
+    boundary: float = 0.0
 
     def __post_init__(self):
         guided = [cfg for cfg in (self.cfg, *self.scales) if cfg != 1.0]
@@ -96,9 +99,14 @@ class Inside(comfy.samplers.Sampler):
 def inside(scene: Scene, model: Model, work: Callable, loaded=None):
     """work(source)'s result, computed with everything loaded and patched as the host does it to sample.
 
+    Of two models one is sampled inside a sampling of the other, and the source asks both.
     loaded(base model): a context manager for a run with gradients, entered after loading and left before the host
     tidies up. Without one the model is asked under inference mode, as in any sampling.
     """
+    if scene.low_noise is not None:
+        high = replace(scene, low_noise=None)
+        return inside(high, model, lambda first: inside(scene.low_noise, model, lambda second: work(
+            of_both(first, second, scene.boundary))))
     images = images_at_once(scene.patcher, scene.latent)
     latent = empty_latent(scene.patcher, scene.latent, images)
 
@@ -165,6 +173,39 @@ class Network:
             yield
         finally:
             self.extra_args = before
+
+
+class Both:
+    """(x, sigma, which, cfg) -> denoised by the one of two models whose level it is; cfg is the first's.
+
+    Loads the model that is asked where the host has given its room to the other.
+    """
+
+    def __init__(self, networks: tuple[Network, Network], boundary: float):
+        self.networks, self.boundary, self.asked = networks, boundary, networks[experts.LOW]
+        self.guider = networks[experts.HIGH].guider             # whose latents and previews are both's
+
+    def __call__(self, x: Tensor, sigma: Tensor, which: Tensor, cfg: Tensor | None = None) -> Tensor:
+        high, done = experts.is_high(sigma, self.boundary), torch.empty_like(x)
+        for network, here, scales in zip(self.networks, (high, ~high), (cfg, None)):
+            if here.any():
+                self._load(network, x[here])
+                done[here] = network(x[here], sigma[here], which[here], scales)
+        return done
+
+    def _load(self, network: Network, x: Tensor) -> None:
+        if network is not self.asked:
+            patcher, others = network.guider.model_patcher, list(network.guider.loaded_models)
+            room = patcher.memory_required([2 * len(x), *x.shape[1:]])
+            comfy.model_management.load_models_gpu([patcher, *others], memory_required=room)
+            self.asked = network
+
+
+def of_both(high: Source, low: Source, boundary: float) -> Source:
+    """The Source that asks the first model above the boundary, and the second from there on, each at its cfg."""
+    network = Both((high.network, low.network), boundary)
+    return replace(high, network=network, chunk=min(high.chunk, low.chunk),
+                   about={experts.KEY: {"boundary": boundary, "cfg": low.cfg}})
 
 
 def grouped(which: Tensor) -> list[Tensor]:

@@ -12,7 +12,7 @@ from .. import session
 from ..lists import numbers
 from . import parts
 from .samplers import entries
-from .train import scene_inputs, scene_of
+from .train import scene_inputs, scene_of, second_model_inputs
 from .work import Node
 
 SAMPLERS = ("Samplers of ComfyUI that take part besides, by name, on all its schedulers, e.g. res_multistep, er_sde. "
@@ -53,6 +53,7 @@ class S4SRace(io.ComfyNode):
                                          "that loses is no longer chosen by itself at this cfg. Scores of other cfg, "
                                          "sizes and hosts stay."),
                 *optional,
+                *second_model_inputs(),
             ],
             outputs=[
                 parts.PresetType.Output(display_name="preset", tooltip="The preset with its new scores."),
@@ -76,6 +77,9 @@ class S4SRace(io.ComfyNode):
                 **scene) -> io.NodeOutput:
         tables = tables_of(preset, numbers(calls, int, "calls", wanted=False))
         own = named(samplers)
+        if own and scene.get("low_noise_model") is not None:
+            raise ValueError("ComfyUI's own samplers keep their history where the models change: leave samplers empty "
+                             "to race a preset for two models")
         terms = Terms(tuple(tables), range(seed, seed + seeds), budget, teacher_calls,
                       partial(entries, own) if own else None)
         node = Node(scene_of(cfg=cfg, **scene))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 from comfy_execution.graph import ExecutionBlocker
 
+from ....training.checks import check_two_models
 from ....training.config import BUDGETS, Config
 from ... import picture
 from .. import session
@@ -44,10 +45,26 @@ def scene_inputs(verb: str) -> tuple[list, list]:
     return required, optional
 
 
-def scene_of(model, positive, latent, cfg, negative=None, scales=(), **more) -> Scene:
+def second_model_inputs() -> list:
+    """Of two models that take turns. They stand last, so that saved values keep their places."""
+    return [
+        io.Model.Input("low_noise_model", optional=True,
+                       tooltip="Of a model in two parts (Wan 2.2 14B): the low-noise expert, model being the "
+                               "high-noise one. One preset is for both."),
+        io.Float.Input("boundary", default=0.875, min=0.0, max=1.0, step=0.001, round=0.0001, optional=True,
+                       tooltip="The noise level at which the low-noise expert takes over: for Wan 2.2 0.875 for text "
+                               "to video, 0.9 for image to video. Not used without low_noise_model."),
+        io.Float.Input("low_noise_cfg", default=0.0, min=0.0, max=100.0, step=0.1, round=0.01, optional=True,
+                       tooltip="The cfg of the low-noise expert. 0: the same as cfg."),
+    ]
+
+
+def scene_of(model, positive, latent, cfg, negative=None, scales=(), low_noise_model=None, boundary=0.875,
+             low_noise_cfg=0.0, **more) -> Scene:
     """The Scene of a node's inputs. Raises ValueError as Scene."""
     prompts = [positive, *(more[name] for name in MORE_PROMPTS if more.get(name) is not None)]
-    return Scene(model, prompts, negative, cfg, latent, scales)
+    low = None if low_noise_model is None else Scene(low_noise_model, prompts, negative, low_noise_cfg or cfg, latent)
+    return Scene(model, prompts, negative, cfg, latent, scales, low, boundary)
 
 
 class S4STrainPreset(io.ComfyNode):
@@ -106,6 +123,7 @@ class S4STrainPreset(io.ComfyNode):
                                 tooltip="Learn for a range of cfg, such as 3-7: tables at a few cfg of it, and those "
                                         "between are interpolated. It takes about 1.7 times as long. The race is at "
                                         "the learned cfg nearest to cfg. Empty: for cfg only."),
+                *second_model_inputs(),
             ],
             outputs=[
                 parts.PresetType.Output(display_name="preset",
@@ -144,6 +162,11 @@ class S4STrainPreset(io.ComfyNode):
         nearest = min(scales, key=lambda scale: abs(scale - cfg))
         node = Node(scene_of(cfg=nearest, scales=scales, **scene))
         teacher = both_or_none(teacher_sampler, teacher_sigmas)
+        if node.scene.low_noise is not None:
+            check_two_models(config, node.scene.boundary)
+            if teacher is not None:
+                raise ValueError("a training for two models has a teacher of its own: leave teacher_sampler and "
+                                 "teacher_sigmas unconnected")
         order = session.Order(config, settings_of(node.scene, teacher), len(node.scene.positives),
                               teacher and (lambda source: teacher_of(source, *teacher)), race_seeds, resume)
         if budget == ESTIMATE:

@@ -6,6 +6,7 @@ import logging
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import comfy.utils
@@ -18,7 +19,7 @@ from ....training.benchmark import html_report
 from ....training.benchmark.host_race import Held, sheet_rows
 from ....training.source import Source
 from ... import picture
-from ...core import write_atomically
+from ...core import Model, experts, write_atomically
 from ...library import file_name
 from ..session import Outcome
 from . import facts, folder, gradient, record
@@ -55,15 +56,12 @@ class Node:
     def inside(self, work: Callable, gradients: Callable) -> None:
         """In a sampling of the host's; for gradients, with a second copy of the weights where it can load one.
 
-        Raises ValueError for a model that no table can be learned for.
+        Raises ValueError as `model_of`.
         """
         def shown(source: Source):
             self.paint = painter(source.network.guider.inner_model, source.device)
             return work(source)
-        given, seen, again = self.scene, facts.of_model(self.scene.patcher), object()
-        if seen.unfit:
-            raise ValueError(f"{seen.unfit}: connect another MODEL")
-        model = seen.model
+        given, again, model = self.scene, object(), model_of(self.scene)
         if inside(given, model, lambda source: again if gradients(source) else shown(source)) is not again:
             return
         with gradient.training_mode():
@@ -136,10 +134,29 @@ class Node:
         record.face(text, self.node_id)
 
 
+def model_of(scene: Scene) -> Model:
+    """What a preset records of the scene's model, or of both. Raises ValueError for one that no table can be learned
+    for, and for two that do not belong together."""
+    seen = facts.of_model(scene.patcher)
+    if seen.unfit:
+        raise ValueError(f"{seen.unfit}: connect another MODEL")
+    if scene.low_noise is None:
+        return seen.model
+    first, second = seen.model, facts.of_model(scene.low_noise.patcher).model
+    if replace(first, hashes={}, shift=None) != replace(second, hashes={}, shift=None):
+        raise ValueError(f"low_noise_model is {second.family} for levels up to {second.sigma_max:g}, model is "
+                         f"{first.family} up to {first.sigma_max:g}: connect the two experts of one model")
+    if first.hashes and first.hashes == second.hashes:
+        raise ValueError("model and low_noise_model are the same: connect the low-noise expert, or leave it "
+                         "unconnected")
+    return replace(first, hashes={**first.hashes, experts.LOW_NOISE: second.hashes})
+
+
 def settings_of(scene: Scene, teacher: tuple | None) -> list:
     """All of a scene and a (SAMPLER, SIGMAS) that a run depends on beside the model: another prompt is another run."""
     taught = None if teacher is None else (getattr(teacher[0], "sampler_function", None).__name__,
                                            teacher[0].extra_options, teacher[1])
-    samples = scene.latent["samples"]
+    samples, second = scene.latent["samples"], scene.low_noise
+    both = [] if second is None else [list(second.patcher.object_patches), second.cfg, scene.boundary]
     return [list(scene.patcher.object_patches), taught, scene.positives, scene.negative, scene.cfg,
-            0 if samples.is_nested else list(samples.shape[1:])]
+            0 if samples.is_nested else list(samples.shape[1:]), *both]

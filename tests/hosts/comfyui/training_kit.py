@@ -13,7 +13,8 @@ import torch
 
 SHAPES = {          # name: (prompt's width, its pooled width, latent)
     "tiny_sd15": (768, 0, (1, 4, 8, 8)), "tiny_sd3": (4096, 2048, (1, 16, 8, 8)),
-    "tiny_wan": (4096, 0, (1, 16, 2, 8, 8)), "tiny_flux": (64, 32, (1, 16, 8, 8)),
+    "tiny_wan": (4096, 0, (1, 16, 2, 8, 8)), "tiny_wan_low": (4096, 0, (1, 16, 2, 8, 8)),
+    "tiny_flux": (64, 32, (1, 16, 8, 8)),
 }
 
 

@@ -1,0 +1,105 @@
+"""A preset for two models that take turns: which half runs where, and what is said where none may."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from s4s.s4s_nodes.core import Model, Preset, PresetError, classical, experts
+from s4s.s4s_nodes.select import ModelFacts, Request, match, select
+from s4s.s4s_nodes.select.cfg import joined
+
+BOUNDARY, STEPS, TURN = 0.875, 5, 2
+LEVELS = np.array([1.0, 0.95, BOUNDARY, 0.6, 0.3, 0.0])
+HASHES = {"weights_1d": "high", "low_noise": {"weights_1d": "low"}}
+TABLE = experts.restarted(classical.dpmpp_2m, LEVELS, BOUNDARY, True)
+PAIR = Preset("pair", {"calls5": TABLE}, Model("wan21", "flow", 0.008, 1.0, channels=16, hashes=HASHES),
+              {"cfg": [3.5, 3.5], "resolution": [60, 104], "experts": {"boundary": BOUNDARY, "cfg": 5.0}})
+CFG = {"high": 3.5, "low": 5.0}
+HEAD, TAIL = LEVELS[:TURN + 1], LEVELS[TURN:]
+
+
+def model(weights: str, **more) -> ModelFacts:
+    return ModelFacts("flow", 0.008, 1.0, "wan21", 16, shift=8.0,
+                      fingerprint=lambda: {"weights_1d": weights, **more})
+
+
+def asked(weights: str, levels, preset: Preset = PAIR, **more):
+    given = {"cfg": CFG.get(weights), "size": (60, 104), **more}
+    return select(Request(model(weights), [preset], levels=levels, **given))
+
+
+@pytest.mark.parametrize("weights, levels, rows", [
+    ("high", HEAD, "the first 2 of its 5 calls, of the high-noise model"),
+    ("low", TAIL, "the last 3 of its 5 calls, of the low-noise model")])
+def test_each_model_runs_its_half(weights, levels, rows):
+    found = asked(weights, levels)
+    assert found.kind == "exact" and not found.fallback and not found.warns and found.preset is PAIR
+    assert found.table_name == "calls5" and rows in found.words()
+    half = PAIR.experts[weights == "low"].tables["calls5"]
+    assert found.table.same_as(half)
+
+
+@pytest.mark.parametrize("weights", ["high", "low"])
+@pytest.mark.parametrize("cfg", [1.0, 3.5, 5.0, None])
+def test_both_models_get_one_schedule_whatever_the_cfg(weights, cfg):
+    request = Request(model(weights), [PAIR], STEPS, cfg=cfg)
+    np.testing.assert_array_equal(select(request).schedule, LEVELS)
+    patched = replace(request, facts=model(weights, patches="a LoRA"))
+    np.testing.assert_array_equal(select(patched).schedule, LEVELS)
+    assert select(request).fallback                     # of all steps in one sampler none is the model's
+
+
+def test_a_stranger_and_another_number_of_steps_get_no_level_of_it():
+    for request in (Request(model("other"), [PAIR], STEPS), Request(model("high"), [PAIR], STEPS + 1)):
+        assert not set(select(request).schedule[1:-1]) & set(LEVELS[1:-1])
+
+
+@pytest.mark.parametrize("flaw", [{"recommended": False}, {"training": {**PAIR.training, "unfinished": True}}])
+def test_what_lost_or_is_unfinished_gives_no_schedule(flaw):
+    assert not set(select(Request(model("high"), [replace(PAIR, **flaw)], STEPS)).schedule[1:-1]) & set(LEVELS[1:-1])
+
+
+@pytest.mark.parametrize("weights, levels", [("high", TAIL), ("low", HEAD)])
+def test_exchanged_models_fall_back_and_say_so(weights, levels):
+    found = asked(weights, levels)
+    assert found.fallback and found.warns and "exchange the two models" in found.words()
+    assert found.about is PAIR and np.allclose(found.table.sigmas[[0, -1]], levels[[0, -1]])
+
+
+@pytest.mark.parametrize("weights", ["high", "low"])
+@pytest.mark.parametrize("levels", [LEVELS, LEVELS[:2], LEVELS[1:], LEVELS[3:], np.append(LEVELS[:2], 0.0)])
+def test_other_cuts_fall_back_and_say_where_the_models_change(weights, levels):
+    found = asked(weights, levels)
+    assert found.fallback and found.warns and "pair changes models at step 2 of 5 (level 0.875)" in found.words()
+    assert "end_at_step and start_at_step there" in found.words() and found.table.calls == len(levels) - 1
+
+
+@pytest.mark.parametrize("weights, levels", [("high", HEAD), ("low", TAIL)])
+def test_each_model_has_its_own_cfg_and_verdict(weights, levels):
+    other = asked(weights, levels, cfg=4.2)
+    assert other.fallback and f"learned at cfg {CFG[weights]:g}" in other.words()
+    lost = replace(PAIR, scores={"calls5": {"raced": {"cfg": 3.5, "lost": True}}})
+    assert asked(weights, levels, lost).fallback and "lost its race" in asked(weights, levels, lost).words()
+    assert not asked(weights, levels, replace(PAIR, scores={"calls5": {"raced": {"cfg": 3.5, "lost": False}}})).fallback
+
+
+def test_a_named_one_runs_on_strangers_with_a_warning_and_not_if_strict():
+    found = asked("other", TAIL, named=PAIR)
+    assert found.kind == "exact" and found.warns and not found.belongs and "You named it" in found.words()
+    assert asked("other", TAIL, named=PAIR, strict=True).fallback
+    assert not asked("low", TAIL, named=PAIR, strict=True).warns
+
+
+def test_a_preset_for_two_belongs_to_both_and_patches_are_seen():
+    assert match.belongs(PAIR, model("high")) and match.belongs(PAIR, model("low"))
+    assert not match.belongs(PAIR, model("other")) and not match.belongs(PAIR, model("low", patches="a LoRA"))
+    found = select(Request(model("low", patches="a LoRA"), [PAIR], levels=TAIL, cfg=5.0))
+    assert found.fallback and "pair was learned on this model without LoRAs and patches" in found.words()
+
+
+def test_presets_for_two_are_not_joined():
+    with pytest.raises(PresetError, match="two models"):
+        joined([PAIR, replace(PAIR, name="other", training={**PAIR.training, "cfg": 5.0})], "both")
