@@ -171,7 +171,7 @@ WAN = Example(
                   "and "
                   "the node says *S4S fallback*.\n\n"
                   "Train on short, small videos of the kind you make: a preset runs on half to twice the area of a "
-                  "frame, whatever the length. The two experts of Wan 2.2 14B are two models: no preset is for both."),
+                  "frame, whatever the length. For the two experts of Wan 2.2 14B open *s4s_wan22*."),
      "model": ("UNETLoader", {"unet_name": "wan2.1_t2v_1.3B_fp16.safetensors", "weight_dtype": "default"}),
      "checkpoint": ("ModelSamplingSD3", {"model": ("model", 0), "shift": 8.0}),
      "clip": ("CLIPLoader", {"clip_name": "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "type": "wan",
@@ -188,6 +188,63 @@ WAN = Example(
     [("", [["note"]]), ("Model and prompts", [["model", "checkpoint", "clip", "vae"],
                                               ["positive", "negative", "latent"]]),
      ("Sampler s4s, scheduler s4s", [["sampler"]]), ("Video", [["decode", "save"]])])
+
+WAN_CFG, TURN = 3.5, 3
+
+
+def expert(noise: str) -> dict:
+    """One of the two experts of Wan 2.2 14B for text to video, with its shift."""
+    file = f"wan2.2_t2v_{noise}_noise_14B_fp8_scaled.safetensors"
+    return {noise: ("UNETLoader", {"unet_name": file, "weight_dtype": "default"}),
+            f"{noise}_shifted": ("ModelSamplingSD3", {"model": (noise, 0), "shift": 8.0})}
+
+
+def half(noise: str, latent: str, first: bool) -> tuple:
+    """KSamplerAdvanced for one expert's steps, on the two dropdown rows."""
+    switch = "enable" if first else "disable"
+    return "KSamplerAdvanced", {
+        "model": (f"{noise}_shifted", 0), "add_noise": switch, "noise_seed": 1, "steps": CALLS, "cfg": WAN_CFG,
+        "sampler_name": "s4s", "scheduler": "s4s", "positive": ("positive", 0), "negative": ("negative", 0),
+        "latent_image": (latent, 0), "start_at_step": 0 if first else TURN, "end_at_step": TURN if first else 10000,
+        "return_with_leftover_noise": switch}
+
+
+BOTH = {**expert("high"), **expert("low"),
+        **{key: WAN.nodes[key] for key in ("clip", "vae", "positive", "negative", "latent")}}
+BOTH_GROUP = ("Both experts and prompts", [["high", "high_shifted", "low", "low_shifted"], ["clip", "vae", "latent"],
+                                           ["positive", "negative"]])
+
+WAN22 = Example(
+    {"note": note("## Wan 2.2 14B text to video in 6 calls\n\n"
+                  "Two experts take turns: **two KSamplerAdvanced**, both with sampler `s4s` **and** scheduler `s4s`. "
+                  "Learn one preset for both with the example *s4s_wan22_train*.\n\n"
+                  "* **end_at_step** of the first and **start_at_step** of the second: the step that the training's "
+                  "report names. At another one both fall back to a classical solver, and the log says which step is "
+                  "right\n"
+                  "* **steps** are the same in both: all calls together\n"
+                  "* the first returns with leftover noise, the second adds none\n"
+                  "* change a model or a LoRA, and the preset is no longer for the pair: train again"),
+     **BOTH, "first": half("high", "latent", True), "second": half("low", "first", False),
+     "decode": ("VAEDecode", {"samples": ("second", 0), "vae": ("vae", 0)}),
+     "save": ("SaveAnimatedWEBP", {"images": ("decode", 0), "filename_prefix": "S4S/wan22", "fps": 16.0,
+                                   "lossless": False, "quality": 90, "method": "default"})},
+    [("", [["note"]]), BOTH_GROUP, ("High noise, then low noise", [["first"], ["second"]]),
+     ("Video", [["decode", "save"]])])
+
+WAN22_TRAIN = Example(
+    {"note": note("## One preset for both experts of Wan 2.2 14B\n\n"
+                  "1. Connect both experts as you sample them, with their LoRAs and shift.\n"
+                  "2. **boundary**: 0.875 for text to video, 0.9 for image to video. **low_noise_cfg**: 0 for the same "
+                  "cfg in both.\n"
+                  "3. Take a small, short latent: a training makes about 10,000 network calls. *only estimate* shows "
+                  "how long that takes.\n"
+                  "4. The report names the step at which the models change. Use it in the example *s4s_wan22*."),
+     **BOTH, "latent": ("EmptyHunyuanLatentVideo", {"width": 416, "height": 240, "length": 17, "batch_size": 1}),
+     "train": ("S4STrainPreset", {**trained(WAN_CFG, "my-wan22")[1], "model": ("high_shifted", 0), "vae": ("vae", 0),
+                                  "low_noise_model": ("low_shifted", 0)}),
+     "report": shown(("train", 1)), "tables": ("PreviewImage", {"images": ("train", 2)}),
+     "sheet": ("PreviewImage", {"images": ("train", 3)})},
+    [("", [["note"]]), BOTH_GROUP, ("Training", [["train"]]), ("What was learned", [["report", "tables"], ["sheet"]])])
 
 IMAGE_TO_IMAGE = Example(
     {"note": note("## Image to image, denoise 0.6\n\n"
@@ -277,6 +334,6 @@ RACE = Example(
      ("The preset", [["preset"]]), ("Race", [["race"]]), ("Result", [["report", "sheet"]])])
 
 EXAMPLES = {"s4s_text_to_image": TEXT_TO_IMAGE, "s4s_custom_sampling": CUSTOM, "s4s_flux": FLUX, "s4s_sdxl": SDXL,
-            "s4s_sd3": SD3, "s4s_wan": WAN,
+            "s4s_sd3": SD3, "s4s_wan": WAN, "s4s_wan22": WAN22, "s4s_wan22_train": WAN22_TRAIN,
             "s4s_image_to_image": IMAGE_TO_IMAGE, "s4s_inpaint": INPAINT, "s4s_train": TRAIN,
             "s4s_several_cfg": SEVERAL_CFG, "s4s_race": RACE}

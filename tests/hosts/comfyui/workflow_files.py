@@ -20,6 +20,7 @@ WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 NOTES = {"MarkdownNote": [("text", ["STRING", {"multiline": True}])]}      # the browser's own: no server knows them
 ENDS = ("SaveImage", "SaveAnimatedWEBP", "PreviewImage", "PreviewAny")          # newer hosts gave these outputs
 WAN = "https://huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files/"
+WAN22 = "https://huggingface.co/Comfy-Org/Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files/diffusion_models/"
 SOURCES = {     # where the browser may fetch a model that is not there
     "v1-5-pruned-emaonly-fp16.safetensors":
         ("checkpoints", "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/"),
@@ -28,6 +29,8 @@ SOURCES = {     # where the browser may fetch a model that is not there
     "sd3.5_large_fp8_scaled.safetensors":
         ("checkpoints", "https://huggingface.co/Comfy-Org/stable-diffusion-3.5-fp8/resolve/main/"),
     "wan2.1_t2v_1.3B_fp16.safetensors": ("diffusion_models", f"{WAN}diffusion_models/"),
+    "wan2.2_t2v_high_noise_14B_fp8_scaled.safetensors": ("diffusion_models", WAN22),
+    "wan2.2_t2v_low_noise_14B_fp8_scaled.safetensors": ("diffusion_models", WAN22),
     "umt5_xxl_fp8_e4m3fn_scaled.safetensors": ("text_encoders", f"{WAN}text_encoders/"),
     "wan_2.1_vae.safetensors": ("vae", f"{WAN}vae/"),
     "flux1-dev.safetensors": ("diffusion_models", "https://huggingface.co/Comfy-Org/flux1-dev/resolve/main/"),
@@ -42,7 +45,7 @@ ROOMY = {       # width and height where the content wants more than the sockets
     "MarkdownNote": (360, 500), "CLIPTextEncode": (400, 170), "SaveImage": (430, 500), "PreviewImage": (430, 470),
     "SaveAnimatedWEBP": (430, 500), "PreviewAny": (430, 200), "LoadImage": (330, 400), "KSampler": (340, 560),
     "S4SPreset": (440, 640),
-    "S4STrainPreset": (470, 1060), "S4SRace": (470, 980)}
+    "S4STrainPreset": (470, 1120), "S4SRace": (470, 1040), "KSamplerAdvanced": (340, 640)}
 TITLE, GAP, FRAME = 30, 40, 50          # pixels: a node's title bar, between nodes, a group's head
 
 
