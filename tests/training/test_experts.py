@@ -35,7 +35,7 @@ def two_models(boundary: float = BOUNDARY, seen=None):
 
 def test_a_run_learns_one_table_that_changes_models_at_the_boundary(tmp_path):
     source, said = two_models(), []
-    made = distil(source, Config(**SMALL), tmp_path, say=said.append)
+    made = distil(source, Config.of(**SMALL), tmp_path, say=said.append)
     began, ended = made.training["held_out_rmse"]["calls3"]
     assert made.boundary == BOUNDARY and BOUNDARY in made.tables["calls3"].sigmas and ended < began
     assert made.training["experts"] == {"boundary": BOUNDARY, "cfg": 2.0}
@@ -44,7 +44,7 @@ def test_a_run_learns_one_table_that_changes_models_at_the_boundary(tmp_path):
 
 
 def test_learning_moves_both_halves_and_asks_each_model_at_its_levels_alone(tmp_path):
-    parameters = Parameters.of(Config(**SMALL), two_models(), np.array([1.0, 0.9, 0.7, 0.4, 0.0]))
+    parameters = Parameters.of(Config.of(**SMALL), two_models(), np.array([1.0, 0.9, 0.7, 0.4, 0.0]))
     assert parameters.start[2] == BOUNDARY and [half.calls for half in parameters.halves] == [2, 2]
     vector = parameters.initial()
     noise = torch.randn(len(vector), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -61,7 +61,7 @@ def test_learning_moves_both_halves_and_asks_each_model_at_its_levels_alone(tmp_
 def test_the_start_is_the_solver_in_two_samplers_exactly():
     levels = experts.pinned([1.0, 0.95, 0.8, 0.5, 0.2, 0.0], BOUNDARY)
     table = experts.restarted(classical.SOLVERS["ipndm_3"], levels, BOUNDARY, True)
-    parameters = Parameters.of(Config(**SMALL), two_models(), levels)
+    parameters = Parameters.of(Config.of(**SMALL), two_models(), levels)
     np.testing.assert_allclose(parameters.frozen(vector_of(parameters, table)).weights, table.weights, rtol=0,
                                atol=1e-8)
 
@@ -92,7 +92,7 @@ def test_the_teacher_converges_though_the_models_differ_at_the_boundary():
     ({"mode": "gradient"}, "mode auto"), ({"schedule": "simple"}, "schedule auto"), ({"family": "pc"}, "family lms")])
 def test_settings_that_two_models_cannot_have_are_refused_before_any_call(tmp_path, more, words):
     source = two_models()
-    config = Config(**SMALL | more)
+    config = Config.of(**SMALL | more)
     for work in (estimate, lambda *given: distil(*given, tmp_path)):
         with pytest.raises(ValueError, match=words):
             work(source, config)
@@ -102,10 +102,10 @@ def test_settings_that_two_models_cannot_have_are_refused_before_any_call(tmp_pa
 @pytest.mark.parametrize("boundary", [0.0, 1.0, 2.0])
 def test_a_boundary_outside_the_levels_is_refused(tmp_path, boundary):
     with pytest.raises(ValueError, match="between 0 and 1"):
-        distil(two_models(boundary), Config(**SMALL), tmp_path)
+        distil(two_models(boundary), Config.of(**SMALL), tmp_path)
 
 
 def test_another_boundary_is_another_run(tmp_path):
-    distil(two_models(), Config(**SMALL), tmp_path)
+    distil(two_models(), Config.of(**SMALL), tmp_path)
     with pytest.raises(ValueError, match="another|other"):
-        distil(two_models(0.9), Config(**SMALL), tmp_path, resume=True)
+        distil(two_models(0.9), Config.of(**SMALL), tmp_path, resume=True)
