@@ -133,6 +133,44 @@ def test_a_preset_is_trained(comfy, info, base):
     (base / "models" / "s4s_presets" / "my-sd15.safetensors").unlink()
 
 
+def test_one_preset_for_both_experts_is_trained_and_runs_in_two_samplers(comfy, info, base):
+    made = comfy.run(on_two_experts("s4s_wan22_train", info, cfg=3.0), timeout=900)
+    assert made.error is None, made.error.get("exception_message", made.error)
+    file = base / "models" / "s4s_presets" / "my-wan22.safetensors"
+    preset = t.core().preset_file.load(file)
+    turn = preset.experts[0].tables["calls3"].calls
+    assert preset.boundary == 0.875 and any(f"change at step {turn} of 3" in text for _, text in made.texts)
+    run = comfy.run(on_two_experts("s4s_wan22", info, steps=3, cfg=3.0, turn=turn))
+    assert run.error is None, run.error.get("exception_message", run.error)
+    said = [text for _, text in run.texts if text.startswith("S4S my-wan22")]
+    assert [name in text for name, text in zip(("high-noise", "low-noise"), said)] == [True, True], run.texts
+    file.unlink()
+
+
+def on_two_experts(name: str, info, turn: int = 0, **changed) -> dict:
+    """The prompt of a file on the two tiny experts, without text encoder and autoencoder; its last latent is saved."""
+    prompt, made = to_prompt(saved(name), info), {}
+    for key, node in prompt.items():
+        kind, inputs = node["class_type"], {name: value for name, value in node["inputs"].items() if name != "vae"}
+        if kind == "UNETLoader":
+            inputs |= {"unet_name": f"tiny_wan{'_low' * ('low' in inputs['unet_name'])}.safetensors"}
+        if kind == "CLIPTextEncode":
+            kind, inputs = "TestConditioning", {"width": 4096, "tokens": 8, "pooled": 0, "seed": len(inputs["text"])}
+        if kind == "EmptyHunyuanLatentVideo":
+            inputs |= {"width": 64, "height": 64, "length": 5}
+        if kind == "S4STrainPreset":
+            inputs |= {**SMALL[kind], "budget": "quick", "calls": "3"}
+        if kind == "KSamplerAdvanced":
+            first = inputs["start_at_step"] == 0
+            inputs |= {"end_at_step": turn} if first else {"start_at_step": turn}
+        inputs |= {key: value for key, value in changed.items() if key in inputs}
+        if kind == "VAEDecode":
+            kind, inputs = "SaveLatent", {"samples": inputs["samples"], "filename_prefix": "wan22"}
+        if kind not in ("CLIPLoader", "VAELoader", "SaveAnimatedWEBP"):
+            made[key] = {"class_type": kind, "inputs": inputs}
+    return made
+
+
 def test_presets_of_two_cfg_are_trained_and_joined(comfy, info, base):
     prompt = on_tiny_models(to_prompt(saved("s4s_several_cfg"), info), "s4s_several_cfg")
     for train in (node for node in prompt.values() if node["class_type"] == "S4STrainPreset"):
