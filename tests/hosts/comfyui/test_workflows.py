@@ -134,12 +134,14 @@ def test_a_preset_is_trained(comfy, info, base):
 
 
 def test_one_preset_for_both_experts_is_trained_and_runs_in_two_samplers(comfy, info, base):
-    made = comfy.run(on_two_experts("s4s_wan22_train", info, cfg=3.0), timeout=900)
+    prompt = on_two_experts("s4s_wan22_train", info, cfg=3.0)
+    made = comfy.run(prompt, timeout=900)
     assert made.error is None, made.error.get("exception_message", made.error)
     file = base / "models" / "s4s_presets" / "my-wan22.safetensors"
     preset = t.core().preset_file.load(file)
     turn = preset.experts[0].tables["calls3"].calls
-    assert preset.boundary == 0.875 and any(f"change at step {turn} of 3" in text for _, text in made.texts)
+    assert preset.boundary == 0.875
+    assert f"two models, which change at step {turn} of 3" in made.outputs(only(prompt, "PreviewAny"))["text"][0]
     run = comfy.run(on_two_experts("s4s_wan22", info, steps=3, cfg=3.0, turn=turn))
     assert run.error is None, run.error.get("exception_message", run.error)
     said = [text for _, text in run.texts if text.startswith("S4S my-wan22")]
