@@ -78,9 +78,12 @@ def halves(table: Table, boundary: float) -> tuple[Table, Table]:
         raise ValueError(f"does not change models at level {boundary:g}: its maker must train it again")
     if table.weights[turn:, :turn].any():
         raise ValueError(f"uses predictions from before level {boundary:g} after it: its maker must train it again")
-    cuts = (slice(0, turn), slice(turn, None))
-    return tuple(Table(table.sigmas[cut.start:turn + 1 if cut.stop else None], table.query[cut], table.scale[cut],
-                       table.carry[cut], table.weights[cut, cut], table.keeps_constants) for cut in cuts)
+
+    def part(begin: int, end: int) -> Table:
+        rows = slice(begin, end)
+        return Table(table.sigmas[begin:end + 1], table.query[rows], table.scale[rows], table.carry[rows],
+                     table.weights[rows, rows], table.keeps_constants)
+    return part(0, turn), part(turn, table.calls)
 
 
 def experts_of(preset) -> tuple:

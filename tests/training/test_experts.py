@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from s4s.s4s_nodes.core import classical, experts, mixture, sample
-from s4s.training.baselines.measure import contestants
+from s4s.training.baselines.measure import baselines
 from s4s.training.distil import Config, distil, estimate, race, unseen_pairs
 from s4s.training.parametrization.parameters import Parameters
 from s4s.training.starts.search import vector_of
@@ -68,13 +68,13 @@ def test_the_start_is_the_solver_in_two_samplers_exactly():
 
 def test_a_baseline_starts_anew_where_the_models_change():
     source, only = two_models(), {("dpmpp_2m", "shift_5"), ("dpmpp_2m", "simple")}
-    table = contestants(source, 6, only)[-1].table
+    table = baselines(source, 6, only)[-1].table
     turn = experts.turn_of(table.sigmas, BOUNDARY)
     assert 0 < turn < 6 and table.sigmas[turn] < BOUNDARY and not table.weights[turn:, :turn].any()
     alone = classical.dpmpp_2m(np.array(table.sigmas[turn:]), True)
     np.testing.assert_allclose(table.weights[turn:, turn:], alone.weights)
-    assert all(BOUNDARY in entry.table.sigmas for entry in contestants(source, 6, only, pin=True))
-    assert contestants(toy_source(True), 6, only, pin=True)[-1].table.weights[turn:, :turn].any()
+    assert all(BOUNDARY in entry.table.sigmas for entry in baselines(source, 6, only, pin=True))
+    assert baselines(toy_source(True), 6, only, pin=True)[-1].table.weights[turn:, :turn].any()
 
 
 def test_the_teacher_converges_though_the_models_differ_at_the_boundary():

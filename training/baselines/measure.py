@@ -67,7 +67,7 @@ def start_pairs(source: Source, top: float | None = None) -> set:
 
 
 def baselines(source: Source, calls: int, names: set | None = None, top: float | None = None,
-                curve: np.ndarray | None = None, pin: bool = False) -> list[Entry]:
+              curve: np.ndarray | None = None, pin: bool = False) -> list[Entry]:
     """Every baseline that makes at most `calls` calls, from the level `top` on; names keeps only those of them.
 
     curve: for a window, its levels (calls + 1,) on the preset's own curve, one more schedule. pin: of two models, on

@@ -122,7 +122,7 @@ class Parameters:
 
     def table(self, vector: Tensor) -> TensorTable:
         """The table of a free vector, differentiable in it."""
-        if self.halves:
+        if self.boundary is not None:
             high, low = (half.table(part) for half, part in zip(self.halves, self.split(vector)))
             return experts.chained(experts.above(high, self.boundary), low)
         gaps, offsets, residuals, *changes = vector.split(list(self.sizes))

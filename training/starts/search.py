@@ -96,7 +96,7 @@ def holds_every_solver(config) -> bool:
 
 def vector_of(parameters: Parameters, table: Table) -> Tensor | None:
     """The free numbers whose table is this one, on its own levels; None where there are none."""
-    if parameters.halves:
+    if parameters.boundary is not None:
         if table.calls != parameters.calls:         # of a solver of several calls a step
             return None
         halves = zip(parameters.halves, experts.halves(table, parameters.boundary))
