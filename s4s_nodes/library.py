@@ -63,10 +63,10 @@ class Library:
 
     def get(self, name: str) -> Preset:
         """The preset with this name. Raises PresetError with the known names, or with what is wrong with the file."""
-        found = self._scan()[0].get(str(name))
-        if isinstance(found, Preset):
-            return found
-        raise PresetError(found or f"there is no preset {str(name)[:100]!r}; installed are: "
+        entry = self._scan()[0].get(str(name))
+        if isinstance(entry, Preset):
+            return entry
+        raise PresetError(entry or f"there is no preset {str(name)[:100]!r}; installed are: "
                                    f"{', '.join(self.names()) or 'none'}")
 
     def files(self) -> dict[str, Path]:
@@ -272,13 +272,13 @@ def tables_of(preset: Preset, calls: tuple, word: str = "calls") -> list[str]:
 
     Raises PresetError if there is none.
     """
-    found = [name for name, table in sorted(preset.tables.items(), key=lambda item: (item[1].calls, item[0]))
+    names = [name for name, table in sorted(preset.tables.items(), key=lambda item: (item[1].calls, item[0]))
              if not calls or table.calls in calls]
-    if not found:
+    if not names:
         have = sorted({table.calls for table in preset.tables.values()})
         raise PresetError(f"preset {preset.name!r} has tables for {', '.join(map(str, have))} {word}, none for "
                           f"{', '.join(map(str, calls))}")
-    return found
+    return names
 
 
 def _files(folder: Path):

@@ -38,26 +38,26 @@ _KEPT = ("imported", "trainer", "created", "unfinished")        # of a preset's 
 
 # --- to text --------------------------------------------------------------------------------------------------------
 
-def to_text(found, facts: ModelFacts) -> str | None:
+def to_text(selection, facts: ModelFacts) -> str | None:
     """The table of a Selection as compact JSON, of a fallback too; None where it would take more than MAX_TEXT.
 
     facts: of the model it ran on; of a preset's table the preset's own record of its model is kept.
     """
-    text = json.dumps(_record(found, facts), separators=(",", ":"), allow_nan=False)
+    text = json.dumps(_record(selection, facts), separators=(",", ":"), allow_nan=False)
     return text if len(text) <= MAX_TEXT else None
 
 
-def _record(found, facts: ModelFacts) -> dict:
-    preset, table = found.preset, found.table
+def _record(selection, facts: ModelFacts) -> dict:
+    preset, table = selection.preset, selection.table
     model = replace(facts, fingerprint=None).model if preset is None else preset.model
     model = replace(model, hashes={kind: model.hashes[kind] for kind in (*HASHES, PATCHES) if kind in model.hashes})
     record = {ENTRY: VERSION, "name": "classical solver" if preset is None else preset.name,
-              "table": found.table_name or f"calls{table.calls}", "kind": found.kind,
+              "table": selection.table_name or f"calls{table.calls}", "kind": selection.kind,
               "model": {key: value for key, value in asdict(model).items()
                         if value is not None and value is not False and value != {}}}
     if preset is not None:
-        record |= {"preset": origin_of(preset)["preset"], "recommended": preset.recommends(found.table_name),
-                   "training": _training(preset, found.table_name)}
+        record |= {"preset": origin_of(preset)["preset"], "recommended": preset.recommends(selection.table_name),
+                   "training": _training(preset, selection.table_name)}
     record |= {"sigmas": _plain(table.sigmas), "carry": _plain(table.carry),
                "weights": [_plain(row[:i + 1]) for i, row in enumerate(table.weights)]}
     usual = {"query": table.sigmas[:-1], "scale": np.ones(table.calls)}

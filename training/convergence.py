@@ -46,12 +46,12 @@ def settled(source: Source, name: str, calls: int, student_calls: int, seeds: ra
     while True:
         teacher = teacher_of(source, name, calls)
         error, student = measured(source, teacher, seeds, student_calls)
-        found = Convergence(calls, error, student, source.model_calls - before)
+        convergence = Convergence(calls, error, student, source.model_calls - before)
         seeds = seeds[:2]                           # enough to see that a finer one suffices
         following = len(seeds) * 6 * calls          # twice the teacher, and twice of what checks it
         fixed = source.teacher is not None or 2 * calls > MOST_CALLS
-        if found.suffices or fixed or source.model_calls + following > most_spent:
-            return found
+        if convergence.suffices or fixed or source.model_calls + following > most_spent:
+            return convergence
         calls *= 2
 
 

@@ -3,8 +3,8 @@
     source = Source(name, model, levels, shape, network, conditions, cfg, device,
                     differentiable=False, teacher=None, chunk=8)        # see denoisers.Source
     config = Config.of(name="my-preset", calls=(5, 6, 8), windows=(1.0, 0.5), budget=HOST_BUDGET, mode="auto")
-    found = estimate(source, config)                                    # print(found.words), found.others
-    preset = distil(source, config, folder, estimated=found,            # gradients are not checked twice
+    cost = estimate(source, config)                                     # print(cost.words), cost.others
+    preset = distil(source, config, folder, estimated=cost,             # gradients are not checked twice
                     on_progress=show, say=log)                          # show(Progress); resume=True resumes
     raced = race(source, preset, "calls6", unseen_pairs(source, 16))    # Raced: scores, learned, ranked, verdict
     preset = with_scores(preset, {"calls6": raced.scores})              # marks it where a baseline won

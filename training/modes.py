@@ -46,13 +46,13 @@ def _mode(source: Source, config: Config) -> tuple[str, str]:
     if not tries_gradients(config):
         return "forward", "forward calls are enough: a table has few free numbers"
     objective_of(config.gradient.objective, source)
-    found = check_gradient(source)
-    if found.fits:
-        return "gradient", found.words
+    checked = check_gradient(source)
+    if checked.fits:
+        return "gradient", checked.words
     if config.gradient.needed:
         raise ValueError(f"{' and '.join(config.gradient.needed)}: only gradient mode can do that, and the network "
-                         f"cannot be learned through: {found.words}")
-    return "forward", f"the network cannot be learned through: {found.words}"
+                         f"cannot be learned through: {checked.words}")
+    return "forward", f"the network cannot be learned through: {checked.words}"
 
 
 def tries_gradients(config: Config) -> bool:

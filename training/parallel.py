@@ -40,12 +40,12 @@ class World:
         uses_cuda = name == "cuda" or name == "auto" and torch.cuda.is_available()
         return f"cuda:{self.local_rank}" if uses_cuda else name
 
-    def shared(self, made: Callable):
-        """made() of the first process, in all of them; what it raises there, all raise."""
+    def shared(self, work: Callable):
+        """work() of the first process, in all of them; what it raises there, all raise."""
         held: list = [None, None]
         if self.first:
             try:
-                held[0] = made()
+                held[0] = work()
             except Exception as error:
                 held[1] = error
         dist.broadcast_object_list(held, src=0)
@@ -85,7 +85,7 @@ def joined() -> World | None:
     return world
 
 
-def alone_in_spite() -> bool:
+def launched_alone() -> bool:
     """Whether several processes were asked for but one runs: `accelerate launch --cpu` starts only one."""
     asked = "MASTER_PORT" in os.environ and os.environ.get("ACCELERATE_USE_CPU", "").lower() == "true"
     return asked and "WORLD_SIZE" not in os.environ

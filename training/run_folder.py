@@ -151,21 +151,21 @@ class Folder:
     def preset_path(self) -> Path:
         return self.path / f"{self.config.name}.safetensors"
 
-    def save_preset(self, made: Preset) -> None:
+    def save_preset(self, preset: Preset) -> None:
         """Write the preset, if necessary into the system's temporary folder. Raises OSError if neither has room."""
         if not self._writes:
             return
         try:
             self._check_still_here()
-            preset_file.save(made, self.preset_path)
+            preset_file.save(preset, self.preset_path)
         except OSError as error:
-            self._rescue(made, error)
+            self._rescue(preset, error)
 
-    def _rescue(self, made: Preset, error: OSError) -> None:
+    def _rescue(self, preset: Preset, error: OSError) -> None:
         place = free_place(Path(tempfile.gettempdir()) / self.preset_path.name)
         reason = f"cannot write {self.preset_path}: {error.strerror or error}"
         try:
-            preset_file.save(made, place)
+            preset_file.save(preset, place)
         except OSError:
             raise OSError(f"{reason}; nor into {place.parent}. Free some space, then: s4s train --resume {self.path}"
                           ) from None

@@ -22,8 +22,8 @@ def check_same(facts: dict, source: Source, folder) -> None:
 
     Raises ValueError if a run resumes with another checkpoint or other prompts of the same name.
     """
-    found = {**source.about, "hashes": source.model.hashes} if source.about else {}
-    if (before := facts.setdefault("source", found)) != found:
-        changed = [name for name in sorted({*before, *found}) if before.get(name) != found.get(name)]
+    about = {**source.about, "hashes": source.model.hashes} if source.about else {}
+    if (before := facts.setdefault("source", about)) != about:
+        changed = [name for name in sorted({*before, *about}) if before.get(name) != about.get(name)]
         raise ValueError(f"{folder} holds a run of another source ({', '.join(changed)} changed since): put it back as "
                          "it was, or start over in another folder with --out")

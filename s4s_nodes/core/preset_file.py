@@ -117,8 +117,8 @@ class Preset:
     @property
     def unfinished(self) -> bool:
         """Whether its training was stopped and can be resumed; older files lack the date it ended instead."""
-        made = self.training
-        return bool(made.get("unfinished")) or "run" in made and "created" not in made
+        record = self.training
+        return bool(record.get("unfinished")) or "run" in record and "created" not in record
 
     @property
     def lost(self) -> list[str]:

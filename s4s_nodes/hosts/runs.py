@@ -57,7 +57,7 @@ def has_learned(preset: Preset) -> bool:
 
 
 def unfinished(preset: Preset, run: str) -> Preset:
-    """The preset of a run that was stopped: nothing takes it by itself, and the finished one replaces it."""
+    """The preset of a run that was stopped: nothing selects it automatically, and the finished one replaces it."""
     record = {name: value for name, value in preset.training.items() if name != "created"}
     return replace(preset, recommended=False, training={**record, "run": run, "unfinished": True})
 

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from ...training import distil as trainer
-from ...training.benchmark.host_race import Held, Raced, Terms, Told, hold, table_lines
+from ...training.benchmark.host_race import Held, Raced, RaceProgress, Terms, hold, table_lines
 from ...training.config import Config
 from ...training.lock import locked
 from ...training.modes import tries_gradients
@@ -133,7 +133,7 @@ def race(host: Host, preset: Preset, terms: Terms, write: bool = False) -> Outco
             raise ValueError(f"preset {preset.name!r} changes models at {preset.boundary}, this race at "
                              f"{source.boundary}: connect the models and the boundary it was learned with")
         try:
-            held = hold(source, preset, replace(terms, where=host.kind), _told(host))
+            held = hold(source, preset, replace(terms, where=host.kind), _race_progress(host))
             kept = [save_scores(host.library, held.preset, host.presets)] if write else []
         except BaseException as error:
             if not isinstance(error, ValueError):
@@ -167,7 +167,7 @@ class Training:
             budget = RACE_BUDGET * len(at_cfg(self.made, source.cfg)[0].tables) + 250 * self.order.race_seeds
             terms = Terms(tuple(self.made.tables), range(self.order.race_seeds), budget, self.config.teacher.calls,
                           where=self.host.kind)
-            held = hold(source, self.made, terms, _told(self.host))
+            held = hold(source, self.made, terms, _race_progress(self.host))
             saved, path = save_version(held.preset, self.host.presets)
         except BaseException as error:
             _quietly(self._keep, error)
@@ -288,7 +288,7 @@ def _inside(host: Host, work: Callable, gradients: Callable) -> None:
         _quietly(host.changed)
 
 
-def _told(host: Host) -> Told:
+def _race_progress(host: Host) -> RaceProgress:
     """A race's news for a host."""
     place = [""]
 
@@ -299,7 +299,7 @@ def _told(host: Host) -> Told:
     def count(done: int, total: int) -> None:
         total = max(done, total)
         host.show(done, total, f"{place[0]}: {done:,} of about {total:,} network calls")
-    return Told(status, count, lambda name, raced: host.say("\n".join(_results({name: raced})[1:])))
+    return RaceProgress(status, count, lambda name, raced: host.say("\n".join(_results({name: raced})[1:])))
 
 
 def _results(raced: dict[str, Raced]) -> list[str]:

@@ -57,7 +57,7 @@ def read(content: dict, model: Model | None) -> tuple[Table, Model, dict]:
         raise UnreadableFile(f"holds parameters of shapes {sorted(map(str, shapes))}: {shown(points, 20)} levels need "
                              "one row a step in each")
     if (calls := (points - 1) * (raw["r_params"].shape[1] + 1)) > MAX_CALLS:
-        raise UnreadableFile(f"means {calls} calls: {MAX_CALLS} at most are wanted")
+        raise UnreadableFile(f"means {calls} calls: use at most {MAX_CALLS}")
     model, grid = _model_and_grid(state, loss, points, model)
     directions = _scaled(raw["scale_dir_params"], state.get("scale_dir"))
     if state.get("fcn"):
@@ -88,7 +88,7 @@ def _model_and_grid(state: dict, loss: dict, points: int, model: Model | None) -
 def _scaled(raw, extent) -> np.ndarray:
     """1 within +-extent: 2 sigmoid(raw / 2) extent + 1 - extent; 1 where extent is 0."""
     if not isinstance(extent, (int, float)) or not 0 <= extent < 1:
-        raise UnreadableFile(f"scales by up to {shown(extent, 20)}: less than 1 is wanted")
+        raise UnreadableFile(f"scales by up to {shown(extent, 20)}: use less than 1")
     return 2 * _sigmoid(raw / 2) * extent + 1 - extent
 
 

@@ -56,8 +56,8 @@ def read(content: dict, model: Model | None, config: dict) -> tuple[Table, Model
     """(table, model, record) of a file's content; config holds what config.yml says, if anything."""
     both = array(content.get("best_t_steps"))
     if both is None or both.ndim != 1 or len(both) % 2 or not 4 <= len(both) <= 202 or not (both > 0).all():
-        raise UnreadableFile(f"holds times of shape {None if both is None else both.shape}: 2 (N + 1) positive ones "
-                             "are wanted")
+        raise UnreadableFile(f"holds times of shape {None if both is None else both.shape}: expected 2 (N + 1) "
+                             "positive numbers")
     at, told = np.split(both, 2)
     exploding = at[0] > 1.5                                   # network times of VP models end at 1
     assumed = model is None

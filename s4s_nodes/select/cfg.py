@@ -119,11 +119,11 @@ def between(low: Table, high: Table, share: float, flow: bool) -> Table:
         return high if share else low
     there = low.sigmas ** (1 - share) * high.sigmas ** share
     first, second = adapted(low, there, flow), adapted(high, there, flow)
-    made = Table(there, first.query ** (1 - share) * second.query ** share,
+    table = Table(there, first.query ** (1 - share) * second.query ** share,
                   first.scale ** (1 - share) * second.scale ** share,
                   (1 - share) * first.carry + share * second.carry,
                   (1 - share) * first.weights + share * second.weights, keeps_constants=False)
-    return lawful(made, flow) if low.keeps_constants and high.keeps_constants else made
+    return lawful(table, flow) if low.keeps_constants and high.keeps_constants else table
 
 
 def running(preset: Preset, names, cfg: float) -> dict:

@@ -16,7 +16,7 @@ HASHES = (sketch.KIND, "tensors_sha256", "sha256_10")       # the most telling f
 PATCHES = "patches"         # digest of LoRAs and other changes to the weights; none for the weights as they were loaded
 CFG_TOLERANCE = 0.1         # a table learned at cfg 7 runs from 6.3 to 7.7: docs/constants.md
 SIZE_TOLERANCE = 2.0        # and on half to twice the area
-# The published schedules that run for a family by themselves, by the hash of their numbers. Optimal Steps' for Flux and
+# The published schedules that run for a family automatically, by the hash of their numbers. Optimal Steps' for Flux and
 # Wan are left out: on our models they ended 1.2 to 4.5 times further away than the plain choice (solver_presets)
 FAMILY_SCHEDULES = {"sd15": "94e0369df7", "sdxl": "5a94b10665"}
 

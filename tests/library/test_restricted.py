@@ -349,7 +349,7 @@ def test_a_file_says_in_words_what_is_wrong_with_it(persistence, tmp_path):
                            (epd_file(num_steps="four"), "need one row a step"),
                            (epd_file(sampler_stu="ipndm", max_order=9), "uses order 9"),
                            (torch_bytes({"state_dict": {"w": torch.ones(1)}}), "not a file of dyweight, epd, gas, ld3"),
-                           (torch_bytes({"best_t_steps": torch.ones(7)}), r"2 \(N \+ 1\) positive ones are wanted"),
+                           (torch_bytes({"best_t_steps": torch.ones(7)}), r"expected 2 \(N \+ 1\) positive numbers"),
                            (torch_bytes({"ema": {"shadow_params": [torch.ones(3)]}}), "not a GS student's"),
                            (b"", "ends within a pickle|damaged"), (b"hello", "damaged")]:
         path.write_bytes(content)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from s4s.s4s_nodes.core import preset_file
-from s4s.training.parallel import alone_in_spite
+from s4s.training.parallel import launched_alone
 from s4s.training.run import Run
 from tests.toy import toy_source
 from tests.training.parallel_worker import MODES, settings
@@ -82,13 +82,13 @@ def test_two_processes_train_a_checkpoint_with_its_lora(tmp_path):
 
 def test_a_single_process_where_several_were_asked_for_says_so(monkeypatch):
     """The environment in which `accelerate launch --cpu --num_processes 2` starts its one process."""
-    assert not alone_in_spite()
+    assert not launched_alone()
     monkeypatch.setenv("MASTER_PORT", "29500")
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    assert alone_in_spite()
+    assert launched_alone()
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert not alone_in_spite()
+    assert not launched_alone()
 
 
 def told(world, name):

@@ -117,8 +117,8 @@ def within(solver, levels, calls: int, flow: bool, boundary: float | None = None
 def measure(source: Source, entry: Entry, pairs: Pairs, features: bool = False) -> Entry:
     """The entry with its errors on these pairs and its features; a non-finite result counts as infinitely far."""
     results = ends(source, entry.table, pairs)
-    found = errors(results, pairs.target)
-    return replace(entry, errors=np.nan_to_num(found, nan=np.inf, posinf=np.inf),
+    distances = errors(results, pairs.target)
+    return replace(entry, errors=np.nan_to_num(distances, nan=np.inf, posinf=np.inf),
                    features=features_of(source, results) if features else None)
 
 
@@ -128,5 +128,5 @@ def features_of(source: Source, results: Tensor) -> np.ndarray | None:
     if source.features is None:
         return None
     decode = source.decode or (lambda latents: latents)
-    found = torch.cat([source.features(decode(part)).double().cpu() for part in results.split(AT_ONCE)]).numpy()
-    return found if len(found) > found.shape[1] and np.isfinite(found).all() else None
+    features = torch.cat([source.features(decode(part)).double().cpu() for part in results.split(AT_ONCE)]).numpy()
+    return features if len(features) > features.shape[1] and np.isfinite(features).all() else None

@@ -33,7 +33,8 @@ def race_checkpoint(preset: Preset, terms: host_race.Terms, opening: dict, cfg: 
         def count(done, total):
             bar.total, bar.n = max(total, done), done
             bar.refresh()
-        held = host_race.hold(source, preset, terms, host_race.Told(status=bar.set_description_str, count=count))
+        progress = host_race.RaceProgress(status=bar.set_description_str, count=count)
+        held = host_race.hold(source, preset, terms, progress)
     for name, result in held.raced.items():
         click.echo(f"\n{preset.name}, {name}: {result.learned.table.calls} network calls\n"
                    + draw.race_table(result.learned, result.ranked) + f"\n{result.verdict}")

@@ -47,9 +47,9 @@ class Terms:
 
 
 @dataclass
-class Told:
-    """Who is told: status(words that the next ones replace), count(done, total) of network calls, finished(table, its
-    Raced). Any of them may raise to stop the race."""
+class RaceProgress:
+    """Callbacks of a race: status(text that the next one replaces), count(done, total) of network calls,
+    finished(table, its Raced). Any of them may raise to stop the race."""
 
     status: Callable = lambda words: None
     count: Callable = lambda done, total: None
@@ -77,7 +77,7 @@ def _of_here(preset: Preset, source: Source) -> Preset:
     return replace(preset, model=replace(preset.model, family=source.model.family, hashes=source.model.hashes))
 
 
-def hold(source: Source, preset: Preset, terms: Terms, told: Told) -> Held:
+def hold(source: Source, preset: Preset, terms: Terms, progress: RaceProgress) -> Held:
     """Race the tables one by one, those learned at several cfg as they run at the source's.
 
     Raises ValueError for a budget that is too small, with what would do.
@@ -85,27 +85,27 @@ def hold(source: Source, preset: Preset, terms: Terms, told: Told) -> Held:
     made, preset = preset, replace(preset, tables=running(preset, terms.tables, source.cfg))
     terms = replace(terms, tables=tuple(preset.tables))
     before, began, held = source.model_calls, time.monotonic(), Held(made)
-    samplers = _samplers(source, preset, terms, told)
+    samplers = _samplers(source, preset, terms, progress)
     if source.features is None and any(entry.crowd_only for entries in samplers.values() for entry in entries):
         source.features, source.feature_space = moments, "means and deviations of the latent's channels"
-    found, effort = planned(source, preset, terms, told, samplers,
+    found, effort = planned(source, preset, terms, progress, samplers,
                             (terms.budget or math.inf) - (source.model_calls - before))
     teacher, pairs_at = teacher_of(source, "auto", found.calls), {}
     for name in terms.tables:
         top, seeds = window_of(source, preset.tables[name]), terms.seeds
         if top not in pairs_at:
-            told.status(f"race of {name}: the teacher on {len(seeds)} unseen seeds")
-            held.whole = held.whole or counted(source, told, len(seeds) * found.calls, partial(
+            progress.status(f"race of {name}: the teacher on {len(seeds)} unseen seeds")
+            held.whole = held.whole or counted(source, progress, len(seeds) * found.calls, partial(
                 pairs_from, source, teacher, seeds))
-            pairs = held.whole if top is None else counted(source, told, len(seeds) * found.calls, partial(
+            pairs = held.whole if top is None else counted(source, progress, len(seeds) * found.calls, partial(
                 pairs_from, source, teacher, seeds, top, held.whole.target))
-            pairs_at[top] = pairs, counted(source, told, 2 * CHECKED * found.calls, partial(
+            pairs_at[top] = pairs, counted(source, progress, 2 * CHECKED * found.calls, partial(
                 finer_targets, source, teacher, pairs, top))
-        told.status(f"race of {name} on {len(seeds)} unseen seeds")
+        progress.status(f"race of {name} on {len(seeds)} unseen seeds")
         pairs, finer = pairs_at[top]
-        held.raced[name] = race(source, preset, name, pairs, effort, finer, samplers.get(name, ()), told.count,
+        held.raced[name] = race(source, preset, name, pairs, effort, finer, samplers.get(name, ()), progress.count,
                                 teacher_error=_short(found.error), where=f"{terms.where} {source.device.type}")
-        told.finished(name, held.raced[name])
+        progress.finished(name, held.raced[name])
     held.preset = with_scores(_of_here(made, source), held.scores)
     doubt = "" if found.suffices else ", more than a fifth of what a table may reach"
     held.words = (f"cfg {source.cfg:g}, {len(terms.seeds)} unseen seeds; teacher {teacher.words}, off by RMSE "
@@ -114,7 +114,7 @@ def hold(source: Source, preset: Preset, terms: Terms, told: Told) -> Held:
     return held
 
 
-def planned(source: Source, preset: Preset, terms: Terms, told: Told, samplers: dict,
+def planned(source: Source, preset: Preset, terms: Terms, progress: RaceProgress, samplers: dict,
             left: float) -> tuple[Convergence, Effort]:
     """The teacher, measured and given the calls it needs, and the search for the best baseline that is left for.
 
@@ -132,21 +132,22 @@ def planned(source: Source, preset: Preset, terms: Terms, told: Told, samplers: 
         raise ValueError(f"a budget of {terms.budget:,} network calls is too small for this race: at least "
                          f"{math.ceil(least + terms.budget - left):,} are needed; or take fewer seeds, or fewer "
                          "teacher calls")
-    told.status("race: how far the teacher is off")
+    progress.status("race: how far the teacher is off")
     begin = TEST_SEEDS + terms.seeds.start
-    found = counted(source, told, check, lambda: settled(source, "auto", first, most, range(begin, begin + PROBED),
-                                                         SHARE_OF_CHECK * left))
+    seeds = range(begin, begin + PROBED)
+    teacher = counted(source, progress, check,
+                      lambda: settled(source, "auto", first, most, seeds, SHARE_OF_CHECK * left))
     left -= source.model_calls - before
-    while found.calls > first and cost(EFFORTS[0], found.calls) > left:
-        found = found._replace(calls=found.calls // 2)
-    return found, [effort for effort in EFFORTS if effort is EFFORTS[0] or cost(effort, found.calls) <= left][-1]
+    while teacher.calls > first and cost(EFFORTS[0], teacher.calls) > left:
+        teacher = teacher._replace(calls=teacher.calls // 2)
+    return teacher, [effort for effort in EFFORTS if effort is EFFORTS[0] or cost(effort, teacher.calls) <= left][-1]
 
 
-def _samplers(source: Source, preset: Preset, terms: Terms, told: Told) -> dict:
+def _samplers(source: Source, preset: Preset, terms: Terms, progress: RaceProgress) -> dict:
     """{table: the host's own samplers as entries}; for whole images alone."""
     if terms.samplers is None:
         return {}
-    told.status("race: the host's samplers")
+    progress.status("race: the host's samplers")
     by_calls = {calls: terms.samplers(source, calls) for calls in sorted({preset.tables[name].calls
                                                                         for name in terms.tables})}
     return {name: by_calls[preset.tables[name].calls] for name in terms.tables
@@ -157,10 +158,10 @@ def _short(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def counted(source: Source, told: Told, total: int, work: Callable):
+def counted(source: Source, progress: RaceProgress, total: int, work: Callable):
     """work(), its network calls told one by one: the host can interrupt there."""
     before = source.model_calls
-    source.on_model_calls = lambda images: told.count(source.model_calls - before, total)
+    source.on_model_calls = lambda images: progress.count(source.model_calls - before, total)
     try:
         return work()
     finally:
@@ -204,10 +205,10 @@ def crowd_lines(result: Raced) -> list[str]:
         return [f"  {names}: stochastic or guided otherwise, so that the Fréchet distance alone may judge them. It "
                 "needs more seeds than it has features: race on more seeds"]
     whole = [entry for entry in result.ranked if entry.features is not None]
-    found = sorted((distance(entry.features, result.teacher), entry is not result.learned, entry.name)
+    rows = sorted((distance(entry.features, result.teacher), entry is not result.learned, entry.name)
                    for entry in (result.learned, *whole, *result.crowd) if entry.features is not None)
-    shown = {result.learned.name, *[name for _, other, name in found if other][:3],
+    shown = {result.learned.name, *[name for _, other, name in rows if other][:3],
              *(entry.name for entry in result.crowd)}
     head = (f"  by the Fréchet distance to the teacher's results ({result.scores.get('feature_space', '')}), the only "
             "measure for stochastic samplers and CFG++:")
-    return [head, *(f"  {far:.4f}  {name if other else 'S4S'}" for far, other, name in found if name in shown)]
+    return [head, *(f"  {far:.4f}  {name if other else 'S4S'}" for far, other, name in rows if name in shown)]

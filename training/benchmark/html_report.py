@@ -56,17 +56,18 @@ def page(preset: Preset, raced: dict[str, Raced], folder: Path) -> str:
     template = environment.from_string((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
     tables = {**preset.tables, **{name: race.learned.table for name, race in raced.items()}}
     names = sorted(tables, key=lambda name: (tables[name].calls, name not in preset.tables, name))
-    made = preset.training
+    facts = preset.training
     return template.render(
         preset=preset, tables=[_table(preset, name, tables[name], raced.get(name), folder) for name in names],
-        spent=made.get("model_calls"), seconds=made.get("seconds"), sheet=_uri(folder / "sheet.png") if raced else None,
+        spent=facts.get("model_calls"), seconds=facts.get("seconds"),
+        sheet=_uri(folder / "sheet.png") if raced else None,
         provenance=_provenance(preset), settings=_settings(folder / "config.json"))
 
 
 def _provenance(preset: Preset) -> list[tuple[str, str]]:
-    made = preset.training
-    known = [(name.replace("_", " "), _span(made[name]) if name == "cfg" else _spoken(made[name]))
-             for name in PROVENANCE if name in made]
+    record = preset.training
+    known = [(name.replace("_", " "), _span(record[name]) if name == "cfg" else _spoken(record[name]))
+             for name in PROVENANCE if name in record]
     return [*known, ("licence", preset.licence or "not stated"), ("source", preset.source or "not stated")]
 
 

@@ -20,8 +20,8 @@ with *S4S Race* or the race in WebUI's tab, or train your own with *S4S Train Pr
 
 ## What runs without a preset of yours
 
-A preset runs by itself only on the weights it was learned on. For every other model S4S falls back, and says so in the
-log, on the node or under the picture, and in the image's metadata:
+A preset runs automatically only on the weights it was learned on. For every other model S4S falls back, and says so in
+the log, on the node or under the picture, and in the image's metadata:
 
 | model | the fallback at these calls | at others |
 |---|---|---|
@@ -99,26 +99,26 @@ def _passport(preset: Preset, file: Path | None) -> str:
 
 def _learned(preset: Preset) -> list[str]:
     """How it was trained, as far as the record says."""
-    made = preset.training
-    off = made.get("teacher_error")
+    record = preset.training
+    off = record.get("teacher_error")
     off = "" if off is None else f" (doubling its calls moves its results by RMSE {off:.2g})"
-    said = [("teacher", f"Teacher {made.get('teacher')}{off}"), ("cfg", f"cfg {_span(made.get('cfg', 1.0))}"),
-            ("pairs", f"{made.get('pairs')} pairs"), ("seed", f"seed {made.get('seed')}"),
-            ("mode", f"{made.get('mode')} mode from {made.get('base')}")]
-    words = ", ".join(text for key, text in said if key in made)
-    if made.get("loras"):
-        words += f", with the LoRAs {', '.join(map(str, made['loras']))}"
-    if "model_calls" in made:
-        words += f"; {made['model_calls']:,} network calls for all its tables, {made.get('seconds', 0):.0f} s"
+    said = [("teacher", f"Teacher {record.get('teacher')}{off}"), ("cfg", f"cfg {_span(record.get('cfg', 1.0))}"),
+            ("pairs", f"{record.get('pairs')} pairs"), ("seed", f"seed {record.get('seed')}"),
+            ("mode", f"{record.get('mode')} mode from {record.get('base')}")]
+    words = ", ".join(text for key, text in said if key in record)
+    if record.get("loras"):
+        words += f", with the LoRAs {', '.join(map(str, record['loras']))}"
+    if "model_calls" in record:
+        words += f"; {record['model_calls']:,} network calls for all its tables, {record.get('seconds', 0):.0f} s"
     return [f"{words}." if words else "How it was made is not recorded.", *_notes(preset)]
 
 
 def _published(preset: Preset) -> list[str]:
     """What was published, what was added to it, and why this and no other."""
-    made = preset.training
-    words = f"A {made['imported']}, for {', '.join(map(str, preset.counts))} calls"
-    if stretched := made.get("stretched_calls"):
-        words += (f"; its authors published {', '.join(map(str, made['published_calls']))}, those for "
+    record = preset.training
+    words = f"A {record['imported']}, for {', '.join(map(str, preset.counts))} calls"
+    if stretched := record.get("stretched_calls"):
+        words += (f"; its authors published {', '.join(map(str, record['published_calls']))}, those for "
                   f"{', '.join(map(str, stretched))} are interpolated, log-linear in the index as the hosts do it")
     return [f"{words}.", *_notes(preset)]
 

@@ -53,10 +53,10 @@ class Raced:
 def unseen_pairs(source: Source, seeds: int, table: Table | None = None, teacher: str = "auto",
                  teacher_calls: int = 50, seed: int = 0) -> Pairs:
     """Teacher pairs on seeds no training run uses; for a window's table, from the teacher's images noised."""
-    made = teacher_of(source, teacher, teacher_calls)
-    whole = pairs_from(source, made, range(seed, seed + seeds))
+    maker = teacher_of(source, teacher, teacher_calls)
+    whole = pairs_from(source, maker, range(seed, seed + seeds))
     top = window_of(source, table) if table is not None else None
-    return whole if top is None else pairs_from(source, made, range(seed, seed + seeds), top, whole.target)
+    return whole if top is None else pairs_from(source, maker, range(seed, seed + seeds), top, whole.target)
 
 
 def pairs_from(source: Source, teacher: Teacher, seeds: range, top: float | None = None,
@@ -119,14 +119,14 @@ def race_calls(source: Source, preset: Preset, table: str, seeds: int, effort: E
 
 def began_at(preset: Preset, table: str) -> list[str]:
     """The best baseline that the table's training knew: it runs all seeds of its race."""
-    found = preset.training.get("baseline")
-    return [str(found[table])] if isinstance(found, dict) and table in found else []
+    baselines_used = preset.training.get("baseline")
+    return [str(baselines_used[table])] if isinstance(baselines_used, dict) and table in baselines_used else []
 
 
 def curve_of(preset: Preset, table: str) -> np.ndarray | None:
     """A window's levels on the preset's own curve, a schedule that its training tried."""
-    found = preset.training.get("denoise")
-    denoise = found.get(table) if isinstance(found, dict) else None
+    denoises = preset.training.get("denoise")
+    denoise = denoises.get(table) if isinstance(denoises, dict) else None
     if not isinstance(denoise, float) or not 0 < denoise < 1:
         return None
     return window_levels(preset.curve, denoise, preset.tables[table].calls, preset.model.flow)

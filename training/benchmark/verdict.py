@@ -31,7 +31,7 @@ def summary(learned: Entry, ranked: list[Entry]) -> dict:
     ratio = interval(by_rmse.errors, learned.errors)
     ratio_median = interval(by_median.errors, learned.errors, np.median)
     won = min(wins(learned, by_rmse), wins(learned, by_median))
-    found = {
+    scores = {
         "seeds": len(learned.errors), "pairs_raced": len(ranked),
         "rmse": round(learned.rmse, 5), "rmse_95": [round(v, 5) for v in interval(learned.errors)],
         "median": round(learned.median, 5),
@@ -44,10 +44,10 @@ def summary(learned: Entry, ranked: list[Entry]) -> dict:
         "won": round(won, 3), "won_95": [round(v, 3) for v in share_interval(won, len(learned.errors))],
     }
     if len(learned.finer):
-        found["teacher_moves"] = [round(moved(learned, entry), 3) for entry in (by_rmse, by_median)]
+        scores["teacher_moves"] = [round(moved(learned, entry), 3) for entry in (by_rmse, by_median)]
     same = np.array_equal(by_rmse.errors, learned.errors)
-    found["verdict"] = EVEN if same else judged(found)
-    return {**found, "recommended": found["verdict"] == BETTER, "lost": found["verdict"] == WORSE}
+    scores["verdict"] = EVEN if same else judged(scores)
+    return {**scores, "recommended": scores["verdict"] == BETTER, "lost": scores["verdict"] == WORSE}
 
 
 def judged(scores: dict) -> str:

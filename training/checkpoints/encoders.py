@@ -36,11 +36,11 @@ def load_encoder(class_name: str, place: Path, config: Path, dtype: torch.dtype)
     """
     import transformers
     from accelerate import init_empty_weights
-    made = getattr(transformers, class_name)
+    kind = getattr(transformers, class_name)
     if place.is_dir():
-        return made.from_pretrained(place, torch_dtype=dtype, local_files_only=True)
+        return kind.from_pretrained(place, torch_dtype=dtype, local_files_only=True)
     with init_empty_weights():
-        encoder = made(made.config_class.from_pretrained(config, local_files_only=True))
+        encoder = kind(kind.config_class.from_pretrained(config, local_files_only=True))
     tensors = _fitting_names(encoder, load_file(place), dtype)
     missing, unexpected = encoder.load_state_dict(tensors, strict=False, assign=True)
     lost = [name for name in (*missing, *unexpected) if not name.endswith(_SURPLUS)]

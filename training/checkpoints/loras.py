@@ -46,13 +46,13 @@ class Lora:
         if not colon or Path(text).exists() or weight.endswith(".safetensors"):      # a drive's colon is a path's
             return cls(Path(text))
         try:
-            found = cls(Path(path), float(weight))
+            lora = cls(Path(path), float(weight))
         except ValueError:
-            found = cls(Path(path), math.nan)
-        if not math.isfinite(found.weight):
+            lora = cls(Path(path), math.nan)
+        if not math.isfinite(lora.weight):
             raise ValueError(f"--lora {text}: {weight!r} is no number; use FILE or FILE:WEIGHT, such as "
                              "style.safetensors:0.8")
-        return found
+        return lora
 
     @property
     def words(self) -> str:

@@ -123,7 +123,7 @@ def train(out, resume, **settings):
     from ..estimate import estimate
     from ..run import Run
     world = parallel.joined()
-    if parallel.alone_in_spite():
+    if parallel.launched_alone():
         click.echo("WARNING: accelerate launch --cpu starts one process, whatever --num_processes says: use torchrun "
                    "--nproc-per-node, or accelerate launch --multi_gpu (with --device cpu behind it)", err=True)
     if resume is not None:
@@ -138,16 +138,16 @@ def train(out, resume, **settings):
         config = Config.of(**settings)
         run = Run(config, out or Path("runs") / config.name, world=world)
     if world is None and resume is None:
-        found = estimate(run.source, run.config)
-        click.echo("\n".join([found.words, *(f"  or {line}" for line in found.others.splitlines())]))
-        run.way = found.way
-    made = run.train()
+        cost = estimate(run.source, run.config)
+        click.echo("\n".join([cost.words, *(f"  or {line}" for line in cost.others.splitlines())]))
+        run.way = cost.way
+    preset = run.train()
     parallel.left()
     if world and not world.first:
         return
-    click.echo(f"wrote {run.preset_path} ({made.short_hash}): {run.model_calls:,} network calls, {run.seconds:.0f} s")
+    click.echo(f"wrote {run.preset_path} ({preset.short_hash}): {run.model_calls:,} network calls, {run.seconds:.0f} s")
     try:
-        click.echo(f"the page: {draw_run(run, made)}")
+        click.echo(f"the page: {draw_run(run, preset)}")
     except OSError as error:
         click.echo(f"WARNING: no page could be drawn: {error.strerror or error}", err=True)
     click.echo(f"next: s4s race {shlex.quote(str(run.preset_path))}{_opening(run.config)}")
@@ -261,13 +261,14 @@ def import_(sources, kind, like, calls, name, out, force):
         names.preset_name(name)
     model = preset_module.load(like).model if like else None
     images = [source for source in sources if metadata.is_image(source)]
-    made = [importers.read(source, kind, model) if Path(source).exists() else importers.make(source, calls)
+    presets = [importers.read(source, kind, model) if Path(source).exists() else importers.make(source, calls)
             for source in sources if source not in images]
-    made = [importers.merged(made, made[0].name)] if len(made) > 1 else made
-    made += [preset for image in images for preset in metadata.from_image(image)]
-    if name is not None and len(made) > 1:
-        raise ValueError(f"{', '.join(each.name for each in made)}: --name is for one preset; import them one by one")
-    for each in made if name is None else [replace(made[0], name=name)]:
+    presets = [importers.merged(presets, presets[0].name)] if len(presets) > 1 else presets
+    presets += [preset for image in images for preset in metadata.from_image(image)]
+    if name is not None and len(presets) > 1:
+        raise ValueError(f"{', '.join(each.name for each in presets)}: --name is for one preset; import them one "
+                         "by one")
+    for each in presets if name is None else [replace(presets[0], name=name)]:
         written = preset_module.save(each, check_free(out / f"{names.file_name(each.name)}.safetensors", force))
         click.echo(preset_module.describe(each))
         licence = f"  licence     {each.licence}\n  source      {each.source}\n" if each.licence else ""

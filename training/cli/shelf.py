@@ -79,10 +79,10 @@ def join(name, preset_files, folder, force):
     from ...s4s_nodes.core import names, preset_file as preset_module
     from ...s4s_nodes.select.cfg import joined
     path = check_free(folder / f"{names.preset_name(name)}.safetensors", force)
-    made = joined([preset_module.load(file) for file in preset_files], name)
-    preset_module.save(made, path)
-    low, high = made.training["cfg"]
-    click.echo(f"{path}: {len(made.tables)} tables of {', '.join(map(str, made.counts))} calls, for cfg {low:g} to "
+    preset = joined([preset_module.load(file) for file in preset_files], name)
+    preset_module.save(preset, path)
+    low, high = preset.training["cfg"]
+    click.echo(f"{path}: {len(preset.tables)} tables of {', '.join(map(str, preset.counts))} calls, for cfg {low:g} to "
                f"{high:g}")
 
 

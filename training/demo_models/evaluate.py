@@ -39,8 +39,8 @@ def draw(model, count, scale, steps, seed, label=""):
 @torch.inference_mode()
 def describe(net, images):
     """Features (N, 64) and predicted classes (N,) of images (N, 1, 28, 28)."""
-    found = torch.cat([net.features(part) for part in images.split(1000)])
-    return found, net.head(found).argmax(dim=1)
+    features = torch.cat([net.features(part) for part in images.split(1000)])
+    return features, net.head(features).argmax(dim=1)
 
 
 def speed(model, batch=16, repeats=30):

@@ -24,7 +24,7 @@ from torch import Tensor
 from ...s4s_nodes.core import Table, TensorTable, classical
 from ...s4s_nodes.select import adapt
 
-FAMILIES = {"lms": "dpmpp_2m", "pc": "unipc_bh2_3", "ss": "dpm_2"}       # and the base solver each has by itself
+FAMILIES = {"lms": "dpmpp_2m", "pc": "unipc_bh2_3", "ss": "dpm_2"}       # and the usual base solver of each
 LEAST_STEP = adapt.SMALLEST_STEP                        # of S: the unit of a free number never vanishes
 
 
@@ -84,19 +84,19 @@ def start_on(family: str, base: str, schedule: Callable, calls: int, flow: bool)
 def places(family: str, base: str, calls: int, order: int, ends_at_zero: bool) -> list[Place]:
     """Every free number's place; the last row's newest weight is not free, the constant law sets it."""
     if family == "ss":
-        found, at = [], 0
+        free, at = [], 0
         for size in step_sizes(family, base, calls):
-            found += [Place(0, at + row, at + column)
+            free += [Place(0, at + row, at + column)
                       for row in range(size) for column in range(row, -1, -1)]
             at += size
     else:
-        found = [Place(0, row, row - age) for row in range(calls)
+        free = [Place(0, row, row - age) for row in range(calls)
                  for age in range(min(order or calls, row + 1))]
     if family == "pc":
         corrected = range(1, calls - ends_at_zero)          # what the last row carries nothing of needs no correction
-        found += [Place(1, row, row - age) for row in corrected
+        free += [Place(1, row, row - age) for row in corrected
                   for age in range(min(order or calls, row) + 1)]
-    return [place for place in found if place != (0, calls - 1, calls - 1)]
+    return [place for place in free if place != (0, calls - 1, calls - 1)]
 
 
 def units(family: str, base: str, sigmas: Tensor) -> Tensor:

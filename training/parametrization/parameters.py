@@ -94,8 +94,8 @@ class Parameters:
     @cached_property
     def _places(self) -> Tensor:
         """(block, row, column) of every residual, (3, n)."""
-        found = places(self.family, self.base, self.calls, self.order, self.start[-1] == 0)
-        return torch.tensor(found, dtype=torch.long).reshape(-1, 3).T
+        free = places(self.family, self.base, self.calls, self.order, self.start[-1] == 0)
+        return torch.tensor(free, dtype=torch.long).reshape(-1, 3).T
 
     @property
     def sizes(self) -> tuple[int, ...]:

@@ -59,7 +59,7 @@ def cheapest(costs: np.ndarray, steps: int, later: float) -> list[int]:
         through = costs + later * best[None, :]
         onward.append(through.argmin(1))
         best = through.min(1)
-    found = [0]
+    path = [0]
     for choice in reversed(onward):
-        found.append(int(choice[found[-1]]))
-    return [*found, len(costs) - 1]
+        path.append(int(choice[path[-1]]))
+    return [*path, len(costs) - 1]

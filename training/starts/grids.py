@@ -33,8 +33,8 @@ def asked_for(source: Source, name: str) -> Callable | None:
 
 def levels_of(path, steps: int, low: float, high: float) -> np.ndarray:
     """The levels of a preset's table for whole images. Raises ValueError where it has none of so many calls."""
-    found = preset_file.load(path)
-    whole = [table for table in found.tables.values() if starts_at(table.sigmas[0], high)]
+    preset = preset_file.load(path)
+    whole = [table for table in preset.tables.values() if starts_at(table.sigmas[0], high)]
     for table in whole:
         if table.calls == steps:
             return np.append(high, table.sigmas[1:])
@@ -58,9 +58,9 @@ def dmn(steps: int, first: float, last: float) -> np.ndarray:
         return even
     gaps = np.diff(np.eye(steps + 1), axis=0)                   # levels -> their differences, which stay above 0
     rising = LinearConstraint(gaps[:, 1:-1], 1e-3 - gaps[:, [0, -1]] @ even[[0, -1]], np.inf)
-    found = minimize(lambda inner: error_bound(np.concatenate([even[:1], inner, even[-1:]])), even[1:-1],
+    solution = minimize(lambda inner: error_bound(np.concatenate([even[:1], inner, even[-1:]])), even[1:-1],
                      method="SLSQP", constraints=[rising], options={"maxiter": 300, "ftol": 1e-9})
-    return np.concatenate([even[:1], np.sort(found.x), even[-1:]])
+    return np.concatenate([even[:1], np.sort(solution.x), even[-1:]])
 
 
 def error_bound(logs: np.ndarray) -> float:
@@ -96,5 +96,5 @@ def _ends(source: Source) -> tuple[float, float]:
 
 def _levels(flow: bool, logs: np.ndarray, top: float) -> np.ndarray:
     """Levels for half-logSNR, the model's highest in place of the first, and the end."""
-    found = 1 / (1 + np.exp(logs)) if flow else np.exp(-logs)
-    return np.concatenate([[top], found[1:], [0.0]])
+    levels = 1 / (1 + np.exp(logs)) if flow else np.exp(-logs)
+    return np.concatenate([[top], levels[1:], [0.0]])

@@ -115,8 +115,8 @@ def vector_of(parameters: Parameters, table: Table) -> Tensor | None:
     # not the usual driver, gelsy, whose last digits differ between runs; rounded: they may depend on the memory's place
     solution = torch.linalg.lstsq(slopes[rows][:, some], missing[rows], driver="gelsd").solution[:, 0]
     vector[some] += solution.round(decimals=12)
-    found = parameters.frozen(vector)
-    same = np.allclose(found.weights, table.weights, rtol=0, atol=1e-8) and np.allclose(found.carry, table.carry,
+    rebuilt = parameters.frozen(vector)
+    same = np.allclose(rebuilt.weights, table.weights, rtol=0, atol=1e-8) and np.allclose(rebuilt.carry, table.carry,
                                                                                         rtol=0, atol=1e-8)
     return vector if same and np.array_equal(table.query, table.sigmas[:-1]) else None
 

@@ -89,9 +89,9 @@ class FreshPairs:
 
 def make_pairs(source: Source, seeds, table, label: str, quiet: bool = False, clean: Tensor | None = None) -> Pairs:
     """Run the teacher on these seeds, with a progress bar in network calls; from clean images where given."""
-    made = known_pairs(source, seeds, None, clean)
-    with tqdm(total=len(made) * table.calls, desc=label, unit="call", disable=quiet or None) as bar:
-        return replace(made, target=run(source, table, made.noise, made.extra, bar=bar, clean=clean))
+    pairs = known_pairs(source, seeds, None, clean)
+    with tqdm(total=len(pairs) * table.calls, desc=label, unit="call", disable=quiet or None) as bar:
+        return replace(pairs, target=run(source, table, pairs.noise, pairs.extra, bar=bar, clean=clean))
 
 
 def known_pairs(source: Source, seeds, target: Tensor | None, clean: Tensor | None = None) -> Pairs:

@@ -41,8 +41,8 @@ class Solver:
         return self._frozen(tuple(levels.tolist()), flow, tuple(sorted(options.items())))
 
     def _frozen_table(self, levels: tuple, flow: bool, options: tuple) -> Table:
-        made = self.table(levels, flow, **dict(options))
-        return made.frozen(keeps_constants=self.lawful or bool(made.sigmas[-1] == 0))
+        table = self.table(levels, flow, **dict(options))
+        return table.frozen(keeps_constants=self.lawful or bool(table.sigmas[-1] == 0))
 
 
 def lowered(calls_per_step: int = 1, lawful: bool = True) -> Callable[[Callable], Solver]:

@@ -93,7 +93,7 @@ class S4SUsePreset(io.ComfyNode):
                         "it between the model's loader and the KSampler.",
             inputs=[
                 io.Model.Input("model", tooltip="The model as it will be sampled, with its LoRAs and patches."),
-                parts.combo("The preset to use, also one of another model: that is said where it runs."),
+                parts.combo("The preset to use, even one for another model: a warning then says so."),
                 io.Boolean.Input("strict", default=False,
                                  tooltip="Refuse to sample where the preset was learned on another model, or has no "
                                          "table for what is asked, instead of running it or a classical solver."),
@@ -151,7 +151,7 @@ class S4SSigmas(io.ComfyNode):
             node_id="S4SSigmas", display_name="S4S Sigmas", category=parts.CATEGORY,
             description="The noise levels a preset was learned on, for any sampler.",
             inputs=[
-                parts.preset_input("The preset whose levels are wanted."), parts.calls_input(), parts.denoise_input(),
+                parts.preset_input("The preset whose levels to use."), parts.calls_input(), parts.denoise_input(),
                 io.Model.Input("model", optional=True, tooltip="The model that will be sampled, to check that the "
                                                                "preset suits it.")],
             outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="Falling noise levels, one more than calls.")],
@@ -173,7 +173,7 @@ class S4SSchedulerFunc(io.ComfyNode):
             node_id="S4SSchedulerFunc", display_name="S4S Scheduler Function", category=parts.CATEGORY,
             description="A preset's noise levels as a SCHEDULER_FUNC, for the detailer and sampler nodes of Impact "
                         "Pack, Inspire Pack and others that copied the scheduler list before S4S was loaded.",
-            inputs=[parts.preset_input("The preset whose levels are wanted.")],
+            inputs=[parts.preset_input("The preset whose levels to use.")],
             outputs=[SchedulerFunc.Output(display_name="scheduler_func", tooltip="Connect to scheduler_func_opt; "
                                                                                  "choose the sampler s4s beside it.")],
             **parts.aliases("impact pack", "detailer", "inspire pack", "schedule", "s4s"))

@@ -50,8 +50,8 @@ class S4SRace(io.ComfyNode):
                                      "while its measured error is too large and the budget affords it."),
                 io.Boolean.Input("write_scores", default=False,
                                  tooltip="Write the result into the preset's file in models/s4s_presets. A table "
-                                         "that loses is no longer chosen by itself at this cfg. Scores of other cfg, "
-                                         "sizes and hosts stay."),
+                                         "that loses is no longer selected automatically at this cfg. Scores of other "
+                                         "cfg, sizes and hosts stay."),
                 *optional,
                 *second_model_inputs(),
             ],

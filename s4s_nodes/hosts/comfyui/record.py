@@ -182,31 +182,31 @@ def _links(node, only: str | None = None) -> set:
 
 # --- what ran -------------------------------------------------------------------------------------------------------
 
-def entry(found, facts) -> dict:
+def entry(selection, facts) -> dict:
     """A library Selection, JSON-ready, as it is embedded; reason: why nothing of the model's own ran."""
-    preset = found.preset
+    preset = selection.preset
     named = {} if preset is None else {"preset": preset.name, "hash": preset.long_hash, "format": FORMAT_VERSION,
                                        "trainer": str(preset.training.get("trainer", ""))}
-    reason = {"reason": found.why} if found.fallback else {}
-    numbers = metadata.to_text(found, facts)
-    return {**named, "table": found.table_name, "kind": found.kind, "fallback": found.fallback, **reason,
-            "calls": found.table.calls, "text": found.words(),
+    reason = {"reason": selection.why} if selection.fallback else {}
+    numbers = metadata.to_text(selection, facts)
+    return {**named, "table": selection.table_name, "kind": selection.kind, "fallback": selection.fallback, **reason,
+            "calls": selection.table.calls, "text": selection.words(),
             **({} if numbers is None else {"numbers": json.loads(numbers)})}
 
 
-def tell(found, facts) -> None:
+def tell(selection, facts) -> None:
     """Log what runs, show it on the node that runs, and write it into the prompt's entry, the numbers too."""
-    logging.log(logging.WARNING if found.warns else logging.INFO, found.words())
-    if found.details:
-        logging.debug("S4S did not run %s", found.details)
+    logging.log(logging.WARNING if selection.warns else logging.INFO, selection.words())
+    if selection.details:
+        logging.debug("S4S did not run %s", selection.details)
     context = get_executing_context()
     if context is None:
         return
-    words, notes = found.words(), _notes.get(context.prompt_id)
+    words, notes = selection.words(), _notes.get(context.prompt_id)
     if notes is not None:
-        changed = _changed(found, [note for note in notes.earlier
+        changed = _changed(selection, [note for note in notes.earlier
                                    if isinstance(note, dict) and note.get("node") == context.node_id])
-        notes.add(context.node_id, {**entry(found, facts), **({"changed": changed} if changed else {})})
+        notes.add(context.node_id, {**entry(selection, facts), **({"changed": changed} if changed else {})})
         if changed:
             logging.warning("S4S: %s", changed)
             words = f"{changed}\n{words}"

@@ -49,15 +49,15 @@ def plain(text: str) -> str:
     return " ".join(re.sub(r'[,:"\\]', " ", text).split())[:300]
 
 
-def said(found) -> str:
+def said(selection) -> str:
     """What an infotext says of a run: preset, hash, table and kind; where it is no table of the file itself, why."""
-    preset = found.preset
-    ran = found.classical
+    preset = selection.preset
+    ran = selection.classical
     if preset is not None:
-        ran = f"{preset.name} {origin_of(preset)['preset']} {found.table_name} {found.kind}"
-    plainly = not found.warns and found.kind != "adapted" and found.table_name in preset.tables
-    why = "" if plainly else f" - {found.why}" + ("" if found.belongs else " - not learned on this model")
-    return plain(f"{'fallback ' * found.fallback}{ran}{why} (S4S {__version__})")
+        ran = f"{preset.name} {origin_of(preset)['preset']} {selection.table_name} {selection.kind}"
+    plainly = not selection.warns and selection.kind != "adapted" and selection.table_name in preset.tables
+    why = "" if plainly else f" - {selection.why}" + ("" if selection.belongs else " - not learned on this model")
+    return plain(f"{'fallback ' * selection.fallback}{ran}{why} (S4S {__version__})")
 
 
 def _plain_name(name: str) -> str:

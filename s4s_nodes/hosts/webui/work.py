@@ -54,7 +54,7 @@ class Tab:
         return [drawn]
 
     def changed(self) -> None:
-        """A new preset is a schedule type at once, and a loser is no longer chosen by itself."""
+        """A new preset is a schedule type at once, and a loser is no longer selected automatically."""
         rows.register()
 
 

@@ -77,8 +77,8 @@ def loaded(picture: str = "example.png") -> tuple:
 TEXT_TO_IMAGE = Example(
     {"note": note("## Text to image in 6 calls\n\n"
                   "A plain **KSampler** with sampler `s4s` **and** scheduler `s4s`. The preset for the loaded model, "
-                  "this number of steps and this denoise is found by itself; the log and the saved image tell which "
-                  "one ran.\n\n"
+                  "this number of steps and this denoise is selected automatically; the log and the saved image tell "
+                  "which one ran.\n\n"
                   "**No preset for your checkpoint yet?** Then a classical solver runs, and the node says *S4S "
                   "fallback*. Open the example *s4s_train* and learn one.\n\n"
                   "* **steps**: one of the numbers of calls the preset has tables for\n"
@@ -320,8 +320,8 @@ RACE = Example(
                   "* **seeds**: more give firmer numbers\n"
                   "* **samplers**: samplers of ComfyUI that take part besides, by name\n"
                   "* **budget**: the most network calls to spend; a larger one finds the best sampler more surely\n"
-                  "* **write_scores** writes the result into the preset's file; one that loses is no longer chosen "
-                  "by itself"),
+                  "* **write_scores** writes the result into the preset's file; one that loses is no longer selected "
+                  "automatically"),
      **checkpoint(), **empty(),
      "preset": ("S4SPreset", {"preset": "auto", "calls": CALLS, "denoise": 1.0, "strict": False,
                               "model": ("checkpoint", 0)}),
