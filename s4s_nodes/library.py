@@ -87,10 +87,6 @@ class Library:
         """The names of the user's own files and of the shipped presets."""
         return [name for name in self._paths()[0] if self.ships(name) or self.why_kept(name) is None]
 
-    def changeable(self) -> list[str]:
-        """The names of the presets that may be renamed or deleted: the user's own files in these folders."""
-        return [name for name in self._paths()[0] if self.why_kept(name) is None]
-
     def why_kept(self, name: str) -> str | None:
         """Why a file may not be renamed or deleted, or None. Raises PresetError if there is none.
 

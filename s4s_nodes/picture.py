@@ -1,4 +1,4 @@
-"""Pictures of presets, races and training runs, drawn with Pillow alone: every host has it, none has matplotlib.
+"""Pictures of presets and races, drawn with Pillow alone: every host has it, none has matplotlib.
 
 Everything is drawn at twice its size and scaled down once, which smooths Pillow's hard-edged lines.
 """
@@ -12,8 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 WIDTH = 1024
 INK, QUIET, FAINT = (32, 36, 44), (112, 118, 130), (226, 229, 235)
-BLUE, RED, GREEN = (36, 96, 178), (200, 62, 46), (30, 128, 84)
-COLOURS = (BLUE, RED, GREEN, (140, 86, 170), (196, 132, 20))
+BLUE, RED = (36, 96, 178), (200, 62, 46)
 _SCALE = 2
 host_font = None            # size -> font, set by a host whose Pillow is older than 10.1: that has one tiny font only
 
@@ -42,10 +41,9 @@ class Canvas:
         box = [(x - radius) * _SCALE, (y - radius) * _SCALE, (x + radius) * _SCALE, (y + radius) * _SCALE]
         self._draw.ellipse(box, fill="white" if hollow else colour, outline=colour, width=2 * _SCALE)
 
-    def box(self, x: float, y: float, width: float, height: float, fill=None, outline=None):
+    def box(self, x: float, y: float, width: float, height: float, fill=None):
         """A rectangle."""
-        self._draw.rectangle([x * _SCALE, y * _SCALE, (x + width) * _SCALE, (y + height) * _SCALE], fill=fill,
-                             outline=outline)
+        self._draw.rectangle([x * _SCALE, y * _SCALE, (x + width) * _SCALE, (y + height) * _SCALE], fill=fill)
 
     def paste(self, image: Image.Image, x: float, y: float, size: tuple[int, int]):
         """Another picture, its pixels kept square: small ones are enlarged without smoothing."""
@@ -190,54 +188,7 @@ def sheet(rows, title: str = "", note: str = "") -> Image.Image:
     return page.finish()
 
 
-def curve(series: dict, title: str = "", x_label: str = "", y_label: str = "", height: int = 420) -> Image.Image:
-    """Lines over a common axis, the values logarithmic: series is {name: ([x, ...], [y > 0, ...])}."""
-    page = Canvas(WIDTH, height)
-    page.text(32, 20, title, 24, most=WIDTH - 64)
-    page.text(32, 58, y_label, 14, QUIET)
-    x, y, width, tall = where = 92, 84, WIDTH - 300, height - 142
-    page.text(x + width, y + tall + 32, x_label, 14, QUIET, "ra")
-    drawn = {name: (xs, np.log(np.maximum(np.asarray(ys, float), 1e-12)))
-             for name, (xs, ys) in series.items() if len(xs)}
-    if not drawn:
-        page.text(x + width / 2, y + tall / 2, "nothing yet", 16, QUIET, "mm")
-        return page.finish()
-    at = _axes(page, where, drawn)
-    labels = []
-    for colour, (name, (xs, logs)) in zip(COLOURS * len(drawn), drawn.items()):
-        points = [at(*point) for point in zip(xs, logs)]
-        page.line(points if len(points) > 1 else points * 2, colour, 2.5)
-        page.dot(*points[-1], 4, colour)
-        labels.append((points[-1][1], f"{name}  {math.exp(logs[-1]):.4g}", colour))
-    for line, words, colour in _apart(labels, 20):
-        page.text(x + width + 14, line, words, 14, colour, "lm", most=WIDTH - x - width - 24)
-    return page.finish()
 
-
-def _axes(page: Canvas, where: tuple, drawn: dict):
-    """Draw grid and numbers; return at(x, log y) -> point on the page."""
-    x, y, width, tall = where
-    values = np.concatenate([logs for _, logs in drawn.values()])
-    margin = 0.06 * float(np.ptp(values)) + 0.01
-    low, high = float(values.min()) - margin, float(values.max()) + margin
-    end = max(max(xs) for xs, _ in drawn.values()) or 1
-    def at(a, log):
-        return x + width * a / end, y + tall * (high - log) / (high - low)
-    for value in _ticks(low, high, False):
-        _, line = at(0, math.log(value))
-        page.line([(x, line), (x + width, line)], FAINT, 1)
-        page.text(x - 8, line, f"{value:.3g}", 13, QUIET, "rm")
-    for value in _ticks(0, end, True):
-        page.text(at(value, low)[0], y + tall + 10, f"{value:.4g}", 13, QUIET, "ma")
-    return at
-
-
-def _apart(labels: list, least: float) -> list:
-    """The labels from top to bottom, none closer to the one above than `least`."""
-    placed = []
-    for at, words, colour in sorted(labels):
-        placed.append((max(at, placed[-1][0] + least) if placed else at, words, colour))
-    return placed
 
 
 def _dashed(page: Canvas, start: tuple, end: tuple, colour):

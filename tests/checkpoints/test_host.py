@@ -74,7 +74,7 @@ def asked_of(source, where: float) -> dict:
 def opened(checkpoint, tmp_path, **settings):
     (tmp_path / "prompts.txt").write_text("a cat\na dog\n", encoding="utf-8")
     return sources.of(Config.of(checkpoint=str(checkpoint), prompts=str(tmp_path / "prompts.txt"), width=64, cfg=1.0,
-                             **settings), "cpu", lambda text: None)
+                                **settings), "cpu", lambda text: None)
 
 
 def same(ours: torch.Tensor, theirs: torch.Tensor, x: torch.Tensor) -> bool:

@@ -45,7 +45,7 @@ def tiny(tmp_path_factory):
 
 def opened(tiny, checkpoint, *loras, kind="sd15", dtype="fp32"):
     config = Config.of(checkpoint=str(checkpoint), prompts=str(tiny["prompts"]), width=64, dtype=dtype,
-                    cfg=1.0 if kind == "flux" else 4.0, lora=loras)
+                       cfg=1.0 if kind == "flux" else 4.0, lora=loras)
     return sources.of(config, "cpu", lambda text: None)
 
 

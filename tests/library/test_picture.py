@@ -86,14 +86,3 @@ def test_a_sheet_keeps_rows_and_columns():
     page = pixels(picture.sheet(rows, "title", "note"))
     seen = [[tuple(page[110 + 52 + 120 + 300 * i, 32 + 120 + 248 * j]) for j in range(2)] for i in range(2)]
     assert seen == colours
-
-
-def test_a_curve_that_falls_is_drawn_from_the_upper_left_to_the_lower_right():
-    page = picture.curve({"loss": ([0, 50, 100], [1.0, 0.1, 0.01])}, "title", "calls", "RMSE")
-    assert is_coloured(page, picture.BLUE, (88, 84, 120, 130)) and is_coloured(page, picture.BLUE, (790, 330, 830, 364))
-    assert not is_coloured(page, picture.BLUE, (88, 250, 300, 360))
-
-
-@pytest.mark.parametrize("series", [{}, {"a": ([], [])}, {"a": ([0], [0.0])}, {"a": ([0, 1], [1e-30, 1e30])}])
-def test_a_curve_of_nothing_or_of_odd_numbers_is_still_a_page(series):
-    assert picture.curve(series).size == (picture.WIDTH, 420)

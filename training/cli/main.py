@@ -96,7 +96,7 @@ def demo(model, calls, cfg, seeds, mode, iterations, device, out):
     from ..benchmark.report_run import report
     from ..run import Run
     config = Config.of(name=f"{model}-cfg{cfg:g}", model=model, calls=calls, cfg=cfg, mode=mode, iterations=iterations,
-                    device=device)
+                       device=device)
     known = (out / CONFIG).exists()
     if known and read_config(out)[0] != config:
         raise ValueError(f"{out} holds a run with other settings: choose another folder with --out")

@@ -186,8 +186,8 @@ def _config(calls="6", windows="1", mode="auto", budget="normal", name="", cfg_r
     if str(cfg_range).strip():
         more["cfg"] = str(cfg_range)
     return Config.of(calls=numbers(calls, int, "calls"), windows=numbers(windows, float, "windows"),
-                  mode=MODES.get(mode, mode), budget="normal" if budget == ESTIMATE else budget,
-                  name=str(name).strip(), **more)
+                     mode=MODES.get(mode, mode), budget="normal" if budget == ESTIMATE else budget,
+                     name=str(name).strip(), **more)
 
 
 def both_or_none(sampler, sigmas) -> tuple | None:
