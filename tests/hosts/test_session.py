@@ -117,7 +117,7 @@ def place(request, monkeypatch, tmp_path):
         monkeypatch.setattr(work.facts, "of_model", lambda patcher: SimpleNamespace(model=None, unfit=""))
         monkeypatch.setattr(work, "painter", lambda *_: lambda latents: latents)
         monkeypatch.setattr(work, "unpacked", lambda base, latents: latents)
-        made = Place("s4s", work, work.Node(SimpleNamespace(patcher=None)))
+        made = Place("s4s", work, work.Node(SimpleNamespace(patcher=None, low_noise=None)))
         monkeypatch.setattr(work, "inside", lambda scene, model, do, loaded=None: do(made.source()))
         yield made
         for name in [name for name in sys.modules if name.startswith("s4s.s4s_nodes.hosts.comfyui")]:
