@@ -27,7 +27,7 @@ QUICKLY, NORMAL, THOROUGH = (Effort(1, 2, ((1, EVERY), (6, 3))), Effort(1, 3, ((
 USUAL_BATCH = 6             # pairs of an iteration, about
 MOST_TURNS = 4              # of a training pair in the iterations
 VALIDATIONS = 2             # besides those of the iterations: of the best baseline, and of a start that is another
-NOISE_CALLS = 4             # that measure how noisy the network's answers are
+NOISE_CALLS = 6             # that measure how noisy the network's answers are
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from .baselines.measure import baselines, measure
 from .source import Source
-from .teacher.pairs import known_pairs, make_pairs, rmse, run
+from .teacher.pairs import make_pairs, rmse, run
 from .teacher.solvers import Teacher, teacher_of
 
 SHARE = 5                   # the student's expected error over the teacher's, at least
@@ -62,16 +62,3 @@ def measured(source: Source, teacher: Teacher, seeds: range, student_calls: int)
     quick = [measure(source, entry, finer) for entry in baselines(source, student_calls, QUICK)]
     return rmse(given, finer.target), min((entry.errors.mean() for entry in quick), default=float("inf")) / GAIN
 
-
-def noise_of(source: Source, seeds: range) -> float:
-    """Relative noise in the network's answers: how much they change for a tiny change of the input.
-
-    A smooth float32 network is at 1e-5; rounding to half precision, or noise, shows.
-    """
-    pairs = known_pairs(source, seeds, None)
-    level = float(source.levels[len(source.levels) // 2])
-    x = pairs.start(level, source.flow)
-    per_image = x.new_full((len(x),), level)
-    one = source.denoiser(x, per_image, **pairs.extra)
-    other = source.denoiser(x * (1 + 1e-5), per_image, **pairs.extra)
-    return float((one - other).double().square().mean().sqrt() / one.double().square().mean().sqrt().clamp(min=1e-12))

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from ..s4s_nodes.core import Preset
@@ -15,11 +16,13 @@ from .baselines.measure import measure
 from .budget import LEAST_PAIRS, forecast, pair_cost, taught_before
 from .checks import check
 from .config import Config
-from .convergence import Convergence, noise_of, probes, settled
+from .convergence import Convergence, probes, settled
 from .modes import Way, settled_mode
 from .nodes import Node, nodes_of, run_calls
-from .optimizers.gauss_newton import learn_forward, nudge_for
+from .optimizers.gauss_newton import learn_forward
 from .optimizers.gradient import learn
+from .optimizers.jacobian import NUDGE
+from .optimizers.noise import noise_of, nudge_for
 from .optimizers.state import GaussNewtonState, State, new_state
 from .progress import RunProgress
 from .records import TRAINER, preset_of
@@ -233,7 +236,8 @@ class Run:
         if isinstance(state, GaussNewtonState):
             least = 2 * plan.data.validation * calls + LEAST_PAIRS * pair_cost(plan, self.source, calls)
             state.left = max(plan.most_calls - state.spent, least if plan.warm else 0)
-            state.nudge = nudge_for(self.facts["teacher"]["noise"])
+            nudge = nudge_for(self.facts["teacher"]["noise"])
+            state.nudges, state.noisy = torch.full_like(state.vector, nudge), nudge > NUDGE
             if start.at_best:                           # measured just now
                 state.begin(state.baseline, state.baseline_median, self.source.all_calls)
         self.tables.starts[name] = TableStart.of(start.levels_name, start.parameters, self.node.cfg, window.denoise,

@@ -6,7 +6,8 @@ import torch
 from s4s.s4s_nodes.core import schedules
 from s4s.training.budget import planned
 from s4s.training.distil import distil
-from s4s.training.optimizers.gauss_newton import LONGEST, SKETCHED, damped, measured, sketch
+from s4s.training.optimizers.gauss_newton import LONGEST, damped
+from s4s.training.optimizers.jacobian import SKETCHED, measured, sketch
 from s4s.training.parametrization.parameters import Parameters
 from s4s.training.teacher.pairs import make_pairs
 from s4s.training.teacher.solvers import teacher_table

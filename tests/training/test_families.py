@@ -7,8 +7,8 @@ import torch
 from s4s.s4s_nodes.core import classical, constant_law_error, mixture, sample
 from s4s.s4s_nodes.core.classical import log_snr
 from s4s.training.distil import distil
-from s4s.training.optimizers.gauss_newton import calls_per_image, moved_tables, same_call
 from s4s.training.optimizers.gradient import loss_and_gradient
+from s4s.training.optimizers.jacobian import calls_per_image, moved_tables, same_call
 from s4s.training.optimizers.objective import OBJECTIVES
 from s4s.training.parametrization import families
 from s4s.training.teacher.pairs import known_pairs

@@ -9,7 +9,7 @@ import torch
 from s4s.s4s_nodes.core import schedules
 from s4s.training.demo_models.source import bundled
 from s4s.training.optimizers import gauss_newton
-from s4s.training.optimizers.gauss_newton import calls_per_image, damped, learn_forward, measured, pair_cost, places
+from s4s.training.optimizers.gauss_newton import damped, learn_forward, pair_cost, places
 from s4s.training.optimizers.gradient import (
     MOST_SETBACKS,
     batch_indices,
@@ -18,6 +18,7 @@ from s4s.training.optimizers.gradient import (
     mean_error,
     rate_at,
 )
+from s4s.training.optimizers.jacobian import calls_per_image, measured
 from s4s.training.optimizers.objective import OBJECTIVES
 from s4s.training.optimizers.state import new_state
 from s4s.training.parametrization.parameters import Parameters

@@ -20,16 +20,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...s4s_nodes.core import Table, sample
 from ..parametrization.parameters import Parameters
 from ..source import Source
 from ..teacher.pairs import Pairs, ends, errors
+from .jacobian import calls_per_image, measured, moved_tables, sketch, tail
+from .noise import NoiseCovariance, noise_by_tail, noise_calls, positive
 from .state import GaussNewtonState
 
-NUDGE = 1e-2                # finite-difference step in the free numbers' natural units; far above float32 rounding
 LEAST_BATCH = 2             # pairs of the last iteration, where calls are left for no more
 GENERAL = 0.3               # share of an iteration's gain that the held-out pairs must show, or the batch is doubled
-BLOCK = 4                   # pairs measured at a time, then saved
+BLOCK = 2                   # pairs measured at a time, then saved
 FACTOR = 10.0               # between two dampings that are tried
 LONGEST = 3.0               # step in any free number
 DAMPING = (1e-6, 1e2)       # of a Levenberg-Marquardt step, as a share of each number's curvature
@@ -38,7 +38,6 @@ LEAST = 1e-4                # share of the loss that a step must win to be taken
 ENOUGH = 5e-3               # and that a secant step must win for another one to follow
 MOST_REJECTED = 3           # iterations in a row without a step before the run is given up
 TRIALS = 3 + SECANT_STEPS   # runs of an iteration's pairs besides their Jacobian, at most
-SKETCHED = 4096             # numbers an image is kept in; larger ones are hashed down to as many
 
 
 def learn_forward(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, config,
@@ -76,6 +75,7 @@ def _next_batch(parameters: Parameters, pairs: Pairs, held_out: Pairs, config, s
     if 0 < config.iterations <= state.iteration:
         return False
     begun = len(held_out) * parameters.calls * (1 if state.curve else 2)        # validations
+    begun += noise_calls(parameters.calls) if state.noisy else 0
     afforded = min(len(pairs), (state.left - begun) // pair_cost(parameters, state.iteration))
     if afforded < LEAST_BATCH:
         return False
@@ -88,19 +88,16 @@ def places(state: GaussNewtonState, count: int) -> list[int]:
     return [(state.measured + i) % count for i in range(min(count, state.batch))]
 
 
-def nudge_for(noise: float) -> float:
-    """The finite-difference step for a network whose answers carry relative noise.
-
-    A difference over a step h is off by noise / h, and by the curvature times h: the best h is near the root.
-    """
-    return float(np.clip(2 * math.sqrt(noise), NUDGE, 0.2))
-
-
 def _measure(source: Source, parameters: Parameters, block: Pairs, state: GaussNewtonState) -> None:
-    miss, jacobian = measured(source, parameters.at(state.iteration), state.vector, block, state.nudge)
-    old = state.memory if "miss" in state.memory else {"miss": miss[:0], "jacobian": jacobian[:0]}
-    state.memory = {**state.memory, "miss": torch.cat([old["miss"], miss]),
-                    "jacobian": torch.cat([old["jacobian"], jacobian])}
+    """Measure a block of pairs. The nudges change sides from block to block, which cancels most of their curvature."""
+    known, here = len(state.memory.get("miss", ())), parameters.at(state.iteration)
+    side = -1 if known // BLOCK % 2 else 1
+    if state.noisy and not known:
+        noise = noise_by_tail(source, here.frozen(state.vector), block)
+        state.noise = noise if state.noise is None else (state.noise + noise) / 2
+    for name, part in zip(("miss", "jacobian"), measured(source, here, state.vector, block, side * state.nudges),
+                          strict=True):
+        state.memory = {**state.memory, name: torch.cat([state.memory[name], part]) if known else part}
 
 
 def _iterate(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, state: GaussNewtonState) -> float:
@@ -108,26 +105,41 @@ def _iterate(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pai
     moving = parameters.at(state.iteration).moving().bool()
     miss, jacobian, vector = state.memory["miss"], state.memory["jacobian"], state.vector
     loss = first = _mean_rmse(miss)
+    noise = _noise(parameters.at(state.iteration), state)
 
     def trial(damping):
-        ahead = vector + damped(jacobian, miss, moving, damping)
+        ahead = vector + damped(jacobian, miss, moving, damping, noise)
         there = _miss(source, parameters, ahead, pairs)
         return damping, ahead, there, math.inf if there is None else _mean_rmse(there)
     taken = best_trial(trial, state.damping, loss)
     if taken is not None:
         state.damping, ahead, there, loss = taken
         state.vector, loss = _secant_steps(source, parameters, pairs, moving, state.damping,
-                                           (vector, miss, jacobian), (ahead, there, loss))
+                                           (vector, miss, jacobian, noise), (ahead, there, loss))
     state.rejected = 0 if taken else state.rejected + 1
     if taken is None:
         state.damping = min(DAMPING[1], state.damping * FACTOR)
     state.iteration, state.finished = state.iteration + 1, state.rejected == MOST_REJECTED
+    if noise:
+        state.nudges = noise.nudges(jacobian)
     state.memory, state.measured, state.batch = {}, state.measured + len(pairs), 0
     _validate(source, parameters, held_out, state, loss)
     (*_, before, _), (*_, after, _) = state.curve[-2:]
     if not before / after > (first / loss) ** GENERAL:
         state.wanted *= 2
     return loss
+
+
+def _noise(parameters: Parameters, state: GaussNewtonState) -> NoiseCovariance | None:
+    """What the network's noise adds to the products of the Jacobian's columns; None where it has next to none."""
+    if not state.noisy:
+        return None
+    tails, lengths = torch.zeros(len(state.vector), dtype=torch.long), torch.full_like(state.vector, math.inf)
+    table = parameters.frozen(state.vector)
+    for k, (moved, first, length) in moved_tables(parameters, state.vector, state.nudges).items():
+        tails[k], lengths[k] = tail(table, moved, first), length
+    sides = [-1 if i // BLOCK % 2 else 1 for i in range(len(state.memory["miss"]))]
+    return NoiseCovariance.of(state.noise, tails, lengths, sum(sides) / len(sides))
 
 
 def best_trial(trial: Callable, damping: float, loss: float):
@@ -143,13 +155,14 @@ def best_trial(trial: Callable, damping: float, loss: float):
 
 def _secant_steps(source, parameters, pairs, moving, damping, before, now) -> tuple[Tensor, float]:
     """(vector, loss) after steps on the Jacobian corrected along the way: Broyden's update, image by image."""
-    (vector, miss, jacobian), (ahead, there, loss) = before, now
+    (vector, miss, jacobian, noise), (ahead, there, loss) = before, now
     for _ in range(SECANT_STEPS):
         step = (ahead - vector).float()
         wrong = there - miss - torch.einsum("nkd,k->nd", jacobian, step)
         jacobian = jacobian + torch.einsum("k,nd->nkd", step / step.square().sum(), wrong)
+        noise = noise and noise.after(step.double())
         vector, miss = ahead, there
-        further = vector + damped(jacobian, miss, moving, damping)
+        further = vector + damped(jacobian, miss, moving, damping, noise)
         result = _miss(source, parameters, further, pairs)
         after = math.inf if result is None else _mean_rmse(result)
         if not after < loss * (1 - LEAST):
@@ -161,94 +174,25 @@ def _secant_steps(source, parameters, pairs, moving, damping, before, now) -> tu
     return ahead, loss
 
 
-def damped(jacobian: Tensor, miss: Tensor, moving: Tensor, damping: float) -> Tensor:
+def damped(jacobian: Tensor, miss: Tensor, moving: Tensor, damping: float,
+           noise: NoiseCovariance | None = None) -> Tensor:
     """The Levenberg-Marquardt step (free numbers,), float64, for the mean of the images' RMSE.
 
     Each image weighs 1 / its own RMSE (iteratively re-weighted least squares), so that a few hopeless seeds do not
-    drown the rest.
+    drown the rest. What noise adds to the products of columns is subtracted; the damping keeps its full size.
     """
     weight = 1 / (miss.square().mean(1).sqrt().clamp(min=1e-6) * miss.shape[1] * len(miss))
     columns = jacobian[:, moving].transpose(0, 1)                                          # (k, n, d)
     weighed = (columns * weight[None, :, None]).flatten(1)
     normal, slope = (weighed @ columns.flatten(1).T).double(), (weighed @ miss.flatten()).double()
     scale = normal.diagonal().clamp(min=1e-12)
+    if noise:
+        total = float(weight.sum()) * miss.shape[1]
+        normal = positive(normal - total * noise.columns[moving][:, moving], scale.sqrt())
+        slope = slope - total * noise.miss[moving]
     step = torch.zeros(len(moving), dtype=torch.float64)
     step[moving] = -torch.linalg.solve(normal + damping * torch.diag(scale), slope)
     return step / (step.abs().max() / LONGEST).clamp(min=1.0)
-
-
-@torch.no_grad()
-def measured(source: Source, parameters: Parameters, vector: Tensor, pairs: Pairs,
-             nudge: float = NUDGE) -> tuple[Tensor, Tensor]:
-    """(miss (n, d), its Jacobian (n, free numbers, d)) of a run at these numbers, both as sketches on the CPU."""
-    table = parameters.frozen(vector)
-    end, states, known = recorded(source, table, pairs)
-    jacobian = torch.zeros(len(pairs), len(vector), min(SKETCHED, end[0].numel()))
-    for k, (moved, first, length) in moved_tables(parameters, vector, nudge).items():
-        reused = {j: d for j, d in known.items() if j < first + same_call(table, moved, first)}
-        there = sample(source.denoiser, states[first], moved, pairs.extra, first=first, known=reused)
-        jacobian[:, k] = sketch((there - end) / length)
-    return sketch(end - pairs.target), jacobian
-
-
-def calls_per_image(parameters: Parameters, vector: Tensor | None = None) -> int:
-    """Network calls one image costs in one Jacobian: the run itself and every column's re-run tail."""
-    vector = parameters.initial() if vector is None else vector
-    table = parameters.frozen(vector)
-    tails = [table.calls - first - same_call(table, moved, first)
-             for moved, first, _ in moved_tables(parameters, vector).values()]
-    return table.calls + sum(tails)
-
-
-def moved_tables(parameters: Parameters, vector: Tensor, nudge: float = NUDGE) -> dict:
-    """free number -> (table with it moved, first row that differs, size of the move)."""
-    here, moves = parameters.frozen(vector), {}
-    for k in torch.nonzero(parameters.moving()).flatten().tolist():
-        for length in (nudge, -nudge):
-            shifted = vector.clone()
-            shifted[k] += length
-            moved = parameters.frozen(shifted)
-            if (first := _first_difference(here, moved)) is not None:
-                moves[k] = (moved, first, length)
-                break                       # a query at the model's highest level only moves down
-    return moves
-
-
-def _first_difference(one: Table, other: Table) -> int | None:
-    differs = ((one.weights != other.weights).any(1) | (one.carry != other.carry) | (one.query != other.query)
-               | (one.scale != other.scale))
-    return int(np.argmax(differs)) if differs.any() else None
-
-
-def same_call(one: Table, other: Table, row: int) -> bool:
-    """Whether both tables ask the network the same at this row, given the same state."""
-    return bool(one.query[row] == other.query[row] and one.scale[row] == other.scale[row])
-
-
-def recorded(source: Source, table: Table, part: Pairs):
-    """(end, states by row, predictions by call) of a run."""
-    states, known = [], {}
-
-    def on_call(i, x, row, denoised):
-        states.append(x)
-        known[i] = denoised
-    end = sample(source.denoiser, part.start(float(table.sigmas[0]), source.flow), table, part.extra, on_call)
-    return end, states, known
-
-
-def sketch(difference: Tensor) -> Tensor:
-    """The difference (n, ...) as (n, at most SKETCHED): hashed with signs, which keeps inner products on average.
-
-    Charikar, Chen and Farach-Colton (2002). Scaled so that the mean of squares is kept.
-    """
-    flat = difference.flatten(1).float().cpu()
-    size = flat.shape[1]
-    if size <= SKETCHED:
-        return flat
-    generator = torch.Generator().manual_seed(size)
-    place = torch.randint(0, SKETCHED, (size,), generator=generator)
-    sign = torch.randint(0, 2, (size,), generator=generator).float() * 2 - 1
-    return torch.zeros(len(flat), SKETCHED).index_add_(1, place, flat * sign) * (SKETCHED / size) ** 0.5
 
 
 def _miss(source: Source, parameters: Parameters, vector: Tensor, used: Pairs) -> Tensor | None:

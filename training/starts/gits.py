@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..optimizers.gauss_newton import recorded
+from ..optimizers.jacobian import recorded
 from ..source import Source
 from ..teacher.pairs import known_pairs
 from ..teacher.solvers import teacher_table

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from s4s.s4s_nodes.core import classical
 from s4s.training.baselines.schedules import schedules_for
-from s4s.training.optimizers.gauss_newton import measured
+from s4s.training.optimizers.jacobian import measured
 from s4s.training.parametrization.parameters import Parameters
 from s4s.training.source import Source
 from s4s.training.teacher.pairs import Pairs, ends, errors
