@@ -89,9 +89,9 @@ def places(state: GaussNewtonState, count: int) -> list[int]:
 
 
 def _measure(source: Source, parameters: Parameters, block: Pairs, state: GaussNewtonState) -> None:
-    """Measure a block of pairs. The nudges change sides from block to block, which cancels most of their curvature."""
+    """Measure a block of pairs. Wide nudges change sides from block to block, which cancels most of their curvature."""
     known, here = len(state.memory.get("miss", ())), parameters.at(state.iteration)
-    side = -1 if known // BLOCK % 2 else 1
+    side = -1 if state.noisy and known // BLOCK % 2 else 1
     if state.noisy and not known:
         noise = noise_by_tail(source, here.frozen(state.vector), block)
         state.noise = noise if state.noise is None else (state.noise + noise) / 2

@@ -52,7 +52,7 @@ def _variance(below: Tensor, here: Tensor, above: Tensor) -> float:
 
 @torch.no_grad()
 def noise_by_tail(source: Source, table: Table, pairs: Pairs) -> Tensor:
-    """Variance (calls + 1,) of the numbers of an end where its last 0, 1, ... calls are made anew, from the first pair."""
+    """Variance (calls + 1,) of the numbers of an end whose last 0, 1, ... calls are made anew, from one pair."""
     one, variances = pairs.part(slice(0, 1)), torch.zeros(table.calls + 1, dtype=torch.float64)
     end, states, known = recorded(source, table, one)
     for row, state in enumerate(states):
