@@ -23,8 +23,8 @@ LANGUAGES = ("en", "zh", "ja")
 CORE_NODES = {"CheckpointLoaderSimple", "UNETLoader", "CLIPLoader", "DualCLIPLoader", "ModelSamplingSD3",
               "EmptyHunyuanLatentVideo", "SaveAnimatedWEBP", "VAELoader", "CLIPTextEncode", "FluxGuidance",
               "EmptyLatentImage", "EmptySD3LatentImage", "LoadImage", "ImageScale", "VAEEncode", "VAEEncodeForInpaint",
-              "KSampler", "KSamplerAdvanced", "RandomNoise", "CFGGuider", "BasicGuider", "SamplerCustomAdvanced", "VAEDecode", "SaveImage",
-              "PreviewImage", "PreviewAny", "MarkdownNote"}
+              "KSampler", "KSamplerAdvanced", "RandomNoise", "CFGGuider", "BasicGuider", "SamplerCustomAdvanced",
+              "VAEDecode", "SaveImage", "PreviewImage", "PreviewAny", "MarkdownNote"}
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 
 
