@@ -260,7 +260,7 @@ class Run:
 
     def _counted(self, images: int) -> None:
         self.progress.counted(images, self.model_calls, self.source.model_calls, self.states.get(self.progress.table),
-                          self.preview)
+                              self.preview)
 
     def preview(self) -> tuple:
         """(student, teacher): a few held-out images by the best table so far; these calls are not counted."""

@@ -30,7 +30,9 @@ def sample_table(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = Non
         return x
     if isinstance(table, Table):
         check_levels(table, sigmas)
-    runs: Table = table if isinstance(table, Table) else table(sigmas.detach().double().cpu())
+        runs = table
+    else:
+        runs = table(sigmas.detach().double().cpu())
     with tqdm(total=runs.calls, disable=disable) as bar:
         def on_call(i, state, row, denoised):
             if callback is not None:

@@ -7,7 +7,7 @@ import torch
 
 from s4s.s4s_nodes.core import schedules
 from s4s.training.optimizers.gauss_newton import damped
-from s4s.training.optimizers.jacobian import measured, moved_tables, tail
+from s4s.training.optimizers.jacobian import measured
 from s4s.training.optimizers.noise import NoiseCovariance, noise_by_tail, noise_of
 from s4s.training.parametrization.parameters import Parameters
 from s4s.training.teacher.pairs import make_pairs
@@ -40,10 +40,7 @@ def test_the_covariance_is_what_noise_adds_to_the_products_of_columns():
     miss_off, off = (there - here for there, here in zip(measured(loud, parameters, vector, pairs, nudges),
                                                          (miss, jacobian), strict=True))
     variances = torch.stack([noise_by_tail(loud, table, pairs.part(slice(i, i + 1))) for i in range(256)]).mean(0)
-    tails, lengths = torch.zeros(16, dtype=torch.long), torch.full_like(vector, torch.inf)
-    for k, (moved, first, length) in moved_tables(parameters, vector, nudges).items():
-        tails[k], lengths[k] = tail(table, moved, first), length
-    noise = NoiseCovariance.of(variances, tails, lengths, 1.0)
+    noise = NoiseCovariance.of(variances, parameters, vector, nudges, 1.0)
     columns = torch.einsum("nkd,nld->kl", off, off).double() / miss.numel()
     assert (columns - noise.columns).norm() < 0.3 * columns.norm()
     against_miss = torch.einsum("nkd,nd->k", off, miss_off).double() / miss.numel()

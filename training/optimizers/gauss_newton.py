@@ -23,7 +23,7 @@ from torch import Tensor
 from ..parametrization.parameters import Parameters
 from ..source import Source
 from ..teacher.pairs import Pairs, ends, errors
-from .jacobian import calls_per_image, measured, moved_tables, sketch, tail
+from .jacobian import calls_per_image, measured, sketch
 from .noise import NoiseCovariance, noise_by_tail, noise_calls, positive
 from .state import GaussNewtonState
 
@@ -91,7 +91,7 @@ def places(state: GaussNewtonState, count: int) -> list[int]:
 def _measure(source: Source, parameters: Parameters, block: Pairs, state: GaussNewtonState) -> None:
     """Measure a block of pairs. Wide nudges change sides from block to block, which cancels most of their curvature."""
     known, here = len(state.memory.get("miss", ())), parameters.at(state.iteration)
-    side = -1 if state.noisy and known // BLOCK % 2 else 1
+    side = _side(known) if state.noisy else 1
     if state.noisy and not known:
         noise = noise_by_tail(source, here.frozen(state.vector), block)
         state.noise = noise if state.noise is None else (state.noise + noise) / 2
@@ -134,12 +134,13 @@ def _noise(parameters: Parameters, state: GaussNewtonState) -> NoiseCovariance |
     """What the network's noise adds to the products of the Jacobian's columns; None where it has next to none."""
     if not state.noisy:
         return None
-    tails, lengths = torch.zeros(len(state.vector), dtype=torch.long), torch.full_like(state.vector, math.inf)
-    table = parameters.frozen(state.vector)
-    for k, (moved, first, length) in moved_tables(parameters, state.vector, state.nudges).items():
-        tails[k], lengths[k] = tail(table, moved, first), length
-    sides = [-1 if i // BLOCK % 2 else 1 for i in range(len(state.memory["miss"]))]
-    return NoiseCovariance.of(state.noise, tails, lengths, sum(sides) / len(sides))
+    sides = [_side(place) for place in range(len(state.memory["miss"]))]
+    return NoiseCovariance.of(state.noise, parameters, state.vector, state.nudges, sum(sides) / len(sides))
+
+
+def _side(place: int) -> int:
+    """To which side the numbers are moved for the pair at this place of an iteration."""
+    return -1 if place // BLOCK % 2 else 1
 
 
 def best_trial(trial: Callable, damping: float, loss: float):

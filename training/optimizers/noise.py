@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from ...s4s_nodes.core import Table, sample
+from ..parametrization.parameters import Parameters
 from ..source import Source
 from ..teacher.pairs import Pairs, known_pairs
-from .jacobian import NUDGE, recorded
+from .jacobian import NUDGE, moved_tables, recorded, tail
 
 APART = 2 ** -8             # relative distance of two states that half precision tells apart
 SEEN = 10.0                 # effect of a finite-difference step, over the noise of an end
@@ -95,12 +96,17 @@ class NoiseCovariance:
     end: float
 
     @classmethod
-    def of(cls, by_tail: Tensor, tails: Tensor, lengths: Tensor, balance: float) -> NoiseCovariance:
-        """Of finite differences over these lengths (k,), whose ends make the last tails (k,) calls anew.
+    def of(cls, by_tail: Tensor, parameters: Parameters, vector: Tensor, nudges: Tensor,
+           balance: float) -> NoiseCovariance:
+        """Of the Jacobian at these numbers (k,), by finite differences over these nudges (k,).
 
-        All columns share the noise of the run they are differences to; each has that of its own. balance: mean sign of
-        the moves over the images.
+        All columns share the noise of the run they are differences to; each has that of its own. by_tail: from
+        `noise_by_tail`; balance: mean sign of the moves over the images.
         """
+        tails, lengths = torch.zeros(len(vector), dtype=torch.long), torch.full_like(vector, math.inf)
+        table = parameters.frozen(vector)
+        for k, (moved, first, length) in moved_tables(parameters, vector, nudges).items():
+            tails[k], lengths[k] = tail(table, moved, first), length
         own = by_tail[tails]
         shared = by_tail[torch.minimum(tails[:, None], tails[None])]
         return cls((shared + torch.diag(own)) / torch.outer(lengths, lengths), -balance * own / lengths,

@@ -116,8 +116,8 @@ def vector_of(parameters: Parameters, table: Table) -> Tensor | None:
     solution = torch.linalg.lstsq(slopes[rows][:, some], missing[rows], driver="gelsd").solution[:, 0]
     vector[some] += solution.round(decimals=12)
     rebuilt = parameters.frozen(vector)
-    same = np.allclose(rebuilt.weights, table.weights, rtol=0, atol=1e-8) and np.allclose(rebuilt.carry, table.carry,
-                                                                                        rtol=0, atol=1e-8)
+    same = all(np.allclose(getattr(rebuilt, part), getattr(table, part), rtol=0, atol=1e-8)
+               for part in ("weights", "carry"))
     return vector if same and np.array_equal(table.query, table.sigmas[:-1]) else None
 
 

@@ -25,7 +25,7 @@ class Solver:
 
     def with_options(self, **options) -> Solver:
         """The same solver with these options by default."""
-        return Solver(self.run, self.calls_per_step, self.lawful, **options)
+        return Solver(self.run, self.calls_per_step, self.lawful, **{**self.options, **options})
 
     def table(self, sigmas, flow: bool = False, **options) -> TensorTable:
         """The table, differentiable in the sigmas."""

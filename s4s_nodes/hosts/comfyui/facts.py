@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass
 
 import comfy.model_sampling
@@ -11,6 +10,7 @@ import comfy.samplers
 import torch
 
 from ...library import ModelFacts
+from ..callers import callers
 from . import fingerprint
 
 _CLASSES = (("x0", "IMG_TO_IMG_FLOW"), ("flow", "CONST"), ("x0", "X0"), ("x0", "COSMOS_RFLOW"), ("v", "V_PREDICTION"),
@@ -70,11 +70,7 @@ def of_asking(sampling, steps: int) -> Asking:
     and believed only where its model_sampling is this very object. A KSampler's caller also has the cfg and the noise.
     """
     known: dict = {}
-    frame = sys._getframe(1)
-    for _ in range(_CALLERS):
-        if frame is None:
-            break
-        here = frame.f_locals
+    for here in callers(_CALLERS):
         asker = here.get("self")
         models = (here.get("model"), getattr(asker, "model", None))
         model = next((one for one in models if _samples_by(one, sampling)), None)
@@ -85,8 +81,6 @@ def of_asking(sampling, steps: int) -> Asking:
             known.setdefault("size", _size(here.get("noise")))
             known.setdefault("left_out", _left_out(here))
             known = {name: value for name, value in known.items() if value is not None}
-        frame = frame.f_back
-    del frame
     if "patcher" not in known:
         return Asking(of_schedule(sampling))
     left_out = known.pop("left_out", 0)

@@ -205,7 +205,7 @@ def tell(selection, facts) -> None:
     words, notes = selection.words(), _notes.get(context.prompt_id)
     if notes is not None:
         changed = _changed(selection, [note for note in notes.earlier
-                                   if isinstance(note, dict) and note.get("node") == context.node_id])
+                                       if isinstance(note, dict) and note.get("node") == context.node_id])
         notes.add(context.node_id, {**entry(selection, facts), **({"changed": changed} if changed else {})})
         if changed:
             logging.warning("S4S: %s", changed)

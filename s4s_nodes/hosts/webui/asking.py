@@ -6,9 +6,9 @@ index of the last step that runs.
 
 from __future__ import annotations
 
-import sys
-
 from modules import sd_samplers_common
+
+from ..callers import callers
 
 _CALLERS = 6                # how far up they are looked for: the host's own are 1 to 3 away
 
@@ -16,15 +16,9 @@ _CALLERS = 6                # how far up they are looked for: the host's own are
 def known() -> dict:
     """{"cfg", "size", "calls"} as a Request takes them; those that cannot be known are left out."""
     held: dict = {}
-    frame = sys._getframe(1)
-    for _ in range(_CALLERS):
-        if frame is None:
-            break
-        here = frame.f_locals
+    for here in callers(_CALLERS):
         if isinstance(here.get("self"), sd_samplers_common.Sampler):
             held = {**{name: here[name] for name in ("p", "x", "t_enc") if name in here}, **held}
-        frame = frame.f_back
-    del frame
     return {name: value for name, value in (("cfg", _cfg(held.get("p"))), ("size", _size(held.get("x"))),
                                             ("calls", _calls(held.get("t_enc")))) if value is not None}
 
