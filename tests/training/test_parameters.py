@@ -86,7 +86,7 @@ def test_the_free_numbers_are_counted_as_documented():
 
 @pytest.mark.parametrize("learn", ["joint", "generalized"])
 def test_the_table_is_differentiable_in_every_free_number(learn):
-    parameters = Parameters(start(4), "dpmpp_3m", learn=learn)
+    parameters = Parameters(start(4), "dpmpp_3m", learn=learn, highest=100.0)
     vector = (parameters.initial() + 0.1).requires_grad_()
 
     def numbers(v):
@@ -100,3 +100,24 @@ def test_a_two_call_base_and_unknown_parts_are_refused():
         Parameters(start(4), "heun")
     with pytest.raises(ValueError, match="use one of"):
         Parameters(start(4), learn="sigma")
+
+
+@pytest.mark.parametrize("highest", [None, 2.0])
+def test_a_query_pushed_past_the_highest_level_comes_back(highest):
+    parameters = Parameters(np.array([1.0, 0.6, 0.3, 0.0]), flow=True, highest=highest)
+    vector, first = parameters.initial(), parameters.sizes[0]
+    vector[first] = 1.5
+    inside = parameters.bounded(vector)
+    most = highest or 1.0
+    assert parameters.frozen(vector).query[0] == most
+    assert np.isclose(parameters.frozen(inside).query[0], most, rtol=1e-12)
+    inside[first] -= 0.01
+    assert np.isclose(parameters.frozen(inside).query[0], most * np.exp(-0.01), rtol=1e-12)
+    assert torch.equal(parameters.bounded(inside), inside)
+
+
+def test_the_gradient_sees_a_query_at_the_highest_level():
+    parameters = Parameters(np.array([1.0, 0.6, 0.3, 0.0]), flow=True)
+    vector = parameters.initial().requires_grad_()
+    parameters.table(vector).query[0].backward()
+    assert vector.grad[parameters.sizes[0]] == 1.0

@@ -108,7 +108,7 @@ def _iterate(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pai
     noise = _noise(parameters.at(state.iteration), state)
 
     def trial(damping):
-        ahead = vector + damped(jacobian, miss, moving, damping, noise)
+        ahead = parameters.bounded(vector + damped(jacobian, miss, moving, damping, noise))
         there = _miss(source, parameters, ahead, pairs)
         return damping, ahead, there, math.inf if there is None else _mean_rmse(there)
     taken = best_trial(trial, state.damping, loss)
@@ -163,7 +163,7 @@ def _secant_steps(source, parameters, pairs, moving, damping, before, now) -> tu
         jacobian = jacobian + torch.einsum("k,nd->nkd", step / step.square().sum(), wrong)
         noise = noise and noise.after(step.double())
         vector, miss = ahead, there
-        further = vector + damped(jacobian, miss, moving, damping, noise)
+        further = parameters.bounded(vector + damped(jacobian, miss, moving, damping, noise))
         result = _miss(source, parameters, further, pairs)
         after = math.inf if result is None else _mean_rmse(result)
         if not after < loss * (1 - LEAST):

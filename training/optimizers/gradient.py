@@ -46,7 +46,7 @@ def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
                 set_back(state)
                 continue
             ahead = replace(state)
-            step(ahead, gradient * moving, config)
+            step(ahead, parameters, gradient * moving, config)
             if region is not None:
                 ahead.memory = region.kept(ahead.vector, state.memory, offer)
         except (RuntimeError, MemoryError) as error:
@@ -95,7 +95,7 @@ def loss_and_gradient(source: Source, parameters: Parameters, vector: Tensor, ba
     return float(loss.detach()), gradient
 
 
-def step(state: AdamState, gradient: Tensor, config) -> None:
+def step(state: AdamState, parameters: Parameters, gradient: Tensor, config) -> None:
     """One Adam step (Kingma and Ba 2015) on the clipped gradient, and the moving average after it."""
     norm = float(gradient.norm())
     gradient = gradient * min(1.0, config.gradient.clip / (norm + 1e-12))
@@ -103,7 +103,7 @@ def step(state: AdamState, gradient: Tensor, config) -> None:
     vector.grad = gradient
     optimiser.step()
     kept = optimiser.state[vector]
-    state.vector = vector.detach()
+    state.vector = parameters.bounded(vector.detach())
     state.moment1, state.moment2 = kept["exp_avg"].detach(), kept["exp_avg_sq"].detach()
     state.iteration += 1
     decay = min(config.gradient.average, state.iteration / (state.iteration + 10))

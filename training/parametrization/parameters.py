@@ -128,11 +128,25 @@ class Parameters:
         gaps, offsets, residuals, *changes = vector.split(list(self.sizes))
         sigmas = self._sigmas(gaps)
         base = base_table(self.family, self.base, sigmas, self.flow)
-        query = (sigmas[:-1] * offsets.exp()).clamp(max=max(float(self.start[0]), self.highest or 0.0))
+        free = sigmas[:-1] * offsets.exp()
+        query = free + (free.clamp(max=self._most) - free).detach()             # at the highest level it can still fall
         carry = _ended(base.carry[:-1] * changes[0].exp(), sigmas[-1] / sigmas[0]) if changes else base.carry
         weights = base.weights + added(self.family, self.base, self._blocks(residuals, sigmas), carry)
         weights = weights + torch.diag(base.carry - carry) if changes else weights
         return TensorTable(sigmas, query, base.scale, carry, _obey_constant_law(weights, carry, sigmas, self.flow))
+
+    def bounded(self, vector: Tensor) -> Tensor:
+        """The vector with every query at most the model's highest level, where its offset would have no effect."""
+        if self.halves:
+            return torch.cat([half.bounded(part) for half, part in zip(self.halves, self.split(vector))])
+        gaps, offsets, *rest = vector.split(list(self.sizes))
+        most = torch.log(self._most / self._sigmas(gaps)[:-1])
+        return torch.cat([gaps, torch.minimum(offsets, most), *rest])
+
+    @property
+    def _most(self) -> float:
+        """The highest level that the network may be asked at."""
+        return max(float(self.start[0]), self.highest or 0.0)
 
     def split(self, vector: Tensor) -> tuple[Tensor, ...]:
         """The vector's halves, one for each of two models."""
