@@ -10,7 +10,7 @@ import torch
 if not hasattr(os, "fork"):
     pytest.skip("the proof forks", allow_module_level=True)
 
-from tests.bench.proof import cost, faults, fuzz, load, page, runs
+from tests.bench.proof import cost, faults, fuzz, load, page, record, runs
 from tests.bench.proof.attack import Attack, carry_out
 
 FEW = {"faults": 1, "fuzz": 40, "load": 16}
@@ -43,10 +43,19 @@ def test_a_try_that_takes_too_much_memory_or_time_does_not_survive():
     assert len(result.failures) == 1
 
 
+def test_a_record_sums_what_many_runs_tried(tmp_path):
+    attack, gone = fuzz.ATTACKS[0], Attack("fuzz", "an attack of yesterday", "", fuzz.ATTACKS[0].tries)
+    for seed in (3, 4, 9):
+        record.add(tmp_path / "record", seed, "here", carry_out(attack, seed, most=2))
+    record.add(tmp_path / "record", 9, "there", carry_out(gone, 9, most=1))
+    [result], seeds, machine = record.read(tmp_path / "record", fuzz.ATTACKS)
+    assert (result.attack, result.tries, seeds, machine) == (attack, 6, "3 seeds from 3 to 9", "there")
+
+
 def test_the_cost_bench_measures_every_cell_and_the_page_names_them(monkeypatch):
     monkeypatch.setattr(cost, "SHAPES", ((1, 4, 8, 8),))
     cells = list(cost.cells(0))
     assert len(cells) == 2 * 6 and all(cell.of_dpmpp > 0 for cell in cells)
     assert all(2 <= cell.states < 2.1 for cell in cost.ours(cells))
-    made = page.page([carry_out(fuzz.ATTACKS[0], 0, most=3)], cells, "python -m tests.bench.proof")
+    made = page.page([carry_out(fuzz.ATTACKS[0], 0, most=3)], cells, "Made by hand", page.machine())
     assert made.count("| 1x4x8x8 |") == 12 and "| 3 | 3 |" in made

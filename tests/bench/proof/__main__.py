@@ -1,8 +1,10 @@
 """Attack S4S and print what it survived: attack x tries x survived.
 
-    python -m tests.bench.proof --minutes M [--seed S] [--only faults,fuzz,load,cost] [--write]
+    python -m tests.bench.proof --minutes M [--seed S] [--only faults,fuzz,load,cost] [--record FILE] [--write]
 
---write makes docs/reference/proof.md of it. Exits with 1 where anything did not survive. POSIX only: it forks.
+--only takes parts, and words of attacks' names. --record adds what each attack came to to a file, so that many runs
+with other seeds make one table. --write makes docs/reference/proof.md of it, with --record of all that the file holds.
+Exits with 1 where anything did not survive. POSIX only: it forks.
 """
 
 from __future__ import annotations
@@ -15,40 +17,57 @@ from pathlib import Path
 import torch
 
 from s4s.s4s_nodes.core import write_atomically
-from tests.bench.proof import cost, faults, fuzz, load, page
-from tests.bench.proof.attack import carry_out
+from tests.bench.proof import cost, faults, fuzz, load, page, record
+from tests.bench.proof.attack import Attack, carry_out
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "proof.md"
 PARTS = {"faults": (faults.ATTACKS, 0.6), "fuzz": (fuzz.ATTACKS, 0.25), "load": (load.ATTACKS, 0.05),
          "cost": ([], 0.1)}                         # and the share of the time that each takes
 
 
+def chosen(words: str) -> list[tuple[Attack | None, float]]:
+    """The attacks that these parts or words name, and each one's share of the time; None: the cost."""
+    wanted, made = words.split(","), []
+    for part, (attacks, share) in PARTS.items():
+        whole = sum(attack.share for attack in attacks)
+        made += [(attack, share * attack.share / whole) for attack in attacks
+                 if part in wanted or any(word in attack.name for word in wanted)]
+        made += [(None, share)] if not attacks and part in wanted else []
+    return made
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default=",".join(PARTS), help="parts, with commas")
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, or words of attacks' names, with commas")
+    parser.add_argument("--record", type=Path, help="file to which the results are added")
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.name}")
     wanted = parser.parse_args()
-    chosen = wanted.only.split(",")
-    if unknown := set(chosen) - set(PARTS):
-        parser.error(f"no part {', '.join(sorted(unknown))}; there are: {', '.join(PARTS)}")
+    if not (some := chosen(wanted.only)):
+        parser.error(f"nothing is called {wanted.only}; there are the parts {', '.join(PARTS)}")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", RuntimeWarning)       # damaged numbers overflow, quietly
-    print(page.machine())
-    results, whole = [], wanted.minutes * 60 / sum(PARTS[part][1] for part in chosen)
-    for part in chosen:
-        attacks, share = PARTS[part]
-        for attack in attacks:
-            seconds = whole * share * attack.share / sum(other.share for other in attacks)
-            results.append(carry_out(attack, wanted.seed, seconds))
-            print(f"{results[-1].survived:7,} of {results[-1].tries:7,}  {attack.name}", flush=True)
-    cells = list(cost.cells(whole * PARTS["cost"][1])) if "cost" in chosen else []
+    machine, results, cells = page.machine(), [], []
+    print(machine)
+    for attack, share in some:
+        seconds = wanted.minutes * 60 * share / sum(share for _, share in some)
+        if attack is None:
+            cells = list(cost.cells(seconds))
+            continue
+        results.append(carry_out(attack, wanted.seed, seconds))
+        print(f"{results[-1].survived:7,} of {results[-1].tries:7,}  {attack.name}  {results[-1].figures}", flush=True)
+        if wanted.record:
+            record.add(wanted.record, wanted.seed, machine, results[-1])
+    words = f"Made by `{page.COMMAND} {' '.join(sys.argv[1:])}`"
+    if wanted.record:
+        every = [attack for attacks, _ in PARTS.values() for attack in attacks]
+        results, seeds, machine = record.read(wanted.record, every)
+        words = f"The sum of runs of `{page.COMMAND}` with {seeds}"
     for text in (results and page.attacks(results), page.failures(results), cells and page.costs(cells)):
         print(f"\n{text}" if text else "")
     if wanted.write:
-        made = page.page(results, cells, f"python -m tests.bench.proof {' '.join(sys.argv[1:])}")
-        print(f"wrote {write_atomically(PAGE, made.encode())}")
+        print(f"wrote {write_atomically(PAGE, page.page(results, cells, words, machine).encode())}")
     return int(any(result.failures for result in results))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 class Attack:
     """tries(chance) yields after each try: None where the program survived, else what went wrong in words.
 
-    promise: what surviving means. share: of its part's time.
+    promise: what surviving means. share: of its part's time. figures(): what it measured, in words, after the tries.
     """
 
     part: str
@@ -20,16 +20,18 @@ class Attack:
     promise: str
     tries: Callable[[random.Random], Iterator[str | None]]
     share: float = 1.0
+    figures: Callable[[], str] | None = None
 
 
 @dataclass
 class Result:
-    """How often an attack was tried, and what went wrong. note: a figure the attack itself reports."""
+    """How often an attack was tried, and what went wrong. figures: what the attack measured beside it, in words."""
 
     attack: Attack
     tries: int = 0
     failures: list = field(default_factory=list)
     seconds: float = 0.0
+    figures: str = ""
 
     @property
     def survived(self) -> int:
@@ -46,4 +48,5 @@ def carry_out(attack: Attack, seed: int, seconds: float = float("inf"), most: in
         result.seconds = time.monotonic() - began
         if result.seconds >= seconds or result.tries == most:
             break
+    result.figures = attack.figures() if attack.figures else ""
     return result

@@ -16,7 +16,7 @@ from s4s.s4s_nodes.core import files, preset_file
 from s4s.s4s_nodes.library import save_version
 from tests.bench.proof.attack import Attack
 from tests.bench.proof.forked import Child
-from tests.bench.proof.runs import SETTINGS, finished, folder, train, verdict, whole
+from tests.bench.proof.runs import SETTINGS, folder, of_two, train, undisturbed, verdict, whole
 
 MOST_KILLS = 3
 
@@ -33,6 +33,24 @@ def kills(chance: random.Random) -> Iterator[str | None]:
                 child.kill()
                 child.result()
             yield _resumed(place / "run", name)
+
+
+def kills_of_two(chance: random.Random) -> Iterator[str | None]:
+    """One of a run's two processes is killed, and the other soon after, as launchers do; then both are resumed."""
+    while True:
+        name = chance.choice(list(SETTINGS))
+        expected = whole(name, 2)
+        with folder() as place:
+            for _ in range(chance.randint(1, MOST_KILLS)):
+                children = of_two(place / "run", name)
+                time.sleep(chance.uniform(0, 1.1) * expected["seconds"])
+                first, other = chance.sample(children, 2)
+                first.kill()
+                time.sleep(chance.choice([0, chance.uniform(0, 0.3)]))
+                other.kill()
+                for child in children:
+                    child.result()
+            yield _resumed(place / "run", name, 2)
 
 
 def kills_in_a_write(chance: random.Random) -> Iterator[str | None]:
@@ -141,7 +159,7 @@ def one_name(chance: random.Random) -> Iterator[str | None]:
     """Four processes save different presets under one name at once: all four are there."""
     table = preset_file.Preset
     with folder() as place:
-        finished(lambda: train(place / "run", "gradient, fresh"))
+        undisturbed([Child(lambda: train(place / "run", "gradient, fresh"))])
         made = preset_file.load(place / "run" / "my-preset.safetensors")
     while True:
         with folder() as place:
@@ -155,8 +173,10 @@ def one_name(chance: random.Random) -> Iterator[str | None]:
 
 # --- how ----------------------------------------------------------------------------------------------------------
 
-def _resumed(place: Path, name: str) -> str | None:
-    failure = verdict(Child(lambda: train(place, name)).result(), whole(name), False)
+def _resumed(place: Path, name: str, processes: int = 1) -> str | None:
+    children = [Child(lambda: train(place, name))] if processes == 1 else of_two(place, name)
+    done = [child.result() for child in children]
+    failure = verdict(done[0], whole(name, processes), False)
     parts = [str(path) for path in place.rglob("*.part")]
     return failure and f"{name}: {failure}" or (f"left behind: {parts}" if parts else None)
 
@@ -219,6 +239,8 @@ _EQUAL = "the same tensors as never disturbed"
 _OR_WORDS = f"{_EQUAL}, or an answer in words"
 ATTACKS = [
     Attack("faults", "kill -9 at a random moment, one to three times", _EQUAL, kills, 3),
+    Attack("faults", "kill -9 of one of a run's two processes", "the same tensors as two that nobody disturbed",
+           kills_of_two, 2),
     Attack("faults", "kill -9 around a system call that writes", _EQUAL, kills_in_a_write, 2),
     Attack("faults", "a file of the run flipped, cut, swapped, deleted", _OR_WORDS, damages, 4),
     Attack("faults", "a full disk for some writes, then resumed", _EQUAL, full_disks),

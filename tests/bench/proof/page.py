@@ -80,9 +80,9 @@ def costs(cells: list[Cell]) -> str:
     return "\n".join([words, "", *rows])
 
 
-def page(results: list[Result], cells: list[Cell], words: str) -> str:
-    """The page. words: the command line that made it."""
-    parts = [HEAD, f"Made by `{words}`.\n\n{machine()}.\n"]
+def page(results: list[Result], cells: list[Cell], words: str, where: str) -> str:
+    """The page. words: what made it, where: the machine."""
+    parts = [HEAD, f"{words}.\n\n{where}.\n"]
     if results:
         parts += ["## Attacks\n", attacks(results), FAULTS]
     if cells:

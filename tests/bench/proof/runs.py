@@ -12,6 +12,9 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
+import torch.distributed as dist
+
+from s4s.training.parallel import World
 from s4s.training.run import Run
 from tests.bench.proof.forked import Child
 from tests.toy import small, toy_source
@@ -33,14 +36,27 @@ SETTINGS = {        # all modes and families, windows, several calls, what an op
 SMALL = dict(calls=(3,), teacher_calls=8, pairs=66, validation=8, iterations=8)      # 66: two files of pairs
 
 
-def train(folder: Path, name: str, prepare: Callable = lambda run: None, **changes) -> dict:
+def train(folder: Path, name: str, prepare: Callable = lambda run: None, world=None, **changes) -> dict:
     """Begin or resume the run of these settings to its end; what it came to, JSON-ready. prepare(run) comes first."""
     config = small(**{**SMALL, **SETTINGS[name], **changes})
     said = []
-    run = Run(config, folder, resume=True, source=toy_source(), say=said.append)
+    run = Run(config, folder, resume=True, source=toy_source(), say=said.append, world=world)
     prepare(run)
     made = run.carry_out()
     return {"preset": made.hash, "states": states(run), "said": said}
+
+
+def of_two(folder: Path, name: str) -> list[Child]:
+    """The same run in two processes that share its network calls; the first one's result counts."""
+    meeting = folder.parent / f"meeting-{time.monotonic_ns()}"
+
+    def work(rank: int) -> dict:
+        dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
+        try:
+            return train(folder, name, world=World(rank, 2, rank))
+        finally:
+            dist.destroy_process_group()
+    return [Child(lambda rank=rank: work(rank)) for rank in range(2)]
 
 
 def states(run: Run) -> str:
@@ -65,13 +81,13 @@ def folder():
 
 
 @cache
-def whole(name: str) -> dict:
+def whole(name: str, processes: int = 1) -> dict:
     """What the run of these settings comes to when nobody disturbs it, and the seconds it takes."""
     warm()
     with folder() as place:
         began = time.monotonic()
-        done = finished(lambda: train(place / "run", name))
-        return {**done["result"], "seconds": time.monotonic() - began}
+        children = [Child(lambda: train(place / "run", name))] if processes == 1 else of_two(place / "run", name)
+        return {**undisturbed(children), "seconds": time.monotonic() - began}
 
 
 @cache
@@ -81,12 +97,12 @@ def warm() -> None:
         train(place / "run", "gradient, fresh")
 
 
-def finished(work: Callable) -> dict:
-    """A child's result. Raises RuntimeError where it broke off: nobody disturbed it."""
-    done = Child(work).result()
-    if "result" not in done:
+def undisturbed(children: list[Child]) -> dict:
+    """The first one's result. Raises RuntimeError where one broke off: nobody disturbed them."""
+    done = [child.result() for child in children]
+    if not all("result" in one for one in done):
         raise RuntimeError(f"an undisturbed run broke off: {done}")
-    return done
+    return done[0]["result"]
 
 
 def verdict(done: dict, expected: dict, words_will_do: bool) -> str | None:
