@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image
 
 from .core.container import parsed
-from .core.model import Model, PresetError, is_number
-from .core.preset_file import Preset, check_sampled, model_of
-from .core.table import MAX_CALLS, Table
+from .core.model import Model, PresetError, is_number, model_of
+from .core.preset_file import Preset
+from .core.table import MAX_CALLS, Table, check_float32
 from .select.match import HASHES, PATCHES, cfg_range, trained_size
 from .select.model_facts import ModelFacts
 
@@ -134,7 +134,7 @@ def from_record(record) -> Preset:
         raise PresetError("its record of the training is damaged")
     try:
         table = _table(record)
-        check_sampled(record["table"], table)
+        check_float32(record["table"], table)
         preset = _alone(record["name"], record["table"], table, model_of(record["model"]))
     except (TypeError, ValueError) as error:
         raise PresetError(f"the table is damaged: {str(error)[:300]}") from None

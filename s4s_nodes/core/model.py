@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TypeGuard
 
 PREDICTIONS = ("eps", "v", "flow", "x0")
@@ -56,3 +56,12 @@ class Model:
     def flow(self) -> bool:
         """Whether states are (1 - s) x0 + s noise instead of x0 + sigma noise."""
         return self.prediction == "flow"
+
+
+def model_of(content: dict) -> Model:
+    """The Model from its JSON object. Raises PresetError for a missing, unknown or unfit entry."""
+    known = {f.name for f in fields(Model)}
+    wanted = known - {"zero_terminal_snr", "shift", "channels", "hashes"}
+    if not wanted <= set(content) <= known:
+        raise PresetError(f"model has the entries {sorted(map(str, content))[:12]}: wanted are {sorted(known)}")
+    return Model(**content)

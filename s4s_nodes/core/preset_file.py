@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -23,8 +23,8 @@ from .experts import experts_of
 from .files import write_atomically
 from .levels import starts_below
 from .loop import sample
-from .model import Model, PresetError, is_name, is_number
-from .table import PARTS, Table
+from .model import Model, PresetError, is_name, is_number, model_of
+from .table import PARTS, Table, check_float32
 
 FORMAT_VERSION = 1
 _TABLE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
@@ -237,39 +237,8 @@ def _tables(tensors: dict, breaks_constants: list) -> dict:
             raise PresetError(f"table {key[:80]!r} lacks {', '.join(missing)}")
     made = {key: Table(**found, keeps_constants=key not in breaks_constants) for key, found in parts.items()}
     for key, table in made.items():
-        check_sampled(key, table)
+        check_float32(key, table)
     return made
-
-
-def check_sampled(key: str, table: Table) -> None:
-    """Refuse a table that no host can sample, which keeps numbers as float32. Raises PresetError.
-
-    Levels that differ here would no longer differ there, or numbers would be infinite.
-    """
-    sigmas, limit = table.sigmas, float(np.finfo(np.float32).max)
-    with np.errstate(over="ignore", under="ignore"):
-        kept = sigmas.astype(np.float32)
-    merged = np.flatnonzero((np.diff(kept) == 0) & (np.diff(sigmas) != 0))
-    if not np.isfinite(kept).all():
-        raise PresetError(f"table {key!r} has a level of {sigmas.max():g}, more than float32 can hold: its maker must "
-                          "train it again")
-    if max(float(np.abs(getattr(table, part)).max()) for part in PARTS) > limit:
-        raise PresetError(f"table {key!r} has a number beyond {limit:.2g}, the most float32 can hold: its maker must "
-                          "train it again")
-    if len(merged):
-        i = int(merged[0])
-        raise PresetError(f"levels {i} and {i + 1} of table {key!r} are both {sigmas[i]:.7g} after rounding to "
-                          "float32, so no host can sample between them: its maker must train it with levels further "
-                          "apart")
-
-
-def model_of(content: dict) -> Model:
-    """The Model from its JSON object. Raises PresetError for a missing, unknown or unfit entry."""
-    known = {f.name for f in fields(Model)}
-    wanted = known - {"zero_terminal_snr", "shift", "channels", "hashes"}
-    if not wanted <= set(content) <= known:
-        raise PresetError(f"model has the entries {sorted(map(str, content))[:12]}: wanted are {sorted(known)}")
-    return Model(**content)
 
 
 def _check_self_test(preset: Preset) -> None:

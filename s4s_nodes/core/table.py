@@ -111,6 +111,28 @@ def constant_law_error(table) -> float:
     return float(np.maximum(abs(start - end / first), off))         # Python's max would lose a NaN
 
 
+def check_float32(key: str, table: Table) -> None:
+    """Refuse a table that no host can sample, because hosts keep numbers as float32. Raises ValueError.
+
+    Levels that differ here would no longer differ there, or numbers would be infinite.
+    """
+    sigmas, limit = table.sigmas, float(np.finfo(np.float32).max)
+    if sigmas.max() > limit:
+        raise ValueError(f"table {key!r} has a level of {sigmas.max():g}, more than float32 can hold: its maker must "
+                         "train it again")
+    if max(float(np.abs(getattr(table, part)).max()) for part in PARTS) > limit:
+        raise ValueError(f"table {key!r} has a number beyond {limit:.2g}, the most float32 can hold: its maker must "
+                         "train it again")
+    with np.errstate(under="ignore"):
+        rounded = sigmas.astype(np.float32)
+    merged = np.flatnonzero((np.diff(rounded) == 0) & (np.diff(sigmas) != 0))
+    if len(merged):
+        i = int(merged[0])
+        raise ValueError(f"levels {i} and {i + 1} of table {key!r} are both {sigmas[i]:.7g} after rounding to "
+                         "float32, so no host can sample between them: its maker must train it with levels further "
+                         "apart")
+
+
 def _frozen(name: str, values) -> np.ndarray:
     try:
         if np.asarray(values).dtype.kind not in "fiu":

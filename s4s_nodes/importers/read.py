@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..core import Model, Preset, Table
-from ..core.preset_file import check_sampled
+from ..core.table import check_float32
 from . import dyweight, epd, gas, ld3, restricted
 from .limits import shown
 from .published import UNMEASURED
@@ -44,7 +44,7 @@ def read(path, kind: str = "auto", model: Model | None = None) -> Preset:
     more = (ld3.config_beside(path),) if kind == "ld3" else ()
     try:
         table, made_for, record = lower(content, model, *more)
-        check_sampled(f"calls{table.calls}", table)
+        check_float32(f"calls{table.calls}", table)
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError, MemoryError) as error:
         raise UnreadableFile(f"{path.name}: {_words(error)}") from None
     digest = hashlib.sha256(raw).hexdigest()
