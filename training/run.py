@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ..s4s_nodes.core import Preset
 from . import sources
-from .baselines.measure import measure
-from .budget import LEAST_PAIRS, forecast, pair_cost, taught_before
+from .budget import forecast, taught_before
 from .checks import check
 from .config import Config
 from .convergence import Convergence, probes, settled
@@ -21,19 +19,17 @@ from .modes import Way, settled_mode
 from .nodes import Node, nodes_of, run_calls
 from .optimizers.gauss_newton import learn_forward
 from .optimizers.gradient import learn
-from .optimizers.jacobian import NUDGE
-from .optimizers.noise import noise_of, nudge_for
-from .optimizers.state import GaussNewtonState, State, new_state
+from .optimizers.noise import noise_of
+from .optimizers.state import State
 from .progress import RunProgress
 from .records import TRAINER, preset_of
 from .run_folder import Folder
 from .run_identity import check_same, identity
 from .run_pairs import PairCache, Window
 from .run_tables import RunTables, TableStart
-from .starts.search import Start, settle_start
 from .teacher.pairs import VALIDATION_SEEDS, FreshPairs, ends
 from .teacher.solvers import Teacher, teacher_of
-from .teacher.windows import table_name, window_levels, window_top
+from .teacher.windows import table_name, window_top
 
 PREVIEWED = 4               # images of a preview
 SHARE_OF_CHECK = 0.15       # of the budget, that measuring the teacher may cost
@@ -101,8 +97,7 @@ class Run:
         try:
             return self.carry_out()
         except KeyboardInterrupt:
-            kept = f"\nthe best table so far is in {self.preset_path}" if self.preset_path.exists() else ""
-            raise Stopped(f"stopped and saved; resume with: s4s train --resume {self.folder}{kept}") from None
+            raise Stopped(f"stopped and saved; resume with: s4s train --resume {self.folder}{self._kept()}") from None
 
     def carry_out(self) -> Preset:
         """Make the pairs, learn every table, write the preset and return it.
@@ -122,10 +117,11 @@ class Run:
             return self._carry_out()
         except BaseException as error:
             self.source.on_model_calls = None
-            kept = self._keep()
+            self._keep()
             if self.states and not isinstance(error, KeyboardInterrupt):
                 self.progress.say(f"the run stopped and is saved in {self.folder}; started again with the same "
-                                  f"settings it resumes (on the command line: s4s train --resume {self.folder}){kept}")
+                                  f"settings it resumes (on the command line: s4s train --resume {self.folder})"
+                                  f"{self._kept()}")
             raise
 
     def _carry_out(self) -> Preset:
@@ -209,7 +205,7 @@ class Run:
         self.progress.begin("learning", name)
         self._window = window
         if name not in self.states:
-            self._begin_table(name, calls, window)
+            self.tables.begin(name, calls, window, plan, self.node, self.facts["teacher"]["noise"])
         parameters, state = self.tables.parameters(name), self.states[name]
         to_go = f"; {max(0, plan.iterations - state.iteration)} iterations to go" if plan.iterations else ""
         self.progress.say(f"{name}: {calls} rows, {int(parameters.moving().sum())} free numbers, from "
@@ -224,37 +220,6 @@ class Run:
             learner(self.source, parameters, window.pairs, window.held_out, plan, state, on_progress)
         self.progress.say(self.tables.judge(name))
         self.save()
-
-    def _begin_table(self, name: str, calls: int, window: Window) -> None:
-        """Find the table's start, the best baseline that its free numbers can hold, and note it."""
-        before, plan = self.source.model_calls, self.plan
-        start = self._start(calls, window)
-        state = new_state(plan.mode, start.parameters, start.vector)
-        best = measure(self.source, start.best, window.held_out)
-        state.baseline, state.baseline_median = float(best.errors.mean()), best.median
-        state.spent = self.source.model_calls - before + math.ceil(window.shared / len(plan.calls))
-        if isinstance(state, GaussNewtonState):
-            least = 2 * plan.data.validation * calls + LEAST_PAIRS * pair_cost(plan, self.source, calls)
-            state.left = max(plan.most_calls - state.spent, least if plan.warm else 0)
-            nudge = nudge_for(self.facts["teacher"]["noise"])
-            state.nudges, state.noisy = torch.full_like(state.vector, nudge), nudge > NUDGE
-            if start.at_best:                           # measured just now
-                state.begin(state.baseline, state.baseline_median, self.source.all_calls)
-        self.tables.starts[name] = TableStart.of(start.levels_name, start.parameters, self.node.cfg, window.denoise,
-                                                 start.best)
-        self.states[name] = state                   # last: a stop between the two lines repeats the start
-
-    def _start(self, calls: int, window: Window) -> Start:
-        """Where a table begins: at the best baseline, or where its neighbour's ended."""
-        curve = None
-        if window.top is not None:
-            curve = window_levels(self.tables.curve, window.denoise, calls, self.source.flow)
-        start, beside = settle_start(self.source, calls, window.held_out, self.plan, curve), self.node.neighbour
-        if beside is None:
-            return start
-        other = self.node.name(table_name(calls, window.top), beside)
-        return replace(start, parameters=self.tables.parameters(other), vector=self.states[other].best.clone(),
-                       at_best=False, levels_name=self.tables.starts[other].schedule)
 
     # --- progress ---------------------------------------------------------------------------------------------
 
@@ -291,14 +256,14 @@ class Run:
             "facts": self.facts, "starts": self.tables.noted(), "model_calls": self.model_calls,
             "seconds": self.seconds, "programs": self.programs})
 
-    def _keep(self) -> str:
-        """Save the run and the best tables so far; returns a message about the latter."""
+    def _keep(self) -> None:
+        """Save the run and, if there is one, the preset of the best tables so far."""
         self.save()
-        try:
+        with suppress(ValueError, OSError):
             self.files.save_preset(self.preset())
-        except (ValueError, OSError):
-            return ""
-        return f"\nthe best table so far is in {self.preset_path}"
+
+    def _kept(self) -> str:
+        return f"\nthe best table so far is in {self.preset_path}" if self.preset_path.exists() else ""
 
     @property
     def preset_path(self) -> Path:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
+import torch
 
 from ..s4s_nodes.core import Table
 from ..s4s_nodes.core.table import PARTS
-from .baselines.measure import Entry
+from .baselines.measure import Entry, measure
+from .budget import LEAST_PAIRS, Plan, pair_cost
 from .config import Config
-from .optimizers.state import State
+from .nodes import Node
+from .optimizers.jacobian import NUDGE
+from .optimizers.noise import nudge_for
+from .optimizers.state import GaussNewtonState, State, new_state
 from .parametrization.parameters import Parameters
+from .run_pairs import Window
 from .source import Source
+from .starts.search import Start, settle_start
+from .teacher.windows import table_name, window_levels
 
 
 @dataclass
@@ -50,6 +59,39 @@ class RunTables:
         self.config, self.source, self.first_cfg = config, source, first_cfg
         self.states: dict[str, State] = {}
         self.starts: dict[str, TableStart] = {}
+
+    def begin(self, name: str, calls: int, window: Window, plan: Plan, node: Node, noise: float) -> None:
+        """Find the table's start, the best baseline that its free numbers can hold, and a fresh optimizer's state.
+
+        noise: the network's, by which its differences are taken wider.
+        """
+        before = self.source.model_calls
+        start = self._start(calls, window, plan, node)
+        state = new_state(plan.mode, start.parameters, start.vector)
+        best = measure(self.source, start.best, window.held_out)
+        state.baseline, state.baseline_median = float(best.errors.mean()), best.median
+        state.spent = self.source.model_calls - before + math.ceil(window.shared / len(plan.calls))
+        if isinstance(state, GaussNewtonState):
+            least = 2 * plan.data.validation * calls + LEAST_PAIRS * pair_cost(plan, self.source, calls)
+            state.left = max(plan.most_calls - state.spent, least if plan.warm else 0)
+            nudge = nudge_for(noise)
+            state.nudges, state.noisy = torch.full_like(state.vector, nudge), nudge > NUDGE
+            if start.at_best:                           # measured just now
+                state.begin(state.baseline, state.baseline_median, self.source.all_calls)
+        self.starts[name] = TableStart.of(start.levels_name, start.parameters, node.cfg, window.denoise, start.best)
+        self.states[name] = state                       # last: a stop between the two lines repeats the start
+
+    def _start(self, calls: int, window: Window, plan: Plan, node: Node) -> Start:
+        """Where a table begins: at the best baseline, or where its neighbour's ended."""
+        curve = None
+        if window.top is not None:
+            curve = window_levels(self.curve, window.denoise, calls, self.source.flow)
+        start = settle_start(self.source, calls, window.held_out, plan, curve)
+        if node.neighbour is None:
+            return start
+        other = node.name(table_name(calls, window.top), node.neighbour)
+        return replace(start, parameters=self.parameters(other), vector=self.states[other].best.clone(),
+                       at_best=False, levels_name=self.starts[other].schedule)
 
     def noted(self) -> dict[str, dict]:
         """The starts as a run's state keeps them."""

@@ -1,17 +1,20 @@
-"""What a training leaves behind: the folder of its run, and the preset of one that was stopped."""
+"""What a training writes: the folder of its run, and the preset of one that was stopped."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from ...training.config import Config
-from ..core import preset_file
+from ..core import preset_file, write_atomically
 from ..core.preset_file import Model, Preset, PresetError
-from ..library import file_name
+from ..library import ENDING, file_name
+
+ROOM = 1 << 20              # bytes that must be free for a preset or a run: either file takes less
 
 
 def run_key(config: Config, model: Model, settings) -> str:
@@ -33,6 +36,21 @@ def run_folder(runs: Path, name: str, key: str, seed: int, resume: bool = True) 
     if resume and stopped and not own.exists():
         own = max(stopped, key=lambda folder: (folder / "config.json").stat().st_mtime)
     return own, int(own.name.removeprefix(start))
+
+
+def check_places(presets: Path, runs: Path, name: str) -> None:
+    """Raise ValueError where a training of this name could not be saved: before anything is loaded for it."""
+    for folder in (presets, runs):
+        check_writable(folder, name)
+
+
+def check_writable(folder: Path, name: str) -> None:
+    """Raise ValueError where a preset of this name could not be saved now: a full disk, no right, a refused name."""
+    try:
+        write_atomically(folder / f".{file_name(name)}{ENDING}", os.urandom(ROOM)).unlink()
+    except OSError as error:
+        raise ValueError(f"{name!r} cannot be saved in {folder} ({error.strerror or error}). Make room there or allow "
+                         "writing, or choose another name") from None
 
 
 def _digest(into, content) -> None:

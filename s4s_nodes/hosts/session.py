@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import datetime
 import logging
-import os
 import re
 import shutil
 from collections.abc import Callable
@@ -20,27 +19,23 @@ from math import isfinite
 from pathlib import Path
 from typing import Protocol
 
-import torch
-from torch import Tensor
-
 from ...training import distil as trainer
 from ...training.benchmark.host_race import Held, Raced, RaceProgress, Terms, hold, table_lines
 from ...training.config import Config
 from ...training.lock import locked
 from ...training.modes import tries_gradients
 from ...training.source import Source
-from ..core import experts, preset_file, write_atomically
-from ..core.preset_file import Model, Preset
+from ..core import experts, preset_file
+from ..core.preset_file import Preset
 from ..library import ENDING, Library, ModelFacts, file_name, save_scores, save_version, suits
 from ..select.cfg import at_cfg
 from ..select.dispatch import TWO_SAMPLERS
 from ..select.match import range_words, turns_words
-from .runs import has_learned, readable, run_folder, run_key, unfinished
+from .runs import check_places, check_writable, has_learned, readable, run_folder, run_key, unfinished
 
 log = logging.getLogger("s4s")
 SHOWN = 8                   # baselines named in a report
 RACE_BUDGET = 3_000         # network calls of a training's race for each table, besides its teacher's
-ROOM = 1 << 20              # bytes that must be free for a preset or a run: either file takes less
 _TERMINAL = re.compile(r" \(on the command line: [^)]*\)")
 
 
@@ -112,8 +107,8 @@ def forecast(host: Host, order: Order) -> None:
 
     def work(source: Source) -> None:
         training.check(source)
-        found = trainer.estimate(source, order.config)
-        host.say("\n".join([found.words, *([found.others] if found.others else [])]))
+        cost = trainer.estimate(source, order.config)
+        host.say("\n".join(filter(None, [cost.words, cost.others])))
     host.inside(work, training.tries_gradients)
 
 
@@ -122,11 +117,12 @@ def race(host: Host, preset: Preset, terms: Terms, write: bool = False) -> Outco
 
     Raises ValueError for a preset of another kind of model, or too small a budget, before the first network call.
     """
-    made: list[Outcome] = []
+    outcome = None
     if write:
-        _check_writable(host.presets, preset.name)
+        check_writable(host.presets, preset.name)
 
     def work(source: Source) -> Outcome:
+        nonlocal outcome
         if reason := suits(preset, ModelFacts.of(source.model)):
             raise ValueError(f"preset {preset.name!r} cannot be raced on this model: {reason}")
         if preset.boundary != source.boundary:
@@ -140,13 +136,13 @@ def race(host: Host, preset: Preset, terms: Terms, write: bool = False) -> Outco
                 _quietly(host.say, "stopped: the race is not finished, and nothing was written", True)
             raise
         head = f"{preset.name} ({preset.short_hash}) on this model ({source.model.family}), {held.words}"
-        made.append(Outcome(held.preset, "\n".join([head, *_results(held.raced), *kept])))
-        for words in (head, *kept):
-            host.say(words)
-        made[0].pictures = host.draw(source, held)
-        return made[0]
+        outcome = Outcome(held.preset, "\n".join([head, *_results(held.raced), *kept]))
+        for line in (head, *kept):
+            host.say(line)
+        outcome.pictures = host.draw(source, held)
+        return outcome
     _inside(host, work, lambda source: False)
-    return made[0] if made else None
+    return outcome
 
 
 class Training:
@@ -154,7 +150,7 @@ class Training:
 
     def __init__(self, host: Host, order: Order):
         self.host, self.order, self.config = host, order, order.config
-        self.made: Preset | None = None             # all tables, before their race
+        self.learned: Preset | None = None          # all tables, before their race
         self.outcome: Outcome | None = None
         check_places(host.presets, host.runs, self.config.name)
 
@@ -164,10 +160,10 @@ class Training:
             self._learn(source)
             scales = self.config.cfg if len(self.config.cfg) > 1 else (source.cfg,)
             source = replace(source, cfg=min(scales, key=lambda cfg: abs(cfg - source.cfg)))    # a table's own
-            budget = RACE_BUDGET * len(at_cfg(self.made, source.cfg)[0].tables) + 250 * self.order.race_seeds
-            terms = Terms(tuple(self.made.tables), range(self.order.race_seeds), budget, self.config.teacher.calls,
+            budget = RACE_BUDGET * len(at_cfg(self.learned, source.cfg)[0].tables) + 250 * self.order.race_seeds
+            terms = Terms(tuple(self.learned.tables), range(self.order.race_seeds), budget, self.config.teacher.calls,
                           where=self.host.kind)
-            held = hold(source, self.made, terms, _race_progress(self.host))
+            held = hold(source, self.learned, terms, _race_progress(self.host))
             saved, path = save_version(held.preset, self.host.presets)
         except BaseException as error:
             _quietly(self._keep, error)
@@ -201,30 +197,30 @@ class Training:
         """Learn all tables, or take them as a run of the same settings left them."""
         source.conditioning = self.run              # settings are in it that the trainer knows nothing of
         if not self.order.resume and self.place.exists():
-            with locked(self.place, self._heard):   # not while another training runs there
+            with locked(self.place, self._pass_on):     # not while another training runs there
                 pass
             shutil.rmtree(self.place)
         finished = self.place / "finished"
-        made = readable(self.file) if finished.exists() else None
-        if made is not None and made.training.get("identity") == trainer.identity(source, self.config):
+        preset = readable(self.file) if finished.exists() else None
+        if preset is not None and preset.training.get("identity") == trainer.identity(source, self.config):
             self.host.say(f"this was trained before with the same settings: taken from {self.place}. Delete that "
                           "folder to train again")
         else:
             if self.config.data.seed != self.order.config.data.seed:
                 self.host.say("resuming the unfinished training of these settings, with its seed "
                               f"{self.config.data.seed}")
-            found = trainer.estimate(source, self.config)
-            self.host.say(found.words)
-            made = trainer.distil(source, self.config, self.place, resume=True, on_progress=self._progress,
-                                  say=self._heard, estimated=found)
-        self.made = replace(made, training={
-            **made.training, "run": self.run, "conditionings": self.order.conditionings, "latent": list(source.shape),
+            cost = trainer.estimate(source, self.config)
+            self.host.say(cost.words)
+            preset = trainer.distil(source, self.config, self.place, resume=True, on_progress=self._progress,
+                                    say=self._pass_on, estimated=cost)
+        self.learned = replace(preset, training={
+            **preset.training, "run": self.run, "conditionings": self.order.conditionings, "latent": list(source.shape),
             "created": datetime.date.today().isoformat()})
         with suppress(OSError):                     # on a full disk what was learned still goes on to its race
             finished.touch()
             shutil.rmtree(self.place / "pairs")     # hundreds of megabytes that nobody needs any more
 
-    def _heard(self, text: str) -> None:
+    def _pass_on(self, text: str) -> None:
         """Pass on what the trainer says, without its hints for a terminal."""
         plain = text.removeprefix("WARNING: ")
         self.host.say(_TERMINAL.sub("", plain), plain != text)
@@ -240,9 +236,9 @@ class Training:
         """Save what was learned before the error as an unfinished preset, and say so."""
         why = " before anything was learned"
         try:
-            made = self.made or (preset_file.load(self.file) if self.file.exists() else None)
-            if made is not None and has_learned(made):
-                there = save_version(unfinished(made, self.run), self.host.presets)[1]
+            preset = self.learned or (preset_file.load(self.file) if self.file.exists() else None)
+            if preset is not None and has_learned(preset):
+                there = save_version(unfinished(preset, self.run), self.host.presets)[1]
                 why = f"; the best tables so far are saved as {there}, marked as unfinished"
             elif isinstance(error, ValueError):
                 return                              # settings that were refused need no second sentence
@@ -253,31 +249,19 @@ class Training:
 
 def _report(preset: Preset, held: Held, saved: str) -> str:
     """What was made, from what, at which cost, and how it did."""
-    made = preset.training
+    record = preset.training
     lines = [f"{preset.name} ({preset.short_hash}) for {preset.model.family}, {preset.model.prediction} prediction",
              saved,
-             f"training: {made['model_calls']:,} network calls, {made['seconds']:.0f} s, {made['mode']} mode, teacher "
-             f"{made['teacher']}, {made['conditionings']} conditioning{'s' * (made['conditionings'] > 1)}, "
-             f"{range_words(made['cfg'])}, latent {' x '.join(map(str, made['latent']))}", f"race: {held.words}"]
+             f"training: {record['model_calls']:,} network calls, {record['seconds']:.0f} s, {record['mode']} mode, "
+             f"teacher {record['teacher']}, {record['conditionings']} conditioning"
+             f"{'s' * (record['conditionings'] > 1)}, {range_words(record['cfg'])}, "
+             f"latent {' x '.join(map(str, record['latent']))}", f"race: {held.words}"]
     if preset.experts:
         lines.insert(3, f"two models, which change at {turns_words(preset)}; cfg "
                         f"{preset.experts[experts.LOW].training['cfg']:g} from there. To use it, {TWO_SAMPLERS}")
-    if kept := made.get("nothing_gained"):
+    if kept := record.get("nothing_gained"):
         lines.append(f"Nothing was gained at {', '.join(kept)}: the best baseline is kept there.")
     return "\n".join([*lines, *_results(held.raced)])
-
-
-def source_of(network: Callable, model: Model, levels: Tensor, x: Tensor, prompts: int, cfg: float,
-              chunk: int) -> Source:
-    """A host's guided network as the trainer's Source: seeds take turns with the prompts, x (n, ...) is a state.
-
-    network(x, sigma (B,), which (B,), cfg (B,)) is asked at the guidance scale it is told, the same for a whole call.
-    """
-    def conditions(seeds):
-        return {"which": torch.tensor([int(seed) % prompts for seed in seeds], device=x.device)}
-    levels = levels.detach().double().cpu().numpy().copy()
-    return Source(model.family, model, levels, tuple(x.shape[1:]), network, conditions, cfg, x.device, chunk=chunk,
-                  any_cfg=True)
 
 
 def _inside(host: Host, work: Callable, gradients: Callable) -> None:
@@ -292,9 +276,9 @@ def _race_progress(host: Host) -> RaceProgress:
     """A race's news for a host."""
     place = [""]
 
-    def status(words: str) -> None:
-        place[0] = words
-        host.show(0, 1, words)
+    def status(line: str) -> None:
+        place[0] = line
+        host.show(0, 1, line)
 
     def count(done: int, total: int) -> None:
         total = max(done, total)
@@ -304,21 +288,6 @@ def _race_progress(host: Host) -> RaceProgress:
 
 def _results(raced: dict[str, Raced]) -> list[str]:
     return [line for name, one in raced.items() for line in ("", f"{name}: {one.verdict}", *table_lines(one, SHOWN))]
-
-
-def check_places(presets: Path, runs: Path, name: str) -> None:
-    """Raise ValueError where a training of this name could not be saved: before anything is loaded for it."""
-    for folder in (presets, runs):
-        _check_writable(folder, name)
-
-
-def _check_writable(folder: Path, name: str) -> None:
-    """Raise ValueError where a preset of this name could not be saved now: a full disk, no right, a refused name."""
-    try:
-        write_atomically(folder / f".{file_name(name)}{ENDING}", os.urandom(ROOM)).unlink()
-    except OSError as error:
-        raise ValueError(f"{name!r} cannot be saved in {folder} ({error.strerror or error}). Make room there or allow "
-                         "writing, or choose another name") from None
 
 
 def _quietly(work: Callable, *given) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from s4s.s4s_nodes.hosts.lists import numbers
+from s4s.s4s_nodes.core.lists import numbers
 from tests.hosts import comfyui_double
 from tests.hosts.webui_double import Host, module
 
@@ -216,7 +216,7 @@ def test_nothing_that_fails_afterwards_replaces_the_stop(place, phase, trouble, 
 
     def in_trouble(training, stopped):
         if trouble == "a damaged file":
-            training.made = None
+            training.learned = None
             patch.setattr(place.session.preset_file, "load", failing(ValueError("it is damaged")))
         elif trouble == "a full disk":
             patch.setattr(place.session, "save_version", failing(OSError(28, "No space left on device")))
@@ -301,7 +301,8 @@ def test_what_cannot_be_saved_is_refused_before_the_first_network_call(place, re
     else:
         def fail(path, content):
             raise errors[refused]
-        monkeypatch.setattr(place.session, "write_atomically", fail)
+        runs = import_module(f"{place.package}.s4s_nodes.hosts.runs")
+        monkeypatch.setattr(runs, "write_atomically", fail)
     with pytest.raises(ValueError, match="cannot be saved in .*or choose another name|for another model"):
         place.train(seed=1)
     assert place.network.calls == 0

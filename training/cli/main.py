@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from functools import partial
 from pathlib import Path
@@ -11,58 +10,13 @@ import click
 from click.core import ParameterSource
 
 from ...s4s_nodes import __version__
-from ...s4s_nodes.select.cfg import cfg_nodes
 from ..config import CHECKPOINT_SETTINGS, SETTINGS, Config
 from ..run_identity import CONFIG, read_config
-from .errors import FORCE, check_free, errors_in_words
+from .errors import errors_in_words
+from .options import config_options, list_of
 from .shelf import COMMANDS
 
 DEMO_MODE = "forward"       # in three minutes on two cores it learns more than the gradient mode
-
-
-def _numbers(context, parameter, value: str) -> tuple:
-    try:
-        return tuple(int(part) for part in str(value).split(","))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not a list of whole numbers such as 4,5,6,8") from None
-
-
-def _shares(context, parameter, value: str) -> tuple:
-    try:
-        return tuple(float(part) for part in str(value).split(","))
-    except ValueError:
-        raise click.BadParameter(f"{value!r} is not a list of numbers such as 1,0.75,0.5") from None
-
-
-def _scales(context, parameter, value: str) -> tuple:
-    try:
-        return cfg_nodes(value)
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
-def _words(context, parameter, value: str) -> tuple:
-    return tuple(part.strip() for part in value.split(","))
-
-
-def _config_options(command, only=None):
-    """One option per field of Config with its default and its words; of those named, with None as default."""
-    for name, setting in reversed(SETTINGS.items()):
-        if only and name not in only:
-            continue
-        option = f"--{name.replace('_', '-')}"
-        extra: dict = {"type": str if name == "budget" else type(setting.default)}
-        if isinstance(setting.default, bool):
-            option, extra = f"{option}/--no-{option[2:]}", {}
-        if setting.default == ():
-            extra = {"type": str, "multiple": True}
-        elif isinstance(setting.default, tuple):
-            reader = {int: _numbers, float: _shares, str: _words}[type(setting.default[0])]
-            extra = {"type": str, "callback": _scales if setting.name == "cfg" else reader}
-        default = ",".join(map(str, setting.default)) or () if isinstance(setting.default, tuple) else setting.default
-        command = click.option(option, name, default=None if only else default, show_default=True, help=setting.help,
-                               **extra)(command)
-    return command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -78,7 +32,7 @@ def main():
 
 @main.command()
 @click.option("--model", default="digits-eps", show_default=True, help="bundled model: digits-eps or digits-flow")
-@click.option("--calls", default="6", show_default=True, callback=_numbers, help="numbers of calls, e.g. 4,5,6,8")
+@click.option("--calls", default="6", show_default=True, callback=list_of(int), help="numbers of calls, e.g. 4,5,6,8")
 @click.option("--cfg", default=3.0, show_default=True, help="guidance scale")
 @click.option("--seeds", default=256, show_default=True, help="unseen seeds of the race")
 @click.option("--mode", default=DEMO_MODE, show_default=True, help=SETTINGS["mode"].help)
@@ -107,7 +61,7 @@ def demo(model, calls, cfg, seeds, mode, iterations, device, out):
 
 
 @main.command()
-@_config_options
+@config_options
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="folder of the run [default: runs/NAME]")
 @click.option("--resume", default=None, type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="resume the run in this folder exactly where it stopped, with its own settings")
@@ -164,13 +118,13 @@ def _opening(config: Config) -> str:
 
 @main.command()
 @click.argument("preset_file", type=click.Path(path_type=Path))
-@click.option("--calls", default=None, callback=lambda c, p, v: v and _numbers(c, p, v),
+@click.option("--calls", default=None, callback=list_of(int),
               help="only the tables with these numbers of calls [default: all]")
 @click.option("--cfg", default=None, type=float, help="guidance scale [default: the one it was trained at]")
 @click.option("--seeds", default=None, type=int, help="unseen seeds [default: 256; for a checkpoint 24]")
 @click.option("--seed", default=0, show_default=True, help="first of these seeds, in the race's own range")
 @click.option("--budget", default=0, show_default=True, help="for a checkpoint: most network calls; 0: no limit")
-@partial(_config_options, only=CHECKPOINT_SETTINGS)
+@partial(config_options, only=CHECKPOINT_SETTINGS)
 @click.option("--device", default="auto", show_default=True, help=SETTINGS["device"].help)
 @click.option("--out", default=None, type=click.Path(path_type=Path),
               help="folder for report.html, pictures and race-*.txt")
@@ -197,104 +151,6 @@ def race(preset_file, calls, cfg, seeds, seed, budget, device, out, write, **ope
     if write:
         preset_file_module.save(preset, preset_file)
         click.echo(f"scores written into {preset_file}")
-
-
-@main.command()
-@click.argument("preset_file", type=click.Path(path_type=Path))
-@click.option("--plot", default=None, type=click.Path(path_type=Path), help="also draw the tables into this folder")
-@click.option("--json", "as_json", is_flag=True, help="every number, as JSON")
-@click.option("--markdown", is_flag=True, help="provenance and scores, as solver_presets/README.md has them")
-@FORCE
-@errors_in_words
-def show(preset_file, plot, as_json, markdown, force):
-    """Describe a preset: its model, training, tables and scores; replay its self-test."""
-    from ...s4s_nodes.core import names, preset_file as preset_module
-    preset = preset_module.load(preset_file)
-    if as_json:
-        parts = ("sigmas", "query", "scale", "carry", "weights")
-        tables = {name: {part: getattr(table, part).tolist() for part in parts}
-                  for name, table in preset.tables.items()}
-        click.echo(json.dumps({"name": preset.name, "hash": preset.short_hash, "tables": tables,
-                               "training": preset.training, "scores": preset.scores}, indent=1))
-        return
-    if markdown:
-        from ..benchmark.passports import passport
-        click.echo(passport(preset, preset_file))
-        return
-    click.echo(preset_module.describe(preset))
-    click.echo(f"  self-test   replayed here, deviation {preset_module.verify(preset):.2g}")
-    if plot is not None:
-        from ..benchmark.report import plot_table
-        pictures = {name: check_free(plot / f"{names.file_name(preset.name)}-{name}.png", force)
-                    for name in preset.tables}
-        for name, path in pictures.items():
-            click.echo(f"wrote {plot_table(preset.tables[name], path, f'{preset.name}, {name}')}")
-
-
-@main.command("import")
-@click.argument("sources", nargs=-1, metavar="[NAME|FILE]...")
-@click.option("--kind", default="auto", show_default=True, help="for a FILE: auto, dyweight, epd, gas or ld3")
-@click.option("--like", default=None, type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="a preset for the model of a FILE, if the file does not say")
-@click.option("--calls", default=None, callback=lambda c, p, v: v and _numbers(c, p, v),
-              help="for a NAME: only these numbers of calls [default: all that were published]")
-@click.option("--name", default=None, help="the preset's name [default: NAME, or after the FILE]")
-@click.option("--out", default=".", show_default=True, type=click.Path(path_type=Path, file_okay=False),
-              help="folder to write to")
-@FORCE
-@errors_in_words
-def import_(sources, kind, like, calls, name, out, force):
-    """Make a preset of published numbers (NAME) or of downloaded files (FILE); without either, list the names.
-
-    Files of DyWeight, EPD, GAS and LD3 are read without executing anything in them; several become one preset. Nothing
-    here was measured on your checkpoint: race the preset before you trust it. An image that S4S made gives the preset
-    back, with the tables that ran.
-    """
-    from dataclasses import replace
-
-    from ...s4s_nodes import importers, metadata
-    from ...s4s_nodes.core import names, preset_file as preset_module
-    if not sources:
-        click.echo("\n".join(importers.published()))
-        return
-    if name is not None:
-        names.preset_name(name)
-    model = preset_module.load(like).model if like else None
-    images = [source for source in sources if metadata.is_image(source)]
-    presets = [importers.read(source, kind, model) if Path(source).exists() else importers.make(source, calls)
-            for source in sources if source not in images]
-    presets = [importers.merged(presets, presets[0].name)] if len(presets) > 1 else presets
-    presets += [preset for image in images for preset in metadata.from_image(image)]
-    if name is not None and len(presets) > 1:
-        raise ValueError(f"{', '.join(each.name for each in presets)}: --name is for one preset; import them one "
-                         "by one")
-    for each in presets if name is None else [replace(presets[0], name=name)]:
-        written = preset_module.save(each, check_free(out / f"{names.file_name(each.name)}.safetensors", force))
-        click.echo(preset_module.describe(each))
-        licence = f"  licence     {each.licence}\n  source      {each.source}\n" if each.licence else ""
-        click.echo(f"{licence}  note        {each.training['note']}\nwrote {written}")
-
-
-@main.command()
-@click.argument("preset_file", type=click.Path(path_type=Path))
-@click.option("--to", default="sigmas", show_default=True, help="sigmas (plain levels), json, or diffusers (a folder)")
-@click.option("--calls", default=None, type=int, help="for sigmas: only the table with this number of calls")
-@click.option("--out", default=None, type=click.Path(path_type=Path), help="what to write [default: beside the preset]")
-@FORCE
-@errors_in_words
-def export(preset_file, to, calls, out, force):
-    """Write a preset for other programs; plain levels without --out are printed."""
-    from ...s4s_nodes import exporters
-    from ...s4s_nodes.core import preset_file as preset_module
-    preset = preset_module.load(preset_file)
-    if to == "sigmas" and out is None:
-        for count in [calls] if calls else preset.counts:
-            click.echo(exporters.sigmas_text(preset, count))
-        return
-    ending = {"json": ".json", "diffusers": "-diffusers"}.get(to, ".txt")
-    out = out or preset_file.with_name(preset_file.stem + ending)
-    check_free(out / "scheduler_config.json" if to == "diffusers" else out, force)
-    click.echo(f"wrote {exporters.write(preset, to, out, calls)}")
 
 
 for _command in COMMANDS:

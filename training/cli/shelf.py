@@ -1,12 +1,14 @@
-"""The commands for the presets one has: s4s list, rename, delete, join, passports."""
+"""The commands for preset files: s4s show, import, export, list, rename, delete, join, passports."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 
 from .errors import FORCE, check_free, errors_in_words
+from .options import list_of
 
 
 @click.command("list")
@@ -102,4 +104,102 @@ def passports(folder, write):
     click.echo(text.rstrip("\n"))
 
 
-COMMANDS = (list_, rename, delete, join, passports)
+@click.command()
+@click.argument("preset_file", type=click.Path(path_type=Path))
+@click.option("--plot", default=None, type=click.Path(path_type=Path), help="also draw the tables into this folder")
+@click.option("--json", "as_json", is_flag=True, help="every number, as JSON")
+@click.option("--markdown", is_flag=True, help="provenance and scores, as solver_presets/README.md has them")
+@FORCE
+@errors_in_words
+def show(preset_file, plot, as_json, markdown, force):
+    """Describe a preset: its model, training, tables and scores; replay its self-test."""
+    from ...s4s_nodes.core import names, preset_file as preset_module
+    from ...s4s_nodes.core.table import PARTS
+    preset = preset_module.load(preset_file)
+    if as_json:
+        tables = {name: {part: getattr(table, part).tolist() for part in PARTS}
+                  for name, table in preset.tables.items()}
+        click.echo(json.dumps({"name": preset.name, "hash": preset.short_hash, "tables": tables,
+                               "training": preset.training, "scores": preset.scores}, indent=1))
+        return
+    if markdown:
+        from ..benchmark.passports import passport
+        click.echo(passport(preset, preset_file))
+        return
+    click.echo(preset_module.describe(preset))
+    click.echo(f"  self-test   replayed here, deviation {preset_module.verify(preset):.2g}")
+    if plot is not None:
+        from ..benchmark.report import plot_table
+        pictures = {name: check_free(plot / f"{names.file_name(preset.name)}-{name}.png", force)
+                    for name in preset.tables}
+        for name, path in pictures.items():
+            click.echo(f"wrote {plot_table(preset.tables[name], path, f'{preset.name}, {name}')}")
+
+
+@click.command("import")
+@click.argument("sources", nargs=-1, metavar="[NAME|FILE]...")
+@click.option("--kind", default="auto", show_default=True, help="for a FILE: auto, dyweight, epd, gas or ld3")
+@click.option("--like", default=None, type=click.Path(path_type=Path, exists=True, dir_okay=False),
+              help="a preset for the model of a FILE, if the file does not say")
+@click.option("--calls", default=None, callback=list_of(int),
+              help="for a NAME: only these numbers of calls [default: all that were published]")
+@click.option("--name", default=None, help="the preset's name [default: NAME, or after the FILE]")
+@click.option("--out", default=".", show_default=True, type=click.Path(path_type=Path, file_okay=False),
+              help="folder to write to")
+@FORCE
+@errors_in_words
+def import_(sources, kind, like, calls, name, out, force):
+    """Make a preset of published numbers (NAME) or of downloaded files (FILE); without either, list the names.
+
+    Files of DyWeight, EPD, GAS and LD3 are read without executing anything in them; several become one preset. Nothing
+    here was measured on your checkpoint: race the preset before you trust it. An image that S4S made gives the preset
+    back, with the tables that ran.
+    """
+    from dataclasses import replace
+
+    from ...s4s_nodes import importers, metadata
+    from ...s4s_nodes.core import names, preset_file as preset_module
+    if not sources:
+        click.echo("\n".join(importers.published()))
+        return
+    if name is not None:
+        names.preset_name(name)
+    model = preset_module.load(like).model if like else None
+    images = [source for source in sources if metadata.is_image(source)]
+    presets = [importers.read(source, kind, model) if Path(source).exists() else importers.make(source, calls)
+            for source in sources if source not in images]
+    presets = [importers.merged(presets, presets[0].name)] if len(presets) > 1 else presets
+    presets += [preset for image in images for preset in metadata.from_image(image)]
+    if name is not None and len(presets) > 1:
+        raise ValueError(f"{', '.join(each.name for each in presets)}: --name is for one preset; import them one "
+                         "by one")
+    for each in presets if name is None else [replace(presets[0], name=name)]:
+        written = preset_module.save(each, check_free(out / f"{names.file_name(each.name)}.safetensors", force))
+        click.echo(preset_module.describe(each))
+        licence = f"  licence     {each.licence}\n  source      {each.source}\n" if each.licence else ""
+        click.echo(f"{licence}  note        {each.training['note']}\nwrote {written}")
+
+
+@click.command()
+@click.argument("preset_file", type=click.Path(path_type=Path))
+@click.option("--to", default="sigmas", show_default=True, help="sigmas (plain levels), json, or diffusers (a folder)")
+@click.option("--calls", default=None, type=int, help="for sigmas: only the table with this number of calls")
+@click.option("--out", default=None, type=click.Path(path_type=Path), help="what to write [default: beside the preset]")
+@FORCE
+@errors_in_words
+def export(preset_file, to, calls, out, force):
+    """Write a preset for other programs; plain levels without --out are printed."""
+    from ...s4s_nodes import exporters
+    from ...s4s_nodes.core import preset_file as preset_module
+    preset = preset_module.load(preset_file)
+    if to == "sigmas" and out is None:
+        for count in [calls] if calls else preset.counts:
+            click.echo(exporters.sigmas_text(preset, count))
+        return
+    ending = {"json": ".json", "diffusers": "-diffusers"}.get(to, ".txt")
+    out = out or preset_file.with_name(preset_file.stem + ending)
+    check_free(out / "scheduler_config.json" if to == "diffusers" else out, force)
+    click.echo(f"wrote {exporters.write(preset, to, out, calls)}")
+
+
+COMMANDS = (show, import_, export, list_, rename, delete, join, passports)

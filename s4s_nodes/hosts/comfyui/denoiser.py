@@ -22,7 +22,7 @@ from ....training.source import Source
 from ...core import experts
 from ...core.levels import starts_at
 from ...core.preset_file import Model
-from ..session import source_of
+from ..source import source_of
 
 MOST_IMAGES = 16            # per network call: beyond it a GPU is full and a CPU gains nothing
 

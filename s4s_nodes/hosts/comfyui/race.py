@@ -7,9 +7,9 @@ from functools import partial
 from comfy_api.latest import io
 
 from ....training.benchmark.host_race import Terms
+from ...core.lists import numbers
 from ...library import tables_of
 from .. import session
-from ..lists import numbers
 from . import parts
 from .samplers import entries
 from .train import scene_inputs, scene_of, second_model_inputs

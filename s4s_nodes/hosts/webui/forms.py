@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gradio as gr
 
+from ...core.lists import numbers
 from ...select.cfg import cfg_nodes
-from ..lists import numbers
 from . import shelf
 from .words import say
 

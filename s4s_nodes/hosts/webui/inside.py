@@ -18,7 +18,7 @@ from modules import call_queue, processing, scripts, sd_samplers_common, shared
 from torch import Tensor
 
 from ... import picture
-from ..session import source_of
+from ..source import source_of
 from . import gradient, labels, sampler, shelf
 
 log = logging.getLogger("S4S")

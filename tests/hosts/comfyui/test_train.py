@@ -275,7 +275,7 @@ def test_an_interruption_in_any_phase_loses_nothing(sd3, interrupted_in, monkeyp
 def test_what_cannot_be_saved_is_refused_before_the_first_network_call(sd3, monkeypatch, name, words):
     def refuse(path, content):
         raise OSError(30, "Read-only file system")
-    monkeypatch.setattr(ours("hosts.session"), "write_atomically", refuse)
+    monkeypatch.setattr(ours("hosts.runs"), "write_atomically", refuse)
     unasked = counting(sd3, lambda number, images: pytest.fail("the network was asked"))
     with pytest.raises(ValueError, match=words):
         train(unasked, "tiny_sd3", **SMALL, name=name)

@@ -1,4 +1,4 @@
-"""Lists of numbers as users write them, the same in every host."""
+"""Lists of numbers as users write them, the same in every host and at the command line."""
 
 from __future__ import annotations
 

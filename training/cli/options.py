@@ -1,0 +1,51 @@
+"""The options of the command line: one for each setting of a training, and lists of numbers."""
+
+from __future__ import annotations
+
+import click
+
+from ...s4s_nodes.core.lists import numbers
+from ...s4s_nodes.select.cfg import cfg_nodes
+from ..config import SETTINGS
+
+
+def list_of(kind: type):
+    """The callback of an option that is a list of such numbers; None stays None."""
+    def read(context, parameter, value: str | None) -> tuple | None:
+        try:
+            return None if value is None else numbers(value, kind, parameter.name)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+    return read
+
+
+def scales(context, parameter, value: str) -> tuple:
+    try:
+        return cfg_nodes(value)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+def names(context, parameter, value: str) -> tuple:
+    return tuple(part.strip() for part in value.split(","))
+
+
+def config_options(command, only=None):
+    """One option per field of Config with its default and its words; of those named, with None as default."""
+    for name, setting in reversed(SETTINGS.items()):
+        if only and name not in only:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        extra: dict = {"type": str if name == "budget" else type(setting.default)}
+        if isinstance(setting.default, bool):
+            option, extra = f"{option}/--no-{option[2:]}", {}
+        if setting.default == ():
+            extra = {"type": str, "multiple": True}
+        elif isinstance(setting.default, tuple):
+            kind = type(setting.default[0])
+            reader = scales if setting.name == "cfg" else names if kind is str else list_of(kind)
+            extra = {"type": str, "callback": reader}
+        default = ",".join(map(str, setting.default)) or () if isinstance(setting.default, tuple) else setting.default
+        command = click.option(option, name, default=None if only else default, show_default=True, help=setting.help,
+                               **extra)(command)
+    return command
