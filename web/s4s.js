@@ -48,18 +48,28 @@ function show(node, output) {
   }
 }
 
+// an input of one node takes what an input of another takes: another node's output, or an input of their subgraph
+function share(from, name, to, target) {
+  const link = from.graph.links[from.inputs[from.findInputSlot(name)]?.link];
+  if (!link) return false;
+  const slot = to.findInputSlot(target);
+  const origin = from.graph.getNodeById(link.origin_id);
+  if (origin) origin.connect(link.origin_slot, to, slot);
+  else from.graph.inputs?.[link.origin_slot]?.connect(to.inputs[slot], to);
+  return true;
+}
+
 // a Train node for what a sampler makes: fed by the same nodes, with its cfg, steps and denoise
 function trainFor(sampler) {
   const node = window.LiteGraph.createNode(TRAIN);
   sampler.graph.add(node);
   node.pos = [sampler.pos[0], sampler.pos[1] + sampler.size[1] + 60];
-  for (const name of ["model", "positive", "negative", "latent_image"]) {
-    const slot = sampler.findInputSlot(name);
-    const link = sampler.graph.links[sampler.inputs[slot]?.link];
-    if (link) sampler.getInputNode(slot)?.connect(link.origin_slot, node, node.findInputSlot(name.replace("_image", "")));
-  }
+  for (const name of ["model", "positive", "negative"]) share(sampler, name, node, name);
+  share(sampler, "latent_image", node, "latent");
+  const decoder = sampler.getOutputNodes(0)?.find((next) => next.findInputSlot("vae") >= 0);
+  if (decoder) share(decoder, "vae", node, "vae");
   const { cfg, steps, denoise = 1 } = Object.fromEntries(sampler.widgets.map(({ name, value }) => [name, value]));
-  find(node, "cfg").value = cfg;
+  if (!share(sampler, "cfg", node, "cfg")) find(node, "cfg").value = cfg;
   if (steps <= USEFUL) find(node, "calls").value = String(steps);
   if (denoise < 1) find(node, "windows").value = `1.0, ${denoise}`;
 }
