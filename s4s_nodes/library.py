@@ -246,7 +246,8 @@ def measured(preset: Preset) -> str:
     ratios = [score["ratio"] for score in every if is_number(score.get("ratio"))]
     if not ratios:
         return "yes" if preset.scores else "no"
-    return f"{min(ratios):.2f} to {max(ratios):.2f} times closer"
+    low, high = f"{min(ratios):.2f}", f"{max(ratios):.2f}"
+    return f"{low} times closer" if low == high else f"{low} to {high} times closer"
 
 
 def recommended(preset: Preset) -> str:

@@ -8,7 +8,10 @@ const SAMPLERS = ["KSampler", "KSamplerAdvanced"];
 const USEFUL = 12; // steps up to which a learned table pays off
 const TEXT = "s4s_text";
 const REPORT = "open report";
-const HEIGHT = 220; // pixels of a node for its words
+const HEIGHT = 180; // pixels of a node for its words, at least
+const PICTURE = 320; // and for its pictures
+const SETTLED = 500; // ms until Nodes 2.0 has drawn what was added; it shares the rest of the height out
+const PROGRESS = "$$node-text-preview"; // the host's own widget, for what a running node says
 
 const ours = (name) => String(name ?? "").startsWith("S4S");
 const find = (node, name) => node.widgets?.find((widget) => widget.name === name);
@@ -19,15 +22,26 @@ function unsaved(widget) {
   return widget;
 }
 
-function addText(node) {
+function addText(node, pictures) {
   const [, bare] = node.computeSize();
   const widget = unsaved(ComfyWidgets.STRING(node, TEXT, ["STRING", { multiline: true }], app).widget);
   widget.label = " ";
   widget.options.read_only = true;
+  widget.options.getMinHeight = () => HEIGHT;
   const field = widget.element ?? widget.inputEl;
   if (field) field.readOnly = true;
-  node.setSize([Math.max(node.size[0], 380), Math.max(node.size[1], bare + HEIGHT)]);
+  node.setSize([Math.max(node.size[0], 380), Math.max(node.size[1], bare + HEIGHT + (pictures ? PICTURE : 0))]);
+  if (window.LiteGraph.vueNodesMode) setTimeout(() => node.setSize([node.size[0], node.size[1] + HEIGHT]), SETTLED);
   return widget;
+}
+
+// of a run that ended: what the node said last, cut short, and its last live picture, which would hide those put out
+function removeProgress(node) {
+  delete app.nodePreviewImages?.[node.graph?.isRootGraph === false ? `${node.graph.id}:${node.id}` : node.id];
+  const place = node.widgets?.findIndex((widget) => widget.name === PROGRESS) ?? -1;
+  if (place < 0) return;
+  node.widgets[place].onRemove?.();
+  node.widgets.splice(place, 1);
 }
 
 // the host serves pages as downloads; this one holds no script, and shows names as text
@@ -39,7 +53,8 @@ async function openReport(place) {
 
 function show(node, output) {
   if (output?.text) {
-    const widget = find(node, TEXT) ?? addText(node);
+    removeProgress(node);
+    const widget = find(node, TEXT) ?? addText(node, output.images?.length);
     widget.value = [].concat(output.text).join("\n");
   }
   if (output?.s4s_report?.length) {

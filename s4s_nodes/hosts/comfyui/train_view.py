@@ -70,9 +70,10 @@ def sheet(rows: dict[str, Tensor], cell: int = CELL) -> Image.Image:
     first = next(iter(rows.values()))
     zoom = min(16, cell / max(first.shape[1:3]))
     width, height = max(1, int(first.shape[2] * zoom)), max(1, int(first.shape[1] * zoom))
-    font = ImageFont.load_default(size=max(11, min(18, height // 8), height // 13))
-    line = font.size + 8
-    wide = max(len(first) * (width + 4), *(int(font.getlength(name)) + 8 for name in rows))
+    wide, longest = len(first) * (width + 4), max(map(len, rows))
+    font = ImageFont.load_default(size=max(11, min(height // 8, 2 * wide // longest)))       # read on a small node too
+    line = int(font.size) + 8
+    wide = max(wide, *(int(font.getlength(name)) + 8 for name in rows))
     page = Image.new("RGB", (wide, len(rows) * (height + line)), "white")
     draw = ImageDraw.Draw(page)
     for r, (name, pictures) in enumerate(rows.items()):

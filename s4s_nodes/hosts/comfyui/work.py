@@ -103,9 +103,8 @@ class Node:
         record.presets_changed()
 
     def end(self, report: str, pictures: tuple, vae) -> Tensor:
-        """The sheet as IMAGE; it stays on the node's face, where the last live picture would."""
+        """The sheet as IMAGE."""
         self.sheet = drawn_sheet(*pictures, vae)
-        self.bar.update_absolute(self.bar.total, self.bar.total, ("JPEG", as_pil(self.sheet[0].cpu()), 2 * CELL))
         self._face(report.splitlines()[0])
         return self.sheet
 

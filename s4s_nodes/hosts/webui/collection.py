@@ -143,7 +143,9 @@ def _row(name: str, preset: Preset, ships: bool) -> str:
     better, fine = measured(preset), recommended(preset)
     scores = [preset.score(table) for table in preset.tables]
     seeds = min((score["seeds"] for score in scores if is_number(score.get("seeds"))), default=None)
-    found = plain.get(better) or say("{} to {} times closer").format(*better.split(" times")[0].split(" to "))
+    ends = better.split(" times")[0].split(" to ")
+    closer = say("{} times closer") if len(ends) == 1 else say("{} to {} times closer")
+    found = plain.get(better) or closer.format(*ends)
     cells = (name, f"{preset.model.family}, {preset.model.prediction}", counts_words(preset.counts),
              found + (say(", on {} seeds").format(seeds) if seeds is not None else ""),
              plain.get(fine) or say("not {}").format(fine.removeprefix("not ")),
