@@ -17,7 +17,11 @@ MOST_AT_ONCE = 64           # images per network call, unless the source says le
 
 
 class NaNFromModel(ValueError):
-    """The network answered NaN or infinity: nothing can be learned from it."""
+    """The network answered NaN or infinity: nothing can be learned from it. diverged: so was what it was shown."""
+
+    def __init__(self, words: str, diverged: bool = False):
+        super().__init__(words)
+        self.diverged = diverged
 
 
 @dataclass
@@ -130,11 +134,13 @@ class Source:
     def _checked(self, denoised: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
         if not bool(torch.isfinite(denoised).all()):
             bad = ~torch.isfinite(denoised.flatten(1)).all(1)
-            state = "finite" if bool(torch.isfinite(x).all()) else "already not finite"
+            diverged = not bool(torch.isfinite(x).all())
+            state = "already not finite" if diverged else "finite"
             level = float(sigma.detach()[bad][0])
             raise NaNFromModel(
                 f"{self.name} answered NaN or infinity at sigma {level:.4g} for {int(bad.sum())} of {len(x)} images "
-                f"(the state shown was {state}): try full precision, another VAE or checkpoint, or a lower cfg")
+                f"(the state shown was {state}): try full precision, another VAE or checkpoint, or a lower cfg",
+                diverged)
         return denoised
 
     def noise(self, seeds) -> Tensor:

@@ -141,6 +141,16 @@ def test_more_calls_go_on_where_fewer_end(monkeypatch):
     assert turns[0] == list(range(4)) and max(map(len, turns)) > 4
 
 
+def test_an_answer_of_nan_to_a_finite_state_rejects_the_step_in_words():
+    """A step that ran away is rejected silently: it would in every run."""
+    for start, words in ((1.0, "answered NaN or infinity"), (math.inf, None)):
+        source, parameters, pairs, _, _ = prepared()
+        said, pairs.noise[0, 0] = [], start
+        source.network, source.say = lambda x, sigma, label: x * math.nan, said.append
+        assert gauss_newton._miss(source, parameters, parameters.initial(), pairs) is None
+        assert [words in one for one in said] == ([True] if words else [])
+
+
 def test_calls_that_buy_no_two_pairs_are_left():
     source, parameters, pairs, held_out, config = prepared(pairs=64, mode="forward")
     state = new_state("forward", parameters)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ..parametrization.parameters import Parameters
-from ..source import Source
+from ..source import NaNFromModel, Source
 from ..teacher.pairs import Pairs, ends, errors
 from .jacobian import calls_per_image, measured, sketch
 from .noise import NoiseCovariance, noise_by_tail, noise_calls, positive
@@ -197,9 +197,16 @@ def damped(jacobian: Tensor, miss: Tensor, moving: Tensor, damping: float,
 
 
 def _miss(source: Source, parameters: Parameters, vector: Tensor, used: Pairs) -> Tensor | None:
-    """Where these numbers miss the targets, or None where they make no valid table or no picture."""
+    """Where these numbers miss the targets, or None where they make no valid table or no picture.
+
+    A network that answers NaN for a finite state may not do so again: the run goes on elsewhere, and says it.
+    """
     try:
         miss = sketch(ends(source, parameters.frozen(vector), used) - used.target)
+    except NaNFromModel as error:
+        if source.say is not None and not error.diverged:
+            source.say(f"WARNING: {error}. The step that was tried is not taken; trained again, the table can differ")
+        return None
     except ValueError:
         return None
     return miss if bool(torch.isfinite(miss).all()) else None

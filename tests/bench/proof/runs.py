@@ -33,6 +33,7 @@ SETTINGS = {        # all modes and families, windows, several calls, what an op
     "gradient, predictor-corrector": dict(family="pc"),
 }
 
+DIFFERENT = "SILENTLY DIFFERENT"
 SMALL = dict(calls=(3,), teacher_calls=8, pairs=66, validation=8, iterations=8)      # 66: two files of pairs
 
 
@@ -108,7 +109,7 @@ def undisturbed(children: list[Child]) -> dict:
 def verdict(done: dict, expected: dict, words_will_do: bool) -> str | None:
     """None where a child came to what was expected, or refused in words where that will do."""
     if "result" in done:
-        return None if same(done["result"], expected) else f"SILENTLY DIFFERENT; said {done['result']['said'][-3:]}"
+        return None if same(done["result"], expected) else f"{DIFFERENT}; said {done['result']['said'][-3:]}"
     if words_will_do and done.get("words") and done["error"]:
         return None
     return done.get("trace") or str(done)
