@@ -49,16 +49,16 @@ class Library:
 
     def names(self) -> list[str]:
         """The names of all readable presets, the user's first."""
-        return [name for name, found in self._scan()[0].items() if isinstance(found, Preset)]
+        return [name for name, entry in self._scan()[0].items() if isinstance(entry, Preset)]
 
     def presets(self) -> list[Preset]:
         """All readable presets, in the order of their names."""
-        return [found for found in self._scan()[0].values() if isinstance(found, Preset)]
+        return [entry for entry in self._scan()[0].values() if isinstance(entry, Preset)]
 
     def candidates(self) -> list[Preset]:
         """All readable presets to select from, those too that a namesake hides: a file's name changes no image."""
-        found, hidden = self._scan()
-        return [each for each in (*found.values(), *(self._entry(path)[1] for path, _ in hidden))
+        entries, hidden = self._scan()
+        return [each for each in (*entries.values(), *(self._entry(path)[1] for path, _ in hidden))
                 if isinstance(each, Preset)]
 
     def get(self, name: str) -> Preset:
@@ -108,10 +108,10 @@ class Library:
         Raises PresetError if it ships, is unreadable or lies elsewhere, if the new name is taken and may not be
         overwritten, or if it is not a valid name.
         """
-        old, made, new = self._own(name), self.get(name), preset_name(new)
+        old, preset, new = self._own(name), self.get(name), preset_name(new)
         there = old.parent / (file_name(new) + ENDING)
-        its_own = made.name != new and there.exists() and there.samefile(old)      # a file somebody named by hand
-        path = save_new(replace(made, name=new), old.parent, overwrite=its_own or overwrite)
+        its_own = preset.name != new and there.exists() and there.samefile(old)      # a file somebody named by hand
+        path = save_new(replace(preset, name=new), old.parent, overwrite=its_own or overwrite)
         if not path.samefile(old):
             old.unlink()
         return path
@@ -127,8 +127,8 @@ class Library:
 
     def problems(self) -> list[str]:
         """What is wrong with files that could not be read, and which names hide others."""
-        found, hidden = self._scan()
-        return [*(problem for problem in found.values() if isinstance(problem, str)),
+        entries, hidden = self._scan()
+        return [*(problem for problem in entries.values() if isinstance(problem, str)),
                 *(f"{path} is hidden by {other}, which has the same name" for path, other in hidden)]
 
     def unreadable(self) -> list[str]:
@@ -259,9 +259,9 @@ def recommended(preset: Preset) -> str:
     known = {table: score for table in preset.tables if (score := preset.score(table))}
     unclear = [table for table, score in known.items()
                if table not in preset.lost and score.get("recommended") is False]
-    words = [f"not {', '.join(preset.lost)}"] if preset.lost else []
-    words += [f"{', '.join(sorted(unclear))} not clear"] if unclear else []
-    return "; ".join(words) or ("yes" if known else "not raced")
+    clauses = [f"not {', '.join(preset.lost)}"] if preset.lost else []
+    clauses += [f"{', '.join(sorted(unclear))} not clear"] if unclear else []
+    return "; ".join(clauses) or ("yes" if known else "not raced")
 
 
 def tables_of(preset: Preset, calls: tuple, word: str = "calls") -> list[str]:

@@ -181,16 +181,16 @@ def from_image(path) -> list[Preset]:
 
     Raises PresetError where there is none, or where one is damaged.
     """
-    path, found = Path(path), {}
+    path, presets = Path(path), {}
     for record in _records(path)[:MAX_TABLES]:
         preset = from_record(record)
         key = (preset.name, preset.training["from_image"]["preset"], repr(preset.model))
-        before = found.get(key)
-        found[key] = preset if before is None else _with(before, preset)
-    if not found:
+        before = presets.get(key)
+        presets[key] = preset if before is None else _with(before, preset)
+    if not presets:
         raise PresetError(f"{path.name} carries no table of S4S: another sampler or an older S4S made it, or its "
                           "metadata was removed")
-    return list(found.values())
+    return list(presets.values())
 
 
 def _with(before: Preset, preset: Preset) -> Preset:
@@ -213,14 +213,14 @@ def _records(path: Path) -> list[dict]:
             texts = [*image.info.values(), *exif.values()]
     except Exception as error:          # what Pillow raises of a damaged file is not one kind
         raise PresetError(f"{path.name} is no image that can be read ({str(error)[:100]})") from None
-    found, room = [], MAX_METADATA
+    records, room = [], MAX_METADATA
     for text in dict.fromkeys(text for text in texts if isinstance(text, str)):
         room -= len(text)
         if room < 0:
             break
-        found += _inside(_opened(text)) if ENTRY in text else []
-        found += [parsed(unpacked(letters)) for letters in _PACKED.findall(text)]
-    return [json.loads(each) for each in dict.fromkeys(map(json.dumps, found))]
+        records += _inside(_opened(text)) if ENTRY in text else []
+        records += [parsed(unpacked(letters)) for letters in _PACKED.findall(text)]
+    return [json.loads(each) for each in dict.fromkeys(map(json.dumps, records))]
 
 
 def _opened(text: str):

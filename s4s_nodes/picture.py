@@ -24,12 +24,12 @@ class Canvas:
         self._image = Image.new("RGB", (width * _SCALE, height * _SCALE), "white")
         self._draw = ImageDraw.Draw(self._image)
 
-    def text(self, x: float, y: float, words: str, size: int = 15, colour=INK, anchor: str = "la", most: float = 0):
+    def text(self, x: float, y: float, text: str, size: int = 15, colour=INK, anchor: str = "la", most: float = 0):
         """Words at a point; shortened with an ellipsis where `most` pixels are given and they are longer."""
         font = _font(size * _SCALE)
-        while most and len(words) > 1 and self._draw.textlength(words, font=font) > most * _SCALE:
-            words = words[:-2].rstrip() + "…"
-        self._draw.text((x * _SCALE, y * _SCALE), words, font=font, fill=colour, anchor=_anchor(font, anchor))
+        while most and len(text) > 1 and self._draw.textlength(text, font=font) > most * _SCALE:
+            text = text[:-2].rstrip() + "…"
+        self._draw.text((x * _SCALE, y * _SCALE), text, font=font, fill=colour, anchor=_anchor(font, anchor))
 
     def line(self, points, colour=INK, width: float = 1.5):
         """A line through points."""
@@ -58,19 +58,19 @@ class Canvas:
 
 def table(preset, name: str) -> Image.Image:
     """One table of a preset: its levels and queries at the left, its coefficients at the right, its scores below."""
-    found = preset.tables[name]
-    words = (f"{name}: {found.calls} network call{'s' if found.calls > 1 else ''}, sigma {found.sigmas[0]:.4g} to "
-             f"{found.sigmas[-1]:.4g}  ·  for {preset.model.family}, {preset.model.prediction} prediction")
-    return table_page(found, preset.name, preset.short_hash, words, preset.model.flow,
+    shown = preset.tables[name]
+    text = (f"{name}: {shown.calls} network call{'s' if shown.calls > 1 else ''}, sigma {shown.sigmas[0]:.4g} to "
+            f"{shown.sigmas[-1]:.4g}  ·  for {preset.model.family}, {preset.model.prediction} prediction")
+    return table_page(shown, preset.name, preset.short_hash, text, preset.model.flow,
                       score_lines(preset.score(name)))
 
 
-def table_page(table, title: str, mark: str, words: str, flow: bool, lines) -> Image.Image:
+def table_page(table, title: str, mark: str, text: str, flow: bool, lines) -> Image.Image:
     """Any table under a title: mark at the right of it, words below, lines at the foot."""
     page = Canvas(WIDTH, 560 + 24 * len(lines))
     page.text(32, 24, title, 28, most=700)
     page.text(WIDTH - 32, 32, mark, 18, QUIET, "ra")
-    page.text(32, 66, words, 16, QUIET, most=WIDTH - 64)
+    page.text(32, 66, text, 16, QUIET, most=WIDTH - 64)
     _levels(page, table, flow, (78, 132, 390, 350))
     _coefficients(page, table, (560, 132, 432, 350))
     for i, line in enumerate(lines):
@@ -85,9 +85,9 @@ def score_lines(scores: dict) -> list[str]:
         return []
     sure = scores.get("ratio_95", ())
     times = f"{numbers['ratio']:.2f} times closer" + (f" [{sure[0]:.2f}, {sure[1]:.2f}]" if len(sure) == 2 else "")
-    found = scores.get("verdict")               # "within the teacher's error": no ratio is shown that may turn around
-    times = {"within the teacher's error": found, "unsure": f"{times}, too few seeds to say",
-             "even": "nothing was gained"}.get(str(found), times)
+    verdict = scores.get("verdict")     # "within the teacher's error": no ratio is shown that may turn around
+    times = {"within the teacher's error": verdict, "unsure": f"{times}, too few seeds to say",
+             "even": "nothing was gained"}.get(str(verdict), times)
     lines = [f"RMSE to the teacher {numbers['rmse']:.4g}; the best baseline at equal calls, "
              f"{scores.get('best_classical', 'unnamed')}, {numbers['best_rmse']:.4g}: {times}"]
     more = [f"measured on {numbers['seeds']:g} unseen seeds"] if "seeds" in numbers else []
@@ -208,11 +208,11 @@ def _ticks(low: float, high: float, linear: bool) -> list[float]:
         return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
     for marks in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9),
                   tuple(1 + 0.1 * i for i in range(90)), tuple(1 + 0.01 * i for i in range(900))):
-        found = [mark * 10.0 ** power for power in range(-12, 7) for mark in marks
+        ticks = [mark * 10.0 ** power for power in range(-12, 7) for mark in marks
                  if low <= math.log(mark * 10.0 ** power) <= high]
-        if len(found) >= 4:
-            return found[::math.ceil(len(found) / 8)]
-    return found
+        if len(ticks) >= 4:
+            return ticks[::math.ceil(len(ticks) / 8)]
+    return ticks
 
 
 def _shade(value: float) -> tuple:
@@ -223,8 +223,8 @@ def _shade(value: float) -> tuple:
 
 def _short(value: float) -> str:
     """Two decimals without the leading zero: .86, -.35, 1.25."""
-    words = f"{value:.2f}" if abs(value) < 10 else f"{value:.0f}"
-    return "0" if words in ("0.00", "-0.00") else words.replace("-0.", "-.").removeprefix("0")
+    text = f"{value:.2f}" if abs(value) < 10 else f"{value:.0f}"
+    return "0" if text in ("0.00", "-0.00") else text.replace("-0.", "-.").removeprefix("0")
 
 
 def _font(size: int):

@@ -63,11 +63,11 @@ class Meter(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         before = {id(leaf.untyped_storage()) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
-        made = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(made):
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor) and id(leaf.untyped_storage()) not in before:
                 self._count(leaf.untyped_storage())
-        return made
+        return result
 
     def _count(self, storage) -> None:
         key, size = id(storage), storage.nbytes()

@@ -92,18 +92,18 @@ def check_gradient(source: Source, calls: int = 3) -> GradientCheck:
     across = torch.randint(0, 2, (len(vector),), generator=generator).double() * 2 - 1
     for direction in (gradient / max(size, 1e-12), across / across.norm()):
         slope = float(gradient @ direction)
-        found, doubt = run.difference(vector, direction)
-        if not _agree(slope, found, size, doubt):
-            slope, found, length, doubt = run.along(vector, direction)
-            if not _agree(slope, found, length, doubt):
-                return GradientCheck(False, f"its gradients are wrong: {slope:.4g} by back-propagation, {found:.4g} "
+        measured, doubt = run.difference(vector, direction)
+        if not _agree(slope, measured, size, doubt):
+            slope, measured, length, doubt = run.along(vector, direction)
+            if not _agree(slope, measured, length, doubt):
+                return GradientCheck(False, f"its gradients are wrong: {slope:.4g} by back-propagation, {measured:.4g} "
                                             "by differences")
-    return GradientCheck(True, f"its gradients agree with finite differences ({slope:.4g} and {found:.4g})")
+    return GradientCheck(True, f"its gradients agree with finite differences ({slope:.4g} and {measured:.4g})")
 
 
-def _agree(slope: float, found: float, size: float, doubt: float) -> bool:
+def _agree(slope: float, measured: float, size: float, doubt: float) -> bool:
     """Whether two slopes agree, relative to gradients of this length; with a large doubt they do not."""
-    return abs(slope - found) <= ALLOWED * size + doubt and doubt <= DOUBTFUL * size
+    return abs(slope - measured) <= ALLOWED * size + doubt and doubt <= DOUBTFUL * size
 
 
 @dataclass(frozen=True)
@@ -133,11 +133,11 @@ class ShortRun:
         half of them would have made of it.
         """
         places = torch.linspace(-NUDGES[0], NUDGES[0], PIECES + 1, dtype=torch.float64)
-        found = [self.gradient(vector + place * direction) for place in places]
-        slopes = torch.stack([gradient @ direction for gradient in found])
+        gradients = [self.gradient(vector + place * direction) for place in places]
+        slopes = torch.stack([gradient @ direction for gradient in gradients])
         mean, coarse = _simpson(slopes), _simpson(slopes[::2])
         whole = self.error(vector + places[-1] * direction) - self.error(vector + places[0] * direction)
-        return (mean, whole / (2 * NUDGES[0]), sum(float(gradient.norm()) for gradient in found) / len(found),
+        return (mean, whole / (2 * NUDGES[0]), sum(float(gradient.norm()) for gradient in gradients) / len(gradients),
                 abs(mean - coarse))
 
 

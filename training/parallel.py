@@ -62,9 +62,9 @@ class World:
     def spread(self, source: Source) -> Source:
         """The source with every network call split over the processes; its calls are still counted all together."""
         share = Share(self, source.network, source.chunk)
-        made = replace(source, network=share, differentiable=True, chunk=source.chunk * self.size)
-        share.on_again = made.again
-        return made
+        spread = replace(source, network=share, differentiable=True, chunk=source.chunk * self.size)
+        share.on_again = spread.again
+        return spread
 
 
 def joined() -> World | None:
@@ -123,9 +123,9 @@ class Share:
     def slopes(self, x: Tensor, sigma: Tensor, extra: dict, slope: Tensor) -> tuple[Tensor, Tensor]:
         """The gradients in x (B, ...) and sigma (B,) for output gradients (B, ...); every call is made again."""
         def work(some):
-            found = slopes_through(self.network, {key: value[some] for key, value in extra.items()},
-                                   (x[some], sigma[some]), (True, True), slope[some])
-            return [torch.zeros_like(at[some]) if one is None else one for one, at in zip(found, (x, sigma))]
+            slopes = slopes_through(self.network, {key: value[some] for key, value in extra.items()},
+                                    (x[some], sigma[some]), (True, True), slope[some])
+            return [torch.zeros_like(at[some]) if one is None else one for one, at in zip(slopes, (x, sigma))]
         if self.on_again is not None:
             self.on_again(len(x))
         parts = self._in_parts(work, x)

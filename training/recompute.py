@@ -54,9 +54,9 @@ def slopes_through(network: Callable, extra: dict, arguments, needed, slope: Ten
         answer = network(*(tensor.clone() for tensor in leaves), **extra)
         wanted = [tensor for tensor in leaves if tensor.requires_grad]
         scale = _to_size_one(slope)
-        found = torch.autograd.grad(answer, wanted, slope * scale, allow_unused=True)
-    found = [None if gradient is None else gradient / scale for gradient in found]
-    return [found.pop(0) if tensor.requires_grad else None for tensor in leaves]
+        slopes = torch.autograd.grad(answer, wanted, slope * scale, allow_unused=True)
+    slopes = [None if gradient is None else gradient / scale for gradient in slopes]
+    return [slopes.pop(0) if tensor.requires_grad else None for tensor in leaves]
 
 
 def _to_size_one(slope: Tensor) -> float:

@@ -82,11 +82,11 @@ class Folder:
         tensors, about = {"version": torch.ones(1)}, {}
         for name, state in states.items():
             content = {f.name: getattr(state, f.name) for f in fields(state) if f.name != "memory"}
-            found = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
-            tensors |= {f"{name}/{key}": value for key, value in found.items()}
+            arrays = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+            tensors |= {f"{name}/{key}": value for key, value in arrays.items()}
             tensors |= {f"{name}/memory/{key}": value for key, value in state.memory.items()}
             kind = next(kind for kind, known in KINDS.items() if isinstance(state, known))
-            about[name] = {"kind": kind, **{key: value for key, value in content.items() if key not in found}}
+            about[name] = {"kind": kind, **{key: value for key, value in content.items() if key not in arrays}}
         self.write(STATE, sealed.to_bytes(tensors, {**self._facts, "states": about, **facts}))
         self.write(LOG, _log(states).encode())
 

@@ -160,8 +160,8 @@ def identity_of(source: Source) -> str:
 def out_of_memory(error: BaseException) -> bool:
     """Whether an error means out of memory, on any device and in any version of PyTorch."""
     named = isinstance(error, (MemoryError, getattr(torch, "OutOfMemoryError", MemoryError)))
-    words = str(error).lower()
-    return named or isinstance(error, RuntimeError) and ("out of memory" in words or "can't allocate memory" in words)
+    text = str(error).lower()
+    return named or isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
 
 
 def guided(denoise: Callable, scale: float, null: int) -> Callable:

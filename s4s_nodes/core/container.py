@@ -102,12 +102,12 @@ class _Repeated(ValueError):
 
 
 def _without_repeats(pairs: list) -> dict:
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    content = dict(pairs)
+    if len(content) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in made if names.count(name) > 1)
+        twice = next(name for name in content if names.count(name) > 1)
         raise _Repeated(f"has two entries {twice[:60]!r}")
-    return made
+    return content
 
 
 def _refuse_constant(text: str):

@@ -50,8 +50,8 @@ def stamp(path) -> tuple:
 
     File systems round times: two changes within `TICK` seconds may have the same stamp.
     """
-    found = os.stat(path)
-    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
 
 
 TICK = 2.0                  # of the coarsest file system (FAT)

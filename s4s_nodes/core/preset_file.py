@@ -232,13 +232,13 @@ def _tables(tensors: dict, breaks_constants: list) -> dict:
             raise PresetError(f"holds tensor {name[:80]!r} of type {array.dtype}: only float64 tensors named "
                               f"TABLE/{'|'.join(PARTS)} belong in a preset")
         parts.setdefault(key, {})[part] = array
-    for key, found in parts.items():
-        if missing := [part for part in PARTS if part not in found]:
+    for key, arrays in parts.items():
+        if missing := [part for part in PARTS if part not in arrays]:
             raise PresetError(f"table {key[:80]!r} lacks {', '.join(missing)}")
-    made = {key: Table(**found, keeps_constants=key not in breaks_constants) for key, found in parts.items()}
-    for key, table in made.items():
+    tables = {key: Table(**arrays, keeps_constants=key not in breaks_constants) for key, arrays in parts.items()}
+    for key, table in tables.items():
         check_float32(key, table)
-    return made
+    return tables
 
 
 def _check_self_test(preset: Preset) -> None:
@@ -264,8 +264,8 @@ def with_scores(preset: Preset, new: dict) -> Preset:
 
     It is recommended where some table is, under the conditions it was trained for.
     """
-    made = replace(preset, scores=scores.added(preset.scores, new))
-    return replace(made, recommended=any(made.recommends(table) for table in made.tables))
+    scored = replace(preset, scores=scores.added(preset.scores, new))
+    return replace(scored, recommended=any(scored.recommends(table) for table in scored.tables))
 
 
 def describe(preset: Preset) -> str:

@@ -32,5 +32,5 @@ def _feed(into, content) -> None:
         _feed(into, [type(content).__name__, content.weights])
     else:
         plain = content is None or isinstance(content, (str, int, bool))
-        words = f"{content:.4g}" if isinstance(content, float) else repr(content) if plain else type(content).__name__
-        into.update(words.encode() + b";")
+        text = f"{content:.4g}" if isinstance(content, float) else repr(content) if plain else type(content).__name__
+        into.update(text.encode() + b";")

@@ -31,18 +31,18 @@ def entries(name: str, host: str, source: Source, calls: int, schedules: Iterabl
     steps, spent, stochastic = _settled(source, calls, schedules, on)
     crowd_only = stochastic or "cfg_pp" in name or "cfg++" in name.lower()
     wanted = [each for each in schedules if not crowd_only or each.lower() in CROWD_SCHEDULES] if steps else []
-    return [Entry(f"{name} of {host}", schedule, made, crowd_only=crowd_only) for schedule in wanted
-            if (made := on(schedule, steps, spent)) is not None]
+    return [Entry(f"{name} of {host}", schedule, table, crowd_only=crowd_only) for schedule in wanted
+            if (table := on(schedule, steps, spent)) is not None]
 
 
 def _settled(source: Source, calls: int, schedules: list[str], on: Callable) -> tuple[int, int, bool]:
     """(steps, network calls an image, whether it is stochastic) of the most steps that fit; no steps where none do."""
     steps = calls
     while steps > 0:
-        made = next((made for schedule in schedules if (made := on(schedule, steps)) is not None), None)
-        if made is None:
+        table = next((table for schedule in schedules if (table := on(schedule, steps)) is not None), None)
+        if table is None:
             break
-        spent, apart = tried(source, made)
+        spent, apart = tried(source, table)
         if spent <= calls:
             return steps, spent, not apart <= SAME
         steps = min(steps - 1, -(-steps * calls // spent))

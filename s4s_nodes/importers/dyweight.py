@@ -74,8 +74,8 @@ def _read_flow(content: dict, model: Model) -> tuple[Table, Model, dict]:
     window = content.get("window_size")
     window = window if type(window) is int and 0 < window < steps else steps
     band = np.tril(np.triu(np.ones_like(weights), 1 - window))
-    made = flow_table(weights * band, scales, schedules.linear_flow(steps, _FLUX_SHIFT))
-    return made, model, {"grid": "Flux's at 512 x 512", "teacher": "euler, 28 calls"}
+    learned = flow_table(weights * band, scales, schedules.linear_flow(steps, _FLUX_SHIFT))
+    return learned, model, {"grid": "Flux's at 512 x 512", "teacher": "euler, 28 calls"}
 
 
 def _read_exploding(state: dict, loss: dict, model: Model | None) -> tuple[Table, Model, dict]:
@@ -91,8 +91,8 @@ def _read_exploding(state: dict, loss: dict, model: Model | None) -> tuple[Table
     if mask is not None and mask.shape != weights.shape:
         raise UnreadableFile(f"holds a mask of shape {mask.shape} for weights of shape {weights.shape}")
     grid = grids.of(loss, steps + 1, model)
-    made = exploding_table(weights if mask is None else weights * mask, scales, grid, analytic)
-    return made, model, record_of(state, dataset)
+    learned = exploding_table(weights if mask is None else weights * mask, scales, grid, analytic)
+    return learned, model, record_of(state, dataset)
 
 
 def _check(weights, scales, steps: int, calls: int) -> None:

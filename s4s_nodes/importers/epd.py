@@ -66,11 +66,11 @@ def read(content: dict, model: Model | None) -> tuple[Table, Model, dict]:
     order = state.get("max_order") if state.get("sampler_stu") == "ipndm" else 1
     if type(order) is not int or order not in ADAMS_BASHFORTH:
         raise UnreadableFile(f"uses order {shown(order, 20)}: there are 1 to {len(ADAMS_BASHFORTH)}")
-    made = table(_sigmoid(raw["r_params"]), _softmax(raw["weight_s"]), directions,
-                 _scaled(raw["scale_time_params"], state.get("scale_time")), grid, analytic, order)
+    learned = table(_sigmoid(raw["r_params"]), _softmax(raw["weight_s"]), directions,
+                    _scaled(raw["scale_time_params"], state.get("scale_time")), grid, analytic, order)
     record = {**record_of(state, state.get("dataset_name")), "steps": points - 1,
               "points_a_step": raw["r_params"].shape[1]}
-    return made, model, record
+    return learned, model, record
 
 
 def _model_and_grid(state: dict, loss: dict, points: int, model: Model | None) -> tuple[Model, np.ndarray]:

@@ -87,7 +87,7 @@ def read(content: dict, model: Model | None) -> tuple[Table, Model, dict]:
     model, assumed = model or models.SD15, model is None
     sigma = models.clock_of(model)
     last = _LAST_EDM_64 if model.prediction == "x0" and model.sigma_min < 0.005 else _LAST
-    made = table(times(kept[0], last), ours[0], np.stack(ours[2::2]), np.stack(ours[1::2]), sigma)
+    learned = table(times(kept[0], last), ours[0], np.stack(ours[2::2]), np.stack(ours[1::2]), sigma)
     record = {"assumed_model": model.family} if assumed else {}
-    return made, model, record
+    return learned, model, record
 

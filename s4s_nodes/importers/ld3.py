@@ -58,11 +58,11 @@ def read(content: dict, model: Model | None, config: dict) -> tuple[Table, Model
     if both is None or both.ndim != 1 or len(both) % 2 or not 4 <= len(both) <= 202 or not (both > 0).all():
         raise UnreadableFile(f"holds times of shape {None if both is None else both.shape}: expected 2 (N + 1) "
                              "positive numbers")
-    at, told = np.split(both, 2)
+    at, queries = np.split(both, 2)
     exploding = at[0] > 1.5                                   # network times of VP models end at 1
     assumed = model is None
     model = model or (_EDM if exploding else models.SD15)
-    levels, asked = (at, told) if exploding else (models.clock_of(model)(each) for each in (at, told))
+    levels, asked = (at, queries) if exploding else (models.clock_of(model)(each) for each in (at, queries))
     solver, order, variant = _DEFAULTS[bool(exploding)]
     solver, order, variant = (config.get("solver_name", solver), config.get("order", str(order)),
                               config.get("unipc_variant", variant))

@@ -90,9 +90,9 @@ def make(name: str, calls: int | tuple[int, ...] | None = None) -> Preset:
 def _learned(name: str, wanted: tuple[int, ...] | None) -> Preset:
     table, model, carried = _LEARNED[name]
     entry = _tables()[table]
-    found = {len(each["steps"]): each for each in entry["tables"]}
-    if missing := sorted(set(wanted or ()) - set(found)):
-        raise ValueError(f"{name} was published for {', '.join(map(str, found))} calls, not for {missing[0]}: a "
+    by_calls = {len(each["steps"]): each for each in entry["tables"]}
+    if missing := sorted(set(wanted or ()) - set(by_calls)):
+        raise ValueError(f"{name} was published for {', '.join(map(str, by_calls))} calls, not for {missing[0]}: a "
                          "learned table cannot be stretched")
     lower = neuralsolver.flow_table if entry["kind"] == "flow" else partial(
         neuralsolver.vp_table, sigma=carried() if carried else None, to_zero=bool(carried))
@@ -101,7 +101,8 @@ def _learned(name: str, wanted: tuple[int, ...] | None) -> Preset:
         record["note"] = (f"{UNMEASURED}; their grid of network times is read on Stable Diffusion's noise levels, down "
                           "to 0, which its authors did not do")
     # on the bundled models classical solvers do better in 23 of 24 cells: tests/bench/published_tables.py
-    return Preset(name, {f"calls{n}": lower(found[n]["steps"], found[n]["coefficients"]) for n in wanted or found},
+    tables = {f"calls{n}": lower(by_calls[n]["steps"], by_calls[n]["coefficients"]) for n in wanted or by_calls}
+    return Preset(name, tables,
                   model, record, recommended=False, licence=f"{entry['licence']}, {entry['credit']}",
                   source=entry["source"])
 

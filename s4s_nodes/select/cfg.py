@@ -58,11 +58,11 @@ def name_at(stem: str, cfg: float) -> str:
 
 def learned_at(preset: Preset) -> dict:
     """{stem: {cfg: table name}} of the tables that were learned at several guidance scales, cfg rising."""
-    found: dict = {}
+    stems: dict = {}
     for name in preset.tables:
         if match := _LEARNED_AT.fullmatch(name):
-            found.setdefault(match[1], {})[float(match[2])] = name
-    return {stem: dict(sorted(names.items())) for stem, names in found.items()}
+            stems.setdefault(match[1], {})[float(match[2])] = name
+    return {stem: dict(sorted(names.items())) for stem, names in stems.items()}
 
 
 def at_cfg(preset: Preset, cfg: float | None) -> tuple[Preset, str]:
@@ -96,11 +96,11 @@ def _table_at(preset: Preset, names: dict, cfg: float | None) -> tuple[Table, li
         used = [names[float(low)], names[float(high)]]
         try:
             low_table, high_table = (preset.tables[name] for name in used)
-            made = between(low_table, high_table, (cfg - low) / (high - low), preset.model.flow)
+            mixed = between(low_table, high_table, (cfg - low) / (high - low), preset.model.flow)
         except ValueError:                      # a kind that cannot be moved, or other ends: the nearest it is
             pass
         else:
-            return made, used, f", between those learned at cfg {low:g} and {high:g}"
+            return mixed, used, f", between those learned at cfg {low:g} and {high:g}"
     return preset.tables[alone], [alone], f", as learned at cfg {nearest:g}"
 
 
@@ -132,11 +132,11 @@ def running(preset: Preset, names, cfg: float) -> dict:
     Each stem once: under its table's name if that was learned at this cfg, else under the stem. A stem is not a table
     of the preset, so its result is not stored as a score.
     """
-    there, groups, found = at_cfg(preset, cfg)[0], learned_at(preset), {}
+    there, groups, tables = at_cfg(preset, cfg)[0], learned_at(preset), {}
     for name in names:
         stem = match[1] if (match := _LEARNED_AT.fullmatch(name)) else name
-        found[groups.get(stem, {}).get(cfg, stem)] = there.tables[stem]
-    return found
+        tables[groups.get(stem, {}).get(cfg, stem)] = there.tables[stem]
+    return tables
 
 
 def joined(presets: list[Preset], name: str) -> Preset:

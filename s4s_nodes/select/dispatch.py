@@ -63,9 +63,9 @@ class Selection:
     about: Preset | None = None     # of a fallback: the preset that came nearest
     details: str = ""               # why each other preset did not run; for the log at debug level
 
-    def words(self) -> str:
+    def message(self) -> str:
         """At most two sentences for the log, the node and the picture's metadata: what ran, and what to do."""
-        if self.fallback:
+        if self.fallback or self.preset is None:
             ran = self.classical + " ran" if self.preset is None else f"{called(self.preset)}, {self.table_name} ran"
             if self.preset is not None and unproven(self.preset):
                 ran += " (published numbers, not measured on this checkpoint)"
@@ -102,15 +102,18 @@ def table_for(sigmas, facts: ModelFacts, preset: Preset | None, cfg: float | Non
     Raises ValueError for levels no solver can run on (rising, not finite, fewer than two).
     """
     levels = checked(sigmas)
-    reason = "no preset was chosen" if preset is None else suits(preset, facts)
-    if reason is not None:
-        return fallen_back(levels, facts, reason if preset is None else f"{preset.name} does not suit: {reason}")
+    if preset is None:
+        return fallen_back(levels, facts, "no preset was chosen")
+    if (reason := suits(preset, facts)) is not None:
+        return fallen_back(levels, facts, f"{preset.name} does not suit: {reason}")
     if preset.experts:
         return _of_experts(levels, facts, preset, cfg)
     own = is_own(levels, preset, facts) if own_schedule is None else own_schedule
     there, clause = at_cfg(preset, cfg)
-    found = _of_preset(levels, facts, there, cfg, own)
-    return found if found.fallback or not clause else replace(found, preset=preset, why=found.why + clause)
+    selection = _of_preset(levels, facts, there, cfg, own)
+    if selection.fallback or not clause:
+        return selection
+    return replace(selection, preset=preset, why=selection.why + clause)
 
 
 def _of_preset(levels: np.ndarray, facts: ModelFacts, preset: Preset, cfg: float | None, own: bool) -> Selection:
@@ -121,14 +124,14 @@ def _of_preset(levels: np.ndarray, facts: ModelFacts, preset: Preset, cfg: float
             return Selection(table, preset, name, _kind(preset, table), why)
     if levels[-1] > 0:
         return _on_a_head(levels, facts, preset, cfg)
-    found = _nearest(preset, levels)
-    if found is None:
+    nearest = _nearest(preset, levels)
+    if nearest is None:
         calls = len(levels) - 1
         counts = counts_words(preset.counts)
         return fallen_back(levels, facts, f"{preset.name} has {counts} steps, you asked for {calls}",
                            f"set the steps to one of these, or train for {calls}")
     pick = _on_own_levels if own else _on_given_levels
-    return pick(levels, facts, preset, found, remarks(preset, cfg, found[0]))
+    return pick(levels, facts, preset, nearest, remarks(preset, cfg, nearest[0]))
 
 
 def _of_experts(levels: np.ndarray, facts: ModelFacts, preset: Preset, cfg: float | None) -> Selection:
@@ -217,9 +220,9 @@ def _on_a_head(levels, facts: ModelFacts, preset: Preset, cfg: float | None) -> 
                                       "them", "take another sampler for a middle slice")
 
 
-def _on_own_levels(levels, facts: ModelFacts, preset: Preset, found: tuple, clause: str) -> Selection:
+def _on_own_levels(levels, facts: ModelFacts, preset: Preset, nearest: tuple, clause: str) -> Selection:
     """The table on its own levels, moved to the host's start."""
-    name, table = found
+    name, table = nearest
     if close(table.sigmas[0], levels[0]):
         return Selection(table, preset, name, _kind(preset, table),
                          f"its levels take the place of the schedule's{clause}", own_levels=True)
@@ -228,23 +231,23 @@ def _on_own_levels(levels, facts: ModelFacts, preset: Preset, found: tuple, clau
                                           f"{levels[0]:.4g}", "train with this denoise among the windows")
     why = f"moved from a start at {table.sigmas[0]:.4g} to {levels[0]:.4g}{clause}"
     there = from_start(table.sigmas, levels[0], facts.flow)
-    return _moved(levels, facts, preset, found, there, why, own_levels=True)
+    return _moved(levels, facts, preset, nearest, there, why, own_levels=True)
 
 
-def _on_given_levels(levels, facts: ModelFacts, preset: Preset, found: tuple, clause: str) -> Selection:
+def _on_given_levels(levels, facts: ModelFacts, preset: Preset, nearest: tuple, clause: str) -> Selection:
     """The table moved to another schedule's levels, if these are near its own."""
-    _, table = found
+    _, table = nearest
     if not same_top(table.sigmas[0], levels[0]):
         return fallen_back(levels, facts, f"{preset.name} has no table of {table.calls} steps that starts at "
                                           f"{levels[0]:.4g}", _PICK_OURS)
     if not bool((np.diff(levels) < 0).all()) or (far := distance(levels, table.sigmas)) > MOVED_LEVELS[facts.flow]:
         return fallen_back(levels, facts, f"the levels are too far from those of {preset.name}", _PICK_OURS)
-    return _moved(levels, facts, preset, found, levels, f"moved to levels {far:.0%} away from its own{clause}")
+    return _moved(levels, facts, preset, nearest, levels, f"moved to levels {far:.0%} away from its own{clause}")
 
 
-def _moved(levels, facts: ModelFacts, preset: Preset, found: tuple, there, why: str, own_levels=False) -> Selection:
+def _moved(levels, facts: ModelFacts, preset: Preset, nearest: tuple, there, why: str, own_levels=False) -> Selection:
     """The table on the levels `there`, or a classical solver where it is of a kind that cannot be moved."""
-    name, table = found
+    name, table = nearest
     try:
         moved = adapted(table, there, facts.flow)
     except ValueError as error:

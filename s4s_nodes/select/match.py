@@ -19,6 +19,7 @@ SIZE_TOLERANCE = 2.0        # and on half to twice the area
 # The published schedules that run for a family automatically, by the hash of their numbers. Optimal Steps' for Flux and
 # Wan are left out: on our models they ended 1.2 to 4.5 times further away than the plain choice (solver_presets)
 FAMILY_SCHEDULES = {"sd15": "94e0369df7", "sdxl": "5a94b10665"}
+TRAIN_ONE = "train one for this model"
 
 
 def suits(preset: Preset, facts: ModelFacts) -> str | None:
@@ -81,6 +82,15 @@ def patched_otherwise(presets, facts: ModelFacts) -> list[Preset]:
     ours = facts.fingerprint() if presets and facts.fingerprint is not None else {}
     return [part for preset in presets for part in preset.experts or (preset,)
             if _same_base(part, ours) and changed_by(part) != ours.get(PATCHES)]
+
+
+def none_of_its_own(presets, facts: ModelFacts) -> tuple[str, str]:
+    """(why the model has no preset of its own, what to do)."""
+    others = patched_otherwise(presets, facts)
+    if not others:
+        return "no preset was trained for this model", TRAIN_ONE
+    how = "with other" if changed_by(others[0]) else "without"
+    return f"{others[0].name} was learned on this model {how} LoRAs and patches", f"{TRAIN_ONE}, or choose it by name"
 
 
 def of_two_models(presets, facts: ModelFacts) -> list[Preset]:

@@ -20,25 +20,23 @@ from .adapt import above, from_start, starts_near
 from .cfg import at_cfg
 from .dispatch import Selection, checked, cut_of, fallen_back, is_own, levels_for, table_for
 from .match import (
+    TRAIN_ONE,
     as_seen,
     belongs,
     called,
     cfg_distance,
     cfg_range,
-    changed_by,
     family_schedule,
     near_cfg,
     near_size,
+    none_of_its_own,
     of_two_models,
     own_presets,
-    patched_otherwise,
     range_words,
     suits,
     trained_size,
 )
 from .model_facts import ModelFacts
-
-TRAIN_ONE = "train one for this model"
 
 
 @dataclass(frozen=True)
@@ -74,27 +72,33 @@ def select(request: Request) -> Selection:
     """
     if request.levels is not None:
         return _on_levels(request, checked(request.levels))
-    whole = schedule(request)
-    found = _on_levels(replace(request, own_schedule=True), whole[-_running(request) - 1:])
-    return replace(found, schedule=whole)
+    whole = _schedule(request, _steps(request))
+    return replace(_on_levels(replace(request, own_schedule=True), _running(request, whole)), schedule=whole)
 
 
 def schedule(request: Request) -> np.ndarray:
     """The whole schedule (steps + 1,) that `select` returns, for a host that samples elsewhere. Raises as it does."""
-    whole = _schedule(request)
-    checked(whole[-_running(request) - 1:])
+    whole = _schedule(request, _steps(request))
+    _running(request, whole)
     return whole
 
 
-def _running(request: Request) -> int:
-    return min(request.calls or request.steps, request.steps)
+def _steps(request: Request) -> int:
+    if request.steps is None:
+        raise ValueError("a request has neither steps nor levels: give one of them")
+    return request.steps
+
+
+def _running(request: Request, whole: np.ndarray) -> np.ndarray:
+    """The levels of the last calls of a schedule, those that will run."""
+    return checked(whole[-min(request.calls or len(whole), len(whole) - 1) - 1:])
 
 
 # --- the schedule ---------------------------------------------------------------------------------------------------
 
-def _schedule(request: Request) -> np.ndarray:
+def _schedule(request: Request, steps: int) -> np.ndarray:
     """The levels of the table that will run, else those of the fallback; (steps + 1,)."""
-    facts, steps = request.facts, request.steps
+    facts = request.facts
     if request.named is not None:
         usable = suits(request.named, facts) is None
         return _levels_at(request.named, request, steps) if usable else levels_for(None, facts, steps)
@@ -102,9 +106,9 @@ def _schedule(request: Request) -> np.ndarray:
     if (both := _of_two_models(request, steps)) is not None:
         return levels_for(both, facts, steps)
     for serves in (_serves_all, _serves_a_window):
-        found = [each for preset in own if (each := serves(preset, request)) is not None]
-        if found:
-            return _levels_at(_best(found, request, own).preset, request, steps)
+        serving = [each for preset in own if (each := serves(preset, request, steps)) is not None]
+        if serving:
+            return _levels_at(_preset(_best(serving, request, own)), request, steps)
     return levels_for(_schedule_with(steps, request), facts, steps)
 
 
@@ -120,26 +124,27 @@ def _levels_at(preset: Preset, request: Request, steps: int) -> np.ndarray:
     there, facts = at_cfg(preset, request.cfg)[0], request.facts
     if same_top(there.curve[0], facts.sigma_max):
         return levels_for(there, facts, steps)
-    window = next((table.sigmas for table in there.tables.values() if table.calls == request.calls < steps), None)
+    window = next((table.sigmas for table in there.tables.values()
+                   if table.calls == request.calls and table.calls < steps), None)
     return levels_for(None, facts, steps) if window is None else above(window, facts.sigma_max, steps, facts.flow)
 
 
-def _serves_all(preset: Preset, request: Request) -> Selection | None:
+def _serves_all(preset: Preset, request: Request, steps: int) -> Selection | None:
     """What the preset runs on the requested part of its schedule; None if it may not run there."""
-    levels = _levels_at(preset, request, request.steps)
-    found, problem = _judged(preset, levels[-(request.calls or request.steps) - 1:], request, own=True)
-    return found if problem is None else None
+    levels = _levels_at(preset, request, steps)
+    selection, problem = _judged(preset, levels[-(request.calls or steps) - 1:], request, own=True)
+    return selection if problem is None else None
 
 
-def _serves_a_window(preset: Preset, request: Request) -> Selection | None:
+def _serves_a_window(preset: Preset, request: Request, steps: int) -> Selection | None:
     """The same for a host that does not say which part runs: a window table may start where a cut does."""
-    levels, there = _levels_at(preset, request, request.steps), at_cfg(preset, request.cfg)[0]
+    levels, there = _levels_at(preset, request, steps), at_cfg(preset, request.cfg)[0]
     for table in there.tables.values():
-        if request.calls is None and table.calls < request.steps and starts_near(
+        if request.calls is None and table.calls < steps and starts_near(
                 table.sigmas[0], levels[-table.calls - 1], request.facts.flow):
-            found, problem = _judged(preset, levels[-table.calls - 1:], request, own=True)
+            selection, problem = _judged(preset, levels[-table.calls - 1:], request, own=True)
             if problem is None:
-                return found
+                return selection
     return None
 
 
@@ -157,9 +162,9 @@ def _on_levels(request: Request, levels: np.ndarray) -> Selection:
     # a host's "simple" may be the plain schedule to the digit: only a learned preset's levels make way for another's
     of_a_preset = origin is not None if request.own_schedule is None else request.own_schedule
     if request.named is not None:
-        return _of_the_named(request, levels, of_a_preset)
+        return _of_the_named(request.named, request, levels, of_a_preset)
     judged = [_judged(preset, levels, request, of_a_preset) for preset in own]
-    running = [found for found, problem in judged if problem is None]
+    running = [selection for selection, problem in judged if problem is None]
     problems = [problem for _, problem in judged if problem is not None]
     details = "; ".join(f"{called(problem.preset)}: {problem.why}" for problem in problems)
     if running:
@@ -167,20 +172,15 @@ def _on_levels(request: Request, levels: np.ndarray) -> Selection:
     return replace(_fallback(request, levels, origin, problems), details=details)
 
 
-def _if_ours(preset: Preset, levels: np.ndarray, request: Request, problem: _Problem) -> _Problem:
-    """Why a preset does not run on the fallback's own schedule: what made the scheduler give that, if anything did."""
-    return _judged(preset, levels, request, own=True)[1] or problem
-
-
 def _judged(preset: Preset, levels: np.ndarray, request: Request, own: bool) -> tuple[Selection, _Problem | None]:
     """(what one of the model's own presets would run, why it is not selected automatically)."""
-    found = table_for(levels, request.facts, preset, request.cfg, own)
+    selection = table_for(levels, request.facts, preset, request.cfg, own)
     whole, preset = preset, as_seen(preset, request.facts)
-    there, name, cfg, table = at_cfg(preset, request.cfg)[0], preset.name, request.cfg, found.table_name
+    there, name, cfg, table = at_cfg(preset, request.cfg)[0], preset.name, request.cfg, selection.table_name
     problems = (
         (preset.unfinished, f"the training of {name} is unfinished", "finish it, or choose it by name"),
         (not preset.recommended, f"{name} lost its race against the classical solvers", "choose it by name to run it"),
-        (found.fallback, found.why, found.advice),
+        (selection.fallback, selection.why, selection.advice),
         (not there.recommends(table, cfg, request.size),
          f"{table} of {name} lost its race against the classical solvers", "choose it by name to run it"),
         (not near_size(preset, request.size), f"{name} was learned on latents of {_by(trained_size(preset))}, this one "
@@ -189,8 +189,8 @@ def _judged(preset: Preset, levels: np.ndarray, request: Request, own: bool) -> 
                                            f"you use {cfg or 0:g}", f"train at cfg {cfg or 0:g}, or use that"))
     for stage, (holds, why, advice) in enumerate(problems):
         if holds:
-            return found, _Problem(whole, stage, why, advice)
-    return found, None
+            return selection, _Problem(whole, stage, why, advice)
+    return selection, None
 
 
 def _by(size: tuple | None) -> str:
@@ -201,34 +201,40 @@ def _best(running: list[Selection], request: Request, own: list[Preset], levels=
     """The distance to cfg decides; then the table whose levels were given, an unmoved one, the model's shift, the
     number of tables, the newer. Without a cfg the oldest one's cfg does: a preset for another cfg changes nothing.
     """
-    def rank(found: Selection) -> tuple:
-        preset = found.preset
-        outside, beside = cfg_distance(preset, found.table_name, request.cfg)
+    def rank(selection: Selection) -> tuple:
+        preset = _preset(selection)
+        outside, beside = cfg_distance(preset, selection.table_name, request.cfg)
         first = "" if request.cfg is not None else min(
             _created(each) for each in own if cfg_range(each) == cfg_range(preset))
-        given = levels is not None and same_levels(found.table, levels)
+        given = levels is not None and same_levels(selection.table, levels)
         shifted = request.facts.shift is None or preset.model.shift != request.facts.shift
-        return outside, beside, first, not given, found.kind == "adapted", shifted, -len(preset.tables)
+        return outside, beside, first, not given, selection.kind == "adapted", shifted, -len(preset.tables)
     least = min(map(rank, running))
-    alike = [found for found in running if rank(found) == least]
-    return max(alike, key=lambda found: _created(found.preset))             # of true equals the first
+    alike = [selection for selection in running if rank(selection) == least]
+    return max(alike, key=lambda selection: _created(_preset(selection)))           # of true equals the first
+
+
+def _preset(selection: Selection) -> Preset:
+    assert selection.preset is not None         # what was learned and may run
+    return selection.preset
 
 
 def _created(preset: Preset) -> str:
     return str(preset.training.get("created", ""))
 
 
-def _of_the_named(request: Request, levels: np.ndarray, own: bool) -> Selection:
+def _of_the_named(named: Preset, request: Request, levels: np.ndarray, own: bool) -> Selection:
     """What the preset that the user named runs, even if it is of another model, unless strict."""
-    named, facts, cfg = request.named, request.facts, request.cfg
+    facts, cfg = request.facts, request.cfg
     mine = belongs(named, facts)
     if request.strict and not mine and suits(named, facts) is None:
-        found = fallen_back(levels, facts, f"{named.name} was not learned on this model, and matching is strict",
-                            "turn strict off to run it", own)
+        selection = fallen_back(levels, facts, f"{named.name} was not learned on this model, and matching is strict",
+                                "turn strict off to run it", own)
     else:
-        found = table_for(levels, facts, named, cfg, own)
-    near = near_cfg(as_seen(named, facts), found.table_name, cfg) and near_size(named, request.size)
-    return replace(found, belongs=mine or found.fallback, about=named, warns=found.fallback or not (mine and near))
+        selection = table_for(levels, facts, named, cfg, own)
+    near = near_cfg(as_seen(named, facts), selection.table_name, cfg) and near_size(named, request.size)
+    warns = selection.fallback or not (mine and near)
+    return replace(selection, belongs=mine or selection.fallback, about=named, warns=warns)
 
 
 # --- whose levels these are, and the fallback -----------------------------------------------------------------------
@@ -251,31 +257,24 @@ def _fallback(request: Request, levels: np.ndarray, origin, problems: list[_Prob
     plain = is_own(levels, None, facts) or published is not None and is_own(levels, published, facts)
     there = levels if origin is None or plain else _without_preset(levels, origin, request)
     ours = bool(request.own_schedule) or plain or origin is not None
-    found = None if published is None else table_for(there, facts, published, None, ours)
-    runs = found is not None and not found.fallback and not _lost(published, found.table_name, request)
+    selection = None
+    why, advice = (facts.unfit, "") if facts.unfit else none_of_its_own(request.installed, facts)
+    if published is not None:
+        selection = table_for(there, facts, published, None, ours)
+        if selection.fallback:
+            why, advice, selection = selection.why, selection.advice, None
+        elif _lost(published, selection.table_name, request):
+            why, advice, selection = f"{published.name} lost its race on this model", TRAIN_ONE, None
     if plain:
-        problems = [_if_ours(problem.preset, levels, request, problem) for problem in problems]
-    last = max(problems, key=lambda problem: problem.stage, default=None)
-    why, advice = (facts.unfit, "") if facts.unfit else _none_of_its_own(request)
-    if last is not None:
-        why, advice = last.why, last.advice
-    elif found is not None and not runs:
-        why, advice = (found.why, found.advice) if found.fallback else (
-            f"{published.name} lost its race on this model", TRAIN_ONE)
-    about = last.preset if last is not None else published
-    if not runs:
-        found = fallen_back(there, facts, why, advice, own=ours)
-    return replace(found, why=why, advice=advice, fallback=True, warns=True, about=about,
-                   own_levels=found.own_levels or there is not levels)
-
-
-def _none_of_its_own(request: Request) -> tuple[str, str]:
-    """(why there is no preset of the model's own, what to do)."""
-    others = patched_otherwise(request.installed, request.facts)
-    if not others:
-        return "no preset was trained for this model", TRAIN_ONE
-    how = "with other" if changed_by(others[0]) else "without"
-    return f"{others[0].name} was learned on this model {how} LoRAs and patches", f"{TRAIN_ONE}, or choose it by name"
+        # on the fallback's own schedule: what made the scheduler give that, if anything did
+        problems = [_judged(problem.preset, levels, request, own=True)[1] or problem for problem in problems]
+    nearest = max(problems, key=lambda problem: problem.stage, default=None)
+    if nearest is not None:
+        why, advice = nearest.why, nearest.advice
+    selection = selection or fallen_back(there, facts, why, advice, own=ours)
+    return replace(selection, why=why, advice=advice, fallback=True, warns=True,
+                   about=published if nearest is None else nearest.preset,
+                   own_levels=selection.own_levels or there is not levels)
 
 
 def _without_preset(levels: np.ndarray, cut: tuple[int, int], request: Request) -> np.ndarray:

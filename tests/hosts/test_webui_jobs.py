@@ -164,7 +164,7 @@ def made(monkeypatch, tmp_path):
     read = module("modules.infotext_utils", parse_generation_parameters=lambda text: ast.literal_eval(text))
     monkeypatch.setitem(__import__("sys").modules, read.__name__, read)
     host.load()
-    return host.part("made")
+    return host.part("last_picture")
 
 
 def test_settings_are_taken_from_the_last_picture_or_from_one_that_is_shown(made, monkeypatch):

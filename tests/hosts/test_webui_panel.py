@@ -37,7 +37,7 @@ def values(sampling="S4S", scheduler="S4S Auto", steps=6, cfg=3.0, strength=1.0,
 def test_a_table_for_the_steps_is_no_warning(host, scheduler):
     found = seen(host, scheduler=scheduler)
     assert found.warning == "" and found.steps == 0 and found.table == "calls6"
-    assert found.words.startswith("toy, sd15 (") and "calls6, exact" in found.words
+    assert found.text.startswith("toy, sd15 (") and "calls6, exact" in found.text
 
 
 @pytest.mark.parametrize("steps, nearest", [(20, 8), (7, 6), (1, 4), (150, 8)])
@@ -55,7 +55,7 @@ def test_what_ships_is_said_by_its_steps_where_nothing_was_trained(host, tmp_pat
     assert found.warning.startswith("gits-sd15 has 4 to 12 steps, you asked for 20.") and found.steps == 12
     published = seen(host, steps=6)
     assert published.warning == "" and published.preset.name == "gits-sd15"     # said, but nothing the user can set
-    assert "no preset was trained for this model" in published.words.lower()
+    assert "no preset was trained for this model" in published.text.lower()
 
 
 def test_another_sampler_is_said_where_a_preset_is_chosen(host):
@@ -94,11 +94,11 @@ def test_the_second_pass_of_hires_fix_is_looked_at_too(host):
 
 def test_before_a_checkpoint_is_loaded_the_steps_are_looked_at(host):
     host.part("outlook").sd_models.model_data.sd_model = None
-    assert "is not loaded yet" in seen(host).words and seen(host).warning == ""
+    assert "is not loaded yet" in seen(host).text and seen(host).warning == ""
     found = seen(host, steps=20)
     assert found.warning.startswith("No preset here has 20 steps, but ") and found.steps == 12
     named = seen(host, steps=20, scheduler=TOY)
-    assert named.steps == 8 and "is not loaded yet" in named.words
+    assert named.steps == 8 and "is not loaded yet" in named.text
 
 
 def test_the_panel_opens_the_table_of_the_steps_and_keeps_what_the_user_opened(host):

@@ -60,7 +60,7 @@ def test_what_ships_is_the_familys_fallback_at_its_calls_and_nothing_else_runs(f
         found = select(Request(facts, Library([]).presets(), calls, cfg=5.0))
         assert found.fallback and (found.preset and found.preset.name) == taken.get(calls), calls
         assert found.table.calls == calls and found.schedule.tolist() == found.table.sigmas.tolist()
-        assert ("not measured on this checkpoint" in found.words()) == (calls in taken)
+        assert ("not measured on this checkpoint" in found.message()) == (calls in taken)
 
 
 def test_the_schedules_that_run_unasked_are_these_files():
@@ -70,8 +70,8 @@ def test_the_schedules_that_run_unasked_are_these_files():
 
 def test_a_step_count_that_a_schedule_lacks_is_said():
     found = select(Request(ModelFacts(family="sd15", **SD), Library([]).presets(), 20))
-    assert found.words() == ("S4S fallback: gits-sd15 has 4 to 12 steps, you asked for 20. UniPC bh2 of order 2 on the "
-                             "model's own levels ran; set the steps to one of these, or train for 20.")
+    assert found.message() == ("S4S fallback: gits-sd15 has 4 to 12 steps, you asked for 20. UniPC bh2 of order 2 on "
+                               "the model's own levels ran; set the steps to one of these, or train for 20.")
 
 
 def test_the_digits_are_for_digits_only():

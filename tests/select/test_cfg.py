@@ -67,18 +67,18 @@ def test_a_schedule_that_knows_no_cfg_meets_a_sampler_that_does():
         choice = table_for(levels, FACTS, made, cfg)
         assert choice.table.same_as(at_cfg(made, cfg)[0].tables["calls6"])
         assert choice.preset is made and choice.own_levels and not choice.fallback
-    assert "between those learned at cfg 4 and 8" in table_for(levels, FACTS, made, 6.5).words()
+    assert "between those learned at cfg 4 and 8" in table_for(levels, FACTS, made, 6.5).message()
     assert table_for(levels, FACTS, made, 4.0).kind == "exact"
 
 
 def test_a_cfg_beyond_the_trained_range_is_said():
-    words = table_for(levels_for(three(), FACTS, 6), FACTS, three(), 12.0).words()
+    words = table_for(levels_for(three(), FACTS, 6), FACTS, three(), 12.0).message()
     assert "as learned at cfg 8" in words and "trained at cfg 2 to 8, not at 12" in words
 
 
 def test_a_foreign_schedule_still_falls_back_and_says_nothing_of_cfg():
     choice = table_for(schedules.simple(6, schedules.sd_levels()), FACTS, three(), 3.0)
-    assert choice.fallback and "learned at cfg" not in choice.words()
+    assert choice.fallback and "learned at cfg" not in choice.message()
 
 
 def test_a_table_between_two_is_as_little_recommended_as_the_worse_of_them():
@@ -87,7 +87,7 @@ def test_a_table_between_two_is_as_little_recommended_as_the_worse_of_them():
                                  "calls6_cfg8": {"ratio": 0.9, "recommended": False}})
     assert at_cfg(made, 5.0)[0].score("calls6", 5.0)["ratio"] == 0.9
     assert at_cfg(made, 4.0)[0].score("calls6", 4.0)["ratio"] == 1.3
-    assert "not recommended" in table_for(levels_for(made, FACTS, 6), FACTS, made, 5.0).words()
+    assert "not recommended" in table_for(levels_for(made, FACTS, 6), FACTS, made, 5.0).message()
     raced = preset_file.with_scores(made, {"calls6": {"ratio": 1.1, "cfg": 5.2, "lost": False}})
     assert at_cfg(raced, 5.0)[0].recommends("calls6", 5.0)              # what a race between them found comes first
     assert not at_cfg(raced, 6.5)[0].recommends("calls6", 6.5)

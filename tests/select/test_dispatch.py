@@ -59,7 +59,7 @@ def check(found, sigmas, flow):
     assert found.own_levels or np.allclose(table.sigmas, sigmas, rtol=1e-3, atol=1e-6)
     assert constant_law_error(table) < 1e-8
     assert found.fallback == (found.preset is None) == (found.table_name == "") == (found.kind == "classical")
-    assert ("fallback" in found.words()) == found.fallback and found.why and "\n" not in found.words()
+    assert ("fallback" in found.message()) == found.fallback and found.why and "\n" not in found.message()
     assert not flow or table.query.max() <= 1
 
 
@@ -124,7 +124,7 @@ def test_the_tables_own_levels_get_the_table_bit_for_bit(made, calls):
     found = table_for(sigmas, asked(made), made, cfg=3.0)
     check(found, sigmas, made.model.flow)
     assert found.kind == "exact" and not found.own_levels and found.table.same_as(made.table(calls))
-    assert found.words() == f"S4S mine ({made.short_hash}), calls{calls}, exact: these are its levels"
+    assert found.message() == f"S4S mine ({made.short_hash}), calls{calls}, exact: these are its levels"
 
 
 @BOTH
@@ -153,13 +153,13 @@ def test_a_start_far_off_gets_a_classical_solver_on_the_schedule(made):
     sigmas = levels_for(made, asked(made), 40)[-5:]                             # 4 steps, denoise 0.1
     found = table_for(sigmas, asked(made), made)
     check(found, sigmas, made.model.flow)
-    assert found.fallback and "no table of 4 steps that starts near" in found.words()
+    assert found.fallback and "no table of 4 steps that starts near" in found.message()
 
 
 @BOTH
 def test_calls_nobody_learned_get_a_classical_solver(made):
     found = table_for(levels_for(made, asked(made), 7), asked(made), made)
-    assert found.fallback and "mine has 4, 6 and 8 steps, you asked for 7" in found.words()
+    assert found.fallback and "mine has 4, 6 and 8 steps, you asked for 7" in found.message()
 
 
 @BOTH
@@ -180,7 +180,7 @@ def test_the_first_part_of_the_tables_schedule_gets_its_first_rows(made, rows):
     check(found, sigmas, made.model.flow)
     assert (found.kind, found.table_name, found.own_levels) == ("adapted", "calls8", False)
     assert found.table.same_as(adapt.head(made.table(8), rows, made.model.flow))
-    assert f"the first {rows} of its calls" in found.words()
+    assert f"the first {rows} of its calls" in found.message()
 
 
 @BOTH
@@ -188,7 +188,7 @@ def test_a_middle_or_a_head_nobody_learned_gets_a_classical_solver(made):
     for sigmas in (levels_for(made, asked(made), 8)[2:6], levels_for(made, asked(made), 10)[:4]):
         found = table_for(sigmas, asked(made), made)
         check(found, sigmas, made.model.flow)
-        assert found.fallback and "no table of mine begins with them" in found.words()
+        assert found.fallback and "no table of mine begins with them" in found.message()
 
 
 @given(steps=st.integers(1, 60), share=st.floats(0, 1), length=st.floats(0, 1), flow=st.booleans(),
@@ -228,7 +228,7 @@ def test_levels_near_the_tables_get_its_coefficients_there(made):
     check(found, near, made.model.flow)
     assert found.kind == "adapted" and not found.own_levels and found.table_name == "calls6"
     assert found.table.same_as(adapt.adapted(made.table(6), near, made.model.flow))
-    assert "moved to levels 4% away from its own" in found.words()
+    assert "moved to levels 4% away from its own" in found.message()
 
 
 @pytest.mark.parametrize("name", HOSTS)
@@ -236,7 +236,7 @@ def test_foreign_levels_get_a_classical_solver_on_them_and_advice(name):
     sigmas = np.float32(HOSTS[name](6))
     found = table_for(sigmas, asked(EPS), EPS)
     check(found, sigmas, False)
-    assert found.fallback and "pick scheduler s4s" in found.words()
+    assert found.fallback and "pick scheduler s4s" in found.message()
     wanted = classical.SOLVERS[dispatch.FALLBACK[False]](np.float64(sigmas))
     assert found.table.same_as(wanted)
 
@@ -247,22 +247,22 @@ def test_foreign_levels_from_another_start_get_a_classical_solver():
 
 
 def test_every_fallback_names_itself():
-    words = table_for(HOSTS["karras"](7), asked(EPS), None).words()
+    words = table_for(HOSTS["karras"](7), asked(EPS), None).message()
     assert words == "S4S fallback: no preset was chosen. UniPC bh2 of order 2 on the given levels ran."
     unfit = table_for(HOSTS["karras"](6), asked(EPS, prediction="v"), EPS)
-    assert "mine does not suit: it is for eps prediction, the model's is v" in unfit.words()
+    assert "mine does not suit: it is for eps prediction, the model's is v" in unfit.message()
 
 
 def test_cfg_outside_the_trained_range_is_said():
-    assert "(trained at cfg 2 to 5, not at 7)" in table_for(EPS.table(6).sigmas, asked(EPS), EPS, cfg=7.0).words()
-    assert "cfg" not in table_for(EPS.table(6).sigmas, asked(EPS), EPS, cfg=3.0).words()
+    assert "(trained at cfg 2 to 5, not at 7)" in table_for(EPS.table(6).sigmas, asked(EPS), EPS, cfg=7.0).message()
+    assert "cfg" not in table_for(EPS.table(6).sigmas, asked(EPS), EPS, cfg=3.0).message()
 
 
 def test_repeated_levels_run_with_eulers_method():
     """Some hosts' schedules repeat a level; a repeated one changes nothing."""
     found = table_for([14.6146, 3.0, 3.0, 1.0, 0.0], asked(EPS), EPS)
     check(found, [14.6146, 3.0, 3.0, 1.0, 0.0], False)
-    assert "Euler" in found.words() and "repeat" in found.words()
+    assert "Euler" in found.message() and "repeat" in found.message()
     assert found.table.carry[1] == 1 and not found.table.weights[1].any()
 
 
@@ -285,7 +285,7 @@ def test_a_table_that_cannot_be_moved_runs_on_its_own_levels_only():
     made = replace(EPS, tables={"calls5": two, "calls8": EPS.table(8)})
     assert table_for(two.sigmas, asked(EPS), made).kind == "exact"
     found = table_for(np.append(11.0, two.sigmas[1:]), asked(EPS), made, own_schedule=True)
-    assert found.fallback and "cannot be moved there: the table's levels do not fall strictly" in found.words()
+    assert found.fallback and "cannot be moved there: the table's levels do not fall strictly" in found.message()
 
 
 def test_a_table_that_breaks_the_law_says_so_through_the_choice():

@@ -37,7 +37,7 @@ def asked(weights: str, levels, preset: Preset = PAIR, **more):
 def test_each_model_runs_its_half(weights, levels, rows):
     found = asked(weights, levels)
     assert found.kind == "exact" and not found.fallback and not found.warns and found.preset is PAIR
-    assert found.table_name == "calls5" and rows in found.words()
+    assert found.table_name == "calls5" and rows in found.message()
     half = PAIR.experts[weights == "low"].tables["calls5"]
     assert found.table.same_as(half)
 
@@ -65,7 +65,7 @@ def test_what_lost_or_is_unfinished_gives_no_schedule(flaw):
 @pytest.mark.parametrize("weights, levels", [("high", TAIL), ("low", HEAD)])
 def test_exchanged_models_fall_back_and_say_so(weights, levels):
     found = asked(weights, levels)
-    assert found.fallback and found.warns and "exchange the two models" in found.words()
+    assert found.fallback and found.warns and "exchange the two models" in found.message()
     assert found.about is PAIR and np.allclose(found.table.sigmas[[0, -1]], levels[[0, -1]])
 
 
@@ -73,22 +73,22 @@ def test_exchanged_models_fall_back_and_say_so(weights, levels):
 @pytest.mark.parametrize("levels", [LEVELS, LEVELS[:2], LEVELS[1:], LEVELS[3:], np.append(LEVELS[:2], 0.0)])
 def test_other_cuts_fall_back_and_say_where_the_models_change(weights, levels):
     found = asked(weights, levels)
-    assert found.fallback and found.warns and "pair changes models at step 2 of 5 (level 0.875)" in found.words()
-    assert "end_at_step and start_at_step there" in found.words() and found.table.calls == len(levels) - 1
+    assert found.fallback and found.warns and "pair changes models at step 2 of 5 (level 0.875)" in found.message()
+    assert "end_at_step and start_at_step there" in found.message() and found.table.calls == len(levels) - 1
 
 
 @pytest.mark.parametrize("weights, levels", [("high", HEAD), ("low", TAIL)])
 def test_each_model_has_its_own_cfg_and_verdict(weights, levels):
     other = asked(weights, levels, cfg=4.2)
-    assert other.fallback and f"learned at cfg {CFG[weights]:g}" in other.words()
+    assert other.fallback and f"learned at cfg {CFG[weights]:g}" in other.message()
     lost = replace(PAIR, scores={"calls5": {"raced": {"cfg": 3.5, "lost": True}}})
-    assert asked(weights, levels, lost).fallback and "lost its race" in asked(weights, levels, lost).words()
+    assert asked(weights, levels, lost).fallback and "lost its race" in asked(weights, levels, lost).message()
     assert not asked(weights, levels, replace(PAIR, scores={"calls5": {"raced": {"cfg": 3.5, "lost": False}}})).fallback
 
 
 def test_a_named_one_runs_on_strangers_with_a_warning_and_not_if_strict():
     found = asked("other", TAIL, named=PAIR)
-    assert found.kind == "exact" and found.warns and not found.belongs and "You named it" in found.words()
+    assert found.kind == "exact" and found.warns and not found.belongs and "You named it" in found.message()
     assert asked("other", TAIL, named=PAIR, strict=True).fallback
     assert not asked("low", TAIL, named=PAIR, strict=True).warns
 
@@ -97,7 +97,7 @@ def test_a_preset_for_two_belongs_to_both_and_patches_are_seen():
     assert match.belongs(PAIR, model("high")) and match.belongs(PAIR, model("low"))
     assert not match.belongs(PAIR, model("other")) and not match.belongs(PAIR, model("low", patches="a LoRA"))
     found = select(Request(model("low", patches="a LoRA"), [PAIR], levels=TAIL, cfg=5.0))
-    assert found.fallback and "pair was learned on this model without LoRAs and patches" in found.words()
+    assert found.fallback and "pair was learned on this model without LoRAs and patches" in found.message()
 
 
 def test_presets_for_two_are_not_joined():

@@ -52,8 +52,8 @@ def test_an_unknown_family_runs_what_was_measured():
 def test_a_model_that_denoises_nothing_gets_euler_and_the_reason():
     odd = ModelFacts("x0", 0.03, 14.6, "wan21", unfit="this model turns one image into another and denoises nothing")
     found = select(Request(odd, steps=4))
-    assert found.words() == ("S4S fallback: this model turns one image into another and denoises nothing. Euler on the "
-                             "model's own levels ran.")
+    assert found.message() == ("S4S fallback: this model turns one image into another and denoises nothing. Euler on "
+                               "the model's own levels ran.")
     assert found.table.same_as(classical.euler(levels_for(None, odd, 4)))
 
 
@@ -61,4 +61,4 @@ def test_no_preset_suits_such_a_model(tmp_path):
     from tests.select.test_dispatch import EPS
     odd = replace(ModelFacts.of(EPS.model), unfit="this model turns one image into another and denoises nothing")
     found = table_for(EPS.table(6).sigmas, odd, EPS)
-    assert found.fallback and "mine does not suit: this model turns one image" in found.words()
+    assert found.fallback and "mine does not suit: this model turns one image" in found.message()

@@ -116,7 +116,7 @@ def violations() -> tuple[int, int, list[str]]:
         counted, learned = counted + 1, learned + (not sampled.fallback)
         facts = request.facts
         wrong += [f"{name}: {facts.fingerprint()} at {request.calls} of {request.steps} steps, cfg {request.cfg}: "
-                  f"{scheduled.words()} / {sampled.words()} / {without.words()}" for name in broken]
+                  f"{scheduled.message()} / {sampled.message()} / {without.message()}" for name in broken]
     return counted, learned, wrong
 
 

@@ -72,8 +72,8 @@ def test_only_a_preset_of_these_weights_runs_by_itself():
     for others in ([by_range], [by_family], [by_range, by_family], []):
         found = ask(others)
         assert found.fallback and found.kind == "classical" and found.preset is None
-        assert found.words() == ("S4S fallback: no preset was trained for this model. UniPC bh2 of order 2 on the "
-                                 "model's own levels ran; train one for this model.")
+        assert found.message() == ("S4S fallback: no preset was trained for this model. UniPC bh2 of order 2 on the "
+                                   "model's own levels ran; train one for this model.")
 
 
 def test_what_a_preset_records_of_a_model_is_what_a_host_sees():
@@ -98,7 +98,7 @@ def test_weights_are_hashed_only_where_a_preset_that_suits_has_a_hash():
 def test_not_recommended_presets_wait_to_be_asked_for():
     """Not even on the weights it was made for."""
     found = ask([own("slow", recommended=False)])
-    assert found.fallback and "slow lost its race" in found.words() and "choose it by name" in found.words()
+    assert found.fallback and "slow lost its race" in found.message() and "choose it by name" in found.message()
     assert ran([], named=own("slow", recommended=False)) == "slow"
 
 
@@ -107,8 +107,8 @@ def test_a_preset_learned_through_a_lora_is_for_that_lora_and_no_other():
     facts = {name: replace(SD15, fingerprint=lambda more=more: {**OURS, **more})
              for name, more in (("base", {}), ("lora", {"patches": "12"}), ("other", {"patches": "34"}))}
     assert [ran([plain, styled], facts[name]) for name in facts] == ["plain", "styled", None]
-    assert "styled was learned on this model with other LoRAs and patches" in ask([styled], facts["base"]).words()
-    assert "plain was learned on this model without LoRAs and patches" in ask([plain], facts["lora"]).words()
+    assert "styled was learned on this model with other LoRAs and patches" in ask([styled], facts["base"]).message()
+    assert "plain was learned on this model without LoRAs and patches" in ask([plain], facts["lora"]).message()
     assert ask([plain, styled], facts["other"]).warns
 
 
@@ -120,9 +120,9 @@ def test_a_lora_of_the_command_line_is_not_taken_for_the_base_model():
     ({"run": "k", "created": "2026-02-01"}, True), ({}, True), ({"run": "k"}, False), ({"unfinished": True}, False)])
 def test_an_unfinished_preset_waits_to_be_asked_for(record, runs):
     found = ask([own("half", training=record)])
-    assert found.fallback == (not runs) and ("the training of half is unfinished" in found.words()) == (not runs)
+    assert found.fallback == (not runs) and ("the training of half is unfinished" in found.message()) == (not runs)
     named = ask([], named=own("half", training=record))
-    assert named.preset.name == "half" and ("unfinished" in named.words()) == (not runs)
+    assert named.preset.name == "half" and ("unfinished" in named.message()) == (not runs)
 
 
 def test_only_the_table_that_lost_its_race_is_avoided():
@@ -133,11 +133,11 @@ def test_only_the_table_that_lost_its_race_is_avoided():
         "calls4_from3": {"ratio": 1.1, "recommended": True}})
     assert held.recommended and held.lost == ["calls4"]
     assert ran([held], calls=6) == "mixed" and ran([held], calls=4, start=2.8) == "mixed"
-    assert "calls4 of mixed lost its race" in ask([held], calls=4).words()
+    assert "calls4 of mixed lost its race" in ask([held], calls=4).message()
     assert ran([held, own("other", calls=(4,))], calls=4) == "other"
     clause = "not recommended: a classical solver did better in its race"
     for table, said in (("calls4", True), ("calls6", False), ("calls4_from3", False)):
-        assert (clause in table_for(held.tables[table].sigmas, MINE, held).words()) == said
+        assert (clause in table_for(held.tables[table].sigmas, MINE, held).message()) == said
 
 
 def test_a_race_at_another_cfg_says_nothing_of_this_one():
@@ -175,13 +175,13 @@ def test_among_true_equals_the_first_is_taken():
 def test_a_table_runs_near_the_cfg_it_was_learned_at(trained, cfg, runs):
     found = ask([own("mine", training={"cfg": trained})], cfg=cfg)
     assert found.fallback == (not runs)
-    assert runs or f"mine was learned at cfg {match.cfg_range(found.about)[0]:g}, you use {cfg:g}. " in found.words()
+    assert runs or f"mine was learned at cfg {match.cfg_range(found.about)[0]:g}, you use {cfg:g}. " in found.message()
     assert ran([], cfg=cfg, named=own("mine", training={"cfg": trained})) == "mine"
 
 
 def test_a_cfg_outside_the_trained_range_is_said_of_a_preset_that_was_named():
     found = ask([], cfg=7.0, named=own(training={"cfg": [2.0, 5.0]}))
-    assert "(trained at cfg 2 to 5, not at 7)" in found.words() and found.warns and found.belongs
+    assert "(trained at cfg 2 to 5, not at 7)" in found.message() and found.warns and found.belongs
     assert not ask([], cfg=4.0, named=own(training={"cfg": [2.0, 5.0]})).warns
 
 
@@ -195,15 +195,15 @@ def test_the_distance_to_the_cfg_counts_before_the_number_of_tables():
 def test_a_table_runs_near_the_size_it_was_learned_on(size, runs):
     found = ask([own("mine", training={"resolution": [64, 64]})], size=size)
     assert found.fallback == (not runs)
-    assert runs or "mine was learned on latents of 64 x 64, this one is" in found.words()
+    assert runs or "mine was learned on latents of 64 x 64, this one is" in found.message()
     assert not ask([own("mine")], size=size).fallback                          # a record without sizes
 
 
 def test_a_message_is_two_sentences_and_the_rest_is_detail():
     presets = [own("a", (4,)), own("b", (4,), recommended=False), preset("c"), preset("d", family="sdxl")]
     found = ask(presets, calls=20)
-    assert found.words() == ("S4S fallback: a has 4 steps, you asked for 20. UniPC bh2 of order 2 on the model's own "
-                             "levels ran; set the steps to one of these, or train for 20.")
+    assert found.message() == ("S4S fallback: a has 4 steps, you asked for 20. UniPC bh2 of order 2 on the model's own "
+                               "levels ran; set the steps to one of these, or train for 20.")
     assert "b (" in found.details and "c (" not in found.details and found.about is presets[0]
 
 
@@ -243,9 +243,9 @@ def test_a_preset_that_was_named_runs_on_another_model_and_says_so_unless_matchi
     other = preset("other", family="sdxl", hashes={"weights_1d": "cd"})
     found = ask([], named=other)
     assert found.preset is other and found.warns and not found.belongs and not found.fallback
-    assert found.words().endswith("You named it: it was not learned on this model")
+    assert found.message().endswith("You named it: it was not learned on this model")
     strict = ask([], named=other, strict=True)
-    assert strict.fallback and "other was not learned on this model, and matching is strict" in strict.words()
+    assert strict.fallback and "other was not learned on this model, and matching is strict" in strict.message()
     for mine in (own("mine"), own("mine", family="sdxl")):
         assert not ask([], named=mine, strict=True).fallback and not ask([], named=mine).warns
 
@@ -265,7 +265,7 @@ def ships(monkeypatch):
 def test_published_numbers_run_as_a_fallback_on_their_family_only():
     found = ask([published()])
     assert found.fallback and found.warns and found.preset.name == "gits" and found.kind == "exact"
-    assert found.words() == (
+    assert found.message() == (
         f"S4S fallback: no preset was trained for this model. gits ({found.preset.short_hash}), calls6 ran (published "
         "numbers, not measured on this checkpoint); train one for this model.")
     for family in ("sdxl", "sd20", None):
@@ -275,13 +275,13 @@ def test_published_numbers_run_as_a_fallback_on_their_family_only():
 def test_published_numbers_that_do_not_ship_run_only_by_name():
     stranger = published("mine", (5, 6))
     assert ran([stranger]) is None and ran([stranger], named=stranger) == "mine"
-    assert "published numbers, not measured on this checkpoint" in ask([], named=stranger).words()
+    assert "published numbers, not measured on this checkpoint" in ask([], named=stranger).message()
     assert not ask([], named=stranger, strict=True).fallback                 # it is for this family
 
 
 def test_published_numbers_run_at_their_numbers_of_calls_only():
     found = ask([published(calls=(4, 6))], calls=20)
-    assert found.preset is None and "gits has 4 and 6 steps, you asked for 20" in found.words()
+    assert found.preset is None and "gits has 4 and 6 steps, you asked for 20" in found.message()
 
 
 @pytest.mark.parametrize("calls", [4, 6])
@@ -291,16 +291,17 @@ def test_a_preset_of_ones_own_beats_published_numbers(calls):
 
 def test_published_numbers_step_in_where_ones_own_preset_has_no_table():
     found = ask([published(), own("mine", (5,))], calls=6)
-    assert found.preset.name == "gits" and found.fallback and "mine has 5 steps, you asked for 6" in found.words()
+    assert found.preset.name == "gits" and found.fallback and "mine has 5 steps, you asked for 6" in found.message()
 
 
 def test_published_numbers_that_lost_a_race_on_these_weights_are_not_taken_there():
     lost = {"calls4": {"ratio": 0.9, "recommended": False}, "calls6": {"ratio": 1.2, "recommended": True}}
     raced = replace(published("gits raced", hashes=OURS), scores=lost)
     others = replace(SD15, fingerprint=lambda: {"weights_1d": "cd"})
-    assert ran([published(), raced], calls=4) is None and "lost its race" in ask([published(), raced], calls=4).words()
+    assert ran([published(), raced], calls=4) is None
+    assert "lost its race" in ask([published(), raced], calls=4).message()
     found = ask([published(), raced], calls=6)
-    assert found.preset is raced and not found.fallback and "not measured" not in found.words()
+    assert found.preset is raced and not found.fallback and "not measured" not in found.message()
     assert ran([published(), raced], others, calls=4) == "gits"
 
 
@@ -312,5 +313,5 @@ def test_published_numbers_for_these_weights_are_theirs():
 
 def test_published_numbers_are_said_to_be_unmeasured_where_they_run():
     made = published()
-    words = table_for(made.table(6).sigmas, SD15, made).words()
+    words = table_for(made.table(6).sigmas, SD15, made).message()
     assert words.endswith("these are its levels (published numbers, not measured on this checkpoint)")

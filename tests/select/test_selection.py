@@ -125,7 +125,7 @@ def test_learned_numbers_run_only_where_they_belong(question):
         if found.fallback:
             shipped = match.FAMILY_SCHEDULES.get(request.facts.family)
             assert found.preset is None or found.preset.short_hash == shipped
-            assert found.warns and found.words().count(". ") == 1 and len(found.words()) < 300
+            assert found.warns and found.message().count(". ") == 1 and len(found.message()) < 300
         else:
             assert may_run(found.preset, request) and not found.warns and found.belongs
             table = found.preset.tables.get(found.table_name, found.table)
@@ -151,7 +151,7 @@ def test_presets_of_other_models_change_nothing(question):
     alone = replace(request, installed=[preset for preset in request.installed
                                         if is_mine(preset, request.facts) or ships(preset)])
     one, other = select(request), select(alone)
-    assert same(one, other) and one.words() == other.words()
+    assert same(one, other) and one.message() == other.message()
     assert one.schedule.tolist() == other.schedule.tolist()
     unknown = replace(request, cfg=None, calls=None, size=None)             # what a scheduler may know
     blind = select(replace(unknown, installed=alone.installed))
@@ -235,12 +235,12 @@ def test_flux_and_wan_do_not_run_an_sd3_preset_nor_optimal_steps(name, steps):
     assert found.fallback and found.preset is None and found.kind == "classical"
     assert found.schedule.tolist() == levels_for(None, MODELS[name], steps).tolist()        # its own shift, as without
     ran = "Euler" if name == "flux" else "UniPC bh1"                                       # of the official templates
-    assert found.words().startswith(f"S4S fallback: no preset was trained for this model. {ran} on the model's own")
+    assert found.message().startswith(f"S4S fallback: no preset was trained for this model. {ran} on the model's own")
 
 
 def test_a_preset_learned_at_cfg_2_does_not_run_at_cfg_7():
     found = select(Request(MODELS["sd15"], [made("sd15", cfg=2.0)], 6, cfg=7.0))
-    assert found.fallback and "mine was learned at cfg 2, you use 7" in found.words()
+    assert found.fallback and "mine was learned at cfg 2, you use 7" in found.message()
 
 
 def test_of_two_presets_at_cfg_8_the_nearer_runs_however_many_tables_the_other_has():

@@ -82,34 +82,34 @@ def hold(source: Source, preset: Preset, terms: Terms, progress: RaceProgress) -
 
     Raises ValueError for a budget that is too small, with what would do.
     """
-    made, preset = preset, replace(preset, tables=running(preset, terms.tables, source.cfg))
+    whole, preset = preset, replace(preset, tables=running(preset, terms.tables, source.cfg))
     terms = replace(terms, tables=tuple(preset.tables))
-    before, began, held = source.model_calls, time.monotonic(), Held(made)
+    before, began, held = source.model_calls, time.monotonic(), Held(whole)
     samplers = _samplers(source, preset, terms, progress)
     if source.features is None and any(entry.crowd_only for entries in samplers.values() for entry in entries):
         source.features, source.feature_space = moments, "means and deviations of the latent's channels"
-    found, effort = planned(source, preset, terms, progress, samplers,
-                            (terms.budget or math.inf) - (source.model_calls - before))
-    teacher, pairs_at = teacher_of(source, "auto", found.calls), {}
+    convergence, effort = planned(source, preset, terms, progress, samplers,
+                                  (terms.budget or math.inf) - (source.model_calls - before))
+    teacher, pairs_at = teacher_of(source, "auto", convergence.calls), {}
     for name in terms.tables:
         top, seeds = window_of(source, preset.tables[name]), terms.seeds
         if top not in pairs_at:
             progress.status(f"race of {name}: the teacher on {len(seeds)} unseen seeds")
-            held.whole = held.whole or counted(source, progress, len(seeds) * found.calls, partial(
+            held.whole = held.whole or counted(source, progress, len(seeds) * convergence.calls, partial(
                 pairs_from, source, teacher, seeds))
-            pairs = held.whole if top is None else counted(source, progress, len(seeds) * found.calls, partial(
+            pairs = held.whole if top is None else counted(source, progress, len(seeds) * convergence.calls, partial(
                 pairs_from, source, teacher, seeds, top, held.whole.target))
-            pairs_at[top] = pairs, counted(source, progress, 2 * CHECKED * found.calls, partial(
+            pairs_at[top] = pairs, counted(source, progress, 2 * CHECKED * convergence.calls, partial(
                 finer_targets, source, teacher, pairs, top))
         progress.status(f"race of {name} on {len(seeds)} unseen seeds")
         pairs, finer = pairs_at[top]
         held.raced[name] = race(source, preset, name, pairs, effort, finer, samplers.get(name, ()), progress.count,
-                                teacher_error=_short(found.error), where=f"{terms.where} {source.device.type}")
+                                teacher_error=_short(convergence.error), where=f"{terms.where} {source.device.type}")
         progress.finished(name, held.raced[name])
-    held.preset = with_scores(_of_here(made, source), held.scores)
-    doubt = "" if found.suffices else ", more than a fifth of what a table may reach"
+    held.preset = with_scores(_of_here(whole, source), held.scores)
+    doubt = "" if convergence.suffices else ", more than a fifth of what a table may reach"
     held.words = (f"cfg {source.cfg:g}, {len(terms.seeds)} unseen seeds; teacher {teacher.words}, off by RMSE "
-                  f"{found.error:.2g}{doubt}; {source.model_calls - before:,} network calls, "
+                  f"{convergence.error:.2g}{doubt}; {source.model_calls - before:,} network calls, "
                   f"{time.monotonic() - began:.0f} s")
     return held
 

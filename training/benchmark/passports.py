@@ -105,22 +105,22 @@ def _learned(preset: Preset) -> list[str]:
     said = [("teacher", f"Teacher {record.get('teacher')}{off}"), ("cfg", f"cfg {_span(record.get('cfg', 1.0))}"),
             ("pairs", f"{record.get('pairs')} pairs"), ("seed", f"seed {record.get('seed')}"),
             ("mode", f"{record.get('mode')} mode from {record.get('base')}")]
-    words = ", ".join(text for key, text in said if key in record)
+    text = ", ".join(text for key, text in said if key in record)
     if record.get("loras"):
-        words += f", with the LoRAs {', '.join(map(str, record['loras']))}"
+        text += f", with the LoRAs {', '.join(map(str, record['loras']))}"
     if "model_calls" in record:
-        words += f"; {record['model_calls']:,} network calls for all its tables, {record.get('seconds', 0):.0f} s"
-    return [f"{words}." if words else "How it was made is not recorded.", *_notes(preset)]
+        text += f"; {record['model_calls']:,} network calls for all its tables, {record.get('seconds', 0):.0f} s"
+    return [f"{text}." if text else "How it was made is not recorded.", *_notes(preset)]
 
 
 def _published(preset: Preset) -> list[str]:
     """What was published, what was added to it, and why this and no other."""
     record = preset.training
-    words = f"A {record['imported']}, for {', '.join(map(str, preset.counts))} calls"
+    text = f"A {record['imported']}, for {', '.join(map(str, preset.counts))} calls"
     if stretched := record.get("stretched_calls"):
-        words += (f"; its authors published {', '.join(map(str, record['published_calls']))}, those for "
-                  f"{', '.join(map(str, stretched))} are interpolated, log-linear in the index as the hosts do it")
-    return [f"{words}.", *_notes(preset)]
+        text += (f"; its authors published {', '.join(map(str, record['published_calls']))}, those for "
+                 f"{', '.join(map(str, stretched))} are interpolated, log-linear in the index as the hosts do it")
+    return [f"{text}.", *_notes(preset)]
 
 
 def _notes(preset: Preset) -> list[str]:
@@ -147,10 +147,11 @@ def page(folder, head: str = "# Presets\n") -> str:
     files = sorted(Path(folder).glob("*.safetensors"))
     presets = {file: preset_file.load(file) for file in files}
     rows = ["| | for | calls | what it is | measured |", "|---|---|---|---|---|"]
-    rows += [f"| [{made.name}](#{_anchor(made.name)}) | {made.model.family}, {made.model.prediction} | "
-             f"{', '.join(map(str, made.counts))} | {_kind(made)} | {_measured(made)} |" for made in presets.values()]
-    published = [passport(made, file) for file, made in presets.items() if "imported" in made.training]
-    learned = [passport(made, file) for file, made in presets.items() if "imported" not in made.training]
+    rows += [f"| [{preset.name}](#{_anchor(preset.name)}) | {preset.model.family}, {preset.model.prediction} | "
+             f"{', '.join(map(str, preset.counts))} | {_kind(preset)} | {_measured(preset)} |"
+             for preset in presets.values()]
+    published = [passport(preset, file) for file, preset in presets.items() if "imported" in preset.training]
+    learned = [passport(preset, file) for file, preset in presets.items() if "imported" not in preset.training]
     return "\n".join([head, *rows, "", *(f"{part}\n" for part in published), f"# Learned\n\n{TRAINED}",
                       *(f"{part}\n" for part in learned)])
 

@@ -95,7 +95,7 @@ def race(source: Source, preset: Preset, table: str, pairs: Pairs, effort: Effor
     crowd = [entry for entry in samplers if entry.crowd_only]
     entries += [entry for entry in samplers if not entry.crowd_only]
     total = race_calls(source, preset, table, len(pairs), effort, samplers)
-    before, told = source.model_calls, source.on_model_calls
+    before, reported = source.model_calls, source.on_model_calls
     if on_progress is not None:
         source.on_model_calls = lambda images: on_progress(source.model_calls - before, total)
     try:
@@ -104,7 +104,7 @@ def race(source: Source, preset: Preset, table: str, pairs: Pairs, effort: Effor
         learned, *ranked = checked(source, [learned, *ranked], pairs, finer)
         crowd = [measure(source, entry, pairs, features=True) for entry in crowd]
     finally:
-        source.on_model_calls = told
+        source.on_model_calls = reported
     return raced(source, learned, ranked, pairs, crowd, **more)
 
 

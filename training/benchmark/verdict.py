@@ -65,10 +65,10 @@ def judged(scores: dict) -> str:
 
 def verdict(scores: dict) -> str:
     """One sentence: who is closer to the teacher, by how much, and when the other catches up."""
-    best, seeds, found = scores["best_classical"], scores["seeds"], scores["verdict"]
-    if found == EVEN:
+    best, seeds, outcome = scores["best_classical"], scores["seeds"], scores["verdict"]
+    if outcome == EVEN:
         return f"Nothing was gained here: the table is the best baseline, {best}"
-    if found == WITHIN:
+    if outcome == WITHIN:
         return (f"Within the teacher's error: a teacher of more calls may turn around who is closer, S4S or the best "
                 f"baseline ({best})")
     low, high = scores["ratio_95"]
@@ -76,9 +76,9 @@ def verdict(scores: dict) -> str:
              f"({best}); by the median seed {scores['ratio_median']:.2f} [{scores['ratio_median_95'][0]:.2f}, "
              f"{scores['ratio_median_95'][1]:.2f}] times, and on {100 * scores['won']:.0f} % "
              f"[{100 * scores['won_95'][0]:.0f}, {100 * scores['won_95'][1]:.0f}] of the seeds")
-    if found == WORSE:
+    if outcome == WORSE:
         return f"Not recommended, a baseline is closer: {times}"
-    if found == UNSURE:
+    if outcome == UNSURE:
         return f"{seeds} seeds are not enough to say who is closer: {times}"
     if "classical_calls_to_match" not in scores:
         return times

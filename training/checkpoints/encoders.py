@@ -25,8 +25,8 @@ def find_encoder(folder: str, family: str, part: str) -> Path | None:
         return Path(folder, part)
     number = int(part.rpartition("_")[2]) if part[-1].isdigit() else 1
     name = HOST_FILES[family][number - 1] if family else part
-    found = [path for path in sorted(Path(folder).glob(f"{name}*.safetensors")) if "scaled" not in path.name]
-    return max(found, key=lambda path: path.stat().st_size, default=None)           # full precision before fp8
+    files = [path for path in sorted(Path(folder).glob(f"{name}*.safetensors")) if "scaled" not in path.name]
+    return max(files, key=lambda path: path.stat().st_size, default=None)           # full precision before fp8
 
 
 def load_encoder(class_name: str, place: Path, config: Path, dtype: torch.dtype):

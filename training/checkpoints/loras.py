@@ -85,8 +85,8 @@ def fuse(pipeline, family: str, loras: list[Lora], say: Callable) -> None:
             layers = named(pipeline, tensors)
             pipeline.load_lora_weights(dict(layers), adapter_name=ADAPTER)
         wanted, parts = sum(_side(name) == "A" for name in layers), _parts(pipeline)
-        if (found := sum(map(_adapted, parts.values()))) < wanted:
-            raise ValueError(f"{lora.path} does not fit this {family}{made_for}: {wanted - found} of its {wanted} "
+        if (fitting := sum(map(_adapted, parts.values()))) < wanted:
+            raise ValueError(f"{lora.path} does not fit this {family}{made_for}: {wanted - fitting} of its {wanted} "
                              f"layers have no place there. {MENDED}")
         pipeline.fuse_lora(components=list(parts), lora_scale=lora.weight, adapter_names=[ADAPTER])
         pipeline.unload_lora_weights()
@@ -141,8 +141,8 @@ def read(path: Path) -> tuple[dict, str]:
 def scaled(tensors: dict, alphas: dict) -> dict:
     """The pairs with alpha / rank in their upper halves, as every loader multiplies them; without an alpha, 1."""
     def layer_of(name: str) -> str:
-        found = _PAIR.match(name)
-        return found["layer"] if found else ""
+        match = _PAIR.match(name)
+        return match["layer"] if match else ""
     ranks = {layer_of(name): len(tensor) for name, tensor in tensors.items() if _side(name) == "A"}
 
     def weight(name: str, tensor: Tensor) -> Tensor:
@@ -155,12 +155,12 @@ def scaled(tensors: dict, alphas: dict) -> dict:
 
 def named(pipeline, tensors: dict) -> dict:
     """The tensors under diffusers' names of parts and layers."""
-    texts = {name: found for name in tensors if (found := _TEXT.match(name))}
+    texts = {name: match for name in tensors if (match := _TEXT.match(name))}
     rest = {name: tensor for name, tensor in tensors.items() if name not in texts}
     if rest:
         options = {"unet_config": pipeline.unet.config} if hasattr(pipeline, "unet") else {}
-        made = pipeline.lora_state_dict(rest, **options)
-        rest = dict(made[0] if isinstance(made, tuple) else made)
+        state = pipeline.lora_state_dict(rest, **options)
+        rest = dict(state[0] if isinstance(state, tuple) else state)
     for name, at in texts.items():
         part = "text_encoder_2" if at["which"] == "2" else "text_encoder"
         layer = f"{part}.text_model.encoder.layers.{at['at']}.{at['part']}.{at['name']}"
@@ -170,8 +170,8 @@ def named(pipeline, tensors: dict) -> dict:
 
 def _side(name: str) -> str:
     """A: the lower half of a pair, B: the upper; "": neither."""
-    found = _PAIR.match(name)
-    return "" if found is None else {"down": "A", "up": "B"}.get(found["side"], found["side"])
+    match = _PAIR.match(name)
+    return "" if match is None else {"down": "A", "up": "B"}.get(match["side"], match["side"])
 
 
 def _parts(pipeline) -> dict:

@@ -33,9 +33,9 @@ def checkpoint(settings: ModelSettings, cfgs: tuple, device: torch.device, say: 
     dtype = DTYPES.get(settings.dtype) or (torch.float32 if device.type == "cpu" else torch.float16)
     if settings.dtype == "auto" and device.type == "cuda":
         dtype = HALF.get(_family(settings.checkpoint), torch.float16)
-    found = opened(settings.checkpoint, dtype, Places(settings.config, settings.text_encoders, settings.vae), say)
-    loras.fuse(found.pipeline, found.family, settings.loras, say)       # before the text encoders are asked
-    return source_of(found, texts, settings, cfgs, device, dtype, say)
+    checkpoint = opened(settings.checkpoint, dtype, Places(settings.config, settings.text_encoders, settings.vae), say)
+    loras.fuse(checkpoint.pipeline, checkpoint.family, settings.loras, say)       # before the text encoders are asked
+    return source_of(checkpoint, texts, settings, cfgs, device, dtype, say)
 
 
 def _family(path: str) -> str:
@@ -43,72 +43,73 @@ def _family(path: str) -> str:
     return files.read(path).family if Path(path).is_file() else ""
 
 
-def source_of(found: Opened, texts: list[str], settings: ModelSettings, cfgs: tuple, device: torch.device,
+def source_of(checkpoint: Opened, texts: list[str], settings: ModelSettings, cfgs: tuple, device: torch.device,
               dtype: torch.dtype, say: Callable) -> Source:
     """The Source of an opened checkpoint."""
-    pipeline, clock = found.pipeline, clock_of(found, settings)
-    width, height, shape = size_of(found, settings)
-    _check_guidance(found, settings, cfgs)
-    for words in prompts.remarks(texts, pipeline):
-        say(f"WARNING: {words}")
+    pipeline, clock = checkpoint.pipeline, clock_of(checkpoint, settings)
+    width, height, shape = size_of(checkpoint, settings)
+    _check_guidance(checkpoint, settings, cfgs)
+    for remark in prompts.remarks(texts, pipeline):
+        say(f"WARNING: {remark}")
     rows = prompts.embedded(pipeline, texts, settings.negative, device)
-    asked = found.network.to(device).eval().requires_grad_(False)
+    asked = checkpoint.network.to(device).eval().requires_grad_(False)
     asked.enable_gradient_checkpointing()           # a backward pass at the memory of one block, not of all
     cfg, count = cfgs[0], len(texts)
 
     def conditions(seeds):
         return {"which": torch.tensor([int(seed) % count for seed in seeds], device=device)}
-    guided = network.Network(_ask(found.family, asked, settings, width, height), clock, rows, cfg, dtype)
+    guided = network.Network(_ask(checkpoint.family, asked, settings, width, height), clock, rows, cfg, dtype)
     autoencoder = getattr(pipeline, "vae", None)
     return Source(
-        found.path.stem, model_of(found, clock, shape[0]), np.asarray(clock.sigmas, dtype=np.float64), shape, guided,
-        conditions, cfg, device, chunk=max(1, min(MOST_AT_ONCE, AT_ONCE // (width * height))),
-        any_cfg=True, about=about(found, texts, settings, width, height, dtype),
+        checkpoint.path.stem, model_of(checkpoint, clock, shape[0]), np.asarray(clock.sigmas, dtype=np.float64), shape,
+        guided, conditions, cfg, device, chunk=max(1, min(MOST_AT_ONCE, AT_ONCE // (width * height))),
+        any_cfg=True, about=about(checkpoint, texts, settings, width, height, dtype),
         decode=None if autoencoder is None else network.decoder(
             autoencoder.to(device).float().eval().requires_grad_(False)))
 
 
-def clock_of(found: Opened, settings: ModelSettings) -> clocks.Discrete | clocks.Flow:
+def clock_of(checkpoint: Opened, settings: ModelSettings) -> clocks.Discrete | clocks.Flow:
     """Levels and timesteps as the hosts have them for this checkpoint; --shift moves a flow's."""
-    if found.family == "flux":
+    if checkpoint.family == "flux":
         return clocks.flux(float(np.log(settings.shift)) if settings.shift else clocks.FLUX_SHIFT)
-    if found.family == "fluxschnell":
+    if checkpoint.family == "fluxschnell":
         return clocks.flow(settings.shift or 1.0, 1.0)
-    if found.family == "sd3":
-        return clocks.flow(settings.shift or float(found.scheduler.get("shift", 3.0)))
+    if checkpoint.family == "sd3":
+        return clocks.flow(settings.shift or float(checkpoint.scheduler.get("shift", 3.0)))
     if settings.shift:
-        raise ValueError(f"--shift {settings.shift:g} moves a flow's levels, and {found.path.name} is {found.family}, "
-                         "which is none: leave it out")
-    if found.contents is not None:
-        return clocks.discrete(found.scheduler, *files.prediction(found.contents, settings.prediction, found.scheduler))
-    v, zero_terminal = files.scheduled_prediction(found.scheduler)
+        raise ValueError(f"--shift {settings.shift:g} moves a flow's levels, and {checkpoint.path.name} is "
+                         f"{checkpoint.family}, which is none: leave it out")
+    scheduler = checkpoint.scheduler
+    if checkpoint.contents is not None:
+        return clocks.discrete(scheduler, *files.prediction(checkpoint.contents, settings.prediction, scheduler))
+    v, zero_terminal = files.scheduled_prediction(scheduler)
     if settings.prediction != "auto":
         v, zero_terminal = settings.prediction != "eps", settings.prediction == "v_zsnr"
-    return clocks.discrete(found.scheduler, v, zero_terminal)
+    return clocks.discrete(scheduler, v, zero_terminal)
 
 
-def size_of(found: Opened, settings: ModelSettings) -> tuple[int, int, tuple]:
+def size_of(checkpoint: Opened, settings: ModelSettings) -> tuple[int, int, tuple]:
     """(width, height, the latent's shape); without either, the size the model was made for.
 
     Raises ValueError for a size that is not whole patches.
     """
-    asked = found.network.config
-    autoencoder = getattr(found.pipeline, "vae", None)
+    asked = checkpoint.network.config
+    autoencoder = getattr(checkpoint.pipeline, "vae", None)
     factor = 8 if autoencoder is None else 2 ** (len(autoencoder.config.block_out_channels) - 1)
-    native = factor * (128 if found.family in FLUX else asked.sample_size)
+    native = factor * (128 if checkpoint.family in FLUX else asked.sample_size)
     width, height = settings.width or settings.height or native, settings.height or settings.width or native
-    flow = found.family in (*FLUX, "sd3")
-    step, channels = factor * (2 if flow else 1), asked.in_channels // (4 if found.family in FLUX else 1)
+    flow = checkpoint.family in (*FLUX, "sd3")
+    step, channels = factor * (2 if flow else 1), asked.in_channels // (4 if checkpoint.family in FLUX else 1)
     if width % step or height % step:
         raise ValueError(f"a picture of {width} x {height} is no whole number of patches: expected multiples of "
                          f"{step}")
     return width, height, (channels, height // factor, width // factor)
 
 
-def _check_guidance(found: Opened, settings: ModelSettings, cfgs: tuple) -> None:
-    if found.family in FLUX and max(cfgs) > 1 and not settings.negative:
-        told = f" (--guidance {settings.guidance:g} is told to it)" if found.family == "flux" else ""
-        raise ValueError(f"{found.path.name} is distilled for guidance{told} and runs at cfg 1: add --cfg 1, or give a "
+def _check_guidance(checkpoint: Opened, settings: ModelSettings, cfgs: tuple) -> None:
+    if checkpoint.family in FLUX and max(cfgs) > 1 and not settings.negative:
+        own = f" (it gets --guidance {settings.guidance:g})" if checkpoint.family == "flux" else ""
+        raise ValueError(f"{checkpoint.path.name} is distilled for guidance{own} and runs at cfg 1: add --cfg 1, or "
                          "--negative prompt if you do mean to guide it a second time")
 
 
@@ -121,19 +122,19 @@ def _ask(family: str, asked, settings: ModelSettings, width: int, height: int) -
     return network.unet_xl(asked, width, height) if family == "sdxl" else network.unet(asked)
 
 
-def model_of(found: Opened, clock, channels: int) -> Model:
+def model_of(checkpoint: Opened, clock, channels: int) -> Model:
     """What a preset records of the model, so that the hosts choose it for this very file."""
-    return Model(found.family, clock.prediction, float(clock.sigmas[0]), float(clock.sigmas[-1]),
+    return Model(checkpoint.family, clock.prediction, float(clock.sigmas[0]), float(clock.sigmas[-1]),
                  clock.zero_terminal_snr, getattr(clock, "shift", None), channels,
-                 {} if found.contents is None else files.hashes(found.contents))
+                 {} if checkpoint.contents is None else files.hashes(checkpoint.contents))
 
 
-def about(found: Opened, texts: list[str], settings: ModelSettings, width: int, height: int,
+def about(checkpoint: Opened, texts: list[str], settings: ModelSettings, width: int, height: int,
           dtype: torch.dtype) -> dict:
     """What a preset records of how the checkpoint was asked; a run that goes on must find the same."""
     digest = hashlib.sha256("\n".join([*texts, settings.negative]).encode()).hexdigest()
     precision = next(name for name, value in DTYPES.items() if value == dtype)
-    return {"checkpoint": found.path.name, "prompts": len(texts), "prompts_sha256": digest[:16],
+    return {"checkpoint": checkpoint.path.name, "prompts": len(texts), "prompts_sha256": digest[:16],
             "negative": bool(settings.negative), "size": [width, height], "dtype": precision,
-            **({"guidance": settings.guidance} if found.family == "flux" else {}),
+            **({"guidance": settings.guidance} if checkpoint.family == "flux" else {}),
             **loras.about(settings.loras)}

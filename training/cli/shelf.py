@@ -23,9 +23,9 @@ def list_(folders):
     from ...s4s_nodes.library import Library, measured, recommended
     library = Library(folders)
     rows = [("name", "hash", "for", "calls", "measured", "recommended")]
-    rows += [(name, made.short_hash, f"{made.model.family}, {made.model.prediction}",
-              ",".join(map(str, made.counts)), measured(made), recommended(made))
-             for name, made in zip(library.names(), library.presets())]
+    rows += [(name, preset.short_hash, f"{preset.model.family}, {preset.model.prediction}",
+              ",".join(map(str, preset.counts)), measured(preset), recommended(preset))
+             for name, preset in zip(library.names(), library.presets())]
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())

@@ -79,8 +79,8 @@ def evaluate(names, train, test, count, seed, sheets):
             sheet(model, Path(sheets) / f"{name}.png", seed)
         for scale in (1.0, 3.0):
             images, labels = draw(model, count, scale, 25, seed, f"{name} CFG {scale:g}")
-            found, guess = describe(net, images)
+            described, guess = describe(net, images)
             right = (guess == labels).float().mean().item()
-            distance = features.frechet(found, wanted)
+            distance = features.frechet(described, wanted)
             line = f"{name:<12} {scale:>4g} {distance:>8.3f} {right:>12.2%} {speed(model):>8.1f}"
             click.echo(line)

@@ -238,9 +238,9 @@ def teacher_of(source: Source, sampler, sigmas: Tensor) -> tuple[Callable, Tenso
     network, seeds = source.network, itertools.count()      # another seed each time, so that drawn noise shows
 
     def run(denoiser, x, levels, extra, disable):
-        told = {**extra, "model_options": network.extra_args["model_options"], "seed": next(seeds)}
-        return sampler.sampler_function(Shown(denoiser, network), x, levels.clone(), extra_args=told, callback=None,
-                                        disable=disable, **sampler.extra_options)
+        arguments = {**extra, "model_options": network.extra_args["model_options"], "seed": next(seeds)}
+        return sampler.sampler_function(Shown(denoiser, network), x, levels.clone(), extra_args=arguments,
+                                        callback=None, disable=disable, **sampler.extra_options)
 
     def teach(denoiser, x, levels, extra_args, disable=True):
         # a prompt and a call's worth at a time: some samplers read off the model's last answer, whole
@@ -249,7 +249,8 @@ def teacher_of(source: Source, sampler, sigmas: Tensor) -> tuple[Callable, Tenso
             chunk = denoiser.__self__.chunk                 # of the Source, which halves it when memory runs out
             here = places[0][:chunk]
             try:
-                end = run(denoiser, x[here], levels, {name: told[here] for name, told in extra_args.items()}, disable)
+                extra = {name: values[here] for name, values in extra_args.items()}
+                end = run(denoiser, x[here], levels, extra, disable)
             except RuntimeError:
                 if denoiser.__self__.chunk == chunk:
                     raise

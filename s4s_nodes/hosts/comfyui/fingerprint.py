@@ -25,9 +25,9 @@ _digests: OrderedDict = OrderedDict()                                   # the ho
 
 def of(network, patcher) -> dict:
     """{"weights_1d": sketch, "patches": digest}; no patches where nothing is changed, {} where it cannot be read."""
-    found = _sketch(network, patcher)
-    patches = changes(patcher) if found else ""
-    return {**found, PATCHES: patches} if patches else found
+    hashes = _sketch(network, patcher)
+    patches = changes(patcher) if hashes else ""
+    return {**hashes, PATCHES: patches} if patches else hashes
 
 
 def _sketch(network, patcher) -> dict:
@@ -60,11 +60,11 @@ def changes(patcher) -> str:
 
 def _patches(patcher) -> str:
     """Of LoRAs, merges and the like; kept, since the host gives every set of them an id of its own."""
-    key, found = getattr(patcher, "patches_uuid", None), getattr(patcher, "patches", {})
-    if not found:
+    key, hashes = getattr(patcher, "patches_uuid", None), getattr(patcher, "patches", {})
+    if not hashes:
         return ""
     if key not in _digests:
-        _digests[key] = digest([[name, _in_order(found[name])] for name in sorted(found, key=str)])
+        _digests[key] = digest([[name, _in_order(hashes[name])] for name in sorted(hashes, key=str)])
         while len(_digests) > KEPT:
             _digests.popitem(last=False)
     return _digests[key]

@@ -149,11 +149,11 @@ class S4SJoinPresets(io.ComfyNode):
     @classmethod
     def execute(cls, preset, preset_2, name, preset_3=None, preset_4=None) -> io.NodeOutput:
         given = [one for one in (preset, preset_2, preset_3, preset_4) if one is not None]
-        made = joined(given, preset_name(name.strip()) if name.strip() else f"{preset.name[:93]} joined")
-        low, high = made.training["cfg"]
+        whole = joined(given, preset_name(name.strip()) if name.strip() else f"{preset.name[:93]} joined")
+        low, high = whole.training["cfg"]
         text = (f"for cfg {low:g} to {high:g}: between the {len(given)} it was learned at the table between theirs "
-                f"runs, outside the nearest\n{preset_file.describe(made)}")
-        return io.NodeOutput(made, text, ui=parts.shown(cls, text))
+                f"runs, outside the nearest\n{preset_file.describe(whole)}")
+        return io.NodeOutput(whole, text, ui=parts.shown(cls, text))
 
 
 NODES = [S4SPresets, S4SJoinPresets]

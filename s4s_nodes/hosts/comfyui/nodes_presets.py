@@ -49,9 +49,9 @@ class S4SLoadPreset(io.ComfyNode):
 
     @classmethod
     def execute(cls, preset, path="") -> io.NodeOutput:
-        found = preset_file.load(path) if path else presets().get(preset)
-        text = preset_file.describe(found)
-        return io.NodeOutput(found, text, ui=parts.shown(cls, text))
+        loaded = preset_file.load(path) if path else presets().get(preset)
+        text = preset_file.describe(loaded)
+        return io.NodeOutput(loaded, text, ui=parts.shown(cls, text))
 
 
 class S4SSavePreset(io.ComfyNode):
@@ -163,13 +163,13 @@ class S4SFromImage(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, number=1) -> io.NodeOutput:
-        found = metadata.from_image(folder_paths.get_annotated_filepath(image))
-        if number > len(found):
-            raise ValueError(f"{image} was made with {len(found)} preset{'s' * (len(found) > 1)}: set number to 1"
-                             f"{f' to {len(found)}' if len(found) > 1 else ''}")
-        others = "".join(f"\n{i}: {each.name}, {', '.join(each.tables)}" for i, each in enumerate(found, 1))
-        text = preset_file.describe(found[number - 1]) + (others if len(found) > 1 else "")
-        return io.NodeOutput(found[number - 1], text, ui=parts.shown(cls, text))
+        loaded = metadata.from_image(folder_paths.get_annotated_filepath(image))
+        if number > len(loaded):
+            raise ValueError(f"{image} was made with {len(loaded)} preset{'s' * (len(loaded) > 1)}: set number to 1"
+                             f"{f' to {len(loaded)}' if len(loaded) > 1 else ''}")
+        others = "".join(f"\n{i}: {each.name}, {', '.join(each.tables)}" for i, each in enumerate(loaded, 1))
+        text = preset_file.describe(loaded[number - 1]) + (others if len(loaded) > 1 else "")
+        return io.NodeOutput(loaded[number - 1], text, ui=parts.shown(cls, text))
 
 
 class S4SShowPreset(io.ComfyNode):

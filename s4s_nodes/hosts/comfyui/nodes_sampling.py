@@ -60,14 +60,14 @@ class S4SPreset(io.ComfyNode):
         seen = parts.facts_for(named, model)
         plan, used = parts.plan(named, seen, calls, denoise, strict), named
         if used is None:
-            found = plan.found or parts.plan(None, seen, calls, 1.0).found
-            used = found.preset or found.about
+            selection = plan.selection or parts.plan(None, seen, calls, 1.0).selection
+            used = selection.preset or selection.about
             if used is None:
-                raise ValueError(f"{found.why}: train one with S4S Train Preset, or choose a preset by name")
+                raise ValueError(f"{selection.why}: train one with S4S Train Preset, or choose a preset by name")
         cfg, cfg_words = parts.cfg_of(used)
-        words = "denoise 0: nothing is sampled" if plan.found is None else plan.found.words()
+        words = "denoise 0: nothing is sampled" if plan.selection is None else plan.selection.message()
         text = "\n".join([words, cfg_words, *_warnings(used)])
-        pictures = parts.image(parts.drawn(used, plan.found))
+        pictures = parts.image(parts.drawn(used, plan.selection))
         # auto leaves the choice to the run: it sees the cfg and the size, and chooses by the same rules
         sampler = comfy.samplers.KSAMPLER(sample_s4s, {"preset": named, "strict": strict})
         return io.NodeOutput(used, sampler, plan.sigmas, max(len(plan.sigmas) - 1, 0), cfg, text, pictures,

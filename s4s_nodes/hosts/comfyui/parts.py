@@ -23,10 +23,10 @@ MOST_CALLS = 1000
 WHOLE = 0.9999              # the host's KSampler takes a denoise above this for all of the schedule
 
 
-def aliases(*words: str) -> dict:
+def aliases(*text: str) -> dict:
     """The schema's search words, where this host's schema knows them."""
     known = {field.name for field in fields(io.Schema)}
-    return {"search_aliases": list(words)} if "search_aliases" in known else {}
+    return {"search_aliases": list(text)} if "search_aliases" in known else {}
 
 
 def preset_input(tooltip: str) -> io.Input:
@@ -109,7 +109,7 @@ class Plan:
     """What will run for a number of calls and a denoise strength: the levels, and the library's selection."""
 
     sigmas: torch.Tensor            # float32 (calls + 1,), or empty for denoise 0
-    found: Selection | None         # None for denoise 0
+    selection: Selection | None         # None for denoise 0
 
 
 def plan(preset: Preset | None, seen: ModelFacts, calls: int, denoise: float, strict: bool = False) -> Plan:
@@ -121,11 +121,11 @@ def plan(preset: Preset | None, seen: ModelFacts, calls: int, denoise: float, st
         return Plan(torch.zeros(0), None)
     request = Request(seen, presets().candidates(), calls if denoise > WHOLE else int(calls / denoise), calls,
                       named=preset, strict=strict)
-    found = select(request)
-    if found.kind == "adapted":
-        own = at_cfg(found.preset, None)[0].tables[found.table_name].sigmas
-        found = select(replace(request, steps=None, calls=None, levels=own))
-    return Plan(torch.tensor(found.table.sigmas, dtype=torch.float32), found)
+    selection = select(request)
+    if selection.kind == "adapted":
+        own = at_cfg(selection.preset, None)[0].tables[selection.table_name].sigmas
+        selection = select(replace(request, steps=None, calls=None, levels=own))
+    return Plan(torch.tensor(selection.table.sigmas, dtype=torch.float32), selection)
 
 
 def cfg_of(preset: Preset) -> tuple[float, str]:
@@ -134,19 +134,19 @@ def cfg_of(preset: Preset) -> tuple[float, str]:
     if trained is None:
         return 1.0, "cfg: the preset does not say; 1 is put out, use what suits your model"
     low, high = trained
-    words = f"cfg: {low:g}" + (f" to {high:g}" if high > low else "")
-    return (low + high) / 2, words + (", with a table for each cfg between" if learned_at(preset) else "")
+    text = f"cfg: {low:g}" + (f" to {high:g}" if high > low else "")
+    return (low + high) / 2, text + (", with a table for each cfg between" if learned_at(preset) else "")
 
 
-def drawn(preset: Preset, found: Selection | None) -> Image.Image:
+def drawn(preset: Preset, selection: Selection | None) -> Image.Image:
     """The picture of what runs: a table of a preset, or the solver that stands in."""
-    if found is None:
+    if selection is None:
         return picture.table(preset, min(preset.tables))
-    shown = found.preset or preset
-    if found.table_name in shown.tables:
-        return picture.table(shown, found.table_name)
-    title = (shown.name, shown.short_hash) if found.table_name else ("S4S fallback", "")      # of a joined one: at cfg
-    return picture.table_page(found.table, *title, found.words(), shown.model.flow, [])
+    shown = selection.preset or preset
+    if selection.table_name in shown.tables:
+        return picture.table(shown, selection.table_name)
+    title = (shown.name, shown.short_hash) if selection.table_name else ("S4S fallback", "")   # a joined one: at cfg
+    return picture.table_page(selection.table, *title, selection.message(), shown.model.flow, [])
 
 
 def image(*pictures: Image.Image) -> torch.Tensor:

@@ -26,5 +26,5 @@ def pin(model, preset: Preset, strict: bool):
 
 def of(patcher) -> Pin | None:
     """What is pinned to a MODEL, or None."""
-    found = getattr(patcher, "attachments", {}).get(_KEY)
-    return found if isinstance(found, Pin) else None
+    pin = getattr(patcher, "attachments", {}).get(_KEY)
+    return pin if isinstance(pin, Pin) else None

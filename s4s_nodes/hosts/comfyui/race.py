@@ -83,10 +83,10 @@ class S4SRace(io.ComfyNode):
         terms = Terms(tuple(tables), range(seed, seed + seeds), budget, teacher_calls,
                       partial(entries, own) if own else None)
         node = Node(scene_of(cfg=cfg, **scene))
-        found = session.race(node, preset, terms, write_scores)
-        sheet = node.end(found.report, found.pictures, vae)
-        return io.NodeOutput(found.preset, found.report, sheet,
-                             ui={**parts.shown(cls, found.report, sheet), **node.page(found)})
+        outcome = session.race(node, preset, terms, write_scores)
+        sheet = node.end(outcome.report, outcome.pictures, vae)
+        return io.NodeOutput(outcome.preset, outcome.report, sheet,
+                             ui={**parts.shown(cls, outcome.report, sheet), **node.page(outcome)})
 
 
 def named(samplers: str) -> tuple:

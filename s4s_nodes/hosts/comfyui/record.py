@@ -55,19 +55,19 @@ class Notes(list):
 
     def refresh(self) -> None:
         """Fill in what is known of every sampler."""
-        known = [(when, {"node": node, **made}) for node, sign in self.signs.items()
-                 for when, made in _remembered.get(sign, ())]
-        self[:] = [made for _, made in sorted(known + self.loose, key=lambda each: each[0])]
+        known = [(when, {"node": node, **entry}) for node, sign in self.signs.items()
+                 for when, entry in _remembered.get(sign, ())]
+        self[:] = [entry for _, entry in sorted(known + self.loose, key=lambda each: each[0])]
 
-    def add(self, node: str, made: dict) -> None:
+    def add(self, node: str, entry: dict) -> None:
         """What this node just used; its first entry of a prompt takes the place of an earlier run's."""
         sign, now = self.signs.get(node), next(_clock)
         if sign is None:                            # a node that another one made while the prompt ran
-            self.loose.append((now, {"node": node, **made}))
+            self.loose.append((now, {"node": node, **entry}))
             return self.refresh()
         before = _remembered.pop(sign, []) if node in self.ran else []
         self.ran.add(node)
-        _remembered[sign] = [*before, (now, made)]
+        _remembered[sign] = [*before, (now, entry)]
         while len(_remembered) > REMEMBERED:
             _remembered.popitem(last=False)
         for notes in [each for each in _notes.values() if sign in each.signs.values()]:
@@ -85,8 +85,8 @@ def signs(prompt: dict) -> dict:
             inputs = node.get("inputs")
             links = {key: [sign(value[0], depth - 1), value[1]] if _is_link(value) else value
                      for key, value in (inputs.items() if isinstance(inputs, dict) else ())}
-            words = json.dumps([node.get("class_type"), links], sort_keys=True, default=str)
-            known[name] = hashlib.sha256(words.encode()).hexdigest()
+            text = json.dumps([node.get("class_type"), links], sort_keys=True, default=str)
+            known[name] = hashlib.sha256(text.encode()).hexdigest()
         return known.get(name, name)
     for name in prompt:
         sign(name, DEEPEST)
@@ -190,36 +190,36 @@ def entry(selection, facts) -> dict:
     reason = {"reason": selection.why} if selection.fallback else {}
     numbers = metadata.to_text(selection, facts)
     return {**named, "table": selection.table_name, "kind": selection.kind, "fallback": selection.fallback, **reason,
-            "calls": selection.table.calls, "text": selection.words(),
+            "calls": selection.table.calls, "text": selection.message(),
             **({} if numbers is None else {"numbers": json.loads(numbers)})}
 
 
 def tell(selection, facts) -> None:
     """Log what runs, show it on the node that runs, and write it into the prompt's entry, the numbers too."""
-    logging.log(logging.WARNING if selection.warns else logging.INFO, selection.words())
+    logging.log(logging.WARNING if selection.warns else logging.INFO, selection.message())
     if selection.details:
         logging.debug("S4S did not run %s", selection.details)
     context = get_executing_context()
     if context is None:
         return
-    words, notes = selection.words(), _notes.get(context.prompt_id)
+    text, notes = selection.message(), _notes.get(context.prompt_id)
     if notes is not None:
         changed = _changed(selection, [note for note in notes.earlier
                                        if isinstance(note, dict) and note.get("node") == context.node_id])
         notes.add(context.node_id, {**entry(selection, facts), **({"changed": changed} if changed else {})})
         if changed:
             logging.warning("S4S: %s", changed)
-            words = f"{changed}\n{words}"
-    face(words, context.node_id)
+            text = f"{changed}\n{text}"
+    face(text, context.node_id)
 
 
-def face(words: str, node_id: str | None) -> None:
+def face(text: str, node_id: str | None) -> None:
     """Show words on a node, where every version of the browser's part draws them; without a server nothing happens."""
     if (server := _server()) is not None and node_id is not None:
-        server.send_progress_text(words, node_id)
+        server.send_progress_text(text, node_id)
 
 
-def _changed(found, earlier: list) -> str:
+def _changed(selection, earlier: list) -> str:
     """What to say where the workflow's image was made here with a preset that is gone, or is no longer the same."""
     for note in earlier:
         try:
@@ -228,7 +228,7 @@ def _changed(found, earlier: list) -> str:
             continue
         name, digits = old.name, old.training["from_image"]["preset"]
         installed = {each.long_hash: each.name for each in presets().candidates()} if digits else {digits: ""}
-        if digits not in installed and not any(table.same_as(found.table) for table in old.tables.values()):
+        if digits not in installed and not any(table.same_as(selection.table) for table in old.tables.values()):
             what = "has changed since" if name in installed.values() else "is gone"
             return (f"this workflow's image was made with {name} ({digits[:10]}), which {what}. S4S Preset from Image "
                     "takes the old one from the image")

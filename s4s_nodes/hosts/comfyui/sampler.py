@@ -25,15 +25,15 @@ def sample_s4s(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None,
         return x
     _check_falling(sigmas)
     request = asked(model, sigmas, preset, strict, tuple(x.shape[-2:]))
-    found = selected(request)
-    record.tell(found, request.facts)
-    if request.strict and found.fallback:
-        raise ValueError(f"{found.words()} It was refused because strict is on: change what the message says, or turn "
+    selection = selected(request)
+    record.tell(selection, request.facts)
+    if request.strict and selection.fallback:
+        raise ValueError(f"{selection.message()} It was refused because strict is on: change what it says, or turn "
                          "strict off")
     extra_args = extra_args or {}
-    levels = torch.tensor(found.table.sigmas)
-    end = sample_table(model, x, levels, _told(extra_args, levels, sigmas), callback, disable, table=found.table)
-    return _known_put_back(end, x, model, extra_args.get("denoise_mask"), found.table)
+    levels = torch.tensor(selection.table.sigmas)
+    end = sample_table(model, x, levels, _told(extra_args, levels, sigmas), callback, disable, table=selection.table)
+    return _known_put_back(end, x, model, extra_args.get("denoise_mask"), selection.table)
 
 
 def asked(model, sigmas: Tensor, preset=None, strict: bool = False, size: tuple | None = None) -> Request:
@@ -48,18 +48,18 @@ def asked(model, sigmas: Tensor, preset=None, strict: bool = False, size: tuple 
 
 def selected(request: Request) -> Selection:
     """The library's answer; a fallback also names a preset file that cannot be read: it may be the one missed."""
-    found = select(request)
-    broken = presets().unreadable() if found.fallback and request.named is None else ()
-    return replace(found, why=f"{found.why}, and a file cannot be read ({broken[0]})") if broken else found
+    selection = select(request)
+    broken = presets().unreadable() if selection.fallback and request.named is None else ()
+    return replace(selection, why=f"{selection.why}, and a file cannot be read ({broken[0]})") if broken else selection
 
 
 def s4s_scheduler(sampling, steps: int) -> Tensor:
     """The host's scheduler handler: (model_sampling, steps) -> steps + 1 falling levels, float32, the last one 0."""
     seen = facts.of_asking(sampling, steps)
     pin, cfg = pinned.of(seen.patcher), record.cfg_behind() if seen.cfg is None else seen.cfg
-    found = schedule(Request(seen.facts, presets().candidates(), steps, seen.calls, cfg=cfg, size=seen.size,
-                           named=pin and pin.preset, strict=bool(pin and pin.strict)))
-    return torch.tensor(found, dtype=torch.float32)
+    selection = schedule(Request(seen.facts, presets().candidates(), steps, seen.calls, cfg=cfg, size=seen.size,
+                                 named=pin and pin.preset, strict=bool(pin and pin.strict)))
+    return torch.tensor(selection, dtype=torch.float32)
 
 
 def _check_falling(sigmas: Tensor) -> None:

@@ -193,11 +193,11 @@ class S4STrainPreset(io.ComfyNode):
             report = "\n".join(node.said)
             nothing = ExecutionBlocker(None)            # what hangs on the outputs does not run, without an error
             return io.NodeOutput(nothing, report, nothing, nothing, nothing, ui=parts.shown(cls, report))
-        made = session.train(node, order)
-        tables = parts.image(*(picture.table(made.preset, table) for table in made.preset.tables))
-        sheet = node.end(made.report, made.pictures, vae)
-        return io.NodeOutput(made.preset, made.report, tables, sheet, node.before_after(made.pictures, vae),
-                             ui={**parts.shown(cls, made.report, sheet), **node.page(made)})
+        outcome = session.train(node, order)
+        tables = parts.image(*(picture.table(outcome.preset, table) for table in outcome.preset.tables))
+        sheet = node.end(outcome.report, outcome.pictures, vae)
+        return io.NodeOutput(outcome.preset, outcome.report, tables, sheet, node.before_after(outcome.pictures, vae),
+                             ui={**parts.shown(cls, outcome.report, sheet), **node.page(outcome)})
 
 
 def _config(calls="6", windows="1", mode="auto", budget="normal", name="", cfg_range="", **more) -> Config:

@@ -114,16 +114,16 @@ class Node:
         rows = [each if vae is None else as_pictures(vae, latents[name]) for name, each in list(shown.items())[:3]]
         return torch.stack(rows[-2:], 1).flatten(0, 1)
 
-    def page(self, made: Outcome) -> dict:
+    def page(self, outcome: Outcome) -> dict:
         """{"s4s_report": where} of the report as a page in the output folder, which the host's /view serves."""
         place = Path(folder_paths.get_output_directory()) / "s4s_reports"
-        path = place / f"{file_name(made.preset.name)}-{made.preset.short_hash}.html"
+        path = place / f"{file_name(outcome.preset.name)}-{outcome.preset.short_hash}.html"
         try:
             with tempfile.TemporaryDirectory() as folder:
                 as_pil(self.sheet[0].cpu()).save(Path(folder) / "sheet.png")
-                for name in made.preset.tables:
-                    picture.table(made.preset, name).save(Path(folder) / f"solver-{name}.png")
-                write_atomically(path, html_report.page(made.preset, self.held.raced, Path(folder)).encode())
+                for name in outcome.preset.tables:
+                    picture.table(outcome.preset, name).save(Path(folder) / f"solver-{name}.png")
+                write_atomically(path, html_report.page(outcome.preset, self.held.raced, Path(folder)).encode())
         except OSError as error:
             log.warning("S4S: the report's page could not be written (%s)", error)
             return {}

@@ -34,14 +34,14 @@ class Done:
 
 def built() -> dict:
     """The components of the sub-tab by name, on the page that is being built."""
-    made = {"list": gr.HTML(value=listed(), elem_id="s4s_collection_list"),
-            "said": gr.Textbox(label=say("Report"), lines=2, interactive=False, elem_id="s4s_collection_said")}
+    components = {"list": gr.HTML(value=listed(), elem_id="s4s_collection_list"),
+                  "said": gr.Textbox(label=say("Report"), lines=2, interactive=False, elem_id="s4s_collection_said")}
     with gr.Row():
         with gr.Column():
-            made |= _one_of_them()
+            components |= _one_of_them()
         with gr.Column():
-            made |= _new_ones()
-    return made
+            components |= _new_ones()
+    return components
 
 
 def _one_of_them() -> dict:
@@ -71,16 +71,17 @@ def _new_ones() -> dict:
     return {"files": files, "add": add, "several": several, "whole": whole, "join": joining}
 
 
-def wired(made: dict, lists: dict) -> None:
+def wired(components: dict, lists: dict) -> None:
     """Let the buttons work; lists: the page's dropdowns that name presets, which follow."""
-    wishes = [made[name] for name in ("files", "name", "sure", "whole")]
-    outputs = [made["said"], made["list"], *wishes, *lists.values()]
+    wishes = [components[name] for name in ("files", "name", "sure", "whole")]
+    outputs = [components["said"], components["list"], *wishes, *lists.values()]
     for button, work, inputs in (("add", added, ["files"]), ("rename", renamed, ["chosen", "name"]),
                                  ("delete", deleted, ["chosen", "sure"]), ("join", joined, ["several", "whole"])):
-        made[button].click(partial(changed, lists, len(wishes), work), outputs=outputs, queue=False,
-                           inputs=[*(made[name] for name in inputs), *lists.values()])
-    made["chosen"].change(shown, inputs=[made["chosen"]], outputs=[made["about"], made["file"], made["sure"]],
-                          queue=False, show_progress=False)
+        components[button].click(partial(changed, lists, len(wishes), work), outputs=outputs, queue=False,
+                                 inputs=[*(components[name] for name in inputs), *lists.values()])
+    components["chosen"].change(shown, inputs=[components["chosen"]],
+                                outputs=[components[name] for name in ("about", "file", "sure")],
+                                queue=False, show_progress=False)
 
 
 def changed(lists: dict, wishes: int, work: Callable, *asked) -> list:
@@ -145,9 +146,9 @@ def _row(name: str, preset: Preset, ships: bool) -> str:
     seeds = min((score["seeds"] for score in scores if is_number(score.get("seeds"))), default=None)
     ends = better.split(" times")[0].split(" to ")
     closer = say("{} times closer") if len(ends) == 1 else say("{} to {} times closer")
-    found = plain.get(better) or closer.format(*ends)
+    verdict = plain.get(better) or closer.format(*ends)
     cells = (name, f"{preset.model.family}, {preset.model.prediction}", counts_words(preset.counts),
-             found + (say(", on {} seeds").format(seeds) if seeds is not None else ""),
+             verdict + (say(", on {} seeds").format(seeds) if seeds is not None else ""),
              plain.get(fine) or say("not {}").format(fine.removeprefix("not ")),
              say("comes with S4S") if ships else say("yours"))
     return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"

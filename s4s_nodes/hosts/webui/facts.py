@@ -79,18 +79,18 @@ def network(model):
 
 def _sketch(model) -> str | None:
     """Of the norms and biases; taken again where the network holds another file: A1111 loads into the one it has."""
-    found, file = network(model), _file(model)
-    if found is None:
+    net, file = network(model), _file(model)
+    if net is None:
         return None
-    if found not in _sketches or _sketches[found][0] != file:
-        weights = {f"diffusion_model.{name}": tensor for name, tensor in found.named_parameters() if tensor.ndim == 1}
+    if net not in _sketches or _sketches[net][0] != file:
+        weights = {f"diffusion_model.{name}": tensor for name, tensor in net.named_parameters() if tensor.ndim == 1}
         try:
             with torch.no_grad():
-                _sketches[found] = file, sketch(weights)
+                _sketches[net] = file, sketch(weights)
         except (RuntimeError, NotImplementedError) as error:       # offloaded to nowhere, or a storage of its own kind
             logging.getLogger("S4S").info("S4S cannot read this model's norms and biases: %s", error)
-            _sketches[found] = file, None
-    return _sketches[found][1]
+            _sketches[net] = file, None
+    return _sketches[net][1]
 
 
 def _file(model) -> tuple | None:

@@ -45,8 +45,8 @@ def through(network, model):
 def parts(denoiser, model) -> list[torch.nn.Module]:
     """Every module that has a share in an answer, each network once."""
     unet = getattr(getattr(model, "forge_objects", None), "unet", None)
-    found = (denoiser, denoiser.inner_model, model, getattr(unet, "model", None))
-    return [part for part in found if isinstance(part, torch.nn.Module)]
+    parts = (denoiser, denoiser.inner_model, model, getattr(unet, "model", None))
+    return [part for part in parts if isinstance(part, torch.nn.Module)]
 
 
 def shown(tensor: Tensor) -> Tensor:

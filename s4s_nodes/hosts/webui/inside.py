@@ -70,12 +70,12 @@ class Show:
         self.done, self.total, self.line = int(done), max(int(total), 1), line
         shared.state.sampling_step, shared.state.sampling_steps = self.done, self.total
 
-    def preview(self, made: Callable | None) -> None:
+    def preview(self, images: Callable | None) -> None:
         """made() -> (student, teacher), drawn where the tab and the host's live preview show it, if it is time."""
         began = time.monotonic()
-        if made is None or began < self._due:
+        if images is None or began < self._due:
             return
-        student, teacher = made()                   # asks the network: an interrupt passes
+        student, teacher = images()                   # asks the network: an interrupt passes
         try:
             self.picture = sheet([("learned so far", "", student), ("teacher", "", teacher)], cheap_decoder())
             shared.state.assign_current_image(self.picture)
@@ -137,16 +137,16 @@ class Network:
         self.autocast = gradient.Autocast(device)
 
     def __call__(self, x: Tensor, sigma: Tensor, which: Tensor, cfg: Tensor | None = None) -> Tensor:
-        self.denoiser.step, told = 0, self._for(which.tolist())
+        self.denoiser.step, arguments = 0, self._for(which.tolist())
         if cfg is not None:
-            told["cond_scale"] = float(cfg[0])
+            arguments["cond_scale"] = float(cfg[0])
         if self.gradients:
             with self.autocast():
-                answer = self.denoiser(x, sigma, **told)
+                answer = self.denoiser(x, sigma, **arguments)
             gradient.forget(self.denoiser, answer)
             return answer
         with torch.inference_mode() if self.inference else contextlib.nullcontext():
-            answer = self.denoiser(x, sigma, **told)
+            answer = self.denoiser(x, sigma, **arguments)
         return answer.clone()                                       # outside: a tensor that may be worked with
 
     def through(self):

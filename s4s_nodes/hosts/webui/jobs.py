@@ -133,9 +133,9 @@ def link() -> str:
     return shelf.link_to(page) if page else ""
 
 
-def warning(words: str) -> str:
+def warning(text: str) -> str:
     """Words of something that was refused, for a page."""
-    return f"<p>⚠ {escape(shelf.without_places(words))}</p>"
+    return f"<p>⚠ {escape(shelf.without_places(text))}</p>"
 
 
 def report() -> str:
@@ -155,7 +155,7 @@ def bar(running: list) -> str:
     return (f"<p><b>{escape(title)}</b> {share:.0%}</p>"
             '<div style="height: 1em; border-radius: .5em; overflow: hidden; background: rgba(128, 128, 128, .3)">'
             f'<div style="height: 100%; width: {share:.1%}; background: #2460b2"></div></div>'
-            + "".join(f"<p>{escape(words)}</p>" for words in (line, waiting) if words))
+            + "".join(f"<p>{escape(text)}</p>" for text in (line, waiting) if text))
 
 
 def on_the_hosts_thread(work) -> None:

@@ -19,13 +19,13 @@ def labelled(names) -> dict[str, str]:
 
     An infotext splits at commas and colons, an XYZ plot at commas: both give way to "_".
     """
-    found: dict[str, str] = {}
+    labels: dict[str, str] = {}
     for name in names:
         label = label_for(name)
-        while label in found or label == AUTO:
+        while label in labels or label == AUTO:
             label += "_"
-        found[label] = name
-    return found
+        labels[label] = name
+    return labels
 
 
 def label_for(name: str) -> str:

@@ -54,11 +54,11 @@ class Settings:
 def controls(tab: str) -> dict[str, str]:
     """{field of Settings: elem_id} on the host's page; tab: txt2img or img2img."""
     names = ("sampling", "scheduler", "steps", "cfg_scale", "width", "height", "denoising_strength")
-    found = {name: f"{tab}_{name}" for name in (*names, "prompt")}
+    ids = {name: f"{tab}_{name}" for name in (*names, "prompt")}
     if tab == "txt2img":
-        found |= {"hires": "txt2img_hr-checkbox", "hires_steps": "txt2img_hires_steps", "hires_sampler": "hr_sampler",
-                  "hires_scheduler": "hr_scheduler", "hires_scale": "txt2img_hr_scale", "hires_cfg": "txt2img_hr_cfg"}
-    return found
+        ids |= {"hires": "txt2img_hr-checkbox", "hires_steps": "txt2img_hires_steps", "hires_sampler": "hr_sampler",
+                "hires_scheduler": "hr_scheduler", "hires_scale": "txt2img_hr_scale", "hires_cfg": "txt2img_hr_cfg"}
+    return ids
 
 
 def settings_of(values: dict) -> Settings:
@@ -71,7 +71,7 @@ def settings_of(values: dict) -> Settings:
 class Outlook:
     """words: what will run; warning: what is to be said before Generate, or ""; the other two: what would help."""
 
-    words: str
+    text: str
     warning: str = ""
     steps: int = 0                          # that have a table; 0: these do, or none would
     sampling: str = ""                      # the sampler that is not chosen, though a preset is
@@ -87,12 +87,12 @@ def of(asked: Settings, img2img: bool) -> Outlook:
         passes.append((say("Hires fix") + ": ", asked.second(), "hires"))
     ours = [one for one in passes if rows.is_our_sampler(one[1].sampling)]
     if not ours:
-        words = say("Sampling method is {}: S4S does not run.").format(asked.sampling)
+        text = say("Sampling method is {}: S4S does not run.").format(asked.sampling)
         meant = asked.preset or shelf.is_ours(asked.scheduler)
-        return Outlook(words, words if meant else "", sampling=labels.SAMPLER)
+        return Outlook(text, text if meant else "", sampling=labels.SAMPLER)
     outlooks = [_pass(*one, seen) for one in ours]
     first = outlooks[0]
-    return replace(first, words="\n".join(each.words for each in outlooks),
+    return replace(first, text="\n".join(each.text for each in outlooks),
                    warning="\n".join(each.warning for each in outlooks if each.warning),
                    steps=first.steps if ours[0] is passes[0] else 0)
 
@@ -104,7 +104,7 @@ def loaded() -> ModelFacts | None:
     here = getattr(model, "sd_checkpoint_info", None)
     if here is None or asked is not None and asked.filename != here.filename:
         return None
-    return facts.of(sampler.made(model).model_wrap, model)
+    return facts.of(sampler.for_model(model).model_wrap, model)
 
 
 def _pass(name: str, asked: Settings, kind: str, seen: ModelFacts | None) -> Outlook:
@@ -116,19 +116,19 @@ def _pass(name: str, asked: Settings, kind: str, seen: ModelFacts | None) -> Out
     known = seen or _facts_for(named)
     if known is None:
         return _unseen(name, asked, kind)
-    found = selection(label, asked, kind, known)
-    words = name + spoken(found) + ("" if seen else " " + say("The checkpoint is not loaded yet."))
+    choice = selection(label, asked, kind, known)
+    text = name + spoken(choice) + ("" if seen else " " + say("The checkpoint is not loaded yet."))
     if "<lora:" in asked.prompt:
-        words += " " + say("LoRAs in the prompt are looked at when you generate.")
+        text += " " + say("LoRAs in the prompt are looked at when you generate.")
     if label == pasted.CHOICE:
-        words = f"{name}{pasted.standing(named)}. {spoken(found)}"
-        return Outlook(words, words, next(iter(named.tables.values())).calls if found.fallback else 0, preset=named,
+        text = f"{name}{pasted.standing(named)}. {spoken(choice)}"
+        return Outlook(text, text, next(iter(named.tables.values())).calls if choice.fallback else 0, preset=named,
                        table=next(iter(named.tables)))
-    better = _better_steps(label, asked, kind, known, found) if found.warns and kind != "hires" else 0
-    preset = found.preset or found.about
-    quiet = not found.warns or found.fallback and found.preset is not None and found.about is found.preset
-    return Outlook(words, "" if quiet and not better else words, better, preset=preset,
-                   table=_table_near(preset, found, asked))
+    better = _better_steps(label, asked, kind, known, choice) if choice.warns and kind != "hires" else 0
+    preset = choice.preset or choice.about
+    quiet = not choice.warns or choice.fallback and choice.preset is not None and choice.about is choice.preset
+    return Outlook(text, "" if quiet and not better else text, better, preset=preset,
+                   table=_table_near(preset, choice, asked))
 
 
 def selection(label: str, asked: Settings, kind: str, seen: ModelFacts) -> Selection:
@@ -146,10 +146,10 @@ def selection(label: str, asked: Settings, kind: str, seen: ModelFacts) -> Selec
                           own_schedule=True))
 
 
-def spoken(found: Selection) -> str:
+def spoken(choice: Selection) -> str:
     """A selection as what is about to run."""
-    words = found.words().removeprefix("S4S fallback: ").removeprefix("S4S ")
-    return words.replace(" ran", " will run", 1) if found.fallback else f"{words}."
+    text = choice.message().removeprefix("S4S fallback: ").removeprefix("S4S ")
+    return text.replace(" ran", " will run", 1) if choice.fallback else f"{text}."
 
 
 def _facts_for(preset: Preset | None) -> ModelFacts | None:
@@ -159,19 +159,19 @@ def _facts_for(preset: Preset | None) -> ModelFacts | None:
 
 def _unseen(name: str, asked: Settings, kind: str) -> Outlook:
     """Auto, before a checkpoint is loaded: nothing but the numbers of steps can be told."""
-    words = say("The checkpoint is not loaded yet: S4S selects a preset for it when you generate.")
+    text = say("The checkpoint is not loaded yet: S4S selects a preset for it when you generate.")
     library = shelf.library()
     counts = sorted({count for name in library.names() for count in library.get(name).counts
                      if not library.ships(name) or library.get(name).short_hash in FAMILY_SCHEDULES.values()})
     if kind != "txt2img" or not counts or asked.steps in counts:
-        return Outlook(name + words)
-    words = say("No preset here has {} steps, but {}.").format(int(asked.steps), counts_words(counts))
-    return Outlook(name + words, name + words, min(counts, key=lambda count: abs(count - asked.steps)))
+        return Outlook(name + text)
+    text = say("No preset here has {} steps, but {}.").format(int(asked.steps), counts_words(counts))
+    return Outlook(name + text, name + text, min(counts, key=lambda count: abs(count - asked.steps)))
 
 
-def _rank(found: Selection) -> int:
+def _rank(choice: Selection) -> int:
     """0: learned for this; 1: a preset's table all the same; 2: a classical solver."""
-    return 2 if found.preset is None else int(found.warns)
+    return 2 if choice.preset is None else int(choice.warns)
 
 
 def _better_steps(label: str, asked: Settings, kind: str, seen: ModelFacts, now: Selection) -> int:
@@ -185,8 +185,8 @@ def _better_steps(label: str, asked: Settings, kind: str, seen: ModelFacts, now:
     return best if rank < _rank(now) else 0
 
 
-def _table_near(preset: Preset | None, found: Selection, asked: Settings) -> str:
+def _table_near(preset: Preset | None, choice: Selection, asked: Settings) -> str:
     """The table that runs; where none of the preset's does, the one of the nearest number of steps."""
-    if preset is None or found.table_name in preset.tables:
-        return found.table_name if preset is not None else ""
+    if preset is None or choice.table_name in preset.tables:
+        return choice.table_name if preset is not None else ""
     return min(preset.tables, key=lambda name: (abs(preset.tables[name].calls - asked.steps), name))

@@ -10,7 +10,7 @@ from modules import scripts
 
 from ... import picture
 from ...core.preset_file import describe
-from . import labels, made, outlook, pasted, shelf
+from . import labels, last_picture, outlook, pasted, shelf
 from .labels import BY_SCHEDULE
 from .words import say
 
@@ -76,7 +76,7 @@ class S4SScript(scripts.Script):
 
     def postprocess(self, p, processed, *arguments):
         """The tab can train for what was just made."""
-        made.remember(processed)
+        last_picture.remember(processed)
 
     def before_process(self, p, *arguments):
         """XYZ cells share one dictionary: what the last cell said of itself must not stand in this one's infotext."""
@@ -88,11 +88,11 @@ class S4SScript(scripts.Script):
                 del written[key]
 
 
-def wired(page, made: dict) -> None:
+def wired(page, components: dict) -> None:
     """Let both panels follow their page's controls. made: {elem_id: component} of the whole page."""
     for tab in ("txt2img", "img2img"):
-        controls = {name: made[id_] for name, id_ in outlook.controls(tab).items() if id_ in made}
-        part = {name: made.get(f"s4s_{tab}_{name}") for name in (
+        controls = {name: components[id_] for name, id_ in outlook.controls(tab).items() if id_ in components}
+        part = {name: components.get(f"s4s_{tab}_{name}") for name in (
             "warning", "mend", "preset", "strict", "pasted", "words", "shown", "table", "image", "about")}
         if None in part.values() or "steps" not in controls:
             continue                        # a host that hides the script
@@ -101,7 +101,7 @@ def wired(page, made: dict) -> None:
                   "outputs": [part[name] for name in ("warning", "mend", "words", "shown", "table", "image", "about")],
                   **_QUICK}
         changing = [control for name, control in controls.items() if name != "prompt"]      # that one with each letter
-        done = made.get(f"html_info_{tab}")             # a checkpoint may have been loaded for a picture
+        done = components.get(f"html_info_{tab}")             # a checkpoint may have been loaded for a picture
         for control in (*changing, *([done] if done is not None else [])):
             control.change(**follow)
         page.load(**follow)
@@ -117,7 +117,7 @@ def followed(tab: str, names: tuple, shown: str, *values) -> tuple:
     """
     seen = _outlook(tab, names, values)
     warning = f"<p>⚠ S4S: {_lines(seen.warning)}</p>"
-    head = (gr.update(value=warning, visible=bool(seen.warning)), _button(seen), _lines(seen.words))
+    head = (gr.update(value=warning, visible=bool(seen.warning)), _button(seen), _lines(seen.text))
     here = "" if seen.preset is None else f"{shelf.label_of(seen.preset)}\n{seen.preset.short_hash} {seen.table}"
     if here == shown:
         return *head, shown, *[gr.update()] * 3
@@ -142,13 +142,13 @@ def _outlook(tab: str, names: tuple, values) -> outlook.Outlook:
 
 
 def _button(seen: outlook.Outlook):
-    words = (say("Set Sampling steps to {}").format(seen.steps) if seen.steps else
-             say("Use the sampler S4S") if seen.sampling else "")
-    return gr.update(value=words, visible=bool(words and seen.warning))
+    text = (say("Set Sampling steps to {}").format(seen.steps) if seen.steps else
+            say("Use the sampler S4S") if seen.sampling else "")
+    return gr.update(value=text, visible=bool(text and seen.warning))
 
 
-def _lines(words: str) -> str:
-    return escape(words).replace("\n", "<br>")
+def _lines(text: str) -> str:
+    return escape(text).replace("\n", "<br>")
 
 
 def tables_of(preset) -> list[str]:

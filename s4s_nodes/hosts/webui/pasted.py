@@ -11,8 +11,8 @@ CHOICE = "S4S table of the pasted picture"  # among the panel's presets
 
 def tables(written: dict) -> str:
     """The packed tables of an infotext's two passes, "/" between them; "" for none. written: {key: value}."""
-    found = [written.get(key) or "" for key in (labels.TABLE_KEY, labels.HIRES_TABLE_KEY)]
-    return "/".join(found) if any(found) else ""
+    texts = [written.get(key) or "" for key in (labels.TABLE_KEY, labels.HIRES_TABLE_KEY)]
+    return "/".join(texts) if any(texts) else ""
 
 
 def preset(texts: str, hires: bool = False) -> Preset:
@@ -30,27 +30,27 @@ def choice(written: dict) -> str:
     """What the panel chooses for a pasted infotext: nothing where the schedule type names that very preset, the same
     numbers under another name, else the picture's own table."""
     try:
-        made = preset(tables(written))
+        own = preset(tables(written))
     except PresetError:
         return labels.BY_SCHEDULE
-    if same(shelf.labelled(written.get("Schedule type")), made):
+    if same(shelf.labelled(written.get("Schedule type")), own):
         return labels.BY_SCHEDULE
     names = shelf.names()
-    return next((label for label in names if same(shelf.labelled(label), made)), CHOICE)
+    return next((label for label in names if same(shelf.labelled(label), own)), CHOICE)
 
 
-def same(there: Preset | None, made: Preset) -> bool:
+def same(there: Preset | None, preset: Preset) -> bool:
     """Whether a preset is the one that an image's table is of."""
-    return there is not None and there.hash.startswith(metadata.origin_of(made)["preset"][:16])
+    return there is not None and there.hash.startswith(metadata.origin_of(preset)["preset"][:16])
 
 
-def standing(made: Preset) -> str:
+def standing(preset: Preset) -> str:
     """What became of the preset that made the picture."""
-    origin = metadata.origin_of(made)
+    origin = metadata.origin_of(preset)
     there = next((each for each in shelf.library().presets() if each.name == origin["name"]), None)
     if there is None:
         return f"{origin['name']} ({origin['preset'][:10]}), which made the picture, is not here: its own table runs"
-    if same(there, made):
+    if same(there, preset):
         return f"the picture's own table runs; {there.name} has the same"
     return (f"{there.name} was changed since it made the picture ({origin['preset'][:10]}, now {there.short_hash}): "
             "the picture's own table runs")

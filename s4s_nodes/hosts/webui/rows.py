@@ -44,10 +44,10 @@ def _samplers(with_schedules: bool) -> list:
     preset's: hosts rewrite a sampler's default to "Automatic".
     """
     data = sd_samplers_common.SamplerData
-    found = [data(labels.SAMPLER, sampler.made, ["k_s4s"], {"scheduler": labels.key(labels.AUTO)})]
+    rows = [data(labels.SAMPLER, sampler.for_model, ["k_s4s"], {"scheduler": labels.key(labels.AUTO)})]
     if not with_schedules:
-        found += [data(label, sampler.made_for(label), [labels.key(label)], {}) for label in shelf.names()]
-    return found
+        rows += [data(label, sampler.for_label(label), [labels.key(label)], {}) for label in shelf.names()]
+    return rows
 
 
 def _register_samplers(ours: list) -> None:

@@ -32,9 +32,9 @@ class S4SSampler(sd_samplers_kdiffusion.KDiffusionSampler):
         self.s4s_run = run = Run(p, hires, request, missing)
         if getattr(p, "sampler_noise_scheduler_override", None) is not None or not shelf.is_ours(label):
             return super().get_sigmas(p, steps)
-        found = select(request)
-        run.name_schedule(*((label, found.preset) if named is None else (labels.label_for(named.name), None)))
-        return as_tensor(found.schedule)
+        selection = select(request)
+        run.name_schedule(*((label, selection.preset) if named is None else (labels.label_for(named.name), None)))
+        return as_tensor(selection.schedule)
 
     @staticmethod
     def _of_picture(p, hires: bool) -> tuple[Preset | None, str]:
@@ -70,34 +70,34 @@ class Run:
     def table(self, x, sigmas):
         """The table for the levels the host came with; infotext and log say which. Raises where a stop is wished."""
         size = tuple(x.shape[-2:])
-        found = select(replace(self.request, steps=None, calls=None, levels=sigmas, size=size))
+        selection = select(replace(self.request, steps=None, calls=None, levels=sigmas, size=size))
         if self.missing:
-            found = replace(found, why=self.missing, advice="choose another one", fallback=True, warns=True)
-        self._write(found)
-        if found.fallback and settings.stops_without_preset():
-            raise RuntimeError(f"{found.words()} It was stopped by your setting S4S, fallback")
-        self._tell(found)
-        return found.table
+            selection = replace(selection, why=self.missing, advice="choose another one", fallback=True, warns=True)
+        self._write(selection)
+        if selection.fallback and settings.stops_without_preset():
+            raise RuntimeError(f"{selection.message()} It was stopped by your setting S4S, fallback")
+        self._tell(selection)
+        return selection.table
 
-    def _write(self, found: Selection) -> None:
+    def _write(self, selection: Selection) -> None:
         """Into the infotext: what ran, and the preset's table itself."""
         written = self.p.extra_generation_params
-        written[labels.HIRES_KEY if self.hires else labels.KEY] = labels.said(found)
-        text = metadata.to_text(found, self.request.facts) if found.preset and settings.writes_table() else None
+        written[labels.HIRES_KEY if self.hires else labels.KEY] = labels.said(selection)
+        text = metadata.to_text(selection, self.request.facts) if selection.preset and settings.writes_table() else None
         if text is not None:
             written[labels.HIRES_TABLE_KEY if self.hires else labels.TABLE_KEY] = metadata.packed(text)
 
-    def _tell(self, found: Selection) -> None:
+    def _tell(self, selection: Selection) -> None:
         """Once a generation, however many batches it has; a warning in the console and under the picture."""
-        told = getattr(self.p, "s4s_told", ())
-        if found.words() in told:
+        said = getattr(self.p, "s4s_said", ())
+        if selection.message() in said:
             return
-        self.p.s4s_told = (*told, found.words())
-        log.log(logging.WARNING if found.warns else logging.INFO, "%s", found.words())
-        if found.details:
-            log.debug("did not run: %s", found.details)
-        if found.warns and hasattr(self.p, "comment"):
-            self.p.comment(found.words())
+        self.p.s4s_said = (*said, selection.message())
+        log.log(logging.WARNING if selection.warns else logging.INFO, "%s", selection.message())
+        if selection.details:
+            log.debug("did not run: %s", selection.details)
+        if selection.warns and hasattr(self.p, "comment"):
+            self.p.comment(selection.message())
 
 
 def sample_s4s(model, x, sigmas, extra_args=None, callback=None, disable=None, s4s_run=None):
@@ -107,12 +107,12 @@ def sample_s4s(model, x, sigmas, extra_args=None, callback=None, disable=None, s
     return sample_table(model, x, sigmas, extra_args, callback, disable, table=lambda _: s4s_run.table(x, sigmas))
 
 
-def made(model):
+def for_model(model):
     """The host's constructor call."""
     return S4SSampler(sample_s4s, model)
 
 
-def made_for(label: str):
+def for_label(label: str):
     """A constructor for a sampler that always means one preset, where the host has no schedule types."""
     kind = type("S4SPresetSampler", (S4SSampler,), {"row": label})
     return lambda model: kind(sample_s4s, model)

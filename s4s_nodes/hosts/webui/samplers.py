@@ -29,8 +29,8 @@ def _entries(name: str, source: Source, calls: int) -> list[Entry]:
     known = {data.name.lower(): data.name for data in sd_samplers.all_samplers if not data.name.startswith("S4S")}
     if name.lower() not in known:
         raise ValueError(f"there is no sampler {name!r} here: use some of {', '.join(known.values())}")
-    made = sd_samplers.create_sampler(known[name.lower()], shared.sd_model)
-    function, options = getattr(made, "func", None), made.config.options
+    sampler = sd_samplers.create_sampler(known[name.lower()], shared.sd_model)
+    function, options = getattr(sampler, "func", None), sampler.config.options
     if function is None:
         raise ValueError(f"{name} runs a loop of its own and cannot be raced: leave it out")
     discards, inner = bool(options.get("discard_next_to_last_sigma")), source.network.denoiser.inner_model
@@ -44,6 +44,6 @@ def _entries(name: str, source: Source, calls: int) -> list[Entry]:
         return sigmas[:-2] + sigmas[-1:] if discards else sigmas
 
     def run(denoiser, x, sigmas, extra_args, disable):
-        told = {"solver_type": options["solver_type"]} if "solver_type" in options else {}
-        return function(Shown(denoiser, source.network), x, sigmas, extra_args=extra_args, disable=disable, **told)
+        more = {"solver_type": options["solver_type"]} if "solver_type" in options else {}
+        return function(Shown(denoiser, source.network), x, sigmas, extra_args=extra_args, disable=disable, **more)
     return samplers.entries(known[name.lower()], "WebUI", source, calls, types, levels, run)

@@ -7,7 +7,7 @@ from html import escape
 import gradio as gr
 from modules import script_callbacks
 
-from . import collection, dropdowns, forms, jobs, made, panel
+from . import collection, dropdowns, forms, jobs, last_picture, panel
 from .words import say
 
 # each page that is open follows; gradio 4 would let one do so at a time
@@ -47,8 +47,8 @@ def tabs() -> list:
         page.load(lambda: asked_before(len(scene) + len(wish)), inputs=[], outputs=[*scene, *wish], queue=False)
         stop.click(jobs.JOBS.interrupt, inputs=[], outputs=[], queue=False)
         taken = {"outputs": [*scene, *wish[1:3], notice], "queue": False}
-        last.click(lambda: took(made.of_last), inputs=[], **taken)
-        picture.change(lambda shown: took(lambda: made.of_picture(shown), shown), inputs=[picture], **taken)
+        last.click(lambda: took(last_picture.of_last), inputs=[], **taken)
+        picture.change(lambda shown: took(lambda: last_picture.of_picture(shown), shown), inputs=[picture], **taken)
         collection.wired(mine, lists)
         panel.wired(page, dropdowns.whole_page())
     return [(page, "S4S", "s4s_tab")]
@@ -105,7 +105,7 @@ def took(find, shown=True) -> list:
     if shown is None:                       # the picture was taken away
         return [gr.update()] * 8
     try:
-        *values, words = made.fields(find())
+        *values, note = last_picture.fields(find())
     except ValueError as error:
         return [*[gr.update()] * 7, jobs.warning(str(error))]
-    return [*(gr.update() if value is None else gr.update(value=value) for value in values), escape(words)]
+    return [*(gr.update() if value is None else gr.update(value=value) for value in values), escape(note)]

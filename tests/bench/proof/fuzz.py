@@ -93,7 +93,7 @@ def forged(chance: random.Random, folder: Path) -> None:
             found = select(request)
         except ValueError:
             continue
-        assert found.words().isprintable()
+        assert found.message().isprintable()
         sample(mixture, torch.full((1, 2), float(found.table.sigmas[0])), found.table)
         with suppress(PresetError):                 # numbers that no image carries
             metadata.from_text(metadata.to_text(found, FACTS) or "")

@@ -61,7 +61,7 @@ def test_a_ksampler_runs_the_table_of_its_cfg(models, installed, name, figure):
 def test_the_words_say_which(models, installed, cfg, words):
     installed(joined(learned(models("sd3"))))
     choice = chosen(models("sd3"), t.sigmas_of(models("sd3"), "s4s", 4), cfg)
-    assert words in choice.words() and choice.preset.name == "joined" and not choice.fallback
+    assert words in choice.message() and choice.preset.name == "joined" and not choice.fallback
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -71,7 +71,7 @@ def test_beyond_the_trained_cfgs_the_image_is_as_without_the_preset(models, inst
     without = ksampled(model, name, 4, cfg=cfg)
     installed(joined(learned(model)))
     choice = chosen(model, t.sigmas_of(model, "s4s", 4), cfg)
-    assert choice.fallback and f"joined was learned at cfg 2 to 6, you use {cfg:g}" in choice.words()
+    assert choice.fallback and f"joined was learned at cfg 2 to 6, you use {cfg:g}" in choice.message()
     assert torch.equal(ksampled(model, name, 4, cfg=cfg), without)
 
 
@@ -82,7 +82,7 @@ def test_image_to_image_has_its_window_at_each_cfg(models, installed):
     installed(joined(presets))
     sigmas = t.sigmas_of(model, "s4s", 8)[-5:]
     choice = chosen(model, sigmas, 3.0)
-    assert choice.table_name == "calls4_from0.62" and "between those learned at cfg 2 and 6" in choice.words()
+    assert choice.table_name == "calls4_from0.62" and "between those learned at cfg 2 and 6" in choice.message()
     levels = s4s_host.pack("s4s_nodes.select.adapt").from_start(
         table_at(presets, 3.0, "calls4_from0.62", True).sigmas, float(sigmas[0]), True)
     assert choice.table.sigmas == pytest.approx(levels, rel=1e-6)

@@ -152,6 +152,6 @@ def test_no_image_violates_an_invariant(changed, learned, base, monkeypatch, ins
             ("agreement with euler", (with_euler.schedule == scheduled.schedule).all())) if not holds]
         counted, ran = counted + 1, ran + (not found.fallback)
         wrong += [f"{what}: {t.facts(model).family}, {asked[3]} of {asked[4]} steps at cfg {cfg} by {way}: "
-                  f"{scheduled.words()} / {found.words()}" for what in broken]
+                  f"{scheduled.message()} / {found.message()}" for what in broken]
     print(f"\n{counted} images, {ran} of them with learned numbers, {len(wrong)} violations")
     assert ran > counted / 4 and not wrong, "\n".join(wrong[:10])

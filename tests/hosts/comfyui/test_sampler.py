@@ -106,7 +106,7 @@ def test_endless_noise(models, installed):
 
 def test_an_unreadable_preset_is_named_where_none_was_found(models, installed, base):
     (base / "models" / "s4s_presets" / "mine.safetensors").write_bytes(b"half of a file")
-    assert "mine.safetensors" in chosen(models("sd3"), t.sigmas_of(models("sd3"), "s4s", 4)).words()
+    assert "mine.safetensors" in chosen(models("sd3"), t.sigmas_of(models("sd3"), "s4s", 4)).message()
 
 
 def test_leftover_noise_goes_on_where_it_was(models, installed, figure):
@@ -201,7 +201,7 @@ def test_a_preset_of_another_model_changes_no_level_and_no_image(models, install
     assert torch.equal(levels, t.sigmas_of(model, "s4s", 6))
     assert torch.equal(end, ksampled(model, name, 6, cfg=3.0))
     choice = chosen(model, levels)
-    assert choice.fallback and "no preset was trained for this model" in choice.words()
+    assert choice.fallback and "no preset was trained for this model" in choice.message()
 
 
 @pytest.mark.parametrize("denoise", [1.0, 0.5])
@@ -270,7 +270,7 @@ def test_guidance_outside_the_trained_range_is_a_fallback(models, installed):
     installed(t.preset_for(models("sd3")))
     sigmas = t.sigmas_of(models("sd3"), "s4s", 4)
     far = chosen(models("sd3"), sigmas, 7.5)
-    assert far.fallback and "tiny was learned at cfg 3, you use 7.5" in far.words()
+    assert far.fallback and "tiny was learned at cfg 3, you use 7.5" in far.message()
     assert not chosen(models("sd3"), sigmas, 3.2).fallback
 
 
@@ -281,7 +281,7 @@ def test_auto_takes_the_preset_with_a_window_for_this_denoise(models, installed)
     start = float(s4s_host.pack("s4s_nodes.select").levels_for(full, t.facts(model), 10)[5])
     installed(t.preset_for(model, name="windowed", starts=((5, start),)))
     plans = [parts.plan(None, t.facts(model), 5, denoise) for denoise in (0.5, 1.0)]
-    assert [plan.found.preset.name for plan in plans] == ["windowed", "full"]
+    assert [plan.selection.preset.name for plan in plans] == ["windowed", "full"]
 
 
 def test_a_pinned_preset_runs_in_a_plain_ksampler(models, installed):

@@ -42,7 +42,7 @@ def test_the_rows_take_what_ships_for_the_family_or_a_classical_solver(models, i
     choice = ran(model, t.sigmas_of(model, "s4s", calls))
     assert (choice.preset and choice.preset.name) == wanted
     assert choice.fallback and choice.table.calls == calls
-    assert ("not measured on this checkpoint" in choice.words()) == bool(wanted)
+    assert ("not measured on this checkpoint" in choice.message()) == bool(wanted)
     if wanted is None:                          # the model's own shift and levels, as if nothing were installed
         plain = library.levels_for(None, t.facts(model), calls)
         assert choice.fallback and choice.table.sigmas == pytest.approx(plain, rel=1e-5)

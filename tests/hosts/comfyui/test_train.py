@@ -345,7 +345,7 @@ def test_a_patched_model_is_learned_as_patched(sd3):
         found = select(request(about(model), [plain, preset], 3, cfg=1.0))
         assert not found.fallback and found.preset is mine
         found = select(request(about(model), [preset if mine is plain else plain], 3, cfg=1.0))
-        assert found.fallback and "LoRAs and patches" in found.words()
+        assert found.fallback and "LoRAs and patches" in found.message()
     assert torch.equal(picture, sampled(patched, "tiny_sd3"))
     assert before[1:] == state_of(patched)[1:]
 

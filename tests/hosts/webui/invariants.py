@@ -128,7 +128,7 @@ def violations(images: Images, rounds: int = 1) -> tuple[int, int, list[str]]:
     for number, (lora, cfg, way) in enumerate(list(product(LORAS, CFGS, WAYS)) * rounds):
         chance, hashes = random.Random(number), load_lora(images.model, lora, images.monkeypatch)
         calls, steps = chance.choice([run for run in RUNS if (run[0] == run[1]) == (way == "txt2img")])
-        seen = part("facts").of(part("sampler").made(images.model.shown).model_wrap, images.model.shown)
+        seen = part("facts").of(part("sampler").for_model(images.model.shown).model_wrap, images.model.shown)
         mine = [drawn(chance, seen, hashes, (*CFGS, *[cfg] * 4)) for _ in range(chance.choice((0, 1, 3, 3)))]
         base = {kind: value for kind, value in hashes.items() if kind != "patches"}
         strangers = {**base, "patches": "0" * 16}, {**hashes, "sha256_10": "9" * 10}, *([base] if lora else [])
@@ -149,5 +149,5 @@ def violations(images: Images, rounds: int = 1) -> tuple[int, int, list[str]]:
             ("agreement with Euler", (with_euler == scheduled.schedule).all())) if not holds]
         counted, ran = counted + 1, ran + (not found.fallback)
         wrong += [f"{what}: {images.model.prediction}, LoRA {lora}, {calls} of {steps} steps at cfg {cfg}, {way}: "
-                  f"{scheduled.words()} / {found.words()}" for what in broken]
+                  f"{scheduled.message()} / {found.message()}" for what in broken]
     return counted, ran, wrong

@@ -224,7 +224,7 @@ def test_what_ships_is_the_familys_fallback_where_nothing_of_the_users_is(model,
     for calls in (6, 10, 25):
         found = select(shelf.request("S4S Auto", facts, steps=calls, cfg=7.0))
         wanted = "gits-sd15" if facts.family == "sd15" and calls < 25 else None
-        assert found.fallback and (found.preset and found.preset.name) == wanted, found.words()
+        assert found.fallback and (found.preset and found.preset.name) == wanted, found.message()
 
 
 @needs_schedule_types

@@ -44,23 +44,23 @@ def of_infotext(text: str) -> dict:
               "strength": ("Denoising strength", float)}
     if any(key.startswith("Hires") for key in map(str, read)):
         del wanted["strength"]              # of the second pass, not of an img2img
-    found = {}
+    settings = {}
     for name, (key, kind) in wanted.items():
         try:
-            found[name] = kind(read[key])
+            settings[name] = kind(read[key])
         except (KeyError, TypeError, ValueError):
             continue
-    return found
+    return settings
 
 
-def fields(found: dict) -> tuple:
+def fields(settings: dict) -> tuple:
     """(prompts, negative, cfg, width, height, steps, strengths, words on it): None for what stays as it is."""
-    steps, strength = found.get("steps"), found.get("strength")
-    words = ""
+    steps, strength = settings.get("steps"), settings.get("strength")
+    note = ""
     if steps is not None and steps > USEFUL:
-        words = say("It was made in {} steps: learned tables pay off up to about {}, so the steps were left as they "
-                    "are.").format(steps, USEFUL)
+        note = say("It was made in {} steps: learned tables pay off up to about {}, so the steps were left as they "
+                   "are.").format(steps, USEFUL)
         steps = None
-    cfg = f"{found['cfg']:g}" if "cfg" in found else None
-    return (found.get("prompts"), found.get("negative"), cfg, found.get("width"), found.get("height"),
-            None if steps is None else str(steps), f"1, {strength:g}" if strength and strength < 1 else None, words)
+    cfg = f"{settings['cfg']:g}" if "cfg" in settings else None
+    return (settings.get("prompts"), settings.get("negative"), cfg, settings.get("width"), settings.get("height"),
+            None if steps is None else str(steps), f"1, {strength:g}" if strength and strength < 1 else None, note)
