@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import sys
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ import torch
 if not hasattr(os, "fork"):
     pytest.skip("the proof forks", allow_module_level=True)
 
-from tests.bench.proof import cost, faults, fuzz, load, page, record, runs
+from tests.bench.proof import cost, faults, fuzz, hosts, load, page, record, runs
 from tests.bench.proof.attack import Attack, carry_out
 
 FEW = {"faults": 1, "fuzz": 40, "load": 16}
@@ -50,6 +52,23 @@ def test_a_record_sums_what_many_runs_tried(tmp_path):
     record.add(tmp_path / "record", 9, "there", carry_out(gone, 9, most=1))
     [result], seeds, machine = record.read(tmp_path / "record", fuzz.ATTACKS)
     assert (result.attack, result.tries, seeds, machine) == (attack, 6, "3 seeds from 3 to 9", "there")
+
+
+def test_a_host_that_breaks_off_does_not_survive_and_one_that_is_not_there_is_not_tried(tmp_path, monkeypatch):
+    python, script = tmp_path / ".venv" / "bin" / "python", tmp_path / "script.py"
+    python.parent.mkdir(parents=True)
+    python.write_text(f"#!/bin/sh\nexec {sys.executable} \"$@\"")
+    python.chmod(0o755)
+    monkeypatch.setenv("A_HOST", str(tmp_path))
+    told = 'print("noise")\nprint("\\x1enull")\nprint("\\x1e\\"another latent\\"")\n'
+    for text, wanted in ((told + 'print("\\x1e{\\"figures\\": \\"5 MB\\"}")', [None, "another latent"]),
+                         (told + "raise SystemExit(1)", [None, "another latent", "the script ended"])):
+        script.write_text(text)
+        host = hosts.Host(("A_HOST",), str(script), "FOLDER")
+        found = list(host.tries(random.Random(0)))
+        assert [one and one.partition(":")[0] for one in found] == wanted
+    monkeypatch.delenv("A_HOST")
+    assert not list(host.tries(random.Random(0)))
 
 
 def test_the_cost_bench_measures_every_cell_and_the_page_names_them(monkeypatch):

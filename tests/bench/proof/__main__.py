@@ -1,6 +1,6 @@
 """Attack S4S and print what it survived: attack x tries x survived.
 
-    python -m tests.bench.proof --minutes M [--seed S] [--only faults,fuzz,load,cost] [--record FILE] [--write]
+    python -m tests.bench.proof --minutes M [--seed S] [--only faults,fuzz,load,hosts,cost] [--record FILE] [--write]
 
 --only takes parts, and words of attacks' names. --record adds what each attack came to to a file, so that many runs
 with other seeds make one table. --write makes docs/reference/proof.md of it, with --record of all that the file holds.
@@ -17,19 +17,19 @@ from pathlib import Path
 import torch
 
 from s4s.s4s_nodes.core import write_atomically
-from tests.bench.proof import cost, faults, fuzz, load, page, record
+from tests.bench.proof import cost, faults, fuzz, hosts, load, page, record
 from tests.bench.proof.attack import Attack, carry_out
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "proof.md"
 PARTS = {"faults": (faults.ATTACKS, 0.6), "fuzz": (fuzz.ATTACKS, 0.25), "load": (load.ATTACKS, 0.05),
-         "cost": ([], 0.1)}                         # and the share of the time that each takes
+         "hosts": (hosts.ATTACKS, 0.0), "cost": ([], 0.1)}         # and the share of the time; 0: to their end
 
 
 def chosen(words: str) -> list[tuple[Attack | None, float]]:
     """The attacks that these parts or words name, and each one's share of the time; None: the cost."""
     wanted, made = words.split(","), []
     for part, (attacks, share) in PARTS.items():
-        whole = sum(attack.share for attack in attacks)
+        whole = sum(attack.share for attack in attacks) or 1
         made += [(attack, share * attack.share / whole) for attack in attacks
                  if part in wanted or any(word in attack.name for word in wanted)]
         made += [(None, share)] if not attacks and part in wanted else []
@@ -51,11 +51,13 @@ def main() -> int:
     machine, results, cells = page.machine(), [], []
     print(machine)
     for attack, share in some:
-        seconds = wanted.minutes * 60 * share / sum(share for _, share in some)
+        seconds = wanted.minutes * 60 * share / (sum(share for _, share in some) or 1)
         if attack is None:
             cells = list(cost.cells(seconds))
             continue
-        results.append(carry_out(attack, wanted.seed, seconds))
+        if not (done := carry_out(attack, wanted.seed, seconds)).tries:
+            continue                                # of a host that is not here
+        results.append(done)
         print(f"{results[-1].survived:7,} of {results[-1].tries:7,}  {attack.name}  {results[-1].figures}", flush=True)
         if wanted.record:
             record.add(wanted.record, wanted.seed, machine, results[-1])

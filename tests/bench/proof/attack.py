@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 class Attack:
     """tries(chance) yields after each try: None where the program survived, else what went wrong in words.
 
-    promise: what surviving means. share: of its part's time. figures(): what it measured, in words, after the tries.
+    promise: what surviving means. share: of its part's time; 0: its tries end by themselves.
+    figures(): what it measured, in words, after the tries.
     """
 
     part: str
@@ -46,7 +47,7 @@ def carry_out(attack: Attack, seed: int, seconds: float = float("inf"), most: in
         if failure is not None:
             result.failures.append(failure)
         result.seconds = time.monotonic() - began
-        if result.seconds >= seconds or result.tries == most:
+        if attack.share and result.seconds >= seconds or result.tries == most:
             break
     result.figures = attack.figures() if attack.figures else ""
     return result

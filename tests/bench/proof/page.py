@@ -21,11 +21,12 @@ What was stored is either exactly what is read back, or the read says it is not.
 leaves its folder, or takes more than a second and 100 MB to refuse. This page attacks these promises; `{COMMAND}`
 repeats it on your machine (Linux, from a clone with the `test` extra).
 """
-FAULTS = """
+WORDS = """
 *Faults* are real trainings of a second on a closed-form denoiser, in processes of their own: forward and gradient mode,
 three families, windows, several numbers of calls. "The same tensors" compares the preset and every number that learning
 left with the run that nobody disturbed, bit for bit. *Fuzz* makes seeded changes; each try has a second of processor
-time, and a batch of 100 has 100 MB of memory.
+time, and a batch of 100 has 100 MB of memory. *Hosts* are a real ComfyUI and a real WebUI on the CPU, with tiny
+checkpoints of random numbers (`$COMFYUI_NEW_PATH`, `$FORGE_PATH`).
 """
 COST = f"""## Cost
 
@@ -62,6 +63,12 @@ def attacks(results: list[Result]) -> str:
     return "\n".join(rows)
 
 
+def figures(results: list[Result]) -> str:
+    """What attacks measured beside their tries, as Markdown."""
+    return "\n".join(["", *(f"{result.attack.name[0].upper()}{result.attack.name[1:]}: {result.figures}.\n"
+                            for result in results if result.figures)])
+
+
 def failures(results: list[Result], most: int = 5) -> str:
     """What went wrong, for a terminal."""
     return "\n".join(f"{result.attack.name}: {words}" for result in results for words in result.failures[:most])
@@ -84,7 +91,7 @@ def page(results: list[Result], cells: list[Cell], words: str, where: str) -> st
     """The page. words: what made it, where: the machine."""
     parts = [HEAD, f"{words}.\n\n{where}.\n"]
     if results:
-        parts += ["## Attacks\n", attacks(results), FAULTS]
+        parts += ["## Attacks\n", attacks(results), figures(results), WORDS]
     if cells:
         parts += [COST, costs(cells)]
     return "\n".join([*parts, NOT_HERE])

@@ -14,12 +14,16 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[2]
 
 
-def pytest_configure(config):
+def import_clone() -> None:
     """The clone as the package s4s, which is not installed in a host's environment."""
+    spec = spec_from_file_location("s4s", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
+    sys.modules["s4s"] = module_from_spec(spec)
+    spec.loader.exec_module(sys.modules["s4s"])
+
+
+def pytest_configure(config):
     if config.rootpath.resolve() == HERE:
-        spec = spec_from_file_location("s4s", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)])
-        sys.modules["s4s"] = module_from_spec(spec)
-        spec.loader.exec_module(sys.modules["s4s"])
+        import_clone()
 
 
 def pytest_ignore_collect(collection_path, config):
