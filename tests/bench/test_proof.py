@@ -12,13 +12,15 @@ import torch
 if not hasattr(os, "fork"):
     pytest.skip("the proof forks", allow_module_level=True)
 
-from tests.bench.proof import cost, faults, fuzz, hosts, load, page, record, runs
+from s4s.s4s_nodes.core import names
+from tests.bench.proof import cost, faults, fuzz, guided, hosts, load, page, record, runs
 from tests.bench.proof.attack import Attack, carry_out
 
 FEW = {"faults": 1, "fuzz": 40, "load": 16}
 
 
-@pytest.mark.parametrize("attack", [*faults.ATTACKS, *fuzz.ATTACKS, *load.ATTACKS], ids=lambda attack: attack.name)
+@pytest.mark.parametrize("attack", [*faults.ATTACKS, *fuzz.ATTACKS, *guided.ATTACKS, *load.ATTACKS],
+                         ids=lambda attack: attack.name)
 def test_a_few_tries_are_survived(attack, monkeypatch):
     for name in set(runs.SETTINGS) - {"gradient, fresh", "forward, budget"}:            # the quickest of each mode
         monkeypatch.delitem(runs.SETTINGS, name)
@@ -52,6 +54,15 @@ def test_a_record_sums_what_many_runs_tried(tmp_path):
     record.add(tmp_path / "record", 9, "there", carry_out(gone, 9, most=1))
     [result], seeds, machine = record.read(tmp_path / "record", fuzz.ATTACKS)
     assert (result.attack, result.tries, seeds, machine) == (attack, 6, "3 seeds from 3 to 9", "there")
+
+
+def test_fuzzing_is_guided_to_what_reaches_new_lines():
+    def picky(content, folder):
+        names.preset_name("a" if content[:1] != b"b" else "b" if content[:2] != b"b(" else "CON")
+    found = guided.Guided(picky, lambda: [b"a", b"b"])
+    result = carry_out(Attack("fuzz", "picky", "", found.tries), 0, most=2000)
+    assert "PresetError" in result.failures[0] and " (input 6228" in result.failures[0]
+    assert int(found.words.split()[0]) > 10
 
 
 def test_a_host_that_breaks_off_does_not_survive_and_one_that_is_not_there_is_not_tried(tmp_path, monkeypatch):

@@ -64,21 +64,29 @@ def limited(one: Callable[[random.Random, Path], None]) -> Callable:
 # --- presets ------------------------------------------------------------------------------------------------------
 
 def flipped(chance: random.Random, folder: Path) -> None:
-    _same_or_refused(presets.flipped(chance), folder)
+    same_or_refused(presets.flipped(chance), folder)
 
 
 def battered(chance: random.Random, folder: Path) -> None:
-    _same_or_refused(presets.battered(chance), folder)
+    same_or_refused(presets.battered(chance), folder)
 
 
-def _same_or_refused(content: bytes, folder: Path) -> None:
+def same_or_refused(content: bytes, folder: Path) -> None:
     held = presets.load(content, folder / "theirs.safetensors")
     assert held is None or preset_file.to_bytes(held) == presets.BYTES, "SILENTLY DIFFERENT"
 
 
 def forged(chance: random.Random, folder: Path) -> None:
     """Read, it can be used in every way a host and the command line use presets."""
-    held = presets.load(presets.forged(chance), folder / "theirs.safetensors")
+    _usable(presets.load(presets.forged(chance), folder / "theirs.safetensors"), folder)
+
+
+def described(content: bytes, folder: Path) -> None:
+    """These bytes as a preset's description, with the right checksum."""
+    _usable(presets.load(presets.sealed_with(content), folder / "theirs.safetensors"), folder)
+
+
+def _usable(held: Preset | None, folder: Path) -> None:
     if held is None:
         return
     assert preset_file.describe(held).replace("\n", "").isprintable()
@@ -101,7 +109,7 @@ def forged(chance: random.Random, folder: Path) -> None:
 
 def of_an_image(chance: random.Random, folder: Path) -> None:
     """A record in an image's metadata, with characters changed or any value anywhere."""
-    text = _record()
+    text = record()
     if chance.random() < 0.5:
         content = json.loads(text)
         presets._edit(content, chance)
@@ -109,14 +117,19 @@ def of_an_image(chance: random.Random, folder: Path) -> None:
     else:
         start, end = sorted(chance.randrange(len(text)) for _ in range(2))
         text = text[:start] + chance.choice(["", "9" * 400, "[" * 2000, text[start:end] * 3, "\0"]) + text[end:]
+    recorded(text.encode("utf-8", "surrogatepass"), folder)
+
+
+def recorded(content: bytes, folder: Path) -> None:
+    """These bytes as a record in an image's metadata."""
     try:
-        made = metadata.from_text(text)
+        made = metadata.from_text(content.decode("utf-8", "surrogateescape"))
     except PresetError:
         return
-    assert preset_file.describe(made) and preset_file.to_bytes(made)
+    assert preset_file.describe(made).replace("\n", "").isprintable() and preset_file.to_bytes(made)
 
 
-def _record() -> str:
+def record() -> str:
     return metadata.to_text(select(Request(FACTS, [presets.GOOD], steps=3, cfg=3.0, named=presets.GOOD)), FACTS)
 
 
@@ -124,7 +137,7 @@ def _record() -> str:
 
 def imported(chance: random.Random, folder: Path) -> None:
     """A table of another project after an accident; whoever reads it executes nothing."""
-    content = bytearray(chance.choice(_real()))
+    content = bytearray(chance.choice(real()))
     for _ in range(chance.choice([1, 1, 2, 4, 16])):
         start, end = sorted(chance.randrange(len(content) + 1) for _ in range(2))
         kind = chance.randrange(5)
@@ -137,6 +150,11 @@ def imported(chance: random.Random, folder: Path) -> None:
         elif content:
             content[start % len(content)] ^= 1 << chance.randrange(8)
         content = content or bytearray(b".")
+    foreign(bytes(content), folder)
+
+
+def foreign(content: bytes, folder: Path) -> None:
+    """These bytes as another project's file."""
     path = folder / "theirs.pkl"
     path.write_bytes(content)
     try:
@@ -148,7 +166,7 @@ def imported(chance: random.Random, folder: Path) -> None:
 _files: list = []
 
 
-def _real() -> list:
+def real() -> list:
     if not _files:
         _files.extend(hostile_files.real())
     return _files
@@ -156,7 +174,7 @@ def _real() -> list:
 
 # --- names --------------------------------------------------------------------------------------------------------
 
-_PARTS = ["..", "/", "\\", ".", "~", "CON", "nul", "com1", "a", "B", "ü", "\u202e", "\u200b", "\0", "\n", "\x1b", " ",
+PARTS = ["..", "/", "\\", ".", "~", "CON", "nul", "com1", "a", "B", "ü", "\u202e", "\u200b", "\0", "\n", "\x1b", " ",
           ":", "*", "?", "|", "<", ">", '"', "%", "$HOME", "é", "e\u0301", "state", "config", ".safetensors", "中",
           "😀", "\ud800", "a" * 90, "-", "--force", ";", "`", "'"]
 TABLES = {"calls2": classical.euler(schedules.karras(2, 0.03, 14.6))}
@@ -164,7 +182,10 @@ TABLES = {"calls2": classical.euler(schedules.karras(2, 0.03, 14.6))}
 
 def named(chance: random.Random, folder: Path) -> None:
     """A name in every door: it is refused, or its file lies in the folder it was meant for."""
-    name = "".join(chance.choice(_PARTS) for _ in range(chance.randint(0, 5)))
+    doors("".join(chance.choice(PARTS) for _ in range(chance.randint(0, 5))), folder)
+
+
+def doors(name: str, folder: Path) -> None:
     home = folder / "a" / "home"
     home.mkdir(parents=True, exist_ok=True)
     for door in (_new, _saved, _renamed, _configured):

@@ -71,6 +71,21 @@ def forged(chance: random.Random) -> bytes:
     content, tensors = json.loads(json.dumps(DESCRIPTION)), {name: array.copy() for name, array in TENSORS.items()}
     for _ in range(chance.choice([1, 1, 2, 4])):
         _edit(content, chance) if chance.random() < 0.6 else _edit_tensor(tensors, chance)
+    return _sealed(content, tensors)
+
+
+def sealed_with(text: bytes) -> bytes:
+    """A preset with this description; where it is a JSON object, with the right hash and checksum."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        content = None
+    if isinstance(content, dict):
+        return _sealed(content, TENSORS)
+    return safetensors.numpy.save(TENSORS, metadata={container.KEY: text.decode("utf-8", "replace")})
+
+
+def _sealed(content: dict, tensors: dict) -> bytes:
     with suppress(Exception):
         content["hash"] = _hash(content, tensors)
     with suppress(Exception):
