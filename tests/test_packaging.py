@@ -25,6 +25,7 @@ CORE_NODES = {"CheckpointLoaderSimple", "UNETLoader", "CLIPLoader", "DualCLIPLoa
               "EmptyLatentImage", "EmptySD3LatentImage", "LoadImage", "ImageScale", "VAEEncode", "VAEEncodeForInpaint",
               "KSampler", "KSamplerAdvanced", "RandomNoise", "CFGGuider", "BasicGuider", "SamplerCustomAdvanced",
               "VAEDecode", "SaveImage", "PreviewImage", "PreviewAny", "MarkdownNote"}
+BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
 WORKFLOWS = sorted((ROOT / "example_workflows").glob("*.json"))
 
 
@@ -140,7 +141,7 @@ def test_the_package_keeps_what_the_nodes_need():
     demo = ROOT / "training" / "demo_models"                              # named by the command line's part alone
     assert not {path for path in needed & gone if demo not in path.parents}
     for folder, ending in (("s4s_nodes", "json"), ("solver_presets", "safetensors"), ("web", "md"), ("locales", "json"),
-                           ("example_workflows", "jpg"), ("example_workflows", "json")):
+                           ("example_workflows", "jpg"), ("example_workflows", "json"), ("subgraphs", "json")):
         files = set((ROOT / folder).rglob(f"*.{ending}")) - set((ROOT / "s4s_nodes" / "hosts" / "webui").rglob("*"))
         assert files and not files & gone, (folder, files & gone)
 
@@ -174,6 +175,34 @@ def test_a_workflow_is_whole(path):
     with Image.open(path.with_suffix(".jpg")) as picture:
         assert picture.format == "JPEG" and 300 <= picture.width <= 1024
     assert path.with_suffix(".jpg").stat().st_size <= 60_000
+
+
+@pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
+def test_a_blueprint_is_one_node_for_a_subgraph(path):
+    blueprint = json.loads(path.read_text(encoding="utf-8"))
+    [outer], [subgraph] = blueprint["nodes"], blueprint["definitions"]["subgraphs"]
+    nodes = {node["id"]: node for node in subgraph["nodes"]}
+    assert outer["type"] == subgraph["id"] and subgraph["name"] == path.stem and subgraph["description"]
+    assert {node["type"] for node in nodes.values()} <= CORE_NODES | node_ids()
+    for end in ("inputs", "outputs"):
+        assert [(slot["name"], slot["type"]) for slot in outer[end]] == [(slot["name"], slot["type"])
+                                                                         for slot in subgraph[end]]
+    for number, field_ in outer["properties"]["proxyWidgets"]:
+        named = {slot["widget"]["name"] for slot in nodes[int(number)]["inputs"] if "widget" in slot}
+        assert field_ in named | {"control_after_generate"}
+    for link in subgraph["links"]:
+        assert link["origin_id"] == -10 or link["id"] in nodes[link["origin_id"]]["outputs"][link["origin_slot"]][
+            "links"]
+        assert link["target_id"] == -20 or nodes[link["target_id"]]["inputs"][link["target_slot"]]["link"] == link["id"]
+    for end, number, outside in (("inputs", "origin", -10), ("outputs", "target", -20)):
+        for i, slot in enumerate(subgraph[end]):
+            here = {link["id"] for link in subgraph["links"]
+                    if link[f"{number}_id"] == outside and link[f"{number}_slot"] == i}
+            assert here == set(slot["linkIds"]) != set()
+
+
+def test_there_is_a_blueprint_to_sample_to_train_and_to_race():
+    assert [path.stem for path in BLUEPRINTS] == ["S4S race", "S4S sampler", "S4S train"]
 
 
 def test_there_is_a_workflow_for_every_use():
