@@ -153,6 +153,7 @@ class Run:
         """Measure the teacher's error and the network's noise, and plan for as many teacher calls as that requires."""
         self.progress.begin("teacher")
         plan = self.plan
+        self.progress.total = run_calls(self.nodes, self.source, plan.mode)
         if "teacher" not in self.facts:
             afforded = SHARE_OF_CHECK * len(plan.calls) * plan.most_calls
             first = VALIDATION_SEEDS + plan.data.seed
