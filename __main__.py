@@ -8,7 +8,7 @@ def main() -> None:
     """The command line. SIGTERM stops it as Ctrl-C does: a training saves, and says how to resume."""
     try:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        from .training.cli.main import main as commands  # slow: Ctrl-C comes before its end, too
+        from .training.cli.group import main as commands  # here: Ctrl-C comes before its end, too
         commands(prog_name="s4s")
     except KeyboardInterrupt:
         print("\nstopped", file=sys.stderr)

@@ -1,7 +1,10 @@
 """The command line: what a user types, reads and gets."""
 
 import json
+import subprocess
+import sys
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -88,3 +91,13 @@ def test_a_budget_may_have_a_name():
     assert Config.of(budget="77").budget == 77
     answer = CliRunner().invoke(main, ["train", "--budget", "huge"])
     assert answer.exit_code != 0 and "quick, normal, thorough" in answer.output
+
+
+def test_the_help_lists_the_commands_as_click_would_and_imports_none():
+    import_and_ask = ("import sys; from click.testing import CliRunner; from s4s.training.cli.group import main; "
+                      "print(CliRunner().invoke(main, ['--help']).output); assert 'torch' not in sys.modules")
+    done = subprocess.run([sys.executable, "-c", import_and_ask], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    plain = click.Group("main", main.commands, params=main.params, help=main.help,
+                        context_settings=main.context_settings)
+    assert done.stdout.strip() == CliRunner().invoke(plain, ["--help"]).output.strip()

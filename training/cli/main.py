@@ -9,25 +9,14 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from ...s4s_nodes import __version__
 from ..config import CHECKPOINT_SETTINGS, SETTINGS, Config
 from ..run_identity import CONFIG, read_config
 from .errors import errors_in_words
+from .group import main
 from .options import config_options, list_of
 from .shelf import COMMANDS
 
 DEMO_MODE = "forward"       # in three minutes on two cores it learns more than the gradient mode
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
-@click.version_option(__version__, prog_name="s4s")
-def main():
-    """S4S: learn a few-call solver for a diffusion model, and measure it.
-
-    A preset is a table of 20 to 60 learned numbers: which noise levels to visit and how to weigh the network's
-    answers. Start with `s4s demo`: it trains one for a small bundled model and races it against the classical
-    solvers, in a few minutes on two cores.
-    """
 
 
 @main.command()
