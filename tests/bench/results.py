@@ -27,7 +27,6 @@ from tests.bench.results_cells import (
     GRADIENT_AT,
     LADDER,
     METHODS,
-    SHIPPED_AT,
     cell,
     file_of,
     known,
@@ -41,8 +40,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 def wanted(models, counts) -> list:
     """(model, calls, name) of all cells, the telling ones first."""
     cells = [(model, calls, name) for calls in counts for name in ("classical", *METHODS) for model in models
-             if name != "gradient" and (name != "shipped" or calls in SHIPPED_AT)]
-    cells += [(model, calls, "crowd") for calls in counts for model in models if calls in SHIPPED_AT]
+             if name != "gradient"]
+    cells += [(model, calls, "crowd") for calls in counts for model in models]
     return cells + [(model, 0, "ladder") for model in models] + [
         (model, calls, "gradient") for calls in GRADIENT_AT for model in models]
 
@@ -106,7 +105,7 @@ def goals(models, counts, cache: Path, seeds: int) -> list[str]:
         ladder = known(model, 0, "ladder", cache, seeds)
         for calls in sorted(counts):
             races = known(model, calls, "classical", cache, seeds)
-            learned = {name: known(model, calls, name, cache, seeds) for name in ("joint", "generalized", "shipped")}
+            learned = {name: known(model, calls, name, cache, seeds) for name in ("normal", "shipped")}
             learned = {name: np.array(found["errors"]) for name, found in learned.items() if found}
             if races is None or not learned:
                 continue
@@ -122,7 +121,7 @@ def goals(models, counts, cache: Path, seeds: int) -> list[str]:
                 lines.append(f"| as good as classical at {2 * calls} calls | {model}, {calls} calls | at {match} | "
                              f"{said(reached)} |")
         for calls in GRADIENT_AT:
-            one, other = (known(model, calls, name, cache, seeds) for name in ("gradient", "joint"))
+            one, other = (known(model, calls, name, cache, seeds) for name in ("gradient", "normal"))
             if one and other:
                 ratio = rmse(other["errors"]) / rmse(one["errors"])
                 lines.append(f"| forward-only within 10 % of gradient mode | {model}, {calls} calls | {ratio:.2f} "

@@ -19,13 +19,13 @@ from s4s.s4s_nodes.library import shipped_folder
 from s4s.training.baselines.halving import FULL, searched
 from s4s.training.baselines.measure import Entry, baselines, measure
 from s4s.training.benchmark.race import raced, unseen_pairs
-from s4s.training.config import Config
+from s4s.training.config import BUDGETS, Config
 from s4s.training.demo_models.source import bundled
 from s4s.training.run import Run
 from s4s.training.teacher.pairs import TEST_SEEDS, known_pairs
 
 CFG = 3.0
-BUDGET = 20_000             # network calls a table, for every way to learn
+BUDGET = BUDGETS["normal"]  # network calls a table, for every way to learn
 LADDER = {"seeds": 48, "most": 20, "pairs": 6}
 
 
@@ -38,17 +38,13 @@ class Method:
 
 
 METHODS = {
-    "joint": Method("joint", {"learn": "joint"}),
-    "small": Method("joint, 10,000 calls", {"learn": "joint", "budget": 10_000}),
-    "alternate": Method("S4S-Alt: in turns", {"learn": "alternate"}),
+    "normal": Method("`normal`", {}),
     "coefficients": Method("S4S: coefficients only", {"learn": "coefficients"}),
     "schedule": Method("LD3-style: schedule only", {"learn": "schedule"}),
-    "generalized": Method("generalized", {"learn": "generalized"}),
-    "gradient": Method("joint, gradient mode", {"learn": "joint", "mode": "gradient", "budget": 0}),
-    "shipped": Method("joint, no limit (ships)", None),
+    "gradient": Method("gradient mode, no limit", {"mode": "gradient", "budget": 0}),
+    "shipped": Method("`thorough` (ships)", None),
 }
-SHIPPED_AT = (4, 5, 6, 8)
-GRADIENT_AT = (6,)          # calls at which the gradient mode is run, too: it costs four times as much
+GRADIENT_AT = (6,)          # calls at which the gradient mode is run, too: it costs ten times as much
 
 
 def test_pairs(source, cache: Path, seeds: int):

@@ -15,8 +15,8 @@ class ModelSettings(Group):
     """What is distilled: a bundled model, or a checkpoint and how it is opened."""
 
     name: str = setting("digits-eps", "the bundled model to train for: digits-eps or digits-flow", "model")
-    checkpoint: str = setting("", "train for this checkpoint instead: a .safetensors file, or a folder in diffusers' "
-                                  "layout")
+    checkpoint: str = setting("", "use this checkpoint instead of a bundled model: a .safetensors file, or a "
+                                  "folder in diffusers' layout")
     prompts: str = setting("", "for a checkpoint: a text file with one prompt per line; seeds take turns")
     negative: str = setting("", "for a checkpoint: the negative prompt, for a cfg above 1")
     width: int = setting(0, "for a checkpoint: image width in pixels; 0: the model's native size")
