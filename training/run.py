@@ -52,7 +52,7 @@ class Run:
                  way: Way | None = None):
         self.config, self.folder, self.world = config, Path(folder), world
         self.progress = RunProgress(on_progress, say, quiet or bool(world) and not world.first)
-        self.facts: dict[str, dict] = {}            # settled once for the whole run: "source", "mode", "teacher"
+        self.facts: dict[str, dict] = {}            # settled once for the whole run: "mode", "teacher"
         self.images: dict[str, Tensor] = {}         # the teacher's results for whole images, by kind of pairs
         self.seconds_before, self.way = 0.0, way
         self.teacher: Teacher = None                # type: ignore[assignment]  # until `_settle_teacher`
@@ -72,7 +72,6 @@ class Run:
         self.cache = PairCache(self.source, self.files, not self.progress.bars, self.save)
         if resume:
             self._load()
-        sources.check_same(self.facts, self.source, self.folder)
 
     def _load(self) -> None:
         """Take up the state that the folder holds, if any."""

@@ -63,7 +63,7 @@ def check_same(folder, config: Config, resume: bool) -> dict | None:
                          "with --out")
     earlier, facts = read_config(folder)
     wanted = config.flat()
-    if words := ", ".join(f"{name} {value!r}" for name, value in earlier.flat().items() if value != wanted[name]):
-        raise ValueError(f"{folder} holds a run with other settings ({words}): give these to go on with it, or choose "
+    if settings := ", ".join(f"{name} {value!r}" for name, value in earlier.flat().items() if value != wanted[name]):
+        raise ValueError(f"{folder} holds a run with other settings ({settings}): give these to resume it, or choose "
                          "another folder")
     return facts

@@ -43,11 +43,15 @@ def suits(preset: Preset, facts: ModelFacts) -> str | None:
 
 
 def own_presets(presets, facts: ModelFacts) -> list[Preset]:
-    """The presets learned or raced on exactly these weights, as one of two models too; the hashes are computed only if
-    a preset has some."""
-    presets = [preset for preset in presets if preset.model.hashes and suits(preset, facts) is None]
-    ours = facts.fingerprint() if presets and facts.fingerprint is not None else {}
+    """The presets learned or raced on exactly these weights, as one of two models too."""
+    presets, ours = _hashed(presets, facts)
     return [preset for preset in presets if any(_same_weights(part, ours) for part in preset.experts or (preset,))]
+
+
+def _hashed(presets, facts: ModelFacts) -> tuple[list[Preset], dict]:
+    """(the presets for such a model that have hashes, the model's own hashes, computed only if there are any)."""
+    presets = [preset for preset in presets if preset.model.hashes and suits(preset, facts) is None]
+    return presets, facts.fingerprint() if presets and facts.fingerprint is not None else {}
 
 
 def as_seen(preset: Preset, facts: ModelFacts) -> Preset:
@@ -78,8 +82,7 @@ def _same_base(preset: Preset, ours: dict) -> bool:
 def patched_otherwise(presets, facts: ModelFacts) -> list[Preset]:
     """Those of the model's base weights that were learned with other LoRAs or patches, or without; of a preset for two
     models, what concerns this one."""
-    presets = [preset for preset in presets if preset.model.hashes and suits(preset, facts) is None]
-    ours = facts.fingerprint() if presets and facts.fingerprint is not None else {}
+    presets, ours = _hashed(presets, facts)
     return [part for preset in presets for part in preset.experts or (preset,)
             if _same_base(part, ours) and changed_by(part) != ours.get(PATCHES)]
 
@@ -95,8 +98,7 @@ def none_of_its_own(presets, facts: ModelFacts) -> tuple[str, str]:
 
 def of_two_models(presets, facts: ModelFacts) -> list[Preset]:
     """Those for two models of which this is one, with whatever LoRAs and patches."""
-    presets = [preset for preset in presets if preset.experts and suits(preset, facts) is None]
-    ours = facts.fingerprint() if presets and facts.fingerprint is not None else {}
+    presets, ours = _hashed([preset for preset in presets if preset.experts], facts)
     return [preset for preset in presets if any(_same_base(part, ours) for part in preset.experts)]
 
 

@@ -9,8 +9,9 @@ import numpy as np
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ...s4s_nodes.core import Preset, Table, preset_file
+from ...s4s_nodes.core import Preset, Table
 from ...s4s_nodes.core.levels import starts_below
+from ...s4s_nodes.core.preset_file import with_scores as with_scores  # for whoever races
 from ..baselines.halving import EFFORTS, Effort, search_cost, searched
 from ..baselines.measure import Entry, baselines, features_of, measure
 from ..baselines.schedules import schedules_for
@@ -148,11 +149,6 @@ def raced(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs, cro
     scores = {**summary(learned, ranked), **frechet.scores(learned, ranked, teacher, source.feature_space), **more,
               "cfg": source.cfg, "size": list(source.shape[1:])}
     return Raced(scores, learned, ranked, verdict(scores), teacher, list(crowd))
-
-
-def with_scores(preset: Preset, scores: dict) -> Preset:
-    """The preset with the scores of tables beside those it has; those of the same condition are replaced."""
-    return preset_file.with_scores(preset, scores)
 
 
 def calls_to_match(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs,
