@@ -176,8 +176,7 @@ def save_new(preset: Preset, folder, overwrite: bool = False) -> Path:
     try:
         return preset_file.save(preset, path, new=not overwrite)
     except FileExistsError:
-        raise PresetError(f"{path} is there already: give the preset another name, or say that it may be overwritten"
-                          ) from None
+        raise PresetError(f"{path} is there already: give the preset another name, or allow overwriting") from None
 
 
 def save_version(preset: Preset, folder) -> tuple[Preset, Path]:
@@ -195,7 +194,7 @@ def save_version(preset: Preset, folder) -> tuple[Preset, Path]:
         with suppress(FileExistsError):             # another process may have taken the name by now
             if before is not None or not path.exists():
                 return named, preset_file.save(named, path, new=before is None)
-    raise PresetError(f"{preset.name!r} is there in 9999 versions: give the preset another name")
+    raise PresetError(f"{preset.name!r} exists in 9999 versions: give the preset another name")
 
 
 def _of_same_run(path: Path, preset: Preset) -> Preset | None:

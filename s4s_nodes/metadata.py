@@ -161,7 +161,7 @@ def _table(record: dict) -> Table:
 
 def _numbers(values) -> np.ndarray:
     if not isinstance(values, list) or not all(is_number(value) for value in values):
-        raise PresetError("its numbers are not all numbers")
+        raise PresetError("some of its entries are not numbers")
     return np.array(values, dtype=np.float64)
 
 
@@ -212,7 +212,7 @@ def _records(path: Path) -> list[dict]:
             exif.load(image.info.get("exif") or b"")
             texts = [*image.info.values(), *exif.values()]
     except Exception as error:          # what Pillow raises of a damaged file is not one kind
-        raise PresetError(f"{path.name} is no image that can be read ({str(error)[:100]})") from None
+        raise PresetError(f"{path.name} is not a readable image ({str(error)[:100]})") from None
     records, room = [], MAX_METADATA
     for text in dict.fromkeys(text for text in texts if isinstance(text, str)):
         room -= len(text)

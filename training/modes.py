@@ -42,7 +42,7 @@ def settled_mode(source: Source, config: Config) -> Way:
 
 def _mode(source: Source, config: Config) -> tuple[str, str]:
     if config.mode == "forward":
-        return "forward", "as asked for"
+        return "forward", "as requested"
     if not tries_gradients(config):
         return "forward", "forward calls are enough: a table has few free numbers"
     objective_of(config.gradient.objective, source)

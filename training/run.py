@@ -118,8 +118,8 @@ class Run:
             self.source.on_model_calls = None
             self._keep()
             if self.states and not isinstance(error, KeyboardInterrupt):
-                self.progress.say(f"the run stopped and is saved in {self.folder}; started again with the same "
-                                  f"settings it resumes (on the command line: s4s train --resume {self.folder})"
+                self.progress.say(f"the run stopped and is saved in {self.folder}; it resumes when you start it again "
+                                  f"with the same settings (on the command line: s4s train --resume {self.folder})"
                                   f"{self._kept()}")
             raise
 

@@ -17,7 +17,7 @@ def flag_of(one: Field) -> str:
 
 def check_distinct(several: tuple) -> None:
     if len(set(several)) < len(several):
-        raise ValueError(f"{several} names one of them twice")
+        raise ValueError(f"{several} repeats a value")
 
 
 class Group:

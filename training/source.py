@@ -128,7 +128,7 @@ class Source:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         if self.say is not None:
-            self.say(f"memory ran out with {images} images in one call: going on with {smaller}")
+            self.say(f"memory ran out with {images} images in one call: continuing with {smaller}")
         return True
 
     def _checked(self, denoised: Tensor, x: Tensor, sigma: Tensor) -> Tensor:

@@ -63,5 +63,5 @@ def model_of(content: dict) -> Model:
     known = {f.name for f in fields(Model)}
     wanted = known - {"zero_terminal_snr", "shift", "channels", "hashes"}
     if not wanted <= set(content) <= known:
-        raise PresetError(f"model has the entries {sorted(map(str, content))[:12]}: wanted are {sorted(known)}")
+        raise PresetError(f"model has the entries {sorted(map(str, content))[:12]}: expected {sorted(known)}")
     return Model(**content)

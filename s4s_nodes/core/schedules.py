@@ -183,7 +183,7 @@ def published(name: str, calls: int) -> np.ndarray:
     Raises ValueError for an unknown name.
     """
     if name not in _published():
-        raise ValueError(f"no published grid {name!r}; there are: {', '.join(published_names())}")
+        raise ValueError(f"unknown published grid {name!r}; there are: {', '.join(published_names())}")
     check_calls(calls)
     tables = {len(table) - 1: table for table in _published()[name]["tables"]}
     table = tables.get(calls) or tables[min(tables, key=lambda count: abs(count - calls))]

@@ -108,7 +108,7 @@ class S4SScheduler(SchedulerMixin, ConfigMixin):
         row = self._rows[self._call]
         wanted = float(self.timesteps[self._call])
         if abs(float(timestep) - wanted) > 1e-2:
-            raise ValueError(f"call {self._call + 1} of {self.num_inference_steps} came with timestep "
+            raise ValueError(f"call {self._call + 1} of {self.num_inference_steps} has timestep "
                              f"{float(timestep):.6g}, the table asks at {wanted:.6g}: a table runs from its first call "
                              "to its last, so image-to-image is not possible")
         self._history[self._call] = denoised = self._denoised(model_output, sample * row.scale, row.query)

@@ -84,7 +84,7 @@ def make(name: str, calls: int | tuple[int, ...] | None = None) -> Preset:
         return _learned(name, wanted)
     if name in _GRIDS:
         return _scheduled(name, wanted)
-    raise ValueError(f"nothing published is called {str(name)[:80]!r}; there are: {', '.join(published())}")
+    raise ValueError(f"unknown published name {str(name)[:80]!r}; there are: {', '.join(published())}")
 
 
 def _learned(name: str, wanted: tuple[int, ...] | None) -> Preset:

@@ -35,7 +35,7 @@ def read(path, kind: str = "auto", model: Model | None = None) -> Preset:
     system cannot read it.
     """
     if kind != "auto" and kind not in _KINDS:
-        raise ValueError(f"{kind!r} is no kind of file: use auto or one of {', '.join(KINDS)}")
+        raise ValueError(f"{kind!r} is an unknown kind of file: use auto or one of {', '.join(KINDS)}")
     path = Path(path)
     raw = restricted.content_of(path)
     content = restricted.loads(raw, path.name)

@@ -49,7 +49,7 @@ def head(table: Table, calls: int, flow: bool) -> Table:
     latent with that much noise. Raises ValueError for no rows or all rows.
     """
     if not 0 < calls < table.calls:
-        raise ValueError(f"{calls} rows of a table of {table.calls} are no head of it: 1 to {table.calls - 1} are")
+        raise ValueError(f"{calls} rows of a table of {table.calls} are not a head of it: use 1 to {table.calls - 1}")
     return lawful(Table(table.sigmas[:calls + 1], table.query[:calls], table.scale[:calls], table.carry[:calls],
                           table.weights[:calls, :calls], keeps_constants=False), flow)
 

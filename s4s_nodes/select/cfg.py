@@ -113,8 +113,8 @@ def between(low: Table, high: Table, share: float, flow: bool) -> Table:
     if not 0 <= share <= 1:
         raise ValueError(f"share {share:g}: tables are interpolated from 0 to 1, never beyond")
     if low.sigmas.shape != high.sigmas.shape:
-        raise ValueError(f"tables of {low.calls} and {high.calls} calls: only tables of as many calls have others "
-                         "between them")
+        raise ValueError(f"tables of {low.calls} and {high.calls} calls: only tables with the same number of calls "
+                         "can be interpolated")
     if share in (0, 1):
         return high if share else low
     there = low.sigmas ** (1 - share) * high.sigmas ** share

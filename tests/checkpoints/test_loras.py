@@ -163,8 +163,8 @@ def test_what_does_not_fit_is_refused_in_words(tiny, tmp_path):
              "dora": {**known, f"{layer}.dora_scale": torch.zeros(32)},
              "other": {f"lora_unet_nothing_of_the_kind.{end}": tensor for end, tensor in pair.items()},
              "partly": {**known, **{f"{layer.replace('to_q', 'to_x')}.{end}": t + 1 for end, t in pair.items()}}}
-    words = {"nowhere": "no LoRA at", "plain": "is no LoRA", "dora": "DoRA, LoHa, LoKr", "partly": "1 of its 2 layers",
-             "other": 'does not fit this sd15 .its file says "sdxl_base_v1-0".'}
+    words = {"nowhere": "no LoRA at", "plain": "is not a LoRA", "dora": "DoRA, LoHa, LoKr",
+             "partly": "1 of its 2 layers", "other": 'does not fit this sd15 .its file says "sdxl_base_v1-0".'}
     for name, tensors in files.items():
         if tensors:
             save_file(tensors, tmp_path / f"{name}.safetensors", metadata={"ss_base_model_version": "sdxl_base_v1-0"})

@@ -63,7 +63,7 @@ def test_the_model_can_be_taken_from_another_preset(s4s, tmp_path):
 
 
 @pytest.mark.parametrize("words, said", [
-    (("import", "nonsense"), "nothing published is called 'nonsense'"), (("export", "absent"), "cannot read"),
+    (("import", "nonsense"), "unknown published name 'nonsense'"), (("export", "absent"), "cannot read"),
     (("import", "neuralsolver-sit", "--calls", "4"), "not for 4"), (("import", "."), "is not a file")])
 def test_mistakes_get_one_sentence(s4s, words, said):
     code, output = s4s(*words)

@@ -260,7 +260,7 @@ def test_every_published_grid_names_its_source_and_licence():
 
 
 def test_an_unknown_grid_is_refused_with_those_there_are():
-    with pytest.raises(ValueError, match="no published grid 'ays_sd9'; there are: ays_sd1, ays_sdxl"):
+    with pytest.raises(ValueError, match="unknown published grid 'ays_sd9'; there are: ays_sd1, ays_sdxl"):
         schedules.published("ays_sd9", 10)
 
 

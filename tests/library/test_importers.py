@@ -122,7 +122,7 @@ def test_a_schedule_can_be_stretched_and_says_so_and_a_learned_table_cannot():
     assert "stretched_calls" not in importers.make("ays-sdxl").training
     with pytest.raises(ValueError, match="5, 6, 7, 8, 9, 10 calls, not for 4"):
         importers.make("neuralsolver-sit", calls=4)
-    with pytest.raises(ValueError, match="nothing published is called 'ays-sd3'"):
+    with pytest.raises(ValueError, match="unknown published name 'ays-sd3'"):
         importers.make("ays-sd3")
 
 

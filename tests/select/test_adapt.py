@@ -193,7 +193,7 @@ def test_the_head_of_a_classical_table_is_its_first_rows(name, flow, noise):
 
 def test_a_head_is_some_of_the_rows():
     for rows in (0, 4, 5, -1):
-        with pytest.raises(ValueError, match=f"{rows} rows of a table of 4 are no head of it: 1 to 3 are"):
+        with pytest.raises(ValueError, match=f"{rows} rows of a table of 4 are not a head of it: use 1 to 3"):
             adapt.head(learned(4, False), rows, False)
 
 

@@ -102,7 +102,7 @@ def _unet_family(path: Path, inner: dict) -> str:
     if any(name.startswith("conditioner.embedders.0.model.") for name in inner):
         raise ValueError(f"{path} is the XL refiner, which refines another model's images: use the base model")
     if {"edm_mean", "edm_vpred.sigma_max"} & set(inner):
-        raise ValueError(f"{path} was trained on EDM's noise levels (Playground 2.5, CosXL): these are not known here")
+        raise ValueError(f"{path} was trained on EDM's noise levels (Playground 2.5, CosXL), which S4S lacks")
     if "label_emb.0.0.weight" in inner:
         return "sdxl"
     context = next((shape[1] for name, shape in inner.items() if name.endswith("attn2.to_k.weight")), 0)

@@ -50,7 +50,7 @@ class Lora:
         except ValueError:
             lora = cls(Path(path), math.nan)
         if not math.isfinite(lora.weight):
-            raise ValueError(f"--lora {text}: {weight!r} is no number; use FILE or FILE:WEIGHT, such as "
+            raise ValueError(f"--lora {text}: {weight!r} is not a number; use FILE or FILE:WEIGHT, such as "
                              "style.safetensors:0.8")
         return lora
 
@@ -128,7 +128,7 @@ def read(path: Path) -> tuple[dict, str]:
     except (OSError, safetensors.SafetensorError) as error:
         raise ValueError(f"{path} cannot be read as .safetensors ({error}): was the download complete?") from None
     if not any(_side(name) for name in tensors):
-        raise ValueError(f"{path} is no LoRA ({len(tensors)} tensors, such as {', '.join(sorted(tensors)[:2])})")
+        raise ValueError(f"{path} is not a LoRA ({len(tensors)} tensors, such as {', '.join(sorted(tensors)[:2])})")
     alphas = {name.removesuffix(".alpha"): float(tensors.pop(name))
               for name in list(tensors) if name.endswith(".alpha")}
     if odd := [name for name in tensors if not _side(name)]:

@@ -101,7 +101,7 @@ def size_of(checkpoint: Opened, settings: ModelSettings) -> tuple[int, int, tupl
     flow = checkpoint.family in (*FLUX, "sd3")
     step, channels = factor * (2 if flow else 1), asked.in_channels // (4 if checkpoint.family in FLUX else 1)
     if width % step or height % step:
-        raise ValueError(f"a picture of {width} x {height} is no whole number of patches: expected multiples of "
+        raise ValueError(f"a picture of {width} x {height} is not a whole number of patches: use multiples of "
                          f"{step}")
     return width, height, (channels, height // factor, width // factor)
 

@@ -84,7 +84,7 @@ class Digits(nn.Module):
 
 def read_weights(module, path):
     """Fill `module` from the safetensors file at `path`; says what is wrong if it does not fit."""
-    remedy = "restore the file, or make it anew: python -m s4s.training.demo_models.make --data FOLDER"
+    remedy = "restore the file, or make it again: python -m s4s.training.demo_models.make --data FOLDER"
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}; {remedy}")
     try:

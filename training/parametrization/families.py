@@ -54,7 +54,7 @@ def check_base(family: str, base: str, order: int) -> None:
         raise ValueError(f"order {order}: 0 for all predictions so far, or how many of the newest")
     if family == "ss" and order not in (0, classical.SINGLE_STEP[base].calls):
         raise ValueError(f"order {order}: {base} makes {classical.SINGLE_STEP[base].calls} calls a step; leave order "
-                         "at 0 or take another base")
+                         "at 0 or use another base")
 
 
 def step_sizes(family: str, base: str, calls: int) -> tuple[int, ...]:

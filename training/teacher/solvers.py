@@ -80,7 +80,7 @@ def check_teacher(source: Source, name: str, calls: int, windows: tuple) -> None
     elif isinstance(source.teacher, Table):
         _check_table(source, source.teacher)
         if set(windows) != {1.0}:
-            raise ValueError("a table as teacher makes whole images only: for windows name a classical teacher")
+            raise ValueError("a table as teacher makes whole images only: for windows use a classical teacher")
     else:
         _levels(*source.teacher)
 
@@ -179,7 +179,7 @@ def _levels(function: Callable, sigmas) -> tuple[np.ndarray, str]:
     words = getattr(function, "__name__", type(function).__name__)
     levels = np.asarray(torch.as_tensor(sigmas).detach().double().cpu())
     if levels.ndim != 1 or len(levels) < 2 or not (np.diff(levels) < 0).all() or levels[-1] != 0:
-        raise ValueError(f"the teacher {words} came with levels of shape {levels.shape}: expected at least two "
+        raise ValueError(f"the teacher {words} has levels of shape {levels.shape}: expected at least two "
                          "falling ones that end in 0")
     return levels, words
 
@@ -193,7 +193,7 @@ def _table_teacher(source: Source, table: Table) -> Teacher:
 def _check_table(source: Source, table: Table) -> None:
     if not starts_at(table.sigmas[0], source.sigma_max):
         raise ValueError(f"the teacher's table starts at sigma {table.sigmas[0]:g}, the model at "
-                         f"{source.sigma_max:g}: bring a table for whole images")
+                         f"{source.sigma_max:g}: use a table for whole images")
 
 
 def refined(levels: np.ndarray, flow: bool) -> np.ndarray:

@@ -229,7 +229,7 @@ class Shown:
 def teacher_of(source: Source, sampler, sigmas: Tensor) -> tuple[Callable, Tensor]:
     """A SAMPLER and its SIGMAS as Source.teacher. Raises ValueError where they cannot make whole pictures."""
     if not hasattr(sampler, "sampler_function"):
-        raise ValueError(f"the teacher is a {type(sampler).__name__}, which runs a loop of its own: connect a SAMPLER "
+        raise ValueError(f"the teacher is a {type(sampler).__name__}, which runs its own loop: connect a SAMPLER "
                          "from KSamplerSelect or another of the host's sampler nodes")
     if len(sigmas) < 2 or not starts_at(float(sigmas[0]), source.sigma_max):
         first = f"start at {float(sigmas[0]):g}" if len(sigmas) else "are empty"

@@ -17,7 +17,7 @@ def entries(names: tuple, source: Source, calls: int) -> list[Entry]:
     for name in names:
         if name not in comfy.samplers.SAMPLER_NAMES:
             known = ", ".join(comfy.samplers.SAMPLER_NAMES)
-            raise ValueError(f"there is no sampler {name!r} here: use some of {known}")
+            raise ValueError(f"unknown sampler {name!r} here: use some of {known}")
         discards = name in getattr(comfy.samplers.KSampler, "DISCARD_PENULTIMATE_SIGMA_SAMPLERS", ())
 
         def levels(scheduler, steps, discards=discards):

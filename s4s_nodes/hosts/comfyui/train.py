@@ -184,7 +184,7 @@ class S4STrainPreset(io.ComfyNode):
         if node.scene.low_noise is not None:
             check_two_models(config, node.scene.boundary)
             if teacher is not None:
-                raise ValueError("a training for two models has a teacher of its own: leave teacher_sampler and "
+                raise ValueError("a training for two models uses its own teacher: leave teacher_sampler and "
                                  "teacher_sigmas unconnected")
         order = session.Order(config, settings_of(node.scene, teacher), len(node.scene.positives),
                               teacher and (lambda source: teacher_of(source, *teacher)), race_seeds, resume)

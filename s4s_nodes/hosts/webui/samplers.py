@@ -28,11 +28,11 @@ def entries(names: tuple, source: Source, calls: int) -> list[Entry]:
 def _entries(name: str, source: Source, calls: int) -> list[Entry]:
     known = {data.name.lower(): data.name for data in sd_samplers.all_samplers if not data.name.startswith("S4S")}
     if name.lower() not in known:
-        raise ValueError(f"there is no sampler {name!r} here: use some of {', '.join(known.values())}")
+        raise ValueError(f"unknown sampler {name!r} here: use some of {', '.join(known.values())}")
     sampler = sd_samplers.create_sampler(known[name.lower()], shared.sd_model)
     function, options = getattr(sampler, "func", None), sampler.config.options
     if function is None:
-        raise ValueError(f"{name} runs a loop of its own and cannot be raced: leave it out")
+        raise ValueError(f"{name} runs its own loop and cannot be raced: leave it out")
     discards, inner = bool(options.get("discard_next_to_last_sigma")), source.network.denoiser.inner_model
     types = {kind.name: kind for kind in sd_schedulers.schedulers if kind.function is not None}
 

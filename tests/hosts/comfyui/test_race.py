@@ -86,7 +86,7 @@ def test_samplers_of_the_host_take_part_by_name(sd3, preset):
     raced, report, _ = race(sd3, preset, samplers="heunpp2, res_multistep, euler_ancestral", budget=4000, seeds=6)
     assert raced.score("calls4")["seeds"] == 6 and "euler_ancestral of ComfyUI, simple" in report
     assert "the Fréchet distance alone may judge them. It needs more seeds" in report       # 32 features
-    with pytest.raises(ValueError, match="there is no sampler 'dpmpp_9m' here: use some of euler, "):
+    with pytest.raises(ValueError, match="unknown sampler 'dpmpp_9m' here: use some of euler, "):
         race(sd3, preset, samplers="dpmpp_9m")
 
 

@@ -104,7 +104,7 @@ def test_samplers_of_the_webui_take_part_by_name(server):
     assert "by the Fréchet distance" in report and "Euler a of WebUI, " in report, raced
     assert raced["scores"]["calls4"]["feature_space"] == "means and deviations of the latent's channels"
     refused = server.call("/s4s-test/race", {**RACE, "samplers": ["nothing such"]}, seconds=100)
-    assert "there is no sampler 'nothing such' here: use some of " in str(refused)
+    assert "unknown sampler 'nothing such' here: use some of " in str(refused)
 
 
 def test_a_race_is_interrupted(server):
