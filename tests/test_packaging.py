@@ -208,3 +208,29 @@ def test_there_is_a_blueprint_to_sample_to_train_and_to_race():
 def test_there_is_a_workflow_for_every_use():
     assert {path.stem for path in WORKFLOWS} >= {f"s4s_{use}" for use in (
         "text_to_image", "custom_sampling", "image_to_image", "inpaint", "train", "race")}
+
+
+SHIPS = {"", ".css", ".html", ".ini", ".jpg", ".js", ".json", ".md", ".png", ".py", ".safetensors", ".svg", ".toml",
+         ".typed", ".yml"}
+
+
+def test_nothing_that_ships_is_compiled_or_runs_when_it_is_read():
+    """No binaries, no pickles, no archives: what a clone holds can be read, but for tensors and pictures."""
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip("needs a clone")
+    kept = {Path(name) for name in done.stdout.split("\0") if name and not name.startswith((".", "tests/"))}
+    assert {path for path in kept if path.suffix not in SHIPS} == set()
+
+
+def test_the_locked_versions_are_all_that_the_project_names():
+    """Every package of the optional dependencies has one version in .ci."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    groups = dict(re.findall(r"^(train|checkpoints|lpips|test) = \[(.*?)\]$", text, re.M | re.S))
+    items = [item for group in groups.values() for item in re.findall(r'"(.*?)"', group)]
+    named = {re.match(r"[\w-]+", item)[0].lower() for item in items}
+    lines = [line for name in ("locked.txt", "constraints.txt")
+             for line in (ROOT / ".ci" / name).read_text(encoding="utf-8").splitlines() if line[:1] not in ("#", "")]
+    locked = dict(line.split("==") for line in lines)
+    assert len(groups) == 4 and len(locked) == len(lines)
+    assert named - {"s4s-sampler"} - set(locked) == set()
