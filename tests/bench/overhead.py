@@ -53,13 +53,14 @@ def runs(sampling, x, sigmas) -> dict:
 
 
 def seconds(candidates: dict, repeats: int) -> dict:
-    """Median seconds of each, measured in turns so that a busy machine disturbs all alike."""
+    """Median seconds of each, in turns; of one thread the processor's, which other processes do not lengthen."""
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     taken = {name: [] for name in candidates}
     for _ in range(repeats + 3):
         for name, run in candidates.items():
-            start = time.perf_counter()
+            start = clock()
             run()
-            taken[name].append(time.perf_counter() - start)
+            taken[name].append(clock() - start)
     return {name: median(times[3:]) for name, times in taken.items()}        # the first three warm up
 
 

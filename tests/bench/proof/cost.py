@@ -78,7 +78,7 @@ def cells(seconds: float) -> Iterator[Cell]:
 
 
 def times(runs: dict[str, Callable], seconds: float) -> dict[str, float]:
-    """Median seconds of each, measured in turns so that a busy machine disturbs all alike."""
+    """Median seconds of the processor for each, in turns: a busy machine disturbs all alike, and little."""
     taken, began = {name: [] for name in runs}, time.perf_counter()
     while len(taken["lms"]) < 5 or time.perf_counter() - began < seconds:
         for name, run in runs.items():
