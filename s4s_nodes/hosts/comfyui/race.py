@@ -12,7 +12,7 @@ from ...library import tables_of
 from .. import session
 from . import parts
 from .samplers import entries
-from .train import scene_inputs, scene_of, second_model_inputs
+from .train import FIXED, scene_inputs, scene_of, second_model_inputs
 from .work import Node
 
 SAMPLERS = ("Samplers of ComfyUI that take part besides, by name, on all its schedulers, e.g. res_multistep, er_sde. "
@@ -39,7 +39,7 @@ class S4SRace(io.ComfyNode):
                                                              "Empty: every table of the preset."),
                 io.Int.Input("seeds", default=16, min=2, max=4096,
                              tooltip="How many images each makes. With fewer than about 12 no winner can be named."),
-                io.Int.Input("seed", default=0, min=0, max=0xFFFFFF, control_after_generate=True,
+                io.Int.Input("seed", default=0, min=0, max=0xFFFFFF, control_after_generate=FIXED or True,
                              tooltip="First of the seeds, counted within the range that no training uses."),
                 io.String.Input("samplers", default="", tooltip=SAMPLERS),
                 io.Int.Input("budget", default=20000, min=0, max=10_000_000, step=500,
