@@ -85,9 +85,9 @@ def score_lines(scores: dict) -> list[str]:
         return []
     sure = scores.get("ratio_95", ())
     times = f"{numbers['ratio']:.2f} times closer" + (f" [{sure[0]:.2f}, {sure[1]:.2f}]" if len(sure) == 2 else "")
-    verdict = scores.get("verdict")     # "within the teacher's error": no ratio is shown that may turn around
+    verdict = str(scores.get("verdict"))        # within the teacher's error no ratio is shown: it may turn around
     times = {"within the teacher's error": verdict, "unsure": f"{times}, too few seeds to say",
-             "even": "nothing was gained"}.get(str(verdict), times)
+             "even": "nothing was gained"}.get(verdict, times)
     lines = [f"RMSE to the teacher {numbers['rmse']:.4g}; the best baseline at equal calls, "
              f"{scores.get('best_classical', 'unnamed')}, {numbers['best_rmse']:.4g}: {times}"]
     more = [f"measured on {numbers['seeds']:g} unseen seeds"] if "seeds" in numbers else []
@@ -124,7 +124,8 @@ def _levels(page: Canvas, table, flow: bool, where: tuple):
             page.text(px + 9, py - 7, f"{levels[i]:.3g}", 13, INK, "ls")
     moved = np.abs(table.query / levels[:-1] - 1) > 0.002
     for i in np.flatnonzero(moved):
-        page.dot(*at(i, table.query[i]), 5, RED, hollow=True)
+        px, py = at(i, table.query[i])
+        page.dot(px, py, 5, RED, hollow=True)
     if moved.any():
         page.dot(x + width - 168, y + 8, 5, RED, hollow=True)
         page.text(x + width - 156, y + 8, "what the network is told", 13, QUIET, "lm")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from s4s.s4s_nodes.core import classical, schedules
+from s4s.s4s_nodes.core import Preset, classical, schedules
 from s4s.training.baselines.halving import EFFORTS, FULL, Effort, search_cost, searched
 from s4s.training.baselines.measure import Entry, baselines, measure
 from s4s.training.baselines.schedules import schedules_for
@@ -169,7 +169,7 @@ def test_training_validation_and_race_never_share_a_seed():
 def test_pictures_are_drawn(raced, tmp_path):
     from PIL import Image
     source, _, ranked = raced
-    report.plot_table(ranked[0].table, tmp_path / "solver.png", "best", {"other": ranked[1].table})
+    report.draw_table(Preset("best", {"calls": ranked[0].table}, source.model), "calls", tmp_path / "solver.png")
     report.plot_race(ranked[0], ranked, tmp_path / "race.png", "race")
     report.plot_curve([[0, None, 0.5, 10], [4, 0.4, 0.3, 50], [8, 0.3, 0.2, 90]], tmp_path / "curve.png", "curve", 0.4)
     report.sheet({"teacher": torch.zeros(3, 1, 8, 8), "S4S": torch.ones(3, 3, 8, 8)}, tmp_path / "sheet.png", zoom=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -81,9 +82,11 @@ def suited(preset: Preset, source: Source) -> str:
 
 
 def _draw(source: Source, held: host_race.Held, out: Path) -> None:
+    # at a cfg between two learned ones the table that ran is none of the preset's
+    ran = replace(held.preset, tables={name: result.learned.table for name, result in held.raced.items()})
     for name, result in held.raced.items():
         title = f"{held.preset.name}, {name}"
-        draw.plot_table(result.learned.table, out / f"solver-{name}.png", title)
+        draw.draw_table(ran, name, out / f"solver-{name}.png")
         draw.race_files(result, name, out, title)
     if source.decode is None or held.whole is None:
         click.echo("no autoencoder, or no table for whole pictures: no sheet is drawn")

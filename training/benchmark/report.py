@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ...s4s_nodes.core import Table, write_atomically
+from ...s4s_nodes import picture
+from ...s4s_nodes.core import Preset, write_atomically
 from ..baselines.measure import Entry
 from . import frechet
 from .race import Raced
@@ -18,16 +19,14 @@ from .verdict import interval, within, within_words
 INK, LEARNED, OTHER = "#222222", "#d1495b", "#8d99ae"
 
 
-def _figure(*size_and_panels):
+def _figure(width: float, height: float):
     import matplotlib  # slow to import, and only reports need it
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
-    width, height, panels = size_and_panels
-    figure, axes = plt.subplots(1, panels, figsize=(width, height), layout="constrained")
-    for axis in np.atleast_1d(axes):
-        axis.spines[["top", "right"]].set_visible(False)
-        axis.grid(alpha=0.25)
-    return figure, axes
+    figure, axis = plt.subplots(figsize=(width, height), layout="constrained")
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(alpha=0.25)
+    return figure, axis
 
 
 def _save(figure, path) -> Path:
@@ -38,39 +37,15 @@ def _save(figure, path) -> Path:
     return write_atomically(path, buffer.getvalue())
 
 
-def plot_table(table: Table, path, title: str, compared: dict[str, Table] | None = None) -> Path:
-    """The table as a picture: levels and told levels by call on the left, weights of the predictions on the right."""
-    figure, (left, right) = _figure(12, 4.2, 2)
-    for name, other in (compared or {}).items():
-        left.plot(other.sigmas[:-1], "--", color=OTHER, marker=".", label=f"sigma, {name}")
-    left.plot(table.sigmas[:-1], color=LEARNED, marker="o", label="sigma, learned")
-    left.plot(table.query, color=INK, marker="x", linestyle=":", label="sigma told to the network")
-    left.set(yscale="log" if table.sigmas[0] > 2 else "linear", xlabel="network call", ylabel="sigma",
-             title=f"{title}: schedule", xticks=range(table.calls))
-    left.legend(frameon=False)
-    oldest = max(i - j for i, row in enumerate(table.rows) for j, _ in row.terms) + 1
-    width = 0.8 / max(2, oldest)
-    for age in range(oldest):
-        heights = [table.weights[i, i - age] if i >= age else 0.0 for i in range(table.calls)]
-        name = "newest prediction" if age == 0 else f"{age} call{'s' * (age > 1)} older"
-        right.bar(np.arange(table.calls) + (age - (oldest - 1) / 2) * width, heights, width, label=name,
-                  color=_shade(age, oldest))
-    right.plot(table.carry, "D", color=INK, markersize=4, label="state carried on")
-    right.axhline(0, color=INK, linewidth=0.8)
-    right.set(xlabel="network call", title=f"{title}: weights in the next state", xticks=range(table.calls))
-    right.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return _save(figure, path)
+def draw_table(preset: Preset, name: str, path) -> Path:
+    """A table of the preset as a picture file."""
+    return _save_image(picture.table(preset, name), path)
 
 
-def _shade(age: int, oldest: int):
-    import matplotlib
-    return matplotlib.colormaps["magma"](0.25 + 0.6 * age / max(1, oldest))
-
-
-def plot_race(learned: Entry, ranked: list[Entry], path, title: str, shown: int = 14) -> Path:
+def plot_race(learned: Entry, ranked: list[Entry], path, title: str) -> Path:
     """Errors of the learned table and the best baselines, with 95 % intervals over seeds."""
-    rows = [learned, *[entry for entry in ranked if len(entry.errors) == len(learned.errors)]][:shown][::-1]
-    figure, axis = _figure(8.5, 0.34 * len(rows) + 1.3, 1)
+    rows = [learned, *[entry for entry in ranked if len(entry.errors) == len(learned.errors)]][:14][::-1]
+    figure, axis = _figure(8.5, 0.34 * len(rows) + 1.3)
     values = np.array([entry.rmse for entry in rows])
     ends = np.abs(np.array([interval(entry.errors) for entry in rows]) - values[:, None]).T
     names = ["S4S" if entry is learned else entry.name for entry in rows]
@@ -82,7 +57,7 @@ def plot_race(learned: Entry, ranked: list[Entry], path, title: str, shown: int 
 
 def plot_curve(curve: list, path, title: str, classical: float | None = None) -> Path:
     """Training loss and held-out error by network calls spent."""
-    figure, axis = _figure(7.5, 4, 1)
+    figure, axis = _figure(7.5, 4)
     calls = [row[3] for row in curve]
     axis.plot(calls[1:], [row[1] for row in curve[1:]], color=OTHER, label="training loss")
     axis.plot(calls, [row[2] for row in curve], color=LEARNED, marker=".", label="held-out RMSE")
@@ -105,15 +80,19 @@ def sheet(rows: dict[str, Tensor], path, zoom: int = 3, margin: int = 6) -> Path
         draw.multiline_text((6, r * height + height // 2), name, fill=INK, font=font, anchor="lm")
         for c, image in enumerate(images):
             page.paste(_picture(image, zoom), (words + c * width, r * height + margin))
+    return _save_image(page, path)
+
+
+def _save_image(image: Image.Image, path) -> Path:
     buffer = io.BytesIO()
-    page.save(buffer, "PNG", optimize=True)
+    image.save(buffer, "PNG", optimize=True)
     return write_atomically(path, buffer.getvalue())
 
 
-def _picture(image: Tensor, zoom: int) -> Image.Image:
-    pixels = ((image.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
-    picture = Image.fromarray(pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels).convert("RGB")
-    return picture.resize((picture.width * zoom, picture.height * zoom), Image.NEAREST)
+def _picture(values: Tensor, zoom: int) -> Image.Image:
+    pixels = ((values.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels).convert("RGB")
+    return image.resize((image.width * zoom, image.height * zoom), Image.NEAREST)
 
 
 def times_of(entry: Entry, learned: Entry) -> float:

@@ -41,12 +41,9 @@ def report(run, seeds: int) -> None:
 def draw_run(run, preset: Preset, races: dict[str, Raced] | None = None) -> Path:
     """Draw what a run learned and how, and write its page; the page's path."""
     for name, state in run.states.items():
-        compared = run.tables.parameters(name).frozen(run.tables.parameters(name).initial())
         best = races[name].scores["best_rmse"] if races else None
-        title = f"{preset.name}, {name}"
-        draw.plot_table(preset.tables[name], run.folder / f"solver-{name}.png", title,
-                         {run.tables.starts[name].schedule: compared})
-        draw.plot_curve(state.curve, run.folder / f"curve-{name}.png", title, best)
+        draw.draw_table(preset, name, run.folder / f"solver-{name}.png")
+        draw.plot_curve(state.curve, run.folder / f"curve-{name}.png", f"{preset.name}, {name}", best)
     return html_report.write(run.folder, preset, races)
 
 
@@ -68,7 +65,7 @@ def race_preset(preset: Preset, calls, cfg, seeds, seed, device, out) -> tuple[d
     print_summary(preset, scores)
     if out is not None:
         for name in wanted:
-            draw.plot_table(preset.tables[name], Path(out) / f"solver-{name}.png", f"{preset.name}, {name}")
+            draw.draw_table(preset, name, Path(out) / f"solver-{name}.png")
         click.echo(f"the page: {html_report.write(out, preset, races)}")
     return scores, preset
 

@@ -129,11 +129,11 @@ def show(preset_file, plot, as_json, markdown, force):
     click.echo(preset_module.describe(preset))
     click.echo(f"  self-test   replayed here, deviation {preset_module.verify(preset):.2g}")
     if plot is not None:
-        from ..benchmark.report import plot_table
+        from ..benchmark.report import draw_table
         pictures = {name: check_free(plot / f"{names.file_name(preset.name)}-{name}.png", force)
                     for name in preset.tables}
         for name, path in pictures.items():
-            click.echo(f"wrote {plot_table(preset.tables[name], path, f'{preset.name}, {name}')}")
+            click.echo(f"wrote {draw_table(preset, name, path)}")
 
 
 @click.command("import")

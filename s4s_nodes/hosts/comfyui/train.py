@@ -64,44 +64,37 @@ def setting_inputs() -> list:
     """How to train."""
     return [
         io.String.Input("calls", default="6",
-                        tooltip="For how many network calls (KSampler's steps) to learn a table. A list such "
-                                "as 4,5,6,8 makes several in one preset."),
+                        tooltip="For how many network calls (KSampler's steps) to learn a table. A list such as 4,5,6,"
+                                "8 makes several in one preset."),
         io.String.Input("windows", default="1.0",
-                        tooltip="Denoise strengths to learn tables for. 1.0 is text to image; add e.g. 0.75,"
-                                "0.5 for image to image and hires fixes. Each is learned for every number of "
-                                "calls."),
+                        tooltip="Denoise strengths to learn tables for. 1.0 is text to image; add e.g. 0.75,0.5 for "
+                                "image to image and hires fixes. Each is learned for every number of calls."),
         io.Combo.Input("mode", options=list(MODES), default="auto",
-                       tooltip="forward-only needs nothing but sampling, and works with quantised, compiled "
-                               "and offloaded models. gradient back-propagates through the model: slower per "
-                               "call. auto is forward-only."),
+                       tooltip="forward-only needs nothing but sampling, and works with quantised, compiled and "
+                               "offloaded models. gradient back-propagates through the model: slower per call. auto is "
+                               "forward-only."),
         io.Combo.Input("budget", options=[*BUDGETS, ESTIMATE], default="normal",
-                       tooltip="How long to train: quick 3,000, normal 10,000, thorough 40,000 network calls "
-                               "per table at most, the teacher's share included. only estimate trains nothing "
-                               "and shows how long each of them takes on this device."),
+                       tooltip="How long to train: quick 3,000, normal 10,000, thorough 40,000 network calls per table "
+                               "at most, the teacher's share included. only estimate trains nothing and shows how long "
+                               "each of them takes on this device."),
         io.Int.Input("teacher_calls", default=32, min=4, max=1000,
-                     tooltip="Calls of the default teacher at first. They are doubled, up to 128, while its "
-                             "measured error is too large. Not used when a teacher_sampler is connected."),
+                     tooltip="Calls of the default teacher at first. They are doubled, up to 128, while its measured "
+                             "error is too large. Not used when a teacher_sampler is connected."),
         io.Int.Input("race_seeds", default=8, min=2, max=1024,
-                     tooltip="Unseen seeds of the race against the classical samplers at the end. 8 show a "
-                             "clear win; more make the numbers firmer and take longer."),
-        io.String.Input("name", default="my-preset", tooltip="Name of the preset and of its file. Another "
-                                                             "preset of this name stays: then this one is "
-                                                             "saved as my-preset-2."),
+                     tooltip="Unseen seeds of the race against the classical samplers at the end. 8 show a clear win; "
+                             "more make the numbers firmer and take longer."),
+        io.String.Input("name", default="my-preset",
+                        tooltip="Name of the preset and of its file. Another preset of this name stays: then this one "
+                                "is saved as my-preset-2."),
         io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFF, control_after_generate=FIXED,
-                     tooltip="First seed of the noises it learns from. The same seed and settings give the "
-                             "same preset."),
+                     tooltip="First seed of the noises it learns from. The same seed and settings give the same "
+                             "preset."),
         io.Boolean.Input("resume", default=True,
-                         tooltip="Resume a run of the same settings that was stopped, whatever its seed "
-                                 "(kept in output/s4s_runs). Off: start over."),
-    ]
-
-
-def teacher_inputs() -> list:
-    """A teacher of the user's choice."""
-    return [
+                         tooltip="Resume a run of the same settings that was stopped, whatever its seed (kept in "
+                                 "output/s4s_runs). Off: start over."),
         io.Sampler.Input("teacher_sampler", optional=True,
-                         tooltip="A deterministic SAMPLER whose results are to be reached, with "
-                                 "teacher_sigmas. Unconnected: a third-order solver suited to the model."),
+                         tooltip="A deterministic SAMPLER whose results are to be reached, with teacher_sigmas. "
+                                 "Unconnected: a third-order solver suited to the model."),
         io.Sigmas.Input("teacher_sigmas", optional=True,
                         tooltip="The SIGMAS of the teacher: many steps, denoise 1."),
     ]
@@ -118,8 +111,8 @@ def preset_outputs() -> list:
         io.Image.Output(display_name="sheet",
                         tooltip="Unseen seeds side by side: teacher, best classical sampler, S4S."),
         io.Image.Output(display_name="before_after",
-                        tooltip="Pairs of images of one unseen seed and as many steps: the best classical "
-                                "sampler, then S4S."),
+                        tooltip="Pairs of images of one unseen seed and as many steps: the best classical sampler, "
+                                "then S4S."),
     ]
 
 
@@ -148,7 +141,6 @@ class S4STrainPreset(io.ComfyNode):
             inputs=[
                 *inputs,
                 *setting_inputs(),
-                *teacher_inputs(),
                 *optional,
                 io.String.Input("cfg_range", default="", optional=True,         # last: saved values keep their places
                                 tooltip="Learn for a range of cfg, such as 3-7: tables at a few cfg of it, and those "
