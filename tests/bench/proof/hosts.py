@@ -59,8 +59,8 @@ COMFYUI = Host(("COMFYUI_NEW_PATH", "COMFYUI_PATH"), "comfyui/under_load.py", "C
 WEBUI = Host(("FORGE_PATH", "A1111_PATH", "REFORGE_PATH"), "webui/under_load.py", "S4S_WEBUI_HOST")
 _ALONE = "latent and note as from a fresh server alone; memory flat"
 ATTACKS = [
-    Attack("hosts", f"{TRIES} prompts queued in a real ComfyUI: presets change, trainings run, prompts are interrupted",
+    Attack("hosts", "prompts queued in a real ComfyUI: presets change, trainings run, prompts are interrupted",
            _ALONE, COMFYUI.tries, 0, lambda: COMFYUI.words),
-    Attack("hosts", f"{TRIES} requests of four clients to a real WebUI, with other presets, samplers, steps",
+    Attack("hosts", "requests of four clients to a real WebUI, with other presets, samplers, steps",
            "picture and infotext as alone, before and after; memory flat", WEBUI.tries, 0, lambda: WEBUI.words),
 ]
