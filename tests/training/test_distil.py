@@ -22,7 +22,7 @@ class HostInterrupt(BaseException):
 
 def test_a_host_gets_a_preset_its_progress_and_its_race(tmp_path):
     source, events, said = toy_source(), [], []
-    made = distil(source, small(mode="forward", iterations=3), tmp_path, on_progress=events.append, say=said.append)
+    made = distil(source, small(mode="forward", iterations=4), tmp_path, on_progress=events.append, say=said.append)
     assert preset_file.load(tmp_path / "my-preset.safetensors").short_hash == made.short_hash
     assert {event.phase for event in events} >= {"teacher", "learning"}
     assert [event.done for event in events] == sorted(event.done for event in events)
