@@ -39,7 +39,7 @@ class S4SRace(io.ComfyNode):
                                                              "Empty: every table of the preset."),
                 io.Int.Input("seeds", default=16, min=2, max=4096,
                              tooltip="How many images each makes. With fewer than about 12 no winner can be named."),
-                io.Int.Input("seed", default=0, min=0, max=0xFFFFFF, control_after_generate=FIXED or True,
+                io.Int.Input("seed", default=0, min=0, max=0xFFFFFF, control_after_generate=FIXED,
                              tooltip="First of the seeds, counted within the range that no training uses."),
                 io.String.Input("samplers", default="", tooltip=SAMPLERS),
                 io.Int.Input("budget", default=20000, min=0, max=10_000_000, step=500,

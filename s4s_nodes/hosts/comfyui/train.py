@@ -17,7 +17,8 @@ from .folder import home
 from .work import Node, runs, settings_of
 
 MODES = {"auto": "auto", "gradient": "gradient", "forward-only": "forward"}
-FIXED = getattr(getattr(io, "ControlAfterGenerate", None), "fixed", False)      # an older host would draw another
+# an older host knows none: there a new node draws another seed, and saved workflows still fit its widgets
+FIXED = getattr(getattr(io, "ControlAfterGenerate", None), "fixed", True)
 ESTIMATE = "only estimate"
 CHECKED = ("calls", "windows", "mode", "budget", "teacher_calls", "name", "seed", "cfg_range")    # before anything runs
 MORE_PROMPTS = ("positive_2", "positive_3", "positive_4")
