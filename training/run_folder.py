@@ -135,7 +135,7 @@ class Folder:
             return None
         except (OSError, KeyError, ValueError):
             why = "damaged"
-        self.say(f"the targets in {path} are {why}: making them again")
+        self.say(f"the targets in {path} are {why}: they are made again")
         return None
 
     def save_targets(self, name: str, target: torch.Tensor, maker: str) -> None:

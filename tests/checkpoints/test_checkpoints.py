@@ -224,7 +224,7 @@ def test_a_preset_for_another_kind_of_model_is_not_raced(tiny, tmp_path):
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("changes, words", [
-    ({"width": 60}, "expected multiples of 8"),
+    ({"width": 60}, "use multiples of 8"),
     ({"shift": 2.0}, "leave it out"),
     ({"checkpoint": "nowhere.safetensors"}, "no checkpoint at nowhere.safetensors"),
     ({"prompts": "nowhere.txt"}, "the prompts in nowhere.txt cannot be read"),

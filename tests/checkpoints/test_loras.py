@@ -140,8 +140,8 @@ def test_a_file_and_its_weight_are_told_apart(tmp_path):
 
 
 @pytest.mark.parametrize("lora, words", [
-    ("style.safetensors:much", "'much' is no number"), ("style.safetensors:nan", "'nan' is no number"),
-    ("style.safetensors:", "'' is no number"),
+    ("style.safetensors:much", "'much' is not a number"), ("style.safetensors:nan", "'nan' is not a number"),
+    ("style.safetensors:", "'' is not a number"),
 ])
 def test_a_weight_that_is_no_number_is_refused(lora, words):
     with pytest.raises(ValueError, match=words):

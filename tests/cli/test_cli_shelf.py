@@ -37,7 +37,7 @@ def test_list_shows_mine_and_what_ships_and_names_broken_files(mine):
     assert answer.exit_code == 0
     rows = {line.split()[0]: line for line in answer.output.splitlines()}
     assert rows["mine"].split() == f"mine {preset_file.load(mine).short_hash} sd15, eps 4 no not raced".split()
-    assert rows["lost"].endswith("0.90 to 0.90 times closer  no")
+    assert rows["lost"].endswith("0.90 times closer          no")
     assert "1.24 to 1.79 times closer" in rows["digits-eps-cfg3"]
     assert "cut.safetensors" in answer.output and "not a whole .safetensors file" in answer.output
 

@@ -148,7 +148,7 @@ def test_an_image_without_a_table_says_so(tmp_path, texts):
 def test_another_file_is_refused(tmp_path, content):
     path = tmp_path / "image.png"
     path.write_bytes(content)
-    with pytest.raises(PresetError, match="no image"):
+    with pytest.raises(PresetError, match="not a readable image"):
         metadata.from_image(path)
 
 

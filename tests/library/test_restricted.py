@@ -355,7 +355,7 @@ def test_a_file_says_in_words_what_is_wrong_with_it(persistence, tmp_path):
         path.write_bytes(content)
         with pytest.raises(UnreadableFile, match=words):
             importers.read(path)
-    with pytest.raises(ValueError, match="no kind of file"):
+    with pytest.raises(ValueError, match="unknown kind of file"):
         importers.read(path, "s4s")
 
 

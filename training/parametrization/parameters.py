@@ -129,7 +129,7 @@ class Parameters:
         sigmas = self._sigmas(gaps)
         base = base_table(self.family, self.base, sigmas, self.flow)
         free = sigmas[:-1] * offsets.exp()
-        query = free + (free.clamp(max=self._most) - free).detach()             # at the highest level it can still fall
+        query = free.clamp(max=self._most).detach() + (free - free.detach())    # at the highest level it can still fall
         carry = _ended(base.carry[:-1] * changes[0].exp(), sigmas[-1] / sigmas[0]) if changes else base.carry
         weights = base.weights + added(self.family, self.base, self._blocks(residuals, sigmas), carry)
         weights = weights + torch.diag(base.carry - carry) if changes else weights
