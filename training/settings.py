@@ -17,7 +17,7 @@ def flag_of(one: Field) -> str:
 
 def check_distinct(several: tuple) -> None:
     if len(set(several)) < len(several):
-        raise ValueError(f"{', '.join(map(str, several))} names one value twice")
+        raise ValueError(f"{', '.join(map(str, several))}: give each value once, not twice")
 
 
 class Group:

@@ -60,11 +60,11 @@ def changes(patcher) -> str:
 
 def _patches(patcher) -> str:
     """Of LoRAs, merges and the like; kept, since the host gives every set of them an id of its own."""
-    key, hashes = getattr(patcher, "patches_uuid", None), getattr(patcher, "patches", {})
-    if not hashes:
+    key, patches = getattr(patcher, "patches_uuid", None), getattr(patcher, "patches", {})
+    if not patches:
         return ""
     if key not in _digests:
-        _digests[key] = digest([[name, _in_order(hashes[name])] for name in sorted(hashes, key=str)])
+        _digests[key] = digest([[name, _in_order(patches[name])] for name in sorted(patches, key=str)])
         while len(_digests) > KEPT:
             _digests.popitem(last=False)
     return _digests[key]

@@ -23,10 +23,10 @@ MOST_CALLS = 1000
 WHOLE = 0.9999              # the host's KSampler takes a denoise above this for all of the schedule
 
 
-def aliases(*text: str) -> dict:
+def aliases(*terms: str) -> dict:
     """The schema's search words, where this host's schema knows them."""
     known = {field.name for field in fields(io.Schema)}
-    return {"search_aliases": list(text)} if "search_aliases" in known else {}
+    return {"search_aliases": list(terms)} if "search_aliases" in known else {}
 
 
 def preset_input(tooltip: str) -> io.Input:
@@ -109,7 +109,7 @@ class Plan:
     """What will run for a number of calls and a denoise strength: the levels, and the library's selection."""
 
     sigmas: torch.Tensor            # float32 (calls + 1,), or empty for denoise 0
-    selection: Selection | None         # None for denoise 0
+    selection: Selection | None     # None for denoise 0
 
 
 def plan(preset: Preset | None, seen: ModelFacts, calls: int, denoise: float, strict: bool = False) -> Plan:

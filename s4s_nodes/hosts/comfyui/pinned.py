@@ -26,5 +26,5 @@ def pin(model, preset: Preset, strict: bool):
 
 def of(patcher) -> Pin | None:
     """What is pinned to a MODEL, or None."""
-    pin = getattr(patcher, "attachments", {}).get(_KEY)
-    return pin if isinstance(pin, Pin) else None
+    attached = getattr(patcher, "attachments", {}).get(_KEY)
+    return attached if isinstance(attached, Pin) else None

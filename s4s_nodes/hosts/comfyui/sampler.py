@@ -57,9 +57,9 @@ def s4s_scheduler(sampling, steps: int) -> Tensor:
     """The host's scheduler handler: (model_sampling, steps) -> steps + 1 falling levels, float32, the last one 0."""
     seen = facts.of_asking(sampling, steps)
     pin, cfg = pinned.of(seen.patcher), record.cfg_behind() if seen.cfg is None else seen.cfg
-    selection = schedule(Request(seen.facts, presets().candidates(), steps, seen.calls, cfg=cfg, size=seen.size,
-                                 named=pin and pin.preset, strict=bool(pin and pin.strict)))
-    return torch.tensor(selection, dtype=torch.float32)
+    levels = schedule(Request(seen.facts, presets().candidates(), steps, seen.calls, cfg=cfg, size=seen.size,
+                              named=pin and pin.preset, strict=bool(pin and pin.strict)))
+    return torch.tensor(levels, dtype=torch.float32)
 
 
 def _check_falling(sigmas: Tensor) -> None:

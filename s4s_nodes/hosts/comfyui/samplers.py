@@ -13,7 +13,7 @@ from .denoiser import teacher_of
 
 def entries(names: tuple, source: Source, calls: int) -> list[Entry]:
     """These samplers as KSampler would run them, for so many calls. Raises ValueError for a name that is not there."""
-    entries = []
+    taking_part = []
     for name in names:
         if name not in comfy.samplers.SAMPLER_NAMES:
             known = ", ".join(comfy.samplers.SAMPLER_NAMES)
@@ -26,5 +26,5 @@ def entries(names: tuple, source: Source, calls: int) -> list[Entry]:
             return torch.cat([sigmas[:-2], sigmas[-1:]]) if discards else sigmas
         function, _ = teacher_of(source, comfy.samplers.sampler_object(name), torch.tensor([source.sigma_max, 0.0]))
         ours = [scheduler for scheduler in comfy.samplers.SCHEDULER_NAMES if not scheduler.startswith("s4s")]
-        entries += samplers.entries(name, "ComfyUI", source, calls, ours, levels, function)
-    return entries
+        taking_part += samplers.entries(name, "ComfyUI", source, calls, ours, levels, function)
+    return taking_part

@@ -2,9 +2,10 @@
 
     python -m tests.hosts.comfyui.thumbnails --preset emoji.safetensors --taesd FOLDER
 
-preset: one trained on the emoji model for 5 calls at cfg 2, as docs/comfyui.md shows. Every picture is really sampled:
-the preset's table beside the levels and the solver that the title names, from the same noise. FOLDER holds
-taesd3_decoder.safetensors. Examples for models that are not here keep the drawing of their graph.
+preset: one trained on the emoji model for 5 calls at cfg 2, as docs/comfyui.md shows. Every picture is really sampled
+from the same noise. Rows that say S4S, and the inpainting, are the preset's table. The others are Euler's: the teacher
+and each cfg with many calls, what the race names and image to image with few. FOLDER holds taesd3_decoder.safetensors.
+Examples for models that are not here keep the drawing of their graph.
 """
 
 from __future__ import annotations
