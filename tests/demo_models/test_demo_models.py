@@ -87,13 +87,6 @@ def test_unknown_missing_and_damaged_weights_are_refused_in_words(tmp_path, monk
         demo_models.load("digits-flow")
 
 
-def test_the_frechet_distance_of_gaussians_is_the_closed_form():
-    a = torch.randn(20000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    b = 2 * torch.randn(20000, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64) + 1
-    assert features.frechet(a, b) == pytest.approx(3 * 1 + 3 * (2 - 1) ** 2, rel=0.03)      # |mean|^2 + sum (s - t)^2
-    assert features.frechet(a, a) == pytest.approx(0, abs=1e-9)
-
-
 @pytest.mark.parametrize("mode", ["gradient", "forward"])
 def test_a_real_model_is_distilled_from_the_command_line(source, mode, tmp_path):
     words = ["train", "--name", "tiny", "--model", source.name, "--calls", "3", "--mode", mode, "--pairs", "16",

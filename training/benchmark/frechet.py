@@ -21,9 +21,18 @@ def moments(latents: torch.Tensor) -> torch.Tensor:
 
 
 def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Between the Gaussians fitted to two feature sets (n, F): Heusel et al. (2017)."""
-    from ..demo_models.features import frechet
-    return frechet(torch.from_numpy(ours), torch.from_numpy(theirs))
+    """Between the Gaussians fitted to two feature sets (n, F) and (m, F): Heusel et al. (2017).
+
+    |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2), in float64.
+    """
+    a, b = torch.from_numpy(ours).double(), torch.from_numpy(theirs).double()
+    cov_a, cov_b = torch.cov(a.T), torch.cov(b.T)
+    values, vectors = torch.linalg.eigh(cov_a)
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    # The product is symmetric, so the trace of its root is the sum of its eigenvalues' roots.
+    cross = torch.linalg.eigvalsh(root @ cov_b @ root).clamp(min=0).sqrt().sum()
+    mean = (a.mean(0) - b.mean(0)).square().sum()
+    return float(mean + cov_a.trace() + cov_b.trace() - 2 * cross)
 
 
 def interval(of: np.ndarray, teacher: np.ndarray, over: np.ndarray | None = None) -> tuple[float, float]:

@@ -1,7 +1,7 @@
 """The bundled digit models behind one interface: denoise(x, sigma, label) -> clean image.
 
 Images are (B, 1, 28, 28), grey values scaled to -1 (paper) .. 1 (ink). The weights are fp16
-safetensors files next to this module; `demo_models.make` writes them.
+safetensors files next to this module; tests/bench/demo_models trained them.
 """
 
 from pathlib import Path
@@ -84,7 +84,7 @@ class Digits(nn.Module):
 
 def read_weights(module, path):
     """Fill `module` from the safetensors file at `path`; says what is wrong if it does not fit."""
-    remedy = "restore the file, or make it again: python -m s4s.training.demo_models.make --data FOLDER"
+    remedy = "restore the file, or install the package again"
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {path}; {remedy}")
     try:

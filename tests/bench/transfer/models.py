@@ -17,7 +17,7 @@ from s4s.s4s_nodes.core import Model, schedules
 from s4s.training.demo_models import models as bundled
 from s4s.training.demo_models.network import UNet
 from s4s.training.demo_models.source import bundled as bundled_source
-from s4s.training.source import Source
+from s4s.training.source import Source, guided
 from tests.assets.emoji import conditions as words, network as mmdit
 
 ZERO_SNR_TOP = 4518.0                   # the highest level ComfyUI and WebUI give a zero terminal SNR model
@@ -123,7 +123,7 @@ def _trained(name: str, cfg: float, cache: Path) -> Source:
     facts = Model(name, model.kind.prediction, float(model.levels[0]), float(model.levels[-1]),
                   zero_terminal_snr=model.kind.prediction == "v", shift=1.0 if model.flow else None,
                   channels=model.channels)
-    return _source(name, facts, model.levels.numpy(), model.shape, source.guided(model.denoise, cfg, model.null),
+    return _source(name, facts, model.levels.numpy(), model.shape, guided(model.denoise, cfg, model.null),
                    cfg, model.null)
 
 
@@ -145,7 +145,7 @@ def _sd3(cfg: float) -> Source:
     levels = schedules.flow_levels(3.0)
     facts = Model("emoji-sd3", "flow", float(levels[0]), float(levels[-1]), shift=3.0, channels=mmdit.CHANNELS)
     return _source("emoji-sd3", facts, levels, (mmdit.CHANNELS, mmdit.SIZE, mmdit.SIZE),
-                   source.guided(denoise, cfg, null), cfg, null)
+                   guided(denoise, cfg, null), cfg, null)
 
 
 def _source(name, facts, levels, shape, network, cfg, classes) -> Source:

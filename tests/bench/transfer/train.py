@@ -19,9 +19,9 @@ from torch.nn import functional as F
 
 from s4s.s4s_nodes.core import sample
 from s4s.s4s_nodes.core.files import write_atomically
-from s4s.training.demo_models import make
 from s4s.training.teacher.solvers import teacher_table
 from tests.assets.emoji import pictures as emoji
+from tests.bench.demo_models import data as mnist
 from tests.bench.transfer.models import TRAINED, Kind, Small, source, weights_path
 
 RATE, WARM, KEEP, BATCH, DROP = 1.5e-3, 200, 0.998, 64, 0.12
@@ -31,7 +31,7 @@ SAVE = 15.0                             # seconds between two savings
 def images(kind: Kind, folder: Path) -> tuple[Tensor, Tensor]:
     """Pictures (n, C, H, W) in -1..1 and their classes (n,). Raises FileNotFoundError for a missing file."""
     if kind.data == "digits":
-        return make.read(folder, "train")
+        return mnist.read(folder, "train")
     if kind.data == "emoji":
         shown, label = emoji.read(folder / "noto_emoji64.npz")
         return 2 * shown - 1, label

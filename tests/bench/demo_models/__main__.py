@@ -1,7 +1,7 @@
 """Trains the bundled models from MNIST and measures them.
 
-    python -m s4s.training.demo_models.make --data FOLDER --model all --minutes 30
-    python -m s4s.training.demo_models.make --data FOLDER --evaluate --sheets docs/images
+    python -m tests.bench.demo_models --data FOLDER --model all --minutes 30
+    python -m tests.bench.demo_models --data FOLDER --evaluate --sheets docs/images
 
 FOLDER holds mnist_train.npz and mnist_test.npz, each with `x` uint8 (n, 28, 28) and `y` (n,).
 """
@@ -9,19 +9,19 @@ FOLDER holds mnist_train.npz and mnist_test.npz, each with `x` uint8 (n, 28, 28)
 import math
 import os
 import time
-from pathlib import Path
 
 import click
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from s4s.training.demo_models.features import FILE, Classifier
+from s4s.training.demo_models.models import FOLDER, NAMES, NULL, Digits, read_weights
+
+from .data import read
 from .evaluate import evaluate
-from .features import FILE, Classifier
-from .models import FOLDER, NAMES, NULL, Digits, read_weights
 
 DROP = 0.12  # share of labels replaced by the null class, for classifier-free guidance
 RATE = 1e-3  # peak learning rate
@@ -29,17 +29,6 @@ WARM = 300  # iterations of learning-rate warm-up
 KEEP = 0.999  # decay of the moving average of the weights
 SAVE = 120.0  # seconds between two savings
 LICENCE = "MNIST (Y. LeCun, C. Cortes, C. J. C. Burges), CC BY-SA 3.0"
-
-
-def read(folder, part):
-    """Images (n, 1, 28, 28) float32 in -1..1 and labels (n,) long of "train" or "test"."""
-    path = Path(folder) / f"mnist_{part}.npz"
-    if not path.is_file():
-        raise click.ClickException(f"no file {path}; --data must hold mnist_train.npz, mnist_test.npz")
-    with np.load(path) as data:
-        images, labels = data["x"], data["y"]
-    images = torch.from_numpy(images).float().div(127.5).sub(1)[:, None]
-    return images, torch.from_numpy(labels.astype(np.int64))
 
 
 def write(path, tensors, notes):

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from ...s4s_nodes.core import classical, sample as carry, schedules
-from ..source import guided
-from . import features
-from .models import load
+from s4s.s4s_nodes.core import classical, sample as carry, schedules
+from s4s.training.benchmark import frechet
+from s4s.training.demo_models import features, load
+from s4s.training.source import guided
 
 CHUNK = 250  # images sampled at once
 
@@ -39,8 +39,8 @@ def draw(model, count, scale, steps, seed, label=""):
 @torch.inference_mode()
 def describe(net, images):
     """Features (N, 64) and predicted classes (N,) of images (N, 1, 28, 28)."""
-    features = torch.cat([net.features(part) for part in images.split(1000)])
-    return features, net.head(features).argmax(dim=1)
+    found = torch.cat([net.features(part) for part in images.split(1000)])
+    return found, net.head(found).argmax(dim=1)
 
 
 def speed(model, batch=16, repeats=30):
@@ -70,7 +70,7 @@ def evaluate(names, train, test, count, seed, sheets):
     """Print the table of measurements; write one sheet per model into folder `sheets`, if any."""
     net = features.load()
     wanted, _ = describe(net, test)
-    floor = features.frechet(describe(net, train[:count])[0], wanted)
+    floor = frechet.distance(describe(net, train[:count])[0].numpy(), wanted.numpy())
     click.echo(f"floor, {count} train images: Fréchet {floor:.3f}")
     click.echo(f"{'model':<12} {'CFG':>4} {'Fréchet':>8} {'class right':>12} {'ms / 16':>8}")
     for name in names:
@@ -81,6 +81,6 @@ def evaluate(names, train, test, count, seed, sheets):
             images, labels = draw(model, count, scale, 25, seed, f"{name} CFG {scale:g}")
             described, guess = describe(net, images)
             right = (guess == labels).float().mean().item()
-            distance = features.frechet(described, wanted)
+            distance = frechet.distance(described.numpy(), wanted.numpy())
             line = f"{name:<12} {scale:>4g} {distance:>8.3f} {right:>12.2%} {speed(model):>8.1f}"
             click.echo(line)
