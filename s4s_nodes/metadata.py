@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 
 from .core.container import parsed
-from .core.model import Model, PresetError, is_number, model_of
+from .core.model import PresetError, is_number, model_of
 from .core.preset_file import Preset
 from .core.table import MAX_CALLS, Table, check_float32
 from .select.match import HASHES, PATCHES, cfg_range, trained_size
@@ -65,7 +65,7 @@ def _record(selection, facts: ModelFacts) -> dict:
                if not np.array_equal(getattr(table, part), expected)}
     if not table.keeps_constants:
         record["breaks_constants"] = True
-    return {**record, "hash": _alone(record["name"], record["table"], table, model).long_hash}
+    return {**record, "hash": Preset(record["name"], {record["table"]: table}, model).long_hash}
 
 
 def origin_of(preset: Preset) -> dict:
@@ -135,7 +135,7 @@ def from_record(record) -> Preset:
     try:
         table = _table(record)
         check_float32(record["table"], table)
-        preset = _alone(record["name"], record["table"], table, model_of(record["model"]))
+        preset = Preset(record["name"], {record["table"]: table}, model_of(record["model"]))
     except (TypeError, ValueError) as error:
         raise PresetError(f"the table is damaged: {str(error)[:300]}") from None
     if preset.long_hash != record["hash"]:
@@ -163,10 +163,6 @@ def _numbers(values) -> np.ndarray:
     if not isinstance(values, list) or not all(is_number(value) for value in values):
         raise PresetError("some of its entries are not numbers")
     return np.array(values, dtype=np.float64)
-
-
-def _alone(name: str, table_name: str, table: Table, model: Model) -> Preset:
-    return Preset(name, {table_name: table}, model)
 
 
 # --- images ---------------------------------------------------------------------------------------------------------

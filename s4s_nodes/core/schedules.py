@@ -167,13 +167,9 @@ def linear_flow(calls: int, shift: float = 1.0) -> np.ndarray:
 
 
 @cache
-def _published() -> dict:
+def published_grids() -> dict:
+    """{name: {"tables", "licence", "source", ...}} of the bundled published schedules: AYS, GITS and OSS."""
     return json.loads((Path(__file__).parent / "published.json").read_text(encoding="utf-8"))
-
-
-def published_names() -> tuple[str, ...]:
-    """The names of the bundled published schedules: AYS, GITS and OSS, each with its source in published.json."""
-    return tuple(_published())
 
 
 def published(name: str, calls: int) -> np.ndarray:
@@ -182,10 +178,10 @@ def published(name: str, calls: int) -> np.ndarray:
     Stretching is log-linear in the index, as in the hosts; `published_counts` lists the original ones.
     Raises ValueError for an unknown name.
     """
-    if name not in _published():
-        raise ValueError(f"unknown published grid {name!r}; there are: {', '.join(published_names())}")
+    if name not in published_grids():
+        raise ValueError(f"unknown published grid {name!r}; there are: {', '.join(published_grids())}")
     check_calls(calls)
-    tables = {len(table) - 1: table for table in _published()[name]["tables"]}
+    tables = {len(table) - 1: table for table in published_grids()[name]["tables"]}
     table = tables.get(calls) or tables[min(tables, key=lambda count: abs(count - calls))]
     index = np.linspace(0, len(table) - 1, calls + 1)
     return _ended(np.exp(np.interp(index, np.arange(len(table)), np.log(table)))[:-1])
@@ -194,7 +190,7 @@ def published(name: str, calls: int) -> np.ndarray:
 def whole_list(name: str, calls: int) -> np.ndarray:
     """A published list of levels as A1111 and Forge run it: all of its levels, stretched to `calls`, and then 0."""
     check_calls(calls)
-    table = _published()[name]["tables"][0]
+    table = published_grids()[name]["tables"][0]
     return _ended(np.exp(np.interp(np.linspace(0, len(table) - 1, calls), np.arange(len(table)), np.log(table))))
 
 
@@ -214,7 +210,7 @@ def stretched(levels, calls: int, flow: bool) -> np.ndarray:
 
 def published_counts(name: str) -> tuple[int, ...]:
     """The numbers of calls that a schedule was published for."""
-    return tuple(sorted(len(table) - 1 for table in _published()[name]["tables"]))
+    return tuple(sorted(len(table) - 1 for table in published_grids()[name]["tables"]))
 
 
 def check_calls(calls: int) -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from ..core import Preset, write_atomically
+from ..core.table import PARTS
 
 FORMATS = ("sigmas", "json", "diffusers")
-_PARTS = ("sigmas", "query", "scale", "carry", "weights")
 
 
 def sigmas_text(preset: Preset, calls: int) -> str:
@@ -25,7 +25,7 @@ def sigmas_text(preset: Preset, calls: int) -> str:
 def json_text(preset: Preset) -> str:
     """Everything in the preset, for reading and for other programs; `core.preset_file.load` does not read it back."""
     model = {key: value for key, value in vars(preset.model).items() if value not in (None, {}, False)}
-    tables = {name: {part: getattr(table, part).tolist() for part in _PARTS} for name, table in preset.tables.items()}
+    tables = {name: {part: getattr(table, part).tolist() for part in PARTS} for name, table in preset.tables.items()}
     return json.dumps({"name": preset.name, "hash": preset.short_hash, "model": model, "tables": tables,
                        "training": preset.training, "scores": preset.scores, "recommended": preset.recommended,
                        "licence": preset.licence, "source": preset.source}, indent=1)

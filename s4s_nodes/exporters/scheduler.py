@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ..core import Preset, Table
 from ..core.levels import starts_at
+from ..core.table import PARTS
 
 _BETAS = ("beta_start", "beta_end", "beta_schedule", "trained_betas", "num_train_timesteps", "rescale_betas_zero_snr")
 _STABLE_DIFFUSION = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -62,8 +63,8 @@ class S4SScheduler(SchedulerMixin, ConfigMixin):
         elif not starts_at(preset.model.sigma_max, top := float(_levels(betas)[-1])):
             raise ValueError(f"preset {preset.name!r} is for levels up to {preset.model.sigma_max:.4g}, these betas "
                              f"make {top:.4g}: give the config of the pipeline's own scheduler, or another preset")
-        tables = {str(calls): {part: getattr(preset.table(calls), part).tolist()
-                               for part in ("sigmas", "query", "scale", "carry", "weights")} for calls in preset.counts}
+        tables = {str(calls): {part: getattr(preset.table(calls), part).tolist() for part in PARTS}
+                  for calls in preset.counts}
         return cls(tables, _PREDICTIONS[preset.model.prediction], f"{preset.name} ({preset.short_hash})", **betas)
 
     @property

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
-from ..core import Model, Preset, Table, classical, schedules
+from ..core import Model, Preset, classical, schedules
 from . import clock, neuralsolver
 
 UNMEASURED = ("numbers as their authors published them; not measured on your checkpoint: race them before you trust "
@@ -30,7 +30,7 @@ _GRIDS: dict[str, tuple[str, Model, str]] = {
     "oss-flux": ("oss_flux", _FLOW("flux", channels=16), "euler"),
     "oss-wan": ("oss_wan", _FLOW("wan21", channels=16), "euler"),
     "oss-chroma": ("oss_chroma", _FLOW("chroma", channels=16), "euler"),
-    **{grid.replace("_", "-"): (grid, _SD15, "dpmpp_2m") for grid in schedules.published_names()
+    **{grid.replace("_", "-"): (grid, _SD15, "dpmpp_2m") for grid in schedules.published_grids()
        if grid.startswith("gits_")},
 }
 
@@ -61,11 +61,6 @@ _LEARNED: dict[str, tuple[str, Model, Callable | None]] = {
 @cache
 def _tables() -> dict:
     return json.loads((Path(__file__).parent / "neuralsolver.json").read_text(encoding="utf-8"))
-
-
-@cache
-def _credits() -> dict:
-    return json.loads((Path(schedules.__file__).parent / "published.json").read_text(encoding="utf-8"))
 
 
 def published() -> dict[str, Callable[[], Preset]]:
@@ -102,24 +97,20 @@ def _learned(name: str, wanted: tuple[int, ...] | None) -> Preset:
                           "to 0, which its authors did not do")
     # on the bundled models classical solvers do better in 23 of 24 cells: tests/bench/published_tables.py
     tables = {f"calls{n}": lower(by_calls[n]["steps"], by_calls[n]["coefficients"]) for n in wanted or by_calls}
-    return Preset(name, tables,
-                  model, record, recommended=False, licence=f"{entry['licence']}, {entry['credit']}",
+    return Preset(name, tables, model, record, recommended=False, licence=f"{entry['licence']}, {entry['credit']}",
                   source=entry["source"])
 
 
 def _scheduled(name: str, wanted: tuple[int, ...] | None) -> Preset:
     grid, model, solver = _GRIDS[name]
     counts = schedules.published_counts(grid)
-    credit = _credits()[grid]
+    credit = schedules.published_grids()[grid]
     stretched = sorted(set(wanted or ()) - set(counts))
     record = {"imported": f"schedule with the solver {solver}", "published_calls": list(counts), "note": UNMEASURED}
     if name in _EVIDENCE:
         record["evidence"] = _EVIDENCE[name]
     if stretched:
         record["stretched_calls"] = stretched
-    tables = {f"calls{n}": _on_grid(solver, grid, n, model.flow) for n in wanted or counts}
+    on = classical.SOLVERS[solver]
+    tables = {f"calls{n}": on(schedules.published(grid, n), model.flow) for n in wanted or counts}
     return Preset(name, tables, model, record, licence=credit["licence"], source=credit["source"])
-
-
-def _on_grid(solver: str, grid: str, calls: int, flow: bool) -> Table:
-    return classical.SOLVERS[solver](schedules.published(grid, calls), flow)

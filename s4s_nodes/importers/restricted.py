@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.model import is_number
 from .limits import MAX_BYTES, MAX_ENTRIES, MAX_NUMBERS, Budget, Stub, UnreadableFile, check_unfolded
 from .machine import Machine, Storage
 
@@ -145,13 +146,9 @@ def array(value) -> np.ndarray | None:
         return value.astype(np.float64)
     if isinstance(value, Stub):
         return _numpy_array(value)
-    if isinstance(value, (list, tuple)) and value and all(_is_number(item) for item in value) or _is_number(value):
+    if isinstance(value, (list, tuple)) and value and all(is_number(item) for item in value) or is_number(value):
         return np.array(value, dtype=np.float64)
     return None
-
-
-def _is_number(value) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e300
 
 
 def _numpy_array(stub: Stub) -> np.ndarray | None:

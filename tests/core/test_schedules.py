@@ -221,7 +221,7 @@ def test_a_stretched_schedule_is_a_fresh_array():
 
 # --- published grids ----------------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("name", schedules.published_names())
+@pytest.mark.parametrize("name", schedules.published_grids())
 def test_a_published_grid_is_its_own_table_where_it_has_one(name):
     assert schedules.published_counts(name)
     for table in PUBLISHED[name]["tables"]:
@@ -230,7 +230,7 @@ def test_a_published_grid_is_its_own_table_where_it_has_one(name):
         assert sigmas[-1] == 0 and bool((np.diff(sigmas) < 0).all())
 
 
-@pytest.mark.parametrize("name", schedules.published_names())
+@pytest.mark.parametrize("name", schedules.published_grids())
 def test_a_published_grid_is_stretched_elsewhere(name):
     for calls in (1, 2, 5, 13, 50):
         sigmas = schedules.published(name, calls)

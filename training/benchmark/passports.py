@@ -8,63 +8,7 @@ from pathlib import Path
 from ...s4s_nodes.core import Preset, PresetError, preset_file
 from .report import race_markdown
 
-SHIPPED = """# Presets that ship
-
-This page is made from the files by `s4s passports --write`; a test checks that it is current.
-
-**We measured none of these presets on a real Stable Diffusion checkpoint.** The presets for a family are noise levels
-that others published for it, with a classical solver: a starting point, not a claim. The learned ones are for the two
-small digits models that come with S4S. A transfer preset was learned on several small models of one kind, won on each
-model that was left out (docs/transfer.md), and runs only if you choose it by name. Measure a preset on your checkpoint
-with *S4S Race* or the race in WebUI's tab, or train your own with *S4S Train Preset* or the tab; both then come first.
-
-## What runs without a preset of yours
-
-A preset runs automatically only on the weights it was learned on. For every other model S4S falls back, and says so in
-the log, on the node or under the picture, and in the image's metadata:
-
-| model | the fallback at these calls | at others |
-|---|---|---|
-| SD 1.x | `gits-sd15`, 4 to 12 calls | plain |
-| SDXL (eps) | `ays-sdxl`, 4 to 12 calls | plain |
-| Flux, Wan, SD3, SD3.5, SD 2.x, v-prediction with or without zero terminal SNR, others | plain | plain |
-
-`oss-flux` and `oss-wan` run only if you choose them by name: on our flow models Optimal Steps' levels ended 1.2 to 4.5
-times further away than the plain choice (below).
-
-The transfer presets, learned at cfg 3, run if you choose them by name. On each model that was left out they were this
-many times closer than the best baseline: `transfer-v-zsnr` 1.16 to 2.48 (v-prediction with zero terminal SNR; 4,
-5, 6 and 8 calls), `transfer-flow` 1.02 to 1.45 (4 and 6), `transfer-eps` 1.05 to 1.34 (6). The last two are narrow.
-
-The plain choice is a classical solver on the model's own levels, with its own shift: UniPC (bh2, order 2) on Karras'
-levels with rho 5, the lowest left out; the model's own levels with zero terminal SNR; for flows iPNDM of order 2 on
-even, shifted levels. For the last row we know no published levels that beat it, and NeuralSolver's tables, learned on
-other flows, lost 23 of 24 races on our small models.
-
-Race published levels on your checkpoint to see whether they beat the plain choice there: their authors compared them
-with even times, Karras' levels or Euler's method, never with it. On our small models, which they were not made for,
-they win under strong guidance and at very few calls, and lose elsewhere. The table shows how many times closer to a
-50-call teacher than the plain choice they end (below 1: further away; cfg 3 unless stated, 6 to 10 seeds, by
-`tests/bench/schedule_presets.py`):
-
-| | 4 calls | 6 | 8 | 10 |
-|---|---|---|---|---|
-| gits-sd15 on digits-eps | 0.89 | 0.66 | 0.43 | 0.32 |
-| on a model of 32 x 32 emoji | 1.64 | 1.56 | 0.68 | 0.45 |
-| on a model of emoji latents | 0.79 | 0.91 | 0.33 | 0.19 |
-| the same, cfg 1 | 0.66 | 0.21 | 0.12 | 0.08 |
-| the same, cfg 7 | 1.45 | 1.23 | 1.37 | 1.22 |
-| ays-sdxl on digits-eps | 1.05 | 0.75 | 0.54 | 0.51 |
-| on a model of 32 x 32 emoji | 1.67 | 1.18 | 0.65 | 0.49 |
-| on a model of emoji latents | 0.86 | 0.72 | 0.28 | 0.20 |
-| the same, cfg 1 | 0.71 | 0.19 | 0.11 | 0.08 |
-| the same, cfg 7 | 1.61 | 1.28 | 1.37 | 1.14 |
-| oss-flux on digits-flow | 0.41 | 0.27 | 0.26 | 0.22 |
-| on a model of emoji latents | 0.76 | 0.84 | 0.83 | 0.40 |
-
-A distilled checkpoint (Lightning, Turbo, LCM) looks like its family but needs the sampler it was distilled for.
-"""
-
+TABLE = "| | for | calls | what it is | measured |"
 TRAINED = """The distance is the RMSE to a 50-call teacher from the same noise, on seeds no training run uses; "calls to
 match" is the number of calls at which the best baseline gets as close.
 """
@@ -142,11 +86,16 @@ def _span(cfg) -> str:
     return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
-def page(folder, head: str = "# Presets\n") -> str:
-    """The whole page of a folder of presets. Raises PresetError for a file that cannot be read."""
-    files = sorted(Path(folder).glob("*.safetensors"))
+def page(folder) -> str:
+    """The whole page of a folder of presets; what its README.md says above the table stays.
+
+    Raises PresetError for a file that cannot be read.
+    """
+    readme, files = Path(folder) / "README.md", sorted(Path(folder).glob("*.safetensors"))
+    above, table, _ = readme.read_text(encoding="utf-8").partition(TABLE) if readme.exists() else ("", "", "")
+    head = above.removesuffix("\n") if table else "# Presets\n"
     presets = {file: preset_file.load(file) for file in files}
-    rows = ["| | for | calls | what it is | measured |", "|---|---|---|---|---|"]
+    rows = [TABLE, "|---|---|---|---|---|"]
     rows += [f"| [{preset.name}](#{_anchor(preset.name)}) | {preset.model.family}, {preset.model.prediction} | "
              f"{', '.join(map(str, preset.counts))} | {_kind(preset)} | {_measured(preset)} |"
              for preset in presets.values()]

@@ -104,16 +104,21 @@ def _offline():
 
 
 @contextlib.contextmanager
-def _in_words(path: Path):
-    """What diffusers and transformers raise for a file or folder that does not fit, as one message."""
+def explained(what: str, advice: str):
+    """Turn what diffusers, transformers and peft raise for a file that does not fit into one ValueError."""
     try:
         yield
-    except Exception as error:                          # diffusers raises whatever it stumbles over
+    except Exception as error:                          # they raise whatever they stumble over
         if out_of_memory(error):
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
-        raise ValueError(f"{path} could not be opened by diffusers ({reason}): is it whole, and is the folder given "
-                         "with --config one for this very architecture?") from error
+        raise ValueError(f"{what} ({reason}){advice}") from error
+
+
+def _opening(path):
+    """Explain why this file or folder could not be opened."""
+    return explained(f"{path} could not be opened by diffusers", ": is it whole, and is the folder given with --config "
+                                                                 "one for this very architecture?")
 
 
 # --- a folder -------------------------------------------------------------------------------------------------------
@@ -128,7 +133,7 @@ def _folder(diffusers, path: Path, dtype: torch.dtype) -> Opened:
     if name not in PIPELINES.values():
         raise ValueError(f"{path} is a {name}: expected one of {', '.join(sorted(set(PIPELINES.values())))}")
     without = {part: None for part in UNNEEDED if part in content}
-    with _in_words(path):
+    with _opening(path):
         pipeline = getattr(diffusers, name).from_pretrained(path, torch_dtype=dtype, local_files_only=True,
                                                             **without, **_unchecked(name))
     return Opened(pipeline, _folder_family(name, pipeline), path, None)
@@ -159,7 +164,7 @@ def _file(diffusers, path: Path, dtype: torch.dtype, places: Places, say) -> Ope
     given = {part: None for part in UNNEEDED if part in index}
     for part in contents.missing:
         given |= _found_part(diffusers, contents, part, config, index, places, dtype, say)
-    with _in_words(path):
+    with _opening(path):
         pipeline = getattr(diffusers, wanted).from_single_file(
             str(path), config=str(config), torch_dtype=dtype, local_files_only=True, **given, **_unchecked(wanted))
     _check_whole(pipeline, path, config)
@@ -220,7 +225,7 @@ def _found_part(diffusers, contents, part: str, config: Path, index: dict, place
         return _autoencoder(diffusers, config, places.vae, contents, dtype, say)
     place = find_encoder(places.text_encoders, contents.family, part) or find_encoder(str(config), "", part)
     if place is not None:
-        with _in_words(place):
+        with _opening(place):
             return {part: load_encoder(index[part][1], place, config / part, dtype)}
     if contents.family == "sd3" and part == "text_encoder_3":
         say("there is no T5 in the checkpoint: prompts are read by its two CLIPs alone, as a host does without one "
@@ -233,11 +238,11 @@ def _found_part(diffusers, contents, part: str, config: Path, index: dict, place
 
 def _autoencoder(diffusers, config: Path, given: str, contents, dtype, say) -> dict:
     if given:
-        with _in_words(Path(given)):
+        with _opening(given):
             return {"vae": diffusers.AutoencoderKL.from_single_file(
                 given, config=str(config), subfolder="vae", torch_dtype=dtype, local_files_only=True)}
     if any((config / "vae").glob("*.safetensors")):
-        with _in_words(config):
+        with _opening(config):
             return {"vae": diffusers.AutoencoderKL.from_pretrained(config, subfolder="vae", torch_dtype=dtype,
                                                                    local_files_only=True)}
     say(f"{contents.path.name} holds no autoencoder: training needs none, but there will be no pictures (--vae names "

@@ -20,8 +20,8 @@ from pathlib import Path
 import safetensors
 from torch import Tensor
 
-from ..source import out_of_memory
 from . import files
+from .loading import explained
 
 ADAPTER = "s4s"
 _PAIR = re.compile(r"(?P<layer>.+?)[._]?lora(\d?[._]|_linear_layer\.)(?P<side>down|up|A|B)\.weight$")
@@ -81,7 +81,7 @@ def fuse(pipeline, family: str, loras: list[Lora], say: Callable) -> None:
     """
     for lora in loras:
         tensors, made_for = read(lora.path)
-        with _in_words(f"{lora.path} does not fit this {family}{made_for}"), _hushed():
+        with explained(f"{lora.path} does not fit this {family}{made_for}", f". {MENDED}"), _hushed():
             layers = named(pipeline, tensors)
             pipeline.load_lora_weights(dict(layers), adapter_name=ADAPTER)
         wanted, parts = sum(_side(name) == "A" for name in layers), _parts(pipeline)
@@ -91,17 +91,6 @@ def fuse(pipeline, family: str, loras: list[Lora], say: Callable) -> None:
         pipeline.fuse_lora(components=list(parts), lora_scale=lora.weight, adapter_names=[ADAPTER])
         pipeline.unload_lora_weights()
         say(f"added {lora.words}: {wanted} layers")
-
-
-@contextlib.contextmanager
-def _in_words(what: str):
-    try:
-        yield
-    except Exception as error:                      # diffusers and peft raise whatever they stumble over
-        if out_of_memory(error):
-            raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise ValueError(f"{what} ({reason}). {MENDED}") from error
 
 
 @contextlib.contextmanager

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..source import guided
 from .clocks import Discrete, Flow
 from .prompts import Embedded
 
 
 @dataclass
 class Network:
-    """The guided denoiser over prompts known by number: D0 + cfg (D - D0) (Ho and Salimans, 2022).
+    """The guided denoiser over prompts known by number.
 
     ask(x, timestep (B,), context, pooled) -> the network's answer, in its own dtype. cfg counts where a call does not
     bring its own; at 1 the negative prompt is not asked. Differentiable in x and sigma.
@@ -27,13 +28,7 @@ class Network:
     dtype: torch.dtype
 
     def __call__(self, x: Tensor, sigma: Tensor, which: Tensor, cfg: Tensor | None = None) -> Tensor:
-        rows = which.cpu()
-        if self.cfg == 1.0 if cfg is None else bool((cfg == 1.0).all()):
-            return self._denoised(x, sigma, rows)
-        both = torch.cat([rows, torch.full_like(rows, self.prompts.count)])
-        asked, without = self._denoised(torch.cat([x, x]), torch.cat([sigma, sigma]), both).chunk(2)
-        scale = self.cfg if cfg is None else cfg.to(x.dtype).reshape(-1, 1, 1, 1)
-        return without + scale * (asked - without)
+        return guided(self._denoised, self.cfg, self.prompts.count)(x, sigma, which.cpu(), cfg)
 
     def _denoised(self, x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
         level = sigma.to(x.dtype).reshape(-1, 1, 1, 1)

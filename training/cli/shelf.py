@@ -90,15 +90,15 @@ def join(name, preset_files, folder, force):
 
 @click.command()
 @click.argument("folder", required=False, type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--write", is_flag=True, help="write it into the folder's README.md")
+@click.option("--write", is_flag=True, help="write it into the folder's README.md, below what stands above the table")
 @errors_in_words
 def passports(folder, write):
     """The passports of all presets in a FOLDER as one Markdown page [default: those that ship]."""
     from ...s4s_nodes.core import write_atomically
     from ...s4s_nodes.library import shipped_folder
-    from ..benchmark.passports import SHIPPED, page
-    text = page(folder) if folder else page(shipped_folder(), SHIPPED)
+    from ..benchmark.passports import page
     folder = folder or shipped_folder()
+    text = page(folder)
     if write:
         text = f"wrote {write_atomically(folder / 'README.md', text.encode())}"
     click.echo(text.rstrip("\n"))
