@@ -1,4 +1,4 @@
-"""A digest of what a host patches a network with: numbers, texts, containers, and a sample of each tensor."""
+"""Digests of what a host gives: numbers, texts, containers and tensors."""
 
 from __future__ import annotations
 
@@ -9,28 +9,31 @@ import torch
 SAMPLED = 64                # numbers of a tensor
 
 
-def digest(content) -> str:
-    """64 hex digits."""
+def digest(content, exact: bool = False) -> str:
+    """64 hex digits of numbers, texts, containers, adapters and tensors; other objects count by their kind.
+
+    exact: all of each tensor and number; else a sample of the tensors, and four digits.
+    """
     seen = hashlib.sha256()
-    _feed(seen, content)
+    _feed(seen, content, exact)
     return seen.hexdigest()
 
 
-def _feed(into, content) -> None:
-    """Feed numbers, texts, containers, adapters and a sample of each tensor to a hash; other objects by their kind."""
+def _feed(into, content, exact: bool) -> None:
     if isinstance(content, torch.Tensor):
         flat = content.detach().flatten()
-        sample = flat[::max(1, len(flat) // SAMPLED)][:SAMPLED].float().cpu()
-        into.update(f"{tuple(content.shape)}".encode() + sample.contiguous().numpy().tobytes())
+        flat = flat if exact else flat[::max(1, len(flat) // SAMPLED)][:SAMPLED]
+        into.update(f"{tuple(content.shape)}".encode() + flat.float().cpu().contiguous().numpy().tobytes())
     elif isinstance(content, dict):
-        _feed(into, [[str(key), content[key]] for key in sorted(content, key=str)])
+        _feed(into, [[str(key), content[key]] for key in sorted(content, key=str)], exact)
     elif isinstance(content, (list, tuple)):
         into.update(b"[")
         for each in content:
-            _feed(into, each)
+            _feed(into, each, exact)
     elif hasattr(content, "weights"):                               # a LoRA's, LoHa's, LoKr's adapter
-        _feed(into, [type(content).__name__, content.weights])
+        _feed(into, [type(content).__name__, content.weights], exact)
+    elif isinstance(content, float) and not exact:
+        into.update(f"{content:.4g};".encode())
     else:
-        plain = content is None or isinstance(content, (str, int, bool))
-        text = f"{content:.4g}" if isinstance(content, float) else repr(content) if plain else type(content).__name__
-        into.update(text.encode() + b";")
+        plain = content is None or isinstance(content, (str, int, float, bool))
+        into.update((repr(content) if plain else type(content).__name__).encode() + b";")

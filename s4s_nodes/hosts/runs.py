@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
-
-from torch import Tensor
 
 from ...training.config import Config
 from ..core import preset_file, write_atomically
 from ..core.preset_file import Model, Preset, PresetError
 from ..library import ENDING, file_name
+from .digest import digest
 
 ROOM = 1 << 20              # bytes that must be free for a preset or a run: either file takes less
 
 
 def run_key(config: Config, model: Model, settings) -> str:
     """10 digits that name all that a run depends on, but for its seed."""
-    seen = hashlib.sha256()
-    _digest(seen, [config.replace(seed=0).flat(), asdict(model), settings])
-    return seen.hexdigest()[:10]
+    return digest([config.replace(seed=0).flat(), asdict(model), settings], exact=True)[:10]
 
 
 def run_folder(runs: Path, name: str, key: str, seed: int, resume: bool = True) -> tuple[Path, int]:
@@ -51,22 +47,6 @@ def check_writable(folder: Path, name: str) -> None:
     except OSError as error:
         raise ValueError(f"{name!r} cannot be saved in {folder} ({error.strerror or error}). Make room there or allow "
                          "writing, or choose another name") from None
-
-
-def _digest(into, content) -> None:
-    """Feed tensors, numbers, texts and their containers to a hash; other objects by their kind."""
-    if isinstance(content, Tensor):
-        into.update(content.detach().float().cpu().contiguous().numpy().tobytes())
-    elif isinstance(content, dict):
-        for key in content:
-            _digest(into, (str(key), content[key]))
-    elif isinstance(content, (list, tuple)):
-        into.update(b"[")
-        for item in content:
-            _digest(into, item)
-    else:
-        plain = content is None or isinstance(content, (str, int, float, bool))
-        into.update((repr(content) if plain else type(content).__name__).encode() + b";")
 
 
 def has_learned(preset: Preset) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
@@ -13,11 +12,10 @@ import jinja2
 from ...s4s_nodes.core import Preset, Table, write_atomically
 from ...s4s_nodes.core.levels import starts_below
 from ...s4s_nodes.core.scores import lost
-from .frechet import distance
 from .host_race import crowd_lines
 from .race import Raced
-from .report import times_of
-from .verdict import BETTER, EVEN, UNSURE, WITHIN, WORSE, within_words
+from .report import row_of
+from .verdict import BETTER, EVEN, UNSURE, WITHIN, WORSE
 
 NAME = "report.html"
 PICTURES = {"sheet": "The same noise by teacher, the usual choice, the best baseline and S4S, with their misses.",
@@ -30,19 +28,6 @@ PROVENANCE = ("checkpoint", "prompts", "size", "dtype", "guidance",
               "teacher", "teacher_error", "cfg", "resolution", "family", "base", "learn", "clock", "mode", "objective",
               "relaxed", "pairs", "seed", "budget", "iterations", "start", "baseline", "held_out_rmse",
               "nothing_gained", "model_calls", "seconds", "processes", "trainer", "imported", "evidence", "note")
-
-
-@dataclass(frozen=True)
-class Row:
-    """An entry's line; times: of S4S' RMSE, in words; kind: "ours", "closer" (than ours), or nothing."""
-
-    name: str
-    rmse: float
-    median: float
-    frechet: str
-    seeds: int
-    times: str
-    kind: str
 
 
 def write(folder, preset: Preset, raced: dict[str, Raced] | None = None) -> Path:
@@ -100,21 +85,11 @@ def _title(preset: Preset, name: str, table: Table, race: Raced | None) -> str:
 
 def _race(race: Raced) -> dict:
     seeds = len(race.learned.errors)
-    rows = sorted([_row(race, entry) for entry in (race.learned, *race.ranked)],
+    rows = sorted([row_of(entry, race.learned, race.teacher) for entry in (race.learned, *race.ranked)],
                   key=lambda row: (-row.seeds, row.rmse))
     return {"all": len(race.ranked), "seeds": seeds, "space": race.scores.get("feature_space", ""),
             "top": [row for row in rows if row.seeds == seeds], "rest": [row for row in rows if row.seeds < seeds],
             "crowd": crowd_lines(race)}
-
-
-def _row(race: Raced, entry) -> Row:
-    ours, times = entry is race.learned, times_of(entry, race.learned)
-    doubt = within_words(race.learned, entry).removeprefix(", ")
-    crowd = "–"
-    if entry.features is not None and race.teacher is not None:
-        crowd = f"{distance(entry.features, race.teacher):.3f}"
-    return Row("S4S (learned)" if ours else entry.name, entry.rmse, entry.median, crowd, len(entry.errors),
-               doubt or f"{times:.2f}", "ours" if ours else "closer" if times < 1 and not doubt else "")
 
 
 def _numbers(table: Table) -> list[list[str]]:

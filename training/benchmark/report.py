@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -95,9 +96,27 @@ def _picture(values: Tensor, zoom: int) -> Image.Image:
     return image.resize((image.width * zoom, image.height * zoom), Image.NEAREST)
 
 
-def times_of(entry: Entry, learned: Entry) -> float:
-    """How many times the learned table's RMSE an entry has, on the seeds it ran."""
-    return entry.rmse / float(np.sqrt(np.mean(learned.errors[:len(entry.errors)] ** 2)))
+class Row(NamedTuple):
+    """An entry's line; frechet: distance to the teacher's results, if known; times: of S4S' RMSE on the seeds it ran;
+    doubt: a clause where the teacher's error leaves open which is closer."""
+
+    ours: bool
+    name: str
+    rmse: float
+    median: float
+    frechet: float | None
+    seeds: int
+    times: float
+    doubt: str
+
+
+def row_of(entry: Entry, learned: Entry, teacher: np.ndarray | None) -> Row:
+    """The line of an entry; teacher: its results' features, where the source has a feature space."""
+    far = None if entry.features is None or teacher is None else frechet.distance(entry.features, teacher)
+    times = entry.rmse / float(np.sqrt(np.mean(learned.errors[:len(entry.errors)] ** 2)))
+    ours, doubt = entry is learned, within_words(learned, entry).removeprefix(", ")
+    return Row(ours, "S4S (learned)" if ours else entry.name, entry.rmse, entry.median, far, len(entry.errors), times,
+               doubt)
 
 
 def race_table(learned: Entry, ranked: list[Entry], shown: int = 12, teacher: np.ndarray | None = None) -> str:
@@ -105,19 +124,17 @@ def race_table(learned: Entry, ranked: list[Entry], shown: int = 12, teacher: np
 
     teacher: its results' features, where the source has a feature space: finalists get their Fréchet distance.
     """
-    def line(entry, name, times=""):
-        crowd = f"{'-':>9}"
-        if entry.features is not None and teacher is not None:
-            crowd = f"{frechet.distance(entry.features, teacher):9.4f}"
-        return (f"{name:36} {entry.rmse:8.4f} {entry.median:8.4f} {crowd if teacher is not None else ''} "
-                f"{len(entry.errors):6d}  {times}").rstrip()
+    def line(entry):
+        row = row_of(entry, learned, teacher)
+        crowd = "" if teacher is None else f"{'-':>9}" if row.frechet is None else f"{row.frechet:9.4f}"
+        times = "" if row.ours else row.doubt or f"{row.times:6.2f}x"
+        return f"{row.name:36} {row.rmse:8.4f} {row.median:8.4f} {crowd} {row.seeds:6d}  {times}".rstrip()
     lines = [f"{'solver, schedule':36} {'RMSE':>8} {'median':>8} {'  Fréchet' if teacher is not None else ''} "
-             f"{'seeds':>6}  times S4S", line(learned, "S4S (learned)")]
+             f"{'seeds':>6}  times S4S", line(learned)]
     full = sum(len(entry.errors) == len(learned.errors) for entry in ranked)
     for number, entry in enumerate(ranked[:shown]):
         lines += ["dropped earlier, on fewer seeds:"] if number == full else []
-        lines.append(line(entry, entry.name, within_words(learned, entry).removeprefix(", ")
-                          or f"{times_of(entry, learned):6.2f}x"))
+        lines.append(line(entry))
     return "\n".join([*lines, f"... and {max(0, len(ranked) - shown)} more"])
 
 

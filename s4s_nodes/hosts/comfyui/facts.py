@@ -9,6 +9,7 @@ import comfy.model_sampling
 import comfy.samplers
 import torch
 
+from ...core.model import is_number
 from ...library import ModelFacts
 from ..callers import callers
 from . import fingerprint
@@ -77,7 +78,7 @@ def of_asking(sampling, steps: int) -> Asking:
         if model is not None:
             known.setdefault("patcher", model)
             known.setdefault("calls", _calls(asker, here.get("steps"), steps))
-            known.setdefault("cfg", _number(here.get("cfg")))
+            known.setdefault("cfg", float(here["cfg"]) if is_number(here.get("cfg")) else None)
             known.setdefault("size", _size(here.get("noise")))
             known.setdefault("left_out", _left_out(here))
             known = {name: value for name, value in known.items() if value is not None}
@@ -111,10 +112,6 @@ def _left_out(here: dict) -> int | None:
     """How many steps a KSamplerAdvanced skips that adds its own noise; where another began, it is one schedule."""
     start = here.get("start_step")
     return start if isinstance(start, int) and not here.get("disable_noise") else None
-
-
-def _number(value) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _size(noise) -> tuple | None:

@@ -34,6 +34,6 @@ def opened(earlier=None):
     xyz.register()
     dropdowns.register()
     tab.register()
-    for problem in shelf.problems():
+    for problem in shelf.library().problems():
         log.warning("S4S: a preset was left out: %s", problem)
     return panel.S4SScript, panel.S4SNotice

@@ -19,7 +19,7 @@ PANELS = ("s4s_txt2img_preset", "s4s_img2img_preset")
 PRESETS = (*PANELS, "s4s_race_preset")                                          # by their schedule types
 COLLECTION, SEVERAL = "s4s_collection_preset", "s4s_collection_several"         # by their own names
 OURS = (*PRESETS, COLLECTION, SEVERAL)
-_made: dict = {}                            # elem_id -> the component of the page that is being built
+host_page: dict = {}                        # elem_id -> the component of the page that is being built
 
 
 def register() -> None:
@@ -30,18 +30,13 @@ def register() -> None:
 def remember(component, **arguments) -> None:
     """Keep a component by its elem_id; one of an older page is forgotten for it."""
     if name := arguments.get("elem_id"):
-        _made[name] = component
-
-
-def whole_page() -> dict:
-    """{elem_id: component} of all that the page had so far."""
-    return _made
+        host_page[name] = component
 
 
 def on_this_page() -> dict:
     """{elem_id: dropdown} of those whose choices change with the presets."""
     host = SCHEDULES if rows.schedule_types() is not None else SAMPLERS
-    return {name: component for name, component in _made.items() if name in (*host, *OURS)}
+    return {name: component for name, component in host_page.items() if name in (*host, *OURS)}
 
 
 def refreshed(components: dict, shown=(), renamed: dict | None = None) -> list:

@@ -30,7 +30,7 @@ def labelled(names) -> dict[str, str]:
 
 def label_for(name: str) -> str:
     """The schedule type of a preset of this name, as far as no other has it."""
-    return f"{SAMPLER} {_plain_name(name)}"
+    return f"{SAMPLER} " + re.sub(r"[^\w .()+=/-]", "_", name).strip()
 
 
 def key(label: str) -> str:
@@ -58,7 +58,3 @@ def said(selection) -> str:
     plainly = not selection.warns and selection.kind != "adapted" and selection.table_name in preset.tables
     why = "" if plainly else f" - {selection.why}" + ("" if selection.belongs else " - not learned on this model")
     return plain(f"{'fallback ' * selection.fallback}{ran}{why} (S4S {__version__})")
-
-
-def _plain_name(name: str) -> str:
-    return re.sub(r"[^\w .()+=/-]", "_", name).strip()

@@ -72,11 +72,6 @@ def looked_after() -> list[str]:
     return [name for name in known.listed() if name in useful or name not in known.names()]
 
 
-def problems() -> list[str]:
-    """What is wrong with files that are not offered."""
-    return library().problems()
-
-
 def names() -> dict[str, str]:
     """{schedule type: preset name} of all that is there now."""
     return labels.labelled(offered())

@@ -50,7 +50,7 @@ def tabs() -> list:
         last.click(lambda: took(last_picture.of_last), inputs=[], **taken)
         picture.change(lambda shown: took(lambda: last_picture.of_picture(shown), shown), inputs=[picture], **taken)
         collection.wired(mine, lists)
-        panel.wired(page, dropdowns.whole_page())
+        panel.wired(page, dropdowns.host_page)
     return [(page, "S4S", "s4s_tab")]
 
 
