@@ -41,6 +41,7 @@ class Folder:
     def __init__(self, path, config: Config, resume: bool, say: Callable, world=None, identity: str = ""):
         self.path, self.config, self.say, self.world, self.identity = Path(path), config, say, world, identity
         self._warned, self._facts = False, {"identity": identity, "program": TRAINER}
+        self.preset_path = self._place              # where the preset is, or will be
         self._read(lambda: self._open(resume))
 
     def _open(self, resume: bool) -> None:
@@ -61,7 +62,7 @@ class Folder:
 
     def _hold(self, stack: ExitStack) -> None:
         stack.enter_context(locked(self.path, self.say))
-        for pattern in (*(f".{escape(name)}.*.part" for name in (CONFIG, STATE, LOG, self.preset_path.name)),
+        for pattern in (*(f".{escape(name)}.*.part" for name in (CONFIG, STATE, LOG, self._place.name)),
                         "pairs/.*.part"):
             for part in self.path.glob(pattern):
                 with suppress(OSError):
@@ -148,28 +149,28 @@ class Folder:
     # --- preset -------------------------------------------------------------------------------------------------
 
     @property
-    def preset_path(self) -> Path:
+    def _place(self) -> Path:
         return self.path / f"{self.config.name}.safetensors"
 
     def save_preset(self, preset: Preset) -> None:
-        """Write the preset, if necessary into the system's temporary folder. Raises OSError if neither has room."""
+        """Write the preset, if necessary into a temporary folder. Raises OSError if neither has room."""
         if not self._writes:
             return
         try:
             self._check_still_here()
-            preset_file.save(preset, self.preset_path)
+            self.preset_path = preset_file.save(preset, self._place)
         except OSError as error:
             self._rescue(preset, error)
 
     def _rescue(self, preset: Preset, error: OSError) -> None:
-        place = free_place(Path(tempfile.gettempdir()) / self.preset_path.name)
-        reason = f"cannot write {self.preset_path}: {error.strerror or error}"
+        reason = f"cannot write {self._place}: {error.strerror or error}"
         try:
-            preset_file.save(preset, place)
+            spare = Path(tempfile.mkdtemp(prefix="s4s-")) / self._place.name
+            self.preset_path = preset_file.save(preset, spare)
         except OSError:
-            raise OSError(f"{reason}; nor into {place.parent}. Free some space, then: s4s train --resume {self.path}"
-                          ) from None
-        self.say(f"WARNING: {reason}. The preset is in {place}: move it to where there is room")
+            raise OSError(f"{reason}; nor into {tempfile.gettempdir()}. Free some space, then: s4s train --resume "
+                          f"{self.path}") from None
+        self.say(f"WARNING: {reason}. The preset is in {spare}: move it to where there is room")
 
     def write(self, name, content: bytes) -> None:
         """Write a file of the folder. A failing disk is reported once, and the run continues in memory."""
@@ -196,12 +197,6 @@ class Folder:
         except ValueError as error:
             raise OSError(errno.EEXIST, str(error)) from None
         raise OSError(errno.EEXIST, "the folder holds another run now")
-
-
-def free_place(path: Path) -> Path:
-    """The path, or the next one with a number if the file exists."""
-    places = (path.with_stem(f"{path.stem}-{number}" if number > 1 else path.stem) for number in range(1, 10_000))
-    return next(place for place in places if not place.exists())
 
 
 def _state(name: str, about: dict, tensors: dict) -> State:

@@ -12,6 +12,7 @@ import torch
 
 from s4s.s4s_nodes.core import preset_file
 from s4s.training import records, run, run_folder
+from s4s.training.benchmark.report_run import draw_run
 from s4s.training.lock import locked
 from s4s.training.run import Run, Stopped
 from s4s.training.run_identity import read_config
@@ -177,7 +178,7 @@ def test_what_a_killed_run_left_half_written_is_cleared_away(copy):
 
 
 def test_a_folder_that_goes_away_comes_back_whole_and_one_that_is_anothers_is_left_alone(copy, tmp_path, monkeypatch):
-    monkeypatch.setattr(run_folder.tempfile, "gettempdir", lambda: str(tmp_path / "spare"))
+    monkeypatch.setattr(run_folder.tempfile, "tempdir", str(tmp_path))
     expected = resumed(Path(shutil.copytree(copy, tmp_path / "calm"))).train().hash
     said, opened = [], resumed(copy)
     opened.progress._write = said.append
@@ -187,10 +188,12 @@ def test_a_folder_that_goes_away_comes_back_whole_and_one_that_is_anothers_is_le
     shutil.rmtree(copy)
     run_in(copy, seed=3)                                                # another one moves in
     theirs = {path: path.read_bytes() for path in copy.iterdir() if path.is_file()}
-    assert opened.train().hash == expected
+    made = opened.train()
+    page = draw_run(opened, made)
+    assert made.hash == expected == preset_file.load(opened.preset_path).hash
     assert {path: path.read_bytes() for path in copy.iterdir() if path.is_file()} == theirs
-    assert "holds another run now" in "".join(said)
-    assert preset_file.load(tmp_path / "spare" / "my-preset.safetensors").hash == expected
+    assert "holds another run now" in "".join(said) and str(opened.preset_path) in said[-1]
+    assert page.parent == opened.preset_path.parent != copy
 
 
 def test_another_version_that_resumes_a_run_says_so_and_signs_beside_the_first(copy, monkeypatch):

@@ -28,23 +28,25 @@ def report(run, seeds: int) -> None:
     preset = run.preset()
     pairs = pairs_from(run.source, run.teacher, range(seeds))
     finer = finer_targets(run.source, run.teacher, pairs)
-    races = {name: race_table_of(run.source, preset, name, pairs, finer, run.folder) for name in run.states}
+    folder = run.preset_path.parent
+    races = {name: race_table_of(run.source, preset, name, pairs, finer, folder) for name in run.states}
     scores = {name: race.scores for name, race in races.items()}
     preset = with_scores(preset, scores)
     preset_file.save(preset, run.preset_path)
     print_summary(preset, scores)
     draw_run(run, preset, races)
-    click.echo(f"\neverything is in {run.folder}{'/' if not str(run.folder).endswith('/') else ''}; "
+    click.echo(f"\neverything is in {folder}{'/' if not str(folder).endswith('/') else ''}; "
                f"open {html_report.NAME} first")
 
 
 def draw_run(run, preset: Preset, races: dict[str, Raced] | None = None) -> Path:
-    """Draw what a run learned and how, and write its page; the page's path."""
+    """Draw what a run learned and how, beside its preset, and write its page; the page's path."""
+    folder = run.preset_path.parent                 # not the run's folder where another run holds that now
     for name, state in run.states.items():
         best = races[name].scores["best_rmse"] if races else None
-        draw.draw_table(preset, name, run.folder / f"solver-{name}.png")
-        draw.plot_curve(state.curve, run.folder / f"curve-{name}.png", f"{preset.name}, {name}", best)
-    return html_report.write(run.folder, preset, races)
+        draw.draw_table(preset, name, folder / f"solver-{name}.png")
+        draw.plot_curve(state.curve, folder / f"curve-{name}.png", f"{preset.name}, {name}", best)
+    return html_report.write(folder, preset, races)
 
 
 def race_preset(preset: Preset, calls, cfg, seeds, seed, device, out) -> tuple[dict, Preset]:
