@@ -13,7 +13,7 @@ if not hasattr(os, "fork"):
     pytest.skip("the proof forks", allow_module_level=True)
 
 from s4s.s4s_nodes.core import names
-from tests.bench.proof import cost, faults, fuzz, guided, hosts, load, page, record, runs
+from tests.bench.proof import cost, faults, fuzz, guided, hosts, load, loop_cost, page, record, runs
 from tests.bench.proof.attack import Attack, carry_out
 
 FEW = {"faults": 1, "fuzz": 40, "load": 16}
@@ -72,20 +72,31 @@ def test_a_host_that_breaks_off_does_not_survive_and_one_that_is_not_there_is_no
     python.chmod(0o755)
     monkeypatch.setenv("A_HOST", str(tmp_path))
     told = 'print("noise")\nprint("\\x1enull")\nprint("\\x1e\\"another latent\\"")\n'
+    place = ("A_HOST", "no-host-of-this-name", "script.py")
     for text, wanted in ((told + 'print("\\x1e{\\"figures\\": \\"5 MB\\"}")', [None, "another latent"]),
                          (told + "raise SystemExit(1)", [None, "another latent", "the script ended"])):
         script.write_text(text)
-        host = hosts.Host(("A_HOST",), str(script), "FOLDER")
+        host = hosts.Host([place], str(script), "FOLDER")
         found = list(host.tries(random.Random(0)))
         assert [one and one.partition(":")[0] for one in found] == wanted
     monkeypatch.delenv("A_HOST")
     assert not list(host.tries(random.Random(0)))
+    with pytest.raises(hosts.NotHere, match="set A_HOST to a checkout"):
+        next(host.answers())
 
 
-def test_the_cost_bench_measures_every_cell_and_the_page_names_them(monkeypatch):
-    monkeypatch.setattr(cost, "SHAPES", ((1, 4, 8, 8),))
-    cells = list(cost.cells(0))
-    assert len(cells) == 2 * 6 and all(cell.of_dpmpp > 0 for cell in cells)
-    assert all(2 <= cell.states < 2.1 for cell in cost.ours(cells))
-    made = page.page([carry_out(fuzz.ATTACKS[0], 0, most=3)], cells, "Made by hand", page.machine())
-    assert made.count("| 1x4x8x8 |") == 12 and "| 3 | 3 |" in made
+def test_the_cost_is_measured_in_every_cell_and_the_page_shows_them(monkeypatch):
+    """Without a ComfyUI: beside k-diffusion's samplers."""
+    monkeypatch.setattr(loop_cost, "SHAPES", ((1, 4, 8, 8),))
+    monkeypatch.setattr(loop_cost, "GROWN", (1, 4, 8, 8))
+    monkeypatch.setattr(page, "GROWN", (1, 4, 8, 8))
+    for variable in ("COMFYUI_PATH", "COMFYUI_NEW_PATH", "FORGE_PATH", "A1111_PATH"):
+        monkeypatch.setenv(variable, "/nothing/here")
+    made = cost.costs(0)
+    assert len(made.cells) == (2 + 4) * 6 and len(made.missing) == 4
+    assert all(cell.shares["dpmpp_2m"] > 0 and cell.shares["lms"] > 0 for cell in made.cells)
+    assert all(2 <= cell.states < 2.2 for cell in loop_cost.ours(made.cells) if cell.calls == 8)
+    assert made.starts["`s4s --help`"].ours < 10 < made.starts["`s4s list`"].ours      # no torch for the help
+    text = page.page([carry_out(fuzz.ATTACKS[0], 0, most=3)], made, "Made by hand", page.machine())
+    assert text.count("| 1x4x8x8 |") == 2 * 4 + 2 and "| 3 | 3 |" in text
+    assert "| S4S, full history |" in text and "Not on this machine: the start of Forge: no host at /nothing" in text

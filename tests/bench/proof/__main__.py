@@ -49,12 +49,12 @@ def main() -> int:
         parser.error(f"nothing is called {wanted.only}; there are the parts {', '.join(PARTS)}")
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", RuntimeWarning)       # damaged numbers overflow, quietly
-    machine, results, cells = page.machine(), [], []
+    machine, results, costs = page.machine(), [], None
     print(machine)
     for attack, share in some:
         seconds = wanted.minutes * 60 * share / (sum(share for _, share in some) or 1)
         if attack is None:
-            cells = list(cost.cells(seconds))
+            costs = cost.costs(seconds)
             continue
         if not (done := carry_out(attack, wanted.seed, seconds)).tries:
             continue                                # of a host that is not here
@@ -67,10 +67,10 @@ def main() -> int:
         every = [attack for attacks, _ in PARTS.values() for attack in attacks]
         results, seeds, machine = record.read(wanted.record, every)
         words = f"The sum of runs of `{page.COMMAND}` with {seeds}"
-    for text in (results and page.attacks(results), page.failures(results), cells and page.costs(cells)):
+    for text in (results and page.attacks(results), page.failures(results), costs and page.costs(costs)):
         print(f"\n{text}" if text else "")
     if wanted.write:
-        print(f"wrote {write_atomically(PAGE, page.page(results, cells, words, machine).encode())}")
+        print(f"wrote {write_atomically(PAGE, page.page(results, costs, words, machine).encode())}")
     return int(any(result.failures for result in results))
 
 

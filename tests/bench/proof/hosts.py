@@ -12,55 +12,81 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 from tests.bench.proof.attack import Attack
+from tests.host_checkout import checkout
 
 TESTS = Path(__file__).parents[2] / "hosts"
 TRIES = 200
+COMFYUI = [("COMFYUI_NEW_PATH", "comfyui-new", "comfy/samplers.py"), ("COMFYUI_PATH", "comfyui", "comfy/samplers.py")]
+FORGE, A1111, REFORGE = ([(f"{name.upper()}_PATH", name, "modules/sd_samplers_kdiffusion.py")]
+                         for name in ("forge", "a1111", "reforge"))
+
+
+class NotHere(Exception):
+    """No such host is on this machine; the message says what is missing."""
 
 
 class Host:
-    """One host and the script that puts it under load; tries(chance) are those that the script tells of."""
+    """A host, and a script that its Python runs; the script tells lines of JSON.
 
-    def __init__(self, variables: tuple, script: str, told: str):
-        self.variables, self.script, self.told, self.words = variables, TESTS / script, told, ""
+    places: what `checkout` is asked for, one after another. told: the variable that tells the script the folder.
+    """
+
+    def __init__(self, places: list[tuple], script: str, told: str):
+        self.places, self.script, self.told, self.words = places, TESTS / script, told, ""
 
     def tries(self, chance: random.Random) -> Iterator[str | None]:
-        folder = next((os.environ[name] for name in self.variables if os.environ.get(name)), None)
-        if folder is None:
-            return
-        command = [f"{folder}/.venv/bin/python", str(self.script), "--tries", str(TRIES), "--seed",
-                   str(chance.randrange(1000))]
-        environment = {**os.environ, self.told: folder, "OMP_NUM_THREADS": "1"}
-        environment.pop("PYTHONPATH", None)
-        running = subprocess.Popen(command, cwd=self.script.parent, env=environment, text=True, errors="replace",
-                                   stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        """What the script tells of each try; the figures it tells are kept as words."""
         try:
-            yield from self._told(running)
-        finally:
-            running.terminate()
-            running.wait()
-
-    def _told(self, running: subprocess.Popen) -> Iterator[str | None]:
-        """What the script says; its last lines where it ends before it told of all."""
-        last: list = []
-        for line in running.stdout:
-            if line.startswith("\x1e"):
-                what = json.loads(line[1:])
+            for what in self.answers("--tries", str(TRIES), "--seed", str(chance.randrange(1000))):
                 if isinstance(what, dict):
                     self.words = what["figures"]
                 else:
                     yield what
-            last = [*last[-20:], line]
-        if not self.words:
-            yield f"the script ended: {''.join(last)[-1500:]}"
+            if not self.words:
+                yield "the script ended before it told its figures"
+        except NotHere:
+            return
+        except RuntimeError as error:
+            yield str(error)
+
+    def answers(self, *options: str) -> Iterator:
+        """What the script tells. Raises NotHere, or RuntimeError with its last lines where it breaks off."""
+        folder, python = self._place()
+        environment = {**os.environ, self.told: str(folder), "OMP_NUM_THREADS": "1"}
+        environment.pop("PYTHONPATH", None)
+        running = subprocess.Popen([python, str(self.script), *options], cwd=self.script.parent, env=environment,
+                                   text=True, errors="replace", stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        last: list = []
+        try:
+            for line in running.stdout:
+                if line.startswith("\x1e"):
+                    yield json.loads(line[1:])
+                last = [*last[-20:], line]
+            if running.wait():
+                raise RuntimeError(f"the script ended: {''.join(last)[-1500:]}")
+        finally:
+            running.terminate()
+            running.wait()
+
+    def _place(self) -> tuple[Path, Path]:
+        for place in self.places:
+            try:
+                return checkout(*place)
+            except pytest.skip.Exception as reason:
+                why = str(reason)
+        raise NotHere(why)
 
 
-COMFYUI = Host(("COMFYUI_NEW_PATH", "COMFYUI_PATH"), "comfyui/under_load.py", "COMFYUI_PATH")
-WEBUI = Host(("FORGE_PATH", "A1111_PATH", "REFORGE_PATH"), "webui/under_load.py", "S4S_WEBUI_HOST")
+UNDER_LOAD = {"comfyui": Host(COMFYUI, "comfyui/under_load.py", "COMFYUI_PATH"),
+              "webui": Host([*FORGE, *A1111, *REFORGE], "webui/under_load.py", "S4S_WEBUI_HOST")}
 _ALONE = "latent and note as from a fresh server alone; memory flat"
 ATTACKS = [
     Attack("hosts", "prompts queued in a real ComfyUI: presets change, trainings run, prompts are interrupted",
-           _ALONE, COMFYUI.tries, 0, lambda: COMFYUI.words),
+           _ALONE, UNDER_LOAD["comfyui"].tries, 0, lambda: UNDER_LOAD["comfyui"].words),
     Attack("hosts", "requests of four clients to a real WebUI, with other presets, samplers, steps",
-           "picture and infotext as alone, before and after; memory flat", WEBUI.tries, 0, lambda: WEBUI.words),
+           "picture and infotext as alone, before and after; memory flat", UNDER_LOAD["webui"].tries, 0,
+           lambda: UNDER_LOAD["webui"].words),
 ]

@@ -48,14 +48,25 @@ def _link(source: Path, target: Path) -> None:
 
 
 def start(base: Path) -> None:
-    """Import the host with this base directory; once a process, before anything else imports comfy."""
+    """Import the host with this base directory, and the clone; once a process, before anything else imports comfy."""
+    import_host(base)
+    load_pack(base)
+
+
+def import_host(base: Path) -> None:
+    """Import the host as its main.py would."""
     sys.path[:] = [str(folder()), *(p for p in sys.path if Path(p or ".").resolve() not in (folder(), ROOT))]
     from comfy.cli_args import args  # argv is parsed only by the host's main.py
     args.cpu, args.base_directory, args.disable_api_nodes = True, str(base), True
     import torch
     torch.set_num_threads(1)
     import utils.extra_config  # noqa: F401   (as main.py does: later the host's comfy/utils.py would hide the package)
-    import nodes  # isort: skip
+    import nodes  # noqa: F401  # isort: skip
+
+
+def load_pack(base: Path) -> None:
+    """Import the clone as the host does at its start."""
+    import nodes
     if not asyncio.run(nodes.load_custom_node(str(base / "custom_nodes" / PACK))):
         raise RuntimeError("the host could not import the clone: its log says why")
 

@@ -21,6 +21,11 @@ CHECKPOINT = SimpleNamespace(shorthash="0123456789", name_for_extra="toy", filen
 
 def start(data: Path) -> None:
     """Import the host as its launch.py would, and our script as its loader does. Once a process."""
+    import_host(data)
+    load_script(data)
+
+
+def import_host(data: Path) -> None:
     from start import import_torchvision
     import_torchvision()
     os.chdir(hosts.folder())
@@ -31,7 +36,6 @@ def start(data: Path) -> None:
         initialize_forge()
     from modules import initialize
     initialize.imports()
-    load_script(data)
 
 
 def load_script(data: Path):
