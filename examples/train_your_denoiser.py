@@ -18,7 +18,7 @@ levels = np.geomspace(0.03, 15, 1000)                   # the noise levels your 
 source = Source("my-model", Model("my-model", "eps", levels[0], levels[-1]), levels, shape=(2,), network=denoise,
                 conditions=lambda seeds: {}, cfg=1.0, device=torch.device("cpu"))
 config = Config.of(name="my-preset", calls=(5,), mode="forward", iterations=4, pairs=64, validation=32)
-print("cost:", estimate(source, config).words)
+print("cost:", estimate(source, config).summary)
 
 with tempfile.TemporaryDirectory() as folder:           # keep the folder in earnest: resume=True continues the run
     preset = distil(source, config, folder)             # also written to folder/my-preset.safetensors

@@ -65,7 +65,7 @@ class TableSettings(Group):
                                   "carry as well (BNS, GS)")
 
     def __post_init__(self):
-        self.check_words(learn=LEARN, family=FAMILIES)
+        self.check_choices(learn=LEARN, family=FAMILIES)
         if self.base == "auto":
             object.__setattr__(self, "base", usual_base(self.family, self.order))
         check_base(self.family, self.base, self.order)
@@ -88,7 +88,7 @@ class GradientSettings(Group):
     every: int = setting(20, "gradient mode: iterations between validations, each followed by a save")
 
     def __post_init__(self):
-        self.check_words(objective=OBJECTIVES)
+        self.check_choices(objective=OBJECTIVES)
         self.check_least(1, "batch", "every", "rounds")
         if not 0 <= self.relaxed < math.inf:
             raise ValueError(f"relaxed is {self.relaxed}: use 0 (off) or a multiple of LD3's radius, e.g. 1")
@@ -149,7 +149,7 @@ class Config(Group):
                             ("windows", tuple(float(w) for w in self.windows)), ("cfg", cfg_nodes(self.cfg))):
             object.__setattr__(self, name, value)
         names.preset_name(self.name)                    # the name of a file, too: before anything is learned
-        self.check_words(mode=(*MODES, "auto"))
+        self.check_choices(mode=(*MODES, "auto"))
         self.check_least(0, "budget", "iterations")
         if self.iterations == 0 and self.budget == 0 and self.mode in MODES:
             object.__setattr__(self, "iterations", MODES[self.mode])

@@ -3,10 +3,10 @@
     source = Source(name, model, levels, shape, network, conditions, cfg, device,
                     differentiable=False, teacher=None, chunk=8)        # see denoisers.Source
     config = Config.of(name="my-preset", calls=(5, 6, 8), windows=(1.0, 0.5), budget=HOST_BUDGET, mode="auto")
-    cost = estimate(source, config)                                     # print(cost.words), cost.others
+    cost = estimate(source, config)                                     # print(cost.summary), cost.others
     preset = distil(source, config, folder, estimated=cost,             # gradients are not checked twice
                     on_progress=show, say=log)                          # show(Progress); resume=True resumes
-    raced = race(source, preset, "calls6", unseen_pairs(source, 16))    # Raced: scores, learned, ranked, verdict
+    raced = race(source, preset, "calls6", unseen_pairs(source, 16))    # TableResult: scores, learned, ranked, verdict
     preset = with_scores(preset, {"calls6": raced.scores})              # marks it where a baseline won
 
 Exceptions of the network, on_progress and say, including a host's interruption (BaseException), pass through unchanged
@@ -24,7 +24,7 @@ import torch
 
 from ..s4s_nodes.core import Preset
 from . import run_identity
-from .benchmark.race import Raced, race, unseen_pairs, with_scores
+from .benchmark.race import TableResult, race, unseen_pairs, with_scores
 from .config import Config
 from .estimate import Estimate, estimate, own
 from .progress import Progress
@@ -33,7 +33,7 @@ from .source import Source
 
 HOST_BUDGET = 10_000        # network calls per table: one to two hours at half a second a call
 
-__all__ = ["Config", "Estimate", "Progress", "Raced", "Source", "distil", "estimate", "identity", "race",
+__all__ = ["Config", "Estimate", "Progress", "TableResult", "Source", "distil", "estimate", "identity", "race",
            "unseen_pairs", "with_scores", "HOST_BUDGET"]
 _log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ class Price(NamedTuple):
     seconds: float
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         return f"{self.budget}: about {_rounded(self.calls):,} network calls, about {duration(self.seconds)} on this " \
                "device"
 
@@ -66,16 +66,17 @@ class Estimate:
         return self.way.mode
 
     @property
-    def words(self) -> str:
+    def summary(self) -> str:
         """One line for people."""
         rows = f"{self.rows} row{'s' * (self.rows > 1)}"
-        return (f"{self.price.words}; {rows}, {self.free} free numbers, {memory.words(self.memory)} on top of the "
-                f"model with {self.images} image{'s' * (self.images > 1)} at once; {self.mode} mode: {self.way.why}")
+        return (f"{self.price.summary}; {rows}, {self.free} free numbers, {memory.size_text(self.memory)} on top of "
+                f"the model with {self.images} image{'s' * (self.images > 1)} at once; {self.mode} mode: "
+                f"{self.way.why}")
 
     @property
     def others(self) -> str:
         """The other budgets that have a name, a line each."""
-        return "\n".join(price.words for price in self.prices if price.budget != self.price.budget)
+        return "\n".join(price.summary for price in self.prices if price.budget != self.price.budget)
 
 
 def estimate(source: Source, config: Config) -> Estimate:

@@ -82,7 +82,7 @@ class Meter(TorchDispatchMode):
         self.highest = max(self.highest, self.held)
 
 
-def words(size: float) -> str:
+def size_text(size: float) -> str:
     """A number of bytes for people."""
     mega = size / 2 ** 20
     return f"{mega / 1024:,.1f} GB" if mega >= 1024 else f"{mega:.0f} MB" if mega >= 10 else f"{mega:.1f} MB"

@@ -48,11 +48,11 @@ def _mode(source: Source, config: Config) -> tuple[str, str]:
     objective_of(config.gradient.objective, source)
     checked = check_gradient(source)
     if checked.fits:
-        return "gradient", checked.words
+        return "gradient", checked.reason
     if config.gradient.needed:
         raise ValueError(f"{' and '.join(config.gradient.needed)}: only gradient mode can do that, and the network "
-                         f"cannot be learned through: {checked.words}")
-    return "forward", f"the network cannot be learned through: {checked.words}"
+                         f"cannot be learned through: {checked.reason}")
+    return "forward", f"the network cannot be learned through: {checked.reason}"
 
 
 def tries_gradients(config: Config) -> bool:
@@ -65,7 +65,7 @@ class GradientCheck:
     """Whether gradients may be used, and why."""
 
     fits: bool
-    words: str
+    reason: str
 
 
 def check_gradient(source: Source, calls: int = 3) -> GradientCheck:

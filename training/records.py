@@ -22,7 +22,7 @@ def training(run) -> dict:
     """How its tables were made: teacher, settings, pairs, errors, price."""
     plan, starts = run.plan, {name: run.tables.starts[name] for name in run.states}
     scales = {start.cfg for start in starts.values()}
-    return {"teacher": run.teacher.words, "teacher_error": run.facts["teacher"]["error"],
+    return {"teacher": run.teacher.description, "teacher_error": run.facts["teacher"]["error"],
             "cfg": [min(scales), max(scales)], "resolution": list(run.source.shape[1:]),
             **{name: value for name, value in plan.flat().items() if name in SETTINGS}, "budget": run.config.budget,
             "pairs": plan.iterations * plan.gradient.batch if plan.gradient.fresh else plan.data.pairs,

@@ -167,7 +167,7 @@ class Run:
         self.progress.total = run_calls(self.nodes, self.source, plan.mode, self.convergence.calls,
                                         self.convergence.spent)
         doubt = "" if self.convergence.suffices else "; WARNING: more than a fifth of the tables' expected error"
-        self.progress.say(f"teacher {self.teacher.words}: off by RMSE {self.convergence.error:.2g}{doubt}")
+        self.progress.say(f"teacher {self.teacher.description}: off by RMSE {self.convergence.error:.2g}{doubt}")
 
     def _enter(self, node: Node) -> None:
         """Turn to a guidance scale. What was measured at the first holds for all."""
@@ -187,7 +187,7 @@ class Run:
         for kind, seeds in (("train", range(plan.data.seed, plan.data.seed + taught_before(plan))),
                             ("validation", range(first, first + plan.data.validation))):
             if seeds:
-                pairs[kind] = self.cache.pairs(kind, mark, seeds, table, self.teacher.words,
+                pairs[kind] = self.cache.pairs(kind, mark, seeds, table, self.teacher.description,
                                               None if top is None else self.images[kind])
         shared = sum(map(len, pairs.values())) * table.calls
         if plan.gradient.fresh:

@@ -25,7 +25,7 @@ class Group:
 
     __dataclass_fields__: dict[str, Field]
 
-    def check_words(self, **words) -> None:
+    def check_choices(self, **words) -> None:
         """Raises ValueError for a setting that is none of its words."""
         for name, allowed in words.items():
             if getattr(self, name) not in allowed:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ...training import distil as trainer
-from ...training.benchmark.host_race import Held, Raced, RaceProgress, Terms, hold, table_lines
+from ...training.benchmark.host_race import RaceProgress, RaceResult, TableResult, Terms, hold, table_lines
 from ...training.config import Config
 from ...training.lock import locked
 from ...training.modes import tries_gradients
@@ -30,7 +30,7 @@ from ..core.preset_file import Preset
 from ..library import ENDING, Library, ModelFacts, file_name, save_scores, save_version, suits
 from ..select.cfg import at_cfg
 from ..select.dispatch import TWO_SAMPLERS
-from ..select.match import range_words, turns_words
+from ..select.match import range_text, turns_text
 from .runs import check_places, check_writable, has_learned, readable, run_folder, run_key, unfinished
 
 log = logging.getLogger("s4s")
@@ -60,7 +60,7 @@ class Host(Protocol):
     def show(self, done: int, total: int, line: str, preview: Callable | None = None) -> None:
         """Show how far it is: network calls, a line that the next one replaces, preview() -> (student, teacher)."""
 
-    def draw(self, source: Source, held: Held) -> object:
+    def draw(self, source: Source, held: RaceResult) -> object:
         """The pictures of a race, as the host shows them."""
 
     def changed(self) -> None:
@@ -108,7 +108,7 @@ def forecast(host: Host, order: Order) -> None:
     def work(source: Source) -> None:
         training.check(source)
         cost = trainer.estimate(source, order.config)
-        host.say("\n".join(filter(None, [cost.words, cost.others])))
+        host.say("\n".join(filter(None, [cost.summary, cost.others])))
     host.inside(work, training.tries_gradients)
 
 
@@ -135,7 +135,7 @@ def race(host: Host, preset: Preset, terms: Terms, write: bool = False) -> Outco
             if not isinstance(error, ValueError):
                 _quietly(host.say, "stopped: the race is not finished, and nothing was written", True)
             raise
-        head = f"{preset.name} ({preset.short_hash}) on this model ({source.model.family}), {held.words}"
+        head = f"{preset.name} ({preset.short_hash}) on this model ({source.model.family}), {held.summary}"
         outcome = Outcome(held.preset, "\n".join([head, *_results(held.raced), *kept]))
         for line in (head, *kept):
             host.say(line)
@@ -210,7 +210,7 @@ class Training:
                 self.host.say("resuming the unfinished training of these settings, with its seed "
                               f"{self.config.data.seed}")
             cost = trainer.estimate(source, self.config)
-            self.host.say(cost.words)
+            self.host.say(cost.summary)
             preset = trainer.distil(source, self.config, self.place, resume=True, on_progress=self._progress,
                                     say=self._pass_on, estimated=cost)
         self.learned = replace(preset, training={
@@ -247,17 +247,17 @@ class Training:
         self.host.say(f"stopped{why}. The same settings resume the training", True)
 
 
-def _report(preset: Preset, held: Held, saved: str) -> str:
+def _report(preset: Preset, held: RaceResult, saved: str) -> str:
     """What was made, from what, at which cost, and how it did."""
     record = preset.training
     lines = [f"{preset.name} ({preset.short_hash}) for {preset.model.family}, {preset.model.prediction} prediction",
              saved,
              f"training: {record['model_calls']:,} network calls, {record['seconds']:.0f} s, {record['mode']} mode, "
              f"teacher {record['teacher']}, {record['conditionings']} conditioning"
-             f"{'s' * (record['conditionings'] > 1)}, {range_words(record['cfg'])}, "
-             f"latent {' x '.join(map(str, record['latent']))}", f"race: {held.words}"]
+             f"{'s' * (record['conditionings'] > 1)}, {range_text(record['cfg'])}, "
+             f"latent {' x '.join(map(str, record['latent']))}", f"race: {held.summary}"]
     if preset.experts:
-        lines.insert(3, f"two models, which change at {turns_words(preset)}; cfg "
+        lines.insert(3, f"two models, which change at {turns_text(preset)}; cfg "
                         f"{preset.experts[experts.LOW].training['cfg']:g} from there. To use it, {TWO_SAMPLERS}")
     if kept := record.get("nothing_gained"):
         lines.append(f"Nothing was gained at {', '.join(kept)}: the best baseline is kept there.")
@@ -286,7 +286,7 @@ def _race_progress(host: Host) -> RaceProgress:
     return RaceProgress(status, count, lambda name, raced: host.say("\n".join(_results({name: raced})[1:])))
 
 
-def _results(raced: dict[str, Raced]) -> list[str]:
+def _results(raced: dict[str, TableResult]) -> list[str]:
     return [line for name, one in raced.items() for line in ("", f"{name}: {one.verdict}", *table_lines(one, SHOWN))]
 
 

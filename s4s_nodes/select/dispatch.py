@@ -19,7 +19,7 @@ from ..core.table import MAX_CALLS, Table
 from .adapt import adapted, distance, from_start, head, start_ratio, starts_near
 from .cfg import at_cfg
 from .families import flow_schedule, official
-from .match import as_seen, called, counts_words, remarks, suits, turns_words, unproven
+from .match import as_seen, called, counts_text, remarks, suits, turns_text, unproven
 from .model_facts import ModelFacts
 
 # the preset's full tables of 4, 6 and 8 calls moved towards the hosts' schedules, by their distance (mean |log ratio|):
@@ -127,7 +127,7 @@ def _of_preset(levels: np.ndarray, facts: ModelFacts, preset: Preset, cfg: float
     nearest = _nearest(preset, levels)
     if nearest is None:
         calls = len(levels) - 1
-        counts = counts_words(preset.counts)
+        counts = counts_text(preset.counts)
         return fallen_back(levels, facts, f"{preset.name} has {counts} steps, you asked for {calls}",
                            f"set the steps to one of these, or train for {calls}")
     pick = _on_own_levels if own else _on_given_levels
@@ -147,7 +147,7 @@ def _of_experts(levels: np.ndarray, facts: ModelFacts, preset: Preset, cfg: floa
                                                   "this is the other one", "exchange the two models")
             why = f"the {end} {table.calls} of its {preset.tables[name].calls} calls, of the {whose} model"
             return Selection(table, preset, name, "exact", why + remarks(part, cfg, name))
-    return fallen_back(levels, facts, f"{preset.name} changes models at {turns_words(preset)}, and these levels go "
+    return fallen_back(levels, facts, f"{preset.name} changes models at {turns_text(preset)}, and these levels go "
                                       f"from {levels[0]:.4g} to {levels[-1]:.4g}", TWO_SAMPLERS)
 
 

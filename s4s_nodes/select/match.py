@@ -177,7 +177,7 @@ def remarks(preset: Preset, cfg: float | None, table: str = "") -> str:
     lost = " (not recommended: a classical solver did better in its race)" \
         if table in preset.tables and not preset.recommends(table, cfg) else ""
     stopped = " (unfinished: its training was stopped)" if preset.unfinished else ""
-    return cfg_words(preset, cfg) + unmeasured + lost + stopped
+    return cfg_text(preset, cfg) + unmeasured + lost + stopped
 
 
 def called(preset: Preset) -> str:
@@ -185,27 +185,27 @@ def called(preset: Preset) -> str:
     return f"{preset.name} ({preset.short_hash})"
 
 
-def cfg_words(preset: Preset, cfg: float | None) -> str:
+def cfg_text(preset: Preset, cfg: float | None) -> str:
     """A clause if cfg is outside the trained range, else ""."""
     if cfg is None or (trained := cfg_range(preset)) is None or trained[0] <= cfg <= trained[1]:
         return ""
-    return f" (trained at {range_words(trained)}, not at {cfg:g})"
+    return f" (trained at {range_text(trained)}, not at {cfg:g})"
 
 
-def range_words(trained: tuple[float, float]) -> str:
+def range_text(trained: tuple[float, float]) -> str:
     """A range of cfg in a sentence."""
     low, high = trained
     return f"cfg {low:g}" + (f" to {high:g}" if high > low else "")
 
 
-def turns_words(preset: Preset) -> str:
+def turns_text(preset: Preset) -> str:
     """Where the models of a preset for two change, in a sentence."""
     steps = " or ".join(f"step {half.calls} of {preset.tables[name].calls}"
                         for name, half in preset.experts[experts.HIGH].tables.items())
     return f"{steps} (level {preset.boundary:g})"
 
 
-def counts_words(counts) -> str:
+def counts_text(counts) -> str:
     """Numbers of steps in a sentence: "4 to 12", "4, 6 and 8"."""
     counts = sorted(counts)
     if len(counts) > 2 and counts[-1] - counts[0] == len(counts) - 1:

@@ -38,8 +38,8 @@ def test_the_terms_are_kept_and_every_step_is_told():
     assert all(scores["pairs_raced"] > 60 and scores["seeds"] == 6 for scores in held.scores.values())
     assert {name: held.preset.score(name) for name in held.scores} == held.scores
     assert held.preset.short_hash == preset(3, 4).short_hash
-    assert "6 unseen seeds; teacher unipc_bh2_3, " in held.words
-    assert f"{source.model_calls:,} network calls" in held.words
+    assert "6 unseen seeds; teacher unipc_bh2_3, " in held.summary
+    assert f"{source.model_calls:,} network calls" in held.summary
     assert len(steps) > 20 and source.on_model_calls is None
     taken = held.scores["calls4"]["pairs_raced"]
     assert f"of {taken} baselines that took part" in table_lines(held.raced["calls4"])[-1]
@@ -107,7 +107,7 @@ def test_a_budget_is_kept_and_a_larger_one_searches_more():
 
 
 def test_a_teacher_that_is_off_gets_more_calls_where_the_budget_affords_it():
-    found = {budget: hold(toy_source(), preset(4), terms(budget=budget, teacher_calls=8), RaceProgress()).words
+    found = {budget: hold(toy_source(), preset(4), terms(budget=budget, teacher_calls=8), RaceProgress()).summary
              for budget in (1200, 8000)}
     assert "teacher unipc_bh2_3, 8 calls" in found[1200] and "teacher unipc_bh2_3, 8 calls" not in found[8000]
 

@@ -152,7 +152,7 @@ def test_a_name_is_checked_before_anything_is_sampled(monkeypatch, tmp_path, nam
 def test_the_tabs_messages_name_no_folder_of_the_server(monkeypatch, tmp_path):
     show = webui_work(monkeypatch, tmp_path).Show()
     show.say(f"saved as {tmp_path / 'models' / 's4s_presets' / 'mine.safetensors'}")
-    assert show.words == ["saved as s4s_presets/mine.safetensors"]
+    assert show.messages == ["saved as s4s_presets/mine.safetensors"]
 
 
 @pytest.mark.parametrize("phase", PHASES)
@@ -279,7 +279,7 @@ def test_the_last_words_on_the_hosts_face_are_that_it_stopped(place, monkeypatch
     place.stop_at("learning", Interrupted())
     with pytest.raises(Interrupted):
         place.train()
-    assert (face or place.host.seen.words)[-1].startswith("stopped; the best tables so far are saved as ")
+    assert (face or place.host.seen.messages)[-1].startswith("stopped; the best tables so far are saved as ")
 
 
 def test_resume_off_starts_over(place):

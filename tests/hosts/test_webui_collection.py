@@ -67,7 +67,7 @@ def test_a_chosen_preset_is_described_with_its_licence_and_its_file(host):
 def test_presets_are_added_under_the_name_they_carry(host, wrapped):
     done = host.collection.added([wrapped(downloaded(host, "one: two")), wrapped(downloaded(host, "three"))])
     assert done.chosen == "three" and {"one_ two", "three"} < set(names(host))
-    assert done.words.startswith("downloaded one: two.safetensors: added as one_ two. It is for sd15, eps prediction")
+    assert done.message.startswith("downloaded one: two.safetensors: added as one_ two. It is for sd15, eps prediction")
     assert preset_file.load(host.folder / "one_ two.safetensors").name == "one: two"
 
 
@@ -81,7 +81,7 @@ def test_a_file_that_is_refused_leaves_nothing_and_hinders_no_other(host):
     before = names(host)
     done = host.collection.added(list(map(str, (cut, other, newer, downloaded(host, KEPT), good))))
     assert names(host) == sorted([*before, "good"])
-    words = done.words.splitlines()
+    words = done.message.splitlines()
     for line, said in zip(words, ("cut.safetensors: is not a whole", "there is no s4s_preset entry", "update S4S",
                                   "is there already, and nothing is overwritten", "added as good")):
         assert said in line
@@ -128,7 +128,7 @@ def test_delete_wants_a_tick_and_takes_ones_own_only(host):
         with pytest.raises(ValueError, match=why):
             host.collection.deleted(name, sure)
     host.shared.opts.s4s_default_sd15 = KEPT
-    assert "still name it for sd15" in host.collection.deleted(KEPT, True).words
+    assert "still name it for sd15" in host.collection.deleted(KEPT, True).message
     host.collection.deleted("broken", True)
     assert names(host) == ["toy-flow"]
 
@@ -137,7 +137,7 @@ def test_presets_of_several_cfgs_are_joined(host):
     for cfg in (3, 7):
         preset_file.save(replace(eps_preset(f"at {cfg}"), training={"cfg": cfg}), host.folder / f"at {cfg}.safetensors")
     done = host.collection.joined(["at 7", "at 3"], "both")
-    assert done.chosen == "both" and "for cfg 3 to 7. It is for sd15, eps prediction, 4, 6, 8 steps" in done.words
+    assert done.chosen == "both" and "for cfg 3 to 7. It is for sd15, eps prediction, 4, 6, 8 steps" in done.message
     assert {"calls6_cfg3", "calls6_cfg7"} < set(preset_file.load(host.folder / "both.safetensors").tables)
     for asked, new, why in ((["at 3", "at 7"], "both", "nothing is overwritten"), (["at 3"], "x", "at least two"),
                             ([], "x", "at least two"), (["at 3", "toy-flow"], "x", "one model"),

@@ -16,7 +16,7 @@ class Show:
     """What inside.Show has, without the trainer behind it."""
 
     def __init__(self):
-        self.words, self.line, self.done, self.total = [], "", 0, 0
+        self.messages, self.line, self.done, self.total = [], "", 0, 0
         self.picture = self.page = None
         self.began = self.stopped = False
 
@@ -45,7 +45,7 @@ class Held:
         self.begun.set()
         assert self.go.wait(10)
         show.began = False
-        show.words.append(f"stopped {show.stopped}")
+        show.messages.append(f"stopped {show.stopped}")
         if self.error:
             raise self.error
         return self.outcome

@@ -93,9 +93,9 @@ def test_inference_mode_around_it_does_not_matter(tmp_path):
 def test_an_estimate_counts_what_will_be_learned_and_spent():
     found = estimate(toy_source(), Config.of(calls=(4, 6), budget=10_000, mode="auto"))
     assert found.rows == 10 and found.free == (3 + 4 + 9) + (5 + 6 + 20) and 18_000 < found.calls <= 20_000
-    assert found.mode == "forward" and "forward calls are enough" in found.words
-    assert found.memory > 0 and "MB on top of the model with 64 images at once; forward mode" in found.words
-    assert "16 images at once; gradient mode" in estimate(toy_source(), Config.of(mode="gradient", budget=0)).words
+    assert found.mode == "forward" and "forward calls are enough" in found.summary
+    assert found.memory > 0 and "MB on top of the model with 64 images at once; forward mode" in found.summary
+    assert "16 images at once; gradient mode" in estimate(toy_source(), Config.of(mode="gradient", budget=0)).summary
 
 
 def test_an_estimate_prices_every_budget_that_suffices_at_the_measured_pace():
@@ -103,10 +103,10 @@ def test_an_estimate_prices_every_budget_that_suffices_at_the_measured_pace():
     quick, normal, thorough = prices(source, config, "forward", Pace(0.5))
     assert [each.budget for each in (quick, normal, thorough)] == ["quick", "normal", "thorough"]
     assert quick.calls < 3_000 < normal.calls < 10_000 < thorough.calls < 40_000
-    assert thorough.seconds == 0.5 * thorough.calls and " min on this device" in normal.words
+    assert thorough.seconds == 0.5 * thorough.calls and " min on this device" in normal.summary
     found = estimate(source, config)
-    assert found.price.budget == "quick" and found.words.startswith(found.price.words)
-    assert found.others.splitlines() == [each.words for each in found.prices[1:]]
+    assert found.price.budget == "quick" and found.summary.startswith(found.price.summary)
+    assert found.others.splitlines() == [each.summary for each in found.prices[1:]]
     assert [each.budget for each in prices(source, Config.of(calls=(20,)), "forward", Pace(0.5))] == ["thorough"]
 
 

@@ -79,7 +79,7 @@ def test_what_a_call_keeps_for_the_backward_pass_is_its_state_alone():
 def test_right_gradients_are_accepted_with_both_numbers_named():
     for flow in (False, True):
         found = check_gradient(toy_source(flow))
-        assert found.fits and "finite differences" in found.words
+        assert found.fits and "finite differences" in found.reason
 
 
 def rounding(x, sigma, label):

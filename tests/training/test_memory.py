@@ -47,7 +47,7 @@ def test_a_backward_pass_needs_what_its_activations_hold():
 
 
 def test_sizes_are_said_in_words():
-    assert [memory.words(size) for size in (5e5, 5e7, 5e10)] == ["0.5 MB", "48 MB", "46.6 GB"]
+    assert [memory.size_text(size) for size in (5e5, 5e7, 5e10)] == ["0.5 MB", "48 MB", "46.6 GB"]
 
 
 def tensors(way: str, calls: int, images: int) -> int:

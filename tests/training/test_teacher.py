@@ -37,7 +37,7 @@ def test_a_hosts_sampler_makes_the_targets(tmp_path):
     source.teacher = classical.euler(LEVELS)
     wanted = make_pairs(source, range(4), teacher_of(source, "auto", 50).from_level(None), "", quiet=True).target
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-4)          # float32, sums in another order
-    assert made.words == "k_euler, 20 calls"
+    assert made.description == "k_euler, 20 calls"
     source.teacher = (k_euler, LEVELS)
     assert distil(source, small(mode="forward", iterations=1), tmp_path).training["teacher"] == "k_euler, 20 calls"
 

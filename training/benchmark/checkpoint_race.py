@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from ...s4s_nodes.core import Preset
 from ...s4s_nodes.library import tables_of
 from ...s4s_nodes.select import ModelFacts, suits
-from ...s4s_nodes.select.match import belongs, called, cfg_words, middle_cfg
+from ...s4s_nodes.select.match import belongs, called, cfg_text, middle_cfg
 from .. import sources
 from ..config import Config
 from ..source import Source
@@ -39,7 +39,7 @@ def race_checkpoint(preset: Preset, terms: host_race.Terms, opening: dict, cfg: 
     for name, result in held.raced.items():
         click.echo(f"\n{preset.name}, {name}: {result.learned.table.calls} network calls\n"
                    + draw.race_table(result.learned, result.ranked) + f"\n{result.verdict}")
-    click.echo(f"\n{held.words}" + ("" if source.features else
+    click.echo(f"\n{held.summary}" + ("" if source.features else
                                     "; no feature space is known for this model, so there is no Fréchet distance"))
     if out is not None:
         _draw(source, held, Path(out))
@@ -78,10 +78,10 @@ def suited(preset: Preset, source: Source) -> str:
     if reason := suits(preset, seen):
         raise ValueError(f"preset {preset.name!r} cannot run on {source.name}: {reason}")
     whose = "" if belongs(preset, seen) else "not "
-    return f"{called(preset)} was {whose}made for this model{cfg_words(preset, source.cfg)}"
+    return f"{called(preset)} was {whose}made for this model{cfg_text(preset, source.cfg)}"
 
 
-def _draw(source: Source, held: host_race.Held, out: Path) -> None:
+def _draw(source: Source, held: host_race.RaceResult, out: Path) -> None:
     # at a cfg between two learned ones the table that ran is none of the preset's
     ran = replace(held.preset, tables={name: result.learned.table for name, result in held.raced.items()})
     for name, result in held.raced.items():

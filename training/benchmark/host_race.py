@@ -21,8 +21,8 @@ from ..source import Source
 from ..teacher.pairs import TEST_SEEDS, Pairs, ends
 from ..teacher.solvers import calls_of, teacher_of
 from .frechet import distance, moments
-from .race import CHECKED, Raced, finer_targets, pairs_from, race, race_calls, window_of, with_scores
-from .verdict import within_words
+from .race import CHECKED, TableResult, finer_targets, pairs_from, race, race_calls, window_of, with_scores
+from .verdict import within_text
 
 SHEET = 4                   # images side by side in a sheet
 PROBED = 2                  # seeds that measure the teacher before its pairs are made
@@ -49,7 +49,7 @@ class Terms:
 @dataclass
 class RaceProgress:
     """Callbacks of a race: status(text that the next one replaces), count(done, total) of network calls,
-    finished(table, its Raced). Any of them may raise to stop the race."""
+    finished(table, its TableResult). Any of them may raise to stop the race."""
 
     status: Callable = lambda words: None
     count: Callable = lambda done, total: None
@@ -57,13 +57,14 @@ class RaceProgress:
 
 
 @dataclass
-class Held:
-    """What came of it: the preset with its scores, {table: Raced}, the teacher's pairs of whole images, the price."""
+class RaceResult:
+    """What came of it: the preset with its scores, {table: TableResult}, the teacher's pairs of whole images, and
+    a summary in one line."""
 
     preset: Preset
     raced: dict = field(default_factory=dict)
     whole: Pairs | None = None
-    words: str = ""
+    summary: str = ""
 
     @property
     def scores(self) -> dict:
@@ -77,14 +78,14 @@ def _of_here(preset: Preset, source: Source) -> Preset:
     return replace(preset, model=replace(preset.model, family=source.model.family, hashes=source.model.hashes))
 
 
-def hold(source: Source, preset: Preset, terms: Terms, progress: RaceProgress) -> Held:
+def hold(source: Source, preset: Preset, terms: Terms, progress: RaceProgress) -> RaceResult:
     """Race the tables one by one, those learned at several cfg as they run at the source's.
 
     Raises ValueError for a budget that is too small, with what would do.
     """
     whole, preset = preset, replace(preset, tables=running(preset, terms.tables, source.cfg))
     terms = replace(terms, tables=tuple(preset.tables))
-    before, began, held = source.model_calls, time.monotonic(), Held(whole)
+    before, began, held = source.model_calls, time.monotonic(), RaceResult(whole)
     samplers = _samplers(source, preset, terms, progress)
     if source.features is None and any(entry.crowd_only for entries in samplers.values() for entry in entries):
         source.features, source.feature_space = moments, "means and deviations of the latent's channels"
@@ -108,7 +109,7 @@ def hold(source: Source, preset: Preset, terms: Terms, progress: RaceProgress) -
         progress.finished(name, held.raced[name])
     held.preset = with_scores(_of_here(whole, source), held.scores)
     doubt = "" if convergence.suffices else ", more than a fifth of what a table may reach"
-    held.words = (f"cfg {source.cfg:g}, {len(terms.seeds)} unseen seeds; teacher {teacher.words}, off by RMSE "
+    held.summary = (f"cfg {source.cfg:g}, {len(terms.seeds)} unseen seeds; teacher {teacher.description}, off by RMSE "
                   f"{convergence.error:.2g}{doubt}; {source.model_calls - before:,} network calls, "
                   f"{time.monotonic() - began:.0f} s")
     return held
@@ -168,7 +169,7 @@ def counted(source: Source, progress: RaceProgress, total: int, work: Callable):
         source.on_model_calls = None
 
 
-def sheet_rows(source: Source, held: Held) -> list[tuple[str, str, Tensor]]:
+def sheet_rows(source: Source, held: RaceResult) -> list[tuple[str, str, Tensor]]:
     """The same unseen seeds by teacher, best baseline and preset: (label, caption, latents (n, ...))."""
     if held.whole is None:
         return []
@@ -183,20 +184,20 @@ def sheet_rows(source: Source, held: Held) -> list[tuple[str, str, Tensor]]:
     return rows
 
 
-def table_lines(result: Raced, shown: int = 6) -> list[str]:
+def table_lines(result: TableResult, shown: int = 6) -> list[str]:
     """The race in rows: RMSE to the teacher, best first, of those that ran all seeds; how many did not."""
     seeds = len(result.learned.errors)
     whole = [entry for entry in result.ranked if len(entry.errors) == seeds]
     entries = sorted([result.learned, *whole[:shown]], key=lambda entry: entry.rmse)
     lines = [f"  {entry.rmse:.4f}  {'S4S' if entry is result.learned else entry.name}"
-             f"{within_words(result.learned, entry)}" for entry in entries]
+             f"{within_text(result.learned, entry)}" for entry in entries]
     out = len(result.ranked) - len(whole)
     left = f"; {out} dropped out early, on fewer" if out else ""
     return [*lines, f"  of {len(result.ranked)} baselines that took part, on {seeds} seeds{left}",
             *crowd_lines(result)]
 
 
-def crowd_lines(result: Raced) -> list[str]:
+def crowd_lines(result: TableResult) -> list[str]:
     """The samplers that only the Fréchet distance may judge, with S4S and the best baseline by it."""
     if not result.crowd:
         return []

@@ -13,7 +13,7 @@ from ...s4s_nodes.core import Preset, Table, write_atomically
 from ...s4s_nodes.core.levels import starts_below
 from ...s4s_nodes.core.scores import lost
 from .host_race import crowd_lines
-from .race import Raced
+from .race import TableResult
 from .report import row_of
 from .verdict import BETTER, EVEN, UNSURE, WITHIN, WORSE
 
@@ -30,12 +30,12 @@ PROVENANCE = ("checkpoint", "prompts", "size", "dtype", "guidance",
               "nothing_gained", "model_calls", "seconds", "processes", "trainer", "imported", "evidence", "note")
 
 
-def write(folder, preset: Preset, raced: dict[str, Raced] | None = None) -> Path:
+def write(folder, preset: Preset, raced: dict[str, TableResult] | None = None) -> Path:
     """Write FOLDER/report.html of a preset, of its races, and of the pictures and settings in the folder."""
     return write_atomically(Path(folder) / NAME, page(preset, raced or {}, Path(folder)).encode())
 
 
-def page(preset: Preset, raced: dict[str, Raced], folder: Path) -> str:
+def page(preset: Preset, raced: dict[str, TableResult], folder: Path) -> str:
     """The page's text. Whatever names and records hold is shown as text."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
@@ -56,9 +56,9 @@ def _provenance(preset: Preset) -> list[tuple[str, str]]:
     return [*known, ("licence", preset.licence or "not stated"), ("source", preset.source or "not stated")]
 
 
-def _table(preset: Preset, name: str, table: Table, race: Raced | None, folder: Path) -> dict:
+def _table(preset: Preset, name: str, table: Table, race: TableResult | None, folder: Path) -> dict:
     wanted = {kind: folder / f"{kind}-{name}.png" for kind in PICTURES if race or kind not in OF_A_RACE}
-    pictures = [{"kind": kind, "uri": _uri(path), "words": PICTURES[kind]} for kind, path in wanted.items()
+    pictures = [{"kind": kind, "uri": _uri(path), "caption": PICTURES[kind]} for kind, path in wanted.items()
                 if path.exists()]
     scores = race.scores if race else preset.score(name)
     return {"id": f"table-{name}", "title": _title(preset, name, table, race), "rows": _numbers(table),
@@ -76,14 +76,14 @@ def _said(scores: dict) -> str:
     return words.get(str(scores.get("verdict")), words[WORSE] if lost(scores) else words[BETTER])
 
 
-def _title(preset: Preset, name: str, table: Table, race: Raced | None) -> str:
+def _title(preset: Preset, name: str, table: Table, race: TableResult | None) -> str:
     start = f" from sigma {table.sigmas[0]:.3g}" if starts_below(table.sigmas[0], preset.curve[0]) else ""
     learned_at = f" at cfg {match[1]}" if (match := re.search(r"_cfg([\d.]+)$", name)) else ""
     between = f" at cfg {race.scores['cfg']:g}, between those learned" if race and name not in preset.tables else ""
     return f"{table.calls} network calls{start}{learned_at}{between}"
 
 
-def _race(race: Raced) -> dict:
+def _race(race: TableResult) -> dict:
     seeds = len(race.learned.errors)
     rows = sorted([row_of(entry, race.learned, race.teacher) for entry in (race.learned, *race.ranked)],
                   key=lambda row: (-row.seeds, row.rmse))

@@ -27,7 +27,7 @@ MATCH_SEEDS, MATCH_BASELINES, MATCH_MOST = 64, 8, 4     # of `calls_to_match`
 
 
 @dataclass(frozen=True)
-class Raced:
+class TableResult:
     """A race of one table: JSON-ready scores, the baselines (best first), and one sentence.
 
     teacher: its features, where the source has a feature space. crowd: entries that the Fréchet distance alone may
@@ -79,7 +79,7 @@ def window_of(source: Source, table: Table) -> float | None:
 
 def race(source: Source, preset: Preset, table: str, pairs: Pairs, effort: Effort = EFFORTS[1],
          finer: Tensor | None = None, samplers: Sequence[Entry] = (), on_progress: Callable | None = None,
-         **more) -> Raced:
+         **more) -> TableResult:
     """Race one table of a preset against all baselines at equal calls, on pairs it never saw, by successive halving.
 
     finer: targets of the first pairs by a finer teacher, which shows what the teacher's error does. samplers: a host's
@@ -143,12 +143,12 @@ def checked(source: Source, entries: list[Entry], pairs: Pairs, finer: Tensor | 
 
 
 def raced(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs, crowd: Sequence[Entry] = (),
-          **more) -> Raced:
+          **more) -> TableResult:
     """A race's results, by both measures: the RMSE, and in a source's feature space the Fréchet distance."""
     teacher = features_of(source, pairs.target)
     scores = {**summary(learned, ranked), **frechet.scores(learned, ranked, teacher, source.feature_space), **more,
               "cfg": source.cfg, "size": list(source.shape[1:])}
-    return Raced(scores, learned, ranked, verdict(scores), teacher, list(crowd))
+    return TableResult(scores, learned, ranked, verdict(scores), teacher, list(crowd))
 
 
 def calls_to_match(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs,

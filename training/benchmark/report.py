@@ -14,8 +14,8 @@ from ...s4s_nodes import picture
 from ...s4s_nodes.core import Preset, write_atomically
 from ..baselines.measure import Entry
 from . import frechet
-from .race import Raced
-from .verdict import interval, within, within_words
+from .race import TableResult
+from .verdict import interval, within, within_text
 
 INK, LEARNED, OTHER = "#222222", "#d1495b", "#8d99ae"
 
@@ -114,7 +114,7 @@ def row_of(entry: Entry, learned: Entry, teacher: np.ndarray | None) -> Row:
     """The line of an entry; teacher: its results' features, where the source has a feature space."""
     far = None if entry.features is None or teacher is None else frechet.distance(entry.features, teacher)
     times = entry.rmse / float(np.sqrt(np.mean(learned.errors[:len(entry.errors)] ** 2)))
-    ours, doubt = entry is learned, within_words(learned, entry).removeprefix(", ")
+    ours, doubt = entry is learned, within_text(learned, entry).removeprefix(", ")
     return Row(ours, "S4S (learned)" if ours else entry.name, entry.rmse, entry.median, far, len(entry.errors), times,
                doubt)
 
@@ -138,7 +138,7 @@ def race_table(learned: Entry, ranked: list[Entry], shown: int = 12, teacher: np
     return "\n".join([*lines, f"... and {max(0, len(ranked) - shown)} more"])
 
 
-def race_files(race: Raced, name: str, folder: Path, title: str) -> None:
+def race_files(race: TableResult, name: str, folder: Path, title: str) -> None:
     """race-NAME.png of the best, and race-NAME.txt of everyone."""
     plot_race(race.learned, race.ranked, folder / f"race-{name}.png", title)
     everyone = race_table(race.learned, race.ranked, len(race.ranked), race.teacher)

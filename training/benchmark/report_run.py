@@ -15,7 +15,7 @@ from ..source import pick_device
 from ..teacher.pairs import Pairs, ends
 from ..teacher.solvers import teacher_of
 from . import html_report, report as draw
-from .race import Raced, began_at, calls_to_match, checked, finer_targets, pairs_from, raced, with_scores
+from .race import TableResult, began_at, calls_to_match, checked, finer_targets, pairs_from, raced, with_scores
 
 TEACHER_CALLS = 50          # of a race on a bundled model
 SHEET_COLUMNS = 12
@@ -39,7 +39,7 @@ def report(run, seeds: int) -> None:
                f"open {html_report.NAME} first")
 
 
-def draw_run(run, preset: Preset, races: dict[str, Raced] | None = None) -> Path:
+def draw_run(run, preset: Preset, races: dict[str, TableResult] | None = None) -> Path:
     """Draw what a run learned and how, beside its preset, and write its page; the page's path."""
     folder = run.preset_path.parent                 # not the run's folder where another run holds that now
     for name, state in run.states.items():
@@ -72,7 +72,7 @@ def race_preset(preset: Preset, calls, cfg, seeds, seed, device, out) -> tuple[d
     return scores, preset
 
 
-def race_table_of(source, preset: Preset, name: str, pairs: Pairs, finer, out=None) -> Raced:
+def race_table_of(source, preset: Preset, name: str, pairs: Pairs, finer, out=None) -> TableResult:
     """Race one table against all baselines, print it, draw it into the folder `out`; finer: targets of a finer one."""
     table = preset.tables[name]
     learned = measure(source, Entry("S4S", "learned", table), pairs, features=True)

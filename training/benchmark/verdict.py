@@ -116,7 +116,7 @@ def within(ratio: float, moves: float) -> bool:
     return moves > 1 and 1 / moves <= ratio <= moves
 
 
-def within_words(learned: Entry, other: Entry) -> str:
+def within_text(learned: Entry, other: Entry) -> str:
     """A clause behind a baseline's error, where the teacher's own could turn around who is closer."""
     doubtful = other is not learned and within(other.rmse / learned.rmse, moved(learned, other))
     return ", within the teacher's error" if doubtful else ""

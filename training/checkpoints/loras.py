@@ -55,13 +55,13 @@ class Lora:
         return lora
 
     @property
-    def words(self) -> str:
+    def label(self) -> str:
         return f"{self.path.name}:{self.weight:g}"
 
 
 def about(loras: list[Lora]) -> dict:
     """What a run and its preset remember of them."""
-    return {"loras": [lora.words for lora in loras],
+    return {"loras": [lora.label for lora in loras],
             "loras_sha256": [files.digests(lora.path)[0][:16] for lora in loras]} if loras else {}
 
 
@@ -90,7 +90,7 @@ def fuse(pipeline, family: str, loras: list[Lora], say: Callable) -> None:
                              f"layers have no place there. {MENDED}")
         pipeline.fuse_lora(components=list(parts), lora_scale=lora.weight, adapter_names=[ADAPTER])
         pipeline.unload_lora_weights()
-        say(f"added {lora.words}: {wanted} layers")
+        say(f"added {lora.label}: {wanted} layers")
 
 
 @contextlib.contextmanager

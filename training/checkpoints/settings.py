@@ -35,7 +35,7 @@ class ModelSettings(Group):
 
     def __post_init__(self):
         object.__setattr__(self, "lora", tuple(str(text) for text in self.lora))
-        self.check_words(prediction=PREDICTIONS, dtype=DTYPES)
+        self.check_choices(prediction=PREDICTIONS, dtype=DTYPES)
         self.check_least(0, "width", "height", "shift")
         if bool(self.checkpoint) != bool(self.prompts):
             raise ValueError("--checkpoint and --prompts go together: a checkpoint is trained on prompts, and the "

@@ -19,7 +19,7 @@ def check_free(path: Path, force: bool) -> Path:
     return path
 
 
-def errors_in_words(command):
+def user_errors(command):
     """Turn what users can mend into one message and an exit code, and leave tracebacks to real bugs."""
     @functools.wraps(command)
     def wrapped(*args, **kwargs):

@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from ..config import CHECKPOINT_SETTINGS, SETTINGS, Config
 from ..run_identity import CONFIG, read_config
-from .errors import errors_in_words
+from .errors import user_errors
 from .group import main
 from .options import config_options, list_of
 from .shelf import COMMANDS
@@ -28,7 +28,7 @@ DEMO_MODE = "forward"       # in three minutes on two cores it learns more than 
 @click.option("--iterations", default=0, show_default=True, help=SETTINGS["iterations"].help)
 @click.option("--device", default="auto", show_default=True, help=SETTINGS["device"].help)
 @click.option("--out", default="s4s-demo", show_default=True, type=click.Path(path_type=Path), help="folder to write")
-@errors_in_words
+@user_errors
 def demo(model, calls, cfg, seeds, mode, iterations, device, out):
     """Train a preset for a bundled model, race it on unseen seeds, and draw the results.
 
@@ -54,7 +54,7 @@ def demo(model, calls, cfg, seeds, mode, iterations, device, out):
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="folder of the run [default: runs/NAME]")
 @click.option("--resume", default=None, type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="resume the run in this folder exactly where it stopped, with its own settings")
-@errors_in_words
+@user_errors
 def train(out, resume, **settings):
     """Train a preset: one table for each number of calls.
 
@@ -82,7 +82,7 @@ def train(out, resume, **settings):
         run = Run(config, out or Path("runs") / config.name, world=world)
     if world is None and resume is None:
         cost = estimate(run.source, run.config)
-        click.echo("\n".join([cost.words, *(f"  or {line}" for line in cost.others.splitlines())]))
+        click.echo("\n".join([cost.summary, *(f"  or {line}" for line in cost.others.splitlines())]))
         run.way = cost.way
     preset = run.train()
     parallel.left()
@@ -118,7 +118,7 @@ def _opening(config: Config) -> str:
 @click.option("--out", default=None, type=click.Path(path_type=Path),
               help="folder for report.html, pictures and race-*.txt")
 @click.option("--write/--no-write", default=False, help="write the scores into the preset")
-@errors_in_words
+@user_errors
 def race(preset_file, calls, cfg, seeds, seed, budget, device, out, write, **opening):
     """Race a preset against every classical solver on every schedule at equal calls, on seeds it never saw.
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import click
 
-from .errors import FORCE, check_free, errors_in_words
+from .errors import FORCE, check_free, user_errors
 from .options import list_of
 
 
 @click.command("list")
 @click.argument("folders", nargs=-1, metavar="[FOLDER]...", type=click.Path(path_type=Path, exists=True,
                                                                             file_okay=False))
-@errors_in_words
+@user_errors
 def list_(folders):
     """The presets in these folders and those that ship, with what each is for; files that cannot be read are named.
 
@@ -43,7 +43,7 @@ def _one_of_mine(preset_file: Path):
 @click.argument("preset_file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.argument("name")
 @FORCE
-@errors_in_words
+@user_errors
 def rename(preset_file, name, force):
     """Give a preset of yours another NAME, in the file and of the file; nothing is overwritten without --force."""
     library, known = _one_of_mine(preset_file)
@@ -53,7 +53,7 @@ def rename(preset_file, name, force):
 @click.command()
 @click.argument("preset_file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--yes", is_flag=True, help="do not ask")
-@errors_in_words
+@user_errors
 def delete(preset_file, yes):
     """Delete a preset of yours, damaged or not; what ships stays, and what is a link or no preset."""
     library, known = _one_of_mine(preset_file)
@@ -72,7 +72,7 @@ def delete(preset_file, yes):
 @click.option("--folder", default=".", show_default=True, help="where to write NAME.safetensors",
               type=click.Path(path_type=Path, exists=True, file_okay=False))
 @FORCE
-@errors_in_words
+@user_errors
 def join(name, preset_files, folder, force):
     """Join presets, learned for one model at different cfg, into one by the name NAME.
 
@@ -91,7 +91,7 @@ def join(name, preset_files, folder, force):
 @click.command()
 @click.argument("folder", required=False, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--write", is_flag=True, help="write it into the folder's README.md, below what stands above the table")
-@errors_in_words
+@user_errors
 def passports(folder, write):
     """The passports of all presets in a FOLDER as one Markdown page [default: those that ship]."""
     from ...s4s_nodes.core import write_atomically
@@ -110,7 +110,7 @@ def passports(folder, write):
 @click.option("--json", "as_json", is_flag=True, help="every number, as JSON")
 @click.option("--markdown", is_flag=True, help="provenance and scores, as solver_presets/README.md has them")
 @FORCE
-@errors_in_words
+@user_errors
 def show(preset_file, plot, as_json, markdown, force):
     """Describe a preset: its model, training, tables and scores; replay its self-test."""
     from ...s4s_nodes.core import names, preset_file as preset_module
@@ -147,7 +147,7 @@ def show(preset_file, plot, as_json, markdown, force):
 @click.option("--out", default=".", show_default=True, type=click.Path(path_type=Path, file_okay=False),
               help="folder to write to")
 @FORCE
-@errors_in_words
+@user_errors
 def import_(sources, kind, like, calls, name, out, force):
     """Make a preset of published numbers (NAME) or of downloaded files (FILE); without either, list the names.
 
@@ -186,7 +186,7 @@ def import_(sources, kind, like, calls, name, out, force):
 @click.option("--calls", default=None, type=int, help="for sigmas: only the table with this number of calls")
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="what to write [default: beside the preset]")
 @FORCE
-@errors_in_words
+@user_errors
 def export(preset_file, to, calls, out, force):
     """Write a preset for other programs; plain levels without --out are printed."""
     from ...s4s_nodes import exporters

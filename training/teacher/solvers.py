@@ -39,13 +39,14 @@ class HostSampler:
 
 @dataclass(frozen=True)
 class Teacher:
-    """Words that name it, and from_level(sigma) -> the Table or HostSampler that makes targets from this level on.
+    """What makes the targets. description: such as "unipc_bh2_3, 32 calls".
 
+    from_level(sigma) -> the Table or HostSampler that makes targets from this level on;
     finer: a solver with about twice the calls, if possible another one, to check the teacher; check_calls: the cost of
     the check for randomness.
     """
 
-    words: str
+    description: str
     from_level: Callable
     finer: Callable
     check_calls: int = 0

@@ -64,9 +64,9 @@ class S4SPreset(io.ComfyNode):
             used = selection.preset or selection.about
             if used is None:
                 raise ValueError(f"{selection.why}: train one with S4S Train Preset, or choose a preset by name")
-        cfg, cfg_words = parts.cfg_of(used)
+        cfg, cfg_text = parts.cfg_of(used)
         words = "denoise 0: nothing is sampled" if plan.selection is None else plan.selection.message()
-        text = "\n".join([words, cfg_words, *_warnings(used)])
+        text = "\n".join([words, cfg_text, *_warnings(used)])
         pictures = parts.image(parts.drawn(used, plan.selection))
         # auto leaves the choice to the run: it sees the cfg and the size, and chooses by the same rules
         sampler = comfy.samplers.KSAMPLER(sample_s4s, {"preset": named, "strict": strict})

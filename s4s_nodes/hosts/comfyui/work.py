@@ -16,7 +16,7 @@ from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
 from ....training.benchmark import html_report
-from ....training.benchmark.host_race import Held, sheet_rows
+from ....training.benchmark.host_race import RaceResult, sheet_rows
 from ....training.source import Source
 from ... import picture
 from ...core import Model, experts, write_atomically
@@ -90,7 +90,7 @@ class Node:
             self._shown = now
             self._face(line)
 
-    def draw(self, source: Source, held: Held) -> tuple[dict, dict]:
+    def draw(self, source: Source, held: RaceResult) -> tuple[dict, dict]:
         """(name -> quick pictures (n, H, W, 3), name -> latents as a VAE takes them) of the same unseen seeds."""
         base, self.held = source.network.guider.inner_model, held
         rows = {f"{label}: {caption}" if caption else label: latents

@@ -18,16 +18,16 @@ from ...core import preset_file
 from ...core.model import is_number
 from ...library import ENDING, Preset, PresetError, file_name, measured, preset_name, recommended, save_new
 from ...select.cfg import joined as join
-from ...select.match import counts_words
+from ...select.match import counts_text
 from . import dropdowns, panel, settings, shelf
 from .words import say
 
 
 @dataclass
 class Done:
-    """What a button did: words for it, the preset to show next, and which one has another name now, {old: new}."""
+    """What a button did: a message, the preset to show next, and which one has another name now, {old: new}."""
 
-    words: str
+    message: str
     chosen: str | None = None
     renamed: dict = field(default_factory=dict)
 
@@ -102,7 +102,7 @@ def changed(lists: dict, wishes: int, work: Callable, *asked) -> list:
     if dropdowns.COLLECTION in updates:
         updates[dropdowns.COLLECTION]["value"] = done.chosen
     empty = [gr.update(value=value) for value in (None, "", False, "")]
-    return [shelf.without_places(done.words), listed(), *empty, *updates.values()]
+    return [shelf.without_places(done.message), listed(), *empty, *updates.values()]
 
 
 def check_access() -> None:
@@ -147,7 +147,7 @@ def _row(name: str, preset: Preset, ships: bool) -> str:
     ends = better.split(" times")[0].split(" to ")
     closer = say("{} times closer") if len(ends) == 1 else say("{} to {} times closer")
     verdict = plain.get(better) or closer.format(*ends)
-    cells = (name, f"{preset.model.family}, {preset.model.prediction}", counts_words(preset.counts),
+    cells = (name, f"{preset.model.family}, {preset.model.prediction}", counts_text(preset.counts),
              verdict + (say(", on {} seeds").format(seeds) if seeds is not None else ""),
              plain.get(fine) or say("not {}").format(fine.removeprefix("not ")),
              say("comes with S4S") if ships else say("yours"))

@@ -51,7 +51,7 @@ class Show:
     began: whether the host runs it now; stopped: whether the user wants it ended.
     """
 
-    words: list = field(default_factory=list)
+    messages: list = field(default_factory=list)
     line: str = ""
     done: int = 0
     total: int = 0
@@ -63,7 +63,7 @@ class Show:
 
     def say(self, words: str) -> None:
         log.warning("S4S: %s", words)
-        self.words.append(shelf.without_places(words))
+        self.messages.append(shelf.without_places(words))
 
     def count(self, done: int, total: int, line: str) -> None:
         """For the host's own progress bar, and a line of words."""

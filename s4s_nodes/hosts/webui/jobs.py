@@ -33,17 +33,17 @@ class Job:
 
     @property
     def text(self) -> str:
-        return "\n".join(self.show.words)
+        return "\n".join(self.show.messages)
 
     def carry_out(self) -> None:
         """Do the work; what it refuses stands in the report, the trace of what fails in the console too."""
         try:
             self.outcome = self.work(self.show)
         except ValueError as error:
-            self.show.words.append(shelf.without_places(str(error)))
+            self.show.messages.append(shelf.without_places(str(error)))
         except Exception as error:
             log.exception("S4S: %s failed", self.title)
-            self.show.words.append(shelf.without_places(f"{type(error).__name__}: {error}. The console shows where"))
+            self.show.messages.append(shelf.without_places(f"{type(error).__name__}: {error}. The console shows where"))
 
 
 @dataclass
@@ -90,7 +90,7 @@ class Jobs:
         with earlier._lock:
             for job in earlier.open[1:]:
                 job.over = True
-                job.show.words.append(say("Reload UI took this from the queue before it began: start it again."))
+                job.show.messages.append(say("Reload UI took this from the queue before it began: start it again."))
         earlier.interrupt()
         end = time.monotonic() + PATIENCE
         while earlier.open and time.monotonic() < end:

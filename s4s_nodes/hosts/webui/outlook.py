@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from modules import sd_models, sd_samplers_common
 
 from ...library import ModelFacts, Preset, PresetError, Selection, schedule, select
-from ...select.match import FAMILY_SCHEDULES, counts_words
+from ...select.match import FAMILY_SCHEDULES, counts_text
 from . import facts, labels, pasted, rows, sampler, shelf
 from .words import say
 
@@ -165,7 +165,7 @@ def _unseen(name: str, asked: Settings, kind: str) -> Outlook:
                      if not library.ships(name) or library.get(name).short_hash in FAMILY_SCHEDULES.values()})
     if kind != "txt2img" or not counts or asked.steps in counts:
         return Outlook(name + text)
-    text = say("No preset here has {} steps, but {}.").format(int(asked.steps), counts_words(counts))
+    text = say("No preset here has {} steps, but {}.").format(int(asked.steps), counts_text(counts))
     return Outlook(name + text, name + text, min(counts, key=lambda count: abs(count - asked.steps)))
 
 

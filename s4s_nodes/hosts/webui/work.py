@@ -8,7 +8,7 @@ from dataclasses import astuple, fields
 from functools import partial
 
 from ....training.benchmark import html_report
-from ....training.benchmark.host_race import Held, Terms, sheet_rows
+from ....training.benchmark.host_race import RaceResult, Terms, sheet_rows
 from ....training.config import Config
 from ....training.distil import HOST_BUDGET
 from ....training.source import Source
@@ -44,7 +44,7 @@ class Tab:
         self.seen.count(done, total, line)
         self.seen.preview(preview)
 
-    def draw(self, source: Source, held: Held) -> list:
+    def draw(self, source: Source, held: RaceResult) -> list:
         """The same seeds in equal steps before and after, as a picture; and the page of it all, which is linked."""
         drawn = sheet(sheet_rows(source, held), AUTOENCODER, held.preset.name)
         folder = shelf.report_page(held.preset).parent

@@ -48,7 +48,7 @@ def add_work(demo, app):
         except ValueError as error:
             return {"error": str(error)}
         scores = None if made is None else {name: made.preset.score(name) for name in made.preset.scores}
-        return {"words": show.words, "images": len(getattr(made, "pictures", None) or []),
+        return {"words": show.messages, "images": len(getattr(made, "pictures", None) or []),
                 "previewed": show.picture is not None, "scores": scores}
 
     @app.post("/s4s-test/train")
