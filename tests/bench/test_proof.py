@@ -13,13 +13,13 @@ if not hasattr(os, "fork"):
     pytest.skip("the proof forks", allow_module_level=True)
 
 from s4s.s4s_nodes.core import names
-from tests.bench.proof import cost, faults, fuzz, guided, hosts, load, loop_cost, page, record, runs
+from tests.bench.proof import around, cost, faults, fuzz, guided, hosts, load, loop_cost, page, record, runs
 from tests.bench.proof.attack import Attack, carry_out
 
 FEW = {"faults": 1, "fuzz": 40, "load": 16}
 
 
-@pytest.mark.parametrize("attack", [*faults.ATTACKS, *fuzz.ATTACKS, *guided.ATTACKS, *load.ATTACKS],
+@pytest.mark.parametrize("attack", [*faults.ATTACKS, *around.ATTACKS, *fuzz.ATTACKS, *guided.ATTACKS, *load.ATTACKS],
                          ids=lambda attack: attack.name)
 def test_a_few_tries_are_survived(attack, monkeypatch):
     for name in set(runs.SETTINGS) - {"gradient, fresh", "forward, budget"}:            # the quickest of each mode

@@ -96,9 +96,12 @@ def test_a_file_is_read_again_only_when_it_changed(mine, shipped, monkeypatch):
     assert found.names() == ["base"]
 
 
+@pytest.mark.parametrize("years_back", [0, 3])
 @pytest.mark.parametrize("renamed", [True, False])
-def test_another_content_of_the_same_size_and_time_is_read(mine, shipped, renamed):
-    path = save_new(preset("one"), mine)
+def test_another_content_of_the_same_size_and_time_is_read(mine, shipped, renamed, years_back, monkeypatch):
+    """Also where the clock was set back after the file was written."""
+    path, now = save_new(preset("one"), mine), library.time.time_ns
+    monkeypatch.setattr(library.time, "time_ns", lambda: now() - int(years_back * 3e16))
     found, before = Library([mine], shipped), path.stat()
     assert found.get("one").licence == ""
     content = preset_file.to_bytes(replace(preset("one"), licence="x"))

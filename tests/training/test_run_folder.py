@@ -1,10 +1,12 @@
 """What a run's folder stores is what is read back, or it is said that it is not."""
 
 import json
+import os
 import random
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -224,3 +226,38 @@ def test_stopping_a_resumed_run_before_it_is_under_way_again_keeps_everything(co
         with pytest.raises(Stopped):
             resumed(copy).train()
     assert what(resumed(copy)) == before
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_another_number_of_threads_changes_a_real_network_by_rounding_alone(tmp_path, two_threads):
+    settings = dict(SHORT, model="digits-eps", calls=(3,), pairs=8, validation=8, iterations=1, teacher_calls=6)
+    made = []
+    for threads in (2, 1):
+        torch.set_num_threads(threads)
+        run = Run(small(**settings), tmp_path / str(threads), quiet=True)
+        made.append((run.carry_out().tables["calls3"].weights, run.states["calls3"].best_error))
+    assert made[0][0] == pytest.approx(made[1][0], abs=1e-3) and made[0][1] == pytest.approx(made[1][1], rel=1e-2)
+
+
+def test_a_clock_that_is_set_years_back_and_forth_changes_nothing(copy, tmp_path, monkeypatch):
+    expected = resumed(Path(shutil.copytree(copy, tmp_path / "calm"))).train().hash
+    real, opened = time.time, resumed(copy)
+    network, jumps = opened.source.network, iter(range(10 ** 6))
+
+    def jumping(x, sigma, **extra):
+        years = (-1) ** next(jumps) * 3
+        monkeypatch.setattr(time, "time", lambda: real() + years * 3e7)
+        monkeypatch.setattr(time, "time_ns", lambda: int(time.time() * 1e9))
+        return network(x, sigma, **extra)
+    opened.source.network = jumping
+    for path in copy.rglob("*"):
+        os.utime(path, (0, 0))
+    made = opened.train()
+    assert made.hash == expected and made.training["seconds"] < 1e6

@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 
 from s4s.s4s_nodes.core import write_atomically
-from tests.bench.proof import cost, faults, fuzz, guided, hosts, load, page, record
+from tests.bench.proof import around, cost, faults, fuzz, guided, hosts, load, page, record
 from tests.bench.proof.attack import Attack, carry_out
 
 PAGE = Path(__file__).parents[3] / "docs" / "reference" / "proof.md"
-PARTS = {"faults": (faults.ATTACKS, 0.6), "fuzz": ([*fuzz.ATTACKS, *guided.ATTACKS], 0.25),
+PARTS = {"faults": ([*faults.ATTACKS, *around.ATTACKS], 0.6), "fuzz": ([*fuzz.ATTACKS, *guided.ATTACKS], 0.25),
          "load": (load.ATTACKS, 0.05), "hosts": (hosts.ATTACKS, 0.0),
          "cost": ([], 0.1)}                         # and the share of the time; 0: to their end
 

@@ -32,7 +32,7 @@ def kills(chance: random.Random) -> Iterator[str | None]:
                 time.sleep(chance.uniform(0, 1.1) * expected["seconds"])
                 child.kill()
                 child.result()
-            yield _resumed(place / "run", name)
+            yield resumed(place / "run", name)
 
 
 def kills_of_two(chance: random.Random) -> Iterator[str | None]:
@@ -50,7 +50,7 @@ def kills_of_two(chance: random.Random) -> Iterator[str | None]:
                 other.kill()
                 for child in children:
                     child.result()
-            yield _resumed(place / "run", name, 2)
+            yield resumed(place / "run", name, 2)
 
 
 def kills_in_a_write(chance: random.Random) -> Iterator[str | None]:
@@ -62,7 +62,7 @@ def kills_in_a_write(chance: random.Random) -> Iterator[str | None]:
                 place_of_death = chance.randint(1, 60)
                 Child(lambda: _with_calls(place / "run", name, lambda count: count == place_of_death and os.kill(
                     os.getpid(), signal.SIGKILL))).result()
-            yield _resumed(place / "run", name)
+            yield resumed(place / "run", name)
 
 
 def full_disks(chance: random.Random) -> Iterator[str | None]:
@@ -76,7 +76,7 @@ def full_disks(chance: random.Random) -> Iterator[str | None]:
                 raise OSError(errno.ENOSPC, "No space left on device")
         with folder() as place:
             failure = verdict(Child(lambda: _with_calls(place / "run", name, full)).result(), whole(name), True)
-            yield failure or _resumed(place / "run", name)
+            yield failure or resumed(place / "run", name)
 
 
 def small_limits(chance: random.Random) -> Iterator[str | None]:
@@ -90,7 +90,7 @@ def small_limits(chance: random.Random) -> Iterator[str | None]:
             return train(run_folder, name)
         with folder() as place:
             failure = verdict(Child(lambda: limited(place / "run")).result(), whole(name), True)
-            yield failure or _resumed(place / "run", name)
+            yield failure or resumed(place / "run", name)
 
 
 def damages(chance: random.Random) -> Iterator[str | None]:
@@ -99,8 +99,8 @@ def damages(chance: random.Random) -> Iterator[str | None]:
         name = chance.choice(list(SETTINGS))
         with folder() as place:
             stopped, other = place / "run", place / "other"
-            _stop_somewhere(stopped, name, chance)
-            _stop_somewhere(other, name, chance, **chance.choice([{"seed": 1}, {"teacher_calls": 9}, {"pairs": 80}]))
+            stop_somewhere(stopped, name, chance)
+            stop_somewhere(other, name, chance, **chance.choice([{"seed": 1}, {"teacher_calls": 9}, {"pairs": 80}]))
             for number in range(8):                 # as many damages of one stopped run
                 copy = Path(shutil.copytree(stopped, place / f"copy{number}"))
                 paths = sorted(path for path in copy.rglob("*") if path.is_file() and path.name != ".lock")
@@ -123,7 +123,7 @@ def broken_networks(chance: random.Random) -> Iterator[str | None]:
         kind = chance.choice([RuntimeError, KeyboardInterrupt, None])
         with folder() as place:
             done = Child(lambda: train(place / "run", name, lambda run: _break(run.source, call, kind))).result()
-            failure = _resumed(place / "run", name)
+            failure = resumed(place / "run", name)
             warned = any("answered NaN" in words for words in done.get("result", {}).get("said", []))
             yield None if warned and DIFFERENT in (failure or "") else failure
 
@@ -141,7 +141,7 @@ def two_trainings(chance: random.Random) -> Iterator[str | None]:
             failures = [verdict(one, expected, True) for one in done]
             alone = [one for one in done if "result" in one]
             yield next(filter(None, failures), None) or (None if alone else f"both were refused: {done}") \
-                or _resumed(place / "run", name)
+                or resumed(place / "run", name)
 
 
 def two_settings(chance: random.Random) -> Iterator[str | None]:
@@ -175,7 +175,7 @@ def one_name(chance: random.Random) -> Iterator[str | None]:
 
 # --- how ----------------------------------------------------------------------------------------------------------
 
-def _resumed(place: Path, name: str, processes: int = 1) -> str | None:
+def resumed(place: Path, name: str, processes: int = 1) -> str | None:
     children = [Child(lambda: train(place, name))] if processes == 1 else of_two(place, name)
     done = [child.result() for child in children]
     failure = verdict(done[0], whole(name, processes), False)
@@ -201,7 +201,7 @@ def _with_calls(place: Path, name: str, on_call) -> dict:
     return train(place, name)
 
 
-def _stop_somewhere(place: Path, name: str, chance: random.Random, **changes) -> None:
+def stop_somewhere(place: Path, name: str, chance: random.Random, **changes) -> None:
     """Half of the time to the end."""
     call = chance.choice([10 ** 9, chance.randint(20, 300)])
     Child(lambda: train(place, name, lambda run: _break(run.source, call, KeyboardInterrupt), **changes)).result()
