@@ -33,6 +33,7 @@ BLOCK = 2                   # pairs measured at a time, then saved
 FACTOR = 10.0               # between two dampings that are tried
 LONGEST = 3.0               # step in any free number
 DAMPING = (1e-6, 1e2)       # of a Levenberg-Marquardt step, as a share of each number's curvature
+FLOOR = 0.1                 # added to it, of all numbers' mean: one that hardly acts may not take all of a step
 SECANT_STEPS = 2            # further steps on a corrected Jacobian
 LEAST = 1e-4                # share of the loss that a step must win to be taken
 ENOUGH = 5e-3               # and that a secant step must win for another one to follow
@@ -180,7 +181,8 @@ def damped(jacobian: Tensor, miss: Tensor, moving: Tensor, damping: float,
     """The Levenberg-Marquardt step (free numbers,), float64, for the mean of the images' RMSE.
 
     Each image weighs 1 / its own RMSE (iteratively re-weighted least squares), so that a few hopeless seeds do not
-    drown the rest. What noise adds to the products of columns is subtracted; the damping keeps its full size.
+    drown the rest. The damping is between Marquardt's, each number's own curvature, and Levenberg's, the same for all.
+    What noise adds to the products of columns is subtracted; the damping keeps its full size.
     """
     weight = 1 / (miss.square().mean(1).sqrt().clamp(min=1e-6) * miss.shape[1] * len(miss))
     columns = jacobian[:, moving].transpose(0, 1)                                          # (k, n, d)
@@ -192,7 +194,7 @@ def damped(jacobian: Tensor, miss: Tensor, moving: Tensor, damping: float,
         normal = positive(normal - total * noise.columns[moving][:, moving], scale.sqrt())
         slope = slope - total * noise.miss[moving]
     step = torch.zeros(len(moving), dtype=torch.float64)
-    step[moving] = -torch.linalg.solve(normal + damping * torch.diag(scale), slope)
+    step[moving] = -torch.linalg.solve(normal + damping * torch.diag(scale + FLOOR * scale.mean()), slope)
     return step / (step.abs().max() / LONGEST).clamp(min=1.0)
 
 
