@@ -17,6 +17,7 @@ from PIL import Image
 
 import s4s
 from s4s.s4s_nodes import __version__
+from tests import ships
 
 ROOT = Path(__file__).parents[1]
 LANGUAGES = ("en", "zh", "ja")
@@ -50,12 +51,15 @@ def field(name: str) -> str:
 
 def left_out() -> set[Path]:
     """The tracked files that .comfyignore keeps out of the registry's package, by git's own rules."""
+    return {ROOT / name for name in set(names_of(ships.tracked)) - set(ships.registry())}
+
+
+def names_of(listing) -> list[str]:
+    """What a listing of ships.py names, or a skip where this is no clone."""
     try:
-        done = subprocess.run(["git", "ls-files", "-z", "--cached", "--ignored", "--exclude-from=.comfyignore"],
-                              cwd=ROOT, capture_output=True, text=True, check=True)
+        return listing()
     except (OSError, subprocess.CalledProcessError) as error:
         pytest.skip(f"needs git and a clone: {error}")
-    return {ROOT / name for name in done.stdout.split("\0") if name}
 
 
 def imported(path: Path, seen: set[Path]) -> set[Path]:
@@ -120,6 +124,7 @@ def test_an_installed_wheel_lists_its_presets(tmp_path):
                    check=True)
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         wheel.extractall(tmp_path / "site")
+    assert ships.check(ships.bill(ships.wheel()), tmp_path / "site" / "s4s") == []
     (tmp_path / "empty").mkdir()
     done = subprocess.run([sys.executable, "-m", "s4s", "list"], cwd=tmp_path / "empty", capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": str(tmp_path / "site")})
@@ -216,11 +221,25 @@ SHIPS = {"", ".css", ".html", ".ini", ".jpg", ".js", ".json", ".md", ".png", ".p
 
 def test_nothing_that_ships_is_compiled_or_runs_when_it_is_read():
     """No binaries, no pickles, no archives: what a clone holds can be read, but for tensors and pictures."""
-    done = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip("needs a clone")
-    kept = {Path(name) for name in done.stdout.split("\0") if name and not name.startswith((".", "tests/"))}
+    kept = {Path(name) for name in names_of(ships.tracked) if not name.startswith((".", "tests/"))}
     assert {path for path in kept if path.suffix not in SHIPS} == set()
+
+
+def test_a_folder_is_checked_against_the_list_of_what_ships(tmp_path, capsys):
+    names = ["s4s_nodes/core/loop.py", "LICENSE", "web/s4s.js"]
+    assert set(names) <= set(names_of(ships.registry)) and "s4s_nodes/core/loop.py" in ships.wheel()
+    for name in names:
+        (tmp_path / "installed" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / "installed" / name)
+    (tmp_path / "list").write_text(json.dumps(ships.bill(names)), encoding="utf-8")
+    (tmp_path / "installed" / "__pycache__").mkdir()
+    (tmp_path / "installed" / "__pycache__" / "x.pyc").touch()
+    arguments = ["check", str(tmp_path / "list"), str(tmp_path / "installed")]
+    assert ships.main(arguments) == 0 and capsys.readouterr().out == "the same\n"
+    (tmp_path / "installed" / "LICENSE").write_text("mine")
+    (tmp_path / "installed" / "web" / "s4s.js").rename(tmp_path / "installed" / "more.js")
+    assert ships.main(arguments) == 1
+    assert capsys.readouterr().out == "missing: web/s4s.js\nnot listed: more.js\nchanged: LICENSE\n"
 
 
 def test_the_locked_versions_are_all_that_the_project_names():
