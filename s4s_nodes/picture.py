@@ -189,9 +189,6 @@ def sheet(rows, title: str = "", note: str = "") -> Image.Image:
     return page.finish()
 
 
-
-
-
 def _dashed(page: Canvas, start: tuple, end: tuple, colour):
     steps = 9
     at = [(start[0] + (end[0] - start[0]) * i / steps, start[1] + (end[1] - start[1]) * i / steps)

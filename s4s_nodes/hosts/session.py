@@ -254,7 +254,7 @@ def _report(preset: Preset, held: RaceResult, saved: str) -> str:
              saved,
              f"training: {record['model_calls']:,} network calls, {record['seconds']:.0f} s, {record['mode']} mode, "
              f"teacher {record['teacher']}, {record['conditionings']} conditioning"
-             f"{'s' * (record['conditionings'] > 1)}, {range_text(record['cfg'])}, "
+             f"{'s' * (record['conditionings'] > 1)}, cfg {range_text(record['cfg'])}, "
              f"latent {' x '.join(map(str, record['latent']))}", f"race: {held.summary}"]
     if preset.experts:
         lines.insert(3, f"two models, which change at {turns_text(preset)}; cfg "

@@ -31,9 +31,9 @@ def table(levels, asked, exploding: bool, solver: str, order: int, variant: str)
     if solver == "ipndm":
         return ended(_ipndm(levels, asked, scale, order), factor)
     # data prediction: D is what the network answers, so the classical table holds with another question
-    made = (classical.SOLVERS["euler"](levels) if solver == "euler"
-            else classical.unipc(levels, order=order, kind=variant))
-    return ended(replace(made, query=asked[:-1], scale=scale), factor)
+    solved = (classical.SOLVERS["euler"](levels) if solver == "euler"
+              else classical.unipc(levels, order=order, kind=variant))
+    return ended(replace(solved, query=asked[:-1], scale=scale), factor)
 
 
 def _ipndm(levels, asked, scale, order: int) -> Table:
@@ -69,12 +69,12 @@ def read(content: dict, model: Model | None, config: dict) -> tuple[Table, Model
     if solver not in ("uni_pc", "ipndm", "euler") or order not in ("1", "2", "3", "4") or variant not in ("bh1", "bh2"):
         raise UnreadableFile(f"was learned for the solver {solver[:40]!r} of order {order[:10]!r}: only uni_pc, ipndm "
                              "and euler can be read; use its levels with a classical solver")
-    made = table(levels, asked, bool(exploding), solver, int(order), variant)
+    learned = table(levels, asked, bool(exploding), solver, int(order), variant)
     record = {"solver": f"{solver}, order {order}" + (f", {variant}" if solver == "uni_pc" else ""),
               "solver_known": "solver_name" in config}
     if "scale" in config:
         record["cfg"] = float(config["scale"])
-    return made, model, {**record, **({"assumed_model": model.family} if assumed else {})}
+    return learned, model, {**record, **({"assumed_model": model.family} if assumed else {})}
 
 
 def config_beside(path) -> dict:

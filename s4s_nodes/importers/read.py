@@ -69,9 +69,9 @@ def merged(presets: list[Preset], name: str) -> Preset:
 
 
 def _kind_of(content, kind: str, name: str) -> str:
-    for found, (fits, *_) in _KINDS.items():
-        if kind in ("auto", found) and fits(content):
-            return found
+    for known, (fits, *_) in _KINDS.items():
+        if kind in ("auto", known) and fits(content):
+            return known
     wanted = f"a file of {kind}" if kind != "auto" else f"a file of {', '.join(KINDS)}"
     held = f"a {type(content).__name__}"
     if isinstance(content, dict):

@@ -127,8 +127,8 @@ def step_units(sigmas: np.ndarray) -> np.ndarray:
 
 def _scales(table: Table, sigmas: np.ndarray, query: np.ndarray) -> np.ndarray:
     """The scale; where it undoes the denoiser's input scaling for the query, it is recomputed for the new levels."""
-    old, new = (np.sqrt((1 + told ** 2) / (1 + own[:-1] ** 2))
-                for told, own in ((table.query, table.sigmas), (query, sigmas)))
+    old, new = (np.sqrt((1 + asked ** 2) / (1 + own[:-1] ** 2))
+                for asked, own in ((table.query, table.sigmas), (query, sigmas)))
     return np.where((table.scale != 1) & np.isclose(table.scale, old, rtol=1e-6), new, table.scale)
 
 

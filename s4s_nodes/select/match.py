@@ -189,13 +189,14 @@ def cfg_text(preset: Preset, cfg: float | None) -> str:
     """A clause if cfg is outside the trained range, else ""."""
     if cfg is None or (trained := cfg_range(preset)) is None or trained[0] <= cfg <= trained[1]:
         return ""
-    return f" (trained at {range_text(trained)}, not at {cfg:g})"
+    return f" (trained at cfg {range_text(trained)}, not at {cfg:g})"
 
 
-def range_text(trained: tuple[float, float]) -> str:
-    """A range of cfg in a sentence."""
-    low, high = trained
-    return f"cfg {low:g}" + (f" to {high:g}" if high > low else "")
+def range_text(values) -> str:
+    """A number, or the lowest and the highest of several: "3", "3 to 7"."""
+    several = values if isinstance(values, (list, tuple)) else [values]
+    low, high = min(several), max(several)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
 def turns_text(preset: Preset) -> str:

@@ -185,8 +185,9 @@ def _judged(preset: Preset, levels: np.ndarray, request: Request, own: bool) -> 
          f"{table} of {name} lost its race against the classical solvers", "choose it by name to run it"),
         (not near_size(preset, request.size), f"{name} was learned on latents of {_by(trained_size(preset))}, this one "
                                               f"is {_by(request.size)}", "train at this size"),
-        (not near_cfg(preset, table, cfg), f"{name} was learned at {range_text(cfg_range(preset, table) or (0, 0))}, "
-                                           f"you use {cfg or 0:g}", f"train at cfg {cfg or 0:g}, or use that"))
+        (not near_cfg(preset, table, cfg),
+         f"{name} was learned at cfg {range_text(cfg_range(preset, table) or 0)}, you use {cfg or 0:g}",
+         f"train at cfg {cfg or 0:g}, or use that"))
     for stage, (holds, why, advice) in enumerate(problems):
         if holds:
             return selection, _Problem(whole, stage, why, advice)

@@ -77,7 +77,8 @@ def baselines(source: Source, calls: int, names: set | None = None, top: float |
     if curve is not None:
         known[CURVE] = partial(schedules.stretched, curve, flow=source.flow)
     if pin and source.boundary is not None:
-        known = {name: partial(_pinned, levels, source.boundary) for name, levels in known.items()}
+        known = {name: lambda steps, levels=levels: experts.pinned(levels(steps), source.boundary)
+                 for name, levels in known.items()}
     for schedule_name, levels in known.items():
         for solver_name, solver in classical.SOLVERS.items():
             if names is not None and (solver_name, schedule_name) not in names:
@@ -92,24 +93,20 @@ def baselines(source: Source, calls: int, names: set | None = None, top: float |
     return entries
 
 
-def _pinned(levels, boundary: float, steps: int) -> np.ndarray:
-    return experts.pinned(levels(steps), boundary)
-
-
 def within(solver, levels, calls: int, flow: bool, boundary: float | None = None) -> Table:
     """The table of the most steps (levels: steps -> levels) that makes at most `calls` calls. Raises ValueError as
     solvers and schedules do, and where one step makes more.
 
     boundary: the level at which two models change, and the solver starts anew.
     """
-    def made(steps):
+    def table(steps):
         there = levels(steps)
         return solver(there, flow=flow) if boundary is None else experts.restarted(solver, there, boundary, flow)
     steps = max(1, calls // solver.calls_per_step)
-    best = made(steps)
+    best = table(steps)
     if best.calls > calls:
         raise ValueError(f"one step makes {best.calls} calls, {calls} are given")
-    while solver.calls_per_step > 1 and (more := made(steps + 1)).calls <= calls:
+    while solver.calls_per_step > 1 and (more := table(steps + 1)).calls <= calls:
         best, steps = more, steps + 1
     return best
 

@@ -105,7 +105,8 @@ def hold(source: Source, preset: Preset, terms: Terms, progress: RaceProgress) -
         progress.status(f"race of {name} on {len(seeds)} unseen seeds")
         pairs, finer = pairs_at[top]
         held.raced[name] = race(source, preset, name, pairs, effort, finer, samplers.get(name, ()), progress.count,
-                                teacher_error=_short(convergence.error), where=f"{terms.where} {source.device.type}")
+                                teacher_error=float(f"{convergence.error:.3g}"),
+                                where=f"{terms.where} {source.device.type}")
         progress.finished(name, held.raced[name])
     held.preset = with_scores(_of_here(whole, source), held.scores)
     doubt = "" if convergence.suffices else ", more than a fifth of what a table may reach"
@@ -153,10 +154,6 @@ def _samplers(source: Source, preset: Preset, terms: Terms, progress: RaceProgre
                                                                         for name in terms.tables})}
     return {name: by_calls[preset.tables[name].calls] for name in terms.tables
             if window_of(source, preset.tables[name]) is None}
-
-
-def _short(value: float) -> float:
-    return float(f"{value:.3g}")
 
 
 def counted(source: Source, progress: RaceProgress, total: int, work: Callable):

@@ -12,6 +12,7 @@ import jinja2
 from ...s4s_nodes.core import Preset, Table, write_atomically
 from ...s4s_nodes.core.levels import starts_below
 from ...s4s_nodes.core.scores import lost
+from ...s4s_nodes.select.match import cfg_range, range_text
 from .host_race import crowd_lines
 from .race import TableResult
 from .report import row_of
@@ -50,8 +51,8 @@ def page(preset: Preset, raced: dict[str, TableResult], folder: Path) -> str:
 
 
 def _provenance(preset: Preset) -> list[tuple[str, str]]:
-    record = preset.training
-    known = [(name.replace("_", " "), _span(record[name]) if name == "cfg" else _spoken(record[name]))
+    record, trained = preset.training, cfg_range(preset)
+    known = [(name.replace("_", " "), range_text(trained) if name == "cfg" and trained else _spoken(record[name]))
              for name in PROVENANCE if name in record]
     return [*known, ("licence", preset.licence or "not stated"), ("source", preset.source or "not stated")]
 
@@ -109,11 +110,6 @@ def _settings(config: Path) -> list[tuple[str, str]]:
     if not config.exists():
         return []
     return [(name, _spoken(value)) for name, value in json.loads(config.read_text(encoding="utf-8")).items()]
-
-
-def _span(cfg) -> str:
-    """A guidance scale, or the lowest and the highest."""
-    return " to ".join(dict.fromkeys(map(_spoken, cfg if isinstance(cfg, (list, tuple)) else [cfg])))
 
 
 def _spoken(value) -> str:

@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from ...s4s_nodes.core import Preset, PresetError, preset_file
+from ...s4s_nodes.select.match import range_text
 from .report import race_markdown
 
 TABLE = "| | for | calls | what it is | measured |"
@@ -46,7 +47,7 @@ def _learned(preset: Preset) -> list[str]:
     record = preset.training
     off = record.get("teacher_error")
     off = "" if off is None else f" (doubling its calls moves its results by RMSE {off:.2g})"
-    said = [("teacher", f"Teacher {record.get('teacher')}{off}"), ("cfg", f"cfg {_span(record.get('cfg', 1.0))}"),
+    said = [("teacher", f"Teacher {record.get('teacher')}{off}"), ("cfg", f"cfg {range_text(record.get('cfg', 1.0))}"),
             ("pairs", f"{record.get('pairs')} pairs"), ("seed", f"seed {record.get('seed')}"),
             ("mode", f"{record.get('mode')} mode from {record.get('base')}")]
     text = ", ".join(text for key, text in said if key in record)
@@ -78,12 +79,6 @@ def _notes(preset: Preset) -> list[str]:
 
 def _row(name: str, score: dict) -> str:
     return f"{score['cfg']:g} cfg, {name[5:]} calls" if name.startswith("calls") else name
-
-
-def _span(cfg) -> str:
-    numbers = cfg if isinstance(cfg, (list, tuple)) else [cfg]
-    low, high = numbers[0], numbers[-1]
-    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
 def page(folder) -> str:

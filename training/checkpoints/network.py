@@ -41,19 +41,12 @@ class Network:
         return rows.to(x.device, self.dtype, non_blocking=True)
 
 
-def unet(network) -> Callable:
-    """Asks the U-Net of Stable Diffusion 1 and 2."""
-    def ask(x, timestep, context, pooled):
-        return network(x, timestep, encoder_hidden_states=context, return_dict=False)[0]
-    return ask
-
-
-def unet_xl(network, width: int, height: int) -> Callable:
-    """Asks the U-Net of Stable Diffusion XL, told that the picture is whole and of this size."""
-    size = torch.tensor([[height, width, 0, 0, height, width]], dtype=torch.float32)
+def unet(network, size: tuple[int, int] | None = None) -> Callable:
+    """Asks the U-Net of Stable Diffusion; size: (height, width) of a whole picture, which XL is told."""
+    ids = None if size is None else torch.tensor([[*size, 0, 0, *size]], dtype=torch.float32)
 
     def ask(x, timestep, context, pooled):
-        added = {"text_embeds": pooled, "time_ids": size.to(x.device).expand(len(x), -1)}
+        added = None if ids is None else {"text_embeds": pooled, "time_ids": ids.to(x.device).expand(len(x), -1)}
         return network(x, timestep, encoder_hidden_states=context, added_cond_kwargs=added, return_dict=False)[0]
     return ask
 
@@ -73,11 +66,11 @@ def transformer_flux(network, guidance: float) -> Callable:
     """
     exact = {}
 
-    def told(module, arguments):
+    def with_exact_level(module, arguments):
         _, *guided, pooled = arguments
         level = 1000 * exact["timestep"]
         return (level, *(torch.full_like(level, 1000 * guidance) for _ in guided), pooled)
-    network.time_text_embed.register_forward_pre_hook(told)
+    network.time_text_embed.register_forward_pre_hook(with_exact_level)
 
     def ask(x, timestep, context, pooled):
         exact["timestep"] = timestep

@@ -119,7 +119,7 @@ def _ask(family: str, asked, settings: ModelSettings, width: int, height: int) -
         return network.transformer_flux(asked, settings.guidance)
     if family == "sd3":
         return network.transformer_sd3(asked)
-    return network.unet_xl(asked, width, height) if family == "sdxl" else network.unet(asked)
+    return network.unet(asked, (height, width) if family == "sdxl" else None)
 
 
 def model_of(checkpoint: Opened, clock, channels: int) -> Model:

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ...core import preset_file
 from ...library import Library, cfg_range, measured, preset_name, recommended
 from ...select.cfg import joined
+from ...select.match import range_text
 from . import parts, record
 from .folder import home, presets
 
@@ -113,7 +114,7 @@ def _listed(library: Library) -> str:
 def _passport(library: Library, name: str) -> str:
     preset, cfg = library.get(name), ""
     if trained := cfg_range(preset):
-        cfg = f"; cfg {' to '.join(f'{value:g}' for value in sorted(set(trained)))}"
+        cfg = f"; cfg {range_text(trained)}"
     calls = ", ".join(map(str, preset.counts))
     return (f"{name} {preset.short_hash}: {'ships with S4S' if library.ships(name) else 'yours'}\n"
             f"for {preset.model.family}, {preset.model.prediction}; {calls} calls{cfg}\n"

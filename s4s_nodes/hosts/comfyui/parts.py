@@ -13,6 +13,7 @@ from ... import picture
 from ...core.files import stamp
 from ...library import ModelFacts, Preset, Request, Selection, cfg_range, preset_name, select, suits
 from ...select.cfg import at_cfg, learned_at
+from ...select.match import range_text
 from . import facts
 from .folder import folder_mark, presets, tell_problems
 
@@ -133,9 +134,8 @@ def cfg_of(preset: Preset) -> tuple[float, str]:
     trained = cfg_range(preset)
     if trained is None:
         return 1.0, "cfg: the preset does not say; 1 is put out, use what suits your model"
-    low, high = trained
-    text = f"cfg: {low:g}" + (f" to {high:g}" if high > low else "")
-    return (low + high) / 2, text + (", with a table for each cfg between" if learned_at(preset) else "")
+    between = ", with a table for each cfg between" if learned_at(preset) else ""
+    return sum(trained) / 2, f"cfg: {range_text(trained)}{between}"
 
 
 def drawn(preset: Preset, selection: Selection | None) -> Image.Image:
