@@ -34,14 +34,14 @@ def folder_mark() -> str:
     return hashlib.sha256(repr(stamps).encode()).hexdigest()[:10]
 
 
-_told: set[str] = set()
+_reported: set[str] = set()
 
 
 def tell_problems() -> None:
     """Log every file that cannot be read, and every name that hides another, once."""
     for problem in presets().problems():
-        if problem not in _told:
-            _told.add(problem)
+        if problem not in _reported:
+            _reported.add(problem)
             logging.warning("S4S: %s", problem)
 
 

@@ -24,19 +24,19 @@ def sample_s4s(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None,
     if len(sigmas) < 2:
         return x
     _check_falling(sigmas)
-    request = asked(model, sigmas, preset, strict, tuple(x.shape[-2:]))
-    selection = selected(request)
+    request = request_of(model, sigmas, preset, strict, tuple(x.shape[-2:]))
+    selection = selection_of(request)
     record.tell(selection, request.facts)
     if request.strict and selection.fallback:
         raise ValueError(f"{selection.message()} It was refused because strict is on: change what it says, or turn "
                          "strict off")
     extra_args = extra_args or {}
     levels = torch.tensor(selection.table.sigmas)
-    end = sample_table(model, x, levels, _told(extra_args, levels, sigmas), callback, disable, table=selection.table)
-    return _known_put_back(end, x, model, extra_args.get("denoise_mask"), selection.table)
+    end = sample_table(model, x, levels, _with_levels(extra_args, levels, sigmas), callback, disable, table=selection.table)
+    return _restored(end, x, model, extra_args.get("denoise_mask"), selection.table)
 
 
-def asked(model, sigmas: Tensor, preset=None, strict: bool = False, size: tuple | None = None) -> Request:
+def request_of(model, sigmas: Tensor, preset=None, strict: bool = False, size: tuple | None = None) -> Request:
     """The library's request for a running model, a host's levels and perhaps a given preset."""
     guider = getattr(model, "inner_model", None)
     pin = pinned.of(getattr(guider, "model_patcher", None))
@@ -46,7 +46,7 @@ def asked(model, sigmas: Tensor, preset=None, strict: bool = False, size: tuple 
                    cfg=getattr(guider, "cfg", None), size=size, named=preset, strict=strict)
 
 
-def selected(request: Request) -> Selection:
+def selection_of(request: Request) -> Selection:
     """The library's answer; a fallback also names a preset file that cannot be read: it may be the one missed."""
     selection = select(request)
     broken = presets().unreadable() if selection.fallback and request.named is None else ()
@@ -70,7 +70,7 @@ def _check_falling(sigmas: Tensor) -> None:
                          "to image; for flipped sigmas (unsampling) use the sampler euler")
 
 
-def _told(extra_args: dict, levels: Tensor, sigmas: Tensor) -> dict:
+def _with_levels(extra_args: dict, levels: Tensor, sigmas: Tensor) -> dict:
     """extra_args with the levels that are really visited, for patches that look them up; the host's stay untouched."""
     options = extra_args.get("model_options")
     if not options or len(levels) == len(sigmas) and torch.allclose(levels.to(sigmas), sigmas, rtol=1e-4):
@@ -79,7 +79,7 @@ def _told(extra_args: dict, levels: Tensor, sigmas: Tensor) -> dict:
     return {**extra_args, "model_options": {**options, "transformer_options": transformer}}
 
 
-def _known_put_back(end: Tensor, start: Tensor, model, mask: Tensor | None, table) -> Tensor:
+def _restored(end: Tensor, start: Tensor, model, mask: Tensor | None, table) -> Tensor:
     """The end state with the known region, mask 0, exactly the latent that came in; softly masked parts likewise.
 
     The host blends the latent into every prediction, so it reaches the end with the predictions' total weight: 1 for
