@@ -30,10 +30,10 @@ def sample_s4s(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None,
     if request.strict and selection.fallback:
         raise ValueError(f"{selection.message()} It was refused because strict is on: change what it says, or turn "
                          "strict off")
-    extra_args = extra_args or {}
-    levels = torch.tensor(selection.table.sigmas)
-    end = sample_table(model, x, levels, _with_levels(extra_args, levels, sigmas), callback, disable, table=selection.table)
-    return _restored(end, x, model, extra_args.get("denoise_mask"), selection.table)
+    extra_args, table = extra_args or {}, selection.table
+    levels = torch.tensor(table.sigmas)
+    end = sample_table(model, x, levels, _with_levels(extra_args, levels, sigmas), callback, disable, table=table)
+    return _restored(end, x, model, extra_args.get("denoise_mask"), table)
 
 
 def request_of(model, sigmas: Tensor, preset=None, strict: bool = False, size: tuple | None = None) -> Request:
