@@ -42,21 +42,6 @@ class Progress:
         return self.classical / self.held_out if math.isfinite(self.classical + self.held_out) else math.nan
 
 
-class Clock:
-    """Estimates the remaining time from the calls of this session."""
-
-    def __init__(self):
-        self._opened = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self._opened
-
-    def left(self, made: int, to_make: int) -> float:
-        """Seconds until `to_make` more calls are made, at the pace of the `made` ones; NaN before the first."""
-        return self.seconds / made * max(0, to_make) if made else math.nan
-
-
 class RunProgress:
     """Where a run stands (phase, table, loss of the last iteration), reported to whoever listens.
 
@@ -67,9 +52,14 @@ class RunProgress:
     def __init__(self, on_progress: Callable | None, say: Callable | None, quiet: bool):
         self.on_progress, self.quiet, self._write = on_progress, quiet, say or tqdm.write
         self.bars = not (quiet or say or on_progress)
-        self.clock, self.total = Clock(), 0
+        self._opened, self.total = time.monotonic(), 0
         self.phase, self.table, self.loss = "teacher", "", math.nan
         self._bar: tqdm | None = None
+
+    @property
+    def seconds(self) -> float:
+        """Of this session."""
+        return time.monotonic() - self._opened
 
     def say(self, text: str) -> None:
         if not self.quiet:
@@ -104,7 +94,8 @@ class RunProgress:
         if self.on_progress is None:
             return
         total = max(done, self.total)
+        left = self.seconds / made * (total - done) if made else math.nan       # at this session's pace
         self.on_progress(Progress(
             self.phase, self.table, done, total, self.loss, state.best_error if state else math.nan,
             state.baseline if state else math.nan,
-            seconds_left=self.clock.left(made, total - done), preview=preview if state else None))
+            seconds_left=left, preview=preview if state else None))

@@ -246,7 +246,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        return self.seconds_before + self.progress.clock.seconds
+        return self.seconds_before + self.progress.seconds
 
     # --- files --------------------------------------------------------------------------------------------------
 

@@ -16,26 +16,10 @@ import numpy as np
 from ..core.k_sampler import close, same_levels
 from ..core.levels import same_top
 from ..core.preset_file import Preset
+from . import match
 from .adapt import above, from_start, starts_near
 from .cfg import at_cfg
 from .dispatch import Selection, checked, cut_of, fallen_back, is_own, levels_for, table_for
-from .match import (
-    TRAIN_ONE,
-    as_seen,
-    belongs,
-    called,
-    cfg_distance,
-    cfg_range,
-    family_schedule,
-    near_cfg,
-    near_size,
-    none_of_its_own,
-    of_two_models,
-    own_presets,
-    range_text,
-    suits,
-    trained_size,
-)
 from .model_facts import ModelFacts
 
 
@@ -100,9 +84,9 @@ def _schedule(request: Request, steps: int) -> np.ndarray:
     """The levels of the table that will run, else those of the fallback; (steps + 1,)."""
     facts = request.facts
     if request.named is not None:
-        usable = suits(request.named, facts) is None
+        usable = match.suits(request.named, facts) is None
         return _levels_at(request.named, request, steps) if usable else levels_for(None, facts, steps)
-    own = own_presets(request.installed, facts)
+    own = match.own_presets(request.installed, facts)
     if (both := _of_two_models(request, steps)) is not None:
         return levels_for(both, facts, steps)
     for serves in (_serves_all, _serves_a_window):
@@ -115,7 +99,7 @@ def _schedule(request: Request, steps: int) -> np.ndarray:
 def _of_two_models(request: Request, steps: int) -> Preset | None:
     """The newest preset that this model shares with another. Its levels hold whatever the cfg and the LoRAs: both
     models must sample on one schedule, also where one of them falls back."""
-    usable = [preset for preset in of_two_models(request.installed, request.facts)
+    usable = [preset for preset in match.of_two_models(request.installed, request.facts)
               if steps in preset.counts and not preset.unfinished and preset.recommended]
     return max(usable, key=_created, default=None)
 
@@ -150,14 +134,14 @@ def _serves_a_window(preset: Preset, request: Request, steps: int) -> Selection 
 
 def _schedule_with(steps: int, request: Request) -> Preset | None:
     """The family's published schedule if it has this number of steps."""
-    published = family_schedule(request.installed, request.facts)
+    published = match.family_schedule(request.installed, request.facts)
     return published if published is not None and steps in published.counts else None
 
 
 # --- the table ------------------------------------------------------------------------------------------------------
 
 def _on_levels(request: Request, levels: np.ndarray) -> Selection:
-    own = own_presets(request.installed, request.facts)
+    own = match.own_presets(request.installed, request.facts)
     origin = _origin(request, levels, own)
     # a host's "simple" may be the plain schedule to the digit: only a learned preset's levels make way for another's
     of_a_preset = origin is not None if request.own_schedule is None else request.own_schedule
@@ -166,7 +150,7 @@ def _on_levels(request: Request, levels: np.ndarray) -> Selection:
     judged = [_judged(preset, levels, request, of_a_preset) for preset in own]
     running = [selection for selection, problem in judged if problem is None]
     problems = [problem for _, problem in judged if problem is not None]
-    details = "; ".join(f"{called(problem.preset)}: {problem.why}" for problem in problems)
+    details = "; ".join(f"{match.called(problem.preset)}: {problem.why}" for problem in problems)
     if running:
         return replace(_best(running, request, own, levels), details=details)
     return replace(_fallback(request, levels, origin, problems), details=details)
@@ -175,7 +159,7 @@ def _on_levels(request: Request, levels: np.ndarray) -> Selection:
 def _judged(preset: Preset, levels: np.ndarray, request: Request, own: bool) -> tuple[Selection, _Problem | None]:
     """(what one of the model's own presets would run, why it is not selected automatically)."""
     selection = table_for(levels, request.facts, preset, request.cfg, own)
-    whole, preset = preset, as_seen(preset, request.facts)
+    whole, preset = preset, match.as_seen(preset, request.facts)
     there, name, cfg, table = at_cfg(preset, request.cfg)[0], preset.name, request.cfg, selection.table_name
     problems = (
         (preset.unfinished, f"the training of {name} is unfinished", "finish it, or choose it by name"),
@@ -183,10 +167,11 @@ def _judged(preset: Preset, levels: np.ndarray, request: Request, own: bool) -> 
         (selection.fallback, selection.why, selection.advice),
         (not there.recommends(table, cfg, request.size),
          f"{table} of {name} lost its race against the classical solvers", "choose it by name to run it"),
-        (not near_size(preset, request.size), f"{name} was learned on latents of {_by(trained_size(preset))}, this one "
-                                              f"is {_by(request.size)}", "train at this size"),
-        (not near_cfg(preset, table, cfg),
-         f"{name} was learned at cfg {range_text(cfg_range(preset, table) or 0)}, you use {cfg or 0:g}",
+        (not match.near_size(preset, request.size),
+         f"{name} was learned on latents of {_by(match.trained_size(preset))}, this one is {_by(request.size)}",
+         "train at this size"),
+        (not match.near_cfg(preset, table, cfg),
+         f"{name} was learned at cfg {match.range_text(match.cfg_range(preset, table) or 0)}, you use {cfg or 0:g}",
          f"train at cfg {cfg or 0:g}, or use that"))
     for stage, (holds, why, advice) in enumerate(problems):
         if holds:
@@ -204,9 +189,9 @@ def _best(running: list[Selection], request: Request, own: list[Preset], levels=
     """
     def rank(selection: Selection) -> tuple:
         preset = _preset(selection)
-        outside, beside = cfg_distance(preset, selection.table_name, request.cfg)
+        outside, beside = match.cfg_distance(preset, selection.table_name, request.cfg)
         first = "" if request.cfg is not None else min(
-            _created(each) for each in own if cfg_range(each) == cfg_range(preset))
+            _created(each) for each in own if match.cfg_range(each) == match.cfg_range(preset))
         given = levels is not None and same_levels(selection.table, levels)
         shifted = request.facts.shift is None or preset.model.shift != request.facts.shift
         return outside, beside, first, not given, selection.kind == "adapted", shifted, -len(preset.tables)
@@ -227,13 +212,14 @@ def _created(preset: Preset) -> str:
 def _of_the_named(named: Preset, request: Request, levels: np.ndarray, own: bool) -> Selection:
     """What the preset that the user named runs, even if it is of another model, unless strict."""
     facts, cfg = request.facts, request.cfg
-    mine = belongs(named, facts)
-    if request.strict and not mine and suits(named, facts) is None:
+    mine = match.belongs(named, facts)
+    if request.strict and not mine and match.suits(named, facts) is None:
         selection = fallen_back(levels, facts, f"{named.name} was not learned on this model, and matching is strict",
                                 "turn strict off to run it", own)
     else:
         selection = table_for(levels, facts, named, cfg, own)
-    near = near_cfg(as_seen(named, facts), selection.table_name, cfg) and near_size(named, request.size)
+    near = match.near_cfg(match.as_seen(named, facts), selection.table_name, cfg)
+    near = near and match.near_size(named, request.size)
     warns = selection.fallback or not (mine and near)
     return replace(selection, belongs=mine or selection.fallback, about=named, warns=warns)
 
@@ -247,25 +233,25 @@ def _origin(request: Request, levels: np.ndarray, own: list[Preset]) -> tuple[in
     """
     facts = request.facts
     learned = [preset for preset in ([request.named] if request.named is not None else []) + own
-               if suits(preset, facts) is None]
+               if match.suits(preset, facts) is None]
     cuts = (cut_of(levels, at, facts) for preset in learned for at in (preset, at_cfg(preset, request.cfg)[0]))
     return next((cut for cut in cuts if cut is not None), None)
 
 
 def _fallback(request: Request, levels: np.ndarray, origin, problems: list[_Problem]) -> Selection:
     """The family's published schedule if it has a table, else a classical solver; as if no preset were there."""
-    facts, published = request.facts, family_schedule(request.installed, request.facts)
+    facts, published = request.facts, match.family_schedule(request.installed, request.facts)
     plain = is_own(levels, None, facts) or published is not None and is_own(levels, published, facts)
     there = levels if origin is None or plain else _without_preset(levels, origin, request)
     ours = bool(request.own_schedule) or plain or origin is not None
     selection = None
-    why, advice = (facts.unfit, "") if facts.unfit else none_of_its_own(request.installed, facts)
+    why, advice = (facts.unfit, "") if facts.unfit else match.none_of_its_own(request.installed, facts)
     if published is not None:
         selection = table_for(there, facts, published, None, ours)
         if selection.fallback:
             why, advice, selection = selection.why, selection.advice, None
         elif _lost(published, selection.table_name, request):
-            why, advice, selection = f"{published.name} lost its race on this model", TRAIN_ONE, None
+            why, advice, selection = f"{published.name} lost its race on this model", match.TRAIN_ONE, None
     if plain:
         # on the fallback's own schedule: what made the scheduler give that, if anything did
         problems = [_judged(problem.preset, levels, request, own=True)[1] or problem for problem in problems]
@@ -291,4 +277,4 @@ def _without_preset(levels: np.ndarray, cut: tuple[int, int], request: Request) 
 def _lost(published: Preset, table: str, request: Request) -> bool:
     """Whether the same numbers lost a race on these very weights."""
     return any(preset.short_hash == published.short_hash and not preset.recommends(table, request.cfg, request.size)
-               for preset in own_presets(request.installed, request.facts))
+               for preset in match.own_presets(request.installed, request.facts))
