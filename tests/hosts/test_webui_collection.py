@@ -43,7 +43,7 @@ def test_the_list_shows_every_preset_and_what_cannot_be_read(host):
     preset_file.save(replace(eps_preset("<i>raced</i>"), scores={"calls6": {"ratio": 0.9, "recommended": False},
                                                             "calls8": {"ratio": 1.5, "recommended": True}}),
                 host.folder / "raced.safetensors")
-    page = host.collection.listed()
+    page = host.collection.listing()
     rows = {row.split("</td>")[0].rpartition("<td>")[2]: row for row in page.split("</thead>")[1].split("</tr>")}
     assert "<td>sd15, eps</td><td>4, 6 and 8</td><td>no</td><td>–</td><td>yours</td>" in rows[KEPT]
     assert "0.90 to 1.50 times closer</td><td>not calls6" in rows["raced"]
@@ -53,19 +53,19 @@ def test_the_list_shows_every_preset_and_what_cannot_be_read(host):
 
 def test_a_chosen_preset_is_described_with_its_licence_and_its_file(host):
     preset_file.save(replace(eps_preset("mine"), licence="CC0 <1>", source="here"), host.folder / "mine.safetensors")
-    words, file, tick = host.collection.shown("mine")
+    words, file, tick = host.collection.show("mine")
     assert "calls5_from1.9: 5 calls" in words and tick is False
     assert words.endswith("<p>Licence: CC0 &lt;1&gt;</p><p>Source: here</p>")
     assert file == {"value": str(host.folder / "mine.safetensors"), "visible": True}
-    words, file, _ = host.collection.shown("broken")
+    words, file, _ = host.collection.show("broken")
     assert "not a whole .safetensors file" in words and file == {"value": None, "visible": False}
-    assert host.collection.shown(None) == ("", {"value": None, "visible": False}, False)
-    assert "there is no preset" in host.collection.shown("../secret")[0]
+    assert host.collection.show(None) == ("", {"value": None, "visible": False}, False)
+    assert "there is no preset" in host.collection.show("../secret")[0]
 
 
 @pytest.mark.parametrize("wrapped", [str, lambda path: SimpleNamespace(name=str(path))])        # gradio 4, gradio 3
 def test_presets_are_added_under_the_name_they_carry(host, wrapped):
-    done = host.collection.added([wrapped(downloaded(host, "one: two")), wrapped(downloaded(host, "three"))])
+    done = host.collection.add([wrapped(downloaded(host, "one: two")), wrapped(downloaded(host, "three"))])
     assert done.chosen == "three" and {"one_ two", "three"} < set(names(host))
     assert done.message.startswith("downloaded one: two.safetensors: added as one_ two. It is for sd15, eps prediction")
     assert preset_file.load(host.folder / "one_ two.safetensors").name == "one: two"
@@ -79,14 +79,14 @@ def test_a_file_that_is_refused_leaves_nothing_and_hinders_no_other(host):
     save_file({"weight": torch.zeros(3)}, other)
     newer.write_bytes(good.read_bytes().replace(b'\\"format_version\\": 1', b'\\"format_version\\": 7'))
     before = names(host)
-    done = host.collection.added(list(map(str, (cut, other, newer, downloaded(host, KEPT), good))))
+    done = host.collection.add(list(map(str, (cut, other, newer, downloaded(host, KEPT), good))))
     assert names(host) == sorted([*before, "good"])
     words = done.message.splitlines()
     for line, said in zip(words, ("cut.safetensors: is not a whole", "there is no s4s_preset entry", "update S4S",
                                   "is there already, and nothing is overwritten", "added as good")):
         assert said in line
     with pytest.raises(ValueError, match="choose preset files"):
-        host.collection.added(None)
+        host.collection.add(None)
 
 
 def test_a_file_of_another_project_is_imported_and_a_hostile_one_executes_nothing(host):
@@ -97,28 +97,28 @@ def test_a_file_of_another_project_is_imported_and_a_hostile_one_executes_nothin
             return open, (str(ran), "w")
     (host.outside / "bad.pkl").write_bytes(pickle.dumps(Hostile()))
     with pytest.raises(ValueError, match=r"bad\.pkl"):
-        host.collection.added([str(host.outside / "bad.pkl")])
+        host.collection.add([str(host.outside / "bad.pkl")])
     assert not ran.exists() and "bad" not in names(host)
     times = torch.linspace(1.0, 1e-3, 6).repeat(2)
     torch.save({"best_t_steps": times}, host.outside / "numbers.pt")
-    done = host.collection.added([str(host.outside / "numbers.pt")])
+    done = host.collection.add([str(host.outside / "numbers.pt")])
     made = host.part("shelf").library().get(done.chosen)
     assert (done.chosen, made.training["imported"], made.counts) == ("ld3-numbers", "ld3", [5])
 
 
 def test_rename_keeps_what_is_there_and_what_ships(host):
-    done = host.collection.renamed(KEPT, " portraits ")
+    done = host.collection.rename(KEPT, " portraits ")
     assert (done.chosen, done.renamed) == ("portraits", {KEPT: "portraits"}) and KEPT not in names(host)
     assert preset_file.load(host.folder / "portraits.safetensors").name == "portraits"
     (host.folder / "portraits.safetensors").rename(host.folder / "by hand.safetensors")
-    assert host.collection.renamed("by hand", "by hand").chosen == "by hand"
+    assert host.collection.rename("by hand", "by hand").chosen == "by hand"
     assert preset_file.load(host.folder / "by hand.safetensors").name == "by hand"
-    host.collection.renamed("by hand", "portraits")
+    host.collection.rename("by hand", "portraits")
     for name, new, why in (("portraits", "toy-flow", "nothing is overwritten"), (SHIPS, "mine", "ships with S4S"),
                            (None, "mine", "no preset is chosen"), ("portraits", "", "1 to 100 printable characters"),
                            ("broken", "mine", "not a whole"), ("gone", "mine", "there is no preset")):
         with pytest.raises(ValueError, match=why):
-            host.collection.renamed(name, new)
+            host.collection.rename(name, new)
     assert names(host) == ["broken", "portraits", "toy-flow"]
 
 
@@ -126,24 +126,24 @@ def test_delete_wants_a_tick_and_takes_ones_own_only(host):
     for name, sure, why in ((KEPT, False, "tick Delete for good"), (SHIPS, True, "ships with S4S"),
                             (SHIPS, False, "ships with S4S"), (None, True, "no preset is chosen")):
         with pytest.raises(ValueError, match=why):
-            host.collection.deleted(name, sure)
+            host.collection.delete(name, sure)
     host.shared.opts.s4s_default_sd15 = KEPT
-    assert "still name it for sd15" in host.collection.deleted(KEPT, True).message
-    host.collection.deleted("broken", True)
+    assert "still name it for sd15" in host.collection.delete(KEPT, True).message
+    host.collection.delete("broken", True)
     assert names(host) == ["toy-flow"]
 
 
 def test_presets_of_several_cfgs_are_joined(host):
     for cfg in (3, 7):
         preset_file.save(replace(eps_preset(f"at {cfg}"), training={"cfg": cfg}), host.folder / f"at {cfg}.safetensors")
-    done = host.collection.joined(["at 7", "at 3"], "both")
+    done = host.collection.join(["at 7", "at 3"], "both")
     assert done.chosen == "both" and "for cfg 3 to 7. It is for sd15, eps prediction, 4, 6, 8 steps" in done.message
     assert {"calls6_cfg3", "calls6_cfg7"} < set(preset_file.load(host.folder / "both.safetensors").tables)
     for asked, new, why in ((["at 3", "at 7"], "both", "nothing is overwritten"), (["at 3"], "x", "at least two"),
                             ([], "x", "at least two"), (["at 3", "toy-flow"], "x", "one model"),
                             (["at 3", "at 7"], "", "1 to 100 printable")):
         with pytest.raises(ValueError, match=why):
-            host.collection.joined(asked, new)
+            host.collection.join(asked, new)
 
 
 class Dropdown:
@@ -160,17 +160,17 @@ def test_the_page_follows_a_rename_and_a_deletion(host):
              "s4s_race_preset": Dropdown(), "s4s_collection_preset": Dropdown(), "s4s_collection_several": Dropdown()}
 
     def page_after(work, asked, shown):
-        words, page, files, new, sure, whole, *updates = host.collection.changed(lists, 4, work, *asked, *shown)
+        words, page, files, new, sure, whole, *updates = host.collection.apply(lists, 4, work, *asked, *shown)
         assert (files, new, sure, whole) == ({"value": None}, {"value": ""}, {"value": False}, {"value": ""})
         return page, dict(zip(lists, updates))
-    page, now = page_after(host.collection.renamed, (KEPT, "portraits"),
+    page, now = page_after(host.collection.rename, (KEPT, "portraits"),
                            ("S4S toy_ sd15", "Use same scheduler", "S4S toy_ sd15", KEPT, [KEPT, "toy-flow"]))
     assert "<td>portraits</td>" in page and "S4S portraits" in [row.label for row in host.schedules.schedulers]
     assert now["txt2img_scheduler"]["value"] == now["s4s_race_preset"]["value"] == "S4S portraits"
     assert "value" not in now["hr_scheduler"] and "S4S portraits" in now["hr_scheduler"]["choices"]
     assert now["s4s_collection_preset"]["value"] == "portraits" and "broken" in now["s4s_collection_preset"]["choices"]
     assert now["s4s_collection_several"]["value"] == ["portraits", "toy-flow"]
-    _, now = page_after(host.collection.deleted, ("portraits", True),
+    _, now = page_after(host.collection.delete, ("portraits", True),
                         ("S4S portraits", "S4S toy-flow", "S4S portraits", "portraits", ["portraits"]))
     assert now["txt2img_scheduler"]["value"] == "S4S Auto" and now["s4s_race_preset"]["value"] is None
     assert "value" not in now["hr_scheduler"] and now["s4s_collection_preset"]["value"] is None
@@ -179,7 +179,7 @@ def test_the_page_follows_a_rename_and_a_deletion(host):
 
 def test_what_cannot_be_done_changes_the_report_only(host):
     lists = {"s4s_collection_preset": Dropdown()}
-    words, *others = host.collection.changed(lists, 4, host.collection.deleted, SHIPS, True, None)
+    words, *others = host.collection.apply(lists, 4, host.collection.delete, SHIPS, True, None)
     assert "ships with S4S" in words and others == [{}] * 6
 
 
@@ -195,11 +195,11 @@ def test_only_uploaded_files_are_read(host):
     for asked in (str(secret), f"{host.outside}/../secret.safetensors", str(link), "secret.safetensors",
                   SimpleNamespace(name=str(secret)), SimpleNamespace(name=str(inside), orig_name=str(secret))):
         with pytest.raises(ValueError, match="was not uploaded on this page") as caught:
-            host.collection.added([asked])
+            host.collection.add([asked])
         assert str(host.outside.parent) not in str(caught.value)
     assert names(host) == before
     good = SimpleNamespace(name=str(inside), orig_name=str(inside))
-    assert host.collection.added([good]).chosen == "inside"
+    assert host.collection.add([good]).chosen == "inside"
 
 
 def test_an_open_host_adds_renames_deletes_and_joins_nothing(host):
@@ -229,17 +229,17 @@ def test_a_checkpoint_behind_a_link_is_not_offered_and_not_deleted(host):
     assert {KEPT, "broken", SHIPS} < set(offered)
     assert not {"all/checkpoint", "all/far", "one", "misplaced"} & set(offered)
     for name in ("all/checkpoint", "all/far", "one", "misplaced"):
-        for work, asked in ((host.collection.deleted, True), (host.collection.renamed, "x")):
+        for work, asked in ((host.collection.delete, True), (host.collection.rename, "x")):
             with pytest.raises(ValueError, match="is reached by a link|is not an S4S preset"):
                 work(name, asked)
     assert len(list(models.iterdir())) == 2 and (host.folder / "misplaced.safetensors").exists()
-    assert "all/far" in host.collection.listed()                # it can be used
+    assert "all/far" in host.collection.listing()                # it can be used
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "CON", "a:b", ".hidden", "state", "a\u202eb"])
 def test_a_name_that_is_no_preset_s_is_refused(host, name):
     before = names(host)
-    for work, asked in ((host.collection.renamed, KEPT), (host.collection.joined, [KEPT, "toy-flow"])):
+    for work, asked in ((host.collection.rename, KEPT), (host.collection.join, [KEPT, "toy-flow"])):
         with pytest.raises(ValueError, match="Choose another name"):
             work(asked, name)
     assert names(host) == before
@@ -265,18 +265,18 @@ def test_no_message_shows_where_the_server_keeps_things(host, monkeypatch):
 
 
 def test_an_added_or_renamed_preset_hides_none_that_ships(host):
-    for attempt in (lambda: host.collection.added([str(downloaded(host, SHIPS))]),
-                    lambda: host.collection.renamed(KEPT, SHIPS)):
+    for attempt in (lambda: host.collection.add([str(downloaded(host, SHIPS))]),
+                    lambda: host.collection.rename(KEPT, SHIPS)):
         with pytest.raises(ValueError, match="ships with S4S, and another of that name would hide it"):
             attempt()
     assert names(host) == ["broken", KEPT, "toy-flow"] and host.part("shelf").library().ships(SHIPS)
 
 
 def test_the_list_holds_what_a_user_can_use(host):
-    assert "digits-" not in host.collection.listed() and "transfer-eps" in host.collection.listed()
+    assert "digits-" not in host.collection.listing() and "transfer-eps" in host.collection.listing()
     preset_file.save(replace(eps_preset("few"), scores={"calls6": {"ratio": 1.2, "recommended": True, "seeds": 2}}),
                      host.folder / "few.safetensors")
-    assert "1.20 times closer, on 2 seeds</td><td>yes" in host.collection.listed()
+    assert "1.20 times closer, on 2 seeds</td><td>yes" in host.collection.listing()
 
 
 def test_chips_are_sent_with_the_choices(host):

@@ -103,17 +103,17 @@ def test_before_a_checkpoint_is_loaded_the_steps_are_looked_at(host):
 
 def test_the_panel_opens_the_table_of_the_steps_and_keeps_what_the_user_opened(host):
     panel = host.part("panel")
-    warning, button, words, shown, tables, image, about = panel.followed("txt2img", NAMES, "", *values(steps=8))
+    warning, button, words, shown, tables, image, about = panel.follow("txt2img", NAMES, "", *values(steps=8))
     assert not warning["visible"] and not button["visible"] and "calls8, exact" in words
     assert tables == {"choices": ["calls4", "calls5_from1.9", "calls6", "calls8"], "value": "calls8"}
     assert image["visible"] and image["value"].size[0] == 1024 and "toy, sd15" in about
-    assert panel.followed("txt2img", NAMES, shown, *values(steps=8, cfg=4.0))[3:] == (shown, {}, {}, {})
-    assert panel.drawn(shown, "calls4")["value"].tobytes() != image["value"].tobytes()
-    assert panel.drawn(shown, "calls99") == {} and panel.drawn("", "calls4") == {}
-    warning, button, *_, = panel.followed("txt2img", NAMES, shown, *values(steps=20))
+    assert panel.follow("txt2img", NAMES, shown, *values(steps=8, cfg=4.0))[3:] == (shown, {}, {}, {})
+    assert panel.draw(shown, "calls4")["value"].tobytes() != image["value"].tobytes()
+    assert panel.draw(shown, "calls99") == {} and panel.draw("", "calls4") == {}
+    warning, button, *_, = panel.follow("txt2img", NAMES, shown, *values(steps=20))
     assert warning["visible"] and button == {"value": "Set Sampling steps to 8", "visible": True}
-    assert panel.mended("txt2img", NAMES, *values(steps=20)) == ({}, {"value": 8})
-    assert panel.mended("txt2img", NAMES, *values("Euler", TOY)) == ({"value": "S4S"}, {})
+    assert panel.mend("txt2img", NAMES, *values(steps=20)) == ({}, {"value": 8})
+    assert panel.mend("txt2img", NAMES, *values("Euler", TOY)) == ({"value": "S4S"}, {})
 
 
 def test_the_panel_chooses_a_preset_for_one_generation(host, tmp_path):

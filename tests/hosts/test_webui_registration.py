@@ -219,16 +219,16 @@ def test_the_tab_asks_for_what_its_controls_say(host, monkeypatch):
     monkeypatch.setattr(tab.jobs.JOBS, "add", lambda title, prepare: prepare({"work": room}.get))
     scene = {"prompts": ("a cat", "a house"), "negative": "bad", "cfg": 2.0, "width": 64, "height": 96}
     shown = ("a cat\n\n  a house ", "bad", 2, 64.0, 96.0)
-    assert tab.trained(*shown, " mine ", "4; 6", "1 0.5", "Own number", 3000.0, "forward-only", 8.0) == ""
-    assert tab.raced(*shown, "S4S mine", "", 8.0, 20000.0, True, "Heun,  DPM++ SDE") == ""
+    assert tab.start_training(*shown, " mine ", "4; 6", "1 0.5", "Own number", 3000.0, "forward-only", 8.0) == ""
+    assert tab.start_race(*shown, "S4S mine", "", 8.0, 20000.0, True, "Heun,  DPM++ SDE") == ""
     assert asked == [{**scene, "scales": (2.0,), "name": "mine", "calls": (4, 6), "windows": (1.0, 0.5),
                       "mode": "forward", "budget": 3000, "race_seeds": 8},
                      {**scene, "label": "S4S mine", "calls": (), "seeds": 8, "budget": 20000, "write": True,
                       "samplers": ("Heun", "DPM++ SDE")}]
-    tab.trained(*shown, "mine", "4", "1", "Quick", None, "auto", 8)
+    tab.start_training(*shown, "mine", "4", "1", "Quick", None, "auto", 8)
     assert asked[-1]["budget"] == "quick"
     for given, scales, sampled in (("3-7", (3, 4.6, 7), 4.6), ("0.5-2", (0.5, 1, 2), 2), ("1", (1,), 1)):
-        tab.trained(*shown[:2], given, *shown[3:], "mine", "4", "1", "Quick", None, "auto", 8)
+        tab.start_training(*shown[:2], given, *shown[3:], "mine", "4", "1", "Quick", None, "auto", 8)
         assert (asked[-1]["scales"], asked[-1]["cfg"]) == (scales, sampled)
     good = (*shown, "mine", "4", "1", "Own number", 3000, "auto", 8)
     for place, value, words in ((6, "four", "is not a list of whole numbers"), (6, "", "Steps is empty"),
@@ -236,7 +236,7 @@ def test_the_tab_asks_for_what_its_controls_say(host, monkeypatch):
                                 (2, "7-3", "a range such as 3-7"), (2, "many", "a range such as 3-7"),
                                 (3, -64, "Width: -64 is given, at least 8"), (9, 0, "table: 0 is given, at least 1"),
                                 (11, None, "race: nothing is given"), (11, 1, "race: 1 is given, at least 2")):
-        refused = tab.trained(*good[:place], value, *good[place + 1:])
+        refused = tab.start_training(*good[:place], value, *good[place + 1:])
         assert words in refused and "Error" not in refused
     assert len(asked) == 6
 

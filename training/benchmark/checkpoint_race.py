@@ -72,9 +72,7 @@ def settings(preset: Preset, opening: dict, cfg: float | None) -> Config:
 
 def suited(preset: Preset, source: Source) -> str:
     """Words on whether the preset was made for this checkpoint. Raises ValueError where its tables are not valid."""
-    model = source.model
-    seen = ModelFacts(model.prediction, model.sigma_min, model.sigma_max, model.family, model.channels,
-                      model.zero_terminal_snr, model.shift, fingerprint=lambda: model.hashes)
+    seen = replace(ModelFacts.of(source.model), fingerprint=lambda: source.model.hashes)
     if reason := suits(preset, seen):
         raise ValueError(f"preset {preset.name!r} cannot run on {source.name}: {reason}")
     whose = "" if belongs(preset, seen) else "not "

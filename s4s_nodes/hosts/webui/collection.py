@@ -17,7 +17,7 @@ from ... import importers
 from ...core import preset_file
 from ...core.model import is_number
 from ...library import ENDING, Preset, PresetError, file_name, measured, preset_name, recommended, save_new
-from ...select.cfg import joined as join
+from ...select.cfg import joined as join_presets
 from ...select.match import counts_text
 from . import dropdowns, panel, settings, shelf
 from .words import say
@@ -32,9 +32,9 @@ class Done:
     renamed: dict = field(default_factory=dict)
 
 
-def built() -> dict:
+def build() -> dict:
     """The components of the sub-tab by name, on the page that is being built."""
-    components = {"list": gr.HTML(value=listed(), elem_id="s4s_collection_list"),
+    components = {"list": gr.HTML(value=listing(), elem_id="s4s_collection_list"),
                   "said": gr.Textbox(label=say("Report"), lines=2, interactive=False, elem_id="s4s_collection_said")}
     with gr.Row():
         with gr.Column():
@@ -71,20 +71,20 @@ def _new_ones() -> dict:
     return {"files": files, "add": add, "several": several, "whole": whole, "join": joining}
 
 
-def wired(components: dict, lists: dict) -> None:
+def wire(components: dict, lists: dict) -> None:
     """Let the buttons work; lists: the page's dropdowns that name presets, which follow."""
     wishes = [components[name] for name in ("files", "name", "sure", "whole")]
     outputs = [components["said"], components["list"], *wishes, *lists.values()]
-    for button, work, inputs in (("add", added, ["files"]), ("rename", renamed, ["chosen", "name"]),
-                                 ("delete", deleted, ["chosen", "sure"]), ("join", joined, ["several", "whole"])):
-        components[button].click(partial(changed, lists, len(wishes), work), outputs=outputs, queue=False,
+    for button, work, inputs in (("add", add, ["files"]), ("rename", rename, ["chosen", "name"]),
+                                 ("delete", delete, ["chosen", "sure"]), ("join", join, ["several", "whole"])):
+        components[button].click(partial(apply, lists, len(wishes), work), outputs=outputs, queue=False,
                                  inputs=[*(components[name] for name in inputs), *lists.values()])
-    components["chosen"].change(shown, inputs=[components["chosen"]],
+    components["chosen"].change(show, inputs=[components["chosen"]],
                                 outputs=[components[name] for name in ("about", "file", "sure")],
                                 queue=False, show_progress=False)
 
 
-def changed(lists: dict, wishes: int, work: Callable, *asked) -> list:
+def apply(lists: dict, wishes: int, work: Callable, *asked) -> list:
     """Do work(*asked but for what the dropdowns show), and give updates: words, list, wishes, dropdowns.
 
     Where it cannot be done nothing but the words changes.
@@ -102,7 +102,7 @@ def changed(lists: dict, wishes: int, work: Callable, *asked) -> list:
     if dropdowns.COLLECTION in updates:
         updates[dropdowns.COLLECTION]["value"] = done.chosen
     empty = [gr.update(value=value) for value in (None, "", False, "")]
-    return [shelf.without_places(done.message), listed(), *empty, *updates.values()]
+    return [shelf.without_places(done.message), listing(), *empty, *updates.values()]
 
 
 def check_access() -> None:
@@ -125,7 +125,7 @@ def _labels() -> dict[str, str]:
     return {name: label for label, name in shelf.names().items()}
 
 
-def listed() -> str:
+def listing() -> str:
     """All presets as a table, and below it what could not be read."""
     library = shelf.library()
     rows = "".join(_row(name, library.get(name), library.ships(name)) for name in shelf.offered())
@@ -154,7 +154,7 @@ def _row(name: str, preset: Preset, ships: bool) -> str:
     return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
 
 
-def shown(name) -> tuple:
+def show(name) -> tuple:
     """Updates of description, file and tick for the preset that was chosen: a tick is for one preset only."""
     nothing, library = gr.update(value=None, visible=False), shelf.library()
     if not name:
@@ -170,7 +170,7 @@ def shown(name) -> tuple:
     return link + panel.words_of(preset) + rights, gr.update(value=str(library.path(name)), visible=True), False
 
 
-def added(files) -> Done:
+def add(files) -> Done:
     """Read uploaded files and save each under the name it carries; one that is refused hinders no other."""
     if not files:
         raise PresetError("no file was given: choose preset files (.safetensors) first, then press Add")
@@ -210,7 +210,7 @@ def read(path: Path) -> Preset:
     return importers.read(path)
 
 
-def renamed(name, new) -> Done:
+def rename(name, new) -> Done:
     """Give a preset of the user's another name, in the file and of the file."""
     library = shelf.library()
     path = library.path(_known(name))
@@ -222,7 +222,7 @@ def renamed(name, new) -> Done:
     return Done(f"{name} is {known} now{_by_setting(name)}", known, {name: known})
 
 
-def deleted(name, sure) -> Done:
+def delete(name, sure) -> Done:
     """Remove a preset of the user's, damaged or not."""
     if reason := shelf.library().why_kept(_known(name)):
         raise PresetError(reason)
@@ -232,10 +232,10 @@ def deleted(name, sure) -> Done:
     return Done(f"deleted {name}{_by_setting(name)}")
 
 
-def joined(names, new) -> Done:
+def join(names, new) -> Done:
     """One preset of several; they stay as they are."""
     new = preset_name(str(new or "").strip())
-    whole = join([shelf.library().get(name) for name in names or ()], new)
+    whole = join_presets([shelf.library().get(name) for name in names or ()], new)
     low, high = whole.training["cfg"]
     return Done(f"joined as {_saved(whole)}: for cfg {low:g} to {high:g}. {_for_what(whole)}", file_name(whole.name))
 

@@ -114,7 +114,7 @@ def room(name: str):
     return import_module(f".{name}", __package__)
 
 
-def followed() -> Iterator[tuple]:
+def follow() -> Iterator[tuple]:
     """(progress bar, report, live picture, pictures) each second while anything runs, then for good."""
     drawn = None
     while running := JOBS.open:

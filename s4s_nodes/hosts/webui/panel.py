@@ -48,7 +48,7 @@ class S4SScript(scripts.Script):
         return scripts.AlwaysVisible
 
     def ui(self, is_img2img):
-        """The events are added by `wired`, when the whole page is there."""
+        """The events are added by `wire`, when the whole page is there."""
         tab = "img2img" if is_img2img else "txt2img"
         with gr.Accordion(label=say("S4S presets"), open=False, elem_id=f"s4s_{tab}"):
             with gr.Row():
@@ -88,8 +88,8 @@ class S4SScript(scripts.Script):
                 del written[key]
 
 
-def wired(page, components: dict) -> None:
-    """Let both panels follow their page's controls. made: {elem_id: component} of the whole page."""
+def wire(page, components: dict) -> None:
+    """Let both panels follow their page's controls. components: {elem_id: component} of the whole page."""
     for tab in ("txt2img", "img2img"):
         controls = {name: components[id_] for name, id_ in outlook.controls(tab).items() if id_ in components}
         part = {name: components.get(f"s4s_{tab}_{name}") for name in (
@@ -97,20 +97,20 @@ def wired(page, components: dict) -> None:
         if None in part.values() or "steps" not in controls:
             continue                        # a host that hides the script
         controls |= {name: part[name] for name in ("preset", "strict", "pasted")}
-        follow = {"fn": partial(followed, tab, tuple(controls)), "inputs": [part["shown"], *controls.values()],
+        event = {"fn": partial(follow, tab, tuple(controls)), "inputs": [part["shown"], *controls.values()],
                   "outputs": [part[name] for name in ("warning", "mend", "words", "shown", "table", "image", "about")],
                   **_QUICK}
         changing = [control for name, control in controls.items() if name != "prompt"]      # that one with each letter
         done = components.get(f"html_info_{tab}")             # a checkpoint may have been loaded for a picture
         for control in (*changing, *([done] if done is not None else [])):
-            control.change(**follow)
-        page.load(**follow)
-        part["mend"].click(partial(mended, tab, tuple(controls)), inputs=list(controls.values()),
+            control.change(**event)
+        page.load(**event)
+        part["mend"].click(partial(mend, tab, tuple(controls)), inputs=list(controls.values()),
                            outputs=[controls["sampling"], controls["steps"]], **_QUICK)
-        part["table"].change(drawn, inputs=[part["shown"], part["table"]], outputs=[part["image"]], **_QUICK)
+        part["table"].change(draw, inputs=[part["shown"], part["table"]], outputs=[part["image"]], **_QUICK)
 
 
-def followed(tab: str, names: tuple, shown: str, *values) -> tuple:
+def follow(tab: str, names: tuple, shown: str, *values) -> tuple:
     """Updates of warning, its button, words, what is shown, tables, picture and description for the controls' values.
 
     shown: the schedule type and the table that the panel opened last; what a user opened beside it stays.
@@ -127,7 +127,7 @@ def followed(tab: str, names: tuple, shown: str, *values) -> tuple:
             gr.update(value=picture.table(seen.preset, seen.table), visible=True), words_of(seen.preset))
 
 
-def mended(tab: str, names: tuple, *values) -> tuple:
+def mend(tab: str, names: tuple, *values) -> tuple:
     """Updates of sampler and steps, so that a table runs."""
     seen = _outlook(tab, names, values)
     return (gr.update(value=seen.sampling) if seen.sampling else gr.update(),
@@ -161,7 +161,7 @@ def words_of(preset) -> str:
     return f'<pre style="white-space: pre-wrap; max-height: 18em; overflow: auto">{escape(describe(preset))}</pre>'
 
 
-def drawn(shown: str, table):
+def draw(shown: str, table):
     """The picture of a table of the preset that is shown."""
     preset = shelf.labelled(shown.partition("\n")[0])
     if preset is None or table not in preset.tables:

@@ -34,12 +34,13 @@ def tabs() -> list:
             with gr.Column():
                 notice, stop, seen = _seen()
         with gr.Tab(say("Presets"), elem_id="s4s_presets_tab"):
-            mine = collection.built()
+            mine = collection.build()
         lists = dropdowns.on_this_page()
-        fresh = {"fn": lambda: [collection.listed(), *dropdowns.refreshed(lists)], "inputs": [],
+        fresh = {"fn": lambda: [collection.listing(), *dropdowns.refreshed(lists)], "inputs": [],
                  "outputs": [mine["list"], *lists.values()]}
-        follow = {"fn": jobs.followed, "inputs": [], "outputs": seen, "show_progress": False, **_MANY}
-        for button, begin, fields in ((forecast, forecasted, wish), (start, trained, wish), (race, raced, entry)):
+        follow = {"fn": jobs.follow, "inputs": [], "outputs": seen, "show_progress": False, **_MANY}
+        for button, begin, fields in ((forecast, start_estimate, wish), (start, start_training, wish),
+                                      (race, start_race, entry)):
             button.click(begin, inputs=[*scene, *fields], outputs=[notice], queue=False).then(**follow).then(**fresh)
         again.click(**fresh)
         page.load(**fresh)
@@ -47,15 +48,15 @@ def tabs() -> list:
         page.load(lambda: asked_before(len(scene) + len(wish)), inputs=[], outputs=[*scene, *wish], queue=False)
         stop.click(jobs.JOBS.interrupt, inputs=[], outputs=[], queue=False)
         taken = {"outputs": [*scene, *wish[1:3], notice], "queue": False}
-        last.click(lambda: took(last_picture.of_last), inputs=[], **taken)
-        picture.change(lambda shown: took(lambda: last_picture.of_picture(shown), shown), inputs=[picture], **taken)
-        collection.wired(mine, lists)
-        panel.wired(page, dropdowns.host_page)
+        last.click(lambda: fill_in(last_picture.of_last), inputs=[], **taken)
+        picture.change(lambda shown: fill_in(lambda: last_picture.of_picture(shown), shown), inputs=[picture], **taken)
+        collection.wire(mine, lists)
+        panel.wire(page, dropdowns.host_page)
     return [(page, "S4S", "s4s_tab")]
 
 
 def _seen() -> tuple:
-    """(what was refused, the button Interrupt, what `jobs.followed` shows)"""
+    """(what was refused, the button Interrupt, what `jobs.follow` shows)"""
     notice = gr.HTML(value="", elem_id="s4s_notice")
     stop = gr.Button(say("Interrupt"), elem_id="s4s_interrupt")
     bar = gr.HTML(value="", elem_id="s4s_bar")
@@ -67,14 +68,14 @@ def _seen() -> tuple:
     return notice, stop, [bar, report, live, gallery]
 
 
-def forecasted(*asked) -> str:
+def start_estimate(*asked) -> str:
     """Let an estimate wait for its turn; what is to be said at once."""
-    return begun(say("Estimate"), lambda room: room("work").forecast(**forms.training_of(*asked)))
+    return queue_job(say("Estimate"), lambda room: room("work").forecast(**forms.training_of(*asked)))
 
 
-def trained(*asked) -> str:
+def start_training(*asked) -> str:
     """The same of a training, whose fields stay as they are for a page that is loaded again."""
-    refused = begun(f"{say('Train')}: {asked[5]}", lambda room: room("work").training(**forms.training_of(*asked)))
+    refused = queue_job(f"{say('Train')}: {asked[5]}", lambda room: room("work").training(**forms.training_of(*asked)))
     if not refused:
         jobs.JOBS.asked = asked
     return refused
@@ -86,12 +87,12 @@ def asked_before(fields: int) -> list:
     return [gr.update(value=value) for value in asked] if len(asked) == fields else [gr.update()] * fields
 
 
-def raced(*asked) -> str:
+def start_race(*asked) -> str:
     """The same of a race."""
-    return begun(f"{say('Race')}: {asked[5]}", lambda room: room("work").race(**forms.race_of(*asked)))
+    return queue_job(f"{say('Race')}: {asked[5]}", lambda room: room("work").race(**forms.race_of(*asked)))
 
 
-def begun(title: str, prepare) -> str:
+def queue_job(title: str, prepare) -> str:
     """Nothing where the work was taken, else why it was refused."""
     try:
         jobs.JOBS.add(title, prepare)
@@ -100,7 +101,7 @@ def begun(title: str, prepare) -> str:
     return ""
 
 
-def took(find, shown=True) -> list:
+def fill_in(find, shown=True) -> list:
     """Updates of the fields for the settings of a picture, and words."""
     if shown is None:                       # the picture was taken away
         return [gr.update()] * 8
