@@ -205,15 +205,15 @@ def test_only_uploaded_files_are_read(host):
 def test_an_open_host_adds_renames_deletes_and_joins_nothing(host):
     lists, before = {"s4s_collection_preset": Dropdown()}, names(host)
     here = host.collection
-    asked = ((here.added, ([str(downloaded(host))],)), (here.renamed, (KEPT, "mine")), (here.deleted, (KEPT, True)),
-             (here.joined, ([KEPT, "toy-flow"], "both")))
+    asked = ((here.add, ([str(downloaded(host))],)), (here.rename, (KEPT, "mine")), (here.delete, (KEPT, True)),
+             (here.join, ([KEPT, "toy-flow"], "both")))
     host.shared.cmd_opts = SimpleNamespace(disable_extension_access=True)
     for work, inputs in asked:
-        words, *others = here.changed(lists, 4, work, *inputs, None)
+        words, *others = here.apply(lists, 4, work, *inputs, None)
         assert "--enable-insecure-extension-access" in words and others == [{}] * 6
-    assert names(host) == before and KEPT in here.listed()
+    assert names(host) == before and KEPT in here.listing()
     host.shared.cmd_opts.disable_extension_access = False
-    assert here.changed(lists, 4, here.deleted, KEPT, True, None)[0] == f"deleted {KEPT}"
+    assert here.apply(lists, 4, here.delete, KEPT, True, None)[0] == f"deleted {KEPT}"
 
 
 def test_a_checkpoint_behind_a_link_is_not_offered_and_not_deleted(host):
@@ -254,12 +254,12 @@ def test_no_message_shows_where_the_server_keeps_things(host, monkeypatch):
 
     def fails(*_, **__):
         raise OSError(28, "No space left on device", str(host.folder / "x.safetensors"))
-    said = [here.listed(), here.shown("taken")[0], here.shown("broken")[0]]
-    for work, *asked in ((here.deleted, KEPT, False), (here.renamed, KEPT, "toy-flow"), (here.renamed, "broken", "x"),
-                         (here.added, [str(damaged)]), (here.added, [str(host.outside / "gone.safetensors")])):
-        said.append(here.changed(lists, 4, work, *asked, None)[0])
+    said = [here.listing(), here.show("taken")[0], here.show("broken")[0]]
+    for work, *asked in ((here.delete, KEPT, False), (here.rename, KEPT, "toy-flow"), (here.rename, "broken", "x"),
+                         (here.add, [str(damaged)]), (here.add, [str(host.outside / "gone.safetensors")])):
+        said.append(here.apply(lists, 4, work, *asked, None)[0])
     monkeypatch.setattr(here, "save_new", fails)
-    said.append(here.changed(lists, 4, here.added, [str(downloaded(host))], None)[0])
+    said.append(here.apply(lists, 4, here.add, [str(downloaded(host))], None)[0])
     assert all(words and root not in words for words in said), said
     assert said[-1] == "downloaded new.safetensors, not added: No space left on device: x.safetensors"
 
