@@ -88,6 +88,17 @@ def test_nothing_is_overwritten_without_force(s4s, tmp_path):
         assert s4s(*words, "--force")[0] == 0 and (tmp_path / file).read_bytes() != before
 
 
+def test_a_preset_that_another_program_writes_meanwhile_is_kept(s4s, tmp_path, monkeypatch):
+    def slowly(preset):
+        (tmp_path / "ays-sdxl.safetensors").write_text("theirs")
+        return to_bytes(preset)
+    to_bytes = preset_file.to_bytes
+    monkeypatch.setattr(preset_file, "to_bytes", slowly)
+    code, output = s4s("import", "ays-sdxl")
+    assert code == 1 and "overwrite it with --force" in output
+    assert (tmp_path / "ays-sdxl.safetensors").read_text() == "theirs"
+
+
 def test_an_image_gives_back_the_preset_that_made_it(s4s, tmp_path):
     made = Preset("portraits", {"calls6": classical.unipc(schedules.karras(6, 0.03, 14.6146))},
                   Model("sd15", "eps", 0.0292, 14.6146, channels=4), {"cfg": [5, 5]})

@@ -65,6 +65,16 @@ def delete(preset_file, yes):
     click.echo(f"deleted {preset_file}")
 
 
+def _saved(preset, folder: Path, force: bool) -> Path:
+    """The file of the preset, written; of two programs that write one name at once, one is told."""
+    from ...s4s_nodes.core import names, preset_file as preset_module
+    path = folder / f"{names.file_name(preset.name)}.safetensors"
+    try:
+        return preset_module.save(preset, path, new=not force)
+    except FileExistsError:
+        return check_free(path, force)
+
+
 @click.command()
 @click.argument("name")
 @click.argument("preset_files", nargs=-1, metavar="FILE FILE...", required=True,
@@ -80,9 +90,9 @@ def join(name, preset_files, folder, force):
     """
     from ...s4s_nodes.core import names, preset_file as preset_module
     from ...s4s_nodes.select.cfg import joined
-    path = check_free(folder / f"{names.preset_name(name)}.safetensors", force)
+    check_free(folder / f"{names.preset_name(name)}.safetensors", force)
     preset = joined([preset_module.load(file) for file in preset_files], name)
-    preset_module.save(preset, path)
+    path = _saved(preset, folder, force)
     low, high = preset.training["cfg"]
     click.echo(f"{path}: {len(preset.tables)} tables of {', '.join(map(str, preset.counts))} calls, for cfg {low:g} to "
                f"{high:g}")
@@ -174,7 +184,7 @@ def import_(sources, kind, like, calls, name, out, force):
         raise ValueError(f"{', '.join(each.name for each in presets)}: --name is for one preset; import them one "
                          "by one")
     for each in presets if name is None else [replace(presets[0], name=name)]:
-        written = preset_module.save(each, check_free(out / f"{names.file_name(each.name)}.safetensors", force))
+        written = _saved(each, out, force)
         click.echo(preset_module.describe(each))
         licence = f"  licence     {each.licence}\n  source      {each.source}\n" if each.licence else ""
         click.echo(f"{licence}  note        {each.training['note']}\nwrote {written}")
