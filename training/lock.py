@@ -20,13 +20,15 @@ _TAKEN = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}
 
 @contextmanager
 def locked(folder: Path, say: Callable) -> Iterator[None]:
-    """Hold the folder while the block runs. Raises ValueError if another process or thread holds it.
+    """Hold the folder while the block runs. Raises ValueError if another process or thread holds it, or for a file.
 
     Where the system gives no lock (some network drives, a folder that cannot be written), say(text) warns.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / NAME, "ab")
+    except (FileExistsError, NotADirectoryError):
+        raise ValueError(f"{folder} is no folder, or lies in a file: choose another folder") from None
     except OSError as error:
         _warn(folder, error, say)
         yield

@@ -45,6 +45,9 @@ class Folder:
         self._read(lambda: self._open(resume))
 
     def _open(self, resume: bool) -> None:
+        if link := next((path for path in self.path.rglob("*") if path.is_symlink()), None):
+            raise ValueError(f"{link} is a link, and a run writes nothing outside its folder: put the file itself "
+                             "there, or choose another folder")
         with locked(self.path, self.say):
             known = check_same(self.path, self.config, resume)
             if known is None:

@@ -150,6 +150,29 @@ def test_a_second_training_in_the_folder_is_told(copy):
     opened.train()
 
 
+def test_a_folder_that_is_a_file_is_no_place_for_a_run(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for place in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match="is no folder"):
+            run_in(place)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="making links needs a right there")
+@pytest.mark.parametrize("name", ["state.safetensors", "log.jsonl", "pairs", "curve-calls4.png"])
+def test_a_link_in_a_strangers_run_leads_nowhere(copy, tmp_path, name):
+    place = copy / name
+    shutil.rmtree(place) if place.is_dir() else place.unlink(missing_ok=True)
+    (tmp_path / "elsewhere").mkdir()
+    place.symlink_to(tmp_path / "elsewhere" / "x" if name != "pairs" else tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match=f"{name} is a link"):
+        resumed(copy)
+    (tmp_path / "whole").symlink_to(copy)                               # the folder itself may be one
+    place.unlink()
+    resumed(tmp_path / "whole").train()
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_a_lock_goes_with_the_process_that_held_it(copy):
     code = (f"import os, pathlib\nfrom s4s.training.lock import locked\n"
             f"with locked(pathlib.Path({str(copy)!r}), print):\n    print('held', flush=True)\n    input()")
