@@ -21,7 +21,7 @@ from .core.container import parsed
 from .core.model import PresetError, is_number, model_of
 from .core.preset_file import Preset
 from .core.table import MAX_CALLS, Table, check_float32
-from .select.match import HASHES, PATCHES, cfg_range, trained_size
+from .select.match import HASHES, PATCHES, cfg_range, trained_sizes
 from .select.model_facts import ModelFacts
 
 ENTRY = "s4s_table"         # names such a record, and holds the version of its layout
@@ -96,8 +96,9 @@ def unpacked(letters: str) -> str:
 
 def _training(preset: Preset, table: str) -> dict:
     kept = {key: preset.training[key] for key in _KEPT if isinstance(preset.training.get(key), (str, bool))}
-    trained = {"cfg": cfg_range(preset, table), "resolution": trained_size(preset)}
-    return kept | {key: list(value) for key, value in trained.items() if value is not None}
+    sizes = trained_sizes(preset)
+    trained = {"cfg": cfg_range(preset, table), "resolution": sizes[0] if len(sizes) == 1 else sizes}
+    return kept | {key: list(value) for key, value in trained.items() if value}
 
 
 def _plain(numbers: np.ndarray) -> list:

@@ -21,6 +21,7 @@ ORDER = (       # a room may import those of the lines above it; rooms of one li
     "training training.progress training.recompute training.settings training.visible training.lock training.sealed "
     "training.records",
     "training.parametrization training.source",
+    "training.sizes",
     "training.teacher training.memory training.parallel training.checkpoints training.demo_models",
     "training.baselines",
     "training.optimizers",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .config import Config
-from .optimizers.objective import objective_of
+from .optimizers.objective import LPIPS, objective_of
 from .source import Source
 from .starts.search import check_schedule
 from .teacher.solvers import check_teacher
@@ -16,6 +16,8 @@ def check(config: Config, source: Source) -> None:
                          "network is told it (any_cfg)")
     if source.boundary is not None:
         check_two_models(config, source.boundary, source.sigma_max)
+    if config.gradient.objective == LPIPS and len(source.shapes) > 1:
+        raise ValueError("objective lpips compares images of one size: train one size, or use pseudo_huber")
     objective_of(config.gradient.objective, source)             # raises where lpips lacks something
     check_teacher(source, config.teacher.solver, config.teacher.calls, config.windows)
     check_schedule(source, config)

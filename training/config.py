@@ -192,9 +192,9 @@ class Config(Group):
                                                       for group, values in groups.items()})
 
     def flat(self) -> dict[str, Any]:
-        """Every setting by its flat name."""
+        """Every setting by its flat name; more_sizes only where there are some: older runs keep their identity."""
         return {flag: getattr(getattr(self, known.group) if known.group else self, known.name)
-                for flag, known in SETTINGS.items()}
+                for flag, known in SETTINGS.items() if flag != "more_sizes" or self.model.more_sizes}
 
     def to_json(self) -> str:
         return json.dumps(self.flat(), indent=1)

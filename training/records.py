@@ -11,23 +11,28 @@ SETTINGS = ("family", "base", "order", "learn", "mode", "objective", "relaxed", 
 
 def preset_of(run) -> Preset:
     """The best tables that a Run has learned so far. Raises ValueError while there is none."""
-    tables = {name: run.tables.table(name) for name in run.states}
+    tables = {name: run.tables.table(name) for name in begun(run)}
     if not tables or run.teacher is None:           # of a run that was stopped before it was under way again
         raise ValueError("no table has been learned yet")
     return Preset(run.plan.name, tables, run.source.model, training(run), licence="CC0-1.0",
                   source="trained with S4S")
 
 
+def begun(run) -> dict:
+    """The states by name of the tables that have been measured at least once."""
+    return {name: state for name, state in run.states.items() if state.curve}
+
+
 def training(run) -> dict:
     """How its tables were made: teacher, settings, pairs, errors, price."""
-    plan, starts = run.plan, {name: run.tables.starts[name] for name in run.states}
+    plan, starts = run.plan, {name: run.tables.starts[name] for name in begun(run)}
     scales = {start.cfg for start in starts.values()}
     return {"teacher": run.teacher.description, "teacher_error": run.facts["teacher"]["error"],
-            "cfg": [min(scales), max(scales)], "resolution": list(run.source.shape[1:]),
+            "cfg": [min(scales), max(scales)], "resolution": run.source.size,
             **{name: value for name, value in plan.flat().items() if name in SETTINGS}, "budget": run.config.budget,
             "pairs": plan.iterations * plan.gradient.batch if plan.gradient.fresh else plan.data.pairs,
-            "iterations": {name: state.iteration for name, state in run.states.items()},
-            "held_out_rmse": {name: [state.curve[0][2], state.best_error] for name, state in run.states.items()},
+            "iterations": {name: state.iteration for name, state in begun(run).items()},
+            "held_out_rmse": {name: [state.curve[0][2], state.best_error] for name, state in begun(run).items()},
             "start": {name: start.schedule for name, start in starts.items()},
             "baseline": {name: ", ".join(start.baseline) for name, start in starts.items()},
             "nothing_gained": [name for name, start in starts.items() if not start.gained],

@@ -27,7 +27,7 @@ from .run_folder import Folder
 from .run_identity import check_same, identity
 from .run_pairs import PairCache, Window
 from .run_tables import RunTables, TableStart
-from .teacher.pairs import VALIDATION_SEEDS, FreshPairs, ends
+from .teacher.pairs import VALIDATION_SEEDS, FreshPairs, ends, of_one_size
 from .teacher.solvers import Teacher, teacher_of
 from .teacher.windows import table_name, window_top
 
@@ -229,10 +229,11 @@ class Run:
 
     def preview(self) -> tuple:
         """(student, teacher): a few held-out images by the best table so far; these calls are not counted."""
-        few = self._window.held_out.part(slice(0, PREVIEWED))
+        few = of_one_size(self._window.held_out, PREVIEWED)
         uncounted = replace(self.source, on_model_calls=None)
         name = self.progress.table
-        return ends(uncounted, self.tables.table(name), few), few.target
+        both = ends(uncounted, self.tables.table(name), few), few.target
+        return tuple(self.source.images(states, few.extra) for states in both)
 
     @property
     def states(self) -> dict[str, State]:

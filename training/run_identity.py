@@ -62,8 +62,9 @@ def check_same(folder, config: Config, resume: bool) -> dict | None:
         raise ValueError(f"{folder} already holds a run: resume it with --resume {folder}, or choose another folder "
                          "with --out")
     earlier, facts = read_config(folder)
-    wanted = config.flat()
-    if settings := ", ".join(f"{name} {value!r}" for name, value in earlier.flat().items() if value != wanted[name]):
+    began, wanted = earlier.flat(), config.flat()
+    if settings := ", ".join(f"{name} {began.get(name, '')!r}" for name in {**began, **wanted}
+                             if began.get(name) != wanted.get(name)):
         raise ValueError(f"{folder} holds a run with other settings ({settings}): give these to resume it, or choose "
                          "another folder")
     return facts

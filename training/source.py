@@ -14,6 +14,7 @@ from ..s4s_nodes.core import Model, Table, experts
 from .recompute import recomputed
 
 MOST_AT_ONCE = 64           # images per network call, unless the source says less
+SIZE = "size"               # in `extra`, of a source of several sizes: the number of each image's size
 
 
 class NaNFromModel(ValueError):
@@ -71,6 +72,17 @@ class Source:
     def all_calls(self) -> int:
         """Network calls of all sessions together."""
         return self.calls_before + self.model_calls
+
+    @property
+    def shapes(self) -> list[tuple]:
+        """The shapes of its images: of several sizes (sizes.py) largest first."""
+        return [tuple(self.shape)]
+
+    @property
+    def size(self) -> list:
+        """The size of its images as a record has it: [height, width], or a list of these."""
+        sizes = [list(shape[1:]) for shape in self.shapes]
+        return sizes[0] if len(sizes) == 1 else sizes
 
     @property
     def flow(self) -> bool:
@@ -143,16 +155,24 @@ class Source:
                 diverged)
         return denoised
 
-    def noise(self, seeds) -> Tensor:
-        """Unit noise (len(seeds), *shape), one generator per seed: an image does not depend on its batch."""
-        drawn = [torch.randn(self.shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
+    def noise(self, seeds, fresh: int = 0) -> Tensor:
+        """Unit noise (len(seeds), *shape), one generator per seed: an image does not depend on its batch.
+
+        fresh: added to each seed, for other noise of the same image.
+        """
+        drawn = [torch.randn(self.shape, generator=torch.Generator().manual_seed(int(seed) + fresh)) for seed in seeds]
         return torch.stack(drawn).to(self.device)
+
+    def images(self, states: Tensor, extra: dict) -> Tensor:
+        """The images (n, ...) of states of one size."""
+        return states
 
 
 def identity_of(source: Source) -> str:
     """A text that identifies the targets of a source: its model, guidance, size and prompts."""
     about = sorted(map(str, source.about.items()))
-    facts = (source.name, source.model, tuple(source.shape), source.cfg, about, source.conditioning)
+    first, *others = source.shapes
+    facts = (source.name, source.model, (first, *others) if others else first, source.cfg, about, source.conditioning)
     levels = np.ascontiguousarray(source.levels, dtype="<f8").tobytes()
     return hashlib.sha256(repr(facts).encode() + levels).hexdigest()
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 _SEPARATORS = re.compile(r"[\s,;，；、]+")
+_SIZE = re.compile(r"(\d+)[x×*](\d+)", re.IGNORECASE)
+LEAST, MOST = 8, 65_536     # pixels of a side
 
 
 def numbers(text, kind: type, what: str, wanted: bool = True) -> tuple:
@@ -20,3 +22,15 @@ def numbers(text, kind: type, what: str, wanted: bool = True) -> tuple:
         return tuple(kind(part) for part in parts)
     except ValueError:
         raise ValueError(f"{what}: {text!r} is not a list of {whole}numbers such as {example}") from None
+
+
+def sizes(text, what: str) -> tuple:
+    """((width, height), ...) in pixels of a list such as "768x512, 1024x1024", each once; () of an empty one.
+
+    Raises ValueError with what to write instead.
+    """
+    read = [_SIZE.fullmatch(part) for part in _SEPARATORS.split(str(text)) if part]
+    pixels = tuple(dict.fromkeys((int(size[1]), int(size[2])) for size in read if size))
+    if None in read or any(not LEAST <= side <= MOST for size in pixels for side in size):
+        raise ValueError(f"{what}: {text!r} is not a list of widths and heights in pixels such as 768x512,1024x1024")
+    return pixels

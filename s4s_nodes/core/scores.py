@@ -14,10 +14,23 @@ TOLERANCE = 0.1             # of cfg: a score counts for guidance this near
 
 def condition(score: dict) -> str:
     """What a score was measured under, in words: its key."""
-    size, cfg = score.get("size"), score.get("cfg")
-    parts = [f"cfg {cfg:g}" if is_number(cfg) else "", " x ".join(map(str, size)) if isinstance(size, list) else "",
+    cfg = score.get("cfg")
+    parts = [f"cfg {cfg:g}" if is_number(cfg) else "", size_text(score.get("size")),
              str(score.get("where", "")), f"{score['seeds']} seeds" if "seeds" in score else ""]
     return ", ".join(part for part in parts if part) or "unknown"
+
+
+def shapes_of(recorded) -> list[tuple]:
+    """The shapes in a record of a size, such as (height, width), or of several sizes; [] for anything else."""
+    if not isinstance(recorded, (list, tuple)):
+        return []
+    several = recorded if all(isinstance(each, (list, tuple)) for each in recorded) else [recorded]
+    return [tuple(shape) for shape in several if shape and all(is_number(count) and count >= 1 for count in shape)]
+
+
+def size_text(recorded) -> str:
+    """A size or several in a sentence: "64 x 64 and 64 x 96"."""
+    return " and ".join(" x ".join(map(str, shape)) for shape in shapes_of(recorded))
 
 
 def by_condition(scores: dict) -> dict:
@@ -48,8 +61,7 @@ def chosen(results: dict, cfg: float | None, trained: Sequence, size: Sequence |
     def rank(score):
         far = abs(score["cfg"] - cfg) if here and is_number(score.get("cfg")) else 0.0
         seeds = score["seeds"] if is_number(score.get("seeds")) else 0
-        there = score.get("size")
-        other = size is not None and (not isinstance(there, list) or there[-2:] != list(size)[-2:])
+        other = size is not None and tuple(size)[-2:] not in [shape[-2:] for shape in shapes_of(score.get("size"))]
         return other, far, -seeds
     return min(pool, key=rank, default={})
 

@@ -27,6 +27,7 @@ from ...training.modes import tries_gradients
 from ...training.source import Source
 from ..core import experts, preset_file
 from ..core.preset_file import Preset
+from ..core.scores import size_text
 from ..library import ENDING, Library, ModelFacts, file_name, save_scores, save_version, suits
 from ..select.cfg import at_cfg
 from ..select.dispatch import TWO_SAMPLERS
@@ -214,7 +215,8 @@ class Training:
             preset = trainer.distil(source, self.config, self.place, resume=True, on_progress=self._progress,
                                     say=self._pass_on, estimated=cost)
         self.learned = replace(preset, training={
-            **preset.training, "run": self.run, "conditionings": self.order.conditionings, "latent": list(source.shape),
+            **preset.training, "run": self.run, "conditionings": self.order.conditionings,
+            "latent": list(source.shape) if len(source.shapes) == 1 else list(map(list, source.shapes)),
             "created": datetime.date.today().isoformat()})
         with suppress(OSError):                     # on a full disk what was learned still goes on to its race
             finished.touch()
@@ -255,7 +257,7 @@ def _report(preset: Preset, held: RaceResult, saved: str) -> str:
              f"training: {record['model_calls']:,} network calls, {record['seconds']:.0f} s, {record['mode']} mode, "
              f"teacher {record['teacher']}, {record['conditionings']} conditioning"
              f"{'s' * (record['conditionings'] > 1)}, cfg {range_text(record['cfg'])}, "
-             f"latent {' x '.join(map(str, record['latent']))}", f"race: {held.summary}"]
+             f"latent {size_text(record['latent'])}", f"race: {held.summary}"]
     if preset.experts:
         lines.insert(3, f"two models, which change at {turns_text(preset)}; cfg "
                         f"{preset.experts[experts.LOW].training['cfg']:g} from there. To use it, {TWO_SAMPLERS}")

@@ -9,6 +9,7 @@ from ..core import experts, sketch
 from ..core.levels import same_top
 from ..core.model import is_number
 from ..core.preset_file import Preset
+from ..core.scores import shapes_of
 from .cfg import learned_at
 from .model_facts import ModelFacts
 
@@ -154,21 +155,18 @@ def middle_cfg(preset: Preset) -> float:
     return sum(cfg_range(preset) or (1.0, 1.0)) / 2
 
 
-def trained_size(preset: Preset) -> tuple[int, int] | None:
-    """(height, width) of the latents it was trained on; None if not recorded."""
-    size = preset.training.get("resolution")
-    if isinstance(size, (list, tuple)) and len(size) > 1 and all(is_number(n) and n > 0 for n in size):
-        return int(size[-2]), int(size[-1])
-    return None
+def trained_sizes(preset: Preset) -> list[tuple]:
+    """(height, width) of the latents it was trained on, one or several; [] if not recorded."""
+    return [tuple(map(int, shape[-2:])) for shape in shapes_of(preset.training.get("resolution")) if len(shape) > 1]
 
 
 def near_size(preset: Preset, size: tuple | None) -> bool:
-    """Whether latents of this (height, width) have half to twice the area of those it was trained on."""
-    trained = trained_size(preset)
-    if trained is None or size is None:
+    """Whether latents of this (height, width) have half to twice the area of some that it was trained on."""
+    trained = trained_sizes(preset)
+    if not trained or size is None:
         return True
-    ratio = size[-2] * size[-1] / (trained[0] * trained[1])
-    return 1 / SIZE_TOLERANCE <= ratio <= SIZE_TOLERANCE
+    ratios = [size[-2] * size[-1] / (height * width) for height, width in trained]
+    return any(1 / SIZE_TOLERANCE <= ratio <= SIZE_TOLERANCE for ratio in ratios)
 
 
 def remarks(preset: Preset, cfg: float | None, table: str = "") -> str:

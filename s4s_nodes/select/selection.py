@@ -16,6 +16,7 @@ import numpy as np
 from ..core.k_sampler import close, same_levels
 from ..core.levels import same_top
 from ..core.preset_file import Preset
+from ..core.scores import size_text
 from . import match
 from .adapt import above, from_start, starts_near
 from .cfg import at_cfg
@@ -168,8 +169,8 @@ def _judged(preset: Preset, levels: np.ndarray, request: Request, own: bool) -> 
         (not there.recommends(table, cfg, request.size),
          f"{table} of {name} lost its race against the classical solvers", "choose it by name to run it"),
         (not match.near_size(preset, request.size),
-         f"{name} was learned on latents of {_by(match.trained_size(preset))}, this one is {_by(request.size)}",
-         "train at this size"),
+         f"{name} was learned on latents of {size_text(match.trained_sizes(preset))}, this one is "
+         f"{size_text((request.size or ())[-2:])}", "train at this size"),
         (not match.near_cfg(preset, table, cfg),
          f"{name} was learned at cfg {match.range_text(match.cfg_range(preset, table) or 0)}, you use {cfg or 0:g}",
          f"train at cfg {cfg or 0:g}, or use that"))
@@ -177,10 +178,6 @@ def _judged(preset: Preset, levels: np.ndarray, request: Request, own: bool) -> 
         if holds:
             return selection, _Problem(whole, stage, why, advice)
     return selection, None
-
-
-def _by(size: tuple | None) -> str:
-    return " x ".join(map(str, (size or ())[-2:]))
 
 
 def _best(running: list[Selection], request: Request, own: list[Preset], levels=None) -> Selection:

@@ -14,6 +14,8 @@ from s4s.s4s_nodes.select.model_facts import ModelFacts
 from s4s.training import sources
 from s4s.training.cli.main import main
 from s4s.training.config import Config
+from s4s.training.run import Run
+from s4s.training.run_identity import read_config
 from tests.k_diffusion_real import import_torchvision
 
 pytest.importorskip("diffusers")
@@ -70,7 +72,8 @@ def by_diffusers(tiny, kind: str, x, timestep, text: str, **options):
         return pipeline.unet(x, timestep, pipeline.encode_prompt(text, "cpu", 1, False)[0]).sample
     if kind == "sdxl":
         context, _, pooled, _ = pipeline.encode_prompt(text, do_classifier_free_guidance=False)
-        size = pipeline._get_add_time_ids((64, 64), (0, 0), (64, 64), context.dtype, 48)
+        size = (8 * x.shape[2], 8 * x.shape[3])
+        size = pipeline._get_add_time_ids(size, (0, 0), size, context.dtype, 48)
         return pipeline.unet(x, timestep, context, added_cond_kwargs={"text_embeds": pooled, "time_ids": size}).sample
     if kind == "sd3":
         context, _, pooled, _ = pipeline.encode_prompt(text, text, text, do_classifier_free_guidance=False,
@@ -96,6 +99,21 @@ def test_it_is_asked_as_its_own_pipeline_asks_it(tiny, kind):
     answer = by_diffusers(tiny, kind, clock.shown(x, level), clock.timestep(sigma), "a dog in the rain")
     ours = source.denoiser(x, sigma, **source.conditions([1]))
     torch.testing.assert_close(ours, clock.denoised(x, level, answer), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+@torch.no_grad()
+def test_at_several_sizes_it_is_asked_for_each_as_its_own_pipeline_asks_it(tiny, kind):
+    source = opened(tiny, kind, cfg=1.0, more_sizes="64x96, 64x64")
+    assert source.shapes == [(4, 12, 8), (4, 8, 8)] and source.about["more_sizes"] == "64x96, 64x64"
+    sigma, texts = torch.tensor([2.0]), [line.strip() for line in PROMPTS.splitlines() if line.strip()][1:]
+    for seed in range(6):
+        extra, alone = source.extra([seed]), opened(tiny, kind, cfg=1.0)
+        clock, image = alone.network.clock, source.images(source.noise([seed]), extra) * 2
+        x = source.noise([seed]) * 2
+        answer = by_diffusers(tiny, kind, clock.shown(image, sigma), clock.timestep(sigma), texts[seed % 3])
+        ours = source.images(source.denoiser(x, sigma, **extra), extra)
+        torch.testing.assert_close(ours, clock.denoised(image, sigma, answer), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sdxl", "sd3"])
@@ -191,6 +209,30 @@ def test_a_checkpoint_is_trained_and_raced_and_its_preset_chosen_for_it(tiny, ki
     assert model.hashes == {} and select(Request(facts, [made], 2, cfg=cfg_of(kind))).fallback
     named = select(Request(facts, [made], 2, cfg=cfg_of(kind), named=made))
     assert named.preset is made and not named.belongs
+
+
+def test_a_checkpoint_is_trained_at_several_sizes_and_resumed(tiny, tmp_path):
+    given = ["--checkpoint", tiny["sd15"], "--prompts", tiny["prompts"], "--more-sizes", "32x48"]
+    out = run("train", *given, *QUICK, "--cfg", 4, "--out", tmp_path / "run")
+    made = preset_file.load(tmp_path / "run" / "tiny.safetensors")
+    assert made.training["resolution"] == [[6, 4], [4, 4]] and made.training["size"] == [32, 32]
+    assert "next: s4s race " in out and " --more-sizes 32x48" in out
+    assert f"({made.short_hash})" in run("train", "--resume", tmp_path / "run")
+    out = run("race", tmp_path / "run" / "tiny.safetensors", *given, "--seeds", 4, "--budget", 2000, "--device", "cpu",
+              "--write", "--out", tmp_path / "race")
+    assert (tmp_path / "race" / "sheet.png").exists()
+    made = preset_file.load(tmp_path / "run" / "tiny.safetensors")
+    assert made.score("calls2")["size"] == [[6, 4], [4, 4]]
+    with pytest.raises(ValueError, match="holds a run with other settings \\(more_sizes '32x48'\\)"):
+        Run(Config.of(**{**read_config(tmp_path / "run")[0].flat(), "more_sizes": ""}), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("text", ["512", "512x", "x512", "512x512x512", "4x512", "512x99999", "a x b", "512-512"])
+def test_what_is_no_list_of_sizes_is_refused_before_a_checkpoint_is_opened(tiny, text):
+    with pytest.raises(ValueError, match="is not a list of widths and heights in pixels such as 768x512,1024x1024"):
+        Config.of(checkpoint="none", prompts="none", more_sizes=text)
+    with pytest.raises(ValueError, match="the bundled models have one size"):
+        Config.of(more_sizes="64x64")
 
 
 def test_a_stopped_run_goes_on_bit_for_bit(tiny, tmp_path):

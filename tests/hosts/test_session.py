@@ -30,15 +30,11 @@ class Network:
 
     def __init__(self, mixture):
         self.mixture, self.calls, self.on_call = mixture, 0, lambda: None
-        self.guider = SimpleNamespace(inner_model=SimpleNamespace(process_latent_out=lambda latents: latents))
 
     def __call__(self, x, sigma, label, cfg=None):
         self.on_call()
         self.calls += len(x)
         return self.mixture(x, sigma, False) * (1 if cfg is None else 1 + 0.02 * cfg[:, None])
-
-    def through(self):
-        return contextlib.nullcontext()
 
 
 class Place:
@@ -117,7 +113,8 @@ def place(request, monkeypatch, tmp_path):
         monkeypatch.setattr(work.facts, "of_model", lambda patcher: SimpleNamespace(model=None, unfit=""))
         monkeypatch.setattr(work, "painter", lambda *_: lambda latents: latents)
         monkeypatch.setattr(work, "unpacked", lambda base, latents: latents)
-        made = Place("s4s", work, work.Node(SimpleNamespace(patcher=None, low_noise=None)))
+        patcher = SimpleNamespace(model=SimpleNamespace(process_latent_out=lambda latents: latents))
+        made = Place("s4s", work, work.Node(SimpleNamespace(patcher=patcher, low_noise=None)))
         monkeypatch.setattr(work, "inside", lambda scene, model, do, loaded=None: do(made.source()))
         yield made
         for name in [name for name in sys.modules if name.startswith("s4s.s4s_nodes.hosts.comfyui")]:
@@ -125,7 +122,7 @@ def place(request, monkeypatch, tmp_path):
         return
     work = webui_work(monkeypatch, tmp_path)
     made = Place("s4s_webui_clone", work, work.Tab(work.Scene(("a cat",)), work.Show(), 4))
-    monkeypatch.setattr(work, "inside", lambda scene, steps, seen, do: [do(made.source())])
+    monkeypatch.setattr(work, "inside", lambda scene, steps, seen, do, gradients: [do(made.source())])
     monkeypatch.setattr(work, "sheet", lambda *_: Image.new("RGB", (8, 8)))       # the host paints
     yield made
 
@@ -140,6 +137,46 @@ def webui_work(monkeypatch, tmp_path):
     host.shared.state = SimpleNamespace()
     host.load()
     return import_module("s4s_webui_clone.s4s_nodes.hosts.webui.work")
+
+
+def test_the_webui_reads_the_prompts_for_every_size_and_is_asked_at_each_with_its_own(monkeypatch, tmp_path):
+    webui_work(monkeypatch, tmp_path)
+    inside = import_module("s4s_webui_clone.s4s_nodes.hosts.webui.inside")
+    scene = inside.Scene(("a cat", "a dog"), width=64, height=64, more_sizes=((32, 64), (64, 96), (64, 64)))
+    assert scene.sizes == [(64, 96), (64, 64), (32, 64)]
+    plain = inside.Scene(("a cat",))
+    assert plain.settings == (("a cat",), "", 5.0, 512, 512) and scene.settings[:5] != scene.settings
+    asked, seen = [], []
+
+    class Processing:
+        width, height = scene.sizes[0]
+
+        def setup_conds(self):
+            self.c = SimpleNamespace(batch=[f"{text} {self.width}x{self.height}" for text in scene.prompts])
+            self.uc = None
+
+        def txt2img_image_conditioning(self, x, width, height):
+            return torch.zeros(len(x), 5, 1, 1)
+
+    def answer(x, sigma, cond, uncond, image_cond, cond_scale):
+        asked.extend((text, tuple(x.shape[1:])) for text in cond.batch)
+        return x
+    denoiser = type("Denoiser", (), {"__call__": staticmethod(answer)})()
+    denoiser.inner_model = SimpleNamespace(sigmas=torch.linspace(0.1, 14, 5))
+
+    def work(source):
+        seen.extend(source.shapes)
+        x = source.noise(range(12))
+        assert torch.equal(source.denoiser(x, torch.ones(12), **source.extra(range(12))), x)
+    stage, p = inside.Stage(scene, work, lambda source: False), Processing()
+    stage.prepare(p, p.setup_conds)
+    assert (p.width, p.height) == scene.sizes[0]
+    facts = SimpleNamespace(facts=SimpleNamespace(model=SimpleNamespace(family="toy")))
+    with pytest.raises(inside.Finished):
+        stage(denoiser, torch.zeros(4, 4, 12, 8), {"cond": p.c, "uncond": None, "image_cond": torch.zeros(4, 5, 1, 1)},
+              SimpleNamespace(p=p, request=facts))
+    assert seen == [(4, 12, 8), (4, 8, 8), (4, 8, 4)]
+    assert set(asked) == {(f"{text} {8 * shape[2]}x{8 * shape[1]}", shape) for text in scene.prompts for shape in seen}
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "CON", "a:b", "a\nb", "a" * 101, "state", ""])

@@ -199,6 +199,18 @@ def test_a_table_runs_near_the_size_it_was_learned_on(size, runs):
     assert not ask([own("mine")], size=size).fallback                          # a record without sizes
 
 
+@pytest.mark.parametrize("size, runs", [((64, 64), True), ((180, 180), True), ((300, 300), False), ((40, 40), False)])
+def test_a_table_of_several_sizes_runs_near_any_of_them(size, runs):
+    found = ask([own("mine", training={"resolution": [[64, 64], [128, 128]]})], size=size)
+    assert found.fallback == (not runs)
+    assert runs or f"learned on latents of 64 x 64 and 128 x 128, this one is {size[0]} x {size[1]}" in found.message()
+
+
+@pytest.mark.parametrize("record", [[], [[]], [[64]], "64", [["a", 1]], [[0, 0]], [[0.2, 64]], [True, True], {"a": 1}])
+def test_a_size_that_is_none_is_as_if_not_recorded(record):
+    assert not ask([own("mine", training={"resolution": record})], size=(64, 64)).fallback
+
+
 def test_a_message_is_two_sentences_and_the_rest_is_detail():
     presets = [own("a", (4,)), own("b", (4,), recommended=False), preset("c"), preset("d", family="sdxl")]
     found = ask(presets, calls=20)

@@ -54,6 +54,20 @@ def test_ctrl_c_saves_and_resuming_gives_the_same_bits(tmp_path, moment, mode):
     assert resumed.short_hash == whole.short_hash
 
 
+def test_a_stop_in_the_first_measurement_of_a_table_is_a_stop_like_any_other(tmp_path):
+    """Its preset has the tables before it, and none where it is the first."""
+    calls = []
+
+    def first_measurement(self, *args):
+        calls.append(1)
+        raise KeyboardInterrupt
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stopped):
+        patch.setattr("s4s.training.optimizers.gradient.validate", first_measurement)
+        run_in(tmp_path).train()
+    assert calls and not (tmp_path / "my-preset.safetensors").exists()
+    assert run_in(tmp_path, resume=True).train().counts == [4]
+
+
 def test_resuming_does_not_make_the_teacher_pairs_again(tmp_path):
     run_in(tmp_path).train()
     again = run_in(tmp_path, resume=True)

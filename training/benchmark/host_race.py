@@ -18,7 +18,7 @@ from ...s4s_nodes.select.cfg import running
 from ..baselines.halving import EFFORTS, Effort
 from ..convergence import QUICK, Convergence, settled
 from ..source import Source
-from ..teacher.pairs import TEST_SEEDS, Pairs, ends
+from ..teacher.pairs import TEST_SEEDS, Pairs, ends, of_one_size
 from ..teacher.solvers import calls_of, teacher_of
 from .frechet import distance, moments
 from .race import CHECKED, TableResult, finer_targets, pairs_from, race, race_calls, window_of, with_scores
@@ -170,7 +170,7 @@ def sheet_rows(source: Source, held: RaceResult) -> list[tuple[str, str, Tensor]
     """The same unseen seeds by teacher, best baseline and preset: (label, caption, latents (n, ...))."""
     if held.whole is None:
         return []
-    few = held.whole.part(slice(0, SHEET))
+    few = of_one_size(held.whole, SHEET)
     rows = [("teacher", "", few.target)]
     for name, result in held.raced.items():
         if "_from" in name:                         # a window's table starts on a picture
@@ -178,7 +178,7 @@ def sheet_rows(source: Source, held: RaceResult) -> list[tuple[str, str, Tensor]
         calls, best = result.learned.table.calls, result.best
         rows += [(best.name, f"best baseline, {calls} calls, RMSE {best.rmse:.4f}", ends(source, best.table, few)),
                  ("S4S", f"{calls} calls, RMSE {result.learned.rmse:.4f}", ends(source, result.learned.table, few))]
-    return rows
+    return [(label, caption, source.images(states, few.extra)) for label, caption, states in rows]
 
 
 def table_lines(result: TableResult, shown: int = 6) -> list[str]:

@@ -147,7 +147,7 @@ def raced(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs, cro
     """A race's results, by both measures: the RMSE, and in a source's feature space the Fréchet distance."""
     teacher = features_of(source, pairs.target)
     scores = {**summary(learned, ranked), **frechet.scores(learned, ranked, teacher, source.feature_space), **more,
-              "cfg": source.cfg, "size": list(source.shape[1:])}
+              "cfg": source.cfg, "size": source.size}
     return TableResult(scores, learned, ranked, verdict(scores), teacher, list(crowd))
 
 

@@ -41,12 +41,13 @@ class Network:
         return rows.to(x.device, self.dtype, non_blocking=True)
 
 
-def unet(network, size: tuple[int, int] | None = None) -> Callable:
-    """Asks the U-Net of Stable Diffusion; size: (height, width) of a whole picture, which XL is told."""
-    ids = None if size is None else torch.tensor([[*size, 0, 0, *size]], dtype=torch.float32)
-
+def unet(network, factor: int = 0) -> Callable:
+    """Asks the U-Net of Stable Diffusion; factor: pixels of a latent's, for XL, which is told the whole picture's size.
+    """
     def ask(x, timestep, context, pooled):
-        added = None if ids is None else {"text_embeds": pooled, "time_ids": ids.to(x.device).expand(len(x), -1)}
+        size = [factor * side for side in x.shape[2:]]
+        ids = torch.tensor([[*size, 0, 0, *size]], dtype=torch.float32, device=x.device)
+        added = {"text_embeds": pooled, "time_ids": ids.expand(len(x), -1)} if factor else None
         return network(x, timestep, encoder_hidden_states=context, added_cond_kwargs=added, return_dict=False)[0]
     return ask
 

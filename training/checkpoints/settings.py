@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...s4s_nodes.core.lists import sizes
 from ..settings import Group, check_distinct, setting
 from .loras import Lora
 
@@ -21,6 +22,8 @@ class ModelSettings(Group):
     negative: str = setting("", "for a checkpoint: the negative prompt, for a cfg above 1")
     width: int = setting(0, "for a checkpoint: image width in pixels; 0: the model's native size")
     height: int = setting(0, "for a checkpoint: image height in pixels; 0: the width")
+    more_sizes: str = setting("", "for a checkpoint: other sizes to learn for in the same tables, in pixels, e.g. "
+                                  "768x512,1024x1024")
     dtype: str = setting("auto", "for a checkpoint: fp32, fp16 or bf16; auto: a half type on a GPU, fp32 on a CPU")
     config: str = setting("", "for a checkpoint: a folder in diffusers' layout that describes the model (no weights "
                               "needed); default: diffusers' cache on this machine")
@@ -37,6 +40,8 @@ class ModelSettings(Group):
         object.__setattr__(self, "lora", tuple(str(text) for text in self.lora))
         self.check_choices(prediction=PREDICTIONS, dtype=DTYPES)
         self.check_least(0, "width", "height", "shift")
+        if sizes(self.more_sizes, "more_sizes") and not self.checkpoint:
+            raise ValueError("--more-sizes is for checkpoints: the bundled models have one size")
         if bool(self.checkpoint) != bool(self.prompts):
             raise ValueError("--checkpoint and --prompts go together: a checkpoint is trained on prompts, and the "
                              "bundled models have none")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ...s4s_nodes.core import Model
+from ...s4s_nodes.core.lists import sizes
+from ..sizes import of_sizes
 from ..source import MOST_AT_ONCE, Source
 from . import clocks, files, loras, network, prompts
 from .loading import Opened, Places, opened
@@ -47,7 +50,7 @@ def source_of(checkpoint: Opened, texts: list[str], settings: ModelSettings, cfg
               dtype: torch.dtype, say: Callable) -> Source:
     """The Source of an opened checkpoint."""
     pipeline, clock = checkpoint.pipeline, clock_of(checkpoint, settings)
-    width, height, shape = size_of(checkpoint, settings)
+    (width, height, shape), *_ = several = sizes_of(checkpoint, settings)
     _check_guidance(checkpoint, settings, cfgs)
     for remark in prompts.remarks(texts, pipeline):
         say(f"WARNING: {remark}")
@@ -58,14 +61,16 @@ def source_of(checkpoint: Opened, texts: list[str], settings: ModelSettings, cfg
 
     def conditions(seeds):
         return {"which": torch.tensor([int(seed) % count for seed in seeds], device=device)}
-    guided = network.Network(_ask(checkpoint.family, asked, settings, width, height), clock, rows, cfg, dtype)
+    guided = network.Network(_ask(checkpoint.family, asked, settings, width // shape[-1]), clock, rows, cfg, dtype)
     autoencoder = getattr(pipeline, "vae", None)
-    return Source(
+    source = Source(
         checkpoint.path.stem, model_of(checkpoint, clock, shape[0]), np.asarray(clock.sigmas, dtype=np.float64), shape,
-        guided, conditions, cfg, device, chunk=max(1, min(MOST_AT_ONCE, AT_ONCE // (width * height))),
+        guided, conditions, cfg, device,
         any_cfg=True, about=about(checkpoint, texts, settings, width, height, dtype),
         decode=None if autoencoder is None else network.decoder(
             autoencoder.to(device).float().eval().requires_grad_(False)))
+    return of_sizes([replace(source, shape=shape, chunk=max(1, min(MOST_AT_ONCE, AT_ONCE // (width * height))))
+                     for width, height, shape in several], count)
 
 
 def clock_of(checkpoint: Opened, settings: ModelSettings) -> clocks.Discrete | clocks.Flow:
@@ -88,8 +93,8 @@ def clock_of(checkpoint: Opened, settings: ModelSettings) -> clocks.Discrete | c
     return clocks.discrete(scheduler, v, zero_terminal)
 
 
-def size_of(checkpoint: Opened, settings: ModelSettings) -> tuple[int, int, tuple]:
-    """(width, height, the latent's shape); without either, the size the model was made for.
+def sizes_of(checkpoint: Opened, settings: ModelSettings) -> list[tuple[int, int, tuple]]:
+    """(width, height, the latent's shape) of each size; without either, the first is what the model was made for.
 
     Raises ValueError for a size that is not whole patches.
     """
@@ -97,13 +102,15 @@ def size_of(checkpoint: Opened, settings: ModelSettings) -> tuple[int, int, tupl
     autoencoder = getattr(checkpoint.pipeline, "vae", None)
     factor = 8 if autoencoder is None else 2 ** (len(autoencoder.config.block_out_channels) - 1)
     native = factor * (128 if checkpoint.family in FLUX else asked.sample_size)
-    width, height = settings.width or settings.height or native, settings.height or settings.width or native
+    first = settings.width or settings.height or native, settings.height or settings.width or native
+    several = [first, *sizes(settings.more_sizes, "more_sizes")]
     flow = checkpoint.family in (*FLUX, "sd3")
     step, channels = factor * (2 if flow else 1), asked.in_channels // (4 if checkpoint.family in FLUX else 1)
-    if width % step or height % step:
-        raise ValueError(f"a picture of {width} x {height} is not a whole number of patches: use multiples of "
-                         f"{step}")
-    return width, height, (channels, height // factor, width // factor)
+    for width, height in several:
+        if width % step or height % step:
+            raise ValueError(f"a picture of {width} x {height} is not a whole number of patches: use multiples of "
+                             f"{step}")
+    return [(width, height, (channels, height // factor, width // factor)) for width, height in several]
 
 
 def _check_guidance(checkpoint: Opened, settings: ModelSettings, cfgs: tuple) -> None:
@@ -113,13 +120,13 @@ def _check_guidance(checkpoint: Opened, settings: ModelSettings, cfgs: tuple) ->
                          "--negative prompt if you do mean to guide it a second time")
 
 
-def _ask(family: str, asked, settings: ModelSettings, width: int, height: int) -> Callable:
+def _ask(family: str, asked, settings: ModelSettings, factor: int) -> Callable:
     """How this family's network is asked."""
     if family in FLUX:
         return network.transformer_flux(asked, settings.guidance)
     if family == "sd3":
         return network.transformer_sd3(asked)
-    return network.unet(asked, (height, width) if family == "sdxl" else None)
+    return network.unet(asked, factor if family == "sdxl" else 0)
 
 
 def model_of(checkpoint: Opened, clock, channels: int) -> Model:
@@ -136,5 +143,6 @@ def about(checkpoint: Opened, texts: list[str], settings: ModelSettings, width: 
     precision = next(name for name, value in DTYPES.items() if value == dtype)
     return {"checkpoint": checkpoint.path.name, "prompts": len(texts), "prompts_sha256": digest[:16],
             "negative": bool(settings.negative), "size": [width, height], "dtype": precision,
+            **({"more_sizes": settings.more_sizes} if settings.more_sizes else {}),
             **({"guidance": settings.guidance} if checkpoint.family == "flux" else {}),
             **loras.about(settings.loras)}

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..source import Source
+from ..source import SIZE, Source
 from .solvers import carried
 
 VALIDATION_SEEDS = 10_000_000       # far from the training seeds, which count up from the run's seed
@@ -97,7 +97,7 @@ def make_pairs(source: Source, seeds, table, label: str, quiet: bool = False, cl
 def known_pairs(source: Source, seeds, target: Tensor | None, clean: Tensor | None = None) -> Pairs:
     """The pairs of these seeds whose targets were made before."""
     seeds = list(seeds)
-    noise = source.noise(seeds if clean is None else [seed + FRESH_NOISE for seed in seeds])
+    noise = source.noise(seeds, 0 if clean is None else FRESH_NOISE)
     return Pairs(seeds, noise, source.extra(seeds), target, clean)
 
 
@@ -107,6 +107,12 @@ def joined(parts: list[Pairs]) -> Pairs:
     return Pairs([seed for part in parts for seed in part.seeds], torch.cat([part.noise for part in parts]),
                  {key: torch.cat([part.extra[key] for part in parts]) for key in parts[0].extra},
                  torch.cat([part.target for part in parts]), clean)
+
+
+def of_one_size(pairs: Pairs, count: int) -> Pairs:
+    """The first pairs that are as large as the very first: they can stand side by side."""
+    sizes = pairs.extra.get(SIZE)
+    return pairs.part([i for i in range(len(pairs)) if sizes is None or sizes[i] == sizes[0]][:count])
 
 
 def rmse(result: Tensor, target: Tensor) -> float:

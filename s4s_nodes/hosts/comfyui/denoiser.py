@@ -18,6 +18,7 @@ import comfy.samplers
 import torch
 from torch import Tensor
 
+from ....training.sizes import of_sizes
 from ....training.source import Source
 from ...core import experts
 from ...core.levels import starts_at
@@ -32,8 +33,9 @@ class Scene:
     """What a node is given to sample with: the model, what is asked of it, and the size of a picture.
 
     positives: a list of the host's CONDITIONINGs, image i is asked for number i modulo their count; negative may
-    be None where cfg is 1. latent: the host's LATENT, of which only the size counts. scales: other cfg that the model
-    will be asked at. low_noise: of two models, what is sampled with the second from the level `boundary` on.
+    be None where cfg is 1. latent: the host's LATENT, of which only the size counts; more_latents: those of other
+    sizes. scales: other cfg that the model will be asked at. low_noise: of two models, what is sampled with the second
+    from the level `boundary` on.
     """
 
     patcher: object
@@ -44,35 +46,54 @@ class Scene:
     scales: tuple = ()
     low_noise: Scene | None = None
     boundary: float = 0.0
+    more_latents: tuple = ()
 
     def __post_init__(self):
+        if self.more_latents and (self.low_noise or any(one["samples"].is_nested for one in self.latents)):
+            raise ValueError("several sizes are for one model that makes pictures without sound: leave latent_2 and "
+                             "latent_3 unconnected")
         guided = [cfg for cfg in (self.cfg, *self.scales) if cfg != 1.0]
         if self.negative is None and guided:
             raise ValueError(f"cfg is {guided[0]:g} but no negative conditioning is connected: connect one, or set cfg "
                              "to 1 for a model that is sampled without guidance")
 
+    @property
+    def latents(self) -> list[dict]:
+        return [self.latent, *self.more_latents]
+
 
 class Guider(comfy.samplers.CFGGuider):
-    """The host's guider with several positives, each prepared by the host as if it were the only one."""
+    """The host's guider with several positives, each prepared by the host as if it were the only one, for every size.
 
-    def __init__(self, scene: Scene):
+    others: shapes (n, ...) of the states of other sizes. prepared: for each size, what is asked of each positive.
+    """
+
+    def __init__(self, scene: Scene, others: list):
         super().__init__(scene.patcher)
         named = {f"positive {i}": positive for i, positive in enumerate(scene.positives)}
         self.inner_set_conds(named if scene.negative is None else {**named, "negative": scene.negative})
         self.set_cfg(scene.cfg)
-        self.prepared = []
+        self.others, self.prepared = others, []
 
     def inner_sample(self, noise, latent_image, device, sampler, *rest, **options):
         """Let the host prepare every pair of conditionings, then run the sampler."""
         every = self.conds
         try:
-            for name in (name for name in every if name.startswith("positive")):
-                self._take(every, name)
-                super().inner_sample(noise, latent_image, device, Inside(self._remember), *rest, **options)
+            self._prepare(every, noise, latent_image, device, *rest, **options)
+            for zeros in map(noise.new_zeros, self.others):
+                fitting = {name: [zeros.shape] for name in options if name == "latent_shapes"}     # of a newer host
+                self._prepare(every, zeros, zeros, device, *rest, **{**options, **fitting})
             self._take(every, "positive 0")         # anew: what is prepared must not be prepared twice
             return super().inner_sample(noise, latent_image, device, sampler, *rest, **options)
         finally:
             self.conds = every                      # the host cleans up the ControlNets it finds here
+
+    def _prepare(self, every: dict, noise, latent_image, device, *rest, **options):
+        """Remember what the host makes of every positive for states of this size."""
+        self.prepared.append([])
+        for name in (name for name in every if name.startswith("positive")):
+            self._take(every, name)
+            super().inner_sample(noise, latent_image, device, Inside(self._remember), *rest, **options)
 
     def _take(self, every: dict, positive: str) -> None:
         """Make this positive, with the negative, all that the host knows of; it writes into what it is given."""
@@ -81,7 +102,7 @@ class Guider(comfy.samplers.CFGGuider):
             self.conds["negative"] = list(every["negative"])
 
     def _remember(self, *_) -> None:
-        self.prepared.append(self.conds)
+        self.prepared[-1].append(self.conds)
 
 
 class Inside(comfy.samplers.Sampler):
@@ -107,18 +128,26 @@ def inside(scene: Scene, model: Model, work: Callable, loaded=None):
         high = replace(scene, low_noise=None)
         return inside(high, model, lambda first: inside(scene.low_noise, model, lambda second: work(
             of_both(first, second, scene.boundary))))
-    images = images_at_once(scene.patcher, scene.latent)
-    latent = empty_latent(scene.patcher, scene.latent, images)
+    images = min(images_at_once(scene.patcher, latent) for latent in scene.latents)
+    latent, *others = largest_first([empty_latent(scene.patcher, latent, images) for latent in scene.latents])
 
     def in_place(guider, extra_args, noise):
-        network = Network(guider, extra_args, gradients=loaded is not None)
         with loaded(guider.inner_model) if loaded is not None else contextlib.nullcontext():
-            levels = guider.inner_model.model_sampling.sigmas
-            return work(source_of(network, model, levels, noise, len(scene.positives), scene.cfg, images))
+            levels, states = guider.inner_model.model_sampling.sigmas, [noise, *map(noise.new_zeros, guider.others)]
+            return work(of_sizes([
+                source_of(Network(guider, extra_args, loaded is not None, prepared), model, levels, state,
+                          len(scene.positives), scene.cfg, images)
+                for prepared, state in zip(guider.prepared, states, strict=True)], len(scene.positives)))
     sampler = Inside(in_place)
     sigmas = torch.tensor([model.sigma_max, 0.0])
-    Guider(scene).sample(comfy.sample.prepare_noise(latent, 0), latent, sampler, sigmas, seed=0, disable_pbar=True)
+    guider = Guider(scene, [other.shape for other in others])
+    guider.sample(comfy.sample.prepare_noise(latent, 0), latent, sampler, sigmas, seed=0, disable_pbar=True)
     return sampler.result
+
+
+def largest_first(latents: list) -> list:
+    """The host loads the model for the first one's size."""
+    return sorted(latents, key=lambda latent: -latent.numel()) if len(latents) > 1 else latents
 
 
 def empty_latent(patcher, latent: dict, images: int) -> Tensor:
@@ -143,13 +172,13 @@ def images_at_once(patcher, latent: dict) -> int:
 
 
 class Network:
-    """(x, sigma, which, cfg) -> denoised through the guider, one conditioning at a time.
+    """(x, sigma, which, cfg) -> denoised through the guider, one conditioning at a time, prepared for states of a size.
 
     Raises the host's interruption before each call of the model.
     """
 
-    def __init__(self, guider: Guider, extra_args: dict, gradients: bool):
-        self.guider, self.extra_args, self.gradients = guider, extra_args, gradients
+    def __init__(self, guider: Guider, extra_args: dict, gradients: bool, prepared: list):
+        self.guider, self.extra_args, self.gradients, self.prepared = guider, extra_args, gradients, prepared
 
     def __call__(self, x: Tensor, sigma: Tensor, which: Tensor, cfg: Tensor | None = None) -> Tensor:
         if cfg is not None:
@@ -160,7 +189,7 @@ class Network:
 
     def _asked(self, x: Tensor, sigma: Tensor, index: int) -> Tensor:
         comfy.model_management.throw_exception_if_processing_interrupted()
-        self.guider.conds = self.guider.prepared[index]
+        self.guider.conds = self.prepared[index]
         with contextlib.nullcontext() if self.gradients else torch.inference_mode():
             return self.guider(x, sigma, **self.extra_args)
 

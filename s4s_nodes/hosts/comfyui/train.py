@@ -22,6 +22,7 @@ FIXED = getattr(getattr(io, "ControlAfterGenerate", None), "fixed", True)
 ESTIMATE = "only estimate"
 CHECKED = ("calls", "windows", "mode", "budget", "teacher_calls", "name", "seed", "cfg_range")    # before anything runs
 MORE_PROMPTS = ("positive_2", "positive_3", "positive_4")
+MORE_LATENTS = ("latent_2", "latent_3")
 
 
 def scene_inputs(verb: str) -> tuple[list, list]:
@@ -121,8 +122,9 @@ def scene_of(model, positive, latent, cfg, negative=None, scales=(), low_noise_m
              low_noise_cfg=0.0, **more) -> Scene:
     """The Scene of a node's inputs. Raises ValueError as Scene."""
     prompts = [positive, *(more[name] for name in MORE_PROMPTS if more.get(name) is not None)]
+    sizes = tuple(more[name] for name in MORE_LATENTS if more.get(name) is not None)
     low = None if low_noise_model is None else Scene(low_noise_model, prompts, negative, low_noise_cfg or cfg, latent)
-    return Scene(model, prompts, negative, cfg, latent, scales, low, boundary)
+    return Scene(model, prompts, negative, cfg, latent, scales, low, boundary, sizes)
 
 
 class S4STrainPreset(io.ComfyNode):
@@ -148,6 +150,9 @@ class S4STrainPreset(io.ComfyNode):
                                         "between are interpolated. It takes about 1.7 times as long. The race is at "
                                         "the learned cfg nearest to cfg. Empty: for cfg only."),
                 *second_model_inputs(),
+                *(io.Latent.Input(name, optional=True,
+                                  tooltip="Another size of images to learn the same tables for. It takes no more "
+                                          "network calls: the sizes take turns.") for name in MORE_LATENTS),
             ],
             outputs=preset_outputs(),
             hidden=[io.Hidden.unique_id],
@@ -179,6 +184,9 @@ class S4STrainPreset(io.ComfyNode):
             if teacher is not None:
                 raise ValueError("a training for two models uses its own teacher: leave teacher_sampler and "
                                  "teacher_sigmas unconnected")
+        if teacher is not None and node.scene.more_latents:
+            raise ValueError("a training for several sizes uses its own teacher: leave teacher_sampler and "
+                             "teacher_sigmas unconnected")
         order = session.Order(config, settings_of(node.scene, teacher), len(node.scene.positives),
                               teacher and (lambda source: teacher_of(source, *teacher)), race_seeds, resume)
         if budget == ESTIMATE:

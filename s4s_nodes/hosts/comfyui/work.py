@@ -59,14 +59,15 @@ class Node:
         Raises ValueError as `model_of`.
         """
         def shown(source: Source):
-            self.paint = painter(source.network.guider.inner_model, source.device)
+            self.paint = painter(self.scene.patcher.model, source.device)
             return work(source)
         given, again, model = self.scene, object(), model_of(self.scene)
         if inside(given, model, lambda source: again if gradients(source) else shown(source)) is not again:
             return
         with gradient.training_mode():
             own = Scene(gradient.differentiable(given.patcher), gradient.cloned(given.positives),
-                        gradient.cloned(given.negative), given.cfg, gradient.cloned(given.latent))
+                        gradient.cloned(given.negative), given.cfg, gradient.cloned(given.latent),
+                        more_latents=gradient.cloned(given.more_latents))
             copied = own.patcher.model is not given.patcher.model
             self.say("gradient mode: on " + ("a second copy of the model's weights" if copied else
                                              "the model's own weights, which stay as they are"))
@@ -92,7 +93,7 @@ class Node:
 
     def draw(self, source: Source, held: RaceResult) -> tuple[dict, dict]:
         """(name -> quick pictures (n, H, W, 3), name -> latents as a VAE takes them) of the same unseen seeds."""
-        base, self.held = source.network.guider.inner_model, held
+        base, self.held = self.scene.patcher.model, held
         rows = {f"{label}: {caption}" if caption else label: latents
                 for label, caption, latents in sheet_rows(source, held)}
         return ({name: self.paint(latents) for name, latents in rows.items()},
@@ -158,4 +159,5 @@ def settings_of(scene: Scene, teacher: tuple | None) -> list:
     samples, second = scene.latent["samples"], scene.low_noise
     both = [] if second is None else [list(second.patcher.object_patches), second.cfg, scene.boundary]
     return [list(scene.patcher.object_patches), taught, scene.positives, scene.negative, scene.cfg,
-            0 if samples.is_nested else list(samples.shape[1:]), *both]
+            0 if samples.is_nested else list(samples.shape[1:]), *both,
+            *(list(latent["samples"].shape[1:]) for latent in scene.more_latents)]

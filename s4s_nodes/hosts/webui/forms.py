@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from ...core.lists import numbers
+from ...core.lists import numbers, sizes
 from ...select.cfg import cfg_nodes
 from . import shelf
 from .words import say
@@ -51,12 +51,13 @@ def training() -> tuple:
             "forward-only asks for nothing but sampling; gradient goes back through the checkpoint, which is checked "
             "first: slower; auto is forward-only"))
         seeds = gr.Number(label=say("Seeds of the race"), value=8, precision=0, elem_id="s4s_race_seeds")
+        more = gr.Textbox(label=say("More sizes for the same preset, e.g. 768x512,1024x1024"), elem_id="s4s_more_sizes")
     effort.change(lambda chosen: gr.update(visible=efforts()[chosen] is None), inputs=[effort], outputs=[budget],
                   queue=False, show_progress=False)
     with gr.Row():
         forecast = gr.Button(say("Estimate"), elem_id="s4s_estimate")
         start = gr.Button(say("Train"), variant="primary", elem_id="s4s_train")
-    return [name, calls, windows, effort, budget, mode, seeds], forecast, start
+    return [name, calls, windows, effort, budget, mode, seeds, more], forecast, start
 
 
 def race() -> tuple:
@@ -79,7 +80,8 @@ def race() -> tuple:
     return [preset, calls, seeds, budget, write, samplers], start, again
 
 
-def training_of(prompts, negative, cfg, width, height, name, calls, windows, effort, budget, mode, seeds) -> dict:
+def training_of(prompts, negative, cfg, width, height, name, calls, windows, effort, budget, mode, seeds,
+                more="") -> dict:
     """What `work.training` is asked for. Raises ValueError for a field that is empty or too small."""
     chosen = efforts().get(effort, effort)
     if chosen is None:
@@ -87,7 +89,8 @@ def training_of(prompts, negative, cfg, width, height, name, calls, windows, eff
     return {**_scene_of(prompts, negative, cfg, width, height), "scales": _scales(cfg),
             "name": str(name or "").strip(), "calls": numbers(calls, int, say("Steps")),
             "windows": numbers(windows, float, say("Denoising strengths")), "budget": chosen, "mode": MODES[mode],
-            "race_seeds": int(number(seeds, say("Seeds of the race"), 2))}
+            "race_seeds": int(number(seeds, say("Seeds of the race"), 2)),
+            "more_sizes": sizes(more or "", say("More sizes"))}
 
 
 def race_of(prompts, negative, cfg, width, height, preset, calls, seeds, budget, write, samplers) -> dict:

@@ -26,20 +26,23 @@ CLOCKS = ("timestep", "sigma_to_t")         # as Forge and reForge, and as k-dif
 
 
 @contextlib.contextmanager
-def through(network, model):
-    """Let calls of the network (inside.Network) carry gradients, until the end; model: the host's sd_model."""
-    before = network.extra_args
+def through(networks: list, model):
+    """Let calls of the networks (inside.Network, of one denoiser) carry gradients, until the end; model: the host's
+    sd_model."""
+    before, denoiser = [network.extra_args for network in networks], networks[0].denoiser
     with contextlib.ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
-        for part in parts(network.denoiser, model):
+        for part in parts(denoiser, model):
             stack.enter_context(visible_weights(part, shown))
-        for owner, name in clocks(network.denoiser, model):
+        for owner, name in clocks(denoiser, model):
             stack.enter_context(sloped(owner, name))
-        network.extra_args, network.gradients = conditions(before), True
+        for network in networks:
+            network.extra_args, network.gradients = conditions(network.extra_args), True
         try:
             yield
         finally:
-            network.extra_args, network.gradients = before, False
+            for network, extra_args in zip(networks, before, strict=True):
+                network.extra_args, network.gradients = extra_args, False
 
 
 def parts(denoiser, model) -> list[torch.nn.Module]:

@@ -11,12 +11,14 @@ import logging
 import time
 from collections.abc import Callable
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from functools import partial
 
 import torch
 from modules import call_queue, processing, scripts, sd_samplers_common, shared
 from torch import Tensor
 
+from ....training.sizes import of_sizes
 from ... import picture
 from ..source import source_of
 from . import gradient, labels, sampler, shelf
@@ -29,19 +31,31 @@ CHEAP = 2                   # the hosts' number for latents as pictures by linea
 
 @dataclass(frozen=True)
 class Scene:
-    """What is sampled: every image is made for one of the prompts, of one size, at one cfg."""
+    """What is sampled: every image is made for one of the prompts, of one of the sizes in pixels, at one cfg."""
 
     prompts: tuple
     negative: str = ""
     cfg: float = 5.0
     width: int = 512
     height: int = 512
+    more_sizes: tuple = ()
 
     def __post_init__(self):
         if not self.prompts:
             raise ValueError("no prompt is given: write at least one, typical of what you make, a line each")
         if min(self.width, self.height) < 8:
             raise ValueError(f"{self.width} x {self.height} is no size of an image: write the pixels you sample with")
+
+    @property
+    def sizes(self) -> list[tuple]:
+        """(width, height) of each, the largest first: the host makes room for that."""
+        several = {(self.width, self.height), *map(tuple, self.more_sizes)}
+        return sorted(several, key=lambda size: (-size[0] * size[1], size))
+
+    @property
+    def settings(self) -> tuple:
+        """All that a training's run is known by; without more sizes as it was before there were such."""
+        return astuple(self)[:None if self.more_sizes else -1]
 
 
 @dataclass
@@ -89,8 +103,9 @@ class Finished(Exception):
     """The work is done and asks for no picture."""
 
 
-def inside(scene: Scene, steps: int, show: Show, work: Callable) -> None:
-    """Do work(source) where the host samples the scene in so many steps. The host's interrupt ends it."""
+def inside(scene: Scene, steps: int, show: Show, work: Callable, gradients: Callable) -> None:
+    """Do work(source) where the host samples the scene in so many steps, with gradients if gradients(source). The
+    host's interrupt ends it."""
     prompts = [scene.prompts[i % len(scene.prompts)] for i in range(max(AT_ONCE, len(scene.prompts)))]
     with call_queue.queue_lock:
         shared.state.begin(job="s4s")               # forgets an interrupt that came before
@@ -100,9 +115,10 @@ def inside(scene: Scene, steps: int, show: Show, work: Callable) -> None:
         try:
             p = processing.StableDiffusionProcessingTxt2Img(
                 sd_model=shared.sd_model, prompt=prompts, negative_prompt=scene.negative, batch_size=len(prompts),
-                width=scene.width, height=scene.height, cfg_scale=scene.cfg, steps=steps, seed=0,
+                width=scene.sizes[0][0], height=scene.sizes[0][1], cfg_scale=scene.cfg, steps=steps, seed=0,
                 sampler_name=labels.SAMPLER, do_not_save_samples=True, do_not_save_grid=True)
-            p.s4s_work = Stage(scene, work)
+            p.s4s_work = Stage(scene, work, gradients)
+            p.setup_conds = partial(p.s4s_work.prepare, p, p.setup_conds)
             p.scripts, p.script_args = scripts.ScriptRunner(), ()   # of no script: reForge takes it for granted
             with contextlib.closing(p), contextlib.suppress(Finished):
                 processing.process_images(p)
@@ -114,13 +130,28 @@ def inside(scene: Scene, steps: int, show: Show, work: Callable) -> None:
 class Stage:
     """What our sampler's place in the host does instead of sampling."""
 
-    def __init__(self, scene: Scene, work: Callable):
-        self.scene, self.work = scene, work
+    def __init__(self, scene: Scene, work: Callable, gradients: Callable):
+        self.scene, self.work, self.gradients, self.prepared = scene, work, gradients, {}
+
+    def prepare(self, p, setup_conds: Callable) -> None:
+        """Have the host read the prompts for every size, which some models are told with them; its own last."""
+        for p.width, p.height in reversed(self.scene.sizes):
+            setup_conds()
+            self.prepared[p.width, p.height] = {"cond": p.c, "uncond": p.uc}
 
     def __call__(self, denoiser, x: Tensor, extra_args: dict, run: sampler.Run) -> None:
-        network = Network(denoiser, extra_args, x.device)
-        self.work(source_of(network, run.request.facts.model, denoiser.inner_model.sigmas, x,
-                            len(self.scene.prompts), self.scene.cfg, AT_ONCE))
+        (wide, high), *others = self.scene.sizes
+        states, told = [x], [extra_args]
+        for width, height in others:
+            states.append(x.new_zeros(*x.shape[:-2], x.shape[-2] * height // high, x.shape[-1] * width // wide))
+            image = run.p.txt2img_image_conditioning(states[-1], width, height)
+            told.append({**extra_args, **self.prepared[width, height], "image_cond": image})
+        networks = [Network(denoiser, each, x.device) for each in told]
+        source = of_sizes([source_of(network, run.request.facts.model, denoiser.inner_model.sigmas, state,
+                                     len(self.scene.prompts), self.scene.cfg, AT_ONCE)
+                           for network, state in zip(networks, states, strict=True)], len(self.scene.prompts))
+        with gradient.through(networks, shared.sd_model) if self.gradients(source) else contextlib.nullcontext():
+            self.work(source)
         raise Finished
 
 
@@ -148,10 +179,6 @@ class Network:
         with torch.inference_mode() if self.inference else contextlib.nullcontext():
             answer = self.denoiser(x, sigma, **arguments)
         return answer.clone()                                       # outside: a tensor that may be worked with
-
-    def through(self):
-        """Calls carry gradients while this context lasts."""
-        return gradient.through(self, shared.sd_model)
 
     def _for(self, which: list) -> dict:
         """The host's arguments for a batch of these prompts."""

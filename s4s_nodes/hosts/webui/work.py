@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
-from dataclasses import astuple, fields
+from dataclasses import fields
 from functools import partial
 
 from ....training.benchmark import html_report
@@ -32,10 +31,7 @@ class Tab:
         self.library, self.presets, self.runs = shelf.library(), shelf.folder(), shelf.runs()
 
     def inside(self, work: Callable, gradients: Callable) -> None:
-        def staged(source: Source) -> None:
-            with source.network.through() if gradients(source) else contextlib.nullcontext():
-                work(source)
-        inside(self.scene, self.steps, self.seen, staged)
+        inside(self.scene, self.steps, self.seen, work, gradients)
 
     def say(self, text: str, warning: bool = False) -> None:
         self.seen.say(text)
@@ -89,7 +85,7 @@ def _order(race_seeds: int, **asked) -> tuple[Scene, int, session.Order]:
     several = {"cfg": scales} if len(scales) > 1 else {}          # one: the scene's
     config = Config.of(**{"mode": "auto", "budget": HOST_BUDGET, **several, **asked})
     return (scene, max(config.calls),
-            session.Order(config, astuple(scene), len(scene.prompts), race_seeds=race_seeds))
+            session.Order(config, scene.settings, len(scene.prompts), race_seeds=race_seeds))
 
 
 def race(label: str, calls: tuple = (), seeds: int = 16, budget: int = 0, write: bool = False, samplers: tuple = (),

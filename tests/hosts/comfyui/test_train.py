@@ -53,11 +53,11 @@ def host_teacher(model, sampler: str, steps: int = 12) -> dict:
 # --- what it learns -------------------------------------------------------------------------------------------------
 
 def test_it_beats_euler_and_the_best_classical_pair_on_unseen_seeds(sd3, learned):
-    preset, report, tables, sheet = learned[2]
+    preset, report, tables, sheet, before_after = learned[2]
     scores = preset.score("calls5")
     assert scores["ratio"] > 1.1 and scores["seeds"] == 4, report
     assert preset.training["model_calls"] <= 8000 and preset.training["mode"] == "forward"
-    assert tables.shape[0] == 1 and tables.shape[3] == sheet.shape[3] == 3
+    assert tables.shape[0] == 1 and tables.shape[3] == sheet.shape[3] == 3 and len(before_after) == 8
     assert 0 <= float(sheet.min()) < float(sheet.max()) <= 1
 
 
@@ -95,6 +95,27 @@ def test_an_eps_model_learns_too():
     began, ended = preset.training["held_out_rmse"]["calls2"]
     assert preset.model.prediction == "eps" and ended < began, report
     assert same_state(before, state_of(model))
+
+
+def test_one_table_is_learned_for_several_sizes_and_runs_near_each(sd3, caplog):
+    with torch.inference_mode():
+        wide, same = {"samples": torch.zeros(1, 16, 16, 16)}, latent("tiny_sd3")
+    preset, report, _, sheet, pairs = train(sd3, "tiny_sd3", **SMALL, name="sizes", latent_2=wide, latent_3=same)
+    assert preset.training["resolution"] == [[16, 16], [8, 8]] and "latent 16 x 16 x 16 and 16 x 8 x 8" in report
+    assert sheet.shape[3] == 3 and len(pairs) % 2 == 0
+    for size, runs in ((8, True), (16, True), (32, False)):
+        caplog.clear()
+        with caplog.at_level(logging.INFO), torch.inference_mode():
+            import nodes
+            nodes.common_ksampler(sd3, 1, 3, 3.0, "s4s", "s4s", prompt("tiny_sd3"), prompt("tiny_sd3", 9),
+                                  {"samples": torch.zeros(1, 16, size, size)})
+        assert (f"S4S sizes ({preset.short_hash}), calls3, exact" in caplog.text) == runs, caplog.text
+    assert "sizes was learned on latents of 16 x 16 and 8 x 8, this one is 32 x 32" in caplog.text
+
+
+def test_several_sizes_need_the_trainers_own_teacher(sd3):
+    with pytest.raises(ValueError, match="a training for several sizes uses its own teacher: leave teacher_sampler"):
+        train(sd3, "tiny_sd3", latent_2=latent("tiny_sd3"), **host_teacher(sd3, "euler"))
 
 
 def test_a_window_gets_its_own_table_which_an_image_to_image_run_uses(sd3, caplog):

@@ -10,12 +10,12 @@ from training_kit import SHAPES, here, latent, load, ours, prompt, sampled, trai
 
 
 @torch.inference_mode()
-def inside(model, name: str, work, positives=None, cfg: float = 3.0, negative=True):
+def inside(model, name: str, work, positives=None, cfg: float = 3.0, negative=True, more=()):
     """work(source) in the host's sampling context."""
     denoiser = ours("hosts.comfyui.denoiser")
     about = ours("hosts.comfyui.facts").of_model(model).model
     scene = denoiser.Scene(model, positives or [prompt(name)], prompt(name, 9) if negative else None, cfg,
-                           latent(name))
+                           latent(name), more_latents=tuple({"samples": torch.zeros(shape)} for shape in more))
     return denoiser.inside(scene, about, work)
 
 
@@ -68,6 +68,28 @@ def test_an_area_of_one_prompt_does_not_reach_the_others():
     found = inside(model, name, lambda s: s.denoiser(x, torch.full((1,), 0.6), which=torch.tensor([1])),
                    [prompt(name), both])
     assert torch.equal(found, guided(model, name, x, 0.6, both))
+
+
+def test_every_size_is_asked_as_if_the_host_sampled_at_it_alone():
+    """A prompt for a share of the picture stands elsewhere at every size."""
+    model, name = load("tiny_sd3"), "tiny_sd3"
+    with torch.inference_mode():
+        half = [[prompt(name, 5)[0][0], {**prompt(name, 5)[0][1], "area": ("percentage", 0.5, 1, 0, 0)}]]
+        positives = [prompt(name), [*prompt(name), *half]]
+    seeds = range(12)
+
+    def work(source):
+        assert source.shapes == [(16, 8, 12), (16, 8, 8), (16, 4, 6)] and source.shape == (16 * 8 * 12,)
+        x, extra = source.noise(seeds), source.extra(seeds)
+        ends = source.denoiser(x, torch.full((len(x),), 0.6), **extra)
+        parts = [{key: value[i:i + 1] for key, value in extra.items()} for i in seeds]
+        return [(source.images(x[i:i + 1], part), source.images(ends[i:i + 1], part), int(part["which"][0]))
+                for i, part in zip(seeds, parts)]
+    found = inside(model, name, work, positives, more=[(1, 16, 4, 6), (1, 16, 8, 12)])
+    assert len({(x.shape, which) for x, _, which in found}) == 6
+    for x, end, which in found:
+        alone = guided(model, name, x, 0.6, positives[which])
+        torch.testing.assert_close(end, alone, rtol=1e-4, atol=1e-4 * float(alone.abs().max()))
 
 
 def test_without_guidance_no_negative_is_needed():

@@ -71,7 +71,7 @@ def sampled(model, name: str, sampler: str = "euler", scheduler: str = "normal",
 
 @torch.inference_mode()
 def train(model, which: str, /, **settings):
-    """(preset, report, tables, sheet) of the Train node with small settings."""
+    """(preset, report, tables, sheet, before_after) of the Train node with small settings."""
     settings = {"positive": prompt(which), "negative": prompt(which, 9), "latent": latent(which), "cfg": 3.0,
                 "calls": "4", "windows": "1.0", "mode": "forward-only", "budget": 4000, "teacher_calls": 24,
                 "race_seeds": 4, "name": "tested", "seed": 0, "resume": False, **settings}
