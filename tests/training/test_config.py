@@ -24,7 +24,7 @@ def test_flat_names_fill_the_groups_and_come_back():
     assert (config.gradient.batch, config.gradient.rate, config.data.pairs, config.data.seed) == (4, 0.1, 9, 3)
     assert CHANGED.items() <= config.flat().items()
     assert Config.of(**config.flat()) == config == Config.from_json(config.to_json())
-    assert set(json.loads(config.to_json())) == set(SETTINGS) - {"more_sizes"}      # older runs have none: same identity
+    assert set(json.loads(config.to_json())) == set(SETTINGS) - {"more_sizes"}      # older runs have none
     several = Config.of(checkpoint="a", prompts="b", more_sizes="64x96")
     assert set(json.loads(several.to_json())) == set(SETTINGS) and Config.from_json(several.to_json()) == several
 
