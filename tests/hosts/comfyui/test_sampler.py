@@ -187,7 +187,7 @@ def chosen(model, sigmas, cfg: float = 3.0):
     Guider.cfg = cfg
     denoiser = type("Denoiser", (), {"inner_model": Guider})
     sampler = s4s_host.pack("s4s_nodes.hosts.comfyui.sampler")
-    return sampler.selected(sampler.asked(denoiser, sigmas))
+    return sampler.selection_of(sampler.request_of(denoiser, sigmas))
 
 
 @pytest.mark.parametrize("name", FAMILIES)

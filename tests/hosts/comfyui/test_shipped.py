@@ -18,7 +18,7 @@ def ran(model, sigmas):
                                    "model_config": model.model.model_config,
                                    "named_parameters": model.model.named_parameters})
     guider = type("Guider", (), {"inner_model": network, "model_patcher": model, "cfg": 3.0})
-    return sampler.selected(sampler.asked(type("Denoiser", (), {"inner_model": guider}), sigmas))
+    return sampler.selection_of(sampler.request_of(type("Denoiser", (), {"inner_model": guider}), sigmas))
 
 
 def shipped(model, calls: int) -> str | None:
