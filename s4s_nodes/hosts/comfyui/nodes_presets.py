@@ -159,7 +159,7 @@ class S4SFromImage(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, image, **_):
-        return Path(folder_paths.get_annotated_filepath(image)).stat().st_mtime_ns
+        return f"{stamp(folder_paths.get_annotated_filepath(image))}"
 
     @classmethod
     def execute(cls, image, number=1) -> io.NodeOutput:
