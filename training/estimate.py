@@ -54,23 +54,11 @@ class Estimate:
     way: Way
 
     @property
-    def calls(self) -> int:
-        return self.price.calls
-
-    @property
-    def seconds(self) -> float:
-        return self.price.seconds
-
-    @property
-    def mode(self) -> str:
-        return self.way.mode
-
-    @property
     def summary(self) -> str:
         """One line for people."""
         rows = f"{self.rows} row{'s' * (self.rows > 1)}"
         return (f"{self.price.summary}; {rows}, {self.free} free numbers, {memory.size_text(self.memory)} on top of "
-                f"the model with {self.images} image{'s' * (self.images > 1)} at once; {self.mode} mode: "
+                f"the model with {self.images} image{'s' * (self.images > 1)} at once; {self.way.mode} mode: "
                 f"{self.way.why}")
 
     @property

@@ -14,7 +14,7 @@ from ..core.model import is_number
 from .limits import MAX_BYTES, MAX_ENTRIES, MAX_NUMBERS, Budget, Stub, UnreadableFile, check_unfolded
 from .machine import Machine, Storage
 
-__all__ = ["MAX_BYTES", "Stub", "UnreadableFile", "array", "content_of", "load", "loads"]
+__all__ = ["MAX_BYTES", "Stub", "UnreadableFile", "array", "content_of", "loads"]
 
 _NUMPY_KINDS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "b1")
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C      # torch.serialization's mark of files older than its zip format
@@ -35,17 +35,12 @@ def content_of(path) -> bytes:
     return content
 
 
-def load(path) -> Any:
-    """The file's content: dicts, lists, text, numbers, arrays, and a Stub wherever it asks for an object.
-
-    Takes plain pickles and both formats of torch.save. Raises UnreadableFile for whatever else, OSError as the
-    system gives it.
-    """
-    return loads(content_of(path), Path(path).name)
-
-
 def loads(content: bytes, name: str = "") -> Any:
-    """`load` for bytes; name is the file's, for messages."""
+    """A file's content: dicts, lists, text, numbers, arrays, and a Stub wherever it asks for an object.
+
+    Takes plain pickles and both formats of torch.save. Raises UnreadableFile for whatever else. name is the file's, for
+    messages.
+    """
     try:
         value = _read(content, Budget(), nested=False)
         check_unfolded(value)

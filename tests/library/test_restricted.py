@@ -238,9 +238,9 @@ def test_a_file_too_large_is_not_opened(tmp_path):
     with open(path, "wb") as file:
         file.truncate(restricted.MAX_BYTES + 1)
     with pytest.raises(UnreadableFile, match="has 16777217 bytes"):
-        restricted.load(path)
+        restricted.content_of(path)
     with pytest.raises(OSError):
-        restricted.load(tmp_path / "absent.pt")
+        restricted.content_of(tmp_path / "absent.pt")
 
 
 def test_every_cut_and_every_flipped_byte_is_read_or_refused():

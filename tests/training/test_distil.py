@@ -31,7 +31,7 @@ def test_a_host_gets_a_preset_its_progress_and_its_race(tmp_path):
     assert events[-1].closer == events[-1].classical / events[-1].held_out > 1
     assert any("held-out" in line for line in said)
     raced = race(source, made, "calls4", unseen_pairs(source, 16))
-    assert raced.recommended and raced.scores["ratio"] > 1 and "closer to the teacher" in raced.verdict
+    assert raced.scores["recommended"] and raced.scores["ratio"] > 1 and "closer to the teacher" in raced.verdict
     assert with_scores(made, {"calls4": {**raced.scores, "lost": True}}).recommended is False
     two = replace(made, tables={**made.tables, "calls5": made.tables["calls4"]})
     for lost in (("calls4",), ("calls4", "calls5")):
@@ -92,8 +92,8 @@ def test_inference_mode_around_it_does_not_matter(tmp_path):
 
 def test_an_estimate_counts_what_will_be_learned_and_spent():
     found = estimate(toy_source(), Config.of(calls=(4, 6), budget=10_000, mode="auto"))
-    assert found.rows == 10 and found.free == (3 + 4 + 9) + (5 + 6 + 20) and 18_000 < found.calls <= 20_000
-    assert found.mode == "forward" and "forward calls are enough" in found.summary
+    assert found.rows == 10 and found.free == (3 + 4 + 9) + (5 + 6 + 20) and 18_000 < found.price.calls <= 20_000
+    assert found.way.mode == "forward" and "forward calls are enough" in found.summary
     assert found.memory > 0 and "MB on top of the model with 64 images at once; forward mode" in found.summary
     assert "16 images at once; gradient mode" in estimate(toy_source(), Config.of(mode="gradient", budget=0)).summary
 

@@ -46,10 +46,6 @@ class TableResult:
         """The best baseline."""
         return next(entry for entry in self.ranked if entry.name == self.scores["best_classical"])
 
-    @property
-    def recommended(self) -> bool:
-        return self.scores["recommended"]
-
 
 def unseen_pairs(source: Source, seeds: int, table: Table | None = None, teacher: str = "auto",
                  teacher_calls: int = 50, seed: int = 0) -> Pairs:
