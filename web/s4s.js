@@ -109,6 +109,11 @@ app.registerExtension({
       show(this, output);
     };
   },
+  nodeCreated(node) {
+    // an older host would draw another seed for every run; what a workflow saved is set after this
+    const control = ours(node.comfyClass) && find(node, "control_after_generate");
+    if (control) control.value = "fixed";
+  },
   onNodeOutputsUpdated(outputs) {
     for (const [id, output] of Object.entries(outputs)) {
       const node = app.graph?.getNodeById(id);

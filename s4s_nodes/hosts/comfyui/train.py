@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from comfy_api.latest import io
 from comfy_execution.graph import ExecutionBlocker
 
@@ -9,6 +11,7 @@ from ....training.checks import check_two_models
 from ....training.config import BUDGETS, Config
 from ... import picture
 from ...core.lists import numbers
+from ...library import ENDING, file_name
 from .. import session
 from ..runs import check_places
 from . import parts, record
@@ -17,12 +20,14 @@ from .folder import home
 from .work import Node, runs, settings_of
 
 MODES = {"auto": "auto", "gradient": "gradient", "forward-only": "forward"}
-# an older host knows none: there a new node draws another seed, and saved workflows still fit its widgets
+# an older host knows none: there web/s4s.js sets it on a new node, and saved workflows still fit its widgets
 FIXED = getattr(getattr(io, "ControlAfterGenerate", None), "fixed", True)
 ESTIMATE = "only estimate"
 CHECKED = ("calls", "windows", "mode", "budget", "teacher_calls", "name", "seed", "cfg_range")    # before anything runs
 MORE_PROMPTS = ("positive_2", "positive_3", "positive_4")
 MORE_LATENTS = ("latent_2", "latent_3")
+SAVED: dict = {}            # the file of each name's last training since the host's start
+DELETED: Counter = Counter()
 
 
 def scene_inputs(verb: str) -> tuple[list, list]:
@@ -171,6 +176,14 @@ class S4STrainPreset(io.ComfyNode):
         return True
 
     @classmethod
+    def fingerprint_inputs(cls, name="", **_):
+        """How often what was saved by this name was deleted since: then the host runs the node again."""
+        if name in SAVED and not SAVED[name].exists():
+            del SAVED[name]
+            DELETED[name] += 1
+        return DELETED[name]
+
+    @classmethod
     def execute(cls, cfg, calls, windows, mode, budget, teacher_calls, race_seeds, name, seed, resume,
                 teacher_sampler=None, teacher_sigmas=None, vae=None, cfg_range="", **scene) -> io.NodeOutput:
         config = _config(calls=calls, windows=windows, budget=budget, mode=mode, teacher_calls=teacher_calls, name=name,
@@ -195,6 +208,7 @@ class S4STrainPreset(io.ComfyNode):
             nothing = ExecutionBlocker(None)            # what hangs on the outputs does not run, without an error
             return io.NodeOutput(nothing, report, nothing, nothing, nothing, ui=parts.shown(cls, report))
         outcome = session.train(node, order)
+        SAVED[name] = home() / f"{file_name(outcome.preset.name)}{ENDING}"
         tables = parts.image(*(picture.table(outcome.preset, table) for table in outcome.preset.tables))
         sheet = node.end(outcome.report, outcome.pictures, vae)
         return io.NodeOutput(outcome.preset, outcome.report, tables, sheet, node.before_after(outcome.pictures, vae),

@@ -79,6 +79,17 @@ def test_the_preset_is_in_the_dropdown_at_once_and_fits_the_model(sd3, learned, 
     assert (presets() / "learned.safetensors").exists()
 
 
+def test_the_host_runs_the_node_again_once_its_preset_was_deleted(sd3, learned):
+    node, path = ours("hosts.comfyui.train").S4STrainPreset, presets() / "learned.safetensors"
+    before = node.fingerprint_inputs(name="learned", calls="5")
+    assert node.fingerprint_inputs(name="learned") == before and node.fingerprint_inputs(name=None) == 0
+    content = path.read_bytes()
+    path.unlink()
+    assert node.fingerprint_inputs(name="learned") == before + 1
+    path.write_bytes(content)
+    assert node.fingerprint_inputs(name="learned") == before + 1
+
+
 def test_the_model_is_bit_for_bit_what_it_was(sd3, learned):
     before, picture, _ = learned
     assert same_state(before, state_of(sd3))

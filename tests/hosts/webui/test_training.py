@@ -72,6 +72,16 @@ def test_gradients_go_through_the_hosts_denoiser_and_leave_it_as_it_was(server):
     assert "forward mode: forward calls are enough" in cost["words"][0]
 
 
+def test_gradients_go_through_the_hosts_denoiser_at_several_sizes(server):
+    """The check's pairs have both sizes in turn; the network is asked at both for its price."""
+    asked = {**TRAINING, "more_sizes": [[96, 64], [64, 64]]}
+    cost = server.call("/s4s-test/forecast", {**asked, "mode": "gradient", "budget": 4000})
+    assert "gradient mode: its gradients agree with finite differences" in cost["words"][0], cost
+    cost = server.call("/s4s-test/forecast", {**asked, "mode": "auto"})
+    assert "forward mode: forward calls are enough" in cost["words"][0], cost
+    assert "calls4 exact" in infotext(server, "S4S toy_ sd15")
+
+
 def test_an_interrupt_in_a_backward_pass_ends_a_training(server):
     asked = {**TRAINING, "name": "stopped back", "mode": "gradient", "budget": 4000, "stop_in_backward": True}
     made = server.call("/s4s-test/train", asked)
