@@ -39,18 +39,17 @@ once beside its start, in states.
 """
 PASSES = f"""
 A table makes one pass over the latent for every prediction that a row weighs, and rounds to the latent's type after
-each: full history over {CALLS} calls makes 5.4 passes a call on average, over 50 calls 26. In float32, in which ComfyUI
-samples, all rows stay within the goal beside `dpmpp_2m`. In bfloat16 on a CPU PyTorch's own pass takes 0.4 to 1.2
-ns an element once a latent exceeds the cache (float16's: 0.25). Not kept: a new tensor for every term halves that
-there, but takes a state more, and 1.4 times the time in float32; blocks in the cache, or the history stacked for one
-matrix product, gave no less time.
+each: full history over {CALLS} calls makes 5.4 passes a call on average, over 50 calls 26. ComfyUI samples in float32.
+In bfloat16 on this CPU PyTorch's own pass takes 0.4 to 1.2 ns an element once a latent exceeds the cache, by where its
+memory lies (float16's: 0.25). Not kept: a new tensor for every term halves that there, but takes a state more, and 1.4
+times the time in float32; blocks in the cache, or the history stacked for one matrix product, gave no less time.
 """
 NOT_HERE = """
 ## Not attacked here
 
 Power cuts (files are synced before they are moved into place; the folder's own entry is not), GPUs, several
-machines, other systems than Linux, and network drives without locks, where a training warns that it cannot lock
-its folder. A checksum is no signature: whoever makes a preset can write a right one.
+machines, a resume on another version of PyTorch, other systems than Linux, and network drives without locks, where a
+training warns that it cannot lock its folder. A checksum is no signature: whoever makes a preset can write a right one.
 """
 
 
