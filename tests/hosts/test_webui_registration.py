@@ -219,10 +219,11 @@ def test_the_tab_asks_for_what_its_controls_say(host, monkeypatch):
     monkeypatch.setattr(tab.jobs.JOBS, "add", lambda title, prepare: prepare({"work": room}.get))
     scene = {"prompts": ("a cat", "a house"), "negative": "bad", "cfg": 2.0, "width": 64, "height": 96}
     shown = ("a cat\n\n  a house ", "bad", 2, 64.0, 96.0)
-    assert tab.start_training(*shown, " mine ", "4; 6", "1 0.5", "Own number", 3000.0, "forward-only", 8.0) == ""
+    assert tab.start_training(*shown, " mine ", "4; 6", "1 0.5", "Own number", 3000.0, "forward-only", 8.0,
+                              "128x96, 64×64") == ""
     assert tab.start_race(*shown, "S4S mine", "", 8.0, 20000.0, True, "Heun,  DPM++ SDE") == ""
     assert asked == [{**scene, "scales": (2.0,), "name": "mine", "calls": (4, 6), "windows": (1.0, 0.5),
-                      "mode": "forward", "budget": 3000, "race_seeds": 8},
+                      "mode": "forward", "budget": 3000, "race_seeds": 8, "more_sizes": ((128, 96), (64, 64))},
                      {**scene, "label": "S4S mine", "calls": (), "seeds": 8, "budget": 20000, "write": True,
                       "samplers": ("Heun", "DPM++ SDE")}]
     tab.start_training(*shown, "mine", "4", "1", "Quick", None, "auto", 8)
@@ -235,7 +236,8 @@ def test_the_tab_asks_for_what_its_controls_say(host, monkeypatch):
                                 (3, None, "Width: nothing is given, at least 8"), (2, None, "write a guidance scale"),
                                 (2, "7-3", "a range such as 3-7"), (2, "many", "a range such as 3-7"),
                                 (3, -64, "Width: -64 is given, at least 8"), (9, 0, "table: 0 is given, at least 1"),
-                                (11, None, "race: nothing is given"), (11, 1, "race: 1 is given, at least 2")):
+                                (11, None, "race: nothing is given"), (11, 1, "race: 1 is given, at least 2"),
+                                (12, "768", "More sizes: &#x27;768&#x27; is not a list of widths and heights")):
         refused = tab.start_training(*good[:place], value, *good[place + 1:])
         assert words in refused and "Error" not in refused
     assert len(asked) == 6
