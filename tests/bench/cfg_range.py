@@ -25,13 +25,12 @@ from s4s.s4s_nodes.core import Preset, Table, preset_file
 from s4s.s4s_nodes.core.files import write_atomically
 from s4s.s4s_nodes.select.cfg import at_cfg, cfg_nodes
 from s4s.training.config import Config
-from s4s.training.demo_models.source import bundled
 from s4s.training.distil import distil
 from s4s.training.source import Source
 from s4s.training.teacher.pairs import TEST_SEEDS, Pairs, ends, errors, known_pairs, make_pairs
 from s4s.training.teacher.solvers import teacher_table
 
-from .limits.models import KINDS, source
+from .limits.models import source
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS, FINE, CALLS = 128, 120, 6
@@ -46,7 +45,7 @@ class Bench:
         self.name, self.data, self.cache = name, data, cache
 
     def source(self, cfg: float) -> Source:
-        return source(self.name, self.data, self.cache, cfg) if self.name in KINDS else bundled(self.name, cfg)
+        return source(self.name, self.data, self.cache, cfg=cfg)
 
     def test(self, at: Source) -> Pairs:
         """Unseen pairs of a fine teacher."""
