@@ -25,7 +25,8 @@ def run(variable: str, *command, timeout: float = 1800):
     """A command of the host's Python, as its launcher would start it; its finished process."""
     folder, python = checkout(variable, {**HOSTS, **RELATED}[variable], "modules/sd_samplers_kdiffusion.py")
     environment = {**os.environ, "S4S_WEBUI_HOST": str(folder), "OMP_NUM_THREADS": "1"}
-    environment.pop("PYTHONPATH", None)
+    for name in ("PYTHONPATH", "PYTEST_ADDOPTS"):
+        environment.pop(name, None)
     return subprocess.run([python, *command], cwd=HERE, env=environment, text=True, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, timeout=timeout)
 
