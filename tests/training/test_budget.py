@@ -76,9 +76,9 @@ def test_a_measured_jacobian_predicts_small_moves_and_a_damped_step_lowers_the_l
     predicted = torch.einsum("nkd,k->nd", jacobian, move)
     assert (there - miss - predicted).norm() < 0.1 * (there - miss).norm()
     moving, errors = parameters.moving().bool(), {}
-    for damping in (1e-3, 10.0):
+    for damping in (1e-3, 3.0):
         step = damped(jacobian, miss, moving, damping).float()
         assert step.abs().max() < LONGEST + 1e-6                    # none goes beyond what the Jacobian knows
         after = miss + torch.einsum("nkd,k->nd", jacobian, step)
         errors[damping] = float(after.square().mean(1).sqrt().mean() / miss.square().mean(1).sqrt().mean())
-    assert errors[1e-3] < 1 and errors[10.0] < 0.8                  # the first is shortened, the second whole
+    assert errors[1e-3] < 1 and errors[3.0] < 0.8                  # the first is shortened, the second whole

@@ -82,5 +82,5 @@ def test_a_network_that_is_not_told_its_cfg_has_no_range(tmp_path):
 
 def test_an_estimate_prices_the_whole_range():
     one, several = (estimate(guided_source(), ranged(cfg=cfg, budget=10_000)) for cfg in (4, "2-6"))
-    assert several.free == 3 * one.free and 1.3 * one.calls < several.calls <= 1.7 * 10_000
-    assert torch.isfinite(torch.tensor(several.seconds))
+    assert several.free == 3 * one.free and 1.3 * one.price.calls < several.price.calls <= 1.7 * 10_000
+    assert torch.isfinite(torch.tensor(several.price.seconds))

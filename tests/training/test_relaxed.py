@@ -108,7 +108,7 @@ def test_fresh_pairs_are_those_of_their_seeds_and_are_never_used_twice(tmp_path)
     assert len(fresh) == 10 and torch.equal(some.noise, wanted.noise) and torch.equal(some.target, wanted.target)
     run = run_in(tmp_path, fresh=True)
     used, known = [], run.source.noise
-    run.source.noise = lambda seeds: used.extend(seeds) or known(seeds)
+    run.source.noise = lambda seeds, fresh=0: used.extend(seeds) or known(seeds, fresh)
     made = run.train()
     training = [seed for seed in used if 1 < seed < 10_000]                    # 0 and 1: the test backward pass
     assert len(training) == len(set(training)) > 80 and made.training["pairs"] == 12 * 8
