@@ -29,9 +29,10 @@ class Effort(NamedTuple):
     rounds: tuple
 
 
-# of races, by what they cost; docs/constants.md has what each finds
+# of races, by what they cost; docs/constants.md has what each finds. FULL is for races without a budget
 EFFORTS = (Effort(1, 3, ((1, EVERY), (EVERY, 5))), Effort(2, 5, ((2, EVERY), (6, 16), (EVERY, 6))),
            Effort(0, EVERY, ((2, EVERY), (8, 48), (EVERY, 10))))
+FULL = Effort(0, EVERY, ((8, EVERY), (32, 80), (EVERY, 16)))
 
 
 def searched(source: Source, entries: Sequence[Entry], pairs: Pairs, effort: Effort, kept: Collection[str] = (),

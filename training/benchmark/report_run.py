@@ -9,7 +9,7 @@ import click
 from ...s4s_nodes.core import Preset, preset_file
 from ...s4s_nodes.library import tables_of
 from ...s4s_nodes.select.match import middle_cfg
-from ..baselines.halving import EFFORTS, searched
+from ..baselines.halving import FULL, searched
 from ..baselines.measure import Entry, baselines, measure
 from ..source import pick_device
 from ..teacher.pairs import Pairs, ends
@@ -76,7 +76,7 @@ def race_table_of(source, preset: Preset, name: str, pairs: Pairs, finer, out=No
     """Race one table against all baselines, print it, draw it into the folder `out`; finer: targets of a finer one."""
     table = preset.tables[name]
     learned = measure(source, Entry("S4S", "learned", table), pairs, features=True)
-    ranked = searched(source, baselines(source, table.calls), pairs, EFFORTS[-1], began_at(preset, name), True,
+    ranked = searched(source, baselines(source, table.calls), pairs, FULL, began_at(preset, name), True,
                       "baselines")
     learned, *ranked = checked(source, [learned, *ranked], pairs, finer)
     calls, pair = calls_to_match(source, learned, ranked, pairs)
