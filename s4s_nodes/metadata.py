@@ -20,6 +20,7 @@ from PIL import Image
 from .core.container import parsed
 from .core.model import PresetError, is_number, model_of
 from .core.preset_file import Preset
+from .core.scores import size_record
 from .core.table import MAX_CALLS, Table, check_float32
 from .select.match import HASHES, PATCHES, cfg_range, trained_sizes
 from .select.model_facts import ModelFacts
@@ -96,8 +97,7 @@ def unpacked(letters: str) -> str:
 
 def _training(preset: Preset, table: str) -> dict:
     kept = {key: preset.training[key] for key in _KEPT if isinstance(preset.training.get(key), (str, bool))}
-    sizes = trained_sizes(preset)
-    trained = {"cfg": cfg_range(preset, table), "resolution": sizes[0] if len(sizes) == 1 else sizes}
+    trained = {"cfg": cfg_range(preset, table), "resolution": size_record(trained_sizes(preset))}
     return kept | {key: list(value) for key, value in trained.items() if value}
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..s4s_nodes.core import Model, Table, experts
+from ..s4s_nodes.core.scores import size_record
 from .recompute import recomputed
 
 MOST_AT_ONCE = 64           # images per network call, unless the source says less
@@ -81,8 +82,7 @@ class Source:
     @property
     def size(self) -> list:
         """The size of its images as a record has it: [height, width], or a list of these."""
-        sizes = [list(shape[1:]) for shape in self.shapes]
-        return sizes[0] if len(sizes) == 1 else sizes
+        return size_record(shape[1:] for shape in self.shapes)
 
     @property
     def flow(self) -> bool:

@@ -20,6 +20,12 @@ def condition(score: dict) -> str:
     return ", ".join(part for part in parts if part) or "unknown"
 
 
+def size_record(shapes) -> list:
+    """Shapes as a record has them, and `shapes_of` reads them: one as it is, several as a list of them."""
+    several = [list(shape) for shape in shapes]
+    return several[0] if len(several) == 1 else several
+
+
 def shapes_of(recorded) -> list[tuple]:
     """The shapes in a record of a size, such as (height, width), or of several sizes; [] for anything else."""
     if not isinstance(recorded, (list, tuple)):

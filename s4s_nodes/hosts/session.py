@@ -27,7 +27,7 @@ from ...training.modes import tries_gradients
 from ...training.source import Source
 from ..core import experts, preset_file
 from ..core.preset_file import Preset
-from ..core.scores import size_text
+from ..core.scores import size_record, size_text
 from ..library import ENDING, Library, ModelFacts, file_name, save_scores, save_version, suits
 from ..select.cfg import at_cfg
 from ..select.dispatch import TWO_SAMPLERS
@@ -216,8 +216,7 @@ class Training:
                                     say=self._pass_on, estimated=cost)
         self.learned = replace(preset, training={
             **preset.training, "run": self.run, "conditionings": self.order.conditionings,
-            "latent": list(source.shape) if len(source.shapes) == 1 else list(map(list, source.shapes)),
-            "created": datetime.date.today().isoformat()})
+            "latent": size_record(source.shapes), "created": datetime.date.today().isoformat()})
         with suppress(OSError):                     # on a full disk what was learned still goes on to its race
             finished.touch()
             shutil.rmtree(self.place / "pairs")     # hundreds of megabytes that nobody needs any more

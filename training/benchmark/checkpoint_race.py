@@ -40,7 +40,7 @@ def race_checkpoint(preset: Preset, terms: host_race.Terms, opening: dict, cfg: 
         click.echo(f"\n{preset.name}, {name}: {result.learned.table.calls} network calls\n"
                    + draw.race_table(result.learned, result.ranked) + f"\n{result.verdict}")
     click.echo(f"\n{held.summary}" + ("" if source.features else
-                                    "; no feature space is known for this model, so there is no Fréchet distance"))
+                                      "; no feature space is known for this model, so there is no Fréchet distance"))
     if out is not None:
         _draw(source, held, Path(out))
         click.echo(f"the page: {html_report.write(out, held.preset, held.raced)}")

@@ -111,8 +111,8 @@ def hold(source: Source, preset: Preset, terms: Terms, progress: RaceProgress) -
     held.preset = with_scores(_of_here(whole, source), held.scores)
     doubt = "" if convergence.suffices else ", more than a fifth of what a table may reach"
     held.summary = (f"cfg {source.cfg:g}, {len(terms.seeds)} unseen seeds; teacher {teacher.description}, off by RMSE "
-                  f"{convergence.error:.2g}{doubt}; {source.model_calls - before:,} network calls, "
-                  f"{time.monotonic() - began:.0f} s")
+                    f"{convergence.error:.2g}{doubt}; {source.model_calls - before:,} network calls, "
+                    f"{time.monotonic() - began:.0f} s")
     return held
 
 
