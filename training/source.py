@@ -16,6 +16,7 @@ from .recompute import recomputed
 
 MOST_AT_ONCE = 64           # images per network call, unless the source says less
 SIZE = "size"               # in `extra`, of a source of several sizes: the number of each image's size
+NOISE_SCALE = "noise_scale" # in `about`, of a model whose noise is stronger than unit noise: how many times
 
 
 class NaNFromModel(ValueError):
@@ -156,12 +157,12 @@ class Source:
         return denoised
 
     def noise(self, seeds, fresh: int = 0) -> Tensor:
-        """Unit noise (len(seeds), *shape), one generator per seed: an image does not depend on its batch.
+        """The model's noise (len(seeds), *shape), one generator per seed: an image does not depend on its batch.
 
         fresh: added to each seed, for other noise of the same image.
         """
         drawn = [torch.randn(self.shape, generator=torch.Generator().manual_seed(int(seed) + fresh)) for seed in seeds]
-        return torch.stack(drawn).to(self.device)
+        return torch.stack(drawn).to(self.device) * self.about.get(NOISE_SCALE, 1.0)
 
     def images(self, states: Tensor, extra: dict) -> Tensor:
         """The images (n, ...) of states of one size."""

@@ -260,10 +260,10 @@ def _kind(preset: Preset, table: Table) -> str:
 
 
 def fallen_back(levels: np.ndarray, facts: ModelFacts, why: str, advice: str = "", own: bool = False) -> Selection:
-    """The family's official solver on levels, else FALLBACK; Euler's method where they repeat, and for a model that
-    denoises nothing. own: they are the model's own."""
+    """The family's official solver on levels, else FALLBACK; Euler's method where they repeat, and else for a model
+    that no table is for. own: they are the model's own."""
     named = official(facts.family)
-    name = "euler" if facts.unfit else named.solver if named is not None and facts.flow else FALLBACK[facts.flow]
+    name = named.solver if named is not None and facts.flow else "euler" if facts.unfit else FALLBACK[facts.flow]
     whose = _OWN if own else _GIVEN
     if bool((np.diff(levels) == 0).any()):
         name, whose, table = "euler", f"{whose}, some of which repeat,", _euler(levels)

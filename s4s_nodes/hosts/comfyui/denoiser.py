@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ....training.sizes import of_sizes
-from ....training.source import Source
+from ....training.source import NOISE_SCALE, Source
 from ...core import experts
 from ...core.levels import starts_at
 from ...core.preset_file import Model
@@ -133,10 +133,12 @@ def inside(scene: Scene, model: Model, work: Callable, loaded=None):
 
     def in_place(guider, extra_args, noise):
         with loaded(guider.inner_model) if loaded is not None else contextlib.nullcontext():
-            levels, states = guider.inner_model.model_sampling.sigmas, [noise, *map(noise.new_zeros, guider.others)]
+            sampling, states = guider.inner_model.model_sampling, [noise, *map(noise.new_zeros, guider.others)]
+            scale = getattr(sampling, "noise_scale", 1.0)           # of HiDream O1
+            about = {} if scale == 1.0 else {NOISE_SCALE: scale}
             return work(of_sizes([
-                source_of(Network(guider, extra_args, loaded is not None, prepared), model, levels, state,
-                          len(scene.positives), scene.cfg, images)
+                source_of(Network(guider, extra_args, loaded is not None, prepared), model, sampling.sigmas, state,
+                          len(scene.positives), scene.cfg, images, **about)
                 for prepared, state in zip(guider.prepared, states, strict=True)], len(scene.positives)))
     sampler = Inside(in_place)
     sigmas = torch.tensor([model.sigma_max, 0.0])

@@ -24,36 +24,43 @@ family's sampling does not depend on the network's size. The official settings a
 |---|---|---|---|---|---|
 """
 TAIL = """
-Mu is the logarithm of the shift. The clock is what the network is told: the level times 1 or 1000, or the number of the
-level in the model's table. HunyuanImage has no official template: it runs HunyuanVideo's. HiDream's template and those
-of Qwen-Image, Chroma and Wan set other shifts by a node, which S4S follows. Two experts of Wan 2.2 look like Wan 2.1.
+Mu is the logarithm of the shift. The clock is what the network is told: the level times 1 or 1000, the number of the
+level in the model's table, or another function of it. Measured: the classical solver that is best on small models of
+this prediction, where the family has no official setting that draws no noise. HunyuanImage has no official template: it
+runs HunyuanVideo's. HiDream's template and those of Qwen-Image, Chroma and Wan set other shifts by a node, which S4S
+follows. Two experts of Wan 2.2 look like Wan 2.1.
 
 Each of these went through the real KSampler for 3 steps with sampler and scheduler `s4s`, and where the setting is an
 official one its result is that of the host's own sampler on the same levels (`tests/hosts/comfyui/test_families.py`).
 In a WebUI the same table decides.
 
-## Not checked
-
-| Model | Why |
-|---|---|
-"""
-ODD = """
 Models whose latent holds video and sound in one fall back, and so do models that turn one image into another, such as
-FlowRVS: no table can be learned for them, and the log says so.
+FlowRVS: no table can be learned for them, and the log says so. HiDream O1's noise is eight times as strong as that of
+the others, in a training too.
+
+## Not sampled here
+
+The other models that ComfyUI {version} knows, by the name of its configuration: read off the configuration alone.
+
+| Model | Prediction | Shift | Clock | Levels | Without a preset |
+|---|---|---|---|---|---|
+"""
+UNREAD = """
+Not even read, as the host needs the weights for it: {names}.
 """
 
 
-def row(name: str) -> str:
+def row(title: str, model) -> str:
     """One line of the page."""
     import comfy.model_sampling
     facts = s4s_host.pack("s4s_nodes.hosts.comfyui.facts")
-    model = tiny_families.build(name)
     seen, sampling = facts.of_model(model), model.get_model_object("model_sampling")
     mu = isinstance(sampling, comfy.model_sampling.ModelSamplingFlux)
     shift = "" if seen.shift is None else f"{seen.shift:.3g}" + (f" (mu {sampling.shift:g})" if mu else "")
-    clock = "level x 1" if mu else f"level x {sampling.multiplier:g}" if seen.flow else "number"
+    clock = "level x 1" if mu else f"level x {sampling.multiplier:g}" if seen.flow else "number" if \
+        type(sampling).__bases__[0] is comfy.model_sampling.ModelSamplingDiscrete else "function of the level"
     prediction = seen.prediction + (", zero terminal SNR" if seen.zero_terminal_snr else "")
-    return " | ".join([tiny_families.FAMILIES[name].title, prediction, shift, clock,
+    return " | ".join([title, prediction, shift, clock,
                        f"{seen.sigma_min:.3g} to {seen.sigma_max:.4g}", plain(seen)])
 
 
@@ -69,15 +76,20 @@ def plain(seen) -> str:
     levels = named.schedule if named is not None else "even, shifted" if seen.flow else "simple" if \
         seen.zero_terminal_snr else "Karras, rho 5"
     solver = found.classical.split(" on ")[0]
-    return f"{solver}; {levels}, " + ("measured" if named is None else "official")
+    whose = "official" if named is not None else "as none suits" if seen.unfit else "measured"
+    return f"{solver}; {levels}, {whose}"
 
 
 def page() -> str:
     """The whole page."""
     from comfyui_version import __version__
-    rows = "".join(f"| {row(name)} |\n" for name in tiny_families.FAMILIES)
-    rest = "".join(f"| {title} | {why} |\n" for title, why in tiny_families.UNCHECKED.values())
-    return HEAD.format(version=__version__) + rows + TAIL + rest + ODD
+    rows = "".join(f"| {row(tiny.title, tiny_families.build(name))} |\n" for name, tiny in
+                   tiny_families.FAMILIES.items())
+    others = tiny_families.build_others()
+    rest = "".join(f"| {row(name, model)} |\n" for name, model in others.items() if model is not None)
+    names = ", ".join(name for name, model in others.items() if model is None)
+    return HEAD.format(version=__version__) + rows + TAIL.format(version=__version__) + rest + UNREAD.format(
+        names=names)
 
 
 if __name__ == "__main__":

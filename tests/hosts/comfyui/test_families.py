@@ -1,6 +1,5 @@
 """Every family that the newest host can build tiny, through its real KSampler."""
 
-import comfy.model_sampling
 import comfy.sample
 import comfy.samplers
 import comfy.supported_models
@@ -10,7 +9,7 @@ import s4s_host
 import tiny_families as t
 import torch
 
-facts = s4s_host.pack("s4s_nodes.hosts.comfyui.facts")
+facts, denoiser, work = (s4s_host.pack(f"s4s_nodes.hosts.comfyui.{name}") for name in ("facts", "denoiser", "work"))
 levels_for = s4s_host.pack("s4s_nodes.select.dispatch").levels_for
 official = s4s_host.pack("s4s_nodes.select.families").official
 HOSTS = {"euler": "euler", "res_multistep": "res_multistep", "unipc_bh1_sigma": "uni_pc"}       # ours: the host's name
@@ -31,13 +30,20 @@ def models():
 
 def sampled(model, name: str, sampler: str | None = None, levels=None):
     """By KSampler with s4s and s4s, or by another sampler on levels."""
-    latent, cfg = torch.zeros(1, *t.FAMILIES[name].shape), t.FAMILIES[name].cfg
-    noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(1))
+    generator, cfg = torch.Generator().manual_seed(1), t.FAMILIES[name].cfg
+    latent, noise = t.latent(name), t.latent(name, lambda shape: torch.randn(shape, generator=generator))
     prompts = t.conditioning(name), t.conditioning(name, 1)
     if sampler is None:
-        return comfy.sample.sample(model, noise, 3, cfg, "s4s", "s4s", *prompts, latent, disable_pbar=True, seed=1)
+        return flat(comfy.sample.sample(model, noise, 3, cfg, "s4s", "s4s", *prompts, latent, disable_pbar=True,
+                                        seed=1))
     sampler = comfy.samplers.sampler_object(sampler)
-    return comfy.sample.sample_custom(model, noise, cfg, sampler, levels, *prompts, latent, disable_pbar=True, seed=1)
+    return flat(comfy.sample.sample_custom(model, noise, cfg, sampler, levels, *prompts, latent, disable_pbar=True,
+                                           seed=1))
+
+
+def flat(latent):
+    """All numbers of a latent, of a video's and its sound's too."""
+    return torch.cat([part.flatten() for part in (latent.unbind() if latent.is_nested else [latent])])
 
 
 @pytest.mark.parametrize("name", t.FAMILIES)
@@ -47,9 +53,9 @@ def test_a_family_runs_and_its_official_setting_is_the_hosts(models, name):
     assert torch.isfinite(found).all()
     levels = torch.tensor(levels_for(None, seen, 3), dtype=torch.float32)
     assert abs(float(levels[0]) - seen.sigma_max) < 1e-3 * seen.sigma_max and levels[-1] == 0
-    named = official(seen.family)
-    if seen.flow and named is not None:
-        theirs = sampled(model, name, HOSTS[named.solver], levels)
+    named = official(seen.family) if seen.flow else None
+    if named is not None or seen.unfit:
+        theirs = sampled(model, name, HOSTS[named.solver if named is not None else "euler"], levels)
         torch.testing.assert_close(found, theirs, rtol=0, atol=5e-3 * float(theirs.std()))    # uni_pc ends at 0.001
 
 
@@ -64,12 +70,42 @@ def test_the_official_schedule_is_the_hosts_to_a_hundredth(models, name, steps):
     torch.testing.assert_close(torch.tensor(ours, dtype=torch.float32), theirs, rtol=0.01, atol=0.01)
 
 
-def test_a_model_of_video_and_sound_says_so():
-    sampling = comfy.model_sampling.ModelSamplingAV
+@pytest.mark.parametrize("name", ["ltxav", "minimaxh3"])
+def test_a_model_of_video_and_sound_runs_its_official_setting_and_says_why(models, name, caplog):
+    sampled(models(name), name)
+    [said] = [each.getMessage() for each in caplog.records if "S4S fallback" in each.getMessage()]
+    assert "this model's latent holds video and sound in one, and tables are learned for one of them. " in said
+    solver = {"ltxav": "Euler", "minimaxh3": "RES multistep"}[name]
+    assert said.endswith(f"{solver} on the model's own levels ran.")
 
-    class Packed(sampling, comfy.model_sampling.CONST):
-        pass
-    assert "video and sound" in facts.of_schedule(Packed()).unfit
+
+@pytest.mark.parametrize("name", ["ltxav", "minimaxh3", "flowrvs"])
+def test_no_table_is_learned_for_a_model_that_none_suits(models, name):
+    scene = scene_of(models(name), name)
+    with pytest.raises(ValueError, match="(video and sound|denoises nothing).*connect another MODEL"):
+        work.model_of(scene)
+
+
+def test_a_flow_between_images_starts_at_its_own_highest_level(models):
+    model = models("flowrvs")
+    levels = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "s4s", 3)
+    assert float(levels[0]) == pytest.approx(14.6146, abs=1e-3) and levels[-1] == 0 and len(levels) == 4
+
+
+@torch.inference_mode()
+def test_training_starts_from_noise_as_strong_as_the_hosts(models):
+    """HiDream O1's is eight times unit noise."""
+    model, shape = models("hidreamo1"), (1, *t.FAMILIES["hidreamo1"].shape)
+    scene = scene_of(model, "hidreamo1")
+    noise = denoiser.inside(scene, work.model_of(scene), lambda source: source.noise([0, 1]))
+    drawn = torch.randn(shape[1:], generator=torch.Generator().manual_seed(0))
+    theirs = model.get_model_object("model_sampling").noise_scaling(torch.ones(1), drawn[None], torch.zeros(shape))
+    torch.testing.assert_close(noise[:1], theirs, rtol=0, atol=0)
+    assert 7.5 < float(noise.std()) < 8.5
+
+
+def scene_of(model, name: str):
+    return denoiser.Scene(model, [t.conditioning(name)], t.conditioning(name, 1), 3.0, {"samples": t.latent(name)})
 
 
 def test_the_page_says_what_the_host_says():

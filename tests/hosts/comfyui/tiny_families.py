@@ -36,9 +36,9 @@ LTX = {"in_channels": 128, "cross_attention_dim": 64, "attention_head_dim": 32, 
 
 @dataclass(frozen=True)
 class Tiny:
-    """A family: what people call it, its configuration class, a small network's settings, one latent's shape, and the
-    width of its conditioning and of what is pooled. state: what its file says besides. cfg: of LTX 1, as the host's
-    attention on the CPU takes its mask for one image only."""
+    """A family: what people call it, its configuration class, a small network's settings, one latent's shape (or those
+    of a video and its sound), and the width of its conditioning and of what is pooled. state: what its file says
+    besides. cfg: of LTX 1, as the host's attention on the CPU takes its mask for one image only."""
 
     title: str
     config: str
@@ -105,33 +105,76 @@ FAMILIES = {
     "krea2": Tiny("Krea 2", "Krea2", {
         "image_model": "krea2", "features": 128, "tdim": 32, "txtdim": 32, "heads": 1, "kvheads": 1, "multiplier": 2,
         "layers": 1, "patch": 2, "channels": 16, "txtlayers": 1, "txtheads": 1, "txtkvheads": 1}, (16, 1, 8, 8)),
+    "hidreamo1": Tiny("HiDream O1", "HiDreamO1", {
+        "image_model": "hidream_o1", "text_config_overrides": {
+            "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 1,
+            "num_key_value_heads": 1, "rope_dims": [24, 20, 20]},
+        "vision_config_overrides": {"hidden_size": 32, "num_heads": 2, "intermediate_size": 64, "depth": 1,
+                                    "deepstack_visual_indexes": ()}}, (3, 64, 64),
+        extra={"text_input_ids": (1, 8)}),
+    "ltxav": Tiny("LTX 2", "LTXAV", {
+        "image_model": "ltxav", **LTX, "audio_cross_attention_dim": 32, "audio_attention_head_dim": 16,
+        "audio_num_attention_heads": 2, "connector_attention_head_dim": 32, "connector_num_attention_heads": 1,
+        "connector_num_layers": 1}, ((128, 2, 4, 4), (8, 4, 16)), 64),
+    "minimaxh3": Tiny("MiniMax H3", "MiniMaxH3", {
+        "image_model": "minimax_h3", "hidden_size": 128, "num_layers": 1, "token_refiner_num_layers": 1,
+        "num_attention_heads": 1, "attention_head_dim": 128, "ffn_hidden_size": 128, "text_dim": 32,
+        "timestep_input_dim": 32, "time_embed_hidden_size": 64, "time_embed_dim": 64},
+        ((24, 2, 4, 4), (32, 2, 8))),
     "flowrvs": Tiny("FlowRVS", "WAN21_FlowRVS", {"image_model": "wan2.1", **WAN}, (16, 2, 8, 8)),
 }
-UNCHECKED = {       # family: what people call it, and why no tiny one is built
-    "ltxav": ("LTX 2", "its latent of video and sound takes both autoencoders"),
-    "minimaxh3": ("MiniMax H3", "its latent of video and sound takes both autoencoders"),
-    "hidreamo1": ("HiDream O1", "it reads the text by a language model of its own"),
-}
+NO_DENOISERS = {"RT_DETR_v4", "SAM3", "SAM31", "DepthAnything3"}        # of the host's models
+OF_THE_TEXT = {"text_input_ids": lambda shape, _: torch.tensor([[*range(shape[1] - 1), 151673]]),   # its last one's
+               "attention_mask": lambda shape, _: torch.ones(shape)}
 
 
 def build(name: str):
     """A MODEL of this family."""
+    tiny = FAMILIES[name]
+    return _patcher(tiny.config, tiny.network, tiny.state)
+
+
+def build_others() -> dict:
+    """{name of a configuration class that no tiny one is built of: a MODEL without a network, None where the host
+    needs the weights for it}."""
+    import comfy.supported_models
+    built = {tiny.config for tiny in FAMILIES.values()} | NO_DENOISERS
+    made: dict = {}
+    for config in comfy.supported_models.models:
+        if config.__name__ not in built:
+            try:
+                made[config.__name__] = _patcher(config.__name__, {
+                    **config.unet_config, "disable_unet_model_creation": True})
+            except (KeyError, RuntimeError):
+                made[config.__name__] = None
+    return made
+
+
+def _patcher(config: str, network: dict, state: tuple = ()):
     import comfy.model_patcher
     import comfy.supported_models
-    tiny, cpu = FAMILIES[name], torch.device("cpu")
-    config = getattr(comfy.supported_models, tiny.config)(dict(tiny.network))
+    config, cpu = getattr(comfy.supported_models, config)(dict(network)), torch.device("cpu")
     config.sampling_settings = dict(config.sampling_settings)           # of a class, which SDXL writes to
     config.set_inference_dtype(torch.float32, None)
-    noise = torch.linspace(-1, 1, 8)
-    model = config.get_model({key: noise for key in tiny.state}, "", device=cpu)
-    seeded(model.diffusion_model, 1)
+    model = config.get_model({key: torch.linspace(-1, 1, 8) for key in state}, "", device=cpu)
+    if hasattr(model, "diffusion_model"):
+        seeded(model.diffusion_model, 1)
     return comfy.model_patcher.ModelPatcher(model.eval(), cpu, cpu)
+
+
+def latent(name: str, fill=torch.zeros):
+    """A latent of one image, (1, *shape), or of a video and its sound, nested as the host has them."""
+    shape = FAMILIES[name].shape
+    if not isinstance(shape[0], tuple):
+        return fill((1, *shape))
+    from comfy.nested_tensor import NestedTensor
+    return NestedTensor([fill((1, *part)) for part in shape])
 
 
 def conditioning(name: str, seed: int = 0, tokens: int = 8) -> list:
     """CONDITIONING of random tokens for this family."""
     tiny, generator = FAMILIES[name], torch.Generator().manual_seed(seed)
-    extra = {key: torch.ones(shape) if key == "attention_mask" else torch.randn(shape, generator=generator)
+    extra = {key: OF_THE_TEXT.get(key, lambda shape, drawn: torch.randn(shape, generator=drawn))(shape, generator)
              for key, shape in tiny.extra.items()}
     if tiny.pooled:
         extra["pooled_output"] = torch.randn(1, tiny.pooled, generator=generator)
