@@ -40,9 +40,10 @@ def calls_of_budget(budget) -> int:
 class TeacherSettings(Group):
     """The solver that makes the targets."""
 
-    solver: str = setting("auto", "classical solver that makes the targets; auto: unipc_bh2_3", "teacher")
-    calls: int = setting(32, "the teacher's calls at first; doubled, up to 128, while its measured error is above a "
-                             "fifth of the student's", "teacher_calls")
+    solver: str = setting("auto", "what makes the targets: a classical solver; auto: unipc_bh2_3; or solver and "
+                                  "schedule, such as \"euler, sgm_uniform\", for a distilled model", "teacher")
+    calls: int = setting(32, "the teacher's calls: at first, doubled, up to 128, while its measured error is above a "
+                             "fifth of the student's; with solver and schedule just so many", "teacher_calls")
 
     def __post_init__(self):
         self.check_least(1, "calls")

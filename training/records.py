@@ -27,7 +27,9 @@ def training(run) -> dict:
     """How its tables were made: teacher, settings, pairs, errors, price."""
     plan, starts = run.plan, {name: run.tables.starts[name] for name in begun(run)}
     scales = {start.cfg for start in starts.values()}
-    return {"teacher": run.teacher.description, "teacher_error": run.facts["teacher"]["error"],
+    own = run.source.teacher            # a sampler with its levels: a race judges by it, too
+    levels = {"teacher_levels": [float(level) for level in own[1]]} if isinstance(own, tuple) else {}
+    return {"teacher": run.teacher.description, **levels, "teacher_error": run.facts["teacher"]["error"],
             "cfg": [min(scales), max(scales)], "resolution": run.source.size,
             **{name: value for name, value in plan.flat().items() if name in SETTINGS}, "budget": run.config.budget,
             "pairs": plan.iterations * plan.gradient.batch if plan.gradient.fresh else plan.data.pairs,

@@ -1,9 +1,14 @@
-"""The source of a configuration: a bundled model, or a checkpoint with its prompts."""
+"""The source of a configuration: a bundled model or a checkpoint with its prompts; a teacher by a baseline's name."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
+from ..s4s_nodes.core import Preset, classical, sample
+from ..s4s_nodes.core.levels import starts_at
+from .baselines.schedules import schedules_for
 from .config import Config
 from .source import Source, pick_device
 
@@ -12,6 +17,42 @@ def of(config: Config, device: str, say: Callable = print) -> Source:
     """The Source of a configuration on this device. Raises ValueError in words for what cannot be opened."""
     if not config.model.checkpoint:
         from .demo_models.source import bundled  # a host's package comes without the small models
-        return bundled(config.model.name, config.cfg[0], pick_device(device))
-    from .checkpoints.source import checkpoint  # diffusers is imported for checkpoints only
-    return checkpoint(config.model, config.cfg, pick_device(device), say)
+        source = bundled(config.model.name, config.cfg[0], pick_device(device))
+    else:
+        from .checkpoints.source import checkpoint  # diffusers is imported for checkpoints only
+        source = checkpoint(config.model, config.cfg, pick_device(device), say)
+    if "," in config.teacher.solver:
+        source.teacher = baseline_teacher(source, config.teacher.solver, config.teacher.calls)
+    return source
+
+
+def baseline_teacher(source: Source, name: str, calls: int) -> tuple:
+    """A baseline by its name, such as "euler, sgm_uniform", as Source.teacher: with just so many calls.
+
+    Raises ValueError for an unknown solver or schedule.
+    """
+    solver, schedule = (part.strip() for part in name.split(",", 1))
+    known = schedules_for(source)
+    if solver not in classical.SOLVERS or schedule not in known:
+        raise ValueError(f"no teacher {name!r}: name a solver and a schedule, such as \"euler, sgm_uniform\". Solvers: "
+                         f"{', '.join(classical.SOLVERS)}. Schedules: {', '.join(known)}")
+    levels = known[schedule](max(1, calls // classical.SOLVERS[solver].calls_per_step))
+    return _sampler(solver, f"{solver}, {schedule}", source.flow), levels
+
+
+def recorded_teacher(source: Source, preset: Preset) -> tuple | None:
+    """The teacher of its own that a preset was trained with, as Source.teacher; None where it had none known here."""
+    name = str(preset.training.get("teacher", "")).rpartition(", ")[0]
+    levels, solver = preset.training.get("teacher_levels"), name.split(", ")[0]
+    if solver not in classical.SOLVERS or not isinstance(levels, list) or not levels \
+            or not all(type(level) in (int, float) for level in levels) or not starts_at(levels[0], source.sigma_max):
+        return None
+    return _sampler(solver, name, source.flow), np.array(levels, dtype=np.float64)
+
+
+def _sampler(solver: str, name: str, flow: bool) -> Callable:
+    """A classical solver as a k-diffusion sampler function."""
+    def run(model, x, sigmas, extra_args=None, disable=None):
+        return sample(model, x, classical.SOLVERS[solver](sigmas.double().cpu().numpy(), flow=flow), extra_args)
+    run.__name__ = name
+    return run

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ from s4s.s4s_nodes.select.cfg import at_cfg
 from s4s.training.baselines.measure import baselines
 from s4s.training.benchmark import html_report
 from s4s.training.benchmark.host_race import RaceProgress, Terms, hold, sheet_rows, table_lines
+from s4s.training.teacher.pairs import ends
 from tests.toy import toy_source
 
 
@@ -43,6 +45,15 @@ def test_the_terms_are_kept_and_every_step_is_told():
     assert len(steps) > 20 and source.on_model_calls is None
     taken = held.scores["calls4"]["pairs_raced"]
     assert f"of {taken} baselines that took part" in table_lines(held.raced["calls4"])[-1]
+
+
+def test_a_race_judges_by_the_teacher_that_the_preset_was_trained_with():
+    source, levels = toy_source(), [14.6146, 3.0, 0.5, 0.0]
+    known = replace(preset(4), training={"teacher": "euler, 3 calls", "teacher_levels": levels})
+    held = hold(source, known, terms(), RaceProgress())
+    assert "teacher euler, 3 calls, " in held.summary
+    wanted = ends(source, classical.euler(np.array(levels)), held.whole)
+    torch.testing.assert_close(held.whole.target, wanted, rtol=0, atol=1e-4)
 
 
 def test_the_table_compares_those_that_ran_all_seeds():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from s4s.s4s_nodes.core import classical, schedules
+from s4s.s4s_nodes.core import Preset, classical, schedules
 from s4s.training.distil import distil
+from s4s.training.sources import baseline_teacher, recorded_teacher
 from s4s.training.teacher.pairs import make_pairs, rmse
 from s4s.training.teacher.solvers import below, refined, teacher_levels, teacher_of
 from tests.toy import small, toy_source
@@ -115,3 +116,42 @@ def test_a_table_that_starts_elsewhere_is_no_teacher():
     source.teacher = classical.euler(schedules.karras(20, 0.03, 5.0))
     with pytest.raises(ValueError, match="starts at sigma 5"):
         teacher_of(source, "auto", 50)
+
+
+def test_a_baseline_by_its_name_makes_the_targets_with_just_so_many_calls(tmp_path):
+    source = toy_source()
+    source.teacher = baseline_teacher(source, "euler, sgm_uniform", 8)
+    preset = distil(source, small(mode="forward", iterations=1), tmp_path)
+    levels = schedules.sgm_uniform(8, source.levels)
+    assert preset.training["teacher"] == "euler, sgm_uniform, 8 calls"          # though its error is a large one
+    assert preset.training["teacher_levels"] == list(levels)
+    table = classical.euler(levels)
+    wanted = make_pairs(source, range(4), table, "", quiet=True).target
+    for teacher in (source.teacher, recorded_teacher(source, preset)):
+        source.teacher = teacher
+        made = make_pairs(source, range(4), teacher_of(source, "auto", 50).from_level(None), "", quiet=True).target
+        torch.testing.assert_close(made, wanted, rtol=0, atol=1e-4)
+
+
+def test_a_baseline_of_two_calls_a_step_takes_half_the_steps():
+    source = toy_source()
+    source.teacher = baseline_teacher(source, "heun,karras", 9)
+    assert teacher_of(source, "auto", 50).description == "heun, karras, 7 calls"    # its last step is one of Euler's
+
+
+@pytest.mark.parametrize("name", ["euler, nowhere", "nobody, karras", "euler, oss_flux"])
+def test_a_baseline_that_there_is_none_of(name):
+    with pytest.raises(ValueError, match='name a solver and a schedule, such as "euler, sgm_uniform"'):
+        baseline_teacher(toy_source(), name, 8)
+
+
+@pytest.mark.parametrize("changes", [{"teacher": "unipc_bh2_3, 32 calls", "teacher_levels": None},
+                                     {"teacher": "k_euler, 8 calls"}, {"teacher": 7}, {"teacher_levels": "14.6"},
+                                     {"teacher_levels": []}, {"teacher_levels": [True, "x"]},
+                                     {"teacher_levels": [5.0, 1.0, 0.0]}])
+def test_a_preset_without_a_teacher_of_its_own_leaves_the_default(changes):
+    record = {"teacher": "euler, 2 calls", "teacher_levels": [14.6146, 1.0, 0.0]}
+    source = toy_source()
+    table = classical.euler(schedules.karras(4, 0.03, 14.6146))
+    assert recorded_teacher(source, Preset("toy", {"calls4": table}, source.model, record)) is not None
+    assert recorded_teacher(source, Preset("toy", {"calls4": table}, source.model, {**record, **changes})) is None

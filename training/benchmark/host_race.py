@@ -18,6 +18,7 @@ from ...s4s_nodes.select.cfg import running
 from ..baselines.halving import EFFORTS, Effort
 from ..convergence import QUICK, Convergence, settled
 from ..source import Source
+from ..sources import recorded_teacher
 from ..teacher.pairs import TEST_SEEDS, Pairs, ends, of_one_size
 from ..teacher.solvers import calls_of, teacher_of
 from .frechet import distance, moments
@@ -84,6 +85,7 @@ def hold(source: Source, preset: Preset, terms: Terms, progress: RaceProgress) -
     Raises ValueError for a budget that is too small, with what would do.
     """
     whole, preset = preset, replace(preset, tables=running(preset, terms.tables, source.cfg))
+    source.teacher = source.teacher or recorded_teacher(source, preset)
     terms = replace(terms, tables=tuple(preset.tables))
     before, began, held = source.model_calls, time.monotonic(), RaceResult(whole)
     samplers = _samplers(source, preset, terms, progress)

@@ -12,6 +12,7 @@ from ...s4s_nodes.select.match import middle_cfg
 from ..baselines.halving import FULL, searched
 from ..baselines.measure import Entry, baselines, measure
 from ..source import pick_device
+from ..sources import recorded_teacher
 from ..teacher.pairs import Pairs, ends
 from ..teacher.solvers import teacher_of
 from . import html_report, report as draw
@@ -57,6 +58,7 @@ def race_preset(preset: Preset, calls, cfg, seeds, seed, device, out) -> tuple[d
         raise ValueError(f"preset {preset.name!r} is for {preset.model.family!r}, which does not come with S4S: add "
                          f"--checkpoint and --prompts (those of the package are {', '.join(NAMES)})")
     source = bundled(preset.model.family, middle_cfg(preset) if cfg is None else cfg, pick_device(device))
+    source.teacher = recorded_teacher(source, preset)
     teacher = teacher_of(source, "auto", TEACHER_CALLS)
     pairs = pairs_from(source, teacher, range(seed, seed + seeds))
     finer = finer_targets(source, teacher, pairs)
@@ -95,7 +97,7 @@ def draw_sheet(source, pairs: Pairs, learned: Entry, best: Entry, path) -> None:
     """From the same noise: teacher, the usual choice, the best baseline, the learned table; and their misses."""
     few, calls = pairs.part(slice(0, SHEET_COLUMNS)), learned.table.calls
     usual = next(iter(baselines(source, calls, {USUAL[source.flow]})))
-    rows = {"teacher\n50 calls": few.target}
+    rows = {"teacher": few.target}
     for title, entry in (("the usual choice", usual), ("best baseline", best), ("S4S, learned", learned)):
         images = ends(source, entry.table, few)
         words = f"\n{entry.solver_name}, {entry.schedule_name}" if entry is not learned else ""
