@@ -39,11 +39,11 @@ class Library:
 
     A preset's name here is its relative path without the suffix, "portraits/sd15"; if two folders hold the same name,
     the earlier folder wins. Every query scans the folders again; a file is read again only if its size, times or inode
-    changed. Unreadable files are left out and listed in `problems`.
+    changed. Unreadable files are left out and listed in `problems`. deep: whether sub-folders count.
     """
 
-    def __init__(self, folders, shipped: Path | None = None):
-        self._shipped = Path(shipped or shipped_folder()).resolve()
+    def __init__(self, folders, shipped: Path | None = None, deep: bool = True):
+        self._deep, self._shipped = deep, Path(shipped or shipped_folder()).resolve()
         self._folders = [*(Path(one) for one in folders if Path(one).resolve() != self._shipped), self._shipped]
         self._read: dict[Path, tuple[tuple, Preset | str]] = {}         # path -> (stamp, preset or problem)
 
@@ -63,7 +63,10 @@ class Library:
 
     def get(self, name: str) -> Preset:
         """The preset with this name. Raises PresetError with the known names, or with what is wrong with the file."""
-        entry = self._scan()[0].get(str(name))
+        entry = None
+        if (path := self.files().get(str(name))) is not None:
+            self._read[path] = self._entry(path)
+            entry = self._read[path][1]
         if isinstance(entry, Preset):
             return entry
         raise PresetError(entry or f"there is no preset {str(name)[:100]!r}; installed are: "
@@ -75,25 +78,31 @@ class Library:
 
     def path(self, name: str) -> Path:
         """The file of a preset. Raises PresetError if there is none."""
-        if name not in (paths := self._paths()[0]):
+        if name not in (paths := self.files()):
             raise PresetError(f"there is no preset {str(name)[:100]!r}; installed are: {', '.join(paths) or 'none'}")
         return paths[name]
 
     def ships(self, name: str) -> bool:
         """Whether a preset came with S4S. Raises PresetError if there is none."""
-        return self._shipped in self.path(name).resolve().parents
+        return self._in_shipped(self.path(name))
+
+    def _in_shipped(self, path: Path) -> bool:
+        return self._shipped in path.resolve().parents
 
     def listed(self) -> list[str]:
         """The names of the user's own files and of the shipped presets."""
-        return [name for name in self._paths()[0] if self.ships(name) or self.why_kept(name) is None]
+        return [name for name, path in self.files().items()
+                if self._in_shipped(path) or self._why_kept(name, path) is None]
 
     def why_kept(self, name: str) -> str | None:
         """Why a file may not be renamed or deleted, or None. Raises PresetError if there is none.
 
         Only presets in the folder itself may be: links are followed for reading, never for changing.
         """
-        path = self.path(name)
-        if self.ships(name):
+        return self._why_kept(name, self.path(name))
+
+    def _why_kept(self, name: str, path: Path) -> str | None:
+        if self._in_shipped(path):
             return f"preset {name!r} ships with S4S: save a copy under another name instead"
         folder = next(folder for folder in self._folders if folder in path.parents)
         if Path(os.path.realpath(path)) != Path(os.path.realpath(folder)) / path.relative_to(folder):
@@ -145,7 +154,7 @@ class Library:
     def _paths(self) -> tuple[dict[str, Path], list[tuple]]:
         paths, hidden = {}, []
         for folder in self._folders:
-            for path in _files(folder):
+            for path in _files(folder, self._deep):
                 name = path.relative_to(folder).with_suffix("").as_posix()
                 if name in paths:
                     hidden.append((path, paths[name]))
@@ -277,12 +286,12 @@ def tables_of(preset: Preset, calls: tuple, word: str = "calls") -> list[str]:
     return names
 
 
-def _files(folder: Path):
-    """The preset files under a folder in order of name; links to folders are followed, each folder once."""
+def _files(folder: Path, deep: bool):
+    """The preset files in a folder, or under it, in order of name; links to folders are followed, each folder once."""
     seen = set()
     for here, below, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
-        below[:] = [] if real in seen else sorted(b for b in below if not b.startswith("."))
+        below[:] = [] if real in seen or not deep else sorted(b for b in below if not b.startswith("."))
         if real not in seen:
             yield from (Path(here) / name for name in sorted(names) if name.endswith(ENDING) and name[0] != ".")
         seen.add(real)

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 try:
     import fcntl
@@ -14,12 +15,12 @@ except ImportError:                 # Windows
     fcntl = None                    # type: ignore[assignment]
     import msvcrt
 
-NAME = ".lock"                      # stays in the folder: whoever deletes it lets a second holder in
+NAME = ".lock"                      # stays in the folder: whoever deletes it lets a second one in, until `holds` tells
 _TAKEN = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK}
 
 
 @contextmanager
-def locked(folder: Path, say: Callable) -> Iterator[None]:
+def locked(folder: Path, say: Callable) -> Iterator[BinaryIO | None]:
     """Hold the folder while the block runs. Raises ValueError if another process or thread holds it, or for a file.
 
     Where the system gives no lock (some network drives, a folder that cannot be written), say(text) warns.
@@ -31,7 +32,7 @@ def locked(folder: Path, say: Callable) -> Iterator[None]:
         raise ValueError(f"{folder} is no folder, or lies in a file: choose another folder") from None
     except OSError as error:
         _warn(folder, error, say)
-        yield
+        yield None
         return
     with file:
         try:
@@ -41,7 +42,15 @@ def locked(folder: Path, say: Callable) -> Iterator[None]:
                 raise ValueError(f"another training is running in {folder}: wait for it, or choose another folder"
                                  ) from None
             _warn(folder, error, say)
-        yield
+        yield file
+
+
+def holds(lock: BinaryIO | None, folder: Path) -> bool:
+    """Whether what `locked` gave is still the folder's lock, and not that of one that was deleted or moved away."""
+    try:
+        return lock is None or lock.closed or os.path.samestat(os.fstat(lock.fileno()), os.stat(folder / NAME))
+    except FileNotFoundError:
+        return False
 
 
 def _take(number: int) -> None:

@@ -16,13 +16,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
 from glob import escape
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 
 from ..s4s_nodes.core import Preset, preset_file, write_atomically
 from . import sealed
 from .config import Config
-from .lock import locked
+from .lock import holds, locked
 from .optimizers.state import AdamState, GaussNewtonState, State
 from .records import TRAINER
 from .run_identity import CONFIG, STATE, check_same, config_text, read_config
@@ -41,6 +42,8 @@ class Folder:
     def __init__(self, path, config: Config, resume: bool, say: Callable, world=None, identity: str = ""):
         self.path, self.config, self.say, self.world, self.identity = Path(path), config, say, world, identity
         self._warned, self._facts = False, {"identity": identity, "program": TRAINER}
+        self._stack = ExitStack()
+        self._lock: BinaryIO | None = None
         self.preset_path = self._place              # where the preset is, or will be
         self._read(lambda: self._open(resume))
 
@@ -59,12 +62,12 @@ class Folder:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Lock the folder, and delete half-written files of a killed training."""
-        with ExitStack() as stack:
-            self._read(lambda: self._hold(stack))
+        with self._stack:
+            self._read(self._hold)
             yield
 
-    def _hold(self, stack: ExitStack) -> None:
-        stack.enter_context(locked(self.path, self.say))
+    def _hold(self) -> None:
+        self._lock = self._stack.enter_context(locked(self.path, self.say))
         for pattern in (*(f".{escape(name)}.*.part" for name in (CONFIG, STATE, LOG, self._place.name)),
                         "pairs/.*.part"):
             for part in self.path.glob(pattern):
@@ -190,16 +193,18 @@ class Folder:
             self._warned = True
 
     def _check_still_here(self) -> None:
-        """Put the configuration back where the folder was deleted. Raises OSError where it holds another run now."""
+        """Put lock and configuration back where the folder was deleted. Raises OSError where it holds another run now,
+        or another training runs there."""
+        there = (self.path / CONFIG).exists()
         try:
-            if read_config(self.path)[1]["identity"] == self.identity:
-                return
-        except FileNotFoundError:
-            write_atomically(self.path / CONFIG, config_text(self.config, self._facts))
-            return
+            if there and read_config(self.path)[1]["identity"] != self.identity:
+                raise OSError(errno.EEXIST, "the folder holds another run now")
+            if not holds(self._lock, self.path):
+                self._lock = self._stack.enter_context(locked(self.path, self.say))
         except ValueError as error:
             raise OSError(errno.EEXIST, str(error)) from None
-        raise OSError(errno.EEXIST, "the folder holds another run now")
+        if not there:
+            write_atomically(self.path / CONFIG, config_text(self.config, self._facts))
 
 
 def _state(name: str, about: dict, tensors: dict) -> State:

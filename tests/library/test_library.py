@@ -158,6 +158,21 @@ def test_a_link_to_a_folder_is_followed_once(mine, shipped, tmp_path):
     assert Library([mine], shipped).names() == ["link/far", "base"]
 
 
+def test_a_shallow_library_leaves_the_folders_below_alone(mine, shipped):
+    save_new(preset("near"), mine)
+    save_new(preset("far"), mine / "below")
+    assert Library([mine], shipped, deep=False).names() == ["near", "base"]
+    assert Library([mine], shipped).names() == ["near", "below/far", "base"]
+
+
+def test_one_preset_is_read_without_the_others(mine, shipped, monkeypatch):
+    for name in ("one", "two"):
+        save_new(preset(name), mine)
+    read, load = [], preset_file.load
+    monkeypatch.setattr(preset_file, "load", lambda path: read.append(path.stem) or load(path))
+    assert Library([mine], shipped).get("two").name == "two" and read == ["two"]
+
+
 # --- saving, renaming, deleting -----------------------------------------------------------------------------
 
 def test_a_saved_preset_is_found_under_its_name(mine, shipped):

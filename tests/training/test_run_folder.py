@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -219,6 +220,27 @@ def test_a_folder_that_goes_away_comes_back_whole_and_one_that_is_anothers_is_le
     assert {path: path.read_bytes() for path in copy.iterdir() if path.is_file()} == theirs
     assert "holds another run now" in "".join(said) and str(opened.preset_path) in said[-1]
     assert page.parent == opened.preset_path.parent != copy
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_folder_that_goes_away_is_still_one_trainings(copy, taken, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_folder.tempfile, "tempdir", str(tmp_path))
+    opened, said, settle = resumed(copy), [], Run._settle_teacher
+    opened.progress._write = said.append
+    with ExitStack() as stack:
+        def delete(_):
+            shutil.rmtree(copy)
+            if taken:
+                stack.enter_context(locked(copy, print))                # a second training was quicker
+            opened.save()
+            with pytest.raises(ValueError, match="another training is running in"), locked(copy, print):
+                pass
+            settle(opened)
+        monkeypatch.setattr(Run, "_settle_teacher", delete)
+        made = opened.train()
+    assert opened.preset_path.is_file() and (opened.preset_path.parent == copy) == (not taken)
+    assert any("another training is running in" in words for words in said) == taken
+    assert made.hash == preset_file.load(opened.preset_path).hash
 
 
 def test_another_version_that_resumes_a_run_says_so_and_signs_beside_the_first(copy, monkeypatch):

@@ -34,9 +34,9 @@ def list_(folders):
 
 
 def _one_of_mine(preset_file: Path):
-    """(library, name) of a preset file."""
+    """(library, name) of a preset file; the folders below its own, which may be large, are left alone."""
     from ...s4s_nodes.library import Library
-    return Library([preset_file.parent]), preset_file.name.removesuffix(".safetensors")
+    return Library([preset_file.parent], deep=False), preset_file.name.removesuffix(".safetensors")
 
 
 @click.command()
