@@ -121,7 +121,7 @@ def place(request, monkeypatch, tmp_path):
             del sys.modules[name]
         return
     work = webui_work(monkeypatch, tmp_path)
-    made = Place("s4s_webui_clone", work, work.Tab(work.Scene(("a cat",)), work.Show(), 4))
+    made = Place("s4s_webui_clone", work, work.Tab(work.Scene(("a cat",)), 4, work.Show()))
     monkeypatch.setattr(work, "inside", lambda scene, steps, seen, do, gradients: [do(made.source())])
     monkeypatch.setattr(work, "sheet", lambda *_: Image.new("RGB", (8, 8)))       # the host paints
     yield made

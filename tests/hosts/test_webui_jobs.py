@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 import threading
 from types import SimpleNamespace
 
@@ -27,7 +28,8 @@ def jobs(monkeypatch, tmp_path):
     host = Host(monkeypatch, tmp_path)
     host.load()
     made, pressed = host.part("jobs"), []
-    monkeypatch.setattr(made, "room", lambda name: SimpleNamespace(Show=Show, address=lambda page: f"file={page}"))
+    for name, stand_in in (("inside", SimpleNamespace(Show=Show)), ("work", SimpleNamespace())):
+        monkeypatch.setitem(sys.modules, f"{made.__package__}.{name}", stand_in)
     monkeypatch.setattr(made.time, "sleep", lambda seconds: threading.Event().wait(0.01))
     host.shared.state = SimpleNamespace(interrupt=lambda: pressed.append(True))
     made.pressed, made.host = pressed, host
@@ -52,7 +54,7 @@ class Held:
 
 
 def add(jobs, title, work):
-    jobs.JOBS.add(title, lambda room: work)
+    jobs.JOBS.add(title, lambda _: work)
     return work
 
 
@@ -146,7 +148,7 @@ def test_what_fails_is_said_and_the_next_one_runs(jobs, caplog):
 
 
 def test_what_is_refused_at_once_does_not_wait(jobs):
-    def refuse(room):
+    def refuse(_):
         raise ValueError("the name is none")
     with pytest.raises(ValueError, match="the name is none"):
         jobs.JOBS.add("one", refuse)

@@ -215,8 +215,8 @@ def test_without_schedule_types_the_samplers_are_what_changes(monkeypatch, tmp_p
 def test_the_tab_asks_for_what_its_controls_say(host, monkeypatch):
     host.load()
     tab, asked = host.part("tab"), []
-    room = SimpleNamespace(**{name: lambda **wish: asked.append(wish) for name in ("training", "race")})
-    monkeypatch.setattr(tab.jobs.JOBS, "add", lambda title, prepare: prepare({"work": room}.get))
+    work = SimpleNamespace(**{name: lambda **wish: asked.append(wish) for name in ("training", "race")})
+    monkeypatch.setattr(tab.jobs.JOBS, "add", lambda title, prepare: prepare(work))
     scene = {"prompts": ("a cat", "a house"), "negative": "bad", "cfg": 2.0, "width": 64, "height": 96}
     shown = ("a cat\n\n  a house ", "bad", 2, 64.0, 96.0)
     assert tab.start_training(*shown, " mine ", "4; 6", "1 0.5", "Own number", 3000.0, "forward-only", 8.0,

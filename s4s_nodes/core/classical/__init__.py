@@ -10,32 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .exponential import (
-    dpmpp_2m_sigma,
-    er_sde,
-    exp_heun,
-    res_2m,
-    res_2s,
-    res_3m,
-    res_3s,
-    res_multistep,
-    sa_solver,
-)
+from . import exponential, slope
 from .log_snr import dpmpp_2m, dpmpp_2s, dpmpp_3m, single_step, unipc, unipc_sigma, with_middles
 from .lowering import Solver
-from .slope import (
-    deis,
-    dpm_2,
-    dpm_2_steps,
-    euler,
-    gradient_estimation,
-    heun,
-    heunpp2,
-    ipndm,
-    ipndm_v,
-    lms,
-    ralston,
-)
+from .slope import deis, dpm_2, dpm_2_steps, euler, heun, ipndm, lms
 
 SOLVERS: dict[str, Solver] = {}
 
@@ -59,9 +37,10 @@ SINGLE_STEP = {"dpm_2": SingleStep(2, dpm_2_steps), "dpmpp_2s": SingleStep(2, si
 def _register() -> None:
     """Fill SOLVERS with every family and order under the names the command line and the race use."""
     SOLVERS.update(euler=euler, dpmpp_2m=dpmpp_2m, dpmpp_3m=dpmpp_3m, heun=heun, dpm_2=dpm_2, dpmpp_2s=dpmpp_2s)
-    SOLVERS.update(res_multistep=res_multistep, dpmpp_2m_sigma=dpmpp_2m_sigma, gradient_estimation=gradient_estimation,
-                   ipndm_v=ipndm_v, sa_solver=sa_solver, er_sde=er_sde, heunpp2=heunpp2, ralston=ralston,
-                   exp_heun=exp_heun, res_2s=res_2s, res_3s=res_3s, res_2m=res_2m, res_3m=res_3m)
+    for solver in (exponential.res_multistep, exponential.dpmpp_2m_sigma, slope.gradient_estimation, slope.ipndm_v,
+                   exponential.sa_solver, exponential.er_sde, slope.heunpp2, slope.ralston, exponential.exp_heun,
+                   exponential.res_2s, exponential.res_3s, exponential.res_2m, exponential.res_3m):
+        SOLVERS[solver.__name__] = solver
     for order in (2, 3, 4):
         SOLVERS[f"lms_{order}"] = lms.with_options(order=order)
         SOLVERS[f"ipndm_{order}"] = ipndm.with_options(order=order)

@@ -93,16 +93,14 @@ class Guider(comfy.samplers.CFGGuider):
         self.prepared.append([])
         for name in (name for name in every if name.startswith("positive")):
             self._take(every, name)
-            super().inner_sample(noise, latent_image, device, Inside(self._remember), *rest, **options)
+            remember = Inside(lambda *_: self.prepared[-1].append(self.conds))
+            super().inner_sample(noise, latent_image, device, remember, *rest, **options)
 
     def _take(self, every: dict, positive: str) -> None:
         """Make this positive, with the negative, all that the host knows of; it writes into what it is given."""
         self.conds = {"positive": list(every[positive])}
         if "negative" in every:
             self.conds["negative"] = list(every["negative"])
-
-    def _remember(self, *_) -> None:
-        self.prepared[-1].append(self.conds)
 
 
 class Inside(comfy.samplers.Sampler):

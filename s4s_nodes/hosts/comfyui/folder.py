@@ -34,6 +34,7 @@ def folder_mark() -> str:
     return hashlib.sha256(repr(stamps).encode()).hexdigest()[:10]
 
 
+_library = cache(Library)            # of the same folders the same one, which remembers what it has read
 _reported: set[str] = set()
 
 
@@ -43,11 +44,6 @@ def tell_problems() -> None:
         if problem not in _reported:
             _reported.add(problem)
             logging.warning("S4S: %s", problem)
-
-
-@cache
-def _library(folders: tuple) -> Library:
-    return Library(folders)
 
 
 def home() -> Path:

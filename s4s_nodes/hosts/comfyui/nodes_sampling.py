@@ -7,8 +7,8 @@ import torch
 from comfy_api.latest import io
 
 from ...library import Request, schedule
-from . import facts, parts, pinned, record
-from .sampler import sample_s4s
+from . import facts, parts, record
+from .sampler import pin, sample_s4s
 
 NOT_LINKED = "not linked"           # before a prompt runs the host gives None for what a node will give
 SchedulerFunc = io.Custom("SCHEDULER_FUNC")         # Impact Pack's and Inspire Pack's: (model, sampler name, steps)
@@ -117,7 +117,7 @@ class S4SUsePreset(io.ComfyNode):
             other = parts.named(preset, model)
         else:
             parts.check_suits(other, facts.of_model(model))
-        return io.NodeOutput(pinned.pin(model, other, strict))
+        return io.NodeOutput(pin(model, other, strict))
 
 
 class S4SSampler(io.ComfyNode):

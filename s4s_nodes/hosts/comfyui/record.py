@@ -82,15 +82,20 @@ def signs(prompt: dict) -> dict:
         node = prompt.get(name)
         if name not in known and isinstance(node, dict) and depth:
             known[name] = ""                        # a circle, which the host will refuse, ends here
-            inputs = node.get("inputs")
             links = {key: [sign(value[0], depth - 1), value[1]] if _is_link(value) else value
-                     for key, value in (inputs.items() if isinstance(inputs, dict) else ())}
+                     for key, value in _inputs(node).items()}
             text = json.dumps([node.get("class_type"), links], sort_keys=True, default=str)
             known[name] = hashlib.sha256(text.encode()).hexdigest()
         return known.get(name, name)
     for name in prompt:
         sign(name, DEEPEST)
     return known
+
+
+def _inputs(node) -> dict:
+    """A node's inputs in a prompt; {} for anything else."""
+    inputs = node.get("inputs") if isinstance(node, dict) else None
+    return inputs if isinstance(inputs, dict) else {}
 
 
 def _is_link(value) -> bool:
@@ -123,8 +128,8 @@ def typed(node) -> dict:
 
     The host reports a refusal once for every input that validate_inputs names. So it names one, and looks here.
     """
-    inputs = _checked.get(str(getattr(node.hidden, "unique_id", "")), {}).get("inputs")
-    return {key: value for key, value in (inputs or {}).items() if not _is_link(value)}
+    inputs = _inputs(_checked.get(str(getattr(node.hidden, "unique_id", ""))))
+    return {key: value for key, value in inputs.items() if not _is_link(value)}
 
 
 def presets_changed() -> None:
@@ -138,19 +143,15 @@ def presets_changed() -> None:
 
 def _uses_s4s(prompt) -> bool:
     nodes = prompt.values() if isinstance(prompt, dict) else ()
-    return any(str(node.get("class_type", "")).startswith("S4S") or KEY in _texts(node.get("inputs"))
+    return any(str(node.get("class_type", "")).startswith("S4S") or KEY in _inputs(node).values()
                for node in nodes if isinstance(node, dict))
 
 
 def mark_rows(prompt: dict, mark: str) -> None:
     """Put the mark of the installed presets into every node with a row `s4s`; the host ignores inputs it lacks."""
     for node in prompt.values():
-        if isinstance(node, dict) and KEY in _texts(node.get("inputs")):
-            node["inputs"][MARK] = mark
-
-
-def _texts(inputs) -> list:
-    return [value for value in inputs.values() if isinstance(value, str)] if isinstance(inputs, dict) else []
+        if KEY in (inputs := _inputs(node)).values():
+            inputs[MARK] = mark
 
 
 def cfg_behind() -> float | None:
@@ -168,16 +169,13 @@ def cfg_behind() -> float | None:
         new = {name for name, node in notes.prompt.items() if _links(node) & new} - reached
     asked = [node for name in reached - {context.node_id} for node in
              (notes.prompt[name], *(notes.prompt.get(link) for link in _links(notes.prompt[name], "guider")))]
-    scales = {node["inputs"].get("cfg") for node in asked if isinstance(node, dict) and isinstance(
-        node.get("inputs"), dict) and isinstance(node["inputs"].get("cfg"), (int, float))}
+    scales = {cfg for node in asked if isinstance(cfg := _inputs(node).get("cfg"), (int, float))}
     return float(scales.pop()) if len(scales) == 1 else None
 
 
 def _links(node, only: str | None = None) -> set:
     """The nodes that feed this one, or one input of it."""
-    inputs = node.get("inputs") if isinstance(node, dict) else None
-    return {value[0] for key, value in (inputs if isinstance(inputs, dict) else {}).items()
-            if _is_link(value) and only in (None, key)}
+    return {value[0] for key, value in _inputs(node).items() if _is_link(value) and only in (None, key)}
 
 
 # --- what ran -------------------------------------------------------------------------------------------------------

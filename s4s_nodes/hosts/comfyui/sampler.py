@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from ...core import end_response, sample_table
-from ...library import Request, Selection, schedule, select
-from . import facts, pinned, record
+from ...library import Preset, Request, Selection, schedule, select
+from . import facts, record
 from .folder import presets
+
+_PIN = "s4s_preset"
+
+
+@dataclass(frozen=True)
+class Pin:
+    """What every sampler and scheduler `s4s` on a MODEL uses, as S4S Use Preset says."""
+
+    preset: Preset
+    strict: bool
+
+
+def pin(model, preset: Preset, strict: bool):
+    """A clone of the MODEL that carries the preset, as the host carries attachments; the weights are shared."""
+    clone = model.clone()
+    clone.set_attachments(_PIN, Pin(preset, strict))
+    return clone
+
+
+def pin_of(patcher) -> Pin | None:
+    """What is pinned to a MODEL, or None."""
+    return getattr(patcher, "attachments", {}).get(_PIN)
 
 
 def sample_s4s(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None, callback=None,
@@ -39,9 +61,9 @@ def sample_s4s(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None,
 def request_of(model, sigmas: Tensor, preset=None, strict: bool = False, size: tuple | None = None) -> Request:
     """The library's request for a running model, a host's levels and perhaps a given preset."""
     guider = getattr(model, "inner_model", None)
-    pin = pinned.of(getattr(guider, "model_patcher", None))
-    if preset is None and pin is not None:
-        preset, strict = pin.preset, pin.strict or strict
+    pinned = pin_of(getattr(guider, "model_patcher", None))
+    if preset is None and pinned is not None:
+        preset, strict = pinned.preset, pinned.strict or strict
     return Request(facts.of_running(model), presets().candidates(), levels=sigmas.detach().double().cpu().numpy(),
                    cfg=getattr(guider, "cfg", None), size=size, named=preset, strict=strict)
 
@@ -56,9 +78,9 @@ def selection_of(request: Request) -> Selection:
 def s4s_scheduler(sampling, steps: int) -> Tensor:
     """The host's scheduler handler: (model_sampling, steps) -> steps + 1 falling levels, float32, the last one 0."""
     seen = facts.of_asking(sampling, steps)
-    pin, cfg = pinned.of(seen.patcher), record.cfg_behind() if seen.cfg is None else seen.cfg
+    pinned, cfg = pin_of(seen.patcher), record.cfg_behind() if seen.cfg is None else seen.cfg
     levels = schedule(Request(seen.facts, presets().candidates(), steps, seen.calls, cfg=cfg, size=seen.size,
-                              named=pin and pin.preset, strict=bool(pin and pin.strict)))
+                              named=pinned and pinned.preset, strict=bool(pinned and pinned.strict)))
     return torch.tensor(levels, dtype=torch.float32)
 
 

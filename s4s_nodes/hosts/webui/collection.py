@@ -167,7 +167,7 @@ def show(name) -> tuple:
         (say("Licence"), preset.licence), (say("Source"), preset.source)) if value)
     page = shelf.report_page(preset)
     link = shelf.link_to(page) if page.is_file() else ""
-    return link + panel.words_of(preset) + rights, gr.update(value=str(library.path(name)), visible=True), False
+    return link + panel.description(preset) + rights, gr.update(value=str(library.path(name)), visible=True), False
 
 
 def add(files) -> Done:

@@ -85,7 +85,7 @@ class Show:
         shared.state.sampling_step, shared.state.sampling_steps = self.done, self.total
 
     def preview(self, images: Callable | None) -> None:
-        """made() -> (student, teacher), drawn where the tab and the host's live preview show it, if it is time."""
+        """images() -> (student, teacher), drawn where the tab and the host's live preview show it, if it is time."""
         began = time.monotonic()
         if images is None or began < self._due:
             return

@@ -58,12 +58,9 @@ class Jobs:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, title: str, prepare: Callable) -> None:
-        """Let work wait for its turn. prepare(room) -> work(show), at once: what it refuses is raised here.
-
-        room(name) is a module of this package: the trainer is read when it is wanted, not at the host's start.
-        """
-        work = prepare(room)
-        job = Job(title, work, room("inside").Show())
+        """Let work wait for its turn. prepare(work.py) -> work(show), at once: what it refuses is raised here."""
+        from . import inside, work  # the trainer is read when it is wanted, not at the host's start
+        job = Job(title, prepare(work), inside.Show())
         with self._lock:
             if not self.open:
                 self.listed.clear()
@@ -107,11 +104,6 @@ class Jobs:
 
 
 JOBS = Jobs()
-
-
-def room(name: str):
-    """A module of this package."""
-    return import_module(f".{name}", __package__)
 
 
 def follow() -> Iterator[tuple]:

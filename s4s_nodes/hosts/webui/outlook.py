@@ -69,7 +69,7 @@ def settings_of(values: dict) -> Settings:
 
 @dataclass(frozen=True)
 class Outlook:
-    """words: what will run; warning: what is to be said before Generate, or ""; the other two: what would help."""
+    """text: what will run; warning: what is to be said before Generate, or ""; steps, sampling: what would help."""
 
     text: str
     warning: str = ""

@@ -10,6 +10,7 @@ from modules import scripts
 
 from ... import picture
 from ...core.preset_file import describe
+from ...library import tables_of
 from . import labels, last_picture, outlook, pasted, shelf
 from .labels import BY_SCHEDULE
 from .words import say
@@ -123,8 +124,8 @@ def follow(tab: str, names: tuple, shown: str, *values) -> tuple:
         return *head, shown, *[gr.update()] * 3
     if seen.preset is None:
         return *head, here, gr.update(choices=[], value=None), gr.update(value=None, visible=False), ""
-    return (*head, here, gr.update(choices=tables_of(seen.preset), value=seen.table),
-            gr.update(value=picture.table(seen.preset, seen.table), visible=True), words_of(seen.preset))
+    return (*head, here, gr.update(choices=tables_of(seen.preset, ()), value=seen.table),
+            gr.update(value=picture.table(seen.preset, seen.table), visible=True), description(seen.preset))
 
 
 def mend(tab: str, names: tuple, *values) -> tuple:
@@ -151,12 +152,7 @@ def _lines(text: str) -> str:
     return escape(text).replace("\n", "<br>")
 
 
-def tables_of(preset) -> list[str]:
-    """The names of its tables, fewest calls first."""
-    return sorted(preset.tables, key=lambda name: (preset.tables[name].calls, name))
-
-
-def words_of(preset) -> str:
+def description(preset) -> str:
     """A preset's description, as a page shows it."""
     return f'<pre style="white-space: pre-wrap; max-height: 18em; overflow: auto">{escape(describe(preset))}</pre>'
 

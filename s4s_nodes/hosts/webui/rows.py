@@ -73,7 +73,7 @@ def _register_schedules(host) -> None:
     if hasattr(host, "all_schedulers") and host.all_schedulers is not host.schedulers:
         _replace(host.all_schedulers, ours)                 # Forge Neo hides some of these
     known = host.schedulers_map
-    for name in [name for name, row in known.items() if _is_our_row(row)]:
+    for name in [name for name, row in known.items() if shelf.is_ours(row.label)]:
         del known[name]
     known.update({name: row for row in visible for name in (row.name, row.label)})
     if hasattr(host, "set_schedulers_aliases"):             # ersatzForge
@@ -81,11 +81,7 @@ def _register_schedules(host) -> None:
 
 
 def _replace(rows: list, ours: list) -> None:
-    rows[:] = [row for row in rows if not _is_our_row(row)] + ours
-
-
-def _is_our_row(row) -> bool:
-    return shelf.is_ours(row.label)
+    rows[:] = [row for row in rows if not shelf.is_ours(row.label)] + ours
 
 
 def levels(label: str, n: int, sigma_min: float, sigma_max: float, inner_model, device):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from html import escape
 
 import gradio as gr
@@ -70,12 +71,12 @@ def _seen() -> tuple:
 
 def start_estimate(*asked) -> str:
     """Let an estimate wait for its turn; what is to be said at once."""
-    return queue_job(say("Estimate"), lambda room: room("work").forecast(**forms.training_of(*asked)))
+    return queue_job(say("Estimate"), lambda work: work.forecast(**forms.training_of(*asked)))
 
 
 def start_training(*asked) -> str:
     """The same of a training, whose fields stay as they are for a page that is loaded again."""
-    refused = queue_job(f"{say('Train')}: {asked[5]}", lambda room: room("work").training(**forms.training_of(*asked)))
+    refused = queue_job(f"{say('Train')}: {asked[5]}", lambda work: work.training(**forms.training_of(*asked)))
     if not refused:
         jobs.JOBS.asked = asked
     return refused
@@ -89,10 +90,10 @@ def asked_before(fields: int) -> list:
 
 def start_race(*asked) -> str:
     """The same of a race."""
-    return queue_job(f"{say('Race')}: {asked[5]}", lambda room: room("work").race(**forms.race_of(*asked)))
+    return queue_job(f"{say('Race')}: {asked[5]}", lambda work: work.race(**forms.race_of(*asked)))
 
 
-def queue_job(title: str, prepare) -> str:
+def queue_job(title: str, prepare: Callable) -> str:
     """Nothing where the work was taken, else why it was refused."""
     try:
         jobs.JOBS.add(title, prepare)

@@ -26,8 +26,8 @@ class Tab:
 
     kind = "WebUI"
 
-    def __init__(self, scene: Scene, show: Show | None, steps: int):
-        self.scene, self.seen, self.steps = scene, show, steps
+    def __init__(self, scene: Scene, steps: int, show: Show | None):
+        self.scene, self.steps, self.seen = scene, steps, show
         self.library, self.presets, self.runs = shelf.library(), shelf.folder(), shelf.runs()
 
     def inside(self, work: Callable, gradients: Callable) -> None:
@@ -59,24 +59,20 @@ def training(race_seeds: int = 8, **asked) -> Callable[[Show], Outcome | None]:
 
     Raises ValueError as the session, at once for what can be seen before the host samples: name, folder, settings.
     """
-    order = _order(race_seeds, **asked)
-    collection.check_ships(order[2].config.name)
-    session.Training(Tab(*order[:1], None, order[1]), order[2])
-    return partial(_carried_out, session.train, order)
+    tab, order = _order(race_seeds, **asked)
+    collection.check_ships(order.config.name)
+    session.Training(tab(None), order)
+    return lambda show: session.train(tab(show), order)
 
 
 def forecast(race_seeds: int = 8, **asked) -> Callable[[Show], None]:
     """What says what a training would cost. Raises ValueError as `training`."""
-    return partial(_carried_out, session.forecast, _order(race_seeds, **asked))
+    tab, order = _order(race_seeds, **asked)
+    return lambda show: session.forecast(tab(show), order)
 
 
-def _carried_out(work: Callable, order: tuple, show: Show):
-    scene, steps, asked = order
-    return work(Tab(scene, show, steps), asked)
-
-
-def _order(race_seeds: int, **asked) -> tuple[Scene, int, session.Order]:
-    """(the scene, its steps, the session's order) of the fields of a Scene, and of the trainer's Config.
+def _order(race_seeds: int, **asked) -> tuple[Callable[[Show | None], Tab], session.Order]:
+    """(the Tab of a Show, the session's order) of the fields of a Scene, and of the trainer's Config.
 
     scales: the guidance scales to learn at; one or none: the scene's.
     """
@@ -84,8 +80,8 @@ def _order(race_seeds: int, **asked) -> tuple[Scene, int, session.Order]:
     scales = asked.pop("scales", ())
     several = {"cfg": scales} if len(scales) > 1 else {}          # one: the scene's
     config = Config.of(**{"mode": "auto", "budget": HOST_BUDGET, **several, **asked})
-    return (scene, max(config.calls),
-            session.Order(config, scene.settings, len(scene.prompts), race_seeds=race_seeds))
+    order = session.Order(config, scene.settings, len(scene.prompts), race_seeds=race_seeds)
+    return partial(Tab, scene, max(config.calls)), order
 
 
 def race(label: str, calls: tuple = (), seeds: int = 16, budget: int = 0, write: bool = False, samplers: tuple = (),
@@ -102,4 +98,4 @@ def race(label: str, calls: tuple = (), seeds: int = 16, budget: int = 0, write:
     terms = Terms(tuple(tables_of(preset, calls, "steps")), range(seeds), budget,
                   samplers=partial(entries, samplers) if samplers else None)
     steps = max(preset.tables[name].calls for name in terms.tables)
-    return lambda show: session.race(Tab(scene, show, steps), preset, terms, write)
+    return lambda show: session.race(Tab(scene, steps, show), preset, terms, write)

@@ -286,15 +286,15 @@ def test_auto_takes_the_preset_with_a_window_for_this_denoise(models, installed)
 
 def test_a_pinned_preset_runs_in_a_plain_ksampler(models, installed):
     """S4S Use Preset: also one of another model, with a warning; strict refuses it."""
-    model, pinned = models("sd3"), s4s_host.pack("s4s_nodes.hosts.comfyui.pinned")
+    model, rows = models("sd3"), s4s_host.pack("s4s_nodes.hosts.comfyui.sampler")
     installed(t.preset_for(model, calls=(4,), name="own"))
     other = t.preset_at(model, 3.0, "other", calls=(4,), family="another")
-    carrying = pinned.pin(model, other, False)
-    assert pinned.of(carrying.clone()).preset.name == "other" and pinned.of(model) is None
+    carrying = rows.pin(model, other, False)
+    assert rows.pin_of(carrying.clone()).preset.name == "other" and rows.pin_of(model) is None
     wanted = t.sample(model, "sd3", t.with_preset(other), preset_levels(other, 4), t.picture("sd3"), 3.0, seed=1)
     assert torch.equal(ksampled(carrying, "sd3", 4, cfg=3.0), wanted)
     assert not torch.equal(ksampled(model, "sd3", 4, cfg=3.0), wanted)
     with pytest.raises(ValueError, match="other was not learned on this model.*strict is on"):
-        ksampled(pinned.pin(model, other, True), "sd3", 4, cfg=3.0)
-    mine = pinned.pin(model, t.preset_for(model, calls=(4,), name="own"), True)
+        ksampled(rows.pin(model, other, True), "sd3", 4, cfg=3.0)
+    mine = rows.pin(model, t.preset_for(model, calls=(4,), name="own"), True)
     assert torch.equal(ksampled(mine, "sd3", 4, cfg=3.0), ksampled(model, "sd3", 4, cfg=3.0))
