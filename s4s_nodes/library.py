@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import struct
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -218,13 +217,8 @@ def _of_same_run(path: Path, preset: Preset) -> Preset | None:
 def is_preset_file(path) -> bool:
     """Whether a file claims to be a preset, even if damaged or of a later format."""
     try:
-        size = os.stat(path).st_size
-        if not os.path.isfile(path) or not 8 < size <= container.MAX_BYTES:
-            return False
-        with open(path, "rb") as file:
-            length, = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(length, container.MAX_HEADER)))
-        return container.KEY in header["__metadata__"]
+        fits = os.path.isfile(path) and os.stat(path).st_size <= container.MAX_BYTES
+        return fits and container.KEY in json.loads(container.header(path))["__metadata__"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return False
 

@@ -32,11 +32,6 @@ class Progress:
     preview: Callable | None = None
 
     @property
-    def share(self) -> float:
-        """The share of the whole run that is done, 0 to 1."""
-        return min(1.0, self.done / max(1, self.total))
-
-    @property
     def closer(self) -> float:
         """How many times closer to the teacher the best state is than the best classical solver; NaN while unknown."""
         return self.classical / self.held_out if math.isfinite(self.classical + self.held_out) else math.nan

@@ -73,16 +73,21 @@ def checksum(content: dict, tensors: dict) -> str:
     return digest.hexdigest()
 
 
-def _check_header(path: Path) -> None:
-    """Refuse a header that is too large or names a tensor twice, before safetensors parses it."""
+def header(path) -> bytes:
+    """The header of a .safetensors file, JSON if it is whole. Raises PresetError if it is too large for a preset."""
     with open(path, "rb") as file:
         size = int.from_bytes(file.read(8), "little")
         if size > MAX_HEADER:
             raise PresetError(f"is not a whole .safetensors file of a preset: header too large ({size} bytes, "
                               f"{MAX_HEADER} at most)")
-        header = file.read(size)
+        return file.read(size)
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a header that is too large or names a tensor twice, before safetensors parses it."""
+    text = header(path)
     try:
-        json.loads(header, object_pairs_hook=_without_repeats)
+        json.loads(text, object_pairs_hook=_without_repeats)
     except _Repeated as error:
         raise PresetError(f"its header {error}: download or save it again") from None
     except (ValueError, RecursionError):

@@ -31,11 +31,7 @@ def even(flow: bool) -> tuple[Callable, Callable]:
 
     arctan sigma (Sabour et al. 2024, section 3.1), which has a value at 0 and at infinity; a flow's level itself.
     """
-    return (_same, _same) if flow else (np.arctan, np.tan)
-
-
-def _same(levels):
-    return levels
+    return (np.asarray, np.asarray) if flow else (np.arctan, np.tan)
 
 
 @cache

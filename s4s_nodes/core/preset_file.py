@@ -100,14 +100,18 @@ class Preset:
 
     def score(self, table: str, cfg: float | None = None, size=None) -> dict:
         """What a race measured of a table at this cfg and size, else where it was trained; {} for nothing."""
-        recorded = self.training.get("cfg")
-        trained = [cfg for cfg in (recorded if isinstance(recorded, (list, tuple)) else [recorded]) if is_number(cfg)]
-        return scores.chosen(self.scores.get(table, {}), cfg, trained, size)
+        return scores.chosen(self.scores.get(table, {}), cfg, self.trained_cfg, size)
 
     def recommends(self, table: str, cfg: float | None = None, size=None) -> bool:
         """Whether no race there says that a baseline did better than this table; files of old have one verdict."""
         lost = scores.lost(self.score(table, cfg, size))
         return self.recommended if lost is None else not lost
+
+    @property
+    def trained_cfg(self) -> list[float]:
+        """The guidance scales that it records it was trained at; [] if unknown."""
+        recorded = self.training.get("cfg")
+        return [cfg for cfg in (recorded if isinstance(recorded, (list, tuple)) else [recorded]) if is_number(cfg)]
 
     @property
     def boundary(self) -> float | None:

@@ -171,8 +171,7 @@ def joined(presets: list[Preset], name: str) -> Preset:
 
 
 def _only_cfg(preset: Preset) -> float:
-    recorded = preset.training.get("cfg")
-    values = set(recorded if isinstance(recorded, (list, tuple)) else [recorded])
-    if len(values) != 1 or not isinstance(cfg := values.pop(), (int, float)) or cfg <= 0:
-        raise PresetError(f"{preset.name} says cfg {recorded!r}: expected a preset learned at one cfg above 0")
-    return float(cfg)
+    if len(set(preset.trained_cfg)) != 1 or preset.trained_cfg[0] <= 0:
+        raise PresetError(f"{preset.name} says cfg {preset.training.get('cfg')!r}: expected a preset learned at one "
+                          "cfg above 0")
+    return float(preset.trained_cfg[0])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from ..core import experts, sketch
 from ..core.levels import same_top
-from ..core.model import is_number
 from ..core.preset_file import Preset
 from ..core.scores import shapes_of
 from .cfg import learned_at
@@ -80,17 +79,11 @@ def _same_base(preset: Preset, ours: dict) -> bool:
     return False
 
 
-def patched_otherwise(presets, facts: ModelFacts) -> list[Preset]:
-    """Those of the model's base weights that were learned with other LoRAs or patches, or without; of a preset for two
-    models, what concerns this one."""
-    presets, ours = _hashed(presets, facts)
-    return [part for preset in presets for part in preset.experts or (preset,)
-            if _same_base(part, ours) and changed_by(part) != ours.get(PATCHES)]
-
-
 def none_of_its_own(presets, facts: ModelFacts) -> tuple[str, str]:
     """(why the model has no preset of its own, what to do)."""
-    others = patched_otherwise(presets, facts)
+    presets, ours = _hashed(presets, facts)
+    others = [part for preset in presets for part in preset.experts or (preset,)
+              if _same_base(part, ours) and changed_by(part) != ours.get(PATCHES)]
     if not others:
         return "no preset was trained for this model", TRAIN_ONE
     how = "with other" if changed_by(others[0]) else "without"
@@ -126,10 +119,7 @@ def cfg_range(preset: Preset, table: str = "") -> tuple[float, float] | None:
     """(lowest, highest) cfg that the preset or this table was trained at; None if unknown."""
     if table and (several := learned_at(preset).get(table)):
         return min(several), max(several)
-    recorded = preset.training.get("cfg")
-    values = recorded if isinstance(recorded, (list, tuple)) else [recorded]
-    numbers = [value for value in values if is_number(value)]
-    return (min(numbers), max(numbers)) if numbers else None
+    return (min(preset.trained_cfg), max(preset.trained_cfg)) if preset.trained_cfg else None
 
 
 def cfg_distance(preset: Preset, table: str, cfg: float | None) -> tuple[float, float]:

@@ -54,7 +54,7 @@ def host(request, monkeypatch, tmp_path):
             monkeypatch.setitem(sys.modules, "networks", module("networks", loaded_networks=kept))
         else:
             made.shared.sd_model.forge_objects = SimpleNamespace(unet=kept)
-        return made.part("changes").of(made.shared.sd_model)
+        return made.part("facts")._changes(made.shared.sd_model)
     made.use = use
     return made
 

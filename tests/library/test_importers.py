@@ -128,7 +128,7 @@ def test_a_schedule_can_be_stretched_and_says_so_and_a_learned_table_cannot():
 
 @pytest.mark.parametrize("name", importers.published())
 def test_what_is_published_makes_a_whole_preset_that_claims_nothing(name, tmp_path):
-    made = importers.published()[name]()
+    made = importers.make(name)
     assert made.name == name and not made.scores and made.licence and "arXiv" in made.source
     assert "not measured on your checkpoint" in made.training["note"]
     again = preset_file.load(preset_file.save(made, tmp_path / "p.safetensors"))

@@ -121,25 +121,17 @@ def _what_else(shapes: dict) -> str:
     return f"of an unknown kind ({len(names)} tensors, {', '.join(sorted(names)[:3])}, ...)"
 
 
-def prediction(contents: Contents, asked: str, scheduler: dict) -> tuple[bool, bool]:
-    """(v prediction, zero terminal SNR): as asked for, else as the hosts read it off the file, else the scheduler's."""
+def prediction(contents: Contents | None, asked: str, scheduler: dict) -> tuple[bool, bool]:
+    """(v prediction, zero terminal SNR): as asked for, else as the hosts read it off a single file, else as a diffusers
+    scheduler's configuration has it. Raises ValueError for a prediction of the image itself."""
     if asked != "auto":
         return asked != "eps", asked == "v_zsnr"
-    names = contents.shapes
-    if contents.family == "sdxl" and "v_pred" in names:
-        return True, "ztsnr" in names
+    if contents is not None and contents.family == "sdxl" and "v_pred" in contents.shapes:
+        return True, "ztsnr" in contents.shapes
     marker = NETWORK + "output_blocks.11.1.transformer_blocks.0.norm1.bias"
-    if contents.family == "sd20" and marker in names:
+    if contents is not None and contents.family == "sd20" and marker in contents.shapes:
         with safetensors.safe_open(contents.path, framework="pt") as file:
             return bool(file.get_tensor(marker).float().std(unbiased=False) > 0.09), False      # ComfyUI's rule
-    return scheduled_prediction(scheduler)
-
-
-def scheduled_prediction(scheduler: dict) -> tuple[bool, bool]:
-    """(v prediction, zero terminal SNR) as a diffusers scheduler's configuration has it.
-
-    Raises ValueError for a prediction of the image itself.
-    """
     kind = scheduler.get("prediction_type", "epsilon")
     if kind not in ("epsilon", "v_prediction"):
         raise ValueError(f"the checkpoint predicts {kind!r}: epsilon and v_prediction are known")

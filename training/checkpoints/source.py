@@ -85,12 +85,7 @@ def clock_of(checkpoint: Opened, settings: ModelSettings) -> clocks.Discrete | c
         raise ValueError(f"--shift {settings.shift:g} moves a flow's levels, and {checkpoint.path.name} is "
                          f"{checkpoint.family}, which is none: leave it out")
     scheduler = checkpoint.scheduler
-    if checkpoint.contents is not None:
-        return clocks.discrete(scheduler, *files.prediction(checkpoint.contents, settings.prediction, scheduler))
-    v, zero_terminal = files.scheduled_prediction(scheduler)
-    if settings.prediction != "auto":
-        v, zero_terminal = settings.prediction != "eps", settings.prediction == "v_zsnr"
-    return clocks.discrete(scheduler, v, zero_terminal)
+    return clocks.discrete(scheduler, *files.prediction(checkpoint.contents, settings.prediction, scheduler))
 
 
 def sizes_of(checkpoint: Opened, settings: ModelSettings) -> list[tuple[int, int, tuple]]:

@@ -7,30 +7,20 @@ from importlib import import_module
 import click
 
 from ...s4s_nodes import __version__
+from .shelf import COMMANDS
 
-WORDS = {                   # the first sentence of each command's help
-    "delete": "Delete a preset of yours, damaged or not; what ships stays, and what is a link or no preset.",
+WORDS = {                   # the first sentence of the help of those that import the trainer
     "demo": "Train a preset for a bundled model, race it on unseen seeds, and draw the results.",
-    "export": "Write a preset for other programs; plain levels without --out are printed.",
-    "import": "Make a preset of published numbers (NAME) or of downloaded files (FILE); without either, list "
-              "the names.",
-    "join": "Join presets, learned for one model at different cfg, into one by the name NAME.",
-    "list": "The presets in these folders and those that ship, with what each is for; files that cannot be "
-            "read are named.",
-    "passports": "The passports of all presets in a FOLDER as one Markdown page [default: those that ship].",
     "race": "Race a preset against every classical solver on every schedule at equal calls, on seeds it never saw.",
-    "rename": "Give a preset of yours another NAME, in the file and of the file; nothing is overwritten "
-              "without --force.",
-    "show": "Describe a preset: its model, training, tables and scores; replay its self-test.",
     "train": "Train a preset: one table for each number of calls.",
 }
 
 
 class Group(click.Group):
-    """Imports the commands when one of them is asked for."""
+    """Imports the trainer when a command that needs it is asked for."""
 
     def list_commands(self, context) -> list[str]:
-        return sorted(WORDS)
+        return sorted({*self.commands, *WORDS})
 
     def get_command(self, context, name: str) -> click.Command | None:
         if name in WORDS:
@@ -38,14 +28,15 @@ class Group(click.Group):
         return super().get_command(context, name)
 
     def format_commands(self, context, formatter) -> None:
-        """As click writes them, from WORDS."""
-        limit = formatter.width - 6 - max(map(len, WORDS))
+        """As click writes them, without importing the trainer."""
+        commands = {**{name: click.Command(name, help=words) for name, words in WORDS.items()}, **self.commands}
+        limit = formatter.width - 6 - max(map(len, commands))
         with formatter.section("Commands"):
-            formatter.write_dl([(name, click.Command(name, help=WORDS[name]).get_short_help_str(limit))
-                                for name in self.list_commands(context)])
+            formatter.write_dl([(name, commands[name].get_short_help_str(limit)) for name in sorted(commands)])
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(cls=Group, commands=COMMANDS,
+             context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="s4s")
 def main():
     """S4S: learn a few-call solver for a diffusion model, and measure it.

@@ -14,7 +14,6 @@ from ..run_identity import CONFIG, read_config
 from .errors import user_errors
 from .group import main
 from .options import config_options, list_of
-from .shelf import COMMANDS
 
 DEMO_MODE = "forward"       # in three minutes on two cores it learns more than the gradient mode
 
@@ -140,7 +139,3 @@ def race(preset_file, calls, cfg, seeds, seed, budget, device, out, write, **ope
     if write:
         preset_file_module.save(preset, preset_file)
         click.echo(f"scores written into {preset_file}")
-
-
-for _command in COMMANDS:
-    main.add_command(_command)

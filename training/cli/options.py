@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import click
 
-from ...s4s_nodes.core.lists import numbers
-from ...s4s_nodes.select.cfg import cfg_nodes
-from ..config import SETTINGS
-
 
 def list_of(kind: type):
     """The callback of an option that is a list of such numbers; None stays None."""
     def read(context, parameter, value: str | None) -> tuple | None:
+        from ...s4s_nodes.core.lists import numbers
         try:
             return None if value is None else numbers(value, kind, parameter.name)
         except ValueError as error:
@@ -20,6 +17,7 @@ def list_of(kind: type):
 
 
 def scales(context, parameter, value: str) -> tuple:
+    from ...s4s_nodes.select.cfg import cfg_nodes
     try:
         return cfg_nodes(value)
     except ValueError as error:
@@ -32,6 +30,7 @@ def names(context, parameter, value: str) -> tuple:
 
 def config_options(command, only=None):
     """One option per field of Config with its default and its words; of those named, with None as default."""
+    from ..config import SETTINGS
     for name, setting in reversed(SETTINGS.items()):
         if only and name not in only:
             continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -67,12 +66,9 @@ def delete(preset_file, yes):
 
 def _saved(preset, folder: Path, force: bool) -> Path:
     """The file of the preset, written; of two programs that write one name at once, one is told."""
-    from ...s4s_nodes.core import names, preset_file as preset_module
-    path = folder / f"{names.file_name(preset.name)}.safetensors"
-    try:
-        return preset_module.save(preset, path, new=not force)
-    except FileExistsError:
-        return check_free(path, force)
+    from ...s4s_nodes.library import ENDING, file_name, save_new
+    check_free(folder / (file_name(preset.name) + ENDING), force)
+    return save_new(preset, folder, force)
 
 
 @click.command()
@@ -124,13 +120,10 @@ def passports(folder, write):
 def show(preset_file, plot, as_json, markdown, force):
     """Describe a preset: its model, training, tables and scores; replay its self-test."""
     from ...s4s_nodes.core import names, preset_file as preset_module
-    from ...s4s_nodes.core.table import PARTS
+    from ...s4s_nodes.exporters import json_text
     preset = preset_module.load(preset_file)
     if as_json:
-        tables = {name: {part: getattr(table, part).tolist() for part in PARTS}
-                  for name, table in preset.tables.items()}
-        click.echo(json.dumps({"name": preset.name, "hash": preset.short_hash, "tables": tables,
-                               "training": preset.training, "scores": preset.scores}, indent=1))
+        click.echo(json_text(preset))
         return
     if markdown:
         from ..benchmark.passports import passport

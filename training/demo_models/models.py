@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from ..visible import between_levels
 from .network import Transformer, UNet
 
 NAMES = ("digits-eps", "digits-flow")
@@ -31,12 +32,8 @@ def level_to_time(sigma, levels):
 
     `levels` (N,) rise; beyond their ends time stays at 0 or 1, with gradient zero, never NaN.
     """
-    logs = levels.log()
     # Clamped before the logarithm too, so that sigma = 0 gives no 0 * inf in the gradient.
-    log_sigma = sigma.to(levels.dtype).clamp(min=0.5 * levels[0]).log()
-    low = (torch.searchsorted(logs, log_sigma.detach()) - 1).clamp(0, len(logs) - 2)
-    share = ((log_sigma - logs[low]) / (logs[low + 1] - logs[low])).clamp(0, 1)
-    return (low + share) / (len(logs) - 1)
+    return between_levels(levels.log(), sigma.to(levels.dtype).clamp(min=0.5 * levels[0])) / (len(levels) - 1)
 
 
 class Digits(nn.Module):

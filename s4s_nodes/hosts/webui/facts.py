@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 import weakref
 from functools import partial
 
@@ -13,12 +14,13 @@ import torch
 from ...core.levels import ENDLESS
 from ...core.sketch import KIND, sketch
 from ...library import PATCHES, ModelFacts
-from . import changes
+from ..digest import digest
 
 _PREDICTORS = {"epsilon": "eps", "v_prediction": "v", "const": "flow"}         # Forge's names
 _FAMILIES = {"is_sdxl": "sdxl", "is_sd3": "sd3", "is_flux": "flux", "is_wan": "wan21", "is_sd2": "sd20",
              "is_sd1": "sd15"}
 _sketches: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()              # network -> (file, its sketch)
+_digests: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()       # the host's patched UNet -> (patches, digest)
 
 
 def of(wrap, model) -> ModelFacts:
@@ -67,7 +69,7 @@ def _hashes(model) -> dict:
     reading the file."""
     checkpoint = getattr(model, "sd_checkpoint_info", None)
     known = {"sha256_10": getattr(checkpoint, "shorthash", None), "file": getattr(checkpoint, "name_for_extra", None),
-             KIND: _sketch(model), PATCHES: changes.of(model)}
+             KIND: _sketch(model), PATCHES: _changes(model)}
     return {kind: value for kind, value in known.items() if value}
 
 
@@ -101,3 +103,34 @@ def _file(model) -> tuple | None:
     except (OSError, TypeError, ValueError):
         return path
     return path, seen.st_size, seen.st_mtime_ns
+
+
+# --- LoRAs: a preset that was learned with them is not for the model without ------------------------------------------
+
+def _changes(model) -> str:
+    """16 hex digits of what LoRAs add to the network; "" where there are none.
+
+    Forge and reForge keep a LoRA's tensors as patches of their UNet; A1111 merges them and keeps a list.
+    """
+    unet = getattr(getattr(model, "forge_objects", None), "unet", None)
+    return _of_list(sys.modules.get("networks")) if unet is None else _of_patches(unet)
+
+
+def _of_patches(unet) -> str:
+    """Of a Forge's UNet: {(file, strength, ...): {weight: [patch, ...]}}; of a reForge's {weight: [patch, ...]}."""
+    loras = getattr(unet, "lora_patches", None)
+    sets = list(loras.values()) if isinstance(loras, dict) else [getattr(unet, "patches", None) or {}]
+    sets = [each for each in sets if each]
+    if not sets:
+        return ""
+    mark = [id(each) for each in sets]
+    if _digests.get(unet, ((), ""))[0] != mark:
+        _digests[unet] = mark, digest(sorted(digest(each) for each in sets))[:16]
+    return _digests[unet][1]
+
+
+def _of_list(networks) -> str:
+    """Of A1111's own LoRA extension: what is active, and how strongly on the network."""
+    active = [(str(getattr(net.network_on_disk, "hash", "") or net.name), float(net.unet_multiplier), net.dyn_dim)
+              for net in getattr(networks, "loaded_networks", None) or () if net.unet_multiplier]
+    return digest(sorted(map(repr, active)))[:16] if active else ""

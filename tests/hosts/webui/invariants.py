@@ -46,7 +46,7 @@ def load_lora(model, lora: str | None, monkeypatch) -> dict:
     else:
         named = {"lora_patches": {("file", 1.0): patches}} if hosts.kind() == "forge" else {"patches": patches}
         model.shown.forge_objects.unet = Unet(**{**vars(model.shown.forge_objects.unet), **named})
-    found = part("changes").of(model.shown)
+    found = part("facts")._changes(model.shown)
     return {**HASHES, **({"patches": found} if found else {})}
 
 
