@@ -52,8 +52,8 @@ class Host(Protocol):
     presets: Path
     runs: Path
 
-    def inside(self, work: Callable[[Source], object], gradients: Callable[[Source], bool]) -> None:
-        """Run work(source) where the host samples, with a network that carries gradients if gradients(source)."""
+    def inside(self, work: Callable[[Source], object], gradients: bool = False) -> None:
+        """Run work(source) where the host samples, if asked for with a network that carries gradients."""
 
     def say(self, text: str, warning: bool = False) -> None:
         """Tell the user what happened: words that stay."""
@@ -98,7 +98,7 @@ def train(host: Host, order: Order) -> Outcome | None:
     Raises ValueError for settings that cannot work, before the first network call.
     """
     training = Training(host, order)
-    _inside(host, training, training.tries_gradients)
+    _inside(host, training, tries_gradients(order.config))
     return training.outcome
 
 
@@ -110,7 +110,7 @@ def forecast(host: Host, order: Order) -> None:
         training.check(source)
         cost = trainer.estimate(source, order.config)
         host.say("\n".join(filter(None, [cost.summary, cost.others])))
-    host.inside(work, training.tries_gradients)
+    host.inside(work, tries_gradients(order.config))
 
 
 def race(host: Host, preset: Preset, terms: Terms, write: bool = False) -> Outcome | None:
@@ -142,7 +142,7 @@ def race(host: Host, preset: Preset, terms: Terms, write: bool = False) -> Outco
             host.say(line)
         outcome.pictures = host.draw(source, held)
         return outcome
-    _inside(host, work, lambda source: False)
+    _inside(host, work)
     return outcome
 
 
@@ -176,9 +176,6 @@ class Training:
         self.host.say(f"saved as {path}{other}")
         self.outcome.pictures = self.host.draw(source, held)
         return self.outcome
-
-    def tries_gradients(self, source: Source) -> bool:
-        return tries_gradients(self.order.config)
 
     def check(self, source: Source) -> None:
         """Settle which run it is; no network call. Raises ValueError for a name or a teacher that cannot be used."""
@@ -265,7 +262,7 @@ def _report(preset: Preset, held: RaceResult, saved: str) -> str:
     return "\n".join([*lines, *_results(held.raced)])
 
 
-def _inside(host: Host, work: Callable, gradients: Callable) -> None:
+def _inside(host: Host, work: Callable, gradients: bool = False) -> None:
     """Let the host do the work, and look at its presets again, however it ended."""
     try:
         host.inside(work, gradients)

@@ -26,15 +26,9 @@ USUAL = {False: ("dpmpp_2m", "karras"), True: ("euler", "simple")}      # what m
 
 def report(run, seeds: int) -> None:
     """Race the run's preset, put its scores into the file, and draw curve, tables, race and sheet."""
-    preset = run.preset()
-    pairs = pairs_from(run.source, run.teacher, range(seeds))
-    finer = finer_targets(run.source, run.teacher, pairs)
     folder = run.preset_path.parent
-    races = {name: race_table_of(run.source, preset, name, pairs, finer, folder) for name in run.states}
-    scores = {name: race.scores for name, race in races.items()}
-    preset = with_scores(preset, scores)
+    races, preset = race_tables(run.source, run.teacher, run.preset(), list(run.states), range(seeds), folder)
     preset_file.save(preset, run.preset_path)
-    print_summary(preset, scores)
     draw_run(run, preset, races)
     click.echo(f"\neverything is in {folder}{'/' if not str(folder).endswith('/') else ''}; "
                f"open {html_report.NAME} first")
@@ -50,8 +44,8 @@ def draw_run(run, preset: Preset, races: dict[str, TableResult] | None = None) -
     return html_report.write(folder, preset, races)
 
 
-def race_preset(preset: Preset, calls, cfg, seeds, seed, device, out) -> tuple[dict, Preset]:
-    """Race a preset's full tables; (scores, the preset with them). Raises ValueError for a foreign model."""
+def race_preset(preset: Preset, calls, cfg, seeds, seed, device, out) -> Preset:
+    """Race a preset for a bundled model; the preset with its scores. Raises ValueError for a foreign model."""
     from ..demo_models import NAMES
     from ..demo_models.source import bundled
     if preset.model.family not in NAMES:
@@ -59,19 +53,24 @@ def race_preset(preset: Preset, calls, cfg, seeds, seed, device, out) -> tuple[d
                          f"--checkpoint and --prompts (those of the package are {', '.join(NAMES)})")
     source = bundled(preset.model.family, middle_cfg(preset) if cfg is None else cfg, pick_device(device))
     source.teacher = recorded_teacher(source, preset)
-    teacher = teacher_of(source, "auto", TEACHER_CALLS)
-    pairs = pairs_from(source, teacher, range(seed, seed + seeds))
-    finer = finer_targets(source, teacher, pairs)
-    wanted = tables_of(preset, calls or ())
-    races = {name: race_table_of(source, preset, name, pairs, finer, out) for name in wanted}
-    scores = {name: race.scores for name, race in races.items()}
-    preset = with_scores(preset, scores)
-    print_summary(preset, scores)
+    races, preset = race_tables(source, teacher_of(source, "auto", TEACHER_CALLS), preset,
+                                tables_of(preset, calls or ()), range(seed, seed + seeds), out)
     if out is not None:
-        for name in wanted:
+        for name in races:
             draw.draw_table(preset, name, Path(out) / f"solver-{name}.png")
         click.echo(f"the page: {html_report.write(out, preset, races)}")
-    return scores, preset
+    return preset
+
+
+def race_tables(source, teacher, preset: Preset, names: list[str], seeds: range, out=None) -> tuple[dict, Preset]:
+    """({table: its race}, the preset with the scores): print them, one by one and as one Markdown table."""
+    pairs = pairs_from(source, teacher, seeds)
+    finer = finer_targets(source, teacher, pairs)
+    races = {name: race_table_of(source, preset, name, pairs, finer, out) for name in names}
+    scores = {name: race.scores for name, race in races.items()}
+    click.echo("\n" + draw.race_markdown({f"{preset.model.family}, cfg {score['cfg']:g}, {name[5:]} calls": score
+                                          for name, score in scores.items()}))
+    return races, with_scores(preset, scores)
 
 
 def race_table_of(source, preset: Preset, name: str, pairs: Pairs, finer, out=None) -> TableResult:
@@ -104,9 +103,3 @@ def draw_sheet(source, pairs: Pairs, learned: Entry, best: Entry, path) -> None:
         rows[f"{title}\n{entry.table.calls} calls{words}"] = images
         rows[f"{title}:\nits miss, {MISS_SHOWN} times"] = MISS_SHOWN * (images - few.target)
     draw.sheet(rows, path)
-
-
-def print_summary(preset: Preset, scores: dict) -> None:
-    """All raced tables as one Markdown table."""
-    rows = {f"{preset.model.family}, cfg {s['cfg']:g}, {name[5:]} calls": s for name, s in scores.items()}
-    click.echo("\n" + draw.race_markdown(rows))

@@ -135,7 +135,7 @@ def race(preset_file, calls, cfg, seeds, seed, budget, device, out, write, **ope
         preset = race_checkpoint(preset, terms, opening, cfg, device, out)
     else:
         from ..benchmark.report_run import race_preset
-        preset = race_preset(preset, calls, cfg, seeds or 256, seed, device, out)[1]
+        preset = race_preset(preset, calls, cfg, seeds or 256, seed, device, out)
     if write:
         preset_file_module.save(preset, preset_file)
         click.echo(f"scores written into {preset_file}")

@@ -53,7 +53,7 @@ class Node:
 
     # --- sampling ---------------------------------------------------------------------------------------------------
 
-    def inside(self, work: Callable, gradients: Callable) -> None:
+    def inside(self, work: Callable, gradients: bool = False) -> None:
         """In a sampling of the host's; for gradients, with a second copy of the weights where it can load one.
 
         Raises ValueError as `model_of`.
@@ -61,8 +61,9 @@ class Node:
         def shown(source: Source):
             self.paint = painter(self.scene.patcher.model, source.device)
             return work(source)
-        given, again, model = self.scene, object(), model_of(self.scene)
-        if inside(given, model, lambda source: again if gradients(source) else shown(source)) is not again:
+        given, model = self.scene, model_of(self.scene)
+        if not gradients:
+            inside(given, model, shown)
             return
         with gradient.training_mode():
             own = Scene(gradient.differentiable(given.patcher), gradient.cloned(given.positives),

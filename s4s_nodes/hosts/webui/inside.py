@@ -103,9 +103,8 @@ class Finished(Exception):
     """The work is done and asks for no picture."""
 
 
-def inside(scene: Scene, steps: int, show: Show, work: Callable, gradients: Callable) -> None:
-    """Do work(source) where the host samples the scene in so many steps, with gradients if gradients(source). The
-    host's interrupt ends it."""
+def inside(scene: Scene, steps: int, show: Show, work: Callable, gradients: bool) -> None:
+    """Do work(source) where the host samples the scene in so many steps. The host's interrupt ends it."""
     prompts = [scene.prompts[i % len(scene.prompts)] for i in range(max(AT_ONCE, len(scene.prompts)))]
     with call_queue.queue_lock:
         shared.state.begin(job="s4s")               # forgets an interrupt that came before
@@ -130,7 +129,7 @@ def inside(scene: Scene, steps: int, show: Show, work: Callable, gradients: Call
 class Stage:
     """What our sampler's place in the host does instead of sampling."""
 
-    def __init__(self, scene: Scene, work: Callable, gradients: Callable):
+    def __init__(self, scene: Scene, work: Callable, gradients: bool):
         self.scene, self.work, self.gradients, self.prepared = scene, work, gradients, {}
 
     def prepare(self, p, setup_conds: Callable) -> None:
@@ -150,7 +149,7 @@ class Stage:
         source = of_sizes([source_of(network, run.request.facts.model, denoiser.inner_model.sigmas, state,
                                      len(self.scene.prompts), self.scene.cfg, AT_ONCE)
                            for network, state in zip(networks, states, strict=True)], len(self.scene.prompts))
-        with gradient.through(networks, shared.sd_model) if self.gradients(source) else contextlib.nullcontext():
+        with gradient.through(networks, shared.sd_model) if self.gradients else contextlib.nullcontext():
             self.work(source)
         raise Finished
 

@@ -30,7 +30,7 @@ class Tab:
         self.scene, self.steps, self.seen = scene, steps, show
         self.library, self.presets, self.runs = shelf.library(), shelf.folder(), shelf.runs()
 
-    def inside(self, work: Callable, gradients: Callable) -> None:
+    def inside(self, work: Callable, gradients: bool = False) -> None:
         inside(self.scene, self.steps, self.seen, work, gradients)
 
     def say(self, text: str, warning: bool = False) -> None:
