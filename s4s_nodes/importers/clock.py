@@ -37,14 +37,8 @@ def discrete(levels) -> Clock:
     return sigma
 
 
-def stable_diffusion() -> Clock:
-    """Stable Diffusion 1.x, 2.x and XL."""
-    return discrete(schedules.sd_levels())
-
-
-def latent_diffusion() -> Clock:
-    """CompVis' unconditional and ImageNet latent diffusion models."""
-    return discrete(schedules.sd_levels(*LDM_BETAS))
+stable_diffusion = discrete(schedules.sd_levels())                      # 1.x, 2.x and XL
+latent_diffusion = discrete(schedules.sd_levels(*LDM_BETAS))            # CompVis', unconditional and of ImageNet
 
 
 def alpha(sigma) -> np.ndarray:

@@ -218,10 +218,8 @@ _PUSHES = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLO
            "SHORT_BINBYTES", "BINBYTES8"}
 _ACTIONS = {
     "MEMOIZE": lambda m, _: m.put(len(m.memo)),
-    "PUT": lambda m, index: m.put(index), "BINPUT": lambda m, index: m.put(index),
-    "LONG_BINPUT": lambda m, index: m.put(index),
-    "GET": lambda m, index: m.stack.append(m.memo[index]), "BINGET": lambda m, index: m.stack.append(m.memo[index]),
-    "LONG_BINGET": lambda m, index: m.stack.append(m.memo[index]),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), lambda m, index: m.put(index)),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda m, index: m.stack.append(m.memo[index])),
     "POP": lambda m, _: m.stack.pop(), "POP_MARK": lambda m, _: m.since_mark(),
     "DUP": lambda m, _: m.stack.append(m.stack[-1]),
     "TUPLE": lambda m, _: m.stack.append(tuple(m.since_mark())),

@@ -30,9 +30,9 @@ def named(dataset) -> Model:
 
 def clock_of(model: Model) -> clock.Clock:
     """The clock of a VP model, known by its highest level. Raises ValueError for another model."""
-    for known, make in ((SD15, clock.stable_diffusion), (LDM, clock.latent_diffusion)):
+    for known, its in ((SD15, clock.stable_diffusion), (LDM, clock.latent_diffusion)):
         if starts_at(model.sigma_max, known.sigma_max):
-            return make()
+            return its
     if abs(model.sigma_max - 152.17) < 8:
         return clock.continuous()
     raise ValueError(f"the network time of a model with levels up to {model.sigma_max:g} is not known: known are "

@@ -6,7 +6,6 @@ None of them was measured on the user's checkpoint, and each says so.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
@@ -17,9 +16,8 @@ UNMEASURED = ("numbers as their authors published them; not measured on your che
               "them (S4S Race, or the tab of WebUI: one button)")
 
 _SD_RANGE = (0.0291671582, 14.6146411896)
-_FLOW_RANGE = (0.001, 1.0)
 _SD15 = Model("sd15", "eps", *_SD_RANGE, channels=4)
-_FLOW = partial(Model, prediction="flow", sigma_min=_FLOW_RANGE[0], sigma_max=_FLOW_RANGE[1])
+_FLOW = partial(Model, prediction="flow", sigma_min=0.001, sigma_max=1.0)
 
 # name: (grid in core's published.json, the model it was made for, the solver it was measured with)
 _GRIDS: dict[str, tuple[str, Model, str]] = {
@@ -50,7 +48,7 @@ _EVIDENCE = {
 }
 
 # name: (table in neuralsolver.json, the model it was searched on or is carried over to, its clock)
-_LEARNED: dict[str, tuple[str, Model, Callable | None]] = {
+_LEARNED: dict[str, tuple[str, Model, clock.Clock | None]] = {
     "neuralsolver-sit": ("neuralsolver-sit", _FLOW("sit-xl-2"), None),
     "neuralsolver-dcn": ("neuralsolver-dcn", _FLOW("flowdcn-b-2"), None),
     "neuralsolver-ddpm": ("neuralsolver-ddpm", Model("dit-xl-2", "eps", 0.0100005, 157.407, channels=4), None),
@@ -90,7 +88,7 @@ def _learned(name: str, wanted: tuple[int, ...] | None) -> Preset:
         raise ValueError(f"{name} was published for {', '.join(map(str, by_calls))} calls, not for {missing[0]}: a "
                          "learned table cannot be stretched")
     lower = neuralsolver.flow_table if entry["kind"] == "flow" else partial(
-        neuralsolver.vp_table, sigma=carried() if carried else None, to_zero=bool(carried))
+        neuralsolver.vp_table, sigma=carried, to_zero=carried is not None)
     record = {"imported": "NeuralSolver", "learned_on": entry["learned_on"], "note": UNMEASURED}
     if carried:
         record["note"] = (f"{UNMEASURED}; their grid of network times is read on Stable Diffusion's noise levels, down "

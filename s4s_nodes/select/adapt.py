@@ -13,11 +13,7 @@ from ..core.levels import ENDLESS, even
 from ..core.table import Table, end_response, lawful_total
 
 SMALLEST_STEP = 0.05        # of 1 - sigma'/sigma, here and in training: a residual's unit never vanishes
-# Measured on the bundled models by `python -m tests.bench.windows`, mean RMSE to a fine solver, equal calls:
-# starts moved by 0.7 to 1.4 in noise-to-signal ratio: window tables (denoise 0.5 and 0.7) of 4 and 6 calls stay 1.14 to
-# 2.3 times closer than the best of five classical multistep solvers on the host's levels, full tables 1.07 to 1.8;
-# moved by 0.5 or 2 it is 0.91 to 2.1. 1.5 lets windows trained at every second tenth of denoise meet
-MOVED_START = 1.5
+MOVED_START = 1.5           # between two starts at most, in noise to signal: docs/constants.md
 
 
 def adapted(table: Table, sigmas, flow: bool) -> Table:
@@ -57,9 +53,8 @@ def head(table: Table, calls: int, flow: bool) -> Table:
 def from_start(levels, start: float, flow: bool) -> np.ndarray:
     """Levels that end at 0, moved to another start.
 
-    A flow's levels scale in proportion. Others stretch in log sigma above their last level, which stays; that is better
-    than in proportion by a tenth to a third (tests/bench/windows.py). If both starts are pure noise, arctan sigma
-    scales in proportion, so that hardly anything moves.
+    A flow's levels scale in proportion. Others stretch in log sigma above their last level, which stays. If both starts
+    are pure noise, arctan sigma scales in proportion, so that hardly anything moves. docs/constants.md has the numbers.
     """
     levels = np.array(levels, dtype=np.float64)
     if flow:

@@ -22,15 +22,9 @@ from .families import flow_schedule, official
 from .match import as_seen, called, counts_text, remarks, suits, turns_text, unproven
 from .model_facts import ModelFacts
 
-# the preset's full tables of 4, 6 and 8 calls moved towards the hosts' schedules, by their distance (mean |log ratio|):
-# up to 0.09 (flow: 0.065) away all 18 (14) stay 1.2 to 2.0 (1.06 to 2.2) times closer than the best of the five; the
-# next that loses is 0.095 (0.073) away, both towards "beta", and from 0.2 on half of them do
-MOVED_LEVELS = {True: 0.065, False: 0.09}               # by whether it is a flow
-# on the preset's curve and the hosts' schedules at 4 to 16 calls, mean ratio to the best of the five: iPNDM 1.09, UniPC
-# bh2 1.14, DEIS 1.17, DPM++ 2M 1.24, LMS 1.50. UniPC loses on "normal" and "karras" at 4 to 6 calls and wins on every
-# curve from 12 calls on, where no table is (16 calls: 0.0068, iPNDM 0.0089). A flow at 4 to 8 calls: iPNDM 1.04,
-# DEIS 1.07, LMS and UniPC 1.13, DPM++ 2M 1.34
-FALLBACK = {True: "ipndm_2", False: "unipc_bh2_2"}      # by whether it is a flow, of families without an official one
+# both by whether it is a flow; docs/constants.md has the measurements
+MOVED_LEVELS = {True: 0.065, False: 0.09}               # mean |log ratio| up to which a table may be moved
+FALLBACK = {True: "ipndm_2", False: "unipc_bh2_2"}      # of families without an official solver
 USUAL_SHIFT = 3.0           # of a rectified flow whose host does not tell its own
 TWO_SAMPLERS = "sample with two KSamplerAdvanced, scheduler s4s in both, end_at_step and start_at_step there"
 _PICK_OURS = "pick scheduler s4s"
@@ -206,11 +200,7 @@ def _nearest(preset: Preset, levels: np.ndarray) -> tuple[str, Table] | None:
 
 
 def _on_a_head(levels, facts: ModelFacts, preset: Preset, cfg: float | None) -> Selection:
-    """The first rows of a table that begins with these levels.
-
-    Measured (tests/bench/windows.py, heads of 2 to 6 calls on both bundled models): with the rest done by a fine
-    solver they end 1.2 to 2.4 times closer to the teacher than a classical head, with a classical rest 1.2 to 1.7.
-    """
+    """The first rows of a table that begins with these levels (docs/constants.md)."""
     for name, table in preset.tables.items():
         if len(levels) <= table.calls and close(table.sigmas[:len(levels)], levels):
             first = head(table, len(levels) - 1, facts.flow)
@@ -283,9 +273,8 @@ def _euler(levels: np.ndarray) -> Table:
 def _classical_levels(facts: ModelFacts, steps: int) -> np.ndarray:
     """A schedule that needs no tuning: a flow's official one; else Karras et al. (2022), rho 5, open.
 
-    Open: the model's lowest level is left out, which saves a call. On digits-eps with the fallback solver it is at
-    0.165, 0.090, 0.047 (4, 6, 8 calls) from the teacher; the hosts' "simple" at 0.153, 0.097, 0.061, their "karras" at
-    0.284, 0.130, 0.067. With zero terminal SNR Karras' levels would crowd where nothing happens: "simple" it is.
+    Open: the model's lowest level is left out, which saves a call (docs/constants.md). With zero terminal SNR Karras'
+    levels would crowd where nothing happens: "simple" it is.
     """
     if facts.flow:
         return flow_schedule(facts.family, steps, facts.shift or USUAL_SHIFT)

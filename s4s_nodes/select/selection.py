@@ -57,21 +57,15 @@ def select(request: Request) -> Selection:
     """
     if request.levels is not None:
         return _on_levels(request, checked(request.levels))
-    whole = _schedule(request, _steps(request))
+    whole = _schedule(request)
     return replace(_on_levels(replace(request, own_schedule=True), _running(request, whole)), schedule=whole)
 
 
 def schedule(request: Request) -> np.ndarray:
     """The whole schedule (steps + 1,) that `select` returns, for a host that samples elsewhere. Raises as it does."""
-    whole = _schedule(request, _steps(request))
+    whole = _schedule(request)
     _running(request, whole)
     return whole
-
-
-def _steps(request: Request) -> int:
-    if request.steps is None:
-        raise ValueError("a request has neither steps nor levels: give one of them")
-    return request.steps
 
 
 def _running(request: Request, whole: np.ndarray) -> np.ndarray:
@@ -81,9 +75,11 @@ def _running(request: Request, whole: np.ndarray) -> np.ndarray:
 
 # --- the schedule ---------------------------------------------------------------------------------------------------
 
-def _schedule(request: Request, steps: int) -> np.ndarray:
+def _schedule(request: Request) -> np.ndarray:
     """The levels of the table that will run, else those of the fallback; (steps + 1,)."""
-    facts = request.facts
+    facts, steps = request.facts, request.steps
+    if steps is None:
+        raise ValueError("a request has neither steps nor levels: give one of them")
     if request.named is not None:
         usable = match.suits(request.named, facts) is None
         return _levels_at(request.named, request, steps) if usable else levels_for(None, facts, steps)

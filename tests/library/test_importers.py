@@ -82,7 +82,7 @@ def their_vp(entry, sigma_of, noise):
 
 
 @pytest.mark.parametrize("calls", [5, 6, 7, 8, 9, 10])
-@pytest.mark.parametrize("sigma_of", [clock.continuous(), clock.stable_diffusion()])
+@pytest.mark.parametrize("sigma_of", [clock.continuous(), clock.stable_diffusion])
 def test_neuralsolver_on_a_vp_model_is_the_authors_scheduler(calls, sigma_of, noise):
     entry = entries("neuralsolver-ddpm")[calls]
     table = neuralsolver.vp_table(entry["steps"], entry["coefficients"], sigma_of)
@@ -97,7 +97,7 @@ def test_the_published_vp_table_is_theirs_and_the_carried_one_differs_in_its_end
     torch.testing.assert_close(lowered(table, noise),
                                their_vp(entry, clock.continuous(), alpha * table.sigmas[0] * noise), **TIGHT)
     carried = importers.make("neuralsolver-ddpm-sd").table(6)
-    theirs = neuralsolver.vp_table(entry["steps"], entry["coefficients"], clock.stable_diffusion())
+    theirs = neuralsolver.vp_table(entry["steps"], entry["coefficients"], clock.stable_diffusion)
     assert np.array_equal(carried.sigmas, theirs.sigmas) and np.array_equal(carried.weights[:-1], theirs.weights[:-1])
     assert carried.keeps_constants and carried.carry[-1] == 0 and not theirs.keeps_constants
 
@@ -250,7 +250,7 @@ def gas_numbers(calls, seed=0):
 
 
 @pytest.mark.parametrize("calls", [2, 3, 4, 6])
-@pytest.mark.parametrize("sigma_of", [clock.stable_diffusion(), clock.continuous()])
+@pytest.mark.parametrize("sigma_of", [clock.stable_diffusion, clock.continuous()])
 def test_gas_is_the_authors_solver(calls, sigma_of, noise):
     logits, xi, a, c = gas_numbers(calls)
     at = gas.times(logits, 1e-3)
@@ -348,7 +348,7 @@ def test_ld3_with_unipc_is_the_authors_sampler(variant, order, calls, exploding,
     else:
         at, told = ld3_times(calls, 1.0, 1e-3)
         told = np.minimum(told, 1.0)
-        sigma_of = clock.stable_diffusion()
+        sigma_of = clock.stable_diffusion
         ns = (lambda t: vp(float(sigma_of(t)))[0], lambda t: vp(float(sigma_of(t)))[1],
               lambda t: -math.log(float(sigma_of(t))))
         levels, asked = sigma_of(at), sigma_of(told)
@@ -363,7 +363,7 @@ def test_ld3_with_unipc_is_the_authors_sampler(variant, order, calls, exploding,
 
 @pytest.mark.parametrize("order", [2, 3, 4])
 def test_ld3_with_ipndm_is_the_authors_sampler(order, noise):
-    sigma_of = clock.stable_diffusion()
+    sigma_of = clock.stable_diffusion
     at, told = ld3_times(6, 1.0, 1e-3)
     told = np.minimum(told, 1.0)
     levels, asked = sigma_of(at), sigma_of(told)

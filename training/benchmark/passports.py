@@ -92,16 +92,12 @@ def page(folder) -> str:
     presets = {file: preset_file.load(file) for file in files}
     rows = [TABLE, "|---|---|---|---|---|"]
     rows += [f"| [{preset.name}](#{_anchor(preset.name)}) | {preset.model.family}, {preset.model.prediction} | "
-             f"{', '.join(map(str, preset.counts))} | {_kind(preset)} | {_measured(preset)} |"
-             for preset in presets.values()]
+             f"{', '.join(map(str, preset.counts))} | {preset.training.get('imported', 'learned')} | "
+             f"{_measured(preset)} |" for preset in presets.values()]
     published = [passport(preset, file) for file, preset in presets.items() if "imported" in preset.training]
     learned = [passport(preset, file) for file, preset in presets.items() if "imported" not in preset.training]
     return "\n".join([head, *rows, "", *(f"{part}\n" for part in published), f"# Learned\n\n{TRAINED}",
                       *(f"{part}\n" for part in learned)])
-
-
-def _kind(preset: Preset) -> str:
-    return str(preset.training.get("imported", "learned"))
 
 
 def _measured(preset: Preset) -> str:

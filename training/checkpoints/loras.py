@@ -85,7 +85,8 @@ def fuse(pipeline, family: str, loras: list[Lora], say: Callable) -> None:
             layers = named(pipeline, tensors)
             pipeline.load_lora_weights(dict(layers), adapter_name=ADAPTER)
         wanted, parts = sum(_side(name) == "A" for name in layers), _parts(pipeline)
-        if (fitting := sum(map(_adapted, parts.values()))) < wanted:
+        fitting = sum(ADAPTER in getattr(module, "lora_A", ()) for part in parts.values() for module in part.modules())
+        if fitting < wanted:
             raise ValueError(f"{lora.path} does not fit this {family}{made_for}: {wanted - fitting} of its {wanted} "
                              f"layers have no place there. {MENDED}")
         pipeline.fuse_lora(components=list(parts), lora_scale=lora.weight, adapter_names=[ADAPTER])
@@ -167,8 +168,3 @@ def _parts(pipeline) -> dict:
     """The parts that a LoRA can change, by name."""
     parts = {name: getattr(pipeline, name, None) for name in pipeline._lora_loadable_modules}
     return {name: part for name, part in parts.items() if part is not None}
-
-
-def _adapted(part) -> int:
-    """Layers that hold the LoRA."""
-    return sum(ADAPTER in getattr(module, "lora_A", ()) for module in part.modules())

@@ -34,16 +34,11 @@ def checkpoint(settings: ModelSettings, cfgs: tuple, device: torch.device, say: 
     texts = prompts.read(settings.prompts)
     loras.check(settings.loras)                                         # before gigabytes are opened for nothing
     dtype = DTYPES.get(settings.dtype) or (torch.float32 if device.type == "cpu" else torch.float16)
-    if settings.dtype == "auto" and device.type == "cuda":
-        dtype = HALF.get(_family(settings.checkpoint), torch.float16)
+    if settings.dtype == "auto" and device.type == "cuda" and Path(settings.checkpoint).is_file():
+        dtype = HALF.get(files.read(settings.checkpoint).family, torch.float16)
     checkpoint = opened(settings.checkpoint, dtype, Places(settings.config, settings.text_encoders, settings.vae), say)
     loras.fuse(checkpoint.pipeline, checkpoint.family, settings.loras, say)       # before the text encoders are asked
     return source_of(checkpoint, texts, settings, cfgs, device, dtype, say)
-
-
-def _family(path: str) -> str:
-    """The family of a single file, to choose a precision by; "" of a folder."""
-    return files.read(path).family if Path(path).is_file() else ""
 
 
 def source_of(checkpoint: Opened, texts: list[str], settings: ModelSettings, cfgs: tuple, device: torch.device,

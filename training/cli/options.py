@@ -24,10 +24,6 @@ def scales(context, parameter, value: str) -> tuple:
         raise click.UsageError(str(error)) from None
 
 
-def names(context, parameter, value: str) -> tuple:
-    return tuple(part.strip() for part in value.split(","))
-
-
 def config_options(command, only=None):
     """One option per field of Config with its default and its words; of those named, with None as default."""
     from ..config import SETTINGS
@@ -41,8 +37,7 @@ def config_options(command, only=None):
         if setting.default == ():
             extra = {"type": str, "multiple": True}
         elif isinstance(setting.default, tuple):
-            kind = type(setting.default[0])
-            reader = scales if setting.name == "cfg" else names if kind is str else list_of(kind)
+            reader = scales if setting.name == "cfg" else list_of(type(setting.default[0]))
             extra = {"type": str, "callback": reader}
         default = ",".join(map(str, setting.default)) or () if isinstance(setting.default, tuple) else setting.default
         command = click.option(option, name, default=None if only else default, show_default=True, help=setting.help,

@@ -127,7 +127,9 @@ def inside(scene: Scene, model: Model, work: Callable, loaded=None):
         return inside(high, model, lambda first: inside(scene.low_noise, model, lambda second: work(
             of_both(first, second, scene.boundary))))
     images = min(images_at_once(scene.patcher, latent) for latent in scene.latents)
-    latent, *others = largest_first([empty_latent(scene.patcher, latent, images) for latent in scene.latents])
+    latent, *others = [empty_latent(scene.patcher, latent, images) for latent in scene.latents]
+    if others:                                      # the host loads the model for the first one's size
+        latent, *others = sorted([latent, *others], key=lambda each: -each.numel())
 
     def in_place(guider, extra_args, noise):
         with loaded(guider.inner_model) if loaded is not None else contextlib.nullcontext():
@@ -143,11 +145,6 @@ def inside(scene: Scene, model: Model, work: Callable, loaded=None):
     guider = Guider(scene, [other.shape for other in others])
     guider.sample(comfy.sample.prepare_noise(latent, 0), latent, sampler, sigmas, seed=0, disable_pbar=True)
     return sampler.result
-
-
-def largest_first(latents: list) -> list:
-    """The host loads the model for the first one's size."""
-    return sorted(latents, key=lambda latent: -latent.numel()) if len(latents) > 1 else latents
 
 
 def empty_latent(patcher, latent: dict, images: int) -> Tensor:

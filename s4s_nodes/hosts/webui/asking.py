@@ -19,22 +19,13 @@ def known() -> dict:
     for here in callers(_CALLERS):
         if isinstance(here.get("self"), sd_samplers_common.Sampler):
             held = {**{name: here[name] for name in ("p", "x", "t_enc") if name in here}, **held}
-    return {name: value for name, value in (("cfg", _cfg(held.get("p"))), ("size", _size(held.get("x"))),
-                                            ("calls", _calls(held.get("t_enc")))) if value is not None}
+    p, x, last = (held.get(name) for name in ("p", "x", "t_enc"))
+    asked = {"cfg": is_hires(p) and getattr(p, "hr_cfg", None) or getattr(p, "cfg_scale", None),
+             "size": tuple(x.shape[-2:]) if getattr(x, "ndim", 0) > 3 else None,
+             "calls": None if last is None else int(last) + 1}
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def is_hires(p) -> bool:
     """Whether this is the second pass of a hires fix."""
     return bool(getattr(p, "is_hr_pass", False))
-
-
-def _cfg(p) -> float | None:
-    return (getattr(p, "hr_cfg", None) if is_hires(p) else None) or getattr(p, "cfg_scale", None)
-
-
-def _size(x) -> tuple | None:
-    return tuple(x.shape[-2:]) if getattr(x, "ndim", 0) > 3 else None
-
-
-def _calls(t_enc) -> int | None:
-    return None if t_enc is None else int(t_enc) + 1
