@@ -76,13 +76,13 @@ def origin_of(preset: Preset) -> dict:
     return {**own, **{key: str(origin.get(key) or own[key]) for key in own}} if isinstance(origin, dict) else own
 
 
-def packed(text: str) -> str:
+def pack(text: str) -> str:
     """The text of `to_text` in letters, digits, - and _ alone, and fewer: no infotext has to quote it."""
     return base64.urlsafe_b64encode(zlib.compress(text.encode(), 9)).decode().rstrip("=")
 
 
-def unpacked(letters: str) -> str:
-    """The text that `packed` was given. Raises PresetError where it is damaged or too long."""
+def unpack(letters: str) -> str:
+    """The text that `pack` was given. Raises PresetError where it is damaged or too long."""
     try:
         opened = zlib.decompressobj()
         text = opened.decompress(base64.urlsafe_b64decode(letters + "=" * (-len(letters) % 4)), MAX_TEXT + 1)
@@ -215,12 +215,12 @@ def _records(path: Path) -> list[dict]:
         room -= len(text)
         if room < 0:
             break
-        records += _inside(_opened(text)) if ENTRY in text else []
-        records += [parsed(unpacked(letters)) for letters in _PACKED.findall(text)]
+        records += _records_in(_json_in(text)) if ENTRY in text else []
+        records += [parsed(unpack(letters)) for letters in _PACKED.findall(text)]
     return [json.loads(each) for each in dict.fromkeys(map(json.dumps, records))]
 
 
-def _opened(text: str):
+def _json_in(text: str):
     """The JSON in a text, which a host may have put behind the entry's name and a colon; None for other texts."""
     start = min((place for place in map(text.find, "[{") if place >= 0), default=0)
     try:
@@ -229,11 +229,11 @@ def _opened(text: str):
         return None
 
 
-def _inside(content, depth: int = 12) -> list[dict]:
+def _records_in(content, depth: int = 12) -> list[dict]:
     """The records in parsed JSON; a text inside it may be one too."""
     if isinstance(content, str) and ENTRY in content[:40]:
-        content = _opened(content)
+        content = _json_in(content)
     if isinstance(content, dict) and ENTRY in content:
         return [content]
     below = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
-    return [record for each in below for record in _inside(each, depth - 1)] if depth else []
+    return [record for each in below for record in _records_in(each, depth - 1)] if depth else []

@@ -34,14 +34,14 @@ NOISE_CALLS = 6             # that measure how noisy the network's answers are
 class Plan(Config):
     """A configuration with its mode settled, reduced to fit its budget.
 
-    effort: of the search for the start; checked: network calls that measuring the teacher has cost, 0 before; settled:
-    the number of training pairs is cut to the budget, by the table that affords the fewest; warm: its tables start from
-    those learned at another cfg, and take over what was measured there.
+    effort: of the search for the start; checked: network calls that measuring the teacher has cost, 0 before;
+    pairs_cut: the number of training pairs is cut to the budget, by the table that affords the fewest; warm: its tables
+    start from those learned at another cfg, and take over what was measured there.
     """
 
     effort: Effort = THOROUGH
     checked: int = 0
-    settled: bool = False
+    pairs_cut: bool = False
     warm: bool = False
 
     @property
@@ -50,7 +50,7 @@ class Plan(Config):
         return self.budget or UNLIMITED
 
 
-def planned(config: Config, source: Source, mode: str, teacher_calls: int = 0, checked: int = 0,
+def plan_for(config: Config, source: Source, mode: str, teacher_calls: int = 0, checked: int = 0,
             warm: bool = False) -> Plan:
     """The plan of a configuration in this mode. Raises ValueError for too small a budget, with what would do.
 
@@ -75,12 +75,12 @@ def _forward_plan(plan: Plan, source: Source) -> Plan:
     if afforded[calls] < LEAST_PAIRS:
         pair = pair_cost(plan, source, calls)
         _refuse(plan, calls, fixed_cost(plan, source, calls) + _growing_cost(plan, calls, LEAST_PAIRS, pair))
-    return plan.replace(pairs=_distinct(plan, afforded[calls]), settled=True)
+    return plan.replace(pairs=_distinct(plan, afforded[calls]), pairs_cut=True)
 
 
 def affordable(plan: Plan, source: Source, calls: int) -> int:
-    """The most pairs whose Jacobians, with all that goes with them, fit into a table's budget; on a settled plan they
-    are made already."""
+    """The most pairs whose Jacobians, with all that goes with them, fit into a table's budget; with `pairs_cut`
+    they are made already."""
     fixed, pair = fixed_cost(plan, source, calls), pair_cost(plan, source, calls)
     low, high = 0, MOST_TURNS * plan.data.pairs
     while low < high:
@@ -92,7 +92,7 @@ def affordable(plan: Plan, source: Source, calls: int) -> int:
 
 def _growing_cost(plan: Plan, calls: int, total: int, pair: int) -> int:
     """Network calls that grow with the `total` pairs the iterations measure, at `pair` calls each."""
-    pairs = plan.data.pairs if plan.settled else _distinct(plan, total)
+    pairs = plan.data.pairs if plan.pairs_cut else _distinct(plan, total)
     return shared_cost(plan, pairs) + _learning_cost(plan, calls, total, pair)
 
 

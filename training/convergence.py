@@ -35,7 +35,7 @@ def probes(budget: int) -> int:
     return 2 if budget < SMALL_BUDGET else 4
 
 
-def settled(source: Source, name: str, calls: int, student_calls: int, seeds: range, most_spent: float) -> Convergence:
+def converge(source: Source, name: str, calls: int, student_calls: int, seeds: range, most_spent: float) -> Convergence:
     """Double the teacher's calls until its error is a fifth of the student's, while `most_spent` affords it.
 
     student_calls: of the table with the most calls, whose error will be the smallest. A teacher that the source brings
@@ -45,7 +45,7 @@ def settled(source: Source, name: str, calls: int, student_calls: int, seeds: ra
     most_spent = before + most_spent
     while True:
         teacher = teacher_of(source, name, calls)
-        error, student = measured(source, teacher, seeds, student_calls)
+        error, student = errors_of(source, teacher, seeds, student_calls)
         convergence = Convergence(calls, error, student, source.model_calls - before)
         seeds = seeds[:2]                           # enough to see that a finer one suffices
         following = len(seeds) * 6 * calls          # twice the teacher, and twice of what checks it
@@ -55,7 +55,7 @@ def settled(source: Source, name: str, calls: int, student_calls: int, seeds: ra
         calls *= 2
 
 
-def measured(source: Source, teacher: Teacher, seeds: range, student_calls: int) -> tuple[float, float]:
+def errors_of(source: Source, teacher: Teacher, seeds: range, student_calls: int) -> tuple[float, float]:
     """(RMSE of the teacher to a finer one, expected error of a learned table of so many calls) on these seeds."""
     finer = make_pairs(source, seeds, teacher.finer(None), "", quiet=True)
     given = run(source, teacher.from_level(None), finer.noise, finer.extra)

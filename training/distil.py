@@ -23,8 +23,9 @@ from pathlib import Path
 import torch
 
 from ..s4s_nodes.core import Preset
+from ..s4s_nodes.core.preset_file import with_scores
 from . import run_identity
-from .benchmark.race import TableResult, race, unseen_pairs, with_scores
+from .benchmark.race import TableResult, race, unseen_pairs
 from .config import Config
 from .estimate import Estimate, estimate, own
 from .progress import Progress

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 
 from . import memory
-from .budget import planned
+from .budget import plan_for
 from .checks import check
 from .config import BUDGETS, Config
-from .modes import Way, settled_mode
+from .modes import Way, choose_mode
 from .nodes import nodes_of, run_calls
 from .parametrization.parameters import Parameters
 from .source import Source
@@ -74,8 +74,8 @@ def estimate(source: Source, config: Config) -> Estimate:
     with torch.inference_mode(False), torch.no_grad():
         tried = replace(source, on_model_calls=None)
         check(config, tried)
-        way = settled_mode(tried, config)
-        plan, behind = planned(config, tried, way.mode), way.mode == "gradient"
+        way = choose_mode(tried, config)
+        plan, behind = plan_for(config, tried, way.mode), way.mode == "gradient"
         pace = measured_pace(tried, behind)
         images = min(plan.gradient.batch, tried.chunk) if behind else tried.chunk
         weight = memory.of_a_call(tried, backward=behind)

@@ -16,7 +16,7 @@ from .source import Source
 def of_a_call(source: Source, images: int = 1, backward: bool = False) -> int:
     """Peak bytes of one network call with this many images, with or without its backward pass."""
     shown = first_call(source, images)
-    return needed(lambda: call(source, shown, backward), source.device)
+    return peak_bytes(lambda: call(source, shown, backward), source.device)
 
 
 def first_call(source: Source, images: int) -> tuple[Tensor, Tensor, dict]:
@@ -36,7 +36,7 @@ def call(source: Source, shown: tuple, backward: bool) -> float:
     return float(slope.sum())
 
 
-def needed(work: Callable, device: torch.device) -> int:
+def peak_bytes(work: Callable, device: torch.device) -> int:
     """Peak bytes of work() on top of what is allocated before it.
 
     On CUDA the allocator's own figure. Elsewhere the live tensors that PyTorch's operations make, without their

@@ -30,7 +30,7 @@ class Way(NamedTuple):
     calls: int
 
 
-def settled_mode(source: Source, config: Config) -> Way:
+def choose_mode(source: Source, config: Config) -> Way:
     """The mode to learn in. A requested gradient mode is given up only if the gradients are wrong.
 
     Raises ValueError if settings need gradients or an objective that this source cannot provide.

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from ..s4s_nodes.select.cfg import name_at
-from .budget import UNLIMITED, Plan, forecast, planned
+from .budget import UNLIMITED, Plan, forecast, plan_for
 from .config import MODES, Config
 from .source import Source
 
@@ -28,7 +28,7 @@ class Node(NamedTuple):
 
     def plan(self, source: Source, mode: str, teacher_calls: int = 0, checked: int = 0) -> Plan:
         """Raises ValueError for too small a budget."""
-        return planned(self.config, source, mode, teacher_calls, checked, self.neighbour is not None)
+        return plan_for(self.config, source, mode, teacher_calls, checked, self.neighbour is not None)
 
     def name(self, stem: str, cfg: float | None = None) -> str:
         """The table's name in a run: at the node's own cfg, or at another."""
@@ -50,5 +50,5 @@ def _cut(config: Config, share: float) -> Config:
 
 
 def run_calls(nodes: list[Node], source: Source, mode: str, *teacher: int) -> int:
-    """Network calls of a whole run, at most. teacher: its calls and what measuring it took, as `planned` takes them."""
+    """Network calls of a whole run, at most. teacher: its calls and what measuring it took, as in `plan_for`."""
     return sum(forecast(node.plan(source, mode, *teacher), source) for node in nodes)

@@ -67,7 +67,7 @@ class World:
         return spread
 
 
-def joined() -> World | None:
+def join_world() -> World | None:
     """The world that torchrun or accelerate started this process in, or None.
 
     If one process stops, the others get a KeyboardInterrupt, and the first one saves the run.
@@ -91,7 +91,7 @@ def launched_alone() -> bool:
     return asked and "WORLD_SIZE" not in os.environ
 
 
-def left() -> None:
+def leave_world() -> None:
     """Leave the world if one was joined."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()

@@ -14,8 +14,8 @@ from . import sources
 from .budget import forecast, taught_before
 from .checks import check
 from .config import Config
-from .convergence import Convergence, probes, settled
-from .modes import Way, settled_mode
+from .convergence import Convergence, converge, probes
+from .modes import Way, choose_mode
 from .nodes import Node, nodes_of, run_calls
 from .optimizers.gauss_newton import learn_forward
 from .optimizers.gradient import learn
@@ -140,7 +140,7 @@ class Run:
 
     def _settle_mode(self) -> None:
         if "mode" not in self.facts:
-            way = self.way or settled_mode(self.source, self.config)
+            way = self.way or choose_mode(self.source, self.config)
             if self.way:                                # as many calls as if they had been made here
                 self.source.model_calls += way.calls
             self.facts["mode"] = (self.world.shared(lambda: way) if self.world else way)._asdict()
@@ -158,7 +158,7 @@ class Run:
             first = VALIDATION_SEEDS + plan.data.seed
             seeds = range(first, first + probes(plan.most_calls))
             before = self.source.model_calls
-            checked = settled(self.source, plan.teacher.solver, plan.teacher.calls, max(plan.calls), seeds, afforded)
+            checked = converge(self.source, plan.teacher.solver, plan.teacher.calls, max(plan.calls), seeds, afforded)
             noise = noise_of(self.source, range(plan.data.seed, plan.data.seed + 2)) if plan.mode == "forward" else 0.0
             spent = self.source.model_calls - before
             self.facts["teacher"] = {**checked._asdict(), "spent": spent, "noise": noise}

@@ -36,10 +36,10 @@ class SeveralSizes(Source):
 
     def noise(self, seeds, fresh: int = 0) -> Tensor:
         drawn = [self.parts[self._size_of(seed)].noise([seed], fresh) for seed in seeds]
-        return torch.cat([packed(one, self.shape[0]) for one in drawn])
+        return torch.cat([pack(one, self.shape[0]) for one in drawn])
 
     def images(self, states: Tensor, extra: dict) -> Tensor:
-        return unpacked(states, self.shapes[int(extra[SIZE][0])])
+        return unpack(states, self.shapes[int(extra[SIZE][0])])
 
     def _size_of(self, seed: int) -> int:
         """The sizes take turns, and each prompt (number seed modulo prompts) meets every size as often: a Latin square.
@@ -59,21 +59,21 @@ def of_sizes(parts: Sequence[Source], prompts: int) -> Source:
         answer = torch.zeros_like(x)
         for number in size.unique().tolist():
             here, part = size == number, ordered[number]
-            images = part.network(unpacked(x[here], part.shape), sigma[here],
+            images = part.network(unpack(x[here], part.shape), sigma[here],
                                   **{name: value[here] for name, value in extra.items()})
-            answer[here] = packed(images.to(x), x.shape[1])
+            answer[here] = pack(images.to(x), x.shape[1])
         return answer
     return SeveralSizes(**{**vars(largest), "shape": (math.prod(largest.shape),), "network": network,
                            "chunk": min(part.chunk for part in ordered)}, parts=tuple(ordered), prompts=prompts)
 
 
-def packed(images: Tensor, length: int) -> Tensor:
+def pack(images: Tensor, length: int) -> Tensor:
     """Images (n, *shape) as vectors (n, length)."""
     flat = images.flatten(1)
     return torch.nn.functional.pad(flat * math.sqrt(length / flat.shape[1]), (0, length - flat.shape[1]))
 
 
-def unpacked(vectors: Tensor, shape: tuple) -> Tensor:
-    """The images (n, *shape) that `packed` was given."""
+def unpack(vectors: Tensor, shape: tuple) -> Tensor:
+    """The images (n, *shape) that `pack` was given."""
     count = math.prod(shape)
     return (vectors[:, :count] / math.sqrt(vectors.shape[1] / count)).reshape(len(vectors), *shape)

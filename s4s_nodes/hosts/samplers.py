@@ -28,14 +28,14 @@ def entries(name: str, host: str, source: Source, calls: int, schedules: Iterabl
         usable = len(sigmas) == steps + 1 and (np.diff(sigmas) < 0).all() and starts_at(sigmas[0], source.sigma_max)
         return HostSampler(function, sigmas, spent) if usable else None
     schedules = [each for each in schedules if not (source.flow and each.lower() in OF_SIGMA)]
-    steps, spent, stochastic = _settled(source, calls, schedules, on)
+    steps, spent, stochastic = _most_steps(source, calls, schedules, on)
     crowd_only = stochastic or "cfg_pp" in name or "cfg++" in name.lower()
     wanted = [each for each in schedules if not crowd_only or each.lower() in CROWD_SCHEDULES] if steps else []
     return [Entry(f"{name} of {host}", schedule, table, crowd_only=crowd_only) for schedule in wanted
             if (table := on(schedule, steps, spent)) is not None]
 
 
-def _settled(source: Source, calls: int, schedules: list[str], on: Callable) -> tuple[int, int, bool]:
+def _most_steps(source: Source, calls: int, schedules: list[str], on: Callable) -> tuple[int, int, bool]:
     """(steps, network calls an image, whether it is stochastic) of the most steps that fit; no steps where none do."""
     steps = calls
     while steps > 0:

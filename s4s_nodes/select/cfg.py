@@ -139,7 +139,7 @@ def running(preset: Preset, names, cfg: float) -> dict:
     return tables
 
 
-def joined(presets: list[Preset], name: str) -> Preset:
+def join_presets(presets: list[Preset], name: str) -> Preset:
     """Join presets that were learned for the same model at different guidance scales.
 
     Every table keeps its score and verdict; the joined preset is recommended if one of them is. Raises PresetError

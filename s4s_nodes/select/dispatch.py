@@ -95,11 +95,11 @@ def table_for(sigmas, facts: ModelFacts, preset: Preset | None, cfg: float | Non
     None finds out by comparing them with this preset's.
     Raises ValueError for levels no solver can run on (rising, not finite, fewer than two).
     """
-    levels = checked(sigmas)
+    levels = checked_levels(sigmas)
     if preset is None:
-        return fallen_back(levels, facts, "no preset was chosen")
+        return fall_back(levels, facts, "no preset was chosen")
     if (reason := suits(preset, facts)) is not None:
-        return fallen_back(levels, facts, f"{preset.name} does not suit: {reason}")
+        return fall_back(levels, facts, f"{preset.name} does not suit: {reason}")
     if preset.experts:
         return _of_experts(levels, facts, preset, cfg)
     own = is_own(levels, preset, facts) if own_schedule is None else own_schedule
@@ -122,7 +122,7 @@ def _of_preset(levels: np.ndarray, facts: ModelFacts, preset: Preset, cfg: float
     if nearest is None:
         calls = len(levels) - 1
         counts = counts_text(preset.counts)
-        return fallen_back(levels, facts, f"{preset.name} has {counts} steps, you asked for {calls}",
+        return fall_back(levels, facts, f"{preset.name} has {counts} steps, you asked for {calls}",
                            f"set the steps to one of these, or train for {calls}")
     pick = _on_own_levels if own else _on_given_levels
     return pick(levels, facts, preset, nearest, remarks(preset, cfg, nearest[0]))
@@ -137,15 +137,15 @@ def _of_experts(levels: np.ndarray, facts: ModelFacts, preset: Preset, cfg: floa
                 continue
             whose, end = experts.NAMES[place], ("first", "last")[place]
             if mine is preset.experts[1 - place]:
-                return fallen_back(levels, facts, f"these are the levels of the {whose} model of {preset.name}, and "
+                return fall_back(levels, facts, f"these are the levels of the {whose} model of {preset.name}, and "
                                                   "this is the other one", "exchange the two models")
             why = f"the {end} {table.calls} of its {preset.tables[name].calls} calls, of the {whose} model"
             return Selection(table, preset, name, "exact", why + remarks(part, cfg, name))
-    return fallen_back(levels, facts, f"{preset.name} changes models at {turns_text(preset)}, and these levels go "
+    return fall_back(levels, facts, f"{preset.name} changes models at {turns_text(preset)}, and these levels go "
                                       f"from {levels[0]:.4g} to {levels[-1]:.4g}", TWO_SAMPLERS)
 
 
-def checked(sigmas) -> np.ndarray:
+def checked_levels(sigmas) -> np.ndarray:
     """The host's levels in float64. Raises ValueError if no solver can run on them."""
     levels = np.array(sigmas.detach().cpu() if hasattr(sigmas, "detach") else sigmas, dtype=np.float64)
     if levels.ndim != 1 or len(levels) < 2:
@@ -206,7 +206,7 @@ def _on_a_head(levels, facts: ModelFacts, preset: Preset, cfg: float | None) -> 
             first = head(table, len(levels) - 1, facts.flow)
             clause = remarks(preset, cfg, name)
             return Selection(first, preset, name, "adapted", f"the first {first.calls} of its calls{clause}")
-    return fallen_back(levels, facts, f"the levels end at {levels[-1]:.4g}, and no table of {preset.name} begins with "
+    return fall_back(levels, facts, f"the levels end at {levels[-1]:.4g}, and no table of {preset.name} begins with "
                                       "them", "take another sampler for a middle slice")
 
 
@@ -217,7 +217,7 @@ def _on_own_levels(levels, facts: ModelFacts, preset: Preset, nearest: tuple, cl
         return Selection(table, preset, name, _kind(preset, table),
                          f"its levels take the place of the schedule's{clause}", own_levels=True)
     if not starts_near(table.sigmas[0], levels[0], facts.flow):
-        return fallen_back(levels, facts, f"{preset.name} has no table of {table.calls} steps that starts near "
+        return fall_back(levels, facts, f"{preset.name} has no table of {table.calls} steps that starts near "
                                           f"{levels[0]:.4g}", "train with this denoise among the windows")
     why = f"moved from a start at {table.sigmas[0]:.4g} to {levels[0]:.4g}{clause}"
     there = from_start(table.sigmas, levels[0], facts.flow)
@@ -228,10 +228,10 @@ def _on_given_levels(levels, facts: ModelFacts, preset: Preset, nearest: tuple, 
     """The table moved to another schedule's levels, if these are near its own."""
     _, table = nearest
     if not same_top(table.sigmas[0], levels[0]):
-        return fallen_back(levels, facts, f"{preset.name} has no table of {table.calls} steps that starts at "
+        return fall_back(levels, facts, f"{preset.name} has no table of {table.calls} steps that starts at "
                                           f"{levels[0]:.4g}", _PICK_OURS)
     if not bool((np.diff(levels) < 0).all()) or (far := distance(levels, table.sigmas)) > MOVED_LEVELS[facts.flow]:
-        return fallen_back(levels, facts, f"the levels are too far from those of {preset.name}", _PICK_OURS)
+        return fall_back(levels, facts, f"the levels are too far from those of {preset.name}", _PICK_OURS)
     return _moved(levels, facts, preset, nearest, levels, f"moved to levels {far:.0%} away from its own{clause}")
 
 
@@ -241,7 +241,7 @@ def _moved(levels, facts: ModelFacts, preset: Preset, nearest: tuple, there, why
     try:
         moved = adapted(table, there, facts.flow)
     except ValueError as error:
-        return fallen_back(levels, facts, f"{name} of {preset.name} cannot be moved there: {error}", _PICK_OURS)
+        return fall_back(levels, facts, f"{name} of {preset.name} cannot be moved there: {error}", _PICK_OURS)
     return Selection(moved, preset, name, "adapted", why, own_levels=own_levels)
 
 
@@ -249,7 +249,7 @@ def _kind(preset: Preset, table: Table) -> str:
     return "exact" if same_top(table.sigmas[0], preset.curve[0]) else "window"
 
 
-def fallen_back(levels: np.ndarray, facts: ModelFacts, why: str, advice: str = "", own: bool = False) -> Selection:
+def fall_back(levels: np.ndarray, facts: ModelFacts, why: str, advice: str = "", own: bool = False) -> Selection:
     """The family's official solver on levels, else FALLBACK; Euler's method where they repeat, and else for a model
     that no table is for. own: they are the model's own."""
     named = official(facts.family)

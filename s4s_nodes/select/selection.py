@@ -20,7 +20,7 @@ from ..core.scores import size_text
 from . import match
 from .adapt import above, from_start, starts_near
 from .cfg import at_cfg
-from .dispatch import Selection, checked, cut_of, fallen_back, is_own, levels_for, table_for
+from .dispatch import Selection, checked_levels, cut_of, fall_back, is_own, levels_for, table_for
 from .model_facts import ModelFacts
 
 
@@ -56,7 +56,7 @@ def select(request: Request) -> Selection:
     Raises ValueError for levels that no solver can run on, and for no steps.
     """
     if request.levels is not None:
-        return _on_levels(request, checked(request.levels))
+        return _on_levels(request, checked_levels(request.levels))
     whole = _schedule(request)
     return replace(_on_levels(replace(request, own_schedule=True), _running(request, whole)), schedule=whole)
 
@@ -70,7 +70,7 @@ def schedule(request: Request) -> np.ndarray:
 
 def _running(request: Request, whole: np.ndarray) -> np.ndarray:
     """The levels of the last calls of a schedule, those that will run."""
-    return checked(whole[-min(request.calls or len(whole), len(whole) - 1) - 1:])
+    return checked_levels(whole[-min(request.calls or len(whole), len(whole) - 1) - 1:])
 
 
 # --- the schedule ---------------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def _of_the_named(named: Preset, request: Request, levels: np.ndarray, own: bool
     facts, cfg = request.facts, request.cfg
     mine = match.belongs(named, facts)
     if request.strict and not mine and match.suits(named, facts) is None:
-        selection = fallen_back(levels, facts, f"{named.name} was not learned on this model, and matching is strict",
+        selection = fall_back(levels, facts, f"{named.name} was not learned on this model, and matching is strict",
                                 "turn strict off to run it", own)
     else:
         selection = table_for(levels, facts, named, cfg, own)
@@ -251,7 +251,7 @@ def _fallback(request: Request, levels: np.ndarray, origin, problems: list[_Prob
     nearest = max(problems, key=lambda problem: problem.stage, default=None)
     if nearest is not None:
         why, advice = nearest.why, nearest.advice
-    selection = selection or fallen_back(there, facts, why, advice, own=ours)
+    selection = selection or fall_back(there, facts, why, advice, own=ours)
     return replace(selection, why=why, advice=advice, fallback=True, warns=True,
                    about=published if nearest is None else nearest.preset,
                    own_levels=selection.own_levels or there is not levels)

@@ -20,7 +20,7 @@ import safetensors.torch
 import torch
 
 from s4s.s4s_nodes.core import write_atomically
-from s4s.training.budget import planned
+from s4s.training.budget import plan_for
 from s4s.training.config import Config
 from s4s.training.demo_models.source import bundled
 from s4s.training.optimizers.gauss_newton import learn_forward
@@ -104,7 +104,7 @@ class Bench:
         firsts = {"train": 0, "held_out": VALIDATION_SEEDS, "test": TEST_SEEDS}
         self.pairs = {kind: self._pairs(kind, range(firsts[kind], firsts[kind] + sizes[kind])) for kind in sizes}
         self.start = ranked_baselines(self.source, CALLS, self.pairs["held_out"],
-                                   planned(self.config(FORWARD), self.source, "forward"))[0]
+                                   plan_for(self.config(FORWARD), self.source, "forward"))[0]
 
     def _pairs(self, kind: str, seeds: range):
         path = self.folder / f"{self.source.name}-{kind}-{len(seeds)}.safetensors"

@@ -8,7 +8,7 @@ from s4s.s4s_nodes.core import classical, schedules
 from s4s.training.baselines.halving import Effort, searched
 from s4s.training.baselines.measure import Entry, features_of, measure
 from s4s.training.benchmark import frechet, report
-from s4s.training.benchmark.race import raced, unseen_pairs
+from s4s.training.benchmark.race import result_of, unseen_pairs
 from s4s.training.demo_models.source import bundled
 from tests.toy import toy_source
 
@@ -44,7 +44,7 @@ def test_without_a_feature_space_or_with_too_few_seeds_there_is_no_distance():
     source = toy_source()
     pairs = unseen_pairs(source, 6)
     entry = measure(source, Entry("S4S", "learned", classical.euler(schedules.karras(4, 0.03, 14.6))), pairs, True)
-    assert entry.features is None and "frechet" not in raced(source, entry, [entry], pairs).scores
+    assert entry.features is None and "frechet" not in result_of(source, entry, [entry], pairs).scores
     assert "chet" not in report.race_table(entry, [entry])
     source.features = lambda images: images.repeat(1, 3)    # 6 features, 6 seeds
     assert features_of(source, pairs.target) is None
@@ -58,7 +58,7 @@ def test_finalists_have_it_and_losers_do_not_and_all_are_shown():
     entries = [Entry("euler", f"{rho}", classical.euler(schedules.karras(6, 0.03, 14.6, rho))) for rho in (1, 3, 5, 7)]
     ranked = searched(source, entries, pairs, Effort(0, 9, ((6, 9), (24, 2))), features=True)
     assert [entry.features is not None for entry in ranked] == [True, True, False, False]
-    scores = raced(source, learned, ranked, pairs).scores
+    scores = result_of(source, learned, ranked, pairs).scores
     assert scores["feature_space"] == "points" and scores["best_classical_by_frechet"] in {e.name for e in ranked[:2]}
     assert scores["frechet_95"][0] <= scores["frechet"] <= scores["frechet_95"][1]
     assert scores["ratio_frechet"] == pytest.approx(scores["best_frechet"] / scores["frechet"], rel=2e-3)

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from s4s.s4s_nodes.core import Model, Preset, classical, schedules
+from s4s.s4s_nodes.core.preset_file import with_scores
 from s4s.training.baselines.halving import Effort
 from s4s.training.benchmark import html_report, report
-from s4s.training.benchmark.race import race, unseen_pairs, with_scores
+from s4s.training.benchmark.race import race, unseen_pairs
 from s4s.training.benchmark.report_run import draw_run
 from s4s.training.run import Run
 from tests.toy import small, toy_source

@@ -47,7 +47,7 @@ def test_the_steps_choose_the_table_and_the_infotext_says_it(host):
     ran(host, p)
     preset = eps_preset()
     written = p.extra_generation_params
-    table = metadata.from_text(metadata.unpacked(written.pop("S4S table"))).table(6)
+    table = metadata.from_text(metadata.unpack(written.pop("S4S table"))).table(6)
     assert written == {"Schedule type": TOY, "S4S": f"toy sd15 {preset.long_hash} calls6 exact (S4S {__version__})"}
     assert table.same_as(preset.table(6))
 

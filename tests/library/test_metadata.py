@@ -154,16 +154,16 @@ def test_another_file_is_refused(tmp_path, content):
 
 def test_a_packed_table_comes_back_and_fits_an_infotext():
     wanted = metadata.to_text(ran(), FACTS)
-    letters = metadata.packed(wanted)
-    assert metadata.unpacked(letters) == wanted and len(letters) < 0.8 * len(wanted)
+    letters = metadata.pack(wanted)
+    assert metadata.unpack(letters) == wanted and len(letters) < 0.8 * len(wanted)
     assert not set(letters) - set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_")
-    for damaged in (letters[:-9], letters[9:], "", "AAAA", "é", metadata.packed("1" * (metadata.MAX_TEXT + 1))):
+    for damaged in (letters[:-9], letters[9:], "", "AAAA", "é", metadata.pack("1" * (metadata.MAX_TEXT + 1))):
         with pytest.raises(PresetError, match="packed table"):
-            metadata.unpacked(damaged)
+            metadata.unpack(damaged)
 
 
 def test_a_picture_of_webui_holds_its_tables_in_its_parameters(tmp_path):
-    letters = [metadata.packed(metadata.to_text(found, FACTS)) for found in (ran(), ran(levels=CUT, steps=None))]
+    letters = [metadata.pack(metadata.to_text(found, FACTS)) for found in (ran(), ran(levels=CUT, steps=None))]
     line = f"Steps: 6, S4S: portraits, S4S table: {letters[0]}, Hires S4S table: {letters[1]}, Version: 1.10"
     [made] = metadata.from_image(saved(tmp_path, parameters=f"a cat\n{line}"))
     assert set(made.tables) == {"calls6", "calls6_from1"} and made.name == "portraits"

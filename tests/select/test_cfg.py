@@ -9,7 +9,7 @@ import pytest
 
 from s4s.s4s_nodes.core import Model, Preset, PresetError, preset_file, schedules
 from s4s.s4s_nodes.select import ModelFacts, levels_for, table_for
-from s4s.s4s_nodes.select.cfg import at_cfg, between, joined, learned_at
+from s4s.s4s_nodes.select.cfg import at_cfg, between, join_presets, learned_at
 from tests.select.test_between import learned
 
 MODEL = Model("toy", "eps", 0.1, 14.6, channels=4)
@@ -24,7 +24,7 @@ def single(cfg: float, counts=(5, 6), **more) -> Preset:
 
 
 def three(**more) -> Preset:
-    return joined([single(cfg, **more) for cfg in (8.0, 2.0, 4.0)], "toy")
+    return join_presets([single(cfg, **more) for cfg in (8.0, 2.0, 4.0)], "toy")
 
 
 def test_a_joined_preset_names_its_tables_by_their_cfg_and_survives_its_file(tmp_path):
@@ -48,9 +48,9 @@ def test_at_a_trained_cfg_its_own_table_runs_between_two_their_mean_and_beyond_t
 def test_a_joined_preset_is_recommended_where_one_of_them_is(order):
     lost = single(2.0, (6,), recommended=False, scores={"calls6": {"ratio": 0.9}})
     won = single(8.0, (6,), scores={"calls6": {"ratio": 1.3}})
-    made = joined([lost, won][::order], "toy")
+    made = join_presets([lost, won][::order], "toy")
     assert made.recommended and made.lost == ["calls6_cfg2"] and made.score("calls6_cfg8") == {"ratio": 1.3}
-    assert not joined([lost, replace(won, recommended=False)], "toy").recommended
+    assert not join_presets([lost, replace(won, recommended=False)], "toy").recommended
 
 
 def test_a_preset_learned_at_one_cfg_is_left_alone():
@@ -99,7 +99,7 @@ def test_tables_that_cannot_be_moved_are_not_interpolated():
     table = low.tables["calls5"]
     sigmas = np.array([*table.sigmas[:2], table.sigmas[1], *table.sigmas[3:]])
     odd = replace(low, tables={"calls5": replace(table, sigmas=sigmas, keeps_constants=False)})
-    found, clause = at_cfg(joined([odd, high], "toy"), 2.5)
+    found, clause = at_cfg(join_presets([odd, high], "toy"), 2.5)
     assert np.array_equal(found.tables["calls5"].sigmas, sigmas) and "as learned at cfg 2" in clause
 
 
@@ -111,4 +111,4 @@ def test_only_presets_of_one_model_at_different_cfgs_are_joined():
                            ([single(2.0), single(2.0)], "both learned at cfg 2"),
                            ([single(2.0), three()], r"says cfg \[2.0, 8.0\]")):
         with pytest.raises(PresetError, match=words):
-            joined(presets, "toy")
+            join_presets(presets, "toy")

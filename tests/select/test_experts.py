@@ -9,7 +9,7 @@ import pytest
 
 from s4s.s4s_nodes.core import Model, Preset, PresetError, classical, experts
 from s4s.s4s_nodes.select import ModelFacts, Request, match, select
-from s4s.s4s_nodes.select.cfg import joined
+from s4s.s4s_nodes.select.cfg import join_presets
 
 BOUNDARY, STEPS, TURN = 0.875, 5, 2
 LEVELS = np.array([1.0, 0.95, BOUNDARY, 0.6, 0.3, 0.0])
@@ -102,4 +102,4 @@ def test_a_preset_for_two_belongs_to_both_and_patches_are_seen():
 
 def test_presets_for_two_are_not_joined():
     with pytest.raises(PresetError, match="two models"):
-        joined([PAIR, replace(PAIR, name="other", training={**PAIR.training, "cfg": 5.0})], "both")
+        join_presets([PAIR, replace(PAIR, name="other", training={**PAIR.training, "cfg": 5.0})], "both")

@@ -13,7 +13,7 @@ from s4s.s4s_nodes.core import Model, Preset, classical, schedules
 from s4s.s4s_nodes.library import Library
 from s4s.s4s_nodes.select import ModelFacts, Request, levels_for, match, select
 from s4s.s4s_nodes.select.adapt import starts_near
-from s4s.s4s_nodes.select.cfg import joined
+from s4s.s4s_nodes.select.cfg import join_presets
 
 MODELS = {      # name: facts, with its weights; two of a family, and models that only their weights tell apart
     "sd15": ModelFacts("eps", 0.0292, 14.6146, "sd15", 4), "fine-tune": ModelFacts("eps", 0.0292, 14.6146, "sd15", 4),
@@ -77,7 +77,7 @@ def questions(draw):
     mine = draw(st.lists(presets(name), max_size=3))
     cfgs = {preset.training["cfg"][0]: preset for preset in mine if preset.recommended}
     if len(cfgs) > 1 and draw(st.booleans()):
-        mine.append(joined(list(cfgs.values()), "joined"))
+        mine.append(join_presets(list(cfgs.values()), "joined"))
     shelf = draw(st.permutations([*mine, *draw(st.lists(presets(), max_size=3)), *SHIPPED]))
     calls, denoise = draw(st.sampled_from([1, 4, 5, 6, 7, 8, 12, 20])), draw(st.sampled_from([1.0, 0.6, 0.5, 0.3]))
     return Question((MODELS[name], list(shelf), int(calls / denoise), calls, draw(st.sampled_from([*CFGS, 3.0])),
@@ -245,7 +245,7 @@ def test_a_preset_learned_at_cfg_2_does_not_run_at_cfg_7():
 
 def test_of_two_presets_at_cfg_8_the_nearer_runs_however_many_tables_the_other_has():
     two, four, six = (made("sd15", (4, 5, 6, 8), cfg=cfg, called=f"at{cfg:g}") for cfg in (2.0, 4.0, 8.5))
-    both = joined([four, six], "joined")
+    both = join_presets([four, six], "joined")
     assert select(Request(MODELS["sd15"], [two, both], 6, cfg=8.0)).preset is both
     assert select(Request(MODELS["sd15"], [two, both], 6, cfg=2.0)).preset is two
 

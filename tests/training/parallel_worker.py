@@ -18,7 +18,7 @@ def settings(name):
 
 
 def main(folder: Path):
-    world = parallel.joined()
+    world = parallel.join_world()
     for name in MODES:
         source = toy_source()
         run = Run(settings(name), folder / name, source=source, world=world)
@@ -28,7 +28,7 @@ def main(folder: Path):
     again = Run(settings("forward"), folder / "forward", resume=True, source=toy_source(), world=world)
     again.train()
     (folder / f"again-{world.rank}.json").write_text(json.dumps({"all": again.source.model_calls}))
-    parallel.left()
+    parallel.leave_world()
 
 
 if __name__ == "__main__":

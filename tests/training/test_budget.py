@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from s4s.s4s_nodes.core import schedules
-from s4s.training.budget import planned
+from s4s.training.budget import plan_for
 from s4s.training.distil import distil
 from s4s.training.optimizers.gauss_newton import LONGEST, damped
 from s4s.training.optimizers.jacobian import SKETCHED, measured, sketch
@@ -47,7 +47,7 @@ def test_a_budgeted_run_that_is_stopped_goes_on_bit_for_bit(tmp_path):
 
 def test_more_budget_buys_more_pairs_up_to_those_asked_for():
     source = toy_source()
-    few, more, all_of_them = (planned(budgeted(budget=budget), source, "forward").data.pairs
+    few, more, all_of_them = (plan_for(budgeted(budget=budget), source, "forward").data.pairs
                               for budget in (4_000, 8_000, 10 ** 6))
     assert few < more < all_of_them == 256
 

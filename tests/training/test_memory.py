@@ -18,7 +18,7 @@ def test_the_meter_counts_tensors_while_they_live():
         two = view.exp()                                    # 3.96 kB
         del one, view
         return two + two                                    # beside them, the first is gone
-    assert memory.needed(work, CPU) == 4000 + 3960
+    assert memory.peak_bytes(work, CPU) == 4000 + 3960
     with memory.Meter() as meter:
         kept = torch.zeros(10)
         kept += 1

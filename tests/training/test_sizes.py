@@ -10,7 +10,7 @@ from s4s.s4s_nodes.core import Model, mixture, preset_file, schedules
 from s4s.training.benchmark.host_race import RaceProgress, Terms, hold, sheet_rows
 from s4s.training.distil import identity
 from s4s.training.run import Run, Stopped
-from s4s.training.sizes import of_sizes, packed, unpacked
+from s4s.training.sizes import of_sizes, pack, unpack
 from s4s.training.source import NaNFromModel, Source
 from s4s.training.teacher.pairs import ends, errors, make_pairs, of_one_size
 from s4s.training.teacher.solvers import teacher_table
@@ -56,16 +56,16 @@ def test_every_image_ends_where_its_own_size_alone_ends_at_the_same_rmse():
         alone = part(shape)
         its = make_pairs(alone, mine, teacher, "", True)
         places = [list(seeds).index(seed) for seed in mine]
-        torch.testing.assert_close(unpacked(pairs.target[places], shape), its.target)
+        torch.testing.assert_close(unpack(pairs.target[places], shape), its.target)
         np.testing.assert_allclose(off[places], errors(ends(alone, table, its), its.target), rtol=1e-4)
     assert source.model_calls == 8 * (12 + 4)
 
 
 def test_a_vector_keeps_its_image_and_the_mean_of_its_squares():
     images = torch.randn(3, 2, 2, 2)
-    vectors = packed(images, 24)
+    vectors = pack(images, 24)
     assert vectors.shape == (3, 24) and not vectors[:, 8:].any()
-    torch.testing.assert_close(unpacked(vectors, (2, 2, 2)), images)
+    torch.testing.assert_close(unpack(vectors, (2, 2, 2)), images)
     torch.testing.assert_close(vectors.square().mean(1), images.flatten(1).square().mean(1))
 
 

@@ -14,15 +14,16 @@ from functools import partial
 from torch import Tensor
 
 from ...s4s_nodes.core import Preset
+from ...s4s_nodes.core.preset_file import with_scores
 from ...s4s_nodes.select.cfg import running
 from ..baselines.halving import EFFORTS, Effort
-from ..convergence import QUICK, Convergence, settled
+from ..convergence import QUICK, Convergence, converge
 from ..source import Source
 from ..sources import recorded_teacher
 from ..teacher.pairs import TEST_SEEDS, Pairs, ends, of_one_size
 from ..teacher.solvers import calls_of, teacher_of
 from .frechet import distance, moments
-from .race import CHECKED, TableResult, finer_targets, pairs_from, race, race_calls, window_of, with_scores
+from .race import CHECKED, TableResult, finer_targets, pairs_from, race, race_calls, window_of
 from .verdict import within_text
 
 SHEET = 4                   # images side by side in a sheet
@@ -91,19 +92,21 @@ def hold(source: Source, preset: Preset, terms: Terms, progress: RaceProgress) -
     samplers = _samplers(source, preset, terms, progress)
     if source.features is None and any(entry.crowd_only for entries in samplers.values() for entry in entries):
         source.features, source.feature_space = moments, "means and deviations of the latent's channels"
-    convergence, effort = planned(source, preset, terms, progress, samplers,
+    convergence, effort = plan_race(source, preset, terms, progress, samplers,
                                   (terms.budget or math.inf) - (source.model_calls - before))
-    teacher, pairs_at = teacher_of(source, "auto", convergence.calls), {}
+    teacher, pairs_at, seeds = teacher_of(source, "auto", convergence.calls), {}, terms.seeds
+
+    def teach(*window) -> Pairs:
+        return count_calls(source, progress, len(seeds) * convergence.calls,
+                           partial(pairs_from, source, teacher, seeds, *window))
     for name in terms.tables:
-        top, seeds = window_of(source, preset.tables[name]), terms.seeds
+        top = window_of(source, preset.tables[name])
         if top not in pairs_at:
             progress.status(f"race of {name}: the teacher on {len(seeds)} unseen seeds")
-            held.whole = held.whole or counted(source, progress, len(seeds) * convergence.calls, partial(
-                pairs_from, source, teacher, seeds))
-            pairs = held.whole if top is None else counted(source, progress, len(seeds) * convergence.calls, partial(
-                pairs_from, source, teacher, seeds, top, held.whole.target))
-            pairs_at[top] = pairs, counted(source, progress, 2 * CHECKED * convergence.calls, partial(
-                finer_targets, source, teacher, pairs, top))
+            held.whole = held.whole or teach()
+            pairs = held.whole if top is None else teach(top, held.whole.target)
+            pairs_at[top] = pairs, count_calls(source, progress, 2 * CHECKED * convergence.calls,
+                                               partial(finer_targets, source, teacher, pairs, top))
         progress.status(f"race of {name} on {len(seeds)} unseen seeds")
         pairs, finer = pairs_at[top]
         held.raced[name] = race(source, preset, name, pairs, effort, finer, samplers.get(name, ()), progress.count,
@@ -118,7 +121,7 @@ def hold(source: Source, preset: Preset, terms: Terms, progress: RaceProgress) -
     return held
 
 
-def planned(source: Source, preset: Preset, terms: Terms, progress: RaceProgress, samplers: dict,
+def plan_race(source: Source, preset: Preset, terms: Terms, progress: RaceProgress, samplers: dict,
             left: float) -> tuple[Convergence, Effort]:
     """The teacher, measured and given the calls it needs, and the search for the best baseline that is left for.
 
@@ -139,8 +142,8 @@ def planned(source: Source, preset: Preset, terms: Terms, progress: RaceProgress
     progress.status("race: how far the teacher is off")
     begin = TEST_SEEDS + terms.seeds.start
     seeds = range(begin, begin + PROBED)
-    teacher = counted(source, progress, check,
-                      lambda: settled(source, "auto", first, most, seeds, SHARE_OF_CHECK * left))
+    teacher = count_calls(source, progress, check,
+                      lambda: converge(source, "auto", first, most, seeds, SHARE_OF_CHECK * left))
     left -= source.model_calls - before
     while teacher.calls > first and cost(EFFORTS[0], teacher.calls) > left:
         teacher = teacher._replace(calls=teacher.calls // 2)
@@ -158,7 +161,7 @@ def _samplers(source: Source, preset: Preset, terms: Terms, progress: RaceProgre
             if window_of(source, preset.tables[name]) is None}
 
 
-def counted(source: Source, progress: RaceProgress, total: int, work: Callable):
+def count_calls(source: Source, progress: RaceProgress, total: int, work: Callable):
     """work(), its network calls told one by one: the host can interrupt there."""
     before = source.model_calls
     source.on_model_calls = lambda images: progress.count(source.model_calls - before, total)

@@ -11,7 +11,6 @@ from tqdm.auto import tqdm
 
 from ...s4s_nodes.core import Preset, Table
 from ...s4s_nodes.core.levels import starts_below
-from ...s4s_nodes.core.preset_file import with_scores as with_scores  # for whoever races
 from ..baselines.halving import EFFORTS, Effort, search_cost, searched
 from ..baselines.measure import Entry, baselines, features_of, measure
 from ..baselines.schedules import schedules_for
@@ -98,11 +97,11 @@ def race(source: Source, preset: Preset, table: str, pairs: Pairs, effort: Effor
     try:
         learned = measure(source, Entry("S4S", "learned", raced_table), pairs, features=True)
         ranked = searched(source, entries, pairs, effort, began_at(preset, table), features=True)
-        learned, *ranked = checked(source, [learned, *ranked], pairs, finer)
+        learned, *ranked = with_finer_errors(source, [learned, *ranked], pairs, finer)
         crowd = [measure(source, entry, pairs, features=True) for entry in crowd]
     finally:
         source.on_model_calls = reported
-    return raced(source, learned, ranked, pairs, crowd, **more)
+    return result_of(source, learned, ranked, pairs, crowd, **more)
 
 
 def race_calls(source: Source, preset: Preset, table: str, seeds: int, effort: Effort,
@@ -129,7 +128,7 @@ def curve_of(preset: Preset, table: str) -> np.ndarray | None:
     return window_levels(preset.curve, denoise, preset.tables[table].calls, preset.model.flow)
 
 
-def checked(source: Source, entries: list[Entry], pairs: Pairs, finer: Tensor | None) -> list[Entry]:
+def with_finer_errors(source: Source, entries: list[Entry], pairs: Pairs, finer: Tensor | None) -> list[Entry]:
     """The entries that ran all pairs with their errors to a finer teacher's targets of the first ones."""
     if finer is None:
         return entries
@@ -138,7 +137,7 @@ def checked(source: Source, entries: list[Entry], pairs: Pairs, finer: Tensor | 
             for entry in entries]
 
 
-def raced(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs, crowd: Sequence[Entry] = (),
+def result_of(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs, crowd: Sequence[Entry] = (),
           **more) -> TableResult:
     """A race's results, by both measures: the RMSE, and in a source's feature space the Fréchet distance."""
     teacher = features_of(source, pairs.target)

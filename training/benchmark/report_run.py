@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ...s4s_nodes.core import Preset, preset_file
+from ...s4s_nodes.core.preset_file import with_scores
 from ...s4s_nodes.library import tables_of
 from ...s4s_nodes.select.match import middle_cfg
 from ..baselines.halving import FULL, searched
@@ -16,7 +17,7 @@ from ..sources import recorded_teacher
 from ..teacher.pairs import Pairs, ends
 from ..teacher.solvers import teacher_of
 from . import html_report, report as draw
-from .race import TableResult, began_at, calls_to_match, checked, finer_targets, pairs_from, raced, with_scores
+from .race import TableResult, began_at, calls_to_match, finer_targets, pairs_from, result_of, with_finer_errors
 
 TEACHER_CALLS = 50          # of a race on a bundled model
 SHEET_COLUMNS = 12
@@ -79,9 +80,9 @@ def race_table_of(source, preset: Preset, name: str, pairs: Pairs, finer, out=No
     learned = measure(source, Entry("S4S", "learned", table), pairs, features=True)
     ranked = searched(source, baselines(source, table.calls), pairs, FULL, began_at(preset, name), True,
                       "baselines")
-    learned, *ranked = checked(source, [learned, *ranked], pairs, finer)
+    learned, *ranked = with_finer_errors(source, [learned, *ranked], pairs, finer)
     calls, pair = calls_to_match(source, learned, ranked, pairs)
-    race = raced(source, learned, ranked, pairs, where=f"s4s {source.device.type}", classical_calls_to_match=calls,
+    race = result_of(source, learned, ranked, pairs, where=f"s4s {source.device.type}", classical_calls_to_match=calls,
                  matched_by=pair, most_calls_tried=4 * table.calls)
     click.echo(f"\n{preset.name}, {name}: {table.calls} network calls, cfg {source.cfg:g}\n"
                + draw.race_table(learned, ranked, teacher=race.teacher) + "\n" + race.verdict)

@@ -32,7 +32,7 @@ EXTRA = 'pip install "s4s-sampler[checkpoints]"'
 
 
 @dataclass
-class Opened:
+class Checkpoint:
     """A checkpoint in memory: a diffusers pipeline and what is known of it. contents: of a single file, else None."""
 
     pipeline: Any
@@ -64,7 +64,7 @@ class Places:
     vae: str = ""
 
 
-def opened(path, dtype: torch.dtype, places: Places, say) -> Opened:
+def open_checkpoint(path, dtype: torch.dtype, places: Places, say) -> Checkpoint:
     """The checkpoint at the path, a .safetensors file or a folder, on the CPU. say(text) is told of what it lacks."""
     path = Path(path)
     if not path.exists():
@@ -104,7 +104,7 @@ def _offline():
 
 
 @contextlib.contextmanager
-def explained(what: str, advice: str):
+def explain(what: str, advice: str):
     """Turn what diffusers, transformers and peft raise for a file that does not fit into one ValueError."""
     try:
         yield
@@ -117,13 +117,13 @@ def explained(what: str, advice: str):
 
 def _opening(path):
     """Explain why this file or folder could not be opened."""
-    return explained(f"{path} could not be opened by diffusers", ": is it whole, and is the folder given with --config "
+    return explain(f"{path} could not be opened by diffusers", ": is it whole, and is the folder given with --config "
                                                                  "one for this very architecture?")
 
 
 # --- a folder -------------------------------------------------------------------------------------------------------
 
-def _folder(diffusers, path: Path, dtype: torch.dtype) -> Opened:
+def _folder(diffusers, path: Path, dtype: torch.dtype) -> Checkpoint:
     index = path / "model_index.json"
     if not index.exists():
         raise ValueError(f"{path} holds no model_index.json: use a folder in diffusers' layout, or name the "
@@ -136,7 +136,7 @@ def _folder(diffusers, path: Path, dtype: torch.dtype) -> Opened:
     with _opening(path):
         pipeline = getattr(diffusers, name).from_pretrained(path, torch_dtype=dtype, local_files_only=True,
                                                             **without, **_unchecked(name))
-    return Opened(pipeline, _folder_family(name, pipeline), path, None)
+    return Checkpoint(pipeline, _folder_family(name, pipeline), path, None)
 
 
 def _unchecked(name: str) -> dict:
@@ -153,7 +153,7 @@ def _folder_family(name: str, pipeline) -> str:
 
 # --- a file ---------------------------------------------------------------------------------------------------------
 
-def _file(diffusers, path: Path, dtype: torch.dtype, places: Places, say) -> Opened:
+def _file(diffusers, path: Path, dtype: torch.dtype, places: Places, say) -> Checkpoint:
     contents = files.read(path)
     config = config_folder(contents, places.config)
     index = json.loads((config / "model_index.json").read_text(encoding="utf-8"))
@@ -168,7 +168,7 @@ def _file(diffusers, path: Path, dtype: torch.dtype, places: Places, say) -> Ope
         pipeline = getattr(diffusers, wanted).from_single_file(
             str(path), config=str(config), torch_dtype=dtype, local_files_only=True, **given, **_unchecked(wanted))
     _check_whole(pipeline, path, config)
-    return Opened(pipeline, contents.family, path, contents)
+    return Checkpoint(pipeline, contents.family, path, contents)
 
 
 def _check_whole(pipeline, path: Path, config: Path) -> None:

@@ -21,7 +21,7 @@ import safetensors
 from torch import Tensor
 
 from . import files
-from .loading import explained
+from .loading import explain
 
 ADAPTER = "s4s"
 _PAIR = re.compile(r"(?P<layer>.+?)[._]?lora(\d?[._]|_linear_layer\.)(?P<side>down|up|A|B)\.weight$")
@@ -81,8 +81,8 @@ def fuse(pipeline, family: str, loras: list[Lora], say: Callable) -> None:
     """
     for lora in loras:
         tensors, made_for = read(lora.path)
-        with explained(f"{lora.path} does not fit this {family}{made_for}", f". {MENDED}"), _hushed():
-            layers = named(pipeline, tensors)
+        with explain(f"{lora.path} does not fit this {family}{made_for}", f". {MENDED}"), _hushed():
+            layers = in_diffusers_names(pipeline, tensors)
             pipeline.load_lora_weights(dict(layers), adapter_name=ADAPTER)
         wanted, parts = sum(_side(name) == "A" for name in layers), _parts(pipeline)
         fitting = sum(ADAPTER in getattr(module, "lora_A", ()) for part in parts.values() for module in part.modules())
@@ -125,10 +125,10 @@ def read(path: Path) -> tuple[dict, str]:
         raise ValueError(f"{path} is more than a LoRA of plain pairs ({odd[0]}): DoRA, LoHa, LoKr and the like are not "
                          "known here. Merge it into the checkpoint in a host, or train inside one")
     made_for = next((str(about[name]) for name in _MADE_FOR if about.get(name)), "")
-    return scaled(tensors, alphas), f" (its file says {json.dumps(made_for)})" if made_for else ""
+    return with_alphas(tensors, alphas), f" (its file says {json.dumps(made_for)})" if made_for else ""
 
 
-def scaled(tensors: dict, alphas: dict) -> dict:
+def with_alphas(tensors: dict, alphas: dict) -> dict:
     """The pairs with alpha / rank in their upper halves, as every loader multiplies them; without an alpha, 1."""
     def layer_of(name: str) -> str:
         match = _PAIR.match(name)
@@ -143,7 +143,7 @@ def scaled(tensors: dict, alphas: dict) -> dict:
     return {name: weight(name, tensor) for name, tensor in tensors.items()}
 
 
-def named(pipeline, tensors: dict) -> dict:
+def in_diffusers_names(pipeline, tensors: dict) -> dict:
     """The tensors under diffusers' names of parts and layers."""
     texts = {name: match for name in tensors if (match := _TEXT.match(name))}
     rest = {name: tensor for name, tensor in tensors.items() if name not in texts}

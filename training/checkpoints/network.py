@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..source import guided
 from .clocks import Discrete, Flow
-from .prompts import Embedded
+from .prompts import Embeddings
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Network:
 
     ask: Callable
     clock: Discrete | Flow
-    prompts: Embedded
+    prompts: Embeddings
     cfg: float
     dtype: torch.dtype
 

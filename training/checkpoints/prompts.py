@@ -15,7 +15,7 @@ _HOST_SYNTAX = re.compile(r"<(lora|lyco|hypernet):|\([^()]+:\s*[\d.]+\s*\)|\bBRE
 
 
 @dataclass(frozen=True)
-class Embedded:
+class Embeddings:
     """What the network is told of every prompt: rows on the CPU, the negative prompt's last.
 
     context (n + 1, tokens, width); pooled (n + 1, width), None for a model without.
@@ -59,7 +59,7 @@ def remarks(prompts: list[str], pipeline) -> list[str]:
 
 
 @torch.no_grad()
-def embedded(pipeline, prompts: list[str], negative: str, device: torch.device) -> Embedded:
+def embed(pipeline, prompts: list[str], negative: str, device: torch.device) -> Embeddings:
     """Encode the prompts and the negative one, then drop the text encoders and tokenizers from the pipeline."""
     encoders = [name for name in ("text_encoder", "text_encoder_2", "text_encoder_3") if getattr(pipeline, name, None)]
     for name in encoders:
@@ -73,7 +73,7 @@ def embedded(pipeline, prompts: list[str], negative: str, device: torch.device) 
     if device.type == "cuda":
         torch.cuda.empty_cache()
     context, pooled = zip(*parts)
-    return Embedded(torch.cat(context), None if pooled[0] is None else torch.cat(pooled))
+    return Embeddings(torch.cat(context), None if pooled[0] is None else torch.cat(pooled))
 
 
 def _length(pipeline, texts: list[str]) -> dict:

@@ -15,7 +15,7 @@ from ...s4s_nodes.core.lists import sizes
 from ..sizes import of_sizes
 from ..source import MOST_AT_ONCE, Source
 from . import clocks, files, loras, network, prompts
-from .loading import Opened, Places, opened
+from .loading import Checkpoint, Places, open_checkpoint
 from .settings import ModelSettings
 
 AT_ONCE = 8 * 512 * 512         # pixels per network call to begin with; halved when memory runs out
@@ -36,12 +36,13 @@ def checkpoint(settings: ModelSettings, cfgs: tuple, device: torch.device, say: 
     dtype = DTYPES.get(settings.dtype) or (torch.float32 if device.type == "cpu" else torch.float16)
     if settings.dtype == "auto" and device.type == "cuda" and Path(settings.checkpoint).is_file():
         dtype = HALF.get(files.read(settings.checkpoint).family, torch.float16)
-    checkpoint = opened(settings.checkpoint, dtype, Places(settings.config, settings.text_encoders, settings.vae), say)
+    places = Places(settings.config, settings.text_encoders, settings.vae)
+    checkpoint = open_checkpoint(settings.checkpoint, dtype, places, say)
     loras.fuse(checkpoint.pipeline, checkpoint.family, settings.loras, say)       # before the text encoders are asked
     return source_of(checkpoint, texts, settings, cfgs, device, dtype, say)
 
 
-def source_of(checkpoint: Opened, texts: list[str], settings: ModelSettings, cfgs: tuple, device: torch.device,
+def source_of(checkpoint: Checkpoint, texts: list[str], settings: ModelSettings, cfgs: tuple, device: torch.device,
               dtype: torch.dtype, say: Callable) -> Source:
     """The Source of an opened checkpoint."""
     pipeline, clock = checkpoint.pipeline, clock_of(checkpoint, settings)
@@ -49,7 +50,7 @@ def source_of(checkpoint: Opened, texts: list[str], settings: ModelSettings, cfg
     _check_guidance(checkpoint, settings, cfgs)
     for remark in prompts.remarks(texts, pipeline):
         say(f"WARNING: {remark}")
-    rows = prompts.embedded(pipeline, texts, settings.negative, device)
+    rows = prompts.embed(pipeline, texts, settings.negative, device)
     asked = checkpoint.network.to(device).eval().requires_grad_(False)
     asked.enable_gradient_checkpointing()           # a backward pass at the memory of one block, not of all
     cfg, count = cfgs[0], len(texts)
@@ -68,7 +69,7 @@ def source_of(checkpoint: Opened, texts: list[str], settings: ModelSettings, cfg
                      for width, height, shape in several], count)
 
 
-def clock_of(checkpoint: Opened, settings: ModelSettings) -> clocks.Discrete | clocks.Flow:
+def clock_of(checkpoint: Checkpoint, settings: ModelSettings) -> clocks.Discrete | clocks.Flow:
     """Levels and timesteps as the hosts have them for this checkpoint; --shift moves a flow's."""
     if checkpoint.family == "flux":
         return clocks.flux(float(np.log(settings.shift)) if settings.shift else clocks.FLUX_SHIFT)
@@ -83,7 +84,7 @@ def clock_of(checkpoint: Opened, settings: ModelSettings) -> clocks.Discrete | c
     return clocks.discrete(scheduler, *files.prediction(checkpoint.contents, settings.prediction, scheduler))
 
 
-def sizes_of(checkpoint: Opened, settings: ModelSettings) -> list[tuple[int, int, tuple]]:
+def sizes_of(checkpoint: Checkpoint, settings: ModelSettings) -> list[tuple[int, int, tuple]]:
     """(width, height, the latent's shape) of each size; without either, the first is what the model was made for.
 
     Raises ValueError for a size that is not whole patches.
@@ -103,7 +104,7 @@ def sizes_of(checkpoint: Opened, settings: ModelSettings) -> list[tuple[int, int
     return [(width, height, (channels, height // factor, width // factor)) for width, height in several]
 
 
-def _check_guidance(checkpoint: Opened, settings: ModelSettings, cfgs: tuple) -> None:
+def _check_guidance(checkpoint: Checkpoint, settings: ModelSettings, cfgs: tuple) -> None:
     if checkpoint.family in FLUX and max(cfgs) > 1 and not settings.negative:
         own = f" (it gets --guidance {settings.guidance:g})" if checkpoint.family == "flux" else ""
         raise ValueError(f"{checkpoint.path.name} is distilled for guidance{own} and runs at cfg 1: add --cfg 1, or "
@@ -119,14 +120,14 @@ def _ask(family: str, asked, settings: ModelSettings, factor: int) -> Callable:
     return network.unet(asked, factor if family == "sdxl" else 0)
 
 
-def model_of(checkpoint: Opened, clock, channels: int) -> Model:
+def model_of(checkpoint: Checkpoint, clock, channels: int) -> Model:
     """What a preset records of the model, so that the hosts choose it for this very file."""
     return Model(checkpoint.family, clock.prediction, float(clock.sigmas[0]), float(clock.sigmas[-1]),
                  clock.zero_terminal_snr, getattr(clock, "shift", None), channels,
                  {} if checkpoint.contents is None else files.hashes(checkpoint.contents))
 
 
-def about(checkpoint: Opened, texts: list[str], settings: ModelSettings, width: int, height: int,
+def about(checkpoint: Checkpoint, texts: list[str], settings: ModelSettings, width: int, height: int,
           dtype: torch.dtype) -> dict:
     """What a preset records of how the checkpoint was asked; a run that goes on must find the same."""
     digest = hashlib.sha256("\n".join([*texts, settings.negative]).encode()).hexdigest()

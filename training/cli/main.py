@@ -64,7 +64,7 @@ def train(out, resume, **settings):
     from ..benchmark.report_run import draw_run
     from ..estimate import estimate
     from ..run import Run
-    world = parallel.joined()
+    world = parallel.join_world()
     if parallel.launched_alone():
         click.echo("WARNING: accelerate launch --cpu starts one process, whatever --num_processes says: use torchrun "
                    "--nproc-per-node, or accelerate launch --multi_gpu (with --device cpu behind it)", err=True)
@@ -84,7 +84,7 @@ def train(out, resume, **settings):
         click.echo("\n".join([cost.summary, *(f"  or {line}" for line in cost.others.splitlines())]))
         run.way = cost.way
     preset = run.train()
-    parallel.left()
+    parallel.leave_world()
     if world and not world.first:
         return
     click.echo(f"wrote {run.preset_path} ({preset.short_hash}): {run.model_calls:,} network calls, {run.seconds:.0f} s")

@@ -85,9 +85,9 @@ def join(name, preset_files, folder, force):
     At a cfg between two of them the hosts run the table between theirs, beyond all of them the last one.
     """
     from ...s4s_nodes.core import names, preset_file as preset_module
-    from ...s4s_nodes.select.cfg import joined
+    from ...s4s_nodes.select.cfg import join_presets
     check_free(folder / f"{names.preset_name(name)}.safetensors", force)
-    preset = joined([preset_module.load(file) for file in preset_files], name)
+    preset = join_presets([preset_module.load(file) for file in preset_files], name)
     path = _saved(preset, folder, force)
     low, high = preset.training["cfg"]
     click.echo(f"{path}: {len(preset.tables)} tables of {', '.join(map(str, preset.counts))} calls, for cfg {low:g} to "

@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ...core import preset_file
 from ...library import Library, cfg_range, measured, preset_name, recommended
-from ...select.cfg import joined
+from ...select.cfg import join_presets
 from ...select.match import range_text
 from . import parts, record
 from .folder import home, presets
@@ -150,7 +150,7 @@ class S4SJoinPresets(io.ComfyNode):
     @classmethod
     def execute(cls, preset, preset_2, name, preset_3=None, preset_4=None) -> io.NodeOutput:
         given = [one for one in (preset, preset_2, preset_3, preset_4) if one is not None]
-        whole = joined(given, preset_name(name.strip()) if name.strip() else f"{preset.name[:93]} joined")
+        whole = join_presets(given, preset_name(name.strip()) if name.strip() else f"{preset.name[:93]} joined")
         low, high = whole.training["cfg"]
         text = (f"for cfg {low:g} to {high:g}: between the {len(given)} it was learned at the table between theirs "
                 f"runs, outside the nearest\n{preset_file.describe(whole)}")

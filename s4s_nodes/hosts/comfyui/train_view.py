@@ -27,7 +27,7 @@ def painter(base_model, device) -> Callable:
     previewer = latent_preview.get_previewer(device, latent_format)
 
     def paint(latents: Tensor) -> Tensor:
-        latents = unpacked(base_model, latents)
+        latents = unpack(base_model, latents)
         if previewer is None:
             return coarse(latent_format, latents)
         pictures = [previewer.decode_latent_to_preview(latents[i:i + 1]) for i in range(len(latents))]
@@ -35,7 +35,7 @@ def painter(base_model, device) -> Callable:
     return paint
 
 
-def unpacked(base_model, latents: Tensor) -> Tensor:
+def unpack(base_model, latents: Tensor) -> Tensor:
     """The pictures of a packed latent: of a model with sound, the video alone."""
     shapes = getattr(base_model, "latent_shapes", None) or []
     return comfy.utils.unpack_latents(latents, shapes)[0] if len(shapes) > 1 else latents

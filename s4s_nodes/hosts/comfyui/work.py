@@ -24,7 +24,7 @@ from ...library import file_name
 from ..session import Outcome
 from . import facts, folder, gradient, record
 from .denoiser import Scene, inside
-from .train_view import CELL, PREVIEW, as_pictures, as_pil, drawn_sheet, painter, sheet, unpacked
+from .train_view import CELL, PREVIEW, as_pictures, as_pil, drawn_sheet, painter, sheet, unpack
 
 log = logging.getLogger("s4s")
 EVERY = 4.0                 # seconds between live previews: each costs a few network calls
@@ -98,7 +98,7 @@ class Node:
         rows = {f"{label}: {caption}" if caption else label: latents
                 for label, caption, latents in sheet_rows(source, held)}
         return ({name: self.paint(latents) for name, latents in rows.items()},
-                {name: unpacked(base, base.process_latent_out(latents.float())) for name, latents in rows.items()})
+                {name: unpack(base, base.process_latent_out(latents.float())) for name, latents in rows.items()})
 
     def changed(self) -> None:
         """Prompts that wait already see the presets as they are now; the lists, when the browser asks for them."""

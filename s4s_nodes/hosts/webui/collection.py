@@ -17,7 +17,7 @@ from ... import importers
 from ...core import preset_file
 from ...core.model import is_number
 from ...library import ENDING, Preset, PresetError, file_name, measured, preset_name, recommended, save_new
-from ...select.cfg import joined as join_presets
+from ...select.cfg import join_presets
 from ...select.match import counts_text
 from . import dropdowns, panel, settings, shelf
 from .words import say
@@ -95,7 +95,7 @@ def apply(lists: dict, wishes: int, work: Callable, *asked) -> list:
         check_access()
         done = work(*asked)
     except (ValueError, OSError) as error:
-        return [shelf.without_places(_words(error)), *[gr.update()] * (1 + wishes + len(lists))]
+        return [shelf.without_places(_message(error)), *[gr.update()] * (1 + wishes + len(lists))]
     after = _labels()
     renamed_too = {before[old]: after.get(new) for old, new in done.renamed.items() if old in before}
     updates = dict(zip(lists, dropdowns.refreshed(lists, shown_there, {**done.renamed, **renamed_too})))
@@ -113,7 +113,7 @@ def check_access() -> None:
                           "--enable-insecure-extension-access to allow it")
 
 
-def _words(error: Exception) -> str:
+def _message(error: Exception) -> str:
     """An error without the path that the system adds to it."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}{f': {Path(error.filename).name}' if error.filename else ''}"
@@ -183,7 +183,7 @@ def add(files) -> Done:
             chosen = _saved(preset)
             words.append(f"{path.name}: added as {chosen}. {_for_what(preset)}")
         except (ValueError, OSError) as error:
-            said = _words(error).replace(str(path), path.name)
+            said = _message(error).replace(str(path), path.name)
             words.append(f"not added: {said}" if path.name in said else f"{path.name}, not added: {said}")
     if chosen is None:
         raise PresetError("\n".join(words))

@@ -59,7 +59,7 @@ class S4SScript(scripts.Script):
                 strict = gr.Checkbox(label=say("Only on the model it was learned on (strict)"), value=False,
                                      elem_id=f"s4s_{tab}_strict")
             gr.HTML(value=escape(say("Choose the sampler S4S and a schedule type S4S; the steps choose the table.")),
-                    elem_id=f"s4s_{tab}_words")
+                    elem_id=f"s4s_{tab}_outlook")
             gr.Textbox(value="", visible=False, elem_id=f"s4s_{tab}_shown")
             gr.Dropdown(label=say("Table"), choices=[], value=None, elem_id=f"s4s_{tab}_table")
             gr.HTML(value=DARK)
@@ -94,13 +94,13 @@ def wire(page, components: dict) -> None:
     for tab in ("txt2img", "img2img"):
         controls = {name: components[id_] for name, id_ in outlook.controls(tab).items() if id_ in components}
         part = {name: components.get(f"s4s_{tab}_{name}") for name in (
-            "warning", "mend", "preset", "strict", "pasted", "words", "shown", "table", "image", "about")}
+            "warning", "mend", "preset", "strict", "pasted", "outlook", "shown", "table", "image", "about")}
         if None in part.values() or "steps" not in controls:
             continue                        # a host that hides the script
         controls |= {name: part[name] for name in ("preset", "strict", "pasted")}
+        followed = ("warning", "mend", "outlook", "shown", "table", "image", "about")
         event = {"fn": partial(follow, tab, tuple(controls)), "inputs": [part["shown"], *controls.values()],
-                  "outputs": [part[name] for name in ("warning", "mend", "words", "shown", "table", "image", "about")],
-                  **_QUICK}
+                 "outputs": [part[name] for name in followed], **_QUICK}
         changing = [control for name, control in controls.items() if name != "prompt"]      # that one with each letter
         done = components.get(f"html_info_{tab}")             # a checkpoint may have been loaded for a picture
         for control in (*changing, *([done] if done is not None else [])):
@@ -112,7 +112,7 @@ def wire(page, components: dict) -> None:
 
 
 def follow(tab: str, names: tuple, shown: str, *values) -> tuple:
-    """Updates of warning, its button, words, what is shown, tables, picture and description for the controls' values.
+    """Updates of warning, its button, outlook, what is shown, tables, picture and description for the controls' values.
 
     shown: the schedule type and the table that the panel opened last; what a user opened beside it stays.
     """

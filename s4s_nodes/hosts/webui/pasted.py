@@ -23,7 +23,7 @@ def preset(texts: str, hires: bool = False) -> Preset:
     first, _, second = (texts or "").partition("/")
     if not (text := (second or first) if hires else (first or second)):
         raise PresetError("no picture with a table was pasted: paste its parameters, or send it from PNG Info")
-    return metadata.from_text(metadata.unpacked(text))
+    return metadata.from_text(metadata.unpack(text))
 
 
 def choice(written: dict) -> str:

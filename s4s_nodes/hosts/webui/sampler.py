@@ -85,7 +85,7 @@ class Run:
         written[labels.HIRES_KEY if self.hires else labels.KEY] = labels.said(selection)
         text = metadata.to_text(selection, self.request.facts) if selection.preset and settings.writes_table() else None
         if text is not None:
-            written[labels.HIRES_TABLE_KEY if self.hires else labels.TABLE_KEY] = metadata.packed(text)
+            written[labels.HIRES_TABLE_KEY if self.hires else labels.TABLE_KEY] = metadata.pack(text)
 
     def _tell(self, selection: Selection) -> None:
         """Once a generation, however many batches it has; a warning in the console and under the picture."""

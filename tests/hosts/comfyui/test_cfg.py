@@ -20,7 +20,7 @@ def learned(model, **options) -> dict:
 
 
 def joined(presets: dict):
-    return s4s_host.pack("s4s_nodes.select.cfg").joined(list(presets.values()), "joined")
+    return s4s_host.pack("s4s_nodes.select.cfg").join_presets(list(presets.values()), "joined")
 
 
 def table_at(presets: dict, cfg: float, name: str, flow: bool):

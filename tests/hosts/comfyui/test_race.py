@@ -64,7 +64,7 @@ def test_scores_are_written_into_the_presets_file_and_nothing_else_is(sd3, prese
 
 def test_a_joined_preset_keeps_the_score_of_each_cfg_it_was_raced_at(sd3, preset):
     both = [dataclasses.replace(preset, name=f"at {cfg}", training={"cfg": cfg}, scores={}) for cfg in (3, 5)]
-    joined = ours("select.cfg").joined(both, "joined race")
+    joined = ours("select.cfg").join_presets(both, "joined race")
     path = ours("hosts.comfyui.folder").home() / "joined race.safetensors"
     between, report, _ = race(sd3, joined, cfg=4.0, write_scores=True)
     assert list(between.scores["calls4"]) == ["cfg 4, 8 x 8, ComfyUI cpu, 4 seeds"]

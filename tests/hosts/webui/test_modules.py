@@ -15,7 +15,7 @@ import torch
 from webui_presets import HASHES, eps_preset, flow_preset
 
 from s4s.s4s_nodes.core import Model, Preset, classical, preset_file, sample, schedules
-from s4s.s4s_nodes.select.cfg import between, joined
+from s4s.s4s_nodes.select.cfg import between, join_presets
 
 PREDICTIONS = {"forge": ("eps", "v", "sd3", "flux"), "a1111": ("eps", "v", "sd3"), "reforge": ("eps", "v")}
 TOY = "S4S toy_ sd15"
@@ -104,7 +104,7 @@ def test_between_two_cfgs_a_joined_preset_runs_the_table_between_theirs(model, d
     levels = schedules.linear_flow(6, 2.0) if flow else schedules.karras(6, 0.0292, 14.6146, rho=5)
     low = replace(one, name="low", tables={"calls6": one.table(6)}, training={"cfg": 2})
     high = replace(low, name="high", tables={"calls6": classical.dpmpp_2m(levels, flow)}, training={"cfg": 6})
-    saved = preset_file.save(joined([low, high], "both"), shelf / "both.safetensors")
+    saved = preset_file.save(join_presets([low, high], "both"), shelf / "both.safetensors")
     try:
         part("rows").refresh()
         p = in_process.process(steps=6, scheduler="S4S both", cfg_scale=cfg)

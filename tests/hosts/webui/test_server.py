@@ -123,7 +123,7 @@ def test_the_page_says_before_generate_that_steps_have_no_table(server):
     page.press("s4s_txt2img_mend")
     assert page.shows["txt2img_steps"] == 8
     page.press("txt2img_steps", "change")
-    assert page.shows["s4s_txt2img_table"] == "calls8" and "calls8, exact" in page.shows["s4s_txt2img_words"]
+    assert page.shows["s4s_txt2img_table"] == "calls8" and "calls8, exact" in page.shows["s4s_txt2img_outlook"]
     assert "has 4" not in page.shows["s4s_txt2img_warning"]
 
 
