@@ -169,6 +169,21 @@ class Source:
         return states
 
 
+def by_turns(prompts: int, device: torch.device) -> Callable:
+    """Source.conditions where seed i has prompt number i modulo `prompts`: {"which": the numbers}."""
+    return lambda seeds: {"which": torch.tensor([int(seed) % prompts for seed in seeds], device=device)}
+
+
+def host_source(network: Callable, model: Model, levels: Tensor, x: Tensor, prompts: int, cfg: float,
+                chunk: int, **about) -> Source:
+    """The Source of a host's guided network for states like x (n, ...).
+
+    network(x, sigma (B,), which (B,), cfg (B,)): one cfg for a whole call; which: the number of each image's prompt.
+    """
+    return Source(model.family, model, levels.detach().double().cpu().numpy().copy(), tuple(x.shape[1:]), network,
+                  by_turns(prompts, x.device), cfg, x.device, chunk=chunk, any_cfg=True, about=about)
+
+
 def identity_of(source: Source) -> str:
     """A text that identifies the targets of a source: its model, guidance, size and prompts."""
     about = sorted(map(str, source.about.items()))

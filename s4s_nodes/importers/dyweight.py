@@ -10,61 +10,47 @@ g is a fixed grid, t the level the state is at. On pixels and LSUN the first dir
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from ..core import Model, Table, schedules
 from . import grids, models
 from .limits import MAX_CALLS, shown
 from .lower import Run
-from .persistence import class_of, record_of, state_of
 from .restricted import UnreadableFile, array
 
 SOURCE = "DyWeight, arXiv 2603.11607; github.com/Westlake-AGI-Lab/DyWeight"
 _FLUX_SHIFT = np.exp(0.63)              # Flux's own at 512 x 512, where the tables were learned (1,024 tokens)
 
 
-def exploding_table(weights, scales, grid, analytic_first: bool) -> Table:
-    """The table of a VE sampler; weights (N, N), grid (N+1,), one scale per network call."""
+def table(weights, scales, grid, flow: bool, analytic_first: bool = False) -> Table:
+    """The table of a VE sampler or of a rectified flow; weights (N, N), grid (N+1,), one scale per network call.
+
+    A flow's network gives the slope itself: (x - D) / (level asked for).
+    """
     run, slopes, level = Run(grid[0], len(scales)), [], float(grid[0])
     x, scales = run.start, iter(scales)
     for i, after in enumerate(grid[1:]):
         if analytic_first and i == 0:
             slopes.append(x / np.sqrt(1 + level ** 2))
         else:
-            asked = abs(next(scales) * level)
-            slopes.append((x - run.call(x, asked, level)) / (level + 1e-8))      # the authors' guard against 0
-        x = x + (after - level) * _weighted(weights[i], slopes)
+            asked = next(scales) * level if flow else abs(next(scales) * level)
+            by = asked if flow else level + 1e-8                                # the authors' guard against 0
+            slopes.append((x - run.call(x, asked, level)) / by)
+        x = x + (after - level) * sum(float(w) * d for w, d in zip(weights[i], slopes))
         level = level + (after - level) * float(np.sum(weights[i][:i + 1]))
     return run.finish(x)
-
-
-def flow_table(weights, scales, grid) -> Table:
-    """The table of a rectified flow, whose network gives the slope v = (x - D) / (level asked for)."""
-    run, slopes, level = Run(grid[0], len(scales)), [], float(grid[0])
-    x = run.start
-    for i, after in enumerate(grid[1:]):
-        asked = scales[i] * level
-        slopes.append((x - run.call(x, asked, level)) / asked)
-        x = x + (after - level) * _weighted(weights[i], slopes)
-        level = level + (after - level) * float(np.sum(weights[i][:i + 1]))
-    return run.finish(x)
-
-
-def _weighted(weights, slopes: list) -> torch.Tensor:
-    return sum(float(w) * d for w, d in zip(weights, slopes))
 
 
 def fits(content) -> bool:
     """Whether a file's content is one of DyWeight's."""
     return isinstance(content, dict) and ("dyweight_weights_raw" in content
-                                          or class_of(content.get("predictor")) == "DyWeight_predictor")
+                                          or grids.class_of(content.get("predictor")) == "DyWeight_predictor")
 
 
 def read(content: dict, model: Model | None) -> tuple[Table, Model, dict]:
     """(table, model, record) of a file's content."""
     if "dyweight_weights_raw" in content:
         return _read_flow(content, model or models.FLUX)
-    return _read_exploding(state_of(content["predictor"]), state_of(content.get("loss_fn")), model)
+    return _read_exploding(grids.state_of(content["predictor"]), grids.state_of(content.get("loss_fn")), model)
 
 
 def _read_flow(content: dict, model: Model) -> tuple[Table, Model, dict]:
@@ -74,7 +60,7 @@ def _read_flow(content: dict, model: Model) -> tuple[Table, Model, dict]:
     window = content.get("window_size")
     window = window if type(window) is int and 0 < window < steps else steps
     band = np.tril(np.triu(np.ones_like(weights), 1 - window))
-    learned = flow_table(weights * band, scales, schedules.linear_flow(steps, _FLUX_SHIFT))
+    learned = table(weights * band, scales, schedules.linear_flow(steps, _FLUX_SHIFT), flow=True)
     return learned, model, {"grid": "Flux's at 512 x 512", "teacher": "euler, 28 calls"}
 
 
@@ -91,8 +77,8 @@ def _read_exploding(state: dict, loss: dict, model: Model | None) -> tuple[Table
     if mask is not None and mask.shape != weights.shape:
         raise UnreadableFile(f"holds a mask of shape {mask.shape} for weights of shape {weights.shape}")
     grid = grids.of(loss, steps + 1, model)
-    learned = exploding_table(weights if mask is None else weights * mask, scales, grid, analytic)
-    return learned, model, record_of(state, dataset)
+    learned = table(weights if mask is None else weights * mask, scales, grid, False, analytic)
+    return learned, model, grids.record_of(state, dataset)
 
 
 def _check(weights, scales, steps: int, calls: int) -> None:

@@ -15,7 +15,6 @@ from ..core import Model, Table
 from . import grids, models
 from .limits import MAX_CALLS, shown
 from .lower import ADAMS_BASHFORTH, Run
-from .persistence import class_of, record_of, state_of
 from .restricted import UnreadableFile, array
 
 SOURCE = "EPD-Solver, arXiv 2507.14797 and 2512.22796; github.com/BeierZhu/EPD"
@@ -42,12 +41,12 @@ def table(ratios, shares, directions, times, grid, analytic_first: bool, order: 
 
 def fits(content) -> bool:
     """Whether a file's content is one of EPD's."""
-    return isinstance(content, dict) and class_of(content.get("model")) == "EPD_predictor"
+    return isinstance(content, dict) and grids.class_of(content.get("model")) == "EPD_predictor"
 
 
 def read(content: dict, model: Model | None) -> tuple[Table, Model, dict]:
     """(table, model, record) of a file's content."""
-    state, loss = state_of(content["model"]), state_of(content.get("loss_fn"))
+    state, loss = grids.state_of(content["model"]), grids.state_of(content.get("loss_fn"))
     raw = {key: array(state.get("_parameters", {}).get(key))
            for key in ("r_params", "weight_s", "scale_dir_params", "scale_time_params")}
     shapes = {None if value is None else value.shape for value in raw.values()}
@@ -68,7 +67,7 @@ def read(content: dict, model: Model | None) -> tuple[Table, Model, dict]:
         raise UnreadableFile(f"uses order {shown(order, 20)}: there are 1 to {len(ADAMS_BASHFORTH)}")
     learned = table(_sigmoid(raw["r_params"]), _softmax(raw["weight_s"]), directions,
                     _scaled(raw["scale_time_params"], state.get("scale_time")), grid, analytic, order)
-    record = {**record_of(state, state.get("dataset_name")), "steps": points - 1,
+    record = {**grids.record_of(state, state.get("dataset_name")), "steps": points - 1,
               "points_a_step": raw["r_params"].shape[1]}
     return learned, model, record
 

@@ -1,4 +1,4 @@
-"""The grids of diff-sampler's family of repositories (DyWeight, EPD, GITS): what a file does not hold, by its name."""
+"""What files of diff-sampler's family of repositories (DyWeight, EPD, GITS) hold, and the grids that they only name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from ..core import Model
 from . import clock, models
 from .limits import shown
-from .restricted import UnreadableFile, array
+from .restricted import Stub, UnreadableFile, array
 
 
 def of(settings: dict, points: int, model: Model) -> np.ndarray:
@@ -59,3 +59,30 @@ def diffusers_flow(points: int, shift: float, low: float = 0.001) -> np.ndarray:
 
 
 _KINDS = {"polynomial": polynomial, "logsnr": log_snr, "time_uniform": time_uniform, "discrete": discrete}
+
+
+# --- objects saved together with their source (NVIDIA's torch_utils.persistence), which stays text here ---------------
+
+def class_of(value) -> str | None:
+    """The class such an object was of."""
+    name = _meta(value).get("class_name")
+    return name if isinstance(name, str) else None
+
+
+def state_of(value) -> dict:
+    """Its attributes; {} for anything else."""
+    state = _meta(value).get("state")
+    return state if isinstance(state, dict) else {}
+
+
+def record_of(state: dict, dataset) -> dict:
+    """What a predictor of diff-sampler's family says of how it was learned."""
+    record = {"learned_on": shown(dataset, 60), "analytic_first_step": bool(state.get("afs"))}
+    if isinstance(state.get("guidance_rate"), float) and 1 < state["guidance_rate"] < 1000:
+        record["cfg"] = state["guidance_rate"]
+    return record
+
+
+def _meta(value) -> dict:
+    known = isinstance(value, Stub) and value.what.endswith("persistence._reconstruct_persistent_obj") and value.args
+    return value.args[0] if known and isinstance(value.args[0], dict) else {}

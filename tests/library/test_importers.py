@@ -166,7 +166,7 @@ def test_dyweight_is_the_authors_sampler(analytic_first, noise):
         directions.append(d)
         x = x + (after - level) * sum(w * d for w, d in zip(weights[i], directions))
         level = level + weights[i].sum() * (after - level)
-    table = dyweight.exploding_table(weights, scales, grid, analytic_first)
+    table = dyweight.table(weights, scales, grid, False, analytic_first)
     assert table.calls == 6 - analytic_first and table.sigmas[0] == grid[0]
     assert (table.scale[0] == 1) != analytic_first                    # the analytic step is in the first scale
     torch.testing.assert_close(lowered(table, noise), x, **TIGHT)
@@ -182,7 +182,7 @@ def test_dyweight_for_a_flow_is_the_authors_pipeline(noise):
         velocities.append((x - denoised(x, asked, flow=True)) / asked)        # what the transformer answers
         x = x + (after - level) * sum(w * v for w, v in zip(weights[i], velocities))
         level = level + (after - level) * weights[i].sum()
-    torch.testing.assert_close(lowered(dyweight.flow_table(weights, scales, grid), noise, flow=True), x, **TIGHT)
+    torch.testing.assert_close(lowered(dyweight.table(weights, scales, grid, True), noise, flow=True), x, **TIGHT)
 
 
 # ---------------------------------------------------------------------------- EPD

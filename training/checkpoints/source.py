@@ -13,7 +13,7 @@ import torch
 from ...s4s_nodes.core import Model
 from ...s4s_nodes.core.lists import sizes
 from ..sizes import of_sizes
-from ..source import MOST_AT_ONCE, Source
+from ..source import MOST_AT_ONCE, Source, by_turns
 from . import clocks, files, loras, network, prompts
 from .loading import Checkpoint, Places, open_checkpoint
 from .settings import ModelSettings
@@ -53,20 +53,17 @@ def source_of(checkpoint: Checkpoint, texts: list[str], settings: ModelSettings,
     rows = prompts.embed(pipeline, texts, settings.negative, device)
     asked = checkpoint.network.to(device).eval().requires_grad_(False)
     asked.enable_gradient_checkpointing()           # a backward pass at the memory of one block, not of all
-    cfg, count = cfgs[0], len(texts)
-
-    def conditions(seeds):
-        return {"which": torch.tensor([int(seed) % count for seed in seeds], device=device)}
+    cfg = cfgs[0]
     guided = network.Network(_ask(checkpoint.family, asked, settings, width // shape[-1]), clock, rows, cfg, dtype)
     autoencoder = getattr(pipeline, "vae", None)
     source = Source(
         checkpoint.path.stem, model_of(checkpoint, clock, shape[0]), np.asarray(clock.sigmas, dtype=np.float64), shape,
-        guided, conditions, cfg, device,
+        guided, by_turns(len(texts), device), cfg, device,
         any_cfg=True, about=about(checkpoint, texts, settings, width, height, dtype),
         decode=None if autoencoder is None else network.decoder(
             autoencoder.to(device).float().eval().requires_grad_(False)))
     return of_sizes([replace(source, shape=shape, chunk=max(1, min(MOST_AT_ONCE, AT_ONCE // (width * height))))
-                     for width, height, shape in several], count)
+                     for width, height, shape in several], len(texts))
 
 
 def clock_of(checkpoint: Checkpoint, settings: ModelSettings) -> clocks.Discrete | clocks.Flow:

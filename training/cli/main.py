@@ -11,9 +11,8 @@ from click.core import ParameterSource
 
 from ..config import CHECKPOINT_SETTINGS, SETTINGS, Config
 from ..run_identity import CONFIG, read_config
-from .errors import user_errors
 from .group import main
-from .options import config_options, list_of
+from .options import config_options, list_of, user_errors
 
 DEMO_MODE = "forward"       # in three minutes on two cores it learns more than the gradient mode
 

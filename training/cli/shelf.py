@@ -6,8 +6,7 @@ from pathlib import Path
 
 import click
 
-from .errors import FORCE, check_free, user_errors
-from .options import list_of
+from .options import FORCE, check_free, list_of, user_errors
 
 
 @click.command("list")

@@ -19,11 +19,10 @@ import torch
 from torch import Tensor
 
 from ....training.sizes import of_sizes
-from ....training.source import NOISE_SCALE, Source
+from ....training.source import NOISE_SCALE, Source, host_source
 from ...core import experts
 from ...core.levels import starts_at
 from ...core.preset_file import Model
-from ..source import source_of
 
 MOST_IMAGES = 16            # per network call: beyond it a GPU is full and a CPU gains nothing
 
@@ -137,8 +136,8 @@ def inside(scene: Scene, model: Model, work: Callable, loaded=None):
             scale = getattr(sampling, "noise_scale", 1.0)           # of HiDream O1
             about = {} if scale == 1.0 else {NOISE_SCALE: scale}
             return work(of_sizes([
-                source_of(Network(guider, extra_args, loaded is not None, prepared), model, sampling.sigmas, state,
-                          len(scene.positives), scene.cfg, images, **about)
+                host_source(Network(guider, extra_args, loaded is not None, prepared), model, sampling.sigmas, state,
+                            len(scene.positives), scene.cfg, images, **about)
                 for prepared, state in zip(guider.prepared, states, strict=True)], len(scene.positives)))
     sampler = Inside(in_place)
     sigmas = torch.tensor([model.sigma_max, 0.0])

@@ -10,15 +10,18 @@ import weakref
 from functools import partial
 
 import torch
+from modules import sd_samplers_common
 
 from ...core.levels import ENDLESS
 from ...core.sketch import KIND, sketch
 from ...library import PATCHES, ModelFacts
+from ..callers import callers
 from ..digest import digest
 
 _PREDICTORS = {"epsilon": "eps", "v_prediction": "v", "const": "flow"}         # Forge's names
 _FAMILIES = {"is_sdxl": "sdxl", "is_sd3": "sd3", "is_flux": "flux", "is_wan": "wan21", "is_sd2": "sd20",
              "is_sd1": "sd15"}
+_CALLERS = 6                # how far up a schedule's asker is looked for: the host's own are 1 to 3 away
 _sketches: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()              # network -> (file, its sketch)
 _digests: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()       # the host's patched UNet -> (patches, digest)
 
@@ -71,6 +74,28 @@ def _hashes(model) -> dict:
     known = {"sha256_10": getattr(checkpoint, "shorthash", None), "file": getattr(checkpoint, "name_for_extra", None),
              KIND: _sketch(model), PATCHES: _changes(model)}
     return {kind: value for kind, value in known.items() if value}
+
+
+def of_asking() -> dict:
+    """{"cfg", "size", "calls"} as a Request takes them, where a schedule is asked for; what is not known is left out.
+
+    The host shows a schedule its number of steps alone. Whoever asks is a sampler of the host, whose functions hold p,
+    the latent x and, of an img2img or a hires pass, t_enc, the index of the last step that runs.
+    """
+    held: dict = {}
+    for here in callers(_CALLERS):
+        if isinstance(here.get("self"), sd_samplers_common.Sampler):
+            held = {**{name: here[name] for name in ("p", "x", "t_enc") if name in here}, **held}
+    p, x, last = (held.get(name) for name in ("p", "x", "t_enc"))
+    asked = {"cfg": is_hires(p) and getattr(p, "hr_cfg", None) or getattr(p, "cfg_scale", None),
+             "size": tuple(x.shape[-2:]) if getattr(x, "ndim", 0) > 3 else None,
+             "calls": None if last is None else int(last) + 1}
+    return {name: value for name, value in asked.items() if value is not None}
+
+
+def is_hires(p) -> bool:
+    """Whether this is the second pass of a hires fix."""
+    return bool(getattr(p, "is_hr_pass", False))
 
 
 def network(model):

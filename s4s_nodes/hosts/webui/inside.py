@@ -19,8 +19,8 @@ from modules import call_queue, processing, scripts, sd_samplers_common, shared
 from torch import Tensor
 
 from ....training.sizes import of_sizes
+from ....training.source import host_source
 from ... import picture
-from ..source import source_of
 from . import gradient, labels, sampler, shelf
 
 log = logging.getLogger("S4S")
@@ -146,8 +146,8 @@ class Stage:
             image = run.p.txt2img_image_conditioning(states[-1], width, height)
             told.append({**extra_args, **self.prepared[width, height], "image_cond": image})
         networks = [Network(denoiser, each, x.device) for each in told]
-        source = of_sizes([source_of(network, run.request.facts.model, denoiser.inner_model.sigmas, state,
-                                     len(self.scene.prompts), self.scene.cfg, AT_ONCE)
+        source = of_sizes([host_source(network, run.request.facts.model, denoiser.inner_model.sigmas, state,
+                                       len(self.scene.prompts), self.scene.cfg, AT_ONCE)
                            for network, state in zip(networks, states, strict=True)], len(self.scene.prompts))
         with gradient.through(networks, shared.sd_model) if self.gradients else contextlib.nullcontext():
             self.work(source)

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from modules import sd_samplers, sd_samplers_common, shared
 
 from ...library import schedule
-from . import asking, facts, labels, sampler, shelf
+from . import facts, labels, sampler, shelf
 
 
 def refresh() -> None:
@@ -87,4 +87,4 @@ def _replace(rows: list, ours: list) -> None:
 def levels(label: str, n: int, sigma_min: float, sigma_max: float, inner_model, device):
     """A schedule function for any sampler: n + 1 levels of the preset for the loaded model, n from 1."""
     seen = facts.of(inner_model, shared.sd_model)
-    return sampler.as_tensor(schedule(shelf.request(label, seen, steps=n, **asking.known()))).to(device)
+    return sampler.as_tensor(schedule(shelf.request(label, seen, steps=n, **facts.of_asking()))).to(device)

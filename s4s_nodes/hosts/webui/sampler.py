@@ -11,7 +11,7 @@ from modules import sd_samplers_kdiffusion, shared
 from ... import metadata
 from ...core import sample_table
 from ...library import Preset, PresetError, Request, Selection, select
-from . import asking, facts, labels, pasted, settings, shelf
+from . import facts, labels, pasted, settings, shelf
 
 log = logging.getLogger("S4S")
 
@@ -23,12 +23,12 @@ class S4SSampler(sd_samplers_kdiffusion.KDiffusionSampler):
 
     def get_sigmas(self, p, steps):
         """steps + 1 levels, whatever steps is: hosts cut what they get by indices made from it."""
-        hires = asking.is_hires(p)
+        hires = facts.is_hires(p)
         label = shelf.meant(getattr(p, "s4s_preset", None), self.row, getattr(
             p, "hr_scheduler" if hires else "scheduler", None))
         seen = facts.of(self.model_wrap, shared.sd_model)
         named, missing = self._of_picture(p, hires) if label == pasted.CHOICE else (None, shelf.missing(label))
-        request = shelf.request(label, seen, getattr(p, "s4s_strict", False), named, steps=steps, **asking.known())
+        request = shelf.request(label, seen, getattr(p, "s4s_strict", False), named, steps=steps, **facts.of_asking())
         self.s4s_run = run = Run(p, hires, request, missing)
         if getattr(p, "sampler_noise_scheduler_override", None) is not None or not shelf.is_ours(label):
             return super().get_sigmas(p, steps)
