@@ -18,6 +18,8 @@ class Solver:
     calls_per_step: the most of any step; lawful: whether steps to levels above 0 obey the constant law.
     """
 
+    __name__: str
+
     def __init__(self, run: Callable, calls_per_step: int = 1, lawful: bool = True, **options):
         functools.update_wrapper(self, run)
         self.run, self.calls_per_step, self.lawful, self.options = run, calls_per_step, lawful, options
