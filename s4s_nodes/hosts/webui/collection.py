@@ -34,41 +34,33 @@ class Done:
 
 def build() -> dict:
     """The components of the sub-tab by name, on the page that is being built."""
-    components = {"list": gr.HTML(value=listing(), elem_id="s4s_collection_list"),
-                  "said": gr.Textbox(label=say("Report"), lines=2, interactive=False, elem_id="s4s_collection_said")}
+    part = {"list": gr.HTML(value=listing(), elem_id="s4s_collection_list"),
+            "said": gr.Textbox(label=say("Report"), lines=2, interactive=False, elem_id="s4s_collection_said")}
     with gr.Row():
         with gr.Column():
-            components |= _one_of_them()
+            part["chosen"] = gr.Dropdown(label=say("Preset"), choices=shelf.looked_after(), value=None,
+                                         elem_id="s4s_collection_preset")
+            part["about"] = gr.HTML(value="", elem_id="s4s_collection_about")
+            part["file"] = gr.File(label=say("Its file, to be shared"), interactive=False, visible=False,
+                                   elem_id="s4s_collection_file")
+            with gr.Row():
+                part["name"] = gr.Textbox(label=say("New name"), elem_id="s4s_collection_name")
+                part["rename"] = gr.Button(say("Rename"), elem_id="s4s_collection_rename")
+            with gr.Row():
+                part["sure"] = gr.Checkbox(label=say("Delete for good"), value=False, elem_id="s4s_collection_sure")
+                part["delete"] = gr.Button(say("Delete"), variant="stop", elem_id="s4s_collection_delete")
         with gr.Column():
-            components |= _new_ones()
-    return components
-
-
-def _one_of_them() -> dict:
-    chosen = gr.Dropdown(label=say("Preset"), choices=shelf.looked_after(), value=None,
-                         elem_id="s4s_collection_preset")
-    about = gr.HTML(value="", elem_id="s4s_collection_about")
-    file = gr.File(label=say("Its file, to be shared"), interactive=False, visible=False, elem_id="s4s_collection_file")
-    with gr.Row():
-        name = gr.Textbox(label=say("New name"), elem_id="s4s_collection_name")
-        rename = gr.Button(say("Rename"), elem_id="s4s_collection_rename")
-    with gr.Row():
-        sure = gr.Checkbox(label=say("Delete for good"), value=False, elem_id="s4s_collection_sure")
-        delete = gr.Button(say("Delete"), variant="stop", elem_id="s4s_collection_delete")
-    return {"chosen": chosen, "about": about, "file": file, "name": name, "rename": rename, "sure": sure,
-            "delete": delete}
-
-
-def _new_ones() -> dict:
-    files = gr.File(label=say("Preset files to add; also downloaded files of DyWeight, EPD, GAS and LD3"),
-                    file_count="multiple", elem_id="s4s_collection_files")
-    add = gr.Button(say("Add"), elem_id="s4s_collection_add")
-    several = gr.Dropdown(label=say("Presets for one model, learned at different cfg, to be joined into one"),
-                          choices=shelf.offered(), value=[], multiselect=True, elem_id="s4s_collection_several")
-    with gr.Row():
-        whole = gr.Textbox(label=say("Name of the joined preset"), elem_id="s4s_collection_whole")
-        joining = gr.Button(say("Join"), elem_id="s4s_collection_join")
-    return {"files": files, "add": add, "several": several, "whole": whole, "join": joining}
+            part["files"] = gr.File(
+                label=say("Preset files to add; also downloaded files of DyWeight, EPD, GAS and LD3"),
+                file_count="multiple", elem_id="s4s_collection_files")
+            part["add"] = gr.Button(say("Add"), elem_id="s4s_collection_add")
+            part["several"] = gr.Dropdown(
+                label=say("Presets for one model, learned at different cfg, to be joined into one"),
+                choices=shelf.offered(), value=[], multiselect=True, elem_id="s4s_collection_several")
+            with gr.Row():
+                part["whole"] = gr.Textbox(label=say("Name of the joined preset"), elem_id="s4s_collection_whole")
+                part["join"] = gr.Button(say("Join"), elem_id="s4s_collection_join")
+    return part
 
 
 def wire(components: dict, lists: dict) -> None:
