@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 
+import comfy.samplers
+import torch
 from comfy_api.latest import io
 
+from ....training.baselines.measure import Entry
 from ....training.benchmark.host_race import Terms
+from ....training.source import Source
 from ...core.lists import numbers
 from ...library import tables_of
-from .. import session
+from .. import samplers, session
 from . import parts
-from .samplers import entries
+from .denoiser import teacher_of
 from .train import FIXED, scene_inputs, scene_of, second_model_inputs
 from .work import Node
 
@@ -92,6 +96,28 @@ class S4SRace(io.ComfyNode):
 def named(samplers: str) -> tuple:
     """The names in a list; a graph of version 0.4 has a number here."""
     return tuple(name for name in str(samplers).replace(",", " ").split() if not name.isdigit())
+
+
+def entries(names: tuple, source: Source, calls: int) -> list[Entry]:
+    """ComfyUI's own samplers by name, as KSampler would run them on its schedulers, for a race at so many calls.
+
+    Raises ValueError for a name that is not there.
+    """
+    taking_part = []
+    for name in names:
+        if name not in comfy.samplers.SAMPLER_NAMES:
+            known = ", ".join(comfy.samplers.SAMPLER_NAMES)
+            raise ValueError(f"unknown sampler {name!r} here: use some of {known}")
+        discards = name in getattr(comfy.samplers.KSampler, "DISCARD_PENULTIMATE_SIGMA_SAMPLERS", ())
+
+        def levels(scheduler, steps, discards=discards):
+            sampling = source.network.guider.inner_model.model_sampling
+            sigmas = comfy.samplers.calculate_sigmas(sampling, scheduler, steps + discards)
+            return torch.cat([sigmas[:-2], sigmas[-1:]]) if discards else sigmas
+        function, _ = teacher_of(source, comfy.samplers.sampler_object(name), torch.tensor([source.sigma_max, 0.0]))
+        ours = [scheduler for scheduler in comfy.samplers.SCHEDULER_NAMES if not scheduler.startswith("s4s")]
+        taking_part += samplers.entries(name, "ComfyUI", source, calls, ours, levels, function)
+    return taking_part
 
 
 NODES = [S4SRace]

@@ -102,11 +102,11 @@ def request(label, facts: ModelFacts, strict: bool = False, named: Preset | None
 
     named: a preset that is not on the shelf, in the schedule type's place.
     """
-    installed = library().candidates()
-    if named is None and missing(label):    # its preset may not be replaced by another one
-        installed = []
-    return Request(facts, installed, named=named or labelled(label) or _default(label, facts),
-                   strict=strict or settings.strict(), **asked)
+    lost, usual = missing(label), settings.default_for(facts.family)
+    installed = [] if named is None and lost else library().candidates()        # another one may not take its place
+    default = None if lost or usual is None else _got(usual)
+    return Request(facts, installed, named=named or labelled(label) or default, strict=strict or settings.strict(),
+                   **asked)
 
 
 def missing(label) -> str:
@@ -114,12 +114,6 @@ def missing(label) -> str:
     if label == labels.AUTO or not is_ours(label) or labelled(label) is not None:
         return ""
     return f"{label} names a preset that is not there"
-
-
-def _default(label, facts: ModelFacts) -> Preset | None:
-    """The settings' preset for the family, where the schedule type names none."""
-    name = settings.default_for(facts.family)
-    return None if missing(label) or name is None else _got(name)
 
 
 def label_of(preset: Preset, label: str = labels.AUTO) -> str:

@@ -108,7 +108,7 @@ def test_the_hosts_euler_is_ours_and_stochastic_samplers_are_told_apart():
 
     def work(source):
         for name in ("euler", "heun", "dpmpp_2m", "uni_pc", "euler_ancestral", "dpmpp_sde", "euler_cfg_pp"):
-            found[name] = ours("hosts.comfyui.samplers").entries((name,), source, 5)
+            found[name] = ours("hosts.comfyui.race").entries((name,), source, 5)
         some = pairs.known_pairs(source, range(3), None)
         [theirs] = [entry.table for entry in found["euler"] if entry.schedule_name == "simple"]
         return pairs.ends(source, theirs, some), pairs.ends(source, ours("core").classical.euler(theirs.sigmas), some)
