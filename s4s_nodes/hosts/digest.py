@@ -1,12 +1,25 @@
-"""Digests of what a host gives: numbers, texts, containers and tensors."""
+"""What a host's loaded model is known by: the sketch of its network, and digests of whatever changes its weights."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 
 import torch
 
+from ..core.sketch import KIND, sketch
+
 SAMPLED = 64                # numbers of a tensor
+
+
+def sketch_of(weights: dict) -> dict:
+    """{KIND: sketch} of norms and biases {name: tensor (n,)}; {} where a host keeps them so that none can be read."""
+    try:
+        with torch.no_grad():
+            return {KIND: sketch(weights)}
+    except (RuntimeError, NotImplementedError) as error:          # offloaded to nowhere, or a storage of its own kind
+        logging.getLogger("S4S").info("this model's norms and biases cannot be read (%s): no preset is its own", error)
+        return {}
 
 
 def digest(content, exact: bool = False) -> str:

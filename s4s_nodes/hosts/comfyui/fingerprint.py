@@ -7,15 +7,13 @@ strengths and by numbers sampled from their tensors: fast enough for every sampl
 from __future__ import annotations
 
 import hashlib
-import logging
 import weakref
 from collections import OrderedDict
 
 import torch
 
-from ...core.sketch import KIND, sketch
 from ...library import PATCHES
-from ..digest import digest
+from ..digest import digest, sketch_of
 
 _OF_STORAGE = ("scale_weight", "scale_input", "weight_scale", "input_scale")     # only a quantised file has them
 KEPT = 100                  # sets of patches whose digest is kept
@@ -35,12 +33,7 @@ def _sketch(network, patcher) -> dict:
         originals = {key: saved.weight for key, saved in getattr(patcher, "backup", {}).items()}
         weights = {name: originals.get(name, tensor) for name, tensor in network.named_parameters()
                    if tensor.ndim == 1 and name.startswith("diffusion_model.") and not name.endswith(_OF_STORAGE)}
-        try:
-            with torch.no_grad():
-                _sketches[network] = {KIND: sketch(weights)}
-        except (RuntimeError, NotImplementedError) as error:      # offloaded to nowhere, or a storage of its own kind
-            logging.info("S4S cannot read this model's norms and biases (%s): no preset is its own", error)
-            _sketches[network] = {}
+        _sketches[network] = sketch_of(weights)
     return _sketches[network]
 
 

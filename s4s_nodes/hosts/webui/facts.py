@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import sys
 import weakref
 from functools import partial
 
-import torch
 from modules import sd_samplers_common
 
 from ...core.levels import ENDLESS
-from ...core.sketch import KIND, sketch
 from ...library import PATCHES, ModelFacts
 from ..callers import callers
-from ..digest import digest
+from ..digest import digest, sketch_of
 
 _PREDICTORS = {"epsilon": "eps", "v_prediction": "v", "const": "flow"}         # Forge's names
 _FAMILIES = {"is_sdxl": "sdxl", "is_sd3": "sd3", "is_flux": "flux", "is_wan": "wan21", "is_sd2": "sd20",
@@ -72,7 +69,7 @@ def _hashes(model) -> dict:
     reading the file."""
     checkpoint = getattr(model, "sd_checkpoint_info", None)
     known = {"sha256_10": getattr(checkpoint, "shorthash", None), "file": getattr(checkpoint, "name_for_extra", None),
-             KIND: _sketch(model), PATCHES: _changes(model)}
+             **_sketch(model), PATCHES: _changes(model)}
     return {kind: value for kind, value in known.items() if value}
 
 
@@ -104,19 +101,14 @@ def network(model):
     return getattr(getattr(forge or model, "model", None), "diffusion_model", None)
 
 
-def _sketch(model) -> str | None:
+def _sketch(model) -> dict:
     """Of the norms and biases; taken again where the network holds another file: A1111 loads into the one it has."""
     net, file = network(model), _file(model)
     if net is None:
-        return None
+        return {}
     if net not in _sketches or _sketches[net][0] != file:
-        weights = {f"diffusion_model.{name}": tensor for name, tensor in net.named_parameters() if tensor.ndim == 1}
-        try:
-            with torch.no_grad():
-                _sketches[net] = file, sketch(weights)
-        except (RuntimeError, NotImplementedError) as error:       # offloaded to nowhere, or a storage of its own kind
-            logging.getLogger("S4S").info("S4S cannot read this model's norms and biases: %s", error)
-            _sketches[net] = file, None
+        _sketches[net] = file, sketch_of({f"diffusion_model.{name}": tensor for name, tensor in net.named_parameters()
+                                          if tensor.ndim == 1})
     return _sketches[net][1]
 
 
