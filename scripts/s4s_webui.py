@@ -17,4 +17,4 @@ for name in [name for name in sys.modules if name.partition(".")[0] == NAME]:
 sys.modules[NAME] = ModuleType(NAME)
 sys.modules[NAME].__path__ = [str(Path(__file__).parents[1])]
 
-S4S, NOTICE = import_module(f"{NAME}.s4s_nodes.hosts.webui.door").opened(jobs)      # hosts look for classes by value
+S4S, NOTICE = import_module(f"{NAME}.s4s_nodes.hosts.webui.door").load(jobs)        # hosts look for classes by value

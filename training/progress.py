@@ -73,7 +73,7 @@ class RunProgress:
             finally:
                 self._bar = None
 
-    def iterated(self, state, loss: float, all_calls: int) -> None:
+    def note_iteration(self, state, loss: float, all_calls: int) -> None:
         """Note an iteration's loss and show it on the bar."""
         self.loss = loss
         if self._bar is None:
@@ -82,7 +82,7 @@ class RunProgress:
                                "times closer": f"{state.baseline / state.best_error:.2f}",
                                "all calls": f"{all_calls:,}"})
 
-    def counted(self, images: int, done: int, made: int, state, preview: Callable) -> None:
+    def count(self, images: int, done: int, made: int, state, preview: Callable) -> None:
         """Report `images` more network calls. done: the run's so far, made: this session's; state: the table's."""
         if self._bar is not None:
             self._bar.update(images)

@@ -104,7 +104,7 @@ class Run:
         Exceptions of the model and on_progress, including a host's interruption, pass through after everything is saved
         and the best tables so far are written. A full disk is reported, and the run continues in memory.
         """
-        self.source.on_model_calls, self.source.say = self._counted, self.progress.say
+        self.source.on_model_calls, self.source.say = self._count, self.progress.say
         try:
             with self.files.held():
                 return self._carry_out_or_keep()
@@ -212,7 +212,7 @@ class Run:
                           f"{self.tables.starts[name].schedule}{to_go}")
 
         def on_progress(state, loss, checked):
-            self.progress.iterated(state, loss, self.model_calls)
+            self.progress.note_iteration(state, loss, self.model_calls)
             if checked:
                 self.save()
         with self.progress.bar(forecast(plan, self.source, calls)):
@@ -223,8 +223,8 @@ class Run:
 
     # --- progress ---------------------------------------------------------------------------------------------
 
-    def _counted(self, images: int) -> None:
-        self.progress.counted(images, self.model_calls, self.source.model_calls, self.states.get(self.progress.table),
+    def _count(self, images: int) -> None:
+        self.progress.count(images, self.model_calls, self.source.model_calls, self.states.get(self.progress.table),
                               self.preview)
 
     def preview(self) -> tuple:
@@ -254,7 +254,7 @@ class Run:
     def save(self) -> None:
         """Write state and log atomically. A failing disk is reported once, and the run continues."""
         self.files.save_state(self.states, {
-            "facts": self.facts, "starts": self.tables.noted(), "model_calls": self.model_calls,
+            "facts": self.facts, "starts": self.tables.starts_record(), "model_calls": self.model_calls,
             "seconds": self.seconds, "programs": self.programs})
 
     def _keep(self) -> None:

@@ -93,7 +93,7 @@ class RunTables:
         return replace(start, parameters=self.parameters(other), vector=self.states[other].best.clone(),
                        at_best=False, levels_name=self.starts[other].schedule)
 
-    def noted(self) -> dict[str, dict]:
+    def starts_record(self) -> dict[str, dict]:
         """The starts as a run's state keeps them."""
         return {name: asdict(start) for name, start in self.starts.items()}
 

@@ -66,7 +66,7 @@ def _read_flow(content: dict, model: Model) -> tuple[Table, Model, dict]:
 
 def _read_exploding(state: dict, loss: dict, model: Model | None) -> tuple[Table, Model, dict]:
     dataset = state.get("dataset_name") or loss.get("dataset_name")
-    model = model or models.named(dataset)
+    model = model or models.model_for(dataset)
     weights, scales, mask = (array(state.get(group, {}).get(key)) for group, key in (
         ("_parameters", "hybrid_weights"), ("_parameters", "t_scale"), ("_buffers", "mask")))
     steps, analytic = state["num_steps"] - 1, bool(state.get("afs"))

@@ -80,7 +80,7 @@ def _model_and_grid(state: dict, loss: dict, points: int, model: Model | None) -
         return model or models.FLUX, grids.diffusers_flow(points, shift)
     if backend == "sd3":        # diffusers shifts the lowest level once when it is built and once more on the grid
         return model or models.SD3, grids.diffusers_flow(points, 3.0, low=3 * 0.001 / (1 + 2 * 0.001))
-    model = model or models.named(state.get("dataset_name"))
+    model = model or models.model_for(state.get("dataset_name"))
     return model, grids.of({**state, "t_steps": loss.get("t_steps")}, points, model)
 
 

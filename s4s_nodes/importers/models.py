@@ -17,7 +17,7 @@ SD15 = Model("sd15", "eps", float(_SD[0]), float(_SD[-1]), channels=4)
 LDM = Model("ldm", "eps", float(_LDM[0]), float(_LDM[-1]))
 
 
-def named(dataset) -> Model:
+def model_for(dataset) -> Model:
     """The model that diff-sampler's family of repositories loads for a data set. UnreadableFile if not known here."""
     if dataset in _EDM:
         return Model(f"edm-{dataset}", "x0", 0.002, 80.0, channels=3)

@@ -19,7 +19,7 @@ from ..core.table import MAX_CALLS, Table
 from .adapt import adapted, distance, from_start, head, start_ratio, starts_near
 from .cfg import at_cfg
 from .families import flow_schedule, official
-from .match import as_seen, called, counts_text, remarks, suits, turns_text, unproven
+from .match import as_seen, counts_text, name_text, remarks, suits, turns_text, unproven
 from .model_facts import ModelFacts
 
 # both by whether it is a flow; docs/constants.md has the measurements
@@ -60,12 +60,12 @@ class Selection:
     def message(self) -> str:
         """At most two sentences for the log, the node and the picture's metadata: what ran, and what to do."""
         if self.fallback or self.preset is None:
-            ran = self.classical + " ran" if self.preset is None else f"{called(self.preset)}, {self.table_name} ran"
+            ran = self.classical + " ran" if self.preset is None else f"{name_text(self.preset)}, {self.table_name} ran"
             if self.preset is not None and unproven(self.preset):
                 ran += " (published numbers, not measured on this checkpoint)"
             return f"S4S fallback: {self.why}. {ran}{self.advice and f'; {self.advice}'}."
         stranger = "" if self.belongs else ". You named it: it was not learned on this model"
-        return f"S4S {called(self.preset)}, {self.table_name}, {self.kind}: {self.why}{stranger}"
+        return f"S4S {name_text(self.preset)}, {self.table_name}, {self.kind}: {self.why}{stranger}"
 
 
 def levels_for(preset: Preset | None, facts: ModelFacts, steps: int) -> np.ndarray:

@@ -168,7 +168,7 @@ def remarks(preset: Preset, cfg: float | None, table: str = "") -> str:
     return cfg_text(preset, cfg) + unmeasured + lost + stopped
 
 
-def called(preset: Preset) -> str:
+def name_text(preset: Preset) -> str:
     """A preset's name and hash, for a sentence."""
     return f"{preset.name} ({preset.short_hash})"
 

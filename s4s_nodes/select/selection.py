@@ -147,7 +147,7 @@ def _on_levels(request: Request, levels: np.ndarray) -> Selection:
     judged = [_judged(preset, levels, request, of_a_preset) for preset in own]
     running = [selection for selection, problem in judged if problem is None]
     problems = [problem for _, problem in judged if problem is not None]
-    details = "; ".join(f"{match.called(problem.preset)}: {problem.why}" for problem in problems)
+    details = "; ".join(f"{match.name_text(problem.preset)}: {problem.why}" for problem in problems)
     if running:
         return replace(_best(running, request, own, levels), details=details)
     return replace(_fallback(request, levels, origin, problems), details=details)

@@ -155,7 +155,7 @@ def dyweight_numbers(steps, calls, seed=0, window=3):
 @pytest.mark.parametrize("analytic_first", [False, True])
 def test_dyweight_is_the_authors_sampler(analytic_first, noise):
     weights, scales = dyweight_numbers(6, 6 - analytic_first)
-    grid = grids.polynomial(np.arange(7) / 6, 7.0, models.named("cifar10"))
+    grid = grids.polynomial(np.arange(7) / 6, 7.0, models.model_for("cifar10"))
     x, level, directions = noise * grid[0], grid[0], []
     for i, after in enumerate(grid[1:]):                              # dyweight_sampler
         if analytic_first and i == 0:
@@ -198,7 +198,7 @@ def epd_numbers(steps, points=2, seed=0):
 @pytest.mark.parametrize("order", [1, 3])
 def test_epd_is_the_authors_sampler(analytic_first, flow, order, noise):
     r, w, o, a = epd_numbers(4)
-    grid = grids.diffusers_flow(5, 3.0) if flow else grids.time_uniform(np.arange(5) / 4, 1.0, models.named("ffhq"))
+    grid = grids.diffusers_flow(5, 3.0) if flow else grids.time_uniform(np.arange(5) / 4, 1.0, models.model_for("ffhq"))
     x, buffer = noise * grid[0], []
     for i, (t, t_next) in enumerate(zip(grid[:-1], grid[1:])):        # epd_sampler, and ipndm_sampler with a predictor
         d = x / math.sqrt(1 + t ** 2) if analytic_first and i == 0 else (x - denoised(x, t, flow)) / t
@@ -230,7 +230,7 @@ def test_the_flow_grid_is_that_of_diffusers():
 
 def test_grids_that_can_be_read_off_published_files():
     """t_steps that DyWeight and EPD stored beside their numbers (float32 there)."""
-    cifar, bedroom = models.named("cifar10"), models.named("lsun_bedroom_ldm")
+    cifar, bedroom = models.model_for("cifar10"), models.model_for("lsun_bedroom_ldm")
     np.testing.assert_allclose(grids.of({"schedule_type": "time_uniform", "schedule_rho": 1.0}, 4, cifar),
                                [80, 6.9502778, 1.2866811, 0.0020132351], rtol=1e-2)
     np.testing.assert_allclose(grids.of({"schedule_type": "polynomial", "schedule_rho": 7.0}, 5, cifar),

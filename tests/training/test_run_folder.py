@@ -55,7 +55,7 @@ def what(opened) -> list:
     states = [[name, plain(value)] for state in opened.states.values() for name, value in vars(state).items()
               if name != "memory"]
     memories = [[name, plain(value)] for state in opened.states.values() for name, value in state.memory.items()]
-    noted = json.dumps([opened.facts, opened.tables.noted()], sort_keys=True)
+    noted = json.dumps([opened.facts, opened.tables.starts_record()], sort_keys=True)
     return [noted, opened.source.calls_before, repr(states), sorted(memories)]
 
 

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 from ...s4s_nodes.core import Preset
 from ...s4s_nodes.library import tables_of
 from ...s4s_nodes.select import ModelFacts, suits
-from ...s4s_nodes.select.match import belongs, called, cfg_text, middle_cfg
+from ...s4s_nodes.select.match import belongs, cfg_text, middle_cfg, name_text
 from .. import sources
 from ..config import Config
 from ..source import Source
@@ -29,7 +29,7 @@ def race_checkpoint(preset: Preset, terms: host_race.Terms, opening: dict, cfg: 
     checkpoint the preset does not suit.
     """
     source = sources.of(settings(preset, opening, cfg), device, click.echo)
-    click.echo(suited(preset, source))
+    click.echo(fit_text(preset, source))
     with torch.no_grad(), tqdm(unit="call", desc="race", disable=None) as bar:
         def count(done, total):
             bar.total, bar.n = max(total, done), done
@@ -70,13 +70,13 @@ def settings(preset: Preset, opening: dict, cfg: float | None) -> Config:
     return Config.of(**given, cfg=cfg if cfg is not None else middle_cfg(preset))
 
 
-def suited(preset: Preset, source: Source) -> str:
+def fit_text(preset: Preset, source: Source) -> str:
     """Words on whether the preset was made for this checkpoint. Raises ValueError where its tables are not valid."""
     seen = replace(ModelFacts.of(source.model), fingerprint=lambda: source.model.hashes)
     if reason := suits(preset, seen):
         raise ValueError(f"preset {preset.name!r} cannot run on {source.name}: {reason}")
     whose = "" if belongs(preset, seen) else "not "
-    return f"{called(preset)} was {whose}made for this model{cfg_text(preset, source.cfg)}"
+    return f"{name_text(preset)} was {whose}made for this model{cfg_text(preset, source.cfg)}"
 
 
 def _draw(source: Source, held: host_race.RaceResult, out: Path) -> None:

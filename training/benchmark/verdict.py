@@ -44,13 +44,13 @@ def summary(learned: Entry, ranked: list[Entry]) -> dict:
         "won": round(won, 3), "won_95": [round(v, 3) for v in share_interval(won, len(learned.errors))],
     }
     if len(learned.finer):
-        scores["teacher_moves"] = [round(moved(learned, entry), 3) for entry in (by_rmse, by_median)]
+        scores["teacher_moves"] = [round(teacher_moves(learned, entry), 3) for entry in (by_rmse, by_median)]
     same = np.array_equal(by_rmse.errors, learned.errors)
-    scores["verdict"] = EVEN if same else judged(scores)
+    scores["verdict"] = EVEN if same else outcome_of(scores)
     return {**scores, "recommended": scores["verdict"] == BETTER, "lost": scores["verdict"] == WORSE}
 
 
-def judged(scores: dict) -> str:
+def outcome_of(scores: dict) -> str:
     """Better, worse, or why that cannot be said."""
     if any(within(scores[key], moves) for key, moves in zip(("ratio", "ratio_median"),
                                                             scores.get("teacher_moves", (1.0, 1.0)))):
@@ -101,7 +101,7 @@ def share_interval(share: float, count: int) -> tuple[float, float]:
     return (middle - spread) / scale, (middle + spread) / scale
 
 
-def moved(learned: Entry, other: Entry) -> float:
+def teacher_moves(learned: Entry, other: Entry) -> float:
     """How many times a finer teacher moves the ratio of two errors, up or down; 1 where it was not asked."""
     count = len(other.finer)
     if count == 0:
@@ -118,7 +118,7 @@ def within(ratio: float, moves: float) -> bool:
 
 def within_text(learned: Entry, other: Entry) -> str:
     """A clause behind a baseline's error, where the teacher's own could turn around who is closer."""
-    doubtful = other is not learned and within(other.rmse / learned.rmse, moved(learned, other))
+    doubtful = other is not learned and within(other.rmse / learned.rmse, teacher_moves(learned, other))
     return ", within the teacher's error" if doubtful else ""
 
 

@@ -56,7 +56,7 @@ class S4SPreset(io.ComfyNode):
 
     @classmethod
     def execute(cls, preset, calls, denoise, strict, model=None) -> io.NodeOutput:
-        named = parts.named(preset, model)
+        named = parts.preset_named(preset, model)
         seen = parts.facts_for(named, model)
         plan, used = parts.plan(named, seen, calls, denoise, strict), named
         if used is None:
@@ -114,7 +114,7 @@ class S4SUsePreset(io.ComfyNode):
     @classmethod
     def execute(cls, model, preset, strict, other=None) -> io.NodeOutput:
         if other is None:
-            other = parts.named(preset, model)
+            other = parts.preset_named(preset, model)
         else:
             parts.check_suits(other, facts.of_model(model))
         return io.NodeOutput(pin(model, other, strict))

@@ -82,7 +82,7 @@ def mark(name: str) -> str:
     return f"{path}:{stamp(path)}"
 
 
-def named(name: str, model=None) -> Preset | None:
+def preset_named(name: str, model=None) -> Preset | None:
     """The preset of this name, None for auto. Raises ValueError where it cannot run on the model, with what to do."""
     if name == AUTO:
         if model is None:

@@ -80,7 +80,7 @@ class S4SRace(io.ComfyNode):
     def execute(cls, preset, cfg, calls, seeds, seed, samplers, budget, teacher_calls, write_scores, vae=None,
                 **scene) -> io.NodeOutput:
         tables = tables_of(preset, numbers(calls, int, "calls", wanted=False))
-        own = named(samplers)
+        own = sampler_names(samplers)
         if own and scene.get("low_noise_model") is not None:
             raise ValueError("ComfyUI's own samplers keep their history where the models change: leave samplers empty "
                              "to race a preset for two models")
@@ -93,7 +93,7 @@ class S4SRace(io.ComfyNode):
                              ui={**parts.shown(cls, outcome.report, sheet), **node.page(outcome)})
 
 
-def named(samplers: str) -> tuple:
+def sampler_names(samplers: str) -> tuple:
     """The names in a list; a graph of version 0.4 has a number here."""
     return tuple(name for name in str(samplers).replace(",", " ").split() if not name.isdigit())
 

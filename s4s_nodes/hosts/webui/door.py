@@ -9,7 +9,7 @@ from importlib.util import find_spec
 log = logging.getLogger("S4S")
 
 
-def opened(earlier=None):
+def load(earlier=None):
     """Register S4S with this host, and return the two script classes it should find; none where it has no room.
 
     earlier: the module `jobs` of before a Reload UI.

@@ -110,7 +110,7 @@ def loaded() -> ModelFacts | None:
 def _pass(name: str, asked: Settings, kind: str, seen: ModelFacts | None) -> Outlook:
     label = shelf.meant(asked.preset, asked.sampling, asked.scheduler)
     try:
-        named = pasted.preset(asked.pasted, kind == "hires") if label == pasted.CHOICE else shelf.labelled(label)
+        named = pasted.preset(asked.pasted, kind == "hires") if label == pasted.CHOICE else shelf.preset_of(label)
     except PresetError as error:
         return Outlook(f"{name}{error}", f"{name}{error}")
     known = seen or _facts_for(named)

@@ -159,7 +159,7 @@ def description(preset) -> str:
 
 def draw(shown: str, table):
     """The picture of a table of the preset that is shown."""
-    preset = shelf.labelled(shown.partition("\n")[0])
+    preset = shelf.preset_of(shown.partition("\n")[0])
     if preset is None or table not in preset.tables:
         return gr.update()
     return gr.update(value=picture.table(preset, table), visible=True)

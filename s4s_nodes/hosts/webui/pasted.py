@@ -33,10 +33,10 @@ def choice(written: dict) -> str:
         own = preset(tables(written))
     except PresetError:
         return labels.BY_SCHEDULE
-    if same(shelf.labelled(written.get("Schedule type")), own):
+    if same(shelf.preset_of(written.get("Schedule type")), own):
         return labels.BY_SCHEDULE
     names = shelf.names()
-    return next((label for label in names if same(shelf.labelled(label), own)), CHOICE)
+    return next((label for label in names if same(shelf.preset_of(label), own)), CHOICE)
 
 
 def same(there: Preset | None, preset: Preset) -> bool:

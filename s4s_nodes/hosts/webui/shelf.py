@@ -105,13 +105,13 @@ def request(label, facts: ModelFacts, strict: bool = False, named: Preset | None
     lost, usual = missing(label), settings.default_for(facts.family)
     installed = [] if named is None and lost else library().candidates()        # another one may not take its place
     default = None if lost or usual is None else _got(usual)
-    return Request(facts, installed, named=named or labelled(label) or default, strict=strict or settings.strict(),
+    return Request(facts, installed, named=named or preset_of(label) or default, strict=strict or settings.strict(),
                    **asked)
 
 
 def missing(label) -> str:
     """Why a schedule type's preset cannot be had, or nothing."""
-    if label == labels.AUTO or not is_ours(label) or labelled(label) is not None:
+    if label == labels.AUTO or not is_ours(label) or preset_of(label) is not None:
         return ""
     return f"{label} names a preset that is not there"
 
@@ -121,10 +121,10 @@ def label_of(preset: Preset, label: str = labels.AUTO) -> str:
     def names_it(there: Preset | None) -> bool:
         return there is not None and (there.name, there.hash) == (preset.name, preset.hash)
     known = (label, *names())
-    return next((one for one in known if names_it(labelled(one))), labels.AUTO)
+    return next((one for one in known if names_it(preset_of(one))), labels.AUTO)
 
 
-def labelled(label) -> Preset | None:
+def preset_of(label) -> Preset | None:
     """The preset a schedule type names, by its label or internal name, or None."""
     return next((_got(name) for known, name in names().items() if label in (known, labels.key(known))), None)
 

@@ -94,7 +94,7 @@ def race(label: str, calls: tuple = (), seeds: int = 16, budget: int = 0, write:
 
     samplers: the host's own that take part, by name.
     """
-    preset, scene = shelf.labelled(label), Scene(**scene)
+    preset, scene = shelf.preset_of(label), Scene(**scene)
     if preset is None:
         raise ValueError(f"there is no preset {label!r}: choose one, or Reload UI if it is new" if label else
                          "no preset is chosen: choose one")

@@ -64,7 +64,8 @@ def states(run: Run) -> str:
     """A hash of all that learning left: numbers, best numbers, errors, verdicts."""
     content = {name: [state.vector.tolist(), state.best.tolist(), state.iteration, state.best_error,
                       [row[:3] for row in state.curve]] for name, state in run.states.items()}
-    return hashlib.sha256(json.dumps([content, run.facts, run.tables.noted()], sort_keys=True).encode()).hexdigest()
+    facts = [content, run.facts, run.tables.starts_record()]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def same(one: dict, other: dict) -> bool:
