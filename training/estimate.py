@@ -76,7 +76,8 @@ def estimate(source: Source, config: Config) -> Estimate:
         check(config, tried)
         way = choose_mode(tried, config)
         plan, behind = plan_for(config, tried, way.mode), way.mode == "gradient"
-        pace = measured_pace(tried, behind)
+        once = _seconds(tried, backward=False)
+        pace = Pace(once, max(0.0, _seconds(tried, backward=True) - 2 * once) if behind else 0.0)
         images = min(plan.gradient.batch, tried.chunk) if behind else tried.chunk
         weight = memory.of_a_call(tried, backward=behind)
     sizes = [Parameters.of(plan, source, torch.linspace(1, 0, calls + 1).numpy()) for calls in plan.calls]
@@ -117,12 +118,6 @@ def price_of(source: Source, config: Config, mode: str, pace: Pace) -> Price:
     names = {calls: name for name, calls in BUDGETS.items()}
     name = names.get(config.budget, f"a budget of {config.budget:,}" if config.budget else "no budget")
     return Price(name, calls, seconds + calls * pace.call)
-
-
-def measured_pace(source: Source, backward: bool = False) -> Pace:
-    """Of this network on this device, by a few calls after one that warms up."""
-    once = _seconds(source, False)
-    return Pace(once, max(0.0, _seconds(source, True) - 2 * once) if backward else 0.0)
 
 
 def _seconds(source: Source, backward: bool) -> float:

@@ -41,8 +41,11 @@ def sample(denoiser: Denoiser, x: Tensor, table, extra: dict | None = None, on_c
 
 def _next_state(x: Tensor, row, history: dict[int, Tensor]) -> Tensor:
     """carry * x + the weighted predictions, in a new tensor of x's dtype."""
-    if isinstance(row.carry, Tensor):
-        return _weighted_sum_of_tensors(x, row, history)
+    if isinstance(row.carry, Tensor):       # 0-dim float64 weights keep their gradients and do not widen x's dtype
+        total = x * row.carry.to(x)
+        for call, weight in row.terms:
+            total = total + history[call].to(x.dtype) * weight.to(x)
+        return total
     if row.carry == 0.0 and row.terms:
         (call, weight), *terms = row.terms
         total = history[call].to(x.dtype) * weight
@@ -51,12 +54,4 @@ def _next_state(x: Tensor, row, history: dict[int, Tensor]) -> Tensor:
     for call, weight in terms:
         # in place on our own fresh tensor: one pass over memory a term, and autograd allows it
         total.add_(history[call], alpha=weight)
-    return total
-
-
-def _weighted_sum_of_tensors(x: Tensor, row, history: dict[int, Tensor]) -> Tensor:
-    """The same with 0-dim float64 weights: they keep their gradients and do not widen the state's dtype."""
-    total = x * row.carry.to(x)
-    for call, weight in row.terms:
-        total = total + history[call].to(x.dtype) * weight.to(x)
     return total

@@ -27,8 +27,9 @@ def of(wrap, model) -> ModelFacts:
     """Of a sampler's model_wrap (it has the levels) and the host's sd_model (it has the name)."""
     predictor = getattr(wrap, "predictor", None)
     low, high = float(wrap.sigmas[0]), float(wrap.sigmas[-1])       # never .sigma_max: on Forge it raises
-    prediction = _prediction(predictor, model, high)
-    return ModelFacts(prediction, low, high, family=_family(model), channels=_channels(model),
+    prediction, vae = _prediction(predictor, model, high), getattr(getattr(model, "forge_objects", None), "vae", None)
+    channels = getattr(vae, "latent_channels", getattr(model, "latent_channels", None))
+    return ModelFacts(prediction, low, high, family=_family(model), channels=channels,
                       zero_terminal_snr=prediction != "flow" and high > ENDLESS,     # zero terminal SNR
                       shift=_shift(predictor, model) if prediction == "flow" else None,
                       fingerprint=partial(_hashes, model))
@@ -50,11 +51,6 @@ def _family(model) -> str | None:
         name = config.__name__.lower()
         return name if name.startswith("stable_") else name.split("_")[0]      # wan21_i2v and wan21_t2v: wan21
     return next((family for flag, family in _FAMILIES.items() if getattr(model, flag, False)), None)
-
-
-def _channels(model) -> int | None:
-    vae = getattr(getattr(model, "forge_objects", None), "vae", None)
-    return getattr(vae, "latent_channels", getattr(model, "latent_channels", None))
 
 
 def _shift(predictor, model) -> float | None:

@@ -118,7 +118,10 @@ def follow(tab: str, names: tuple, shown: str, *values) -> tuple:
     """
     seen = _outlook(tab, names, values)
     warning = f"<p>⚠ S4S: {_lines(seen.warning)}</p>"
-    head = (gr.update(value=warning, visible=bool(seen.warning)), _button(seen), _lines(seen.text))
+    mended = (say("Set Sampling steps to {}").format(seen.steps) if seen.steps else
+              say("Use the sampler S4S") if seen.sampling else "")
+    head = (gr.update(value=warning, visible=bool(seen.warning)),
+            gr.update(value=mended, visible=bool(mended and seen.warning)), _lines(seen.text))
     here = "" if seen.preset is None else f"{shelf.label_of(seen.preset)}\n{seen.preset.short_hash} {seen.table}"
     if here == shown:
         return *head, shown, *[gr.update()] * 3
@@ -140,12 +143,6 @@ def _outlook(tab: str, names: tuple, values) -> outlook.Outlook:
     if shown.get("preset") == BY_SCHEDULE:
         shown["preset"] = ""
     return outlook.of(outlook.settings_of(shown), tab == "img2img")
-
-
-def _button(seen: outlook.Outlook):
-    text = (say("Set Sampling steps to {}").format(seen.steps) if seen.steps else
-            say("Use the sampler S4S") if seen.sampling else "")
-    return gr.update(value=text, visible=bool(text and seen.warning))
 
 
 def _lines(text: str) -> str:

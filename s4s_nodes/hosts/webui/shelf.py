@@ -118,10 +118,8 @@ def missing(label) -> str:
 
 def label_of(preset: Preset, label: str = labels.AUTO) -> str:
     """The schedule type that names a preset: `label` where it does, else the first of the same name and numbers."""
-    def names_it(there: Preset | None) -> bool:
-        return there is not None and (there.name, there.hash) == (preset.name, preset.hash)
-    known = (label, *names())
-    return next((one for one in known if names_it(preset_of(one))), labels.AUTO)
+    return next((one for one in (label, *names()) if (there := preset_of(one)) is not None
+                 and (there.name, there.hash) == (preset.name, preset.hash)), labels.AUTO)
 
 
 def preset_of(label) -> Preset | None:
