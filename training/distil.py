@@ -1,7 +1,7 @@
 """The trainer's interface for hosts: pass a denoiser, get a preset.
 
     source = Source(name, model, levels, shape, network, conditions, cfg, device,
-                    differentiable=False, teacher=None, chunk=8)        # see denoisers.Source
+                    differentiable=False, teacher=None, chunk=8)        # see source.Source
     config = Config.of(name="my-preset", calls=(5, 6, 8), windows=(1.0, 0.5), budget=HOST_BUDGET, mode="auto")
     cost = estimate(source, config)                                     # print(cost.summary), cost.others
     preset = distil(source, config, folder, estimated=cost,             # gradients are not checked twice

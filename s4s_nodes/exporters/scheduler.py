@@ -1,6 +1,6 @@
 """A diffusers scheduler that runs a preset: the core's rows, asked and answered the way diffusers pipelines do it.
 
-    pipe.scheduler = S4SScheduler.from_preset(preset.load("my.safetensors"), pipe.scheduler.config)
+    pipe.scheduler = S4SScheduler.from_preset(load("my.safetensors"), pipe.scheduler.config)
     pipe(prompt, num_inference_steps=6)
 
 num_inference_steps chooses the table. Text-to-image only: a table is learned for its whole run.

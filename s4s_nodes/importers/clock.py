@@ -13,7 +13,7 @@ from ..core import schedules
 
 Clock = Callable[[np.ndarray], np.ndarray]
 
-LDM_BETAS = (0.0015, 0.0195)         # CompVis' latent diffusion models; Stable Diffusion's are schedule.sd_levels()
+LDM_BETAS = (0.0015, 0.0195)         # CompVis' latent diffusion models; Stable Diffusion's are schedules.sd_levels()
 
 
 def continuous(beta_min: float = 0.1, beta_max: float = 20.0) -> Clock:
