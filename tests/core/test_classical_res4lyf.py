@@ -56,9 +56,9 @@ def test_the_table_does_what_res4lyf_does(name, grid):
 
 def test_a_multistep_solver_of_res4lyf_begins_with_single_steps_and_returns_to_them_where_a_step_is_long():
     fine, coarse = np.geomspace(10, 1, 12), np.geomspace(10, 0.2, 4)
-    assert classical.res_2m(fine).calls == 2 + 2 + 9
-    assert classical.res_2m(coarse).calls == 2 * 3
-    assert classical.res_2m(np.geomspace(0.09, 0.001, 4)).calls == 3              # Euler's, below 0.1
+    assert classical.SOLVERS["res_2m"](fine).calls == 2 + 2 + 9
+    assert classical.SOLVERS["res_2m"](coarse).calls == 2 * 3
+    assert classical.SOLVERS["res_2m"](np.geomspace(0.09, 0.001, 4)).calls == 3              # Euler's, below 0.1
 
 
 @pytest.mark.parametrize("calls", BONG_TANGENT)
