@@ -182,6 +182,15 @@ def test_a_workflow_is_whole(path):
     assert path.with_suffix(".jpg").stat().st_size <= 60_000
 
 
+@pytest.mark.parametrize("path", [*WORKFLOWS, *BLUEPRINTS], ids=lambda path: path.stem)
+def test_the_nodes_of_a_workflow_have_all_their_inputs(path):
+    """If this fails, run tests/hosts/comfyui/workflow_files.py and blueprint_files.py with the newest host."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    for graph in (content, *content.get("definitions", {}).get("subgraphs", [])):
+        for node in (node for node in graph["nodes"] if node["type"] in node_ids()):
+            assert {entry["name"] for entry in node["inputs"]} == set(words("en")[node["type"]]["inputs"])
+
+
 @pytest.mark.parametrize("path", BLUEPRINTS, ids=lambda path: path.stem)
 def test_a_blueprint_is_one_node_for_a_subgraph(path):
     blueprint = json.loads(path.read_text(encoding="utf-8"))
