@@ -5,22 +5,23 @@
 preset: one trained on the emoji model for 5 calls at cfg 2, as docs/comfyui.md shows. Every picture is really sampled
 from the same noise. Rows that say S4S, and the inpainting, are the preset's table. The others are Euler's: the teacher
 and each cfg with many calls, what the race names and image to image with few. FOLDER holds taesd3_decoder.safetensors.
-Examples for models that are not here keep the drawing of their graph.
+Examples for models that are not here show their noise levels, with one of these pictures as noisy as each level is.
 """
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+import math
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from s4s.s4s_nodes import picture
-from s4s.s4s_nodes.core import classical, sample, schedules
+from s4s.s4s_nodes.core import classical, experts, sample, schedules
 from s4s.s4s_nodes.core.preset_file import load
+from s4s.s4s_nodes.select.families import flow_schedule
 from tests.assets.emoji import network, taesd
 from tests.assets.emoji.conditions import condition
 
@@ -28,6 +29,8 @@ ROOT = Path(__file__).resolve().parents[3]
 FOLDER = ROOT / "example_workflows"
 WIDTH, CELL, MARGIN, LABEL = 512, 112, 12, 26
 PAPER, INK, MARK = "#ffffff", "#1f2933", "#0b7a4b"
+MODELS, PALE = ("#2460b2", "#b2541c"), ("#e4edf9", "#fbeadf")           # high-noise, low-noise
+BOUNDARY, SHIFT = 0.875, 8.0            # of Wan 2.2 text to video
 WORDS = ("clock", "heart", "moon", "fruit")
 OTHERS = ("cat", "zodiac", "fruit", "clock")
 MORE = ("cat", "fruit", "clock", "zodiac", "flower", "heart", "animal", "moon")
@@ -39,9 +42,8 @@ class Studio:
     """The emoji model and its decoder."""
 
     def __init__(self, preset, taesd_folder):
-        self.preset, self.network, self.decoder = preset, network.load(), taesd.decoder(taesd_folder)
-        [self.name] = preset.tables
-        self.table = preset.tables[self.name]
+        self.network, self.decoder = network.load(), taesd.decoder(taesd_folder)
+        [self.table] = preset.tables.values()
 
     def plain(self, calls: int):
         """Euler on the model's even schedule."""
@@ -89,14 +91,46 @@ def page(rows: list[tuple[str, list]]) -> Image.Image:
     return sheet
 
 
-def charted(preset, name: str) -> Image.Image:
-    drawn = picture.table(preset, name).convert("RGB")
-    return drawn.resize((2 * WIDTH, drawn.height * 2 * WIDTH // drawn.width), Image.LANCZOS)
+def path(title: str, levels, shown: Image.Image, flow: bool = True, boundary: float | None = None, fine=(),
+         film: bool = False) -> Image.Image:
+    """A table's levels as a falling line over a picture as noisy as each of them; the calls of two models in two
+    colours. fine: a teacher's levels, drawn small. film: the pictures are frames."""
+    sheet, font, large = Image.new("RGB", (WIDTH, 300), PAPER), ImageFont.load_default(20), ImageFont.load_default(34)
+    pen, count = ImageDraw.Draw(sheet), len(levels)
+    pitch = (WIDTH - 2 * MARGIN) // count
+    places = [MARGIN + (i + 0.5) * (WIDTH - 2 * MARGIN) / count for i in range(count)]
+    floor = float(levels[-2]) / 2
+    heights = levels if flow else np.log(np.maximum(levels, floor) / floor) / math.log(levels[0] / floor)
 
-
-def shipped(name: str, calls: int) -> Image.Image:
-    preset = load(ROOT / "solver_presets" / f"{name}.safetensors")
-    return charted(preset, next(key for key, table in preset.tables.items() if table.calls == calls))
+    def at(height: float) -> float:
+        return 182 - 110 * height
+    turn = count - 1 if boundary is None else experts.turn_of(levels, boundary)
+    if boundary is not None:
+        across = (places[turn - 1] + places[turn]) / 2
+        pen.rectangle((0, 56, across, 194), fill=PALE[0])
+        pen.rectangle((across, 56, WIDTH, 194), fill=PALE[1])
+        pen.text((MARGIN, 166), "high-noise model", fill=MODELS[0], font=font)
+        pen.text((WIDTH - MARGIN, 62), "low-noise model", fill=MODELS[1], font=font, anchor="ra")
+    pen.text((MARGIN, 8), title, fill=INK, font=large)
+    for x, level in zip(np.linspace(places[0], places[-1], len(fine)), fine):
+        pen.ellipse((x - 3, at(level) - 3, x + 3, at(level) + 3), fill="#9aa5b1")
+    pen.line([(x, at(height)) for x, height in zip(places, heights)], fill=INK, width=3)
+    if film:
+        pen.rectangle((0, 204, WIDTH, 300), fill="#20242c")
+        for x in range(6, WIDTH, 20):
+            for y in (208, 288):
+                pen.rectangle((x, y, x + 9, y + 6), fill=PAPER)
+    pixels = np.asarray(shown.resize((pitch - 6, pitch - 6), Image.LANCZOS), dtype=np.float64) / 127.5 - 1
+    noise = np.random.default_rng(SEED).normal(size=pixels.shape)
+    for i, (x, height) in enumerate(zip(places, heights)):
+        level = float(levels[i]) if flow else float(levels[i] / math.hypot(levels[i], 1))
+        noisy = (1 - level) * pixels + level * noise
+        frame = Image.fromarray(((noisy.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8))
+        sheet.paste(frame, (round(x - frame.width / 2), 252 - frame.height // 2))
+        colour = MODELS[i >= turn] if boundary is not None else MARK
+        pen.ellipse((x - 8, at(height) - 8, x + 8, at(height) + 8), fill=colour if i < count - 1 else PAPER,
+                    outline=colour, width=3)
+    return sheet
 
 
 def drawings(studio: Studio) -> dict[str, Image.Image]:
@@ -121,8 +155,19 @@ def drawings(studio: Studio) -> dict[str, Image.Image]:
         "s4s_several_cfg": page([(f"cfg {cfg:g}", row) for cfg, row in at.items()]),
         "s4s_inpaint": page([("masked", [holed(each) for each in teacher]),
                              ("inpainted", studio.pictures(inpainted(studio, fine)))]),
-        "s4s_custom_sampling": charted(replace(studio.preset, scores={}), studio.name),
-        "s4s_sdxl": shipped("ays-sdxl", 6), "s4s_flux": shipped("oss-flux", 10), "s4s_wan": shipped("oss-wan", 20)}
+        "s4s_custom_sampling": path(f"SAMPLER and SIGMAS, {calls} calls", learned.sigmas, many[0]),
+        **of_others(many)}
+
+
+def of_others(pictures: list) -> dict[str, Image.Image]:
+    """Those of models that are not here: what S4S runs on them before a preset is trained."""
+    wan = experts.pinned(schedules.linear_flow(6, SHIFT), BOUNDARY)
+    return {"s4s_sdxl": path("SDXL in 6 calls", schedules.published("ays_sdxl", 6), pictures[4], flow=False),
+            "s4s_flux": path("Flux in 6 calls", schedules.linear_flow(6, math.exp(1.15)), pictures[6]),
+            "s4s_wan": path("Wan 2.1 in 6 calls", flow_schedule("wan21", 6, SHIFT), pictures[1], film=True),
+            "s4s_wan22": path("Wan 2.2: two models, 6 calls", wan, pictures[0], boundary=BOUNDARY, film=True),
+            "s4s_wan22_train": path("Wan 2.2: train one preset", wan, pictures[0], boundary=BOUNDARY,
+                                    fine=schedules.linear_flow(50, SHIFT), film=True)}
 
 
 def holed(image: Image.Image) -> Image.Image:
