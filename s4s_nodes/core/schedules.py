@@ -15,9 +15,10 @@ import numpy as np
 from .levels import even
 
 
-def sd_levels(beta_start: float = 0.00085, beta_end: float = 0.012, count: int = 1000) -> np.ndarray:
-    """Stable Diffusion's levels, rising: scaled-linear betas, 0.0292 to 14.6146 (Rombach et al., 2022)."""
-    betas = np.linspace(beta_start ** 0.5, beta_end ** 0.5, count) ** 2
+def sd_levels(beta_start: float = 0.00085, beta_end: float = 0.012, count: int = 1000, root: int = 2) -> np.ndarray:
+    """Stable Diffusion's levels, rising: betas even in their square root (root 1: in themselves), 0.0292 to 14.6146
+    (Rombach et al., 2022)."""
+    betas = np.linspace(beta_start ** (1 / root), beta_end ** (1 / root), count) ** root
     kept = np.cumprod(1 - betas)
     return np.sqrt((1 - kept) / kept)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...s4s_nodes.core import schedules
 from ..visible import between_levels
 
 LAST_ALPHA = 4.8973451890853435e-08     # what the hosts put in place of a terminal alpha of 0
@@ -87,21 +88,10 @@ def discrete(scheduler: dict, v: bool, zero_terminal_snr: bool) -> Discrete:
         own = " with betas of its own" if scheduler.get("trained_betas") is not None else ""
         raise ValueError(f"the checkpoint's scheduler has the noise schedule {kind!r}{own}: linear and scaled_linear "
                          "are known")
-    root = 2 if kind == "scaled_linear" else 1
-    betas = torch.linspace(first ** (1 / root), last ** (1 / root), steps, dtype=torch.float64) ** root
-    alphas = torch.cumprod(1 - betas, 0)
-    sigmas = ((1 - alphas) / alphas) ** 0.5
-    if zero_terminal_snr:
-        sigmas = with_zero_terminal_snr(sigmas)
+    betas = {"beta_start": first, "beta_end": last, "count": steps, "root": 2 if kind == "scaled_linear" else 1}
+    sigmas = torch.from_numpy(schedules.zero_snr_levels(((1 - LAST_ALPHA) / LAST_ALPHA) ** 0.5, **betas)
+                              if zero_terminal_snr else schedules.sd_levels(**betas))
     return Discrete(sigmas.float(), sigmas.log().float(), v, zero_terminal_snr)
-
-
-def with_zero_terminal_snr(sigmas: Tensor) -> Tensor:
-    """Levels whose last one is (all but) pure noise, Lin et al. (2023), Alg. 1."""
-    roots = (1 / (sigmas ** 2 + 1)).sqrt()
-    alphas = ((roots - roots[-1]) * roots[0] / (roots[0] - roots[-1])) ** 2
-    alphas[-1] = LAST_ALPHA
-    return ((1 - alphas) / alphas) ** 0.5
 
 
 def flow(shift: float, steps: float = 1000.0) -> Flow:
