@@ -11,6 +11,7 @@ import click
 
 FORCE = click.option("--force", is_flag=True, help="overwrite what is there")
 
+
 def list_of(kind: type):
     """The callback of an option that is a list of such numbers; None stays None."""
     def read(context, parameter, value: str | None) -> tuple | None:
