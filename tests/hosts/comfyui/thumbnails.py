@@ -78,7 +78,7 @@ class Studio:
 def page(rows: list[tuple[str, list]]) -> Image.Image:
     """Labelled rows of pictures; what S4S made is labelled in another colour."""
     top = MARGIN // 2 if len(rows) < 3 else 28          # the host writes over the top of a tall one
-    height = sum(CELL + (LABEL if label else 6) for label, _ in rows) + top + MARGIN // 2
+    height = sum(CELL + 6 + LABEL * bool(label) for label, _ in rows) + top
     sheet, font = Image.new("RGB", (WIDTH, height), PAPER), ImageFont.load_default(size=17)
     pen, y = ImageDraw.Draw(sheet), top
     for label, pictures in rows:
