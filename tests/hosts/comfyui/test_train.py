@@ -108,6 +108,16 @@ def test_an_eps_model_learns_too():
     assert same_state(before, state_of(model))
 
 
+def test_it_learns_through_gradients_and_leaves_the_model_as_it_was(sd3, caplog):
+    before = state_of(sd3)
+    with caplog.at_level(logging.INFO):
+        preset, report, *_ = train(sd3, "tiny_sd3", **SMALL | {"calls": "2", "mode": "gradient", "name": "by gradients",
+                                                               "teacher_calls": 6, "budget": 4000})
+    assert preset.training["mode"] == "gradient" and ", gradient mode, " in report
+    assert "gradient mode: on a second copy" in caplog.text or "weights, which stay as they are" in caplog.text
+    assert same_state(before, state_of(sd3))
+
+
 def test_one_table_is_learned_for_several_sizes_and_runs_near_each(sd3, caplog):
     with torch.inference_mode():
         wide, same = {"samples": torch.zeros(1, 16, 16, 16)}, latent("tiny_sd3")
