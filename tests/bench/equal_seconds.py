@@ -1,0 +1,184 @@
+"""S4S at few calls beside what people do instead, in a real ComfyUI: more steps, EasyCache, LazyCache, a CFG interval.
+
+    COMFYUI_PATH=FOLDER FOLDER/.venv/bin/python tests/bench/equal_seconds.py [--work runs/equal] [--write]
+
+FOLDER is a ComfyUI with the node CFG Override. The model is the small emoji model (tests/assets/emoji), which opens as
+Stable Diffusion 3, at cfg 2. The Train node makes the presets, one of them for the model with CFG Override; both stay
+in --work. Everything is sampled by the host's own KSampler with its own nodes in between, 48 unseen images of six
+classes, two of which were never trained on. Errors are RMSE of the latents to a run of many steps from the same noise.
+Evaluations are counted inside the network: a guided call is two. Time is the process's own seconds over those of S4S
+at 6 calls, in the same run. --write puts the table into docs/equal-seconds.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path += [str(ROOT / "tests/hosts/comfyui"), str(ROOT / "tests/assets/emoji")]       # the host has a `tests` too
+
+import emoji_race  # noqa: E402
+import s4s_host  # noqa: E402
+from conditions import condition  # noqa: E402
+
+CFG, IMAGES, SEED = emoji_race.CFG, 8, 7000
+TEACHER = ("deis", "simple", 100)
+CALLS, MORE = (4, 6, 8), (6, 8, 12, 20, 30)
+PLAIN, CACHED = ("euler", "dpmpp_2m"), ((20, 0.2), (30, 0.2), (30, 0.4))         # steps and threshold
+INTERVAL = (0.15, 0.6)      # the part of the sampling that is guided, in the host's percent
+BEGIN, END = "<!-- measured: tests/bench/equal_seconds.py -->", "<!-- end -->"
+
+
+class Bench:
+    """The host with the emoji model; every run is measured alike."""
+
+    def __init__(self, base: Path):
+        import comfy_extras.nodes_custom_sampler as custom
+        import comfy_extras.nodes_easycache as caches
+        import nodes
+        self.nodes, self.base, self.count = nodes, base, [0]
+        with torch.inference_mode():
+            self.model = nodes.CheckpointLoaderSimple().load_checkpoint("emoji_sd3.safetensors")[0]
+        hook(self.model.model.diffusion_model)
+        self.model.model.diffusion_model.joint_blocks[0].register_forward_pre_hook(self._counted, with_kwargs=True)
+        asked = {word: condition(word) for word in (*emoji_race.RACED_ON, *emoji_race.LEARNED_ON, None)}
+        self.asked = {word: [[context, {"pooled_output": pooled}]] for word, (context, pooled) in asked.items()}
+        early = custom.CFGOverride.execute(self.model, 1.0, 0.0, INTERVAL[0])[0]
+        self.interval = custom.CFGOverride.execute(early, 1.0, INTERVAL[1], 1.0)[0]
+        self.easy = lambda model, limit: caches.EasyCacheNode.execute(model, limit, 0.15, 0.95, False)[0]
+        self.lazy = lambda model, limit: caches.LazyCacheNode.execute(model, limit, 0.15, 0.95, False)[0]
+
+    def _counted(self, module, args, kwargs) -> None:
+        shown = args[0] if args else next(iter(kwargs.values()))
+        self.count[0] += len(shown)
+
+    @torch.inference_mode()
+    def train(self, model, name: str, calls: tuple, work: Path) -> Path:
+        """The preset that the Train node makes for this MODEL, kept in `work`."""
+        path = work / f"{name}.safetensors"
+        if not path.is_file():
+            train = s4s_host.pack("s4s_nodes.hosts.comfyui.train").S4STrainPreset
+            prompts = {f"positive{'' if i == 1 else f'_{i}'}": self.asked[word]
+                       for i, word in enumerate(emoji_race.LEARNED_ON, 1)}
+            train.execute(model=model, negative=self.asked[None], latent=self.latent(1), cfg=CFG,
+                          calls=",".join(map(str, calls)), windows="1.0", mode="forward-only", budget="normal",
+                          teacher_calls=50, race_seeds=8, name=name, seed=0, resume=False, **prompts)
+            shutil.move(self.presets / path.name, path)
+        return path
+
+    @property
+    def presets(self) -> Path:
+        return self.base / "models/s4s_presets"
+
+    def use(self, preset: Path | None) -> None:
+        """Let this be the only preset there is."""
+        for path in self.presets.glob("*.safetensors"):
+            path.unlink()
+        if preset is not None:
+            shutil.copy(preset, self.presets)
+
+    @staticmethod
+    def latent(images: int) -> dict:
+        return {"samples": torch.zeros(images, 16, 8, 8)}
+
+    @torch.inference_mode()
+    def sampled(self, model, sampler: str, scheduler: str, steps: int, words=emoji_race.RACED_ON) -> torch.Tensor:
+        """Latents (images, ...) of all classes by the host's KSampler."""
+        return torch.cat([self.nodes.common_ksampler(
+            model, SEED, steps, CFG, sampler, scheduler, self.asked[word], self.asked[None],
+            self.latent(IMAGES))[0]["samples"] for word in words]).double()
+
+    def row(self, what: str, model, sampler: tuple, target: torch.Tensor, other: torch.Tensor | None = None) -> dict:
+        """One line of the table. other: a second target, of the guidance that the line itself uses."""
+        self.sampled(model, *sampler, words=emoji_race.RACED_ON[:1])
+        self.count[0], began = 0, time.process_time()
+        made = self.sampled(model, *sampler)
+        seconds = time.process_time() - began
+        off = (made - target).flatten(1).square().mean(1).sqrt()
+        row = {"what": what, "sampler": ", ".join(sampler[:2]), "steps": sampler[2],
+               "evaluations": self.count[0] / len(made), "seconds": seconds,
+               "rmse": float(off.square().mean().sqrt()), "median": float(off.median())}
+        if other is not None:
+            row["own"] = float((made - other).flatten(1).square().mean(1).sqrt().median())
+        print(json.dumps(row), flush=True)
+        return row
+
+
+def hook(network) -> None:
+    """Give the network the hook that EasyCache hangs on: the host's Stable Diffusion 3 lacks it, most families have it.
+
+    It gets a copy of the state: EasyCache writes into it, and in full precision the host would go on from that.
+    """
+    from comfy.patcher_extension import WrapperExecutor, WrappersMP, get_all_wrappers
+    plain = network.forward
+
+    def forward(x, timestep, context=None, y=None, control=None, transformer_options=None, **more):
+        options = transformer_options or {}
+        wrappers = get_all_wrappers(WrappersMP.DIFFUSION_MODEL, options)
+        executor = WrapperExecutor.new_class_executor(plain, network, wrappers)
+        return executor.execute(x.clone(), timestep, context, y, control, options, **more)
+    network.forward = forward
+
+
+def rows_of(bench: Bench, work: Path) -> list[dict]:
+    bench.use(bench.train(bench.model, "emoji", CALLS, work))
+    target, interval = (bench.sampled(model, *TEACHER) for model in (bench.model, bench.interval))
+    rows = [bench.row("S4S", bench.model, ("s4s", "s4s", calls), target) for calls in CALLS]
+    for sampler in PLAIN:
+        rows += [bench.row("more steps", bench.model, (sampler, "simple", steps), target) for steps in MORE]
+    for name, cache in (("EasyCache", bench.easy), ("LazyCache", bench.lazy)):
+        rows += [bench.row(f"{name} {limit:g}", cache(bench.model, limit), (sampler, "simple", steps), target)
+                 for sampler in PLAIN for steps, limit in CACHED]
+    rows += [bench.row("CFG interval", bench.interval, (sampler, "simple", 20), target, interval) for sampler in PLAIN]
+    for name, cache in (("EasyCache", bench.easy), ("LazyCache", bench.lazy)):
+        rows += [bench.row(f"S4S under {name} 0.2", cache(bench.model, 0.2), ("s4s", "s4s", calls), target)
+                 for calls in CALLS[1:]]
+    rows += [bench.row("S4S in a CFG interval", bench.interval, ("s4s", "s4s", calls), target, interval)
+             for calls in CALLS[1:]]
+    bench.use(bench.train(bench.interval, "emoji-interval", CALLS[1:2], work))
+    return [*rows, bench.row("S4S trained in the interval", bench.interval, ("s4s", "s4s", CALLS[1]), target, interval)]
+
+
+def page(rows: list[dict]) -> str:
+    """The table as Markdown."""
+    one = next(row["seconds"] for row in rows if row["what"] == "S4S" and row["steps"] == 6)
+    lines = ["| what | sampler, scheduler | steps | evaluations an image | time | RMSE | median image "
+             "| median to the interval's own teacher |", "|---|" + "---|" * 7]
+    for row in rows:
+        own = f"{row['own']:.4f}" if "own" in row else ""
+        lines.append(f"| {row['what']} | {row['sampler']} | {row['steps']} | {row['evaluations']:.1f} "
+                     f"| {row['seconds'] / one:.2f} | {row['rmse']:.4f} | {row['median']:.4f} | {own} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--work", type=Path, default=ROOT / "runs/equal", help="of the presets and the rows")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/equal-seconds.md")
+    options = parser.parse_args()
+    work = options.work.resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    base = s4s_host.make_base(Path(tempfile.mkdtemp(prefix="s4s-equal-")))
+    try:
+        emoji_race.add_emoji(base)
+        s4s_host.start(base)
+        rows = rows_of(Bench(base), work)
+    finally:
+        shutil.rmtree(base, ignore_errors=True)
+    print(page(rows))
+    if options.write:
+        place = ROOT / "docs/equal-seconds.md"
+        before, rest = place.read_text().split(BEGIN)
+        place.write_text(f"{before}{BEGIN}\n\n{page(rows)}\n{END}{rest.split(END)[1]}")
+
+
+if __name__ == "__main__":
+    main()
