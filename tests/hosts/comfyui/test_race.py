@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import comfy.samplers
 import pytest
 import torch
 from test_train_denoiser import inside
@@ -40,6 +41,14 @@ def test_equal_calls_unseen_seeds_and_the_model_stays_as_it_was(sd3, preset):
     assert f"of {scores['pairs_raced']} baselines that took part" in report and "4 unseen seeds" in report
     assert sheet.ndim == 4 and float(sheet.std()) > 0
     assert same_state(before, state_of(sd3)) and torch.equal(picture, sampled(sd3, NAME))
+
+
+def test_a_preset_that_a_sampler_of_the_host_taught_is_judged_by_it(sd3):
+    teacher = {"teacher_sampler": comfy.samplers.sampler_object("euler"),
+               "teacher_sigmas": comfy.samplers.calculate_sigmas(sd3.get_model_object("model_sampling"), "simple", 8)}
+    taught, told = train(sd3, NAME, budget=1500, race_seeds=2, name="taught", **teacher)[:2]
+    assert "teacher euler, 8 calls" in told and len(taught.training["teacher_levels"]) == 9
+    assert "teacher euler, 8 calls" in race(sd3, taught)[1]
 
 
 def test_the_same_seeds_give_the_same_scores_and_others_do_not(sd3, preset):
