@@ -11,7 +11,7 @@ import torch
 from ..s4s_nodes.core import Table
 from ..s4s_nodes.core.table import PARTS
 from .baselines.measure import Entry, measure
-from .budget import LEAST_PAIRS, Plan, pair_cost
+from .budget import LEAST_PAIRS, Plan, pair_cost, rank_of
 from .config import Config
 from .nodes import Node
 from .optimizers.jacobian import NUDGE
@@ -76,6 +76,7 @@ class RunTables:
             state.left = max(plan.most_calls - state.spent, least if plan.warm else 0)
             nudge = nudge_for(noise)
             state.nudges, state.noisy = torch.full_like(state.vector, nudge), nudge > NUDGE
+            state.rank = 0 if state.noisy else rank_of(plan, self.source, calls)
             if start.at_best:                           # measured just now
                 state.begin(state.baseline, state.baseline_median, self.source.all_calls)
         self.starts[name] = TableStart.of(start.levels_name, start.parameters, node.cfg, window.denoise, start.best)

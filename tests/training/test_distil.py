@@ -108,7 +108,7 @@ def test_an_estimate_prices_every_budget_that_suffices_at_the_measured_pace():
     found = estimate(source, config)
     assert found.price.budget == "quick" and found.summary.startswith(found.price.summary)
     assert found.others.splitlines() == [each.summary for each in found.prices[1:]]
-    assert [each.budget for each in prices(source, Config.of(calls=(20,)), "forward", Pace(0.5))] == ["thorough"]
+    assert [each.budget for each in prices(source, Config.of(calls=(32,)), "forward", Pace(0.5))] == ["thorough"]
 
 
 def test_what_an_estimate_found_out_of_gradients_is_not_found_out_again(tmp_path):

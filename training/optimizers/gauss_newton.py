@@ -3,11 +3,12 @@
 It works with whatever samples: quantised, compiled, offloaded or non-differentiable networks, at the memory of plain
 sampling. The endpoint error is a sum of squares in 15 to 80 unknowns, so one Levenberg-Marquardt step (Marquardt 1963)
 is worth tens of gradient steps. A column of the Jacobian is a finite difference; it re-runs only the rows behind the
-number it moves, and a number of the last row costs no network call.
+number it moves, and a number of the last row costs no network call (jacobian.py). Where a budget affords few of these,
+the Jacobian is measured along few directions of the run (low_rank.py), twice as many after a step it predicted badly.
 
-The error has long curved valleys: many exact Jacobians on few pairs go further than few on many. Each iteration takes
-other pairs and steps on with secant updates of its Jacobian (Broyden 1965). Where what it gains on them hardly shows on
-the held-out pairs, the next one takes twice as many. So the way does not depend on the budget; only its length does.
+The error has long curved valleys: many Jacobians on few pairs go further than few on many. Each iteration takes other
+pairs and steps on with secant updates of its Jacobian (Broyden 1965). Where what it gains on them hardly shows on the
+held-out pairs, the next one takes twice as many. So the way does not depend on the budget; only its length does.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor
 from ..parametrization.parameters import Parameters
 from ..source import NaNFromModel, Source
 from ..teacher.pairs import Pairs, ends, errors
+from . import low_rank
 from .jacobian import calls_per_image, measured, sketch
 from .noise import NoiseCovariance, noise_by_tail, noise_calls, positive
 from .state import GaussNewtonState
@@ -34,7 +36,9 @@ FACTOR = 10.0               # between two dampings that are tried
 LONGEST = 3.0               # step in any free number
 DAMPING = (1e-6, 1e2)       # of a Levenberg-Marquardt step, as a share of each number's curvature
 FLOOR = 0.1                 # added to it, of all numbers' mean: one that hardly acts may not take all of a step
-SECANT_STEPS = 2            # further steps on a corrected Jacobian
+SECANT_STEPS = 4            # further steps on a corrected Jacobian
+DOUBT = 0.4                 # relative error of the Jacobian along a step above which its rank is doubled
+MOST_RANK = 12              # beyond it, finite differences for each number cost little more
 LEAST = 1e-4                # share of the loss that a step must win to be taken
 ENOUGH = 5e-3               # and that a secant step must win for another one to follow
 MOST_REJECTED = 3           # iterations in a row without a step before the run is given up
@@ -66,9 +70,14 @@ def learn_forward(source: Source, parameters: Parameters, pairs: Pairs, held_out
     return state
 
 
-def pair_cost(parameters: Parameters, turn: int) -> int:
-    """Network calls of one pair in one iteration, at most: its Jacobian, and the steps that are tried."""
-    return calls_per_image(parameters.at(turn)) + TRIALS * parameters.calls
+def pair_cost(parameters: Parameters, turn: int, rank: int = 0) -> int:
+    """Network calls of one pair in one iteration, at most: its Jacobian, and the steps that are tried.
+
+    rank: directions of the Jacobian; 0: an exact one.
+    """
+    here = parameters.at(turn)
+    measuring = low_rank.calls_per_image(here, rank) if rank else calls_per_image(here)
+    return measuring + TRIALS * parameters.calls
 
 
 def _next_batch(parameters: Parameters, pairs: Pairs, held_out: Pairs, config, state: GaussNewtonState) -> bool:
@@ -77,7 +86,7 @@ def _next_batch(parameters: Parameters, pairs: Pairs, held_out: Pairs, config, s
         return False
     begun = len(held_out) * parameters.calls * (1 if state.curve else 2)        # validations
     begun += noise_calls(parameters.calls) if state.noisy else 0
-    afforded = min(len(pairs), (state.left - begun) // pair_cost(parameters, state.iteration))
+    afforded = min(len(pairs), (state.left - begun) // pair_cost(parameters, state.iteration, state.rank))
     if afforded < LEAST_BATCH:
         return False
     state.batch = state.wanted if 2 * state.wanted <= afforded else afforded
@@ -92,13 +101,24 @@ def places(state: GaussNewtonState, count: int) -> list[int]:
 def _measure(source: Source, parameters: Parameters, block: Pairs, state: GaussNewtonState) -> None:
     """Measure a block of pairs. Wide nudges change sides from block to block, which cancels most of their curvature."""
     known, here = len(state.memory.get("miss", ())), parameters.at(state.iteration)
-    side = _side(known) if state.noisy else 1
-    if state.noisy and not known:
-        noise = noise_by_tail(source, here.frozen(state.vector), block)
-        state.noise = noise if state.noise is None else (state.noise + noise) / 2
-    for name, part in zip(("miss", "jacobian"), measured(source, here, state.vector, block, side * state.nudges),
-                          strict=True):
+    if state.rank:
+        parts = low_rank.measured(source, here, state.vector, block, state.rank, state.sizes)
+    else:
+        if state.noisy and not known:
+            noise = noise_by_tail(source, here.frozen(state.vector), block)
+            state.noise = noise if state.noise is None else (state.noise + noise) / 2
+        side = _side(known) if state.noisy else 1
+        parts = measured(source, here, state.vector, block, side * state.nudges)
+    for name, part in zip(("miss", "jacobian"), parts, strict=True):
         state.memory = {**state.memory, name: torch.cat([state.memory[name], part]) if known else part}
+    if state.rank:
+        state.sizes = _sizes(state.memory["miss"], state.memory["jacobian"], here.moving().bool())
+
+
+def _sizes(miss: Tensor, columns: Tensor, moving: Tensor) -> Tensor:
+    """By which the numbers (k,) may move, relative to each other: as the damping allows them."""
+    curvature = (columns.square().sum(2) * _weights(miss)[:, None]).sum(0).double()
+    return moving * (curvature + FLOOR * curvature[moving].mean()).rsqrt()
 
 
 def _iterate(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, state: GaussNewtonState) -> float:
@@ -115,8 +135,11 @@ def _iterate(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pai
     taken = best_trial(trial, state.damping, loss)
     if taken is not None:
         state.damping, ahead, there, loss = taken
+        doubt = _doubt(jacobian, (ahead - vector).float(), there - miss)
         state.vector, loss = _secant_steps(source, parameters, pairs, moving, state.damping,
                                            (vector, miss, jacobian, noise), (ahead, there, loss))
+    if state.rank and (taken is None or doubt > DOUBT):
+        state.rank = 2 * state.rank if 2 * state.rank <= MOST_RANK else 0
     state.rejected = 0 if taken else state.rejected + 1
     if taken is None:
         state.damping = min(DAMPING[1], state.damping * FACTOR)
@@ -129,6 +152,11 @@ def _iterate(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pai
     if not before / after > (first / loss) ** GENERAL:
         state.wanted *= 2
     return loss
+
+
+def _doubt(jacobian: Tensor, step: Tensor, change: Tensor) -> float:
+    """How wrong the Jacobian (n, k, d) was about the change (n, d) along a step (k,), relative to it."""
+    return float((change - torch.einsum("nkd,k->nd", jacobian, step)).norm() / change.norm())
 
 
 def _noise(parameters: Parameters, state: GaussNewtonState) -> NoiseCovariance | None:
@@ -184,7 +212,7 @@ def damped(jacobian: Tensor, miss: Tensor, moving: Tensor, damping: float,
     drown the rest. The damping is between Marquardt's, each number's own curvature, and Levenberg's, the same for all.
     What noise adds to the products of columns is subtracted; the damping keeps its full size.
     """
-    weight = 1 / (miss.square().mean(1).sqrt().clamp(min=1e-6) * miss.shape[1] * len(miss))
+    weight = _weights(miss)
     columns = jacobian[:, moving].transpose(0, 1)                                          # (k, n, d)
     weighed = (columns * weight[None, :, None]).flatten(1)
     normal, slope = (weighed @ columns.flatten(1).T).double(), (weighed @ miss.flatten()).double()
@@ -196,6 +224,11 @@ def damped(jacobian: Tensor, miss: Tensor, moving: Tensor, damping: float,
     step = torch.zeros(len(moving), dtype=torch.float64)
     step[moving] = -torch.linalg.solve(normal + damping * torch.diag(scale + FLOOR * scale.mean()), slope)
     return step / (step.abs().max() / LONGEST).clamp(min=1.0)
+
+
+def _weights(miss: Tensor) -> Tensor:
+    """Of the images (n,), for the mean of their RMSE."""
+    return 1 / (miss.square().mean(1).sqrt().clamp(min=1e-6) * miss.shape[1] * len(miss))
 
 
 def _miss(source: Source, parameters: Parameters, vector: Tensor, used: Pairs) -> Tensor | None:

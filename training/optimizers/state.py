@@ -41,11 +41,15 @@ class State:
 @dataclass
 class GaussNewtonState(State):
     """left: network calls for the rest of learning; batch: pairs of the present iteration, 0 between two; wanted: pairs
-    the next should have; measured: pairs of all before; nudges: finite-difference steps; noisy: the network's answers
-    carry noise; noise: variance of an end whose last 0, 1, ... calls are made anew; damping: of the last step taken;
-    rejected: iterations in a row without one; start_error, start_median: held-out RMSE of the start."""
+    the next should have; measured: pairs of all before; rank: directions of the Jacobian, 0: an exact one; sizes (k,):
+    by which the numbers may move, relative to each other; noisy: the network's answers carry noise; nudges (k,): finite
+    differences of an exact Jacobian; noise: variance of an end whose last 0, 1, ... calls are made anew; damping: of
+    the last step taken; rejected: iterations in a row without one; start_error, start_median: held-out RMSE of the
+    start."""
 
     damping: float = 1e-2
+    rank: int = 0
+    sizes: Tensor = None
     nudges: Tensor = None
     noisy: bool = False
     noise: Tensor = None
