@@ -65,9 +65,13 @@ def delete(preset_file, yes):
 
 def _saved(preset, folder: Path, force: bool) -> Path:
     """The file of the preset, written; of two programs that write one name at once, one is told."""
-    from ...s4s_nodes.library import ENDING, file_name, save_new
-    check_free(folder / (file_name(preset.name) + ENDING), force)
-    return save_new(preset, folder, force)
+    from ...s4s_nodes.library import ENDING, PresetError, file_name, save_new
+    path = check_free(folder / (file_name(preset.name) + ENDING), force)
+    try:
+        return save_new(preset, folder, force)
+    except PresetError:
+        check_free(path, force)             # written by another program meanwhile: says what to do here
+        raise
 
 
 @click.command()
