@@ -29,13 +29,14 @@ from s4s.training.distil import distil
 from s4s.training.source import Source
 from s4s.training.teacher.pairs import TEST_SEEDS, Pairs, ends, errors, known_pairs, make_pairs
 from s4s.training.teacher.solvers import teacher_table
+from tests.bench.pages import placed
 
 from .limits.models import source
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS, FINE, CALLS = 128, 120, 6
 RANGES = {"latent-flow": "1.5:6", "vit-digits": "1.5:6", "eps-ddpm": "3:7", "digits-eps": "2:8"}
-BEGIN, END = "<!-- measured: tests/bench/cfg_range.py -->", "<!-- end -->"
+MARKS = ("<!-- measured: tests/bench/cfg_range.py -->", "<!-- end -->")
 
 
 class Bench:
@@ -129,8 +130,7 @@ def main(arguments: list | None = None) -> None:
     if options.write:
         write_atomically(ROOT / "docs/cfg-range.json", (json.dumps(rows, indent=1) + "\n").encode())
         place = ROOT / "docs/how-to/several-cfg.md"
-        before, rest = place.read_text().split(BEGIN)
-        write_atomically(place, f"{before}{BEGIN}\n\n{page(rows)}\n{END}{rest.split(END)[1]}".encode())
+        write_atomically(place, placed(place.read_text(), MARKS, page(rows)).encode())
 
 
 if __name__ == "__main__":

@@ -28,13 +28,14 @@ sys.path += [str(ROOT / "tests/hosts/comfyui"), str(ROOT / "tests/assets/emoji")
 import emoji_race  # noqa: E402
 import s4s_host  # noqa: E402
 from conditions import condition  # noqa: E402
+from pages import placed  # noqa: E402
 
 CFG, IMAGES, SEED = emoji_race.CFG, 8, 7000
 TEACHER = ("deis", "simple", 100)
 CALLS, MORE = (4, 6, 8), (6, 8, 12, 20, 30)
 PLAIN, CACHED = ("euler", "dpmpp_2m"), ((20, 0.2), (30, 0.2), (30, 0.4))         # steps and threshold
 INTERVAL = (0.15, 0.6)      # the part of the sampling that is guided, in the host's percent
-BEGIN, END = "<!-- measured: tests/bench/equal_seconds.py -->", "<!-- end -->"
+MARKS = ("<!-- measured: tests/bench/equal_seconds.py -->", "<!-- end -->")
 
 
 class Bench:
@@ -176,8 +177,7 @@ def main() -> None:
     print(page(rows))
     if options.write:
         place = ROOT / "docs/equal-seconds.md"
-        before, rest = place.read_text().split(BEGIN)
-        place.write_text(f"{before}{BEGIN}\n\n{page(rows)}\n{END}{rest.split(END)[1]}")
+        place.write_text(placed(place.read_text(), MARKS, page(rows)))
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ from torch import nn
 from s4s.s4s_nodes.core import Model, schedules
 from s4s.training.source import Source
 from tests.bench.distilled import models
-from tests.bench.distilled.__main__ import TABLES, placed, table_page
+from tests.bench.distilled.__main__ import TABLES, table_page
 from tests.bench.distilled.models import KINDS, blend
+from tests.bench.pages import placed
 
 
 class Constant(nn.Module):

@@ -37,6 +37,7 @@ from s4s.training.sources import baseline_teacher
 from s4s.training.teacher.pairs import TEST_SEEDS, Pairs, ends, errors, known_pairs, make_pairs
 from s4s.training.teacher.solvers import teacher_table
 from tests.bench.limits.__main__ import EFFORT
+from tests.bench.pages import placed
 
 from .models import KINDS, base_of, distilled_source
 
@@ -173,12 +174,6 @@ def table_page(rows: list[dict]) -> str:
                      f"| {best.mean() / ours.mean():.2f} | {100 * won:.0f} % | "
                      + ", ".join(f"{row[name]['far']:.2f}" for name in ("usual", "best", "s4s")) + " |")
     return "\n".join(lines) + "\n"
-
-
-def placed(text: str, marks: tuple, table: str) -> str:
-    """The page with the table between its marks."""
-    before, rest = text.split(marks[0])
-    return f"{before}{marks[0]}\n\n{table}\n{marks[1]}{rest.split(marks[1])[1]}"
 
 
 def main(arguments: list | None = None) -> None:
