@@ -188,7 +188,7 @@ class Run:
                             ("validation", range(first, first + plan.data.validation))):
             if seeds:
                 pairs[kind] = self.cache.pairs(kind, mark, seeds, table, self.teacher.description,
-                                              None if top is None else self.images[kind])
+                                               None if top is None else self.images[kind])
         shared = sum(map(len, pairs.values())) * table.calls
         if plan.gradient.fresh:
             seeds = range(plan.data.seed, plan.data.seed + plan.iterations * plan.gradient.batch)

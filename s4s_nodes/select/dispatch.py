@@ -123,7 +123,7 @@ def _of_preset(levels: np.ndarray, facts: ModelFacts, preset: Preset, cfg: float
         calls = len(levels) - 1
         counts = counts_text(preset.counts)
         return fall_back(levels, facts, f"{preset.name} has {counts} steps, you asked for {calls}",
-                           f"set the steps to one of these, or train for {calls}")
+                         f"set the steps to one of these, or train for {calls}")
     pick = _on_own_levels if own else _on_given_levels
     return pick(levels, facts, preset, nearest, remarks(preset, cfg, nearest[0]))
 
@@ -138,11 +138,11 @@ def _of_experts(levels: np.ndarray, facts: ModelFacts, preset: Preset, cfg: floa
             whose, end = experts.NAMES[place], ("first", "last")[place]
             if mine is preset.experts[1 - place]:
                 return fall_back(levels, facts, f"these are the levels of the {whose} model of {preset.name}, and "
-                                                  "this is the other one", "exchange the two models")
+                                 "this is the other one", "exchange the two models")
             why = f"the {end} {table.calls} of its {preset.tables[name].calls} calls, of the {whose} model"
             return Selection(table, preset, name, "exact", why + remarks(part, cfg, name))
     return fall_back(levels, facts, f"{preset.name} changes models at {turns_text(preset)}, and these levels go "
-                                      f"from {levels[0]:.4g} to {levels[-1]:.4g}", TWO_SAMPLERS)
+                     f"from {levels[0]:.4g} to {levels[-1]:.4g}", TWO_SAMPLERS)
 
 
 def checked_levels(sigmas) -> np.ndarray:
@@ -207,7 +207,7 @@ def _on_a_head(levels, facts: ModelFacts, preset: Preset, cfg: float | None) -> 
             clause = remarks(preset, cfg, name)
             return Selection(first, preset, name, "adapted", f"the first {first.calls} of its calls{clause}")
     return fall_back(levels, facts, f"the levels end at {levels[-1]:.4g}, and no table of {preset.name} begins with "
-                                      "them", "take another sampler for a middle slice")
+                     "them", "take another sampler for a middle slice")
 
 
 def _on_own_levels(levels, facts: ModelFacts, preset: Preset, nearest: tuple, clause: str) -> Selection:
@@ -218,7 +218,7 @@ def _on_own_levels(levels, facts: ModelFacts, preset: Preset, nearest: tuple, cl
                          f"its levels take the place of the schedule's{clause}", own_levels=True)
     if not starts_near(table.sigmas[0], levels[0], facts.flow):
         return fall_back(levels, facts, f"{preset.name} has no table of {table.calls} steps that starts near "
-                                          f"{levels[0]:.4g}", "train with this denoise among the windows")
+                         f"{levels[0]:.4g}", "train with this denoise among the windows")
     why = f"moved from a start at {table.sigmas[0]:.4g} to {levels[0]:.4g}{clause}"
     there = from_start(table.sigmas, levels[0], facts.flow)
     return _moved(levels, facts, preset, nearest, there, why, own_levels=True)
@@ -229,7 +229,7 @@ def _on_given_levels(levels, facts: ModelFacts, preset: Preset, nearest: tuple, 
     _, table = nearest
     if not same_top(table.sigmas[0], levels[0]):
         return fall_back(levels, facts, f"{preset.name} has no table of {table.calls} steps that starts at "
-                                          f"{levels[0]:.4g}", _PICK_OURS)
+                         f"{levels[0]:.4g}", _PICK_OURS)
     if not bool((np.diff(levels) < 0).all()) or (far := distance(levels, table.sigmas)) > MOVED_LEVELS[facts.flow]:
         return fall_back(levels, facts, f"the levels are too far from those of {preset.name}", _PICK_OURS)
     return _moved(levels, facts, preset, nearest, levels, f"moved to levels {far:.0%} away from its own{clause}")

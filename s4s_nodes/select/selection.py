@@ -208,7 +208,7 @@ def _of_the_named(named: Preset, request: Request, levels: np.ndarray, own: bool
     mine = match.belongs(named, facts)
     if request.strict and not mine and match.suits(named, facts) is None:
         selection = fall_back(levels, facts, f"{named.name} was not learned on this model, and matching is strict",
-                                "turn strict off to run it", own)
+                              "turn strict off to run it", own)
     else:
         selection = table_for(levels, facts, named, cfg, own)
     near = match.near_cfg(match.as_seen(named, facts), selection.table_name, cfg)

@@ -93,7 +93,7 @@ def hold(source: Source, preset: Preset, terms: Terms, progress: RaceProgress) -
     if source.features is None and any(entry.crowd_only for entries in samplers.values() for entry in entries):
         source.features, source.feature_space = moments, "means and deviations of the latent's channels"
     convergence, effort = plan_race(source, preset, terms, progress, samplers,
-                                  (terms.budget or math.inf) - (source.model_calls - before))
+                                    (terms.budget or math.inf) - (source.model_calls - before))
     teacher, pairs_at, seeds = teacher_of(source, "auto", convergence.calls), {}, terms.seeds
 
     def teach(*window) -> Pairs:
@@ -122,7 +122,7 @@ def hold(source: Source, preset: Preset, terms: Terms, progress: RaceProgress) -
 
 
 def plan_race(source: Source, preset: Preset, terms: Terms, progress: RaceProgress, samplers: dict,
-            left: float) -> tuple[Convergence, Effort]:
+              left: float) -> tuple[Convergence, Effort]:
     """The teacher, measured and given the calls it needs, and the search for the best baseline that is left for.
 
     left: network calls. Raises ValueError for too few, with what would do.

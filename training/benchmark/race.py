@@ -138,7 +138,7 @@ def with_finer_errors(source: Source, entries: list[Entry], pairs: Pairs, finer:
 
 
 def result_of(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs, crowd: Sequence[Entry] = (),
-          **more) -> TableResult:
+              **more) -> TableResult:
     """A race's results, by both measures: the RMSE, and in a source's feature space the Fréchet distance."""
     teacher = features_of(source, pairs.target)
     scores = {**summary(learned, ranked), **frechet.scores(learned, ranked, teacher, source.feature_space), **more,

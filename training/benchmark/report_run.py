@@ -83,7 +83,7 @@ def race_table_of(source, preset: Preset, name: str, pairs: Pairs, finer, out=No
     learned, *ranked = with_finer_errors(source, [learned, *ranked], pairs, finer)
     calls, pair = calls_to_match(source, learned, ranked, pairs)
     race = result_of(source, learned, ranked, pairs, where=f"s4s {source.device.type}", classical_calls_to_match=calls,
-                 matched_by=pair, most_calls_tried=4 * table.calls)
+                     matched_by=pair, most_calls_tried=4 * table.calls)
     click.echo(f"\n{preset.name}, {name}: {table.calls} network calls, cfg {source.cfg:g}\n"
                + draw.race_table(learned, ranked, teacher=race.teacher) + "\n" + race.verdict)
     if out is not None:

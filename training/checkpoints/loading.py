@@ -118,7 +118,7 @@ def explain(what: str, advice: str):
 def _opening(path):
     """Explain why this file or folder could not be opened."""
     return explain(f"{path} could not be opened by diffusers", ": is it whole, and is the folder given with --config "
-                                                                 "one for this very architecture?")
+                                                               "one for this very architecture?")
 
 
 # --- a folder -------------------------------------------------------------------------------------------------------
