@@ -8,6 +8,7 @@ import numpy as np
 
 from ..s4s_nodes.core import Preset, classical, sample
 from ..s4s_nodes.core.levels import starts_at
+from ..s4s_nodes.core.model import is_number
 from .baselines.schedules import schedules_for
 from .config import Config
 from .source import Source, pick_device
@@ -45,7 +46,7 @@ def recorded_teacher(source: Source, preset: Preset) -> tuple | None:
     name = str(preset.training.get("teacher", "")).rpartition(", ")[0]
     levels, solver = preset.training.get("teacher_levels"), name.split(", ")[0]
     if solver not in classical.SOLVERS or not isinstance(levels, list) or not levels \
-            or not all(type(level) in (int, float) for level in levels) or not starts_at(levels[0], source.sigma_max):
+            or not all(map(is_number, levels)) or not starts_at(levels[0], source.sigma_max):
         return None
     return _sampler(solver, name, source.flow), np.array(levels, dtype=np.float64)
 

@@ -148,7 +148,8 @@ def test_a_baseline_that_there_is_none_of(name):
 @pytest.mark.parametrize("changes", [{"teacher": "unipc_bh2_3, 32 calls", "teacher_levels": None},
                                      {"teacher": "k_euler, 8 calls"}, {"teacher": 7}, {"teacher_levels": "14.6"},
                                      {"teacher_levels": []}, {"teacher_levels": [True, "x"]},
-                                     {"teacher_levels": [5.0, 1.0, 0.0]}])
+                                     {"teacher_levels": [5.0, 1.0, 0.0]},
+                                     {"teacher_levels": [14.6146, 10 ** 400, 0.0]}])
 def test_a_preset_without_a_teacher_of_its_own_leaves_the_default(changes):
     record = {"teacher": "euler, 2 calls", "teacher_levels": [14.6146, 1.0, 0.0]}
     source = toy_source()
