@@ -5,7 +5,7 @@ import torch
 
 from s4s.s4s_nodes.core import schedules
 from s4s.training.demo_models.source import bundled
-from s4s.training.optimizers import low_rank
+from s4s.training.optimizers import gauss_newton, low_rank
 from s4s.training.optimizers.jacobian import calls_per_image, measured
 from s4s.training.parametrization.parameters import Parameters
 from s4s.training.teacher.pairs import known_pairs
@@ -69,3 +69,11 @@ def test_numbers_that_may_move_far_are_measured_best():
 def test_the_cost_grows_with_the_square_of_the_calls():
     costs = [low_rank.calls_per_image(Parameters(schedules.karras(calls, 0.03, 14.6))) for calls in (5, 10, 20)]
     assert costs[1] < 3 * costs[0] and costs[2] < 2.5 * costs[1]
+
+
+def test_numbers_at_rest_have_sizes_too_for_the_turn_in_which_they_move():
+    generator = torch.Generator().manual_seed(0)
+    columns, miss = torch.randn(4, 3, 50, generator=generator), torch.randn(4, 50, generator=generator)
+    columns[:, 2] = 0.0
+    sizes = gauss_newton._sizes(miss, columns, torch.tensor([True, True, False]))
+    assert bool((sizes > 0).all()) and sizes[2] > sizes[:2].max()

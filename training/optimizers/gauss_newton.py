@@ -4,11 +4,13 @@ It works with whatever samples: quantised, compiled, offloaded or non-differenti
 sampling. The endpoint error is a sum of squares in 15 to 80 unknowns, so one Levenberg-Marquardt step (Marquardt 1963)
 is worth tens of gradient steps. A column of the Jacobian is a finite difference; it re-runs only the rows behind the
 number it moves, and a number of the last row costs no network call (jacobian.py). Where a budget affords few of these,
-the Jacobian is measured along few directions of the run (low_rank.py), twice as many after a step it predicted badly.
+the Jacobian is measured along few directions of the run (low_rank.py): twice as many after a step that it predicted
+badly, and exactly after another.
 
 The error has long curved valleys: many Jacobians on few pairs go further than few on many. Each iteration takes other
 pairs and steps on with secant updates of its Jacobian (Broyden 1965). Where what it gains on them hardly shows on the
-held-out pairs, the next one takes twice as many. So the way does not depend on the budget; only its length does.
+held-out pairs, the next one takes twice as many. So of all budgets with exact Jacobians, a larger one goes on where a
+smaller one ends.
 """
 
 from __future__ import annotations
@@ -118,7 +120,7 @@ def _measure(source: Source, parameters: Parameters, block: Pairs, state: GaussN
 def _sizes(miss: Tensor, columns: Tensor, moving: Tensor) -> Tensor:
     """By which the numbers (k,) may move, relative to each other: as the damping allows them."""
     curvature = (columns.square().sum(2) * _weights(miss)[:, None]).sum(0).double()
-    return moving * (curvature + FLOOR * curvature[moving].mean()).rsqrt()
+    return (curvature + FLOOR * curvature[moving].mean()).rsqrt()
 
 
 def _iterate(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, state: GaussNewtonState) -> float:
@@ -135,10 +137,10 @@ def _iterate(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pai
     taken = best_trial(trial, state.damping, loss)
     if taken is not None:
         state.damping, ahead, there, loss = taken
-        doubt = _doubt(jacobian, (ahead - vector).float(), there - miss)
+        surprise = _unpredicted(jacobian, (ahead - vector).float(), there - miss).norm() / (there - miss).norm()
         state.vector, loss = _secant_steps(source, parameters, pairs, moving, state.damping,
                                            (vector, miss, jacobian, noise), (ahead, there, loss))
-    if state.rank and (taken is None or doubt > DOUBT):
+    if state.rank and (taken is None or surprise > DOUBT):
         state.rank = 2 * state.rank if 2 * state.rank <= MOST_RANK else 0
     state.rejected = 0 if taken else state.rejected + 1
     if taken is None:
@@ -154,9 +156,9 @@ def _iterate(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pai
     return loss
 
 
-def _doubt(jacobian: Tensor, step: Tensor, change: Tensor) -> float:
-    """How wrong the Jacobian (n, k, d) was about the change (n, d) along a step (k,), relative to it."""
-    return float((change - torch.einsum("nkd,k->nd", jacobian, step)).norm() / change.norm())
+def _unpredicted(jacobian: Tensor, step: Tensor, change: Tensor) -> Tensor:
+    """What the Jacobian (n, k, d) did not predict of the change (n, d) along a step (k,)."""
+    return change - torch.einsum("nkd,k->nd", jacobian, step)
 
 
 def _noise(parameters: Parameters, state: GaussNewtonState) -> NoiseCovariance | None:
@@ -188,7 +190,7 @@ def _secant_steps(source, parameters, pairs, moving, damping, before, now) -> tu
     (vector, miss, jacobian, noise), (ahead, there, loss) = before, now
     for _ in range(SECANT_STEPS):
         step = (ahead - vector).float()
-        wrong = there - miss - torch.einsum("nkd,k->nd", jacobian, step)
+        wrong = _unpredicted(jacobian, step, there - miss)
         jacobian = jacobian + torch.einsum("k,nd->nkd", step / step.square().sum(), wrong)
         noise = noise and noise.after(step.double())
         vector, miss = ahead, there
