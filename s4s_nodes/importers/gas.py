@@ -6,6 +6,8 @@ m_j = (x_j - std(t_j) eps(x_j, t_j + xi_j)) / alpha(t_j). The formulas of a step
 
 from __future__ import annotations
 
+from itertools import takewhile
+
 import numpy as np
 
 from ..core import Model, Table
@@ -79,15 +81,16 @@ def read(content: dict, model: Model | None) -> tuple[Table, Model, dict]:
     told, and for networks of EDM one says sigma_max = 152.
     """
     kept = content["ema"].get("shadow_params")
-    kept = [array(value) for value in kept] if isinstance(kept, list) else []
-    calls = len(kept[0]) + 1 if kept and kept[0] is not None and kept[0].ndim == 1 else 0
-    ours = kept[1:2 * calls + 2]
-    if not 2 <= calls <= 100 or len(ours) != 2 * calls + 1 or any(p is None or p.shape != (calls,) for p in ours):
+    kept = kept if isinstance(kept, list) else []
+    first = array(kept[0]) if kept else None
+    calls = len(first) + 1 if first is not None and first.ndim == 1 else 0
+    ours = list(takewhile(lambda p: p is not None and p.shape == (calls,), map(array, kept[1:2 * calls + 2])))
+    if not 2 <= calls <= 100 or len(ours) != 2 * calls + 1:
         raise UnreadableFile(f"holds {len(kept)} parameters that are not a GS student's: N-1 times, then 2 N + 1 of N")
     model, assumed = model or models.SD15, model is None
     sigma = models.clock_of(model)
     last = _LAST_EDM_64 if model.prediction == "x0" and model.sigma_min < 0.005 else _LAST
-    learned = table(times(kept[0], last), ours[0], np.stack(ours[2::2]), np.stack(ours[1::2]), sigma)
+    learned = table(times(first, last), ours[0], np.stack(ours[2::2]), np.stack(ours[1::2]), sigma)
     record = {"assumed_model": model.family} if assumed else {}
     return learned, model, record
 

@@ -1,4 +1,4 @@
-"""What reading a stranger's file may cost: its limits, the budget that keeps count, and a check of what came out.
+"""What reading a stranger's file may cost: its limits, and the budget that keeps count.
 
 The numbers are far above real files (the largest published one has 0.4 MB and some 5,000 opcodes), and small enough
 that no file costs a second or 100 MB: `python tests/library/read_under_limits.py` measures it.
@@ -9,8 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 MAX_BYTES = 16 * 2 ** 20        # of a file
 MAX_OPCODES = 100_000           # a tensor, a storage and a nested file count as several
 MAX_SPENT = 32 * 2 ** 20        # bytes of text, of numbers, and of every copy of them
@@ -20,11 +18,7 @@ MAX_DIGITS = 100                # of a number written as text
 MAX_BITS = 256                  # of an integer; torch's own magic number has 80
 MAX_NESTED = 3                  # torch keeps a file within a file for each storage
 MAX_ENTRIES = 4096              # of an archive
-MAX_DEPTH = 100                 # a module within a module costs four
-MAX_UNFOLDED = 2 ** 21          # numbers and letters of the content, shared parts counted wherever they occur
 MAX_CALLS = 200                 # of an imported table
-
-_VALUE = 8                      # what any value counts, beside its letters or numbers
 
 
 class UnreadableFile(ValueError):
@@ -82,55 +76,3 @@ def shown(value, limit: int = 40) -> str:
     if isinstance(value, str):
         return value[:limit]
     return str(value)[:limit] if value is None or isinstance(value, (int, float)) else f"a {type(value).__name__}"
-
-
-def check_unfolded(value) -> None:
-    """Refuse content that is large once its shared parts are copied, deep, or within itself.
-
-    Whoever converts or prints all of it afterwards pays for every occurrence of a shared part.
-    """
-    known: dict[int, tuple[int, int] | None] = {}               # id -> (size, depth); None while its parts are open
-    todo = [value]
-    while todo:
-        item = todo[-1]
-        parts = _parts(item)
-        if known.get(id(item)) or parts is None:
-            todo.pop()
-        elif id(item) in known:
-            known[id(item)] = _measured(parts, known)
-            todo.pop()
-        else:
-            known[id(item)] = None
-            for part in parts:
-                if known.get(id(part), 0) is None:
-                    raise UnreadableFile("holds a value within itself")
-                if id(part) not in known and _parts(part) is not None:
-                    todo.append(part)
-
-
-def _measured(parts, known: dict) -> tuple[int, int]:
-    size, depth = _VALUE, 0
-    for part in parts:
-        own, below = known.get(id(part)) or (_leaf(part), 0)
-        size, depth = size + own, max(depth, below)
-    if size > MAX_UNFOLDED:
-        raise UnreadableFile("repeats its values too often for a table of coefficients")
-    if depth >= MAX_DEPTH:
-        raise UnreadableFile(f"holds values nested more than {MAX_DEPTH} deep")
-    return size, depth + 1
-
-
-def _parts(value):
-    """What a container holds; None for any other value."""
-    kind = type(value)
-    if kind is dict:
-        return [*value.keys(), *value.values()]
-    if kind is Stub:
-        return value.args, value.state
-    return value if kind in (list, tuple, set) else None
-
-
-def _leaf(value) -> int:
-    if isinstance(value, (str, bytes)):
-        return _VALUE + len(value)
-    return _VALUE + (value.size if isinstance(value, np.ndarray) else 0)

@@ -2,25 +2,28 @@
 
 A pickle is a program for a small stack machine that may call anything. Here its opcodes are read by `pickletools`
 (which executes nothing) and interpreted by this file's own machine, in which a global is only a name, a call is only
-recorded (`Stub`), and the few recorded calls that mean "this is a tensor" are turned into arrays by our own code.
+recorded (`Stub`), and the few recorded calls that mean "this is a tensor" are turned into tensors by our own code.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import pickletools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+import torch
+from torch import Tensor
 
 from .limits import MAX_BITS, MAX_DIGITS, MAX_NESTED, MAX_NUMBERS, MAX_TEXT, Budget, Paid, Stub, UnreadableFile, shown
 
-_DTYPES = {"FloatStorage": "<f4", "DoubleStorage": "<f8", "HalfStorage": "<f2", "BFloat16Storage": "bf16",
-           "LongStorage": "<i8", "IntStorage": "<i4", "ShortStorage": "<i2", "CharStorage": "i1",
-           "ByteStorage": "u1", "BoolStorage": "?"}
+_DTYPES = {"FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16,
+           "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
+           "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8,
+           "BoolStorage": torch.bool}
 _MARK = object()
 
 
@@ -33,13 +36,6 @@ class Name:
 
     def __str__(self) -> str:
         return f"{self.module}.{self.name}"
-
-
-@dataclass(frozen=True, eq=False)
-class Storage:
-    """The numbers of a tensor before its shape."""
-
-    numbers: np.ndarray
 
 
 class Machine:
@@ -145,7 +141,7 @@ class Machine:
         if not isinstance(name, str) or type(count) is not int or not 0 <= count <= MAX_NUMBERS:
             raise UnreadableFile(f"holds a tensor of {shown(count, 20)} numbers: a table has {MAX_NUMBERS} at most")
         self.budget.spend(opcodes=_COSTLY)
-        self.stack.append(Storage(self.storage(_DTYPES[kind.name], name, count)))
+        self.stack.append(self.storage(_DTYPES[kind.name], name, count))
 
     def pair_name(self) -> None:
         name, module = self.stack.pop(), self.stack.pop()
@@ -189,23 +185,14 @@ def _plain_key(key):
     return key
 
 
-def _tensor(storage, offset, size, stride, *, budget: Budget) -> np.ndarray:
-    """The array a tensor was, within its storage's bounds."""
-    whole = type(offset) is int and all(isinstance(part, tuple) and len(part) <= 8 and all(
-        type(n) is int for n in part) for part in (size, stride))
-    if not isinstance(storage, Storage) or not whole or len(size) != len(stride):
+def _tensor(storage, offset, size, stride, *, budget: Budget) -> Tensor:
+    """The tensor of a storage's numbers; torch refuses one that reaches beyond them."""
+    if not isinstance(storage, Tensor) or len(size) > 8 or not all(type(n) is int for n in (offset, *size, *stride)):
         raise UnreadableFile("holds a tensor that is described wrongly")
-    if min((offset, *size, *stride), default=0) < 0:
-        raise UnreadableFile("holds a tensor of negative size")
-    count = int(np.prod(np.array(size, dtype=object))) if size else 1
+    if (count := math.prod(size)) > MAX_NUMBERS:
+        raise UnreadableFile(f"holds a tensor of more than {MAX_NUMBERS} numbers")
     budget.spend(numbers=count, opcodes=_COSTLY)
-    if count > MAX_NUMBERS or count and offset + sum((n - 1) * s for n, s in zip(size, stride)) >= len(storage.numbers):
-        raise UnreadableFile("holds a tensor that reaches beyond its numbers")
-    if not count:
-        return np.zeros(size)
-    flat = storage.numbers[offset:]
-    steps = tuple(s * flat.itemsize for s in stride)
-    return np.lib.stride_tricks.as_strided(flat, size, steps, writeable=False)
+    return torch.as_strided(storage, size, stride, offset)
 
 
 _COSTLY = 20                    # opcodes' worth of time in a tensor, a storage or a nested file

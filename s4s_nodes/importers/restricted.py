@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from ..core.model import is_number
-from .limits import MAX_BYTES, MAX_ENTRIES, MAX_NUMBERS, Budget, Stub, UnreadableFile, check_unfolded
-from .machine import Machine, Storage
+from .limits import MAX_BYTES, MAX_ENTRIES, Budget, Stub, UnreadableFile
+from .machine import Machine
 
 __all__ = ["MAX_BYTES", "Stub", "UnreadableFile", "array", "content_of", "loads"]
 
@@ -36,15 +38,13 @@ def content_of(path) -> bytes:
 
 
 def loads(content: bytes, name: str = "") -> Any:
-    """A file's content: dicts, lists, text, numbers, arrays, and a Stub wherever it asks for an object.
+    """A file's content: dicts, lists, text, numbers, tensors, and a Stub wherever it asks for an object.
 
     Takes plain pickles and both formats of torch.save. Raises UnreadableFile for whatever else. name is the file's, for
     messages.
     """
     try:
-        value = _read(content, Budget(), nested=False)
-        check_unfolded(value)
-        return value
+        return _read(content, Budget(), nested=False)
     except UnreadableFile as error:
         words = str(error)
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError, zipfile.BadZipFile,
@@ -88,11 +88,11 @@ def _read_zip(content: bytes, budget: Budget) -> Any:
 
         if f"{folder}/byteorder" in names and entry(f"{folder}/byteorder") != b"little":
             raise UnreadableFile("was written on a big-endian machine")
-        known: dict[tuple, np.ndarray] = {}
+        known: dict[tuple, Tensor] = {}
 
-        def storage(dtype: str, key: str, count: int) -> np.ndarray:
+        def storage(dtype: torch.dtype, key: str, count: int) -> Tensor:
             if (dtype, key, count) not in known:
-                budget.spend(bytes=count * _item_size(_storage_type(dtype)))
+                budget.spend(bytes=count * dtype.itemsize)
                 known[dtype, key, count] = _numbers(entry(f"{folder}/data/{key}"), dtype, count)
             return known[dtype, key, count]
         return _machine(budget, storage).run(io.BytesIO(entry(pickles[0])))
@@ -100,45 +100,32 @@ def _read_zip(content: bytes, budget: Budget) -> Any:
 
 def _read_legacy(file: io.BytesIO, budget: Budget) -> Any:
     """torch.save's older format: protocol, system, the object, the storages' keys, then their raw numbers."""
-    later: dict[str, Storage] = {}
-    kinds: dict[str, tuple] = {}
+    later: dict[str, Tensor] = {}
 
-    def promise(dtype: str, key: str, count: int) -> np.ndarray:
-        budget.spend(numbers=count, bytes=2 * count * _item_size(_storage_type(dtype)))
-        kinds[key] = (dtype, count)
-        return later.setdefault(key, Storage(np.zeros(count, _storage_type(dtype)))).numbers
+    def promise(dtype: torch.dtype, key: str, count: int) -> Tensor:
+        budget.spend(numbers=count, bytes=2 * count * dtype.itemsize)
+        return later.setdefault(key, torch.zeros(count, dtype=dtype))
 
     _machine(budget).run(file)                                   # protocol version
     _machine(budget).run(file)                                   # byte order and sizes of the machine it came from
     value = _machine(budget, promise).run(file)
     for key in _machine(budget).run(file):
-        dtype, count = kinds[key]
+        numbers = later[key]
         file.read(8)                                             # the count once more
-        raw = file.read(count * _item_size(dtype))
-        later[key].numbers[:] = _numbers(raw, dtype, count)
+        numbers.copy_(_numbers(file.read(numbers.nbytes), numbers.dtype, len(numbers)))
     return value
 
 
-def _item_size(dtype: str) -> int:
-    return 2 if dtype == "bf16" else np.dtype(dtype).itemsize
-
-
-def _storage_type(dtype: str) -> str:
-    return "<f4" if dtype == "bf16" else dtype
-
-
-def _numbers(raw: bytes, dtype: str, count: int) -> np.ndarray:
-    if len(raw) < count * _item_size(dtype):
+def _numbers(raw: bytes, dtype: torch.dtype, count: int) -> Tensor:
+    if len(raw) < count * dtype.itemsize:
         raise UnreadableFile(f"ends within a tensor of {count} numbers: download it again")
-    if dtype == "bf16":                                          # the upper half of a float32
-        return (np.frombuffer(raw, "<u2", count).astype("<u4") << 16).view("<f4")
-    return np.frombuffer(raw, dtype, count).copy()
+    return torch.frombuffer(bytearray(raw), dtype=dtype, count=count) if count else torch.zeros(0, dtype=dtype)
 
 
 def array(value) -> np.ndarray | None:
     """A float64 array of a tensor, a NumPy array's record, a number or a list of numbers; None of anything else."""
-    if isinstance(value, np.ndarray):
-        return value.astype(np.float64)
+    if isinstance(value, Tensor):
+        return value.double().numpy().copy()
     if isinstance(value, Stub):
         return _numpy_array(value)
     if isinstance(value, (list, tuple)) and value and all(is_number(item) for item in value) or is_number(value):
@@ -158,10 +145,6 @@ def _numpy_array(stub: Stub) -> np.ndarray | None:
     else:
         return None
     kind = dtype.args[0] if isinstance(dtype, Stub) and dtype.what == "numpy.dtype" and dtype.args else None
-    fits = isinstance(shape, tuple) and len(shape) <= 8 and all(type(n) is int and n >= 0 for n in shape)
-    if not fits or kind not in _NUMPY_KINDS or not isinstance(raw, bytes):
+    if kind not in _NUMPY_KINDS or not isinstance(raw, bytes):
         raise UnreadableFile("holds a NumPy array that is described wrongly")
-    count = int(np.prod(np.array(shape, dtype=object))) if shape else 1
-    if count > MAX_NUMBERS or len(raw) != count * np.dtype(kind).itemsize:
-        raise UnreadableFile("holds a NumPy array whose numbers do not fit its shape")
     return np.frombuffer(raw, kind).reshape(shape, order="F" if fortran else "C").astype(np.float64)
