@@ -10,6 +10,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from ..core import Model, Preset, classical, schedules
+from ..core.model import model_of
 from . import clock, neuralsolver
 
 UNMEASURED = ("numbers as their authors published them; not measured on your checkpoint: race them before you trust "
@@ -18,34 +19,6 @@ UNMEASURED = ("numbers as their authors published them; not measured on your che
 _SD_RANGE = (0.0291671582, 14.6146411896)
 _SD15 = Model("sd15", "eps", *_SD_RANGE, channels=4)
 _FLOW = partial(Model, prediction="flow", sigma_min=0.001, sigma_max=1.0)
-
-# name: (grid in core's published.json, the model it was made for, the solver it was measured with)
-_GRIDS: dict[str, tuple[str, Model, str]] = {
-    "ays-sd15": ("ays_sd1", _SD15, "dpmpp_2m"),
-    "ays-sdxl": ("ays_sdxl", Model("sdxl", "eps", *_SD_RANGE, channels=4), "dpmpp_2m"),
-    "ays-svd": ("ays_svd", Model("svd", "v", 0.002, 700.0, channels=4), "dpmpp_2m"),
-    "gits-sd15": ("gits_1.20", _SD15, "ipndm_2"),
-    "oss-flux": ("oss_flux", _FLOW("flux", channels=16), "euler"),
-    "oss-wan": ("oss_wan", _FLOW("wan21", channels=16), "euler"),
-    "oss-chroma": ("oss_chroma", _FLOW("chroma", channels=16), "euler"),
-    **{grid.replace("_", "-"): (grid, _SD15, "dpmpp_2m") for grid in schedules.published_grids()
-       if grid.startswith("gits_")},
-}
-
-# what others measured with these levels on the checkpoints they were made for, and what we did on small models
-# (tests/bench/schedule_presets.py; the plain choice is what a host runs without a preset)
-_EVIDENCE = {
-    "ays-sdxl": "its authors made these levels on SDXL for 10 calls, used them with DPM++ 2M, and advise log-linear "
-                "interpolation for other numbers",
-    "gits-sd15": "the levels were made on Stable Diffusion 1.5 for each number of calls (coefficient 1.20, what their "
-                 "authors take for it); with iPNDM of order 2 others measured a COCO FID of 18.05, 14.11, 12.10, 11.80 "
-                 "at 4, 5, 6, 7 calls and cfg 7.5 there, against 17.76, 14.41, 13.86, 13.76 on even times "
-                 "(arXiv 2510.17699)",
-    "oss-flux": "its authors made these levels on FLUX.1 for 10 calls of Euler's method and report a GenEval of 0.645, "
-                "0.649 with 100 calls; for other numbers of calls nothing was published",
-    "oss-wan": "its authors made these levels on Wan 2.1 for 20 calls of Euler's method; for other numbers of calls "
-               "nothing was published",
-}
 
 # name: (table in neuralsolver.json, the model it was searched on or is carried over to, its clock)
 _LEARNED: dict[str, tuple[str, Model, clock.Clock | None]] = {
@@ -63,7 +36,12 @@ def _tables() -> dict:
 
 def published() -> tuple[str, ...]:
     """The names that `make` knows."""
-    return *_LEARNED, *_GRIDS
+    return *_LEARNED, *_grids()
+
+
+def _grids() -> dict[str, str]:
+    """{name: the grid of core's published.json that offers a preset of this name}."""
+    return {name: grid for grid, entry in schedules.published_grids().items() for name in entry.get("presets", ())}
 
 
 def make(name: str, calls: int | tuple[int, ...] | None = None) -> Preset:
@@ -75,7 +53,7 @@ def make(name: str, calls: int | tuple[int, ...] | None = None) -> Preset:
     wanted = (calls,) if isinstance(calls, int) else calls
     if name in _LEARNED:
         return _learned(name, wanted)
-    if name in _GRIDS:
+    if name in _grids():
         return _scheduled(name, wanted)
     raise ValueError(f"unknown published name {str(name)[:80]!r}; there are: {', '.join(published())}")
 
@@ -100,15 +78,15 @@ def _learned(name: str, wanted: tuple[int, ...] | None) -> Preset:
 
 
 def _scheduled(name: str, wanted: tuple[int, ...] | None) -> Preset:
-    grid, model, solver = _GRIDS[name]
-    counts = schedules.published_counts(grid)
-    credit = schedules.published_grids()[grid]
+    grid = _grids()[name]
+    entry, counts = schedules.published_grids()[grid], schedules.published_counts(grid)
+    solver, model = entry["presets"][name]["solver"], model_of(entry["model"])
     stretched = sorted(set(wanted or ()) - set(counts))
     record = {"imported": f"schedule with the solver {solver}", "published_calls": list(counts), "note": UNMEASURED}
-    if name in _EVIDENCE:
-        record["evidence"] = _EVIDENCE[name]
+    if evidence := entry["presets"][name].get("evidence"):
+        record["evidence"] = evidence
     if stretched:
         record["stretched_calls"] = stretched
     on = classical.SOLVERS[solver]
     tables = {f"calls{n}": on(schedules.published(grid, n), model.flow) for n in wanted or counts}
-    return Preset(name, tables, model, record, licence=credit["licence"], source=credit["source"])
+    return Preset(name, tables, model, record, licence=entry["licence"], source=entry["source"])
