@@ -12,11 +12,9 @@ import numpy as np
 import safetensors
 
 from .model import PresetError
-from .table import MAX_CALLS
 
 MAX_BYTES = 32 * 2 ** 20
 MAX_HEADER = 5 * 2 ** 18            # bytes of names and description; shipped presets have up to 10,000
-MAX_TENSORS = 1000                  # five a table
 MAX_DIGITS = 4300                   # of an integer in the description: Python's own limit, where it has one
 CHECKSUM = "sha256"                 # the description's entry with the checksum of everything else
 KEY = "s4s_preset"                  # the one metadata entry: safetensors does not keep several in order
@@ -29,12 +27,9 @@ def contents(path: Path) -> tuple[dict, dict]:
         came = f"{size} bytes" if path.is_file() else "not a file"
         raise PresetError(f"is {came}: a preset is one file of a few kilobytes, {MAX_BYTES} bytes at most")
     try:
-        _check_header(path)
+        json.loads(header(path), object_pairs_hook=_without_repeats)
         with safetensors.safe_open(path, framework="np") as file:
-            metadata, names = file.metadata() or {}, list(file.keys())
-            if len(names) > MAX_TENSORS:
-                raise PresetError(f"holds {len(names)} tensors: a preset has {MAX_TENSORS} at most")
-            tensors = {name: _tensor(file, name) for name in names}
+            metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
     except (OSError, PresetError):
         raise
     except Exception as error:      # the library's own error type, or what NumPy says of a type it lacks
@@ -83,35 +78,13 @@ def header(path) -> bytes:
         return file.read(size)
 
 
-def _check_header(path: Path) -> None:
-    """Refuse a header that is too large or names a tensor twice, before safetensors parses it."""
-    text = header(path)
-    try:
-        json.loads(text, object_pairs_hook=_without_repeats)
-    except _Repeated as error:
-        raise PresetError(f"its header {error}: download or save it again") from None
-    except (ValueError, RecursionError):
-        pass                                        # the library says what is wrong with it
-
-
-def _tensor(file, name: str) -> np.ndarray:
-    """One tensor of an open file. Raises PresetError if it is too large for any table."""
-    shape = file.get_slice(name).get_shape()
-    if len(shape) > 2 or max(shape, default=0) > (MAX_CALLS + 1) ** 2 or np.prod(shape) > (MAX_CALLS + 1) ** 2:
-        raise PresetError(f"holds tensor {name[:80]!r} of shape {shape[:9]}: a table has at most {MAX_CALLS} calls")
-    return file.get_tensor(name)
-
-
-class _Repeated(ValueError):
-    """A JSON object has a duplicate key: parsers disagree on which value counts."""
-
-
 def _without_repeats(pairs: list) -> dict:
+    """Refuse an object with a duplicate key: parsers disagree on which value counts."""
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in content if names.count(name) > 1)
-        raise _Repeated(f"has two entries {twice[:60]!r}")
+        raise ValueError(f"has two entries {twice[:60]!r}")
     return content
 
 
