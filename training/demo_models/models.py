@@ -12,19 +12,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from ...s4s_nodes.core import schedules
 from ..visible import between_levels
 from .network import Transformer, UNet
 
 NAMES = ("digits-eps", "digits-flow")
 FOLDER = Path(__file__).parent
 NULL = 10  # the class "no class" of classifier-free guidance
-
-
-def noise_levels():
-    """Stable Diffusion's 1000 levels sigma = sqrt((1 - abar) / abar), rising, (1000,) float64."""
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    alphas_bar = torch.cumprod(1 - betas, dim=0)
-    return ((1 - alphas_bar) / alphas_bar).sqrt()
 
 
 def level_to_time(sigma, levels):
@@ -52,7 +46,7 @@ class Digits(nn.Module):
         self.prediction = prediction
         if prediction == "eps":
             self.network = UNet()
-            self.register_buffer("sigmas", noise_levels(), persistent=False)
+            self.register_buffer("sigmas", torch.from_numpy(schedules.sd_levels()), persistent=False)
             self.sigma_min, self.sigma_max = float(self.sigmas[0]), float(self.sigmas[-1])
         elif prediction == "flow":
             self.network = Transformer()

@@ -120,15 +120,8 @@ def _unipc_weights(ratios: list, hh: Tensor, width: Tensor) -> list:
 @lowered(calls_per_step=2)
 def dpmpp_2s(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
     """DPM-Solver++(2S) (Lu et al. 2022, Alg. 1, r = 1/2); the step to 0 is first-order."""
-    x, logs = trace.start, _half_log_snr(sigmas, flow)
-    for i, (sigma, after) in enumerate(steps(sigmas)):
-        target = trace.call(x, sigma)
-        if after > 0:
-            middle = (logs[i] + logs[i + 1]) / 2
-            middle = torch.sigmoid(-middle) if flow else torch.exp(-middle)
-            target = trace.call(_towards(x, target, sigma, middle), middle)
-        x = _towards(x, target, sigma, after)
-    return x
+    sizes = two_calls(sigmas)
+    return single_step.run(trace, with_middles(sigmas, sizes, flow), flow, sizes)
 
 
 @lowered()
@@ -142,6 +135,11 @@ def single_step(trace: Trace, sigmas: Tensor, flow: bool, sizes: tuple) -> Tenso
         x = _one_step(trace, x, sigmas[at:at + size + 1], logs[at:at + size + 1], flow)
         at += size
     return x
+
+
+def two_calls(sigmas: Tensor) -> tuple[int, ...]:
+    """Sizes of steps of two calls each; the step to 0 has one."""
+    return tuple(2 if after > 0 else 1 for after in sigmas[1:])
 
 
 def with_middles(levels, sizes: tuple, flow: bool) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..levels import gauss, lagrange
 from ..trace import Trace
+from .log_snr import two_calls, with_middles
 from .lowering import check_order, lowered, steps
 
 
@@ -183,15 +184,8 @@ def heunpp2(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
 @lowered(calls_per_step=2)
 def dpm_2(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
     """DPM-Solver-2 in sigma (Karras et al. 2022 after Lu et al. 2022): the slope at the geometric middle."""
-    x = trace.start
-    for sigma, after in steps(sigmas):
-        slope = (x - trace.call(x, sigma)) / sigma
-        if after > 0:
-            middle = torch.sqrt(sigma * after)
-            halfway = x + (middle - sigma) * slope
-            slope = (halfway - trace.call(halfway, middle)) / middle
-        x = x + (after - sigma) * slope
-    return x
+    sizes = two_calls(sigmas)
+    return dpm_2_steps.run(trace, with_middles(sigmas, sizes, False), flow, sizes)
 
 
 @lowered()
