@@ -19,7 +19,7 @@ def check(config: Config, source: Source) -> None:
     if config.gradient.objective == LPIPS and len(source.shapes) > 1:
         raise ValueError("objective lpips compares images of one size: train one size, or use pseudo_huber")
     objective_of(config.gradient.objective, source)             # raises where lpips lacks something
-    check_teacher(source, config.teacher.solver, config.teacher.calls, config.windows)
+    check_teacher(source, config.teacher.solver, config.teacher.calls)
     check_schedule(source, config)
 
 

@@ -28,7 +28,7 @@ def training(run) -> dict:
     plan, starts = run.plan, {name: run.tables.starts[name] for name in begun(run)}
     scales = {start.cfg for start in starts.values()}
     own = run.source.teacher            # a sampler with its levels: a race judges by it, too
-    levels = {"teacher_levels": [float(level) for level in own[1]]} if isinstance(own, tuple) else {}
+    levels = {"teacher_levels": [float(level) for level in own[1]]} if own else {}
     return {"teacher": run.teacher.description, **levels, "teacher_error": run.facts["teacher"]["error"],
             "cfg": [min(scales), max(scales)], "resolution": run.source.size,
             **{name: value for name, value in plan.flat().items() if name in SETTINGS}, "budget": run.config.budget,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..s4s_nodes.core import Model, Table, experts
+from ..s4s_nodes.core import Model, experts
 from ..s4s_nodes.core.scores import size_record
 from .recompute import recomputed
 
@@ -36,8 +36,8 @@ class Source:
     conditions gives {"which": LongTensor} and groups by it); levels: the model's own noise levels, rising.
     decode: latents (n, *shape) -> images (n, 1 or 3, H, W) in -1..1, differentiable, for the objective lpips; None:
     they are images. differentiable: the network can be back-propagated through at the memory of one call; else the
-    trainer runs it again in the backward pass. teacher: a Table, or (k-diffusion sampler function, its sigmas);
-    None: the configuration's classical one. chunk: images per network call, halved when memory runs out.
+    trainer runs it again in the backward pass. teacher: (k-diffusion sampler function, its sigmas); None: the
+    configuration's classical one. chunk: images per network call, halved when memory runs out.
     features: images (n, 1 or 3, H, W) -> (n, F), the space in which a race also measures the Fréchet distance, and
     feature_space, its name; None: it does not.
     about: what a preset records of it besides; a run that goes on must find the same. Of two models that take turns
@@ -59,7 +59,7 @@ class Source:
     model_calls: int = 0
     on_model_calls: Callable | None = None      # told before every batch: on_model_calls(images)
     differentiable: bool = False
-    teacher: Table | tuple | None = None
+    teacher: tuple | None = None
     chunk: int = MOST_AT_ONCE
     say: Callable | None = None                 # told of memory that ran out, in words
     decode: Callable | None = None

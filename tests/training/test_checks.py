@@ -5,13 +5,11 @@ import sys
 import pytest
 import torch
 
-from s4s.s4s_nodes.core import classical, preset_file, schedules
+from s4s.s4s_nodes.core import preset_file
 from s4s.training.distil import distil, estimate
 from s4s.training.source import NaNFromModel
 from tests.toy import small, toy_source
 from tests.training.test_teacher import k_euler
-
-LEVELS = schedules.karras(12, 0.03, 14.6146)
 
 
 def silent_source(teacher=None):
@@ -57,8 +55,6 @@ def test_a_schedule_whose_library_is_missing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("teacher, settings, words", [
-    (classical.euler(LEVELS), {"windows": (1.0, 0.5)}, "whole images only"),
-    (classical.euler(schedules.karras(12, 0.03, 5.0)), {}, "starts at sigma 5, the model at 14.6"),
     ((k_euler, torch.tensor([14.6, 3.0, 1.0])), {}, "falling ones that end in 0"),
 ])
 def test_a_teacher_that_cannot_make_the_targets(tmp_path, teacher, settings, words):

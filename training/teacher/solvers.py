@@ -1,6 +1,6 @@
 """The teacher that makes the targets, and the check that it is deterministic.
 
-It is a classical solver by name, a table, or a host's k-diffusion sampler function with its levels.
+It is a classical solver by name, or a host's k-diffusion sampler function with its levels.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ...s4s_nodes.core import Table, classical, experts, sample, schedules
-from ...s4s_nodes.core.levels import starts_at
 from ..source import Source
 
 MOST_KARRAS = 1000.0        # highest level of a model whose teacher takes Karras' levels
@@ -62,35 +61,27 @@ def carried(source: Source, table, start: Tensor, extra: dict, on_call=None) -> 
 def teacher_of(source: Source, name: str, calls: int) -> Teacher:
     """The source's own teacher if it brings one, else the classical solver of this name.
 
-    Raises ValueError for a stochastic sampler, an unknown name, or a table that does not start at the top.
+    Raises ValueError for a stochastic sampler or an unknown name.
     """
     if source.teacher is None:
         words = f"{teacher_name(source, name)}, {calls} calls"
         other = CHECKED_BY[teacher_name(source, name) == CHECKED_BY[0]]
         return Teacher(words, lambda top: teacher_table(source, name, calls, top),
                        lambda top: teacher_table(source, other, 2 * calls, top))
-    if isinstance(source.teacher, Table):
-        return _table_teacher(source, source.teacher)
     return _host_teacher(source, *source.teacher)
 
 
-def check_teacher(source: Source, name: str, calls: int, windows: tuple) -> None:
+def check_teacher(source: Source, name: str, calls: int) -> None:
     """Raise ValueError as `teacher_of` does, as far as that is possible without a network call."""
     if source.teacher is None:
         teacher_table(source, name, calls)
-    elif isinstance(source.teacher, Table):
-        _check_table(source, source.teacher)
-        if set(windows) != {1.0}:
-            raise ValueError("a table as teacher makes whole images only: for windows use a classical teacher")
     else:
         _levels(*source.teacher)
 
 
 def calls_of(teacher, calls: int) -> int:
     """Calls per image of a source's own teacher, before it has run; else the configured ones."""
-    if teacher is None:
-        return calls
-    return teacher.calls if isinstance(teacher, Table) else len(teacher[1]) - 1
+    return calls if teacher is None else len(teacher[1]) - 1
 
 
 def teacher_table(source: Source, name: str, calls: int, top: float | None = None) -> Table:
@@ -183,18 +174,6 @@ def _levels(function: Callable, sigmas) -> tuple[np.ndarray, str]:
         raise ValueError(f"the teacher {words} has levels of shape {levels.shape}: expected at least two "
                          "falling ones that end in 0")
     return levels, words
-
-
-def _table_teacher(source: Source, table: Table) -> Teacher:
-    _check_table(source, table)
-    return Teacher(f"a table of {table.calls} calls", lambda top: table,
-                   lambda top: teacher_table(source, "auto", 2 * max(25, table.calls), top))
-
-
-def _check_table(source: Source, table: Table) -> None:
-    if not starts_at(table.sigmas[0], source.sigma_max):
-        raise ValueError(f"the teacher's table starts at sigma {table.sigmas[0]:g}, the model at "
-                         f"{source.sigma_max:g}: use a table for whole images")
 
 
 def refined(levels: np.ndarray, flow: bool) -> np.ndarray:
