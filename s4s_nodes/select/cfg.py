@@ -171,7 +171,7 @@ def join_presets(presets: list[Preset], name: str) -> Preset:
 
 
 def _only_cfg(preset: Preset) -> float:
-    if len(set(preset.trained_cfg)) != 1 or preset.trained_cfg[0] <= 0:
-        raise PresetError(f"{preset.name} says cfg {preset.training.get('cfg')!r}: expected a preset learned at one "
-                          "cfg above 0")
-    return float(preset.trained_cfg[0])
+    recorded, scales = preset.training.get("cfg"), preset.trained_cfg
+    if len(set(scales)) != 1 or scales[0] <= 0 or recorded not in (scales[0], scales, tuple(scales)):
+        raise PresetError(f"{preset.name} says cfg {recorded!r}: expected a preset learned at one cfg above 0")
+    return float(scales[0])

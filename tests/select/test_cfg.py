@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -112,3 +113,15 @@ def test_only_presets_of_one_model_at_different_cfgs_are_joined():
                            ([single(2.0), three()], r"says cfg \[2.0, 8.0\]")):
         with pytest.raises(PresetError, match=words):
             join_presets(presets, "toy")
+
+
+@pytest.mark.parametrize("recorded", [[3.0, "x"], [], [3.0, None], "3", None, True, 0, [math.nan], {"cfg": 3.0}])
+def test_a_record_that_is_not_one_cfg_is_refused_where_presets_are_joined(recorded):
+    odd = replace(single(3.0), training={"cfg": recorded})
+    with pytest.raises(PresetError, match="expected a preset learned at one cfg above 0"):
+        join_presets([single(2.0), odd], "toy")
+
+
+@pytest.mark.parametrize("recorded", [3, 3.0, [3.0], (3, 3.0)])
+def test_one_cfg_may_be_recorded_alone_or_in_a_list(recorded):
+    assert join_presets([single(2.0), replace(single(3.0), training={"cfg": recorded})], "toy").trained_cfg == [2, 3]
