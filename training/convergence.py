@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from .baselines.measure import baselines, measure
@@ -35,14 +36,15 @@ def probes(budget: int) -> int:
     return 2 if budget < SMALL_BUDGET else 4
 
 
-def converge(source: Source, name: str, calls: int, student_calls: int, seeds: range, most_spent: float) -> Convergence:
-    """Double the teacher's calls until its error is a fifth of the student's, while `most_spent` affords it.
+def converge(source: Source, name: str, calls: int, student_calls: int, seeds: range,
+             affords: Callable[[int, int], bool]) -> Convergence:
+    """Double the teacher's calls until its error is a fifth of the student's, while the budget affords it.
 
-    student_calls: of the table with the most calls, whose error will be the smallest. A teacher that the source brings
-    is measured and left as it is.
+    student_calls: of the table with the most calls, whose error will be the smallest. affords(calls, spent): whether
+    a teacher of so many calls may be used, once measuring has cost so much. A teacher that the source brings is
+    measured and left as it is.
     """
     before = source.model_calls
-    most_spent = before + most_spent
     while True:
         teacher = teacher_of(source, name, calls)
         error, student = errors_of(source, teacher, seeds, student_calls)
@@ -50,7 +52,7 @@ def converge(source: Source, name: str, calls: int, student_calls: int, seeds: r
         seeds = seeds[:2]                           # enough to see that a finer one suffices
         following = len(seeds) * 6 * calls          # twice the teacher, and twice of what checks it
         fixed = source.teacher is not None or 2 * calls > MOST_CALLS
-        if convergence.suffices or fixed or source.model_calls + following > most_spent:
+        if convergence.suffices or fixed or not affords(2 * calls, convergence.spent + following):
             return convergence
         calls *= 2
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..s4s_nodes.core import Preset
 from . import sources
-from .budget import forecast, taught_before
+from .budget import NOISE_CALLS, forecast, taught_before
 from .checks import check
 from .config import Config
 from .convergence import Convergence, converge, probes
@@ -154,11 +154,11 @@ class Run:
         plan = self.plan
         self.progress.total = run_calls(self.nodes, self.source, plan.mode)
         if "teacher" not in self.facts:
-            afforded = SHARE_OF_CHECK * len(plan.calls) * plan.most_calls
             first = VALIDATION_SEEDS + plan.data.seed
             seeds = range(first, first + probes(plan.most_calls))
             before = self.source.model_calls
-            checked = converge(self.source, plan.teacher.solver, plan.teacher.calls, max(plan.calls), seeds, afforded)
+            checked = converge(self.source, plan.teacher.solver, plan.teacher.calls, max(plan.calls), seeds,
+                               self._affords)
             noise = noise_of(self.source, range(plan.data.seed, plan.data.seed + 2)) if plan.mode == "forward" else 0.0
             spent = self.source.model_calls - before
             self.facts["teacher"] = {**checked._asdict(), "spent": spent, "noise": noise}
@@ -168,6 +168,16 @@ class Run:
                                         self.convergence.spent)
         doubt = "" if self.convergence.suffices else "; WARNING: more than a fifth of the tables' expected error"
         self.progress.say(f"teacher {self.teacher.description}: off by RMSE {self.convergence.error:.2g}{doubt}")
+
+    def _affords(self, calls: int, spent: int) -> bool:
+        """Whether the budget suffices for a teacher of so many calls, once measuring it has cost so much."""
+        if spent > SHARE_OF_CHECK * len(self.plan.calls) * self.plan.most_calls:
+            return False
+        try:
+            run_calls(self.nodes, self.source, self.plan.mode, calls, spent + NOISE_CALLS)
+        except ValueError:
+            return False
+        return True
 
     def _enter(self, node: Node) -> None:
         """Turn to a guidance scale. What was measured at the first holds for all."""

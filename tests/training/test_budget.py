@@ -5,7 +5,7 @@ import torch
 
 from s4s.s4s_nodes.core import schedules
 from s4s.training.budget import plan_for
-from s4s.training.distil import distil
+from s4s.training.distil import distil, estimate
 from s4s.training.optimizers.gauss_newton import LONGEST, damped
 from s4s.training.optimizers.jacobian import SKETCHED, measured, sketch
 from s4s.training.parametrization.parameters import Parameters
@@ -43,6 +43,22 @@ def test_a_budgeted_run_that_is_stopped_goes_on_bit_for_bit(tmp_path):
             distil(toy_source(), budgeted(), tmp_path / str(moment), on_progress=stop)
         again = distil(toy_source(), budgeted(), tmp_path / str(moment), resume=True)
         assert again.short_hash == whole.short_hash
+
+
+@pytest.mark.parametrize("budget", [500, 900, 1_000, 1_100, 1_400])
+@pytest.mark.parametrize("mode", ["gradient", "forward"])
+def test_an_estimate_refuses_what_a_run_refuses_in_the_same_words_before_any_call(tmp_path, mode, budget):
+    """The teacher is off by much: a run that does not look ahead doubles its calls, and then lacks them."""
+    config, seen = budgeted(mode=mode, calls=(3,), teacher_calls=6, budget=budget), []
+    for begin in (estimate, lambda source, config: distil(source, config, tmp_path)):
+        source = toy_source()
+        try:
+            begin(source, config)
+            seen.append("accepted")
+        except ValueError as error:
+            assert source.model_calls == 0
+            seen.append(str(error))
+    assert seen[0] == seen[1] and ("too small" in seen[0]) == (budget == 500)
 
 
 def test_more_budget_buys_more_pairs_up_to_those_asked_for():

@@ -129,7 +129,7 @@ def plan_race(source: Source, preset: Preset, terms: Terms, progress: RaceProgre
     """
     tables = [preset.tables[name] for name in terms.tables]
     tops, most = {window_of(source, table) for table in tables}, max(table.calls for table in tables)
-    first, before = calls_of(source.teacher, terms.teacher_calls), source.model_calls
+    first = calls_of(source.teacher, terms.teacher_calls)
     check = PROBED * (3 * first + len(QUICK) * most)
 
     def cost(effort: Effort, calls: int) -> int:
@@ -142,11 +142,11 @@ def plan_race(source: Source, preset: Preset, terms: Terms, progress: RaceProgre
     progress.status("race: how far the teacher is off")
     begin = TEST_SEEDS + terms.seeds.start
     seeds = range(begin, begin + PROBED)
-    teacher = count_calls(source, progress, check,
-                      lambda: converge(source, "auto", first, most, seeds, SHARE_OF_CHECK * left))
-    left -= source.model_calls - before
-    while teacher.calls > first and cost(EFFORTS[0], teacher.calls) > left:
-        teacher = teacher._replace(calls=teacher.calls // 2)
+
+    def affords(calls: int, spent: int) -> bool:
+        return spent <= SHARE_OF_CHECK * left and spent + cost(EFFORTS[0], calls) <= left
+    teacher = count_calls(source, progress, check, lambda: converge(source, "auto", first, most, seeds, affords))
+    left -= teacher.spent
     return teacher, [effort for effort in EFFORTS if effort is EFFORTS[0] or cost(effort, teacher.calls) <= left][-1]
 
 
