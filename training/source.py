@@ -120,14 +120,15 @@ class Source:
         """The network's answer to one part, or None after memory ran out and the parts were halved."""
         if self.on_model_calls is not None:
             self.on_model_calls(len(x))
-        self.model_calls += len(x)
         network = self.network if self.differentiable else recomputed(self.network, self.again)
         try:
-            return self._checked(network(x, sigma, **extra), x, sigma)
+            answer = network(x, sigma, **extra)
         except (RuntimeError, MemoryError) as error:
             if not self.halve(error, len(x)):
                 raise
-        return None
+            return None
+        self.model_calls += len(x)
+        return self._checked(answer, x, sigma)
 
     def again(self, images: int) -> None:
         """Count images that the network evaluates again in a backward pass."""
