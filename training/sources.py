@@ -22,9 +22,15 @@ def of(config: Config, device: str, say: Callable = print) -> Source:
     else:
         from .checkpoints.source import checkpoint  # diffusers is imported for checkpoints only
         source = checkpoint(config.model, config.cfg, pick_device(device), say)
+    take_teacher(source, config)
+    return source
+
+
+def take_teacher(source: Source, config: Config) -> None:
+    """Give the source the teacher that its configuration names by solver and schedule, if it does. Raises ValueError
+    as `baseline_teacher`."""
     if "," in config.teacher.solver:
         source.teacher = baseline_teacher(source, config.teacher.solver, config.teacher.calls)
-    return source
 
 
 def baseline_teacher(source: Source, name: str, calls: int) -> tuple:

@@ -25,6 +25,7 @@ from ...training.config import Config
 from ...training.lock import locked
 from ...training.modes import tries_gradients
 from ...training.source import Source
+from ...training.sources import take_teacher
 from ..core import experts, preset_file
 from ..core.preset_file import Preset
 from ..core.scores import size_record, size_text
@@ -72,7 +73,7 @@ class Host(Protocol):
 class Order:
     """What to train. settings: all that a run depends on beside config and model, such as prompts and size.
 
-    teacher(source) -> Source.teacher; None: the trainer's own.
+    teacher(source) -> Source.teacher; None: the one that config names, or the trainer's own.
     """
 
     config: Config
@@ -179,6 +180,7 @@ class Training:
 
     def check(self, source: Source) -> None:
         """Settle which run it is; no network call. Raises ValueError for a name or a teacher that cannot be used."""
+        take_teacher(source, self.config)
         if self.order.teacher is not None:
             source.teacher = self.order.teacher(source)
         name, model = self.config.name, source.model

@@ -231,6 +231,17 @@ def test_a_range_of_cfg_is_raced_at_the_node_nearest_to_the_hosts(place):
     assert "cfg 2 to 4" in made.report and [each["cfg"] for each in made.preset.scores["calls3_cfg2"].values()] == [2]
 
 
+def test_a_teacher_named_by_solver_and_schedule_teaches_and_judges_or_is_refused(place):
+    outcome = place.train(teacher="euler, sgm_uniform", teacher_calls=8)
+    assert outcome.preset.training["teacher"] == "euler, sgm_uniform, 8 calls"
+    assert "teacher euler, sgm_uniform, 8 calls, off by" in next(line for line in outcome.report.splitlines()
+                                                                 if line.startswith("race: "))
+    before, files = place.network.calls, place.files()
+    with pytest.raises(ValueError, match="no teacher 'euler, nowhere': name a solver and a schedule"):
+        place.train(teacher="euler, nowhere", teacher_calls=8, name="other")
+    assert (place.network.calls, place.files()) == (before, files)
+
+
 def test_the_tab_trains_for_the_scales_of_its_field(monkeypatch, tmp_path):
     work, orders = webui_work(monkeypatch, tmp_path), []
     monkeypatch.setattr(work.session, "train", lambda tab, order: orders.append((tab.scene.cfg, order.config.cfg)))

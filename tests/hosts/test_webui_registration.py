@@ -228,19 +228,24 @@ def test_the_tab_asks_for_what_its_controls_say(host, monkeypatch):
                       "samplers": ("Heun", "DPM++ SDE")}]
     tab.start_training(*shown, "mine", "4", "1", "Quick", None, "auto", 8)
     assert asked[-1]["budget"] == "quick"
+    assert "teacher" not in asked[-1]
+    for given in ("euler, sgm_uniform, 8", " euler,sgm_uniform,8 calls "):
+        tab.start_training(*shown, "mine", "4", "1", "Quick", None, "auto", 8, "", given)
+        assert (asked[-1]["teacher"], asked[-1]["teacher_calls"]) == ("euler, sgm_uniform", 8)
     for given, scales, sampled in (("3-7", (3, 4.6, 7), 4.6), ("0.5-2", (0.5, 1, 2), 2), ("1", (1,), 1)):
         tab.start_training(*shown[:2], given, *shown[3:], "mine", "4", "1", "Quick", None, "auto", 8)
         assert (asked[-1]["scales"], asked[-1]["cfg"]) == (scales, sampled)
-    good = (*shown, "mine", "4", "1", "Own number", 3000, "auto", 8)
+    good = (*shown, "mine", "4", "1", "Own number", 3000, "auto", 8, "", "")
     for place, value, words in ((6, "four", "is not a list of whole numbers"), (6, "", "Steps is empty"),
                                 (3, None, "Width: nothing is given, at least 8"), (2, None, "write a guidance scale"),
                                 (2, "7-3", "a range such as 3-7"), (2, "many", "a range such as 3-7"),
                                 (3, -64, "Width: -64 is given, at least 8"), (9, 0, "table: 0 is given, at least 1"),
                                 (11, None, "race: nothing is given"), (11, 1, "race: 1 is given, at least 2"),
-                                (12, "768", "More sizes: &#x27;768&#x27; is not a list of widths and heights")):
+                                (12, "768", "More sizes: &#x27;768&#x27; is not a list of widths and heights"),
+                                (13, "euler, 8", "Teacher: &#x27;euler, 8&#x27; is given. Write a solver, a schedule")):
         refused = tab.start_training(*good[:place], value, *good[place + 1:])
         assert words in refused and "Error" not in refused
-    assert len(asked) == 6
+    assert len(asked) == 8
 
 
 def test_every_word_is_translated_and_the_files_are_whole():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import gradio as gr
 
 from ...core.lists import numbers, sizes
@@ -9,6 +11,7 @@ from ...select.cfg import cfg_nodes
 from . import shelf
 from .words import say
 
+_TEACHER = re.compile(r"(\w+)\s*,\s*(\w+)\s*,\s*(\d+)(?: calls)?")      # as a preset records it, too
 MODES = {"auto": "auto", "gradient": "gradient", "forward-only": "forward"}      # as read here, as the trainer takes it
 
 
@@ -52,12 +55,15 @@ def training() -> tuple:
             "first: slower; auto is forward-only"))
         seeds = gr.Number(label=say("Seeds of the race"), value=8, precision=0, elem_id="s4s_race_seeds")
         more = gr.Textbox(label=say("More sizes for the same preset, e.g. 768x512,1024x1024"), elem_id="s4s_more_sizes")
+        teacher = gr.Textbox(label=say("Teacher of a distilled model (Lightning, LCM): solver, schedule, calls"),
+                             info=say("e.g. euler, sgm_uniform, 8; empty: the default one, for all other models"),
+                             elem_id="s4s_teacher")
     effort.change(lambda chosen: gr.update(visible=efforts()[chosen] is None), inputs=[effort], outputs=[budget],
                   queue=False, show_progress=False)
     with gr.Row():
         forecast = gr.Button(say("Estimate"), elem_id="s4s_estimate")
         start = gr.Button(say("Train"), variant="primary", elem_id="s4s_train")
-    return [name, calls, windows, effort, budget, mode, seeds, more], forecast, start
+    return [name, calls, windows, effort, budget, mode, seeds, more, teacher], forecast, start
 
 
 def race() -> tuple:
@@ -81,7 +87,7 @@ def race() -> tuple:
 
 
 def training_of(prompts, negative, cfg, width, height, name, calls, windows, effort, budget, mode, seeds,
-                more="") -> dict:
+                more="", teacher="") -> dict:
     """What `work.training` is asked for. Raises ValueError for a field that is empty or too small."""
     chosen = efforts().get(effort, effort)
     if chosen is None:
@@ -90,7 +96,7 @@ def training_of(prompts, negative, cfg, width, height, name, calls, windows, eff
             "name": str(name or "").strip(), "calls": numbers(calls, int, say("Steps")),
             "windows": numbers(windows, float, say("Denoising strengths")), "budget": chosen, "mode": MODES[mode],
             "race_seeds": int(number(seeds, say("Seeds of the race"), 2)),
-            "more_sizes": sizes(more or "", say("More sizes"))}
+            "more_sizes": sizes(more or "", say("More sizes")), **_teacher_of(str(teacher or "").strip())}
 
 
 def race_of(prompts, negative, cfg, width, height, preset, calls, seeds, budget, write, samplers) -> dict:
@@ -105,6 +111,14 @@ def race_of(prompts, negative, cfg, width, height, preset, calls, seeds, budget,
 def efforts() -> dict:
     """{words: the trainer's name of a budget}; None for a number of one's own."""
     return {say("Quick"): "quick", say("Normal"): "normal", say("Thorough"): "thorough", say("Own number"): None}
+
+
+def _teacher_of(text: str) -> dict:
+    """The trainer's settings of a teacher by name. Raises ValueError."""
+    if text and not (match := _TEACHER.fullmatch(text)):
+        raise ValueError(f"{say('Teacher')}: {text!r} is given. Write a solver, a schedule and a number of calls, such "
+                         "as euler, sgm_uniform, 8")
+    return {"teacher": f"{match[1]}, {match[2]}", "teacher_calls": int(match[3])} if text else {}
 
 
 def _scene_of(prompts, negative, cfg, width, height) -> dict:

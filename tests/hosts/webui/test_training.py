@@ -82,6 +82,15 @@ def test_gradients_go_through_the_hosts_denoiser_at_several_sizes(server):
     assert "calls4 exact" in infotext(server, "S4S toy_ sd15")
 
 
+def test_a_distilled_models_own_sampler_teaches(server):
+    asked = {**TRAINING, "name": "distilled", "calls": [2], "teacher": "euler, sgm_uniform", "teacher_calls": 8}
+    made = server.call("/s4s-test/train", asked, seconds=900)
+    assert any("teacher euler, sgm_uniform, 8 calls: off by" in words for words in made["words"]), made
+    assert "S4S: distilled " in infotext(server, "S4S distilled")
+    refused = server.call("/s4s-test/train", {**asked, "name": "other", "teacher": "euler, nowhere"})
+    assert "no teacher 'euler, nowhere': name a solver and a schedule" in refused["error"], refused
+
+
 def test_an_interrupt_in_a_backward_pass_ends_a_training(server):
     asked = {**TRAINING, "name": "stopped back", "mode": "gradient", "budget": 4000, "stop_in_backward": True}
     made = server.call("/s4s-test/train", asked)
