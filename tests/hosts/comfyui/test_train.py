@@ -384,27 +384,28 @@ def test_a_patched_model_is_learned_as_patched(sd3):
     assert preset.short_hash != plain.short_hash
     select, request, about = ours("library").select, ours("library").Request, ours("hosts.comfyui.facts").of_model
     for model, mine in ((sd3, plain), (patched, preset)):       # each is chosen for its own model, and for no other
-        found = select(request(about(model), [plain, preset], 3, cfg=1.0))
+        found = select(request(about(model), [plain, preset], 3, cfg=3.0))
         assert not found.fallback and found.preset is mine
-        found = select(request(about(model), [preset if mine is plain else plain], 3, cfg=1.0))
+        found = select(request(about(model), [preset if mine is plain else plain], 3, cfg=3.0))
         assert found.fallback and "LoRAs and patches" in found.message()
     assert torch.equal(picture, sampled(patched, "tiny_sd3"))
     assert before[1:] == state_of(patched)[1:]
 
 
-def test_when_memory_runs_out_it_goes_on_with_smaller_batches(sd3, caplog):
+def test_when_memory_runs_out_it_goes_on_with_smaller_batches(sd3, caplog, monkeypatch):
     biggest = []
 
     def on_call(number, images):
         if images > 8:                      # four images with and without prompt
             raise torch.cuda.OutOfMemoryError("CUDA out of memory, says the test")
         biggest.append(images)
-    plain, *_ = train(sd3, "tiny_sd3", **SMALL, name="roomy")
     with caplog.at_level(logging.INFO):
         preset, *_ = train(counting(sd3, on_call), "tiny_sd3", **SMALL, name="cramped")
     assert max(biggest) == 8 and "memory ran out" in caplog.text
-    table, other = preset.tables["calls3"], plain.tables["calls3"]
-    assert abs(table.sigmas - other.sigmas).max() < 2e-2        # other batches round otherwise, and steps enlarge it
+    # bit for bit as with four from the start; sixteen at once round otherwise, which learning enlarges (3e-5 here)
+    monkeypatch.setattr(ours("hosts.comfyui.denoiser"), "MOST_IMAGES", 4)
+    four, *_ = train(sd3, "tiny_sd3", **SMALL, name="four at once")
+    assert preset.short_hash == four.short_hash and preset.training["model_calls"] == four.training["model_calls"]
 
 
 @pytest.mark.parametrize("settings, positives", [({}, 1), ({"positive_2": 5, "positive_3": 6, "positive_4": 7}, 4)])
