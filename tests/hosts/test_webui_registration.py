@@ -229,9 +229,10 @@ def test_the_tab_asks_for_what_its_controls_say(host, monkeypatch):
     tab.start_training(*shown, "mine", "4", "1", "Quick", None, "auto", 8)
     assert asked[-1]["budget"] == "quick"
     assert "teacher" not in asked[-1]
-    for given in ("euler, sgm_uniform, 8", " euler,sgm_uniform,8 calls "):
+    for given, teacher in (("euler, sgm_uniform, 8", "euler, sgm_uniform"), (" DPM++ 2M,SGM Uniform,8 ",
+                                                                              "dpmpp_2m, sgm_uniform")):
         tab.start_training(*shown, "mine", "4", "1", "Quick", None, "auto", 8, "", given)
-        assert (asked[-1]["teacher"], asked[-1]["teacher_calls"]) == ("euler, sgm_uniform", 8)
+        assert (asked[-1]["teacher"], asked[-1]["teacher_calls"]) == (teacher, 8)
     for given, scales, sampled in (("3-7", (3, 4.6, 7), 4.6), ("0.5-2", (0.5, 1, 2), 2), ("1", (1,), 1)):
         tab.start_training(*shown[:2], given, *shown[3:], "mine", "4", "1", "Quick", None, "auto", 8)
         assert (asked[-1]["scales"], asked[-1]["cfg"]) == (scales, sampled)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import gradio as gr
 
 from ...core.lists import numbers, sizes
@@ -11,7 +9,6 @@ from ...select.cfg import cfg_nodes
 from . import shelf
 from .words import say
 
-_TEACHER = re.compile(r"(\w+)\s*,\s*(\w+)\s*,\s*(\d+)(?: calls)?")      # as a preset records it, too
 MODES = {"auto": "auto", "gradient": "gradient", "forward-only": "forward"}      # as read here, as the trainer takes it
 
 
@@ -114,11 +111,14 @@ def efforts() -> dict:
 
 
 def _teacher_of(text: str) -> dict:
-    """The trainer's settings of a teacher by name. Raises ValueError."""
-    if text and not (match := _TEACHER.fullmatch(text)):
+    """The trainer's settings of a teacher, named as the host or the trainer does. Raises ValueError."""
+    if not text:
+        return {}
+    *names, calls = (part.strip().lower().replace(" ", "_").replace("+", "p") for part in text.split(","))
+    if len(names) != 2 or not calls.isdecimal():
         raise ValueError(f"{say('Teacher')}: {text!r} is given. Write a solver, a schedule and a number of calls, such "
                          "as euler, sgm_uniform, 8")
-    return {"teacher": f"{match[1]}, {match[2]}", "teacher_calls": int(match[3])} if text else {}
+    return {"teacher": ", ".join(names), "teacher_calls": int(calls)}
 
 
 def _scene_of(prompts, negative, cfg, width, height) -> dict:
