@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
-
-import numpy as np
 
 from .baselines.halving import EVERY, Effort
 from .baselines.schedules import schedules_for
 from .config import MODES, Config
 from .convergence import QUICK, probes
 from .optimizers.gauss_newton import pair_cost as pair_cost_of
-from .optimizers.low_rank import RANK
 from .optimizers.state import FIRST_BATCH
 from .parametrization.parameters import Parameters
 from .source import Source
@@ -25,7 +21,6 @@ UNLIMITED = 100_000         # of a forward-only run without a budget: more was n
 LEAST_PAIRS = FIRST_BATCH   # that one iteration measures
 QUICKLY, NORMAL, THOROUGH = (Effort(1, 2, ((1, EVERY), (6, 3))), Effort(1, 3, ((1, EVERY), (12, 5))),
                              Effort(4, 4, ((4, EVERY), (32, 6))))
-EXACT_PAIRS = 20            # of five iterations: where a budget affords them, Jacobians are exact
 USUAL_BATCH = 6             # pairs of an iteration, about
 MOST_TURNS = 4              # of a training pair in the iterations
 VALIDATIONS = 2             # besides those of the iterations: of the best baseline, and of a start that is another
@@ -80,19 +75,10 @@ def _forward_plan(plan: Plan, source: Source) -> Plan:
     return plan.replace(pairs=_distinct(plan, afforded[calls]), pairs_cut=True)
 
 
-def rank_of(plan: Plan, source: Source, calls: int) -> int:
-    """Directions of the Jacobians that a table begins with; 0, exact ones, where the budget affords enough of them."""
-    exact = _affordable(plan, source, calls, _pair_cost(plan, source, calls, 0))
-    return 0 if exact >= min(EXACT_PAIRS, plan.data.pairs) else RANK
-
-
 def affordable(plan: Plan, source: Source, calls: int) -> int:
-    """The most pairs whose Jacobians, with all that goes with them, fit into a table's budget; with `pairs_cut`
-    they are made already."""
-    return _affordable(plan, source, calls, pair_cost(plan, source, calls))
-
-
-def _affordable(plan: Plan, source: Source, calls: int, pair: int) -> int:
+    """The most pairs that can be measured, with all that goes with them, in a table's budget; with `pairs_cut` they
+    are made already."""
+    pair = pair_cost(plan, source, calls)
     fixed = fixed_cost(plan, source, calls)
     low, high = 0, MOST_TURNS * plan.data.pairs
     while low < high:
@@ -120,19 +106,8 @@ def _distinct(plan: Plan, total: int) -> int:
 
 def pair_cost(plan: Plan, source: Source, calls: int) -> int:
     """Network calls of one pair in one iteration."""
-    return _pair_cost(plan, source, calls, rank_of(plan, source, calls))
-
-
-def _pair_cost(plan: Plan, source: Source, calls: int, rank: int) -> int:
-    start, *settings = vars(any_parameters(plan, source, calls)).values()
-    return _tried_pair_cost(rank, tuple(start), *settings)
-
-
-@lru_cache(maxsize=256)
-def _tried_pair_cost(rank: int, start: tuple, *settings) -> int:
-    """Cached: it tries every number, and plans of other budgets ask again."""
-    parameters = Parameters(np.array(start), *settings)
-    turns = [pair_cost_of(parameters, turn, rank) for turn in range(parameters.turns)]
+    parameters = any_parameters(plan, source, calls)
+    turns = [pair_cost_of(parameters, turn) for turn in range(parameters.turns)]
     return math.ceil(sum(turns) / len(turns))
 
 

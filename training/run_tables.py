@@ -6,16 +6,13 @@ import math
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
-import torch
 
 from ..s4s_nodes.core import Table
 from ..s4s_nodes.core.table import PARTS
 from .baselines.measure import Entry, measure
-from .budget import LEAST_PAIRS, Plan, pair_cost, rank_of
+from .budget import LEAST_PAIRS, Plan, pair_cost
 from .config import Config
 from .nodes import Node
-from .optimizers.jacobian import NUDGE
-from .optimizers.noise import nudge_for
 from .optimizers.state import GaussNewtonState, State, new_state
 from .parametrization.parameters import Parameters
 from .run_pairs import Window
@@ -63,7 +60,7 @@ class RunTables:
     def begin(self, name: str, calls: int, window: Window, plan: Plan, node: Node, noise: float) -> None:
         """Find the table's start, the best baseline that its free numbers can hold, and a fresh optimizer's state.
 
-        noise: the network's, by which its differences are taken wider.
+        noise: of the network's answers, relative.
         """
         before = self.source.model_calls
         start = self._start(calls, window, plan, node)
@@ -74,9 +71,7 @@ class RunTables:
         if isinstance(state, GaussNewtonState):
             least = 2 * plan.data.validation * calls + LEAST_PAIRS * pair_cost(plan, self.source, calls)
             state.left = max(plan.most_calls - state.spent, least if plan.warm else 0)
-            nudge = nudge_for(noise)
-            state.nudges, state.noisy = torch.full_like(state.vector, nudge), nudge > NUDGE
-            state.rank = 0 if state.noisy else rank_of(plan, self.source, calls)
+            state.noise = noise
             if start.at_best:                           # measured just now
                 state.begin(state.baseline, state.baseline_median, self.source.all_calls)
         self.starts[name] = TableStart.of(start.levels_name, start.parameters, node.cfg, window.denoise, start.best)

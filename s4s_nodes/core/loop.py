@@ -10,29 +10,26 @@ from torch import Tensor
 Denoiser = Callable[..., Tensor]        # (x, sigma (B,), **extra) -> denoised, k-diffusion's convention
 
 
-def sample(denoiser: Denoiser, x: Tensor, table, extra: dict | None = None, on_call=None,
-           first: int = 0, known: dict[int, Tensor] | None = None) -> Tensor:
+def sample(denoiser: Denoiser, x: Tensor, table, extra: dict | None = None, on_call=None) -> Tensor:
     """Sample from noise with one network call per row of the table, and return the last state.
 
     x (B, ...): noise with standard deviation table.sigmas[0], or a noised latent; it is never written to, and the
     result has its shape, dtype and device. table: a Table, or a TensorTable whose numbers carry gradients. The
     denoiser gets the noise level as a (B,) vector, at least float32. on_call(i, x, row, denoised) runs after every
-    call; its result is ignored, its exceptions pass through. To resume in the middle of a run, `first` is the row
-    that x stands at and `known` holds the predictions made so far, by call; known predictions are not made again.
+    call; its result is ignored, its exceptions pass through.
 
     Tables are float64 and are rounded once, when they are applied; sums use the dtype of the state.
     Differentiable in x, in the network and in a TensorTable's numbers: hosts call it under no_grad, trainers not.
     """
     extra = extra or {}
     per_item = torch.ones(len(x), dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
-    history = dict(known or {})
-    for i, row in enumerate(table.rows[first:], first):
-        if i not in history:
-            shown = x if isinstance(row.scale, float) and row.scale == 1.0 else x * row.scale
-            history[i] = denoiser(shown, per_item * row.query, **extra)
-            del shown                        # or the state would outlive its last use
-            if on_call is not None:
-                on_call(i, x, row, history[i])
+    history: dict[int, Tensor] = {}
+    for i, row in enumerate(table.rows):
+        shown = x if isinstance(row.scale, float) and row.scale == 1.0 else x * row.scale
+        history[i] = denoiser(shown, per_item * row.query, **extra)
+        del shown                            # or the state would outlive its last use
+        if on_call is not None:
+            on_call(i, x, row, history[i])
         x = _next_state(x, row, history)
         for call in row.done:
             del history[call]

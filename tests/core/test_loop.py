@@ -177,23 +177,6 @@ def test_on_call_is_told_of_every_call_in_order(noise):
     assert got is not told[-1][1]
 
 
-@pytest.mark.parametrize("name", ["dpmpp_3m", "lms_4", "heun"])
-def test_a_run_goes_on_from_its_middle_without_asking_again(name, noise):
-    table, states, predictions = classical.SOLVERS[name](np.geomspace(10, 0.1, 6)), [], []
-
-    def keep(i, x, row, denoised):
-        states.append(x)
-        predictions.append(denoised)
-    whole = sample(mixture, noise, table, on_call=keep)
-    for first, x in enumerate(states):
-        for through in (first, first + 1):                  # the prediction at x itself may be known as well
-            known, told = dict(enumerate(predictions[:through])), []
-            kept = dict(known)
-            end = sample(mixture, x, table, on_call=lambda i, *_: told.append(i), first=first, known=known)
-            assert torch.equal(end, whole)
-            assert told == list(range(through, table.calls)) and known == kept
-
-
 class HostInterrupt(BaseException):
     """What a host throws when its user presses the stop button."""
 

@@ -1,16 +1,9 @@
 """A budget holds, pays for learning, and survives an interruption bit for bit."""
 
 import pytest
-import torch
 
-from s4s.s4s_nodes.core import schedules
 from s4s.training.budget import plan_for
 from s4s.training.distil import distil, estimate
-from s4s.training.optimizers.gauss_newton import LONGEST, damped
-from s4s.training.optimizers.jacobian import SKETCHED, measured, sketch
-from s4s.training.parametrization.parameters import Parameters
-from s4s.training.teacher.pairs import make_pairs
-from s4s.training.teacher.solvers import teacher_table
 from tests.toy import small, toy_source
 
 
@@ -66,35 +59,3 @@ def test_more_budget_buys_more_pairs_up_to_those_asked_for():
     few, more, all_of_them = (plan_for(budgeted(budget=budget), source, "forward").data.pairs
                               for budget in (4_000, 8_000, 10 ** 6))
     assert few < more < all_of_them == 256
-
-
-def test_a_sketch_keeps_squares_and_inner_products_within_its_size():
-    generator = torch.Generator().manual_seed(0)
-    one, other = torch.randn(2, 6, 200_000, generator=generator)
-    kept = sketch(one)
-    assert kept.shape == (6, SKETCHED)
-    torch.testing.assert_close(kept.square().mean(1), one.square().mean(1), rtol=0.1, atol=0)   # deviation 2 %
-    products = (sketch(one) * sketch(other)).mean(1) - (one * other).mean(1)
-    assert products.abs().max() < 0.08                                                          # deviation 1.6 %
-    assert torch.equal(sketch(one[:, :100]), one[:, :100])
-
-
-def test_a_measured_jacobian_predicts_small_moves_and_a_damped_step_lowers_the_linear_model():
-    source = toy_source()
-    parameters = Parameters(schedules.karras(4, 0.03, source.sigma_max))
-    pairs = make_pairs(source, range(16), teacher_table(source, "auto", 40), "", quiet=True)
-    vector = parameters.initial()
-    with torch.no_grad():
-        miss, jacobian = measured(source, parameters, vector, pairs)
-        move = 0.01 * torch.randn(len(vector), generator=torch.Generator().manual_seed(1))
-        move[3] = -abs(move[3])                                     # the first query stands at the model's top
-        there, _ = measured(source, parameters, vector + move.double(), pairs)
-    predicted = torch.einsum("nkd,k->nd", jacobian, move)
-    assert (there - miss - predicted).norm() < 0.1 * (there - miss).norm()
-    moving, errors = parameters.moving().bool(), {}
-    for damping in (1e-3, 3.0):
-        step = damped(jacobian, miss, moving, damping).float()
-        assert step.abs().max() < LONGEST + 1e-6                    # none goes beyond what the Jacobian knows
-        after = miss + torch.einsum("nkd,k->nd", jacobian, step)
-        errors[damping] = float(after.square().mean(1).sqrt().mean() / miss.square().mean(1).sqrt().mean())
-    assert errors[1e-3] < 1 and errors[3.0] < 0.8                  # the first is shortened, the second whole

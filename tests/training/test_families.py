@@ -8,7 +8,6 @@ from s4s.s4s_nodes.core import classical, constant_law_error, mixture, sample
 from s4s.s4s_nodes.core.classical import log_snr
 from s4s.training.distil import distil
 from s4s.training.optimizers.gradient import loss_and_gradient
-from s4s.training.optimizers.jacobian import calls_per_image, moved_tables, same_call
 from s4s.training.optimizers.objective import OBJECTIVES
 from s4s.training.parametrization import families
 from s4s.training.teacher.pairs import known_pairs
@@ -148,24 +147,6 @@ def test_no_free_number_breaks_the_constant_law_and_each_has_its_gradient(family
     if base == BASES[family][0]:                                                 # and slow: one base of each
         assert torch.autograd.gradcheck(lambda v: torch.cat([part.flatten() for part in parameters.table(v)]),
                                         (where.requires_grad_(),), atol=1e-6, fast_mode=True)
-
-
-@pytest.mark.parametrize("family, base", PAIRS)
-def test_a_moved_number_reruns_only_the_rows_behind_it(family, base):
-    parameters = made(family, base, 6)
-    vector = random_vector(parameters, 0.05)
-    vector[5] = 0.0                                             # the first query stands at the model's highest level
-    here, moves = parameters.frozen(vector), moved_tables(parameters, vector)
-    assert len(moves) == sum(parameters.sizes)                                   # none is without effect
-    x = start_states(False)
-    states, known = [], {}
-    end = sample(mixture, x, here, on_call=lambda i, x, row, d: (states.append(x), known.update({i: d})))
-    for moved, first, _ in moves.values():
-        reused = {j: d for j, d in known.items() if j < first + same_call(here, moved, first)}
-        there = sample(mixture, states[first], moved, first=first, known=reused)
-        torch.testing.assert_close(there, sample(mixture, x, moved), rtol=1e-9, atol=1e-9)
-        assert not torch.equal(there, end)
-    assert calls_per_image(parameters) <= 6 * (1 + len(moves))
 
 
 @pytest.mark.parametrize("settings", [{"family": "pc", "base": "unipc_bh2_2"}, {"family": "ss", "base": "dpmpp_3s"},

@@ -9,7 +9,7 @@ import torch
 from s4s.s4s_nodes.core import schedules
 from s4s.training.demo_models.source import bundled
 from s4s.training.optimizers import gauss_newton
-from s4s.training.optimizers.gauss_newton import damped, learn_forward, pair_cost, places
+from s4s.training.optimizers.gauss_newton import learn_forward, pair_cost, places, solved
 from s4s.training.optimizers.gradient import (
     MOST_SETBACKS,
     batch_indices,
@@ -18,7 +18,7 @@ from s4s.training.optimizers.gradient import (
     mean_error,
     rate_at,
 )
-from s4s.training.optimizers.jacobian import calls_per_image, measured
+from s4s.training.optimizers.linearized import Slopes, measured
 from s4s.training.optimizers.objective import OBJECTIVES
 from s4s.training.optimizers.state import new_state
 from s4s.training.parametrization.parameters import Parameters
@@ -147,7 +147,7 @@ def test_an_answer_of_nan_to_a_finite_state_rejects_the_step_in_words():
         source, parameters, pairs, _, _ = prepared()
         said, pairs.noise[0, 0] = [], start
         source.network, source.say = lambda x, sigma, label: x * math.nan, said.append
-        assert gauss_newton._miss(source, parameters, parameters.initial(), pairs) is None
+        assert gauss_newton._tried(source, parameters, parameters.initial(), pairs) == (None, math.inf)
         assert [words in one for one in said] == ([True] if words else [])
 
 
@@ -159,22 +159,31 @@ def test_calls_that_buy_no_two_pairs_are_left():
     assert state.iteration == 0 and state.curve == []
 
 
-def test_a_heavily_damped_step_goes_down_the_gradient():
+def test_the_linearised_runs_have_the_gradient_and_a_heavily_damped_step_goes_down_it():
     source, parameters, pairs, _, _ = prepared()
-    vector, moving = parameters.initial() + 0.05, parameters.moving().bool()
-    miss, jacobian = measured(source, parameters, vector, pairs)
+    vector = parameters.initial() - 0.05                    # no query at the model's highest level
+    model = measured(source, parameters, vector, pairs)
+    miss, changes = model.run(parameters.frozen(vector), Slopes(parameters, vector))
     _, gradient = loss_and_gradient(source, parameters, vector, pairs, OBJECTIVES["rmse"])
-    weight = 1 / (miss.square().mean(1).sqrt() * miss.shape[1] * len(miss))
-    slope = torch.einsum("nkd,nd,n->k", jacobian, miss, weight).double()
+    weight = 1 / (model.squares(miss).sqrt() * model.tensors.shape[2] * len(miss))
+    slope = (weight * (changes @ model.products @ miss.transpose(1, 2))[:, :, 0]).sum(0)
     torch.testing.assert_close(slope, gradient, rtol=0.05, atol=0.02 * float(gradient.abs().max()))     # nudge of 0.01
-    step = damped(jacobian, miss, moving, 1e2)
+    step = solved(model, parameters, vector, 1e2, gauss_newton._scale(model, parameters, vector)) - vector
     assert float(step @ gradient) < 0
 
 
-def test_a_number_of_the_last_row_costs_no_call():
-    parameters = Parameters(schedules.karras(4, 0.03, 14.6), learn="coefficients", order=1)
-    # residuals of rows 0, 1, 2 re-run 3, 2, 1 calls; the run itself makes 4
-    assert calls_per_image(parameters) == 4 + 3 + 2 + 1
+@pytest.mark.parametrize("flow", [False, True])
+def test_what_is_solved_is_better_by_the_model_and_no_number_moves_far(flow):
+    source, parameters, pairs, _, _ = prepared(flow)
+    vector = parameters.initial()
+    model = measured(source, parameters, vector, pairs)
+    scale, losses = gauss_newton._scale(model, parameters, vector), {}
+    for damping in (1e-6, 1e-3, 1.0):
+        there = solved(model, parameters, vector, damping, scale)
+        assert (there - vector).abs().max() < gauss_newton.LONGEST + 1e-6
+        losses[damping] = float(model.squares(model.run(parameters.frozen(there))[0]).sqrt().mean())
+    before = float(model.squares(model.run(parameters.frozen(vector))[0]).sqrt().mean())
+    assert losses[1e-3] < losses[1.0] < before and losses[1e-3] < 0.5 * before
 
 
 def test_a_source_is_asked_at_the_guidance_scale_it_is_set_to():

@@ -1,34 +1,31 @@
 """Learning without a backward pass: Gauss-Newton on a table's few free numbers, with forward calls only.
 
 It works with whatever samples: quantised, compiled, offloaded or non-differentiable networks, at the memory of plain
-sampling. The endpoint error is a sum of squares in 15 to 80 unknowns, so one Levenberg-Marquardt step (Marquardt 1963)
-is worth tens of gradient steps. A column of the Jacobian is a finite difference; it re-runs only the rows behind the
-number it moves, and a number of the last row costs no network call (jacobian.py). Where a budget affords few of these,
-the Jacobian is measured along few directions of the run (low_rank.py): twice as many after a step that it predicted
-badly, and exactly after another.
+sampling. A few pairs are run and measured at the present numbers. From then on their runs are known for other numbers
+too, with the network linearised (linearized.py): the best numbers near the present ones are found without a call, at
+three dampings (Levenberg 1944, Marquardt 1963), each is tried by real runs of these pairs, and the best is taken. What
+its run shows corrects the model, and the next step follows.
 
-The error has long curved valleys: many Jacobians on few pairs go further than few on many. Each iteration takes other
-pairs and steps on with secant updates of its Jacobian (Broyden 1965). Where what it gains on them hardly shows on the
-held-out pairs, the next one takes twice as many. So of all budgets with exact Jacobians, a larger one goes on where a
-smaller one ends.
+Each iteration takes other pairs. Where what it gains on them hardly shows on the held-out pairs, the next one takes
+twice as many. So a larger budget goes on where a smaller one ends.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
+from ...s4s_nodes.core import Table, sample
 from ..parametrization.parameters import Parameters
 from ..source import NaNFromModel, Source
 from ..teacher.pairs import Pairs, ends, errors
-from . import low_rank
-from .jacobian import calls_per_image, measured, sketch
-from .noise import NoiseCovariance, noise_by_tail, noise_calls, positive
+from .linearized import RANK, Linearized, Slopes, calls_per_image, measured, sketch
 from .state import GaussNewtonState
 
 LEAST_BATCH = 2             # pairs of the last iteration, where calls are left for no more
@@ -36,15 +33,19 @@ GENERAL = 0.3               # share of an iteration's gain that the held-out pai
 BLOCK = 2                   # pairs measured at a time, then saved
 FACTOR = 10.0               # between two dampings that are tried
 LONGEST = 3.0               # step in any free number
-DAMPING = (1e-6, 1e2)       # of a Levenberg-Marquardt step, as a share of each number's curvature
+DAMPING = (1e-6, 1e2)       # of a step, as a share of each number's curvature
 FLOOR = 0.1                 # added to it, of all numbers' mean: one that hardly acts may not take all of a step
-SECANT_STEPS = 4            # further steps on a corrected Jacobian
-DOUBT = 0.4                 # relative error of the Jacobian along a step above which its rank is doubled
-MOST_RANK = 12              # beyond it, finite differences for each number cost little more
+SOLVING = 10                # Gauss-Newton steps on the linearised runs, at most
+SHORTER = 3.0               # a step that does not help is so many times shorter next, as often at most
+SOLVED = 0.02               # share of the model's loss that another step must win
+FURTHER = 4                 # real steps on a corrected model
+DOUBT = 0.4                 # relative error of the model along a step above which its rank is doubled
+MOST_RANK = 12              # beyond it, more pairs are worth more
 LEAST = 1e-4                # share of the loss that a step must win to be taken
-ENOUGH = 5e-3               # and that a secant step must win for another one to follow
+ENOUGH = 5e-3               # and that a further one must win for another one to follow
 MOST_REJECTED = 3           # iterations in a row without a step before the run is given up
-TRIALS = 3 + SECANT_STEPS   # runs of an iteration's pairs besides their Jacobian, at most
+TRIALS = 3 + FURTHER        # runs of an iteration's pairs besides their measurement, at most
+PARTS = [part.name for part in fields(Linearized)]
 
 
 def learn_forward(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, config,
@@ -57,7 +58,7 @@ def learn_forward(source: Source, parameters: Parameters, pairs: Pairs, held_out
     while not state.finished and (state.batch or _next_batch(parameters, pairs, held_out, config, state)):
         before, ahead, loss = source.model_calls, replace(state), math.nan
         some = pairs.part(places(state, len(pairs)))
-        known = len(state.memory.get("miss", ()))
+        known = len(state.memory.get("tensors", ()))
         if not state.curve:
             _validate(source, parameters, held_out, ahead, math.nan)
         elif known < len(some):
@@ -72,14 +73,9 @@ def learn_forward(source: Source, parameters: Parameters, pairs: Pairs, held_out
     return state
 
 
-def pair_cost(parameters: Parameters, turn: int, rank: int = 0) -> int:
-    """Network calls of one pair in one iteration, at most: its Jacobian, and the steps that are tried.
-
-    rank: directions of the Jacobian; 0: an exact one.
-    """
-    here = parameters.at(turn)
-    measuring = low_rank.calls_per_image(here, rank) if rank else calls_per_image(here)
-    return measuring + TRIALS * parameters.calls
+def pair_cost(parameters: Parameters, turn: int, rank: int = RANK) -> int:
+    """Network calls of one pair in one iteration, at most: its measurement, and the steps that are tried."""
+    return calls_per_image(parameters.at(turn), rank) + TRIALS * parameters.calls
 
 
 def _next_batch(parameters: Parameters, pairs: Pairs, held_out: Pairs, config, state: GaussNewtonState) -> bool:
@@ -87,7 +83,6 @@ def _next_batch(parameters: Parameters, pairs: Pairs, held_out: Pairs, config, s
     if 0 < config.iterations <= state.iteration:
         return False
     begun = len(held_out) * parameters.calls * (1 if state.curve else 2)        # validations
-    begun += noise_calls(parameters.calls) if state.noisy else 0
     afforded = min(len(pairs), (state.left - begun) // pair_cost(parameters, state.iteration, state.rank))
     if afforded < LEAST_BATCH:
         return False
@@ -101,54 +96,52 @@ def places(state: GaussNewtonState, count: int) -> list[int]:
 
 
 def _measure(source: Source, parameters: Parameters, block: Pairs, state: GaussNewtonState) -> None:
-    """Measure a block of pairs. Wide nudges change sides from block to block, which cancels most of their curvature."""
-    known, here = len(state.memory.get("miss", ())), parameters.at(state.iteration)
-    if state.rank:
-        parts = low_rank.measured(source, here, state.vector, block, state.rank, state.sizes)
-    else:
-        if state.noisy and not known:
-            noise = noise_by_tail(source, here.frozen(state.vector), block)
-            state.noise = noise if state.noise is None else (state.noise + noise) / 2
-        side = _side(known) if state.noisy else 1
-        parts = measured(source, here, state.vector, block, side * state.nudges)
-    for name, part in zip(("miss", "jacobian"), parts, strict=True):
-        state.memory = {**state.memory, name: torch.cat([state.memory[name], part]) if known else part}
-    if state.rank:
-        state.sizes = _sizes(state.memory["miss"], state.memory["jacobian"], here.moving().bool())
+    """Measure a block of pairs."""
+    here = parameters.at(state.iteration)
+    new = measured(source, here, state.vector, block, state.rank, state.sizes, state.noise)
+    known = state.memory or {name: getattr(new, name)[:0] for name in PARTS}
+    state.memory = {name: torch.cat([known[name], getattr(new, name)]) for name in PARTS}
+    if state.sizes is None:
+        state.sizes = _scale(new, here, state.vector).rsqrt()
 
 
-def _sizes(miss: Tensor, columns: Tensor, moving: Tensor) -> Tensor:
-    """By which the numbers (k,) may move, relative to each other: as the damping allows them."""
-    curvature = (columns.square().sum(2) * _weights(miss)[:, None]).sum(0).double()
-    return (curvature + FLOOR * curvature[moving].mean()).rsqrt()
+def _scale(model: Linearized, here: Parameters, vector: Tensor) -> Tensor:
+    """By how much (k,) a step in each free number is damped: between Marquardt's, its own curvature, and Levenberg's,
+    the same for all."""
+    miss, changes = model.run(here.frozen(vector), Slopes(here, vector))
+    curvature = (model.squares(changes) * _weights(model, miss)[:, None]).sum(0).clamp(min=1e-12)
+    return curvature + FLOOR * curvature[here.moving().bool()].mean()
+
+
+def _weights(model: Linearized, miss: Tensor) -> Tensor:
+    """Of the images (n,), for the mean of their RMSE: 1 / its own (iteratively re-weighted least squares), so that a
+    few hopeless seeds do not drown the rest."""
+    return 1 / (model.squares(miss)[:, 0].sqrt().clamp(min=1e-6) * len(miss))
 
 
 def _iterate(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, state: GaussNewtonState) -> float:
-    """Step from where the pairs were measured, then on by secants; validate. Returns the loss reached."""
-    moving = parameters.at(state.iteration).moving().bool()
-    miss, jacobian, vector = state.memory["miss"], state.memory["jacobian"], state.vector
-    loss = first = _mean_rmse(miss)
-    noise = _noise(parameters.at(state.iteration), state)
+    """Step from where the pairs were measured, then on with the corrected model; validate. Returns the loss reached."""
+    here, model = parameters.at(state.iteration), Linearized(**state.memory)
+    scale, (miss, _) = _scale(model, here, state.vector), model.run(here.frozen(state.vector))
+    first = loss = float(model.squares(miss).sqrt().mean())
 
     def trial(damping):
-        ahead = parameters.bounded(vector + damped(jacobian, miss, moving, damping, noise))
-        there = _miss(source, parameters, ahead, pairs)
-        return damping, ahead, there, math.inf if there is None else _mean_rmse(there)
-    taken = best_trial(trial, state.damping, loss)
+        ahead = solved(model, here, state.vector, damping, scale)
+        return damping, ahead, *_tried(source, here, ahead, pairs)
+    taken, doubt = best_trial(trial, state.damping, loss), math.inf
     if taken is not None:
-        state.damping, ahead, there, loss = taken
-        surprise = _unpredicted(jacobian, (ahead - vector).float(), there - miss).norm() / (there - miss).norm()
-        state.vector, loss = _secant_steps(source, parameters, pairs, moving, state.damping,
-                                           (vector, miss, jacobian, noise), (ahead, there, loss))
-    if state.rank and (taken is None or surprise > DOUBT):
-        state.rank = 2 * state.rank if 2 * state.rank <= MOST_RANK else 0
+        state.damping, vector, answers, loss = taken
+        table, corrected = here.frozen(vector), model.corrected(here.frozen(vector), answers)
+        doubt = _error(corrected, table, miss, model.run(table)[0])
+        state.vector, loss = _further(source, here, pairs, corrected, vector, loss, state.damping, scale)
+    if doubt > DOUBT:
+        state.rank = min(2 * state.rank, MOST_RANK)
     state.rejected = 0 if taken else state.rejected + 1
     if taken is None:
         state.damping = min(DAMPING[1], state.damping * FACTOR)
     state.iteration, state.finished = state.iteration + 1, state.rejected == MOST_REJECTED
-    if noise:
-        state.nudges = noise.nudges(jacobian)
     state.memory, state.measured, state.batch = {}, state.measured + len(pairs), 0
+    state.sizes = scale.rsqrt()
     _validate(source, parameters, held_out, state, loss)
     (*_, before, _), (*_, after, _) = state.curve[-2:]
     if not before / after > (first / loss) ** GENERAL:
@@ -156,22 +149,11 @@ def _iterate(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pai
     return loss
 
 
-def _unpredicted(jacobian: Tensor, step: Tensor, change: Tensor) -> Tensor:
-    """What the Jacobian (n, k, d) did not predict of the change (n, d) along a step (k,)."""
-    return change - torch.einsum("nkd,k->nd", jacobian, step)
-
-
-def _noise(parameters: Parameters, state: GaussNewtonState) -> NoiseCovariance | None:
-    """What the network's noise adds to the products of the Jacobian's columns; None where it has next to none."""
-    if not state.noisy:
-        return None
-    sides = [_side(place) for place in range(len(state.memory["miss"]))]
-    return NoiseCovariance.of(state.noise, parameters, state.vector, state.nudges, sum(sides) / len(sides))
-
-
-def _side(place: int) -> int:
-    """To which side the numbers are moved for the pair at this place of an iteration."""
-    return -1 if place // BLOCK % 2 else 1
+def _error(real: Linearized, table: Table, before: Tensor, predicted: Tensor) -> float:
+    """Of the predicted misses (n, 1, b) at this table, relative to how much the real ones have changed."""
+    after, _ = real.run(table)
+    wrong, change = (after - pad(each, (0, after.shape[2] - each.shape[2])) for each in (predicted, before))
+    return float((real.squares(wrong).sum() / real.squares(change).sum().clamp(min=1e-24)).sqrt())
 
 
 def best_trial(trial: Callable, damping: float, loss: float):
@@ -185,72 +167,87 @@ def best_trial(trial: Callable, damping: float, loss: float):
     return best if best[-1] < loss * (1 - LEAST) else None
 
 
-def _secant_steps(source, parameters, pairs, moving, damping, before, now) -> tuple[Tensor, float]:
-    """(vector, loss) after steps on the Jacobian corrected along the way: Broyden's update, image by image."""
-    (vector, miss, jacobian, noise), (ahead, there, loss) = before, now
-    for _ in range(SECANT_STEPS):
-        step = (ahead - vector).float()
-        wrong = _unpredicted(jacobian, step, there - miss)
-        jacobian = jacobian + torch.einsum("k,nd->nkd", step / step.square().sum(), wrong)
-        noise = noise and noise.after(step.double())
-        vector, miss = ahead, there
-        further = parameters.bounded(vector + damped(jacobian, miss, moving, damping, noise))
-        result = _miss(source, parameters, further, pairs)
-        after = math.inf if result is None else _mean_rmse(result)
+def _further(source: Source, here: Parameters, pairs: Pairs, model: Linearized, vector: Tensor, loss: float,
+             damping: float, scale: Tensor) -> tuple[Tensor, float]:
+    """(vector, loss) after further steps; the real runs of each correct the model for the next."""
+    for _ in range(FURTHER):
+        ahead = solved(model, here, vector, damping, scale)
+        answers, after = _tried(source, here, ahead, pairs)
         if not after < loss * (1 - LEAST):
             break
-        small = after > loss * (1 - ENOUGH)
-        ahead, there, loss = further, result, after
+        small, vector, loss = after > loss * (1 - ENOUGH), ahead, after
         if small:
             break
-    return ahead, loss
+        model = model.corrected(here.frozen(vector), answers)
+    return vector, loss
 
 
-def damped(jacobian: Tensor, miss: Tensor, moving: Tensor, damping: float,
-           noise: NoiseCovariance | None = None) -> Tensor:
-    """The Levenberg-Marquardt step (free numbers,), float64, for the mean of the images' RMSE.
+def solved(model: Linearized, here: Parameters, start: Tensor, damping: float, scale: Tensor) -> Tensor:
+    """The free numbers (k,) near these that end best by the model: least weighed squares of the misses, and of the
+    distance from the start times damping and scale (k,)."""
+    moving = here.moving().bool()
+    weights = _weights(model, model.run(here.frozen(start))[0])
 
-    Each image weighs 1 / its own RMSE (iteratively re-weighted least squares), so that a few hopeless seeds do not
-    drown the rest. The damping is between Marquardt's, each number's own curvature, and Levenberg's, the same for all.
-    What noise adds to the products of columns is subtracted; the damping keeps its full size.
-    """
-    weight = _weights(miss)
-    columns = jacobian[:, moving].transpose(0, 1)                                          # (k, n, d)
-    weighed = (columns * weight[None, :, None]).flatten(1)
-    normal, slope = (weighed @ columns.flatten(1).T).double(), (weighed @ miss.flatten()).double()
-    scale = normal.diagonal().clamp(min=1e-12)
-    if noise:
-        total = float(weight.sum()) * miss.shape[1]
-        normal = positive(normal - total * noise.columns[moving][:, moving], scale.sqrt())
-        slope = slope - total * noise.miss[moving]
-    step = torch.zeros(len(moving), dtype=torch.float64)
-    step[moving] = -torch.linalg.solve(normal + damping * torch.diag(scale + FLOOR * scale.mean()), slope)
-    return step / (step.abs().max() / LONGEST).clamp(min=1.0)
+    def loss_at(vector):
+        try:
+            miss, _ = model.run(here.frozen(vector))
+        except ValueError:                                          # no valid table
+            return math.inf
+        away = damping * (scale * (vector - start).square())[moving].sum()
+        loss = float((weights * model.squares(miss)[:, 0]).sum() + away)
+        return loss if math.isfinite(loss) else math.inf
+    vector, loss = start, loss_at(start)
+    for _ in range(SOLVING):
+        step, after = _step(model, here, vector, start, weights, damping * scale), math.inf
+        for shortened in range(4):
+            away = vector + step / SHORTER ** shortened - start
+            ahead = here.bounded(start + away / (away.abs().max() / LONGEST).clamp(min=1.0))
+            after = loss_at(ahead)
+            if after < loss:
+                break
+        if not after < loss:
+            break
+        little, vector, loss = after > loss * (1 - SOLVED), ahead, after
+        if little:
+            break
+    return vector
 
 
-def _weights(miss: Tensor) -> Tensor:
-    """Of the images (n,), for the mean of their RMSE."""
-    return 1 / (miss.square().mean(1).sqrt().clamp(min=1e-6) * miss.shape[1] * len(miss))
+def _step(model: Linearized, here: Parameters, vector: Tensor, start: Tensor, weights: Tensor,
+          damping: Tensor) -> Tensor:
+    """The Gauss-Newton step (k,) of what `solved` lowers; damping (k,)."""
+    moving, size = here.moving().bool(), model.tensors.shape[2]
+    miss, changes = model.run(here.frozen(vector), Slopes(here, vector))
+    changes = changes[:, moving]
+    weighed = (weights / size)[:, None, None] * changes @ model.products
+    normal, slope = (weighed @ changes.transpose(1, 2)).sum(0), (weighed @ miss.transpose(1, 2)).sum(0)[:, 0]
+    slope = slope + (damping * (vector - start))[moving]
+    step = torch.zeros_like(vector)
+    step[moving] = -torch.linalg.solve(normal + torch.diag(damping[moving]), slope)
+    return step
 
 
-def _miss(source: Source, parameters: Parameters, vector: Tensor, used: Pairs) -> Tensor | None:
-    """Where these numbers miss the targets, or None where they make no valid table or no picture.
+def _tried(source: Source, here: Parameters, vector: Tensor, pairs: Pairs) -> tuple[Tensor | None, float]:
+    """(sketches (n, N, d) of the network's answers, loss) of a real run; the loss is infinite where these numbers make
+    no valid table or no picture.
 
     A network that answers NaN for a finite state may not do so again: the run goes on elsewhere, and says it.
     """
+    answers: list = []
+
+    def keep(i, x, row, denoised):
+        answers.append(sketch(denoised))
     try:
-        miss = sketch(ends(source, parameters.frozen(vector), used) - used.target)
+        table = here.frozen(vector)
+        end = sample(source.denoiser, pairs.start(float(table.sigmas[0]), source.flow), table, pairs.extra, keep)
     except NaNFromModel as error:
         if source.say is not None and not error.diverged:
             source.say(f"WARNING: {error}. The step that was tried is not taken; trained again, the table can differ")
-        return None
+        return None, math.inf
     except ValueError:
-        return None
-    return miss if bool(torch.isfinite(miss).all()) else None
-
-
-def _mean_rmse(miss: Tensor) -> float:
-    return float(miss.square().mean(1).sqrt().mean())
+        return None, math.inf
+    loss = float((end - pairs.target).flatten(1).float().square().mean(1).sqrt().mean())
+    return torch.stack(answers, 1), loss if math.isfinite(loss) else math.inf
 
 
 def _validate(source: Source, parameters: Parameters, held_out: Pairs, state: GaussNewtonState, loss: float) -> None:

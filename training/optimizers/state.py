@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..parametrization.parameters import Parameters
-from .jacobian import NUDGE
+from .linearized import RANK
 
 FIRST_BATCH = 4             # pairs of the first forward-only iterations
 
@@ -41,18 +41,14 @@ class State:
 @dataclass
 class GaussNewtonState(State):
     """left: network calls for the rest of learning; batch: pairs of the present iteration, 0 between two; wanted: pairs
-    the next should have; measured: pairs of all before; rank: directions of the Jacobian, 0: an exact one; sizes (k,):
-    by which the numbers may move, relative to each other; noisy: the network's answers carry noise; nudges (k,): finite
-    differences of an exact Jacobian; noise: variance of an end whose last 0, 1, ... calls are made anew; damping: of
-    the last step taken; rejected: iterations in a row without one; start_error, start_median: held-out RMSE of the
-    start."""
+    the next should have; measured: pairs of all before; rank: directions they are measured along; sizes (k,): by which
+    the numbers may move, relative to each other; noise: of the network's answers, relative; damping: of the last step
+    taken; rejected: iterations in a row without one; start_error, start_median: held-out RMSE of the start."""
 
     damping: float = 1e-2
-    rank: int = 0
+    rank: int = RANK
     sizes: Tensor = None
-    nudges: Tensor = None
-    noisy: bool = False
-    noise: Tensor = None
+    noise: float = 0.0
     rejected: int = 0
     start_error: float = math.inf
     start_median: float = math.inf
@@ -86,6 +82,6 @@ def new_state(mode: str, parameters: Parameters, vector: Tensor | None = None) -
     """The state of a table that starts at `vector`, by default at the base solver on the initial levels."""
     vector = parameters.initial() if vector is None else vector
     if mode == "forward":
-        return GaussNewtonState(vector, vector.clone(), nudges=torch.full_like(vector, NUDGE))
+        return GaussNewtonState(vector, vector.clone())
     return AdamState(vector, vector.clone(), average=vector.clone(), moment1=torch.zeros_like(vector),
                      moment2=torch.zeros_like(vector))

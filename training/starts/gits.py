@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..optimizers.jacobian import recorded
+from ...s4s_nodes.core import sample
 from ..source import Source
 from ..teacher.pairs import known_pairs
 from ..teacher.solvers import teacher_table
@@ -34,7 +34,12 @@ def gits(source: Source, steps: int) -> np.ndarray:
 
 def deviations(source: Source, table) -> np.ndarray:
     """cost[i, j]: how much farther a straight step from level i to level j ends from the chord than the path does."""
-    end, states, known = recorded(source, table, known_pairs(source, range(SEEDS), None))
+    pairs, states, known = known_pairs(source, range(SEEDS), None), [], []
+
+    def on_call(i, x, row, denoised):
+        states.append(x)
+        known.append(denoised)
+    end = sample(source.denoiser, pairs.start(float(table.sigmas[0]), source.flow), table, pairs.extra, on_call)
     path = torch.stack([*states, end]).flatten(2)                                           # (levels, seeds, numbers)
     away, costs = _distances(path, path), np.full((len(path), len(path)), np.inf)
     for i, sigma in enumerate(table.sigmas[:-1]):

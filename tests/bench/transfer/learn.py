@@ -16,7 +16,7 @@ from torch import Tensor
 
 from s4s.s4s_nodes.core import classical
 from s4s.training.baselines.schedules import schedules_for
-from s4s.training.optimizers.jacobian import measured
+from s4s.training.optimizers.linearized import Slopes, measured
 from s4s.training.parametrization.parameters import Parameters
 from s4s.training.source import Source
 from s4s.training.teacher.pairs import Pairs, ends, errors
@@ -42,7 +42,9 @@ class Lesson:
 
     def measure(self, parameters: Parameters, vector: Tensor, count: int) -> None:
         """Measure the first pairs at these numbers."""
-        self.miss, self.jacobian = measured(self.source, parameters, vector, self.pairs.part(slice(0, count)))
+        model = measured(self.source, parameters, vector, self.pairs.part(slice(0, count)))
+        miss, changes = model.run(parameters.frozen(vector), Slopes(parameters, vector))
+        self.miss, self.jacobian = (miss.float() @ model.tensors)[:, 0], changes.float() @ model.tensors
 
     def error(self, parameters: Parameters, vector: Tensor, held_out: bool) -> tuple[float, Tensor | None]:
         """(mean RMSE in units, misses) on the held-out pairs or on those measured; infinite where there is no table."""

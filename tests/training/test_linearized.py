@@ -1,0 +1,187 @@
+"""A run with its network linearised ends where real runs end, near and far, for a fraction of their calls."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from s4s.s4s_nodes.core import sample, schedules
+from s4s.training.demo_models.source import bundled
+from s4s.training.optimizers import gauss_newton
+from s4s.training.optimizers.linearized import (
+    RANK,
+    SKETCHED,
+    Linearized,
+    Slopes,
+    calls_per_image,
+    measured,
+    sketch,
+)
+from s4s.training.parametrization.parameters import Parameters
+from s4s.training.teacher.pairs import ends, known_pairs
+from tests.toy import toy_source
+
+
+def prepared(source, calls, count=3, **settings):
+    levels = schedules.linear_flow(calls, 2.0) if source.flow else schedules.karras(calls, 0.03, source.sigma_max)
+    parameters = Parameters(levels, flow=source.flow, **settings)
+    seeds = range(count)
+    return parameters, known_pairs(source, seeds, torch.zeros_like(source.noise(seeds)))
+
+
+def slopes_of(model, parameters, vector):
+    """(misses (n, d), their derivatives (n, k, d)) as the model has them."""
+    miss, changes = model.run(parameters.frozen(vector), Slopes(parameters, vector))
+    return (miss.float() @ model.tensors)[:, 0], changes.float() @ model.tensors
+
+
+def differences(source, parameters, vector, pairs, nudge=1e-2):
+    """Those of real runs, by finite differences; a query at the model's highest level only moves down."""
+    here, columns = ends(source, parameters.frozen(vector), pairs), []
+    for k in range(len(vector)):
+        moved = vector.clone()
+        moved[k] -= nudge
+        columns.append((here - ends(source, parameters.frozen(moved), pairs)).flatten(1) / nudge)
+    return torch.stack(columns, 1) * parameters.moving().float()[:, None]
+
+
+def off(source, rank, calls, sizes=None, **settings):
+    """Errors (free numbers,) of the derivatives, relative to the usual length of all of them."""
+    parameters, pairs = prepared(source, calls, **settings)
+    vector = parameters.initial()
+    before = source.model_calls
+    model = measured(source, parameters, vector, pairs, rank, sizes)
+    assert (source.model_calls - before) / 3 == calls_per_image(parameters, rank)
+    miss, near = slopes_of(model, parameters, vector)
+    torch.testing.assert_close(miss, ends(source, parameters.frozen(vector), pairs).flatten(1), rtol=1e-4, atol=1e-4)
+    columns, moving = differences(source, parameters, vector, pairs), parameters.moving().bool()
+    assert not near[:, ~moving].any()
+    wrong, length = (each.square().mean((0, 2)).sqrt()[moving] for each in (near - columns, columns))
+    return wrong / length.square().mean().sqrt()
+
+
+def gaussian(flow):
+    """A source whose images are Gaussian, of deviations 1 and 0.5: its denoiser is linear."""
+    spread = torch.tensor([1.0, 0.25])
+
+    def network(x, sigma, label):
+        level = sigma[:, None]
+        return x * spread * (1 - level) / (spread * (1 - level) ** 2 + level ** 2) if flow \
+            else x * spread / (spread + level ** 2)
+    return toy_source(flow, network)
+
+
+@pytest.mark.parametrize("flow", [False, True])
+@pytest.mark.parametrize("settings", [{}, {"family": "pc", "base": "unipc_bh2_2"}, {"family": "ss", "base": "dpmpp_3s"},
+                                      {"learn": "generalized"}, {"learn": "coefficients", "order": 1}])
+def test_two_directions_are_all_that_a_picture_of_two_numbers_has(settings, flow):
+    assert off(gaussian(flow), 1, 6, **settings).max() < 0.1            # finite differences bend by as much
+
+
+@pytest.mark.parametrize("model", ["digits-eps", "digits-flow"])
+def test_the_usual_rank_is_near_on_a_real_network_and_a_higher_one_nearer(model):
+    source = bundled(model, 3.0)
+    near, nearer = off(source, RANK, 6), off(source, 24, 6)
+    assert near.median() < 0.2 and near.max() < 0.5
+    assert nearer.median() < near.median() / 2
+
+
+def test_numbers_that_may_move_far_are_measured_best():
+    source, sizes = bundled("digits-flow", 3.0), torch.ones(31, dtype=torch.float64)
+    sizes[5] = 30.0                                             # the first query
+    assert off(source, 1, 6, sizes)[5] < off(source, 1, 6)[5]
+
+
+def test_a_row_is_asked_about_once_for_each_number_before_it_at_most():
+    parameters = Parameters(schedules.karras(4, 0.03, 14.6), learn="coefficients", order=1)
+    assert calls_per_image(parameters) == 4 + (1 + 1) + (2 + 1) + (3 + 1)      # rows, and their own direction
+    costs = [calls_per_image(Parameters(schedules.karras(calls, 0.03, 14.6))) for calls in (5, 10, 20)]
+    assert costs[1] < 3 * costs[0] and costs[2] < 2.5 * costs[1]
+
+
+@pytest.mark.parametrize("flow", [False, True])
+def test_far_moves_of_the_weights_of_a_linear_network_are_known_exactly(flow):
+    source = gaussian(flow)
+    parameters, pairs = prepared(source, 5, learn="coefficients")
+    vector = parameters.initial()
+    model = measured(source, parameters, vector, pairs)
+    far = vector + 0.6 * torch.randn(len(vector), generator=torch.Generator().manual_seed(0)) * parameters.moving()
+    table = parameters.frozen(far)
+    predicted = (model.run(table)[0].float() @ model.tensors)[:, 0]
+    real, before = ends(source, table, pairs), ends(source, parameters.frozen(vector), pairs)
+    assert (real - before).norm() > 0.3 * before.norm()
+    torch.testing.assert_close(predicted, real, rtol=1e-2, atol=1e-3 * float(real.abs().max()))
+
+
+def test_a_real_run_corrects_the_model_there_and_beyond():
+    source = bundled("digits-flow", 3.0)
+    parameters, pairs = prepared(source, 6)
+    vector, generator = parameters.initial(), torch.Generator().manual_seed(0)
+    model = measured(source, parameters, vector, pairs, 1)
+    step = 0.1 * torch.randn(len(vector), generator=generator).double() * parameters.moving()
+    step[5] = -abs(step[5])                                     # the first query stands at the model's highest level
+    tables = [parameters.frozen(vector + share * step) for share in (1.0, 1.5)]
+    answers: list = []
+    sample(source.denoiser, pairs.start(1.0, True), tables[0], pairs.extra,
+           lambda i, x, row, denoised: answers.append(sketch(denoised)))
+    better = model.corrected(tables[0], torch.stack(answers, 1))
+    misses = {}
+    for table in tables:
+        real = ends(source, table, pairs).flatten(1)
+        misses[table] = [float(((each.run(table)[0].float() @ each.tensors)[:, 0] - real).norm() / real.norm())
+                         for each in (model, better)]
+    (before, at), (_, beyond) = misses.values()
+    assert at < 1e-4 < before and beyond < misses[tables[1]][0] / 2
+
+
+def test_what_is_joined_and_saved_is_what_was_measured():
+    source = bundled("digits-flow", 3.0)
+    parameters, pairs = prepared(source, 4, 4)
+    vector = parameters.initial()
+    whole = measured(source, parameters, vector, pairs)
+    halves = [measured(source, parameters, vector, pairs.part(slice(i, i + 2))) for i in (0, 2)]
+    joined = Linearized(*(torch.cat([getattr(half, name) for half in halves]) for name in gauss_newton.PARTS))
+    for one, other in zip(slopes_of(whole, parameters, vector), slopes_of(joined, parameters, vector)):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_numbers_at_rest_have_sizes_too_for_the_turn_in_which_they_move():
+    source = toy_source()
+    parameters, pairs = prepared(source, 4, learn="alternate")
+    here, vector = parameters.at(0), parameters.initial()
+    scale = gauss_newton._scale(measured(source, here, vector, pairs), here, vector)
+    moving = here.moving().bool()
+    assert bool((scale > 0).all()) and bool((scale[~moving] <= scale[moving].min()).all())
+
+
+def test_noise_is_taken_out_of_the_products_of_what_the_network_answered():
+    plain = toy_source()
+    generator, network = torch.Generator().manual_seed(0), plain.network
+
+    def loud(x, sigma, **extra):
+        answer = network(x, sigma, **extra)
+        loudness = 0.02 * answer.norm(dim=1, keepdim=True) / 2 ** 0.5
+        return answer + loudness * torch.randn(answer.shape, generator=generator)
+    parameters, pairs = prepared(plain, 4, 512)
+    vector = parameters.initial()
+    told, untold = (measured(replace(plain, network=loud), parameters, vector, pairs, 1, None, noise)
+                    for noise in (0.02, 0.0))
+    assert told.noise.any() and not untold.noise.any()
+    quiet = measured(plain, parameters, vector, pairs, 1, None, 0.02)
+    places = torch.cat([told.answers, told.slopes], 1)[0].argmax(1)             # no direction that depends on noise
+    raw, less, clean = (squares.diagonal(dim1=1, dim2=2)[:, places].mean(0) for squares in (
+        told.tensors.double() @ told.tensors.double().transpose(1, 2),
+        told.tensors.double() @ told.tensors.double().transpose(1, 2) - told.noise @ told.noise.transpose(1, 2),
+        quiet.tensors.double() @ quiet.tensors.double().transpose(1, 2)))
+    assert (less - clean).norm() < 0.5 * (raw - clean).norm()
+
+
+def test_a_sketch_keeps_squares_and_inner_products_within_its_size():
+    generator = torch.Generator().manual_seed(0)
+    one, other = torch.randn(2, 6, 200_000, generator=generator)
+    kept = sketch(one)
+    assert kept.shape == (6, SKETCHED)
+    torch.testing.assert_close(kept.square().mean(1), one.square().mean(1), rtol=0.1, atol=0)   # deviation 2 %
+    products = (sketch(one) * sketch(other)).mean(1) - (one * other).mean(1)
+    assert products.abs().max() < 0.08                                                          # deviation 1.6 %
+    assert torch.equal(sketch(one[:, :100]), one[:, :100])
