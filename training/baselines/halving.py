@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from tqdm.auto import tqdm
-
 from ...s4s_nodes.core import classical
 from ..source import Source
 from ..teacher.pairs import Pairs
@@ -36,18 +34,17 @@ FULL = Effort(0, EVERY, ((8, EVERY), (32, 80), (EVERY, 16)))
 
 
 def searched(source: Source, entries: Sequence[Entry], pairs: Pairs, effort: Effort, kept: Collection[str] = (),
-             features: bool = False, label: str = "") -> list[Entry]:
+             features: bool = False) -> list[Entry]:
     """All that ran, best mean error first, those that ran the most pairs before all others.
 
     kept: names of entries that run every round. An entry on a schedule of its own (`measure.Entry.own_schedule`) is not
-    probed. features: of the last round. label: of a progress bar; none without.
+    probed. features: of the last round.
     """
     ran: dict[str, Entry] = {}
 
     def run(some, seeds, shown=False):
         few = pairs.part(slice(0, seeds))
-        bar = tqdm(some, desc=f"{label}, {len(few)} seeds", disable=None if label else True)
-        done = sorted([measure(source, entry, few, shown) for entry in bar], key=lambda entry: entry.errors.mean())
+        done = sorted([measure(source, entry, few, shown) for entry in some], key=lambda entry: entry.errors.mean())
         ran.update({entry.name: entry for entry in done})
         return done
     running = list(entries)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ...s4s_nodes.core import Preset, Table
 from ...s4s_nodes.core.levels import starts_below
@@ -74,13 +73,13 @@ def window_of(source: Source, table: Table) -> float | None:
 
 def race(source: Source, preset: Preset, table: str, pairs: Pairs, effort: Effort = EFFORTS[1],
          finer: Tensor | None = None, samplers: Sequence[Entry] = (), on_progress: Callable | None = None,
-         **more) -> TableResult:
+         match: bool = False, **more) -> TableResult:
     """Race one table of a preset against all baselines at equal calls, on pairs it never saw, by successive halving.
 
     finer: targets of the first pairs by a finer teacher, which shows what the teacher's error does. samplers: a host's
     own. The baseline that the table's training began at runs all seeds. on_progress(done, total) counts network
-    calls (total is a forecast) and may raise to stop. more: goes into the scores. Raises ValueError for an unknown
-    table or fewer than 2 pairs.
+    calls (total is a forecast) and may raise to stop. match: find out, too, with how many calls a baseline is as good.
+    more: goes into the scores. Raises ValueError for an unknown table or fewer than 2 pairs.
     """
     if table not in preset.tables:
         raise ValueError(f"preset {preset.name!r} has no table {table!r}; it has {', '.join(sorted(preset.tables))}")
@@ -99,6 +98,7 @@ def race(source: Source, preset: Preset, table: str, pairs: Pairs, effort: Effor
         ranked = searched(source, entries, pairs, effort, began_at(preset, table), features=True)
         learned, *ranked = with_finer_errors(source, [learned, *ranked], pairs, finer)
         crowd = [measure(source, entry, pairs, features=True) for entry in crowd]
+        more |= calls_to_match(source, learned, ranked, pairs) if match else {}
     finally:
         source.on_model_calls = reported
     return result_of(source, learned, ranked, pairs, crowd, **more)
@@ -146,21 +146,19 @@ def result_of(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs,
     return TableResult(scores, learned, ranked, verdict(scores), teacher, list(crowd))
 
 
-def calls_to_match(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs,
-                   quiet: bool = False) -> tuple[int | None, str]:
-    """(calls, name): the fewest calls at which a baseline is as good as the learned table, on `MATCH_SEEDS` seeds.
+def calls_to_match(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs) -> dict:
+    """What scores say of the fewest calls at which a baseline is as good as the learned table, on `MATCH_SEEDS` seeds.
 
     The best baselines of the equal-calls race run with growing numbers of calls, up to `MATCH_MOST` times as many; None
     where none matched.
     """
-    few = pairs.part(slice(0, MATCH_SEEDS))
+    few, most = pairs.part(slice(0, MATCH_SEEDS)), MATCH_MOST * learned.table.calls
     goal = float(np.sqrt(np.mean(learned.errors[:MATCH_SEEDS] ** 2)))
     names = {(entry.solver_name, entry.schedule_name) for entry in ranked[:MATCH_BASELINES]}
     names |= {("unipc_bh2_3", "shift_2")} if source.flow else {("unipc_bh2_3", "karras"), ("dpmpp_3m", "exponential")}
-    counts = range(learned.table.calls + 1, MATCH_MOST * learned.table.calls + 1)
-    for calls in tqdm(counts, desc="when do classical solvers catch up", disable=quiet or None):
-        measured = [measure(source, entry, few) for entry in baselines(source, calls, names)]
-        closest = min(measured, key=lambda entry: entry.rmse)
+    for calls in range(learned.table.calls + 1, most + 1):
+        closest = min([measure(source, entry, few) for entry in baselines(source, calls, names)],
+                      key=lambda entry: entry.rmse)
         if closest.rmse <= goal:
-            return calls, closest.name
-    return None, ""
+            return {"classical_calls_to_match": calls, "matched_by": closest.name, "most_calls_tried": most}
+    return {"classical_calls_to_match": None, "matched_by": "", "most_calls_tried": most}

@@ -1,25 +1,29 @@
-"""Races a run's or a file's preset and writes everything a person wants to look at."""
+"""Races for the command line, of a run, of a bundled model and on a checkpoint: what is printed and what is drawn."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import click
+import torch
+from tqdm.auto import tqdm
 
 from ...s4s_nodes.core import Preset, preset_file
-from ...s4s_nodes.core.preset_file import with_scores
 from ...s4s_nodes.library import tables_of
-from ...s4s_nodes.select.match import middle_cfg
-from ..baselines.halving import FULL, searched
-from ..baselines.measure import Entry, baselines, measure
-from ..source import pick_device
-from ..sources import recorded_teacher
+from ...s4s_nodes.select import ModelFacts, suits
+from ...s4s_nodes.select.match import belongs, cfg_text, middle_cfg, name_text
+from .. import sources
+from ..baselines.halving import FULL
+from ..baselines.measure import Entry, baselines
+from ..config import Config
+from ..source import Source, pick_device
 from ..teacher.pairs import Pairs, ends
-from ..teacher.solvers import teacher_of
-from . import html_report, report as draw
-from .race import TableResult, began_at, calls_to_match, finer_targets, pairs_from, result_of, with_finer_errors
+from . import host_race, html_report, report as draw
+from .race import TableResult
 
 TEACHER_CALLS = 50          # of a race on a bundled model
+CHECKPOINT_SEEDS = 24       # of a race on a checkpoint, where none are asked for
 SHEET_COLUMNS = 12
 MISS_SHOWN = 3                  # times the difference to the teacher is enlarged in the sheet
 USUAL = {False: ("dpmpp_2m", "karras"), True: ("euler", "simple")}      # what most people run; by flow
@@ -28,9 +32,10 @@ USUAL = {False: ("dpmpp_2m", "karras"), True: ("euler", "simple")}      # what m
 def report(run, seeds: int) -> None:
     """Race the run's preset, put its scores into the file, and draw curve, tables, race and sheet."""
     folder = run.preset_path.parent
-    races, preset = race_tables(run.source, run.teacher, run.preset(), list(run.states), range(seeds), folder)
-    preset_file.save(preset, run.preset_path)
-    draw_run(run, preset, races)
+    terms = host_race.Terms(tuple(run.states), range(seeds), 0, run.convergence.calls, effort=FULL, match=True)
+    held = race_and_show(run.source, run.preset(), terms, folder)
+    preset_file.save(held.preset, run.preset_path)
+    draw_run(run, held.preset, held.raced)
     click.echo(f"\neverything is in {folder}{'/' if not str(folder).endswith('/') else ''}; "
                f"open {html_report.NAME} first")
 
@@ -53,44 +58,69 @@ def race_preset(preset: Preset, calls, cfg, seeds, seed, device, out) -> Preset:
         raise ValueError(f"preset {preset.name!r} is for {preset.model.family!r}, which does not come with S4S: add "
                          f"--checkpoint and --prompts (those of the package are {', '.join(NAMES)})")
     source = bundled(preset.model.family, middle_cfg(preset) if cfg is None else cfg, pick_device(device))
-    source.teacher = recorded_teacher(source, preset)
-    races, preset = race_tables(source, teacher_of(source, "auto", TEACHER_CALLS), preset,
-                                tables_of(preset, calls or ()), range(seed, seed + seeds), out)
+    terms = host_race.Terms(whole_first(preset, calls), range(seed, seed + seeds), 0, TEACHER_CALLS, effort=FULL,
+                            match=True)
+    return _with_page(race_and_show(source, preset, terms, out), out)
+
+
+def race_checkpoint(preset: Preset, calls, budget: int, seeds: range, opening: dict, cfg: float | None, device: str,
+                    out: Path | None) -> Preset:
+    """Race a preset on a checkpoint; the preset with its scores.
+
+    opening: CHECKPOINT_SETTINGS by name; what is None is as the preset was trained. Raises ValueError for a
+    checkpoint the preset does not suit.
+    """
+    source = sources.of(settings(preset, opening, cfg), device, click.echo)
+    click.echo(fit_text(preset, source))
+    terms = host_race.Terms(whole_first(preset, calls), seeds, budget)
+    return _with_page(race_and_show(source, preset, terms, out), out)
+
+
+def _with_page(held: host_race.RaceResult, out) -> Preset:
     if out is not None:
-        for name in races:
-            draw.draw_table(preset, name, Path(out) / f"solver-{name}.png")
-        click.echo(f"the page: {html_report.write(out, preset, races)}")
-    return preset
+        click.echo(f"the page: {html_report.write(out, held.preset, held.raced)}")
+    return held.preset
 
 
-def race_tables(source, teacher, preset: Preset, names: list[str], seeds: range, out=None) -> tuple[dict, Preset]:
-    """({table: its race}, the preset with the scores): print them, one by one and as one Markdown table."""
-    pairs = pairs_from(source, teacher, seeds)
-    finer = finer_targets(source, teacher, pairs)
-    races = {name: race_table_of(source, preset, name, pairs, finer, out) for name in names}
-    scores = {name: race.scores for name, race in races.items()}
-    click.echo("\n" + draw.race_markdown({f"{preset.model.family}, cfg {score['cfg']:g}, {name[5:]} calls": score
-                                          for name, score in scores.items()}))
-    return races, with_scores(preset, scores)
+def whole_first(preset: Preset, calls) -> tuple:
+    """The tables with these numbers of calls, all for None, whole pictures first. Raises ValueError for none."""
+    return tuple(sorted(tables_of(preset, calls or ()), key=lambda name: "_from" in name))
 
 
-def race_table_of(source, preset: Preset, name: str, pairs: Pairs, finer, out=None) -> TableResult:
-    """Race one table against all baselines, print it, draw it into the folder `out`; finer: targets of a finer one."""
-    table = preset.tables[name]
-    learned = measure(source, Entry("S4S", "learned", table), pairs, features=True)
-    ranked = searched(source, baselines(source, table.calls), pairs, FULL, began_at(preset, name), True,
-                      "baselines")
-    learned, *ranked = with_finer_errors(source, [learned, *ranked], pairs, finer)
-    calls, pair = calls_to_match(source, learned, ranked, pairs)
-    race = result_of(source, learned, ranked, pairs, where=f"s4s {source.device.type}", classical_calls_to_match=calls,
-                     matched_by=pair, most_calls_tried=4 * table.calls)
-    click.echo(f"\n{preset.name}, {name}: {table.calls} network calls, cfg {source.cfg:g}\n"
-               + draw.race_table(learned, ranked, teacher=race.teacher) + "\n" + race.verdict)
+def race_and_show(source: Source, preset: Preset, terms: host_race.Terms, out) -> host_race.RaceResult:
+    """Hold the race and print it, table by table and as one Markdown table; draw it into the folder `out`, if any."""
+    with torch.no_grad(), tqdm(unit="call", desc="race", disable=None) as bar:
+        def count(done, total):
+            bar.total, bar.n = max(total, done), done
+            bar.refresh()
+        held = host_race.hold(source, preset, terms, host_race.RaceProgress(bar.set_description_str, count))
+    for name, result in held.raced.items():
+        click.echo(f"\n{preset.name}, {name}: {result.learned.table.calls} network calls, cfg {source.cfg:g}\n"
+                   + draw.race_table(result.learned, result.ranked, teacher=result.teacher) + f"\n{result.verdict}")
+    click.echo("\n" + draw.race_markdown({f"{preset.model.family}, cfg {source.cfg:g}, {name[5:]} calls": score
+                                          for name, score in held.scores.items()}))
+    click.echo(f"\n{held.summary}" + ("" if source.features else
+                                      "; no feature space is known for this model, so there is no Fréchet distance"))
     if out is not None:
-        out = Path(out)
-        draw.race_files(race, name, out, f"{preset.name}: {table.calls} network calls")
-        draw_sheet(source, pairs, learned, race.best, out / f"sheet-{name}.png")
-    return race
+        _draw(source, held, Path(out))
+    return held
+
+
+@torch.no_grad()
+def _draw(source: Source, held: host_race.RaceResult, out: Path) -> None:
+    # at a cfg between two learned ones the table that ran is none of the preset's
+    ran = replace(held.preset, tables={name: result.learned.table for name, result in held.raced.items()})
+    for name, result in held.raced.items():
+        draw.draw_table(ran, name, out / f"solver-{name}.png")
+        draw.race_files(result, name, out, f"{ran.name}: {result.learned.table.calls} network calls")
+        if source.features is not None and held.whole is not None and "_from" not in name:
+            draw_sheet(source, held.whole, result.learned, result.best, out / f"sheet-{name}.png")
+    if source.decode is not None and held.whole is not None:
+        rows = {f"{label}\n{caption}".strip(): source.decode(latents)
+                for label, caption, latents in host_race.sheet_rows(source, held)}
+        draw.sheet(rows, out / "sheet.png", zoom=1)
+    elif source.features is None:
+        click.echo("no autoencoder, or no table for whole pictures: no sheet is drawn")
 
 
 def draw_sheet(source, pairs: Pairs, learned: Entry, best: Entry, path) -> None:
@@ -104,3 +134,30 @@ def draw_sheet(source, pairs: Pairs, learned: Entry, best: Entry, path) -> None:
         rows[f"{title}\n{entry.table.calls} calls{words}"] = images
         rows[f"{title}:\nits miss, {MISS_SHOWN} times"] = MISS_SHOWN * (images - few.target)
     draw.sheet(rows, path)
+
+
+def settings(preset: Preset, opening: dict, cfg: float | None) -> Config:
+    """The configuration that opens the checkpoint for this preset: size, guidance, shift and cfg as it was trained."""
+    given = {name: value for name, value in opening.items() if value is not None}
+    trained, size = preset.training, preset.training.get("size")
+    if size and not {"width", "height"} & set(given):
+        given |= {"width": int(size[0]), "height": int(size[1])}
+    if "guidance" in trained:
+        given.setdefault("guidance", float(trained["guidance"]))
+    if preset.model.flow and preset.model.shift:
+        given.setdefault("shift", preset.model.shift)
+    if trained.get("negative") and "negative" not in given:
+        click.echo("WARNING: the preset was trained with a negative prompt: give the same with --negative")
+    if trained.get("loras") and not given.get("lora"):
+        click.echo("WARNING: the preset was trained with LoRAs: give the same with "
+                   + " ".join(f"--lora {words}" for words in trained["loras"]))
+    return Config.of(**given, cfg=cfg if cfg is not None else middle_cfg(preset))
+
+
+def fit_text(preset: Preset, source: Source) -> str:
+    """Words on whether the preset was made for this checkpoint. Raises ValueError where its tables are not valid."""
+    seen = replace(ModelFacts.of(source.model), fingerprint=lambda: source.model.hashes)
+    if reason := suits(preset, seen):
+        raise ValueError(f"preset {preset.name!r} cannot run on {source.name}: {reason}")
+    whose = "" if belongs(preset, seen) else "not "
+    return f"{name_text(preset)} was {whose}made for this model{cfg_text(preset, source.cfg)}"

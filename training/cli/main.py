@@ -127,13 +127,11 @@ def race(preset_file, calls, cfg, seeds, seed, budget, device, out, write, **ope
     """
     from ...s4s_nodes.core import preset_file as preset_file_module
     preset = preset_file_module.load(preset_file)
+    from ..benchmark.report_run import CHECKPOINT_SEEDS, race_checkpoint, race_preset
     if opening["checkpoint"]:
-        from ..benchmark.checkpoint_race import SEEDS, race_checkpoint, tables
-        from ..benchmark.host_race import Terms
-        terms = Terms(tables(preset, calls), range(seed, seed + (seeds or SEEDS)), budget)
-        preset = race_checkpoint(preset, terms, opening, cfg, device, out)
+        unseen = range(seed, seed + (seeds or CHECKPOINT_SEEDS))
+        preset = race_checkpoint(preset, calls, budget, unseen, opening, cfg, device, out)
     else:
-        from ..benchmark.report_run import race_preset
         preset = race_preset(preset, calls, cfg, seeds or 256, seed, device, out)
     if write:
         preset_file_module.save(preset, preset_file)
