@@ -61,16 +61,15 @@ class Trace:
         self._levels.append(_as_scalar(sigma if level is None else level))
         return self._basis[len(self._shown)]
 
-    def finish(self, x: Tensor, nominal: list | None = None) -> TensorTable:
-        """The table whose last state is x; nominal: the levels of the states; default: those of the calls."""
+    def finish(self, x: Tensor) -> TensorTable:
+        """The table whose last state is x."""
         calls = len(self._shown)
         states = torch.stack([*self._shown, x])[:, :calls + 1]
         before, after = states[:-1], states[1:]
         carry = _clean(after[:, 0] / before[:, 0])
         weights = _clean(after[:, 1:] - carry[:, None] * before[:, 1:])
-        query = torch.stack(self._query)
-        levels = torch.stack(self._levels if nominal is None else [_as_scalar(level) for level in nominal])
-        return TensorTable(torch.cat([levels, self._sigmas[-1:]]), query, torch.stack(self._scale), carry, weights)
+        levels = torch.cat([torch.stack(self._levels), self._sigmas[-1:]])
+        return TensorTable(levels, torch.stack(self._query), torch.stack(self._scale), carry, weights)
 
 
 def _as_scalar(value) -> Tensor:

@@ -22,8 +22,7 @@ class Run:
     """
 
     def __init__(self, start: float, calls: int):
-        self._trace = Trace(torch.zeros(1, dtype=torch.float64), calls)
-        self._start, self.levels = float(start), []
+        self._trace, self._start, self._asked = Trace(torch.zeros(1, dtype=torch.float64), calls), float(start), False
 
     @property
     def start(self) -> Tensor:
@@ -32,17 +31,15 @@ class Run:
 
     def call(self, x: Tensor, query, level=None, scale=1.0) -> Tensor:
         """D of the next call: the network is shown scale * x and told query; level is x's own, query unless given."""
-        if not self.levels:
+        if not self._asked:
             if x[1:].abs().max() > 0:
                 raise ValueError("the first call must be shown a multiple of the noise")
-            self.levels.append(self._start)
-            return self._trace.call(self.start, float(query), float(scale) * float(x[0]))
-        self.levels.append(float(query if level is None else level))
-        return self._trace.call(x, float(query), float(scale))
+            x, scale, level, self._asked = self.start, float(scale) * float(x[0]), self._start, True
+        return self._trace.call(x, float(query), float(scale), level)
 
     def finish(self, x: Tensor) -> Table:
         """The table that ends in x. Authors take their last state for the image, so its level is 0."""
-        return marked(self._trace.finish(x, self.levels).frozen(keeps_constants=False))
+        return marked(self._trace.finish(x).frozen(keeps_constants=False))
 
 
 def marked(table: Table) -> Table:
