@@ -96,6 +96,7 @@ class Machine:
         return self.stack[-1]
 
     def reduce(self) -> None:
+        """A call, or a new object of a class: either is a name and its arguments."""
         args, what = self.stack.pop(), self.stack.pop()
         if not isinstance(what, Name) or not isinstance(args, tuple):
             raise UnreadableFile(f"calls a {type(what).__name__}, which is no name of a class")
@@ -149,12 +150,10 @@ class Machine:
             raise UnreadableFile("names a global by something that is no text")
         self.stack.append(Name(module[:200], name[:200]))
 
-    def new_object(self, with_keywords: bool = False) -> None:
-        keywords = self.stack.pop() if with_keywords else {}
-        args, what = self.stack.pop(), self.stack.pop()
-        if not isinstance(what, Name) or not isinstance(args, tuple) or keywords:
-            raise UnreadableFile(f"makes an object of a {type(what).__name__}, which is no name of a class")
-        self.stack.append(Stub(str(what), args))
+    def with_keywords(self) -> None:
+        if self.stack.pop():
+            raise UnreadableFile("makes an object with keywords, which no table of coefficients needs")
+        self.reduce()
 
 
 def _opcodes(file: Paid, budget: Budget):
@@ -218,6 +217,6 @@ _ACTIONS = {
     "SETITEMS": lambda m, _: m.set_items(m.since_mark()), "ADDITEMS": lambda m, _: m.add_items(m.since_mark()),
     "GLOBAL": lambda m, both: m.stack.append(Name(*(part[:200] for part in both.split(" ", 1)))),
     "STACK_GLOBAL": lambda m, _: m.pair_name(),
-    "REDUCE": lambda m, _: m.reduce(), "BUILD": lambda m, _: m.build(), "NEWOBJ": lambda m, _: m.new_object(),
-    "NEWOBJ_EX": lambda m, _: m.new_object(with_keywords=True), "BINPERSID": lambda m, _: m.persistent(m.stack.pop()),
+    "REDUCE": lambda m, _: m.reduce(), "BUILD": lambda m, _: m.build(), "NEWOBJ": lambda m, _: m.reduce(),
+    "NEWOBJ_EX": lambda m, _: m.with_keywords(), "BINPERSID": lambda m, _: m.persistent(m.stack.pop()),
 }
