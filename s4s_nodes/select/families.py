@@ -24,28 +24,19 @@ class Official(NamedTuple):
 
 
 OFFICIAL = {
-    "acestep": Official("euler", "simple"), "acestep15": Official("euler", "simple"),
-    "anima": Official("euler", "simple"),                       # the preview's er_sde is stochastic
-    "boogu": Official("dpmpp_2m", "simple"),
+    **dict.fromkeys((
+        "acestep", "acestep15", "anima", "ernieimage", "flux", "fluxschnell", "hunyuanimage21", "hunyuanvideo",
+        "hunyuanvideo15", "kandinsky5image", "krea2", "lens", "longcatimage", "mageflow", "minimaxmusic3", "omnigen2",
+        "qwenimage"), Official("euler", "simple")),     # anima's preview has er_sde, which is stochastic, and
+    "boogu": Official("dpmpp_2m", "simple"),            # hunyuanimage21 no template: HunyuanVideo's
     "chroma": Official("euler", "beta"),
-    "ernieimage": Official("euler", "simple"),
-    "flux": Official("euler", "simple"), "fluxschnell": Official("euler", "simple"),
     "flux2": Official("euler", "flux2"),
     "hidream": Official("unipc_bh1_sigma", "simple, open"),     # full; dev and fast have lcm, which is stochastic
-    "hunyuanimage21": Official("euler", "simple"),              # no template: HunyuanVideo's
-    "hunyuanvideo": Official("euler", "simple"), "hunyuanvideo15": Official("euler", "simple"),
-    "kandinsky5image": Official("euler", "simple"), "krea2": Official("euler", "simple"),
-    "lens": Official("euler", "simple"), "longcatimage": Official("euler", "simple"),
     "ltxav": Official("euler", "ltxv"), "ltxv": Official("euler", "ltxv"),
-    "lumina2": Official("res_multistep", "simple"),
-    "mageflow": Official("euler", "simple"), "minimaxmusic3": Official("euler", "simple"),
-    "minimaxh3": Official("res_multistep", "simple"),
-    "omnigen2": Official("euler", "simple"),
-    "qwenimage": Official("euler", "simple"),
+    **dict.fromkeys(("lumina2", "minimaxh3", "zimage"), Official("res_multistep", "simple")),
     "sd3": Official("euler", "sgm_uniform"),
     "wan21": Official("unipc_bh1_sigma", "simple, open"),       # two experts of Wan 2.2, seen as this, have euler
     "wan22": Official("unipc_bh1_sigma", "simple, open"),
-    "zimage": Official("res_multistep", "simple"),
 }
 _LEVELS: dict[str, Callable] = {                                # (steps, shift) -> levels; else even, shifted
     "beta": lambda steps, shift: schedules.beta(steps, schedules.flow_levels(shift)),
