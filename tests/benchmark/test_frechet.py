@@ -44,8 +44,8 @@ def test_without_a_feature_space_or_with_too_few_seeds_there_is_no_distance():
     source = toy_source()
     pairs = unseen_pairs(source, 6)
     entry = measure(source, Entry("S4S", "learned", classical.euler(schedules.karras(4, 0.03, 14.6))), pairs, True)
-    assert entry.features is None and "frechet" not in result_of(source, entry, [entry], pairs).scores
-    assert "chet" not in report.race_table(entry, [entry])
+    race = result_of(source, entry, [entry], pairs)
+    assert entry.features is None and "frechet" not in race.scores and "chet" not in report.race_table(race)
     source.features = lambda images: images.repeat(1, 3)    # 6 features, 6 seeds
     assert features_of(source, pairs.target) is None
 
@@ -58,11 +58,12 @@ def test_finalists_have_it_and_losers_do_not_and_all_are_shown():
     entries = [Entry("euler", f"{rho}", classical.euler(schedules.karras(6, 0.03, 14.6, rho))) for rho in (1, 3, 5, 7)]
     ranked = searched(source, entries, pairs, Effort(0, 9, ((6, 9), (24, 2))), features=True)
     assert [entry.features is not None for entry in ranked] == [True, True, False, False]
-    scores = result_of(source, learned, ranked, pairs).scores
+    race = result_of(source, learned, ranked, pairs)
+    scores = race.scores
     assert scores["feature_space"] == "points" and scores["best_classical_by_frechet"] in {e.name for e in ranked[:2]}
     assert scores["frechet_95"][0] <= scores["frechet"] <= scores["frechet_95"][1]
     assert scores["ratio_frechet"] == pytest.approx(scores["best_frechet"] / scores["frechet"], rel=2e-3)
-    table = report.race_table(learned, ranked, teacher=features_of(source, pairs.target)).splitlines()
+    table = report.race_table(race).splitlines()
     assert f"{scores['frechet']:.4f}" in table[1] and " - " in table[-2] and "euler" in table[-2]
 
 

@@ -11,7 +11,7 @@ from s4s.training.baselines.halving import EFFORTS, FULL, Effort, search_cost, s
 from s4s.training.baselines.measure import Entry, baselines, measure
 from s4s.training.baselines.schedules import schedules_for
 from s4s.training.benchmark import report
-from s4s.training.benchmark.race import calls_to_match
+from s4s.training.benchmark.race import TableResult, calls_to_match
 from s4s.training.benchmark.verdict import interval, pooled, share_interval, summary, verdict
 from s4s.training.teacher.pairs import TEST_SEEDS, VALIDATION_SEEDS, make_pairs
 from s4s.training.teacher.solvers import teacher_table
@@ -101,7 +101,7 @@ def test_no_ratio_is_printed_that_the_teachers_error_turns_around():
     found = summary(learned, ranked)
     assert found["verdict"] == "within the teacher's error" and not found["recommended"] and not found["lost"]
     assert "1.1" not in verdict(found) and verdict(found).startswith("Within the teacher's error")
-    text = report.race_table(learned, ranked)
+    text = report.race_table(TableResult(found, learned, ranked, ""))
     assert "within the teacher's error" in text and "1.11x" not in text
     assert "within the teacher's error" in report.race_markdown({"a": found})
     sure = summary(*entries([0.5] * 8, [1.0] * 8, finer=([0.6] * 4, [1.05] * 4)))
@@ -125,7 +125,7 @@ def test_fewer_seeds_are_never_ranked_among_all_and_the_start_runs_them_all():
     counts = [len(entry.errors) for entry in ranked]
     assert counts == sorted(counts, reverse=True) and counts.count(12) == 5
     assert worst in [entry.name for entry in ranked[:5]]
-    lines = report.race_table(ranked[0], ranked, 20).splitlines()
+    lines = report.race_table(TableResult({}, ranked[0], ranked, ""), 20).splitlines()
     below = lines.index("dropped earlier, on fewer seeds:")
     seeds = [re.search(r" (\d+)(?:  +\S+x)?$", line)[1] for line in lines[1:-1] if line != lines[below]]
     assert seeds == ["12"] * (below - 1) + seeds[below - 1:] and "12" not in seeds[below - 1:]
@@ -170,7 +170,7 @@ def test_pictures_are_drawn(raced, tmp_path):
     from PIL import Image
     source, _, ranked = raced
     report.draw_table(Preset("best", {"calls": ranked[0].table}, source.model), "calls", tmp_path / "solver.png")
-    report.plot_race(ranked[0], ranked, tmp_path / "race.png", "race")
+    report.plot_race(TableResult({}, ranked[0], ranked, ""), tmp_path / "race.png", "race")
     report.plot_curve([[0, None, 0.5, 10], [4, 0.4, 0.3, 50], [8, 0.3, 0.2, 90]], tmp_path / "curve.png", "curve", 0.4)
     report.sheet({"teacher": torch.zeros(3, 1, 8, 8), "S4S": torch.ones(3, 3, 8, 8)}, tmp_path / "sheet.png", zoom=2)
     for name in ("solver", "race", "curve", "sheet"):

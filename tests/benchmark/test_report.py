@@ -76,7 +76,7 @@ def test_the_race_is_told_whole_with_the_losers_and_whoever_is_closer(raced, tmp
         for entry in result.ranked:
             assert entry.name in text and f"{entry.rmse:.4f}" in text
     assert len(re.findall(r'class="ours"', text)) == 2
-    behind = sum(report.row_of(entry, result.learned, None).times < 1
+    behind = sum(report.row_of(entry, result).times < 1
                  for result in races.values() for entry in result.ranked)
     assert len(re.findall(r'class="closer"', text)) == behind > 0
     assert preset.lost == ["calls4", "calls5"] and text.count('class="tile lost"') == 2 and "12,345" in text

@@ -191,8 +191,7 @@ def sheet_rows(source: Source, held: RaceResult) -> list[tuple[str, str, Tensor]
 
 def table_lines(result: TableResult, shown: int = 6) -> list[str]:
     """The race in rows: RMSE to the teacher, best first, of those that ran all seeds; how many did not."""
-    seeds = len(result.learned.errors)
-    whole = [entry for entry in result.ranked if len(entry.errors) == seeds]
+    seeds, whole = len(result.learned.errors), result.finalists
     entries = sorted([result.learned, *whole[:shown]], key=lambda entry: entry.rmse)
     lines = [f"  {entry.rmse:.4f}  {'S4S' if entry is result.learned else entry.name}"
              f"{within_text(result.learned, entry)}" for entry in entries]

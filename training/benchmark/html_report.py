@@ -86,7 +86,7 @@ def _title(preset: Preset, name: str, table: Table, race: TableResult | None) ->
 
 def _race(race: TableResult) -> dict:
     seeds = len(race.learned.errors)
-    rows = sorted([row_of(entry, race.learned, race.teacher) for entry in (race.learned, *race.ranked)],
+    rows = sorted([row_of(entry, race) for entry in (race.learned, *race.ranked)],
                   key=lambda row: (-row.seeds, row.rmse))
     return {"all": len(race.ranked), "seeds": seeds, "space": race.scores.get("feature_space", ""),
             "top": [row for row in rows if row.seeds == seeds], "rest": [row for row in rows if row.seeds < seeds],

@@ -40,6 +40,11 @@ class TableResult:
     crowd: list[Entry] = field(default_factory=list)
 
     @property
+    def finalists(self) -> list[Entry]:
+        """The baselines that ran all seeds, best first: they come before all others."""
+        return [entry for entry in self.ranked if len(entry.errors) == len(self.learned.errors)]
+
+    @property
     def best(self) -> Entry:
         """The best baseline."""
         return next(entry for entry in self.ranked if entry.name == self.scores["best_classical"])

@@ -43,9 +43,9 @@ def draw_table(preset: Preset, name: str, path) -> Path:
     return _save_image(picture.table(preset, name), path)
 
 
-def plot_race(learned: Entry, ranked: list[Entry], path, title: str) -> Path:
+def plot_race(race: TableResult, path, title: str) -> Path:
     """Errors of the learned table and the best baselines, with 95 % intervals over seeds."""
-    rows = [learned, *[entry for entry in ranked if len(entry.errors) == len(learned.errors)]][:14][::-1]
+    learned, rows = race.learned, [race.learned, *race.finalists][:14][::-1]
     figure, axis = _figure(8.5, 0.34 * len(rows) + 1.3)
     values = np.array([entry.rmse for entry in rows])
     ends = np.abs(np.array([interval(entry.errors) for entry in rows]) - values[:, None]).T
@@ -110,38 +110,38 @@ class Row(NamedTuple):
     doubt: str
 
 
-def row_of(entry: Entry, learned: Entry, teacher: np.ndarray | None) -> Row:
-    """The line of an entry; teacher: its results' features, where the source has a feature space."""
-    far = None if entry.features is None or teacher is None else frechet.distance(entry.features, teacher)
+def row_of(entry: Entry, race: TableResult) -> Row:
+    """The line of an entry."""
+    learned = race.learned
+    far = None if entry.features is None or race.teacher is None else frechet.distance(entry.features, race.teacher)
     times = entry.rmse / float(np.sqrt(np.mean(learned.errors[:len(entry.errors)] ** 2)))
     ours, doubt = entry is learned, within_text(learned, entry).removeprefix(", ")
     return Row(ours, "S4S (learned)" if ours else entry.name, entry.rmse, entry.median, far, len(entry.errors), times,
                doubt)
 
 
-def race_table(learned: Entry, ranked: list[Entry], shown: int = 12, teacher: np.ndarray | None = None) -> str:
+def race_table(race: TableResult, shown: int = 12) -> str:
     """The race as text, best first, those that ran fewer seeds below a line; what is not shown is in the race file.
 
-    teacher: its results' features, where the source has a feature space: finalists get their Fréchet distance.
+    Finalists get their Fréchet distance where the source has a feature space.
     """
     def line(entry):
-        row = row_of(entry, learned, teacher)
-        crowd = "" if teacher is None else f"{'-':>9}" if row.frechet is None else f"{row.frechet:9.4f}"
+        row = row_of(entry, race)
+        crowd = "" if race.teacher is None else f"{'-':>9}" if row.frechet is None else f"{row.frechet:9.4f}"
         times = "" if row.ours else row.doubt or f"{row.times:6.2f}x"
         return f"{row.name:36} {row.rmse:8.4f} {row.median:8.4f} {crowd} {row.seeds:6d}  {times}".rstrip()
-    lines = [f"{'solver, schedule':36} {'RMSE':>8} {'median':>8} {'  Fréchet' if teacher is not None else ''} "
-             f"{'seeds':>6}  times S4S", line(learned)]
-    full = sum(len(entry.errors) == len(learned.errors) for entry in ranked)
-    for number, entry in enumerate(ranked[:shown]):
-        lines += ["dropped earlier, on fewer seeds:"] if number == full else []
+    lines = [f"{'solver, schedule':36} {'RMSE':>8} {'median':>8} {'  Fréchet' if race.teacher is not None else ''} "
+             f"{'seeds':>6}  times S4S", line(race.learned)]
+    for number, entry in enumerate(race.ranked[:shown]):
+        lines += ["dropped earlier, on fewer seeds:"] if number == len(race.finalists) else []
         lines.append(line(entry))
-    return "\n".join([*lines, f"... and {max(0, len(ranked) - shown)} more"])
+    return "\n".join([*lines, f"... and {max(0, len(race.ranked) - shown)} more"])
 
 
 def race_files(race: TableResult, name: str, folder: Path, title: str) -> None:
     """race-NAME.png of the best, and race-NAME.txt of everyone."""
-    plot_race(race.learned, race.ranked, folder / f"race-{name}.png", title)
-    everyone = race_table(race.learned, race.ranked, len(race.ranked), race.teacher)
+    plot_race(race, folder / f"race-{name}.png", title)
+    everyone = race_table(race, len(race.ranked))
     write_atomically(folder / f"race-{name}.txt", f"{everyone}\n".encode())
 
 

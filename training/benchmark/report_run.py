@@ -96,7 +96,7 @@ def race_and_show(source: Source, preset: Preset, terms: host_race.Terms, out) -
         held = host_race.hold(source, preset, terms, host_race.RaceProgress(bar.set_description_str, count))
     for name, result in held.raced.items():
         click.echo(f"\n{preset.name}, {name}: {result.learned.table.calls} network calls, cfg {source.cfg:g}\n"
-                   + draw.race_table(result.learned, result.ranked, teacher=result.teacher) + f"\n{result.verdict}")
+                   + draw.race_table(result) + f"\n{result.verdict}")
     click.echo("\n" + draw.race_markdown({f"{preset.model.family}, cfg {source.cfg:g}, {name[5:]} calls": score
                                           for name, score in held.scores.items()}))
     click.echo(f"\n{held.summary}" + ("" if source.features else
