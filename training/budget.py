@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from .baselines.halving import EVERY, Effort
 from .baselines.schedules import schedules_for
 from .config import MODES, Config
-from .convergence import QUICK, probes
+from .convergence import probe_calls, probes
 from .optimizers.gauss_newton import pair_cost as pair_cost_of
 from .optimizers.state import FIRST_BATCH
 from .parametrization.parameters import Parameters
@@ -133,16 +133,17 @@ def fixed_cost(plan: Plan, source: Source, calls: int) -> int:
     """Network calls before the first step, without the training pairs: held-out pairs and what is measured of teacher
     and network (both shared by the tables), the choice of the start."""
     gits = SEEDS * POINTS if plan.table.schedule == "gits" else 0
-    return shared_cost(plan, plan.data.validation) + check_cost(plan) // len(plan.calls) \
+    return shared_cost(plan, plan.data.validation) + check_cost(plan, source) // len(plan.calls) \
         + search_calls(source, calls, plan) + gits + VALIDATIONS * plan.data.validation * calls
 
 
-def check_cost(plan: Plan) -> int:
-    """Network calls that measure the teacher and the network's noise."""
+def check_cost(plan: Plan, source: Source) -> int:
+    """Network calls that measure the teacher and the network's noise. A sampler as the teacher runs twice before."""
     if plan.warm:
         return 0
-    each = 3 * plan.teacher.calls + len(QUICK) * max(plan.calls)
-    return plan.checked or NOISE_CALLS + probes(plan.most_calls) * each
+    twice = 2 * plan.teacher.calls * isinstance(source.teacher, tuple)
+    each = probe_calls(plan.teacher.calls, max(plan.calls))
+    return plan.checked or twice + NOISE_CALLS + probes(plan.most_calls) * each
 
 
 def taught_before(plan: Plan) -> int:

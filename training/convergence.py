@@ -36,6 +36,11 @@ def probes(budget: int) -> int:
     return 2 if budget < SMALL_BUDGET else 4
 
 
+def probe_calls(calls: int, student_calls: int) -> int:
+    """Network calls that measuring a teacher of so many calls takes a seed: with a finer one, and a few baselines."""
+    return 3 * calls + len(QUICK) * student_calls
+
+
 def converge(source: Source, name: str, calls: int, student_calls: int, seeds: range,
              affords: Callable[[int, int], bool]) -> Convergence:
     """Double the teacher's calls until its error is a fifth of the student's, while the budget affords it.
@@ -50,7 +55,7 @@ def converge(source: Source, name: str, calls: int, student_calls: int, seeds: r
         error, student = errors_of(source, teacher, seeds, student_calls)
         convergence = Convergence(calls, error, student, source.model_calls - before)
         seeds = seeds[:2]                           # enough to see that a finer one suffices
-        following = len(seeds) * 6 * calls          # twice the teacher, and twice of what checks it
+        following = len(seeds) * probe_calls(2 * calls, student_calls)
         fixed = source.teacher is not None or 2 * calls > MOST_CALLS
         if convergence.suffices or fixed or not affords(2 * calls, convergence.spent + following):
             return convergence

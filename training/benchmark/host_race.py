@@ -17,7 +17,7 @@ from ...s4s_nodes.core import Preset
 from ...s4s_nodes.core.preset_file import with_scores
 from ...s4s_nodes.select.cfg import running
 from ..baselines.halving import EFFORTS, Effort
-from ..convergence import QUICK, Convergence, converge
+from ..convergence import Convergence, converge, probe_calls
 from ..source import Source
 from ..sources import recorded_teacher
 from ..teacher.pairs import TEST_SEEDS, Pairs, ends, of_one_size
@@ -133,7 +133,7 @@ def plan_race(source: Source, preset: Preset, terms: Terms, progress: RaceProgre
     tables = [preset.tables[name] for name in terms.tables]
     tops, most = {window_of(source, table) for table in tables}, max(table.calls for table in tables)
     first = calls_of(source.teacher, terms.teacher_calls)
-    check = PROBED * (3 * first + len(QUICK) * most)
+    check = PROBED * probe_calls(first, most)
 
     def cost(effort: Effort, calls: int) -> int:
         return calls * len(tops | {None}) * (len(terms.seeds) + 2 * CHECKED) + sum(

@@ -83,7 +83,8 @@ def test_gradients_go_through_the_hosts_denoiser_at_several_sizes(server):
 
 
 def test_a_distilled_models_own_sampler_teaches(server):
-    asked = {**TRAINING, "name": "distilled", "calls": [2], "teacher": "euler, sgm_uniform", "teacher_calls": 8}
+    asked = {**TRAINING, "name": "distilled", "calls": [2], "budget": 1200, "teacher": "euler, sgm_uniform",
+             "teacher_calls": 8}
     made = server.call("/s4s-test/train", asked, seconds=900)
     assert any("teacher euler, sgm_uniform, 8 calls: off by" in words for words in made["words"]), made
     assert "S4S: distilled " in infotext(server, "S4S distilled")
