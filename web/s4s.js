@@ -11,6 +11,8 @@ const REPORT = "open report";
 const HEIGHT = 180; // pixels of a node for its words, at least
 const PICTURE = 320; // and for its pictures
 const SETTLED = 500; // ms until Nodes 2.0 has drawn what was added; it shares the rest of the height out
+const LETTER = 6.3; // pixels of a letter the host's widget shows a node's words in
+const LINE = 17; // and of a line
 const PROGRESS = "$$node-text-preview"; // the host's own widget, for what a running node says
 
 const ours = (name) => String(name ?? "").startsWith("S4S");
@@ -42,6 +44,17 @@ function removeProgress(node) {
   if (place < 0) return;
   node.widgets[place].onRemove?.();
   node.widgets.splice(place, 1);
+}
+
+// the host gives two lines to what it shows of a node, and cuts the rest
+function makeRoom({ detail }) {
+  const node = app.graph?.getNodeById(detail.nodeId);
+  const widget = node && find(node, PROGRESS);
+  const text = String(widget?.value ?? "");
+  if (!widget || window.LiteGraph.vueNodesMode || !(ours(node.type) || ours(text))) return;
+  const lines = Math.ceil(text.length / Math.max(10, (node.size[0] - 50) / LETTER));
+  widget.options.getMinHeight = () => Math.max(58, 30 + LINE * lines);
+  node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
 }
 
 // the host serves pages as downloads; this one holds no script, and shows names as text
@@ -100,6 +113,9 @@ function offerTraining(type) {
 
 app.registerExtension({
   name: "S4S.words",
+  setup() {
+    api.addEventListener("progress_text", (event) => setTimeout(() => makeRoom(event), 0)); // after the host's own
+  },
   beforeRegisterNodeDef(type, data) {
     if (SAMPLERS.includes(data.name)) offerTraining(type);
     if (!ours(data.name)) return;

@@ -234,17 +234,17 @@ class Training:
 
     def _keep(self, error: BaseException) -> None:
         """Save what was learned before the error as an unfinished preset, and say so."""
-        why = " before anything was learned"
+        when, kept = " before anything was learned", ""
         try:
             preset = self.learned or (preset_file.load(self.file) if self.file.exists() else None)
             if preset is not None and has_learned(preset):
                 there = save_version(unfinished(preset, self.run), self.host.presets)[1]
-                why = f"; the best tables so far are saved as {there}, marked as unfinished"
+                when, kept = "", f". The best tables so far are saved as {there}, marked as unfinished"
             elif isinstance(error, ValueError):
                 return                              # settings that were refused need no second sentence
         except (OSError, ValueError) as problem:
-            why = f"; what was learned could not be saved as a preset ({problem})"
-        self.host.say(f"stopped{why}. The same settings resume the training", True)
+            when, kept = "", f". What was learned could not be saved as a preset ({problem})"
+        self.host.say(f"stopped{when}; the same settings resume it{kept}", True)       # a node shows two lines at first
 
 
 def _report(preset: Preset, held: RaceResult, saved: str) -> str:

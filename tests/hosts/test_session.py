@@ -327,7 +327,8 @@ def test_the_last_words_on_the_hosts_face_are_that_it_stopped(place, monkeypatch
     place.stop_at("learning", Interrupted())
     with pytest.raises(Interrupted):
         place.train()
-    assert (face or place.host.seen.messages)[-1].startswith("stopped; the best tables so far are saved as ")
+    last = (face or place.host.seen.messages)[-1]
+    assert last.startswith("stopped; the same settings resume it. The best tables so far are saved as ")
 
 
 def test_resume_off_starts_over(place):
