@@ -154,26 +154,25 @@ def test_numbers_at_rest_have_sizes_too_for_the_turn_in_which_they_move():
     assert bool((scale > 0).all()) and bool((scale[~moving] <= scale[moving].min()).all())
 
 
-def test_noise_is_taken_out_of_the_products_of_what_the_network_answered():
-    plain = toy_source()
-    generator, network = torch.Generator().manual_seed(0), plain.network
+def test_a_noisy_network_is_asked_farther_away_and_its_noise_corrects_little():
+    plain = bundled("digits-flow", 3.0)
+    parameters, pairs = prepared(plain, 5)
+    vector, generator = parameters.initial(), torch.Generator().manual_seed(0)
 
     def loud(x, sigma, **extra):
-        answer = network(x, sigma, **extra)
-        loudness = 0.02 * answer.norm(dim=1, keepdim=True) / 2 ** 0.5
-        return answer + loudness * torch.randn(answer.shape, generator=generator)
-    parameters, pairs = prepared(plain, 4, 512)
-    vector = parameters.initial()
-    told, untold = (measured(replace(plain, network=loud), parameters, vector, pairs, 1, None, noise)
-                    for noise in (0.02, 0.0))
-    assert told.noise.any() and not untold.noise.any()
-    quiet = measured(plain, parameters, vector, pairs, 1, None, 0.02)
-    places = torch.cat([told.answers, told.slopes], 1)[0].argmax(1)             # no direction that depends on noise
-    raw, less, clean = (squares.diagonal(dim1=1, dim2=2)[:, places].mean(0) for squares in (
-        told.tensors.double() @ told.tensors.double().transpose(1, 2),
-        told.tensors.double() @ told.tensors.double().transpose(1, 2) - told.noise @ told.noise.transpose(1, 2),
-        quiet.tensors.double() @ quiet.tensors.double().transpose(1, 2)))
-    assert (less - clean).norm() < 0.5 * (raw - clean).norm()
+        answer = plain.network(x, sigma, **extra)
+        return answer + 0.01 * answer.square().mean().sqrt() * torch.randn(answer.shape, generator=generator)
+    source = replace(plain, network=loud)
+    true = slopes_of(measured(plain, parameters, vector, pairs), parameters, vector)[1]
+    told, untold = (measured(source, parameters, vector, pairs, RANK, None, noise) for noise in (0.01, 0.0))
+    off = [float((slopes_of(model, parameters, vector)[1] - true).norm() / true.norm()) for model in (told, untold)]
+    assert off[0] < 0.5 * off[1]
+    table, answers = parameters.frozen(vector), []
+    sample(source.denoiser, pairs.start(1.0, True), table, pairs.extra,
+           lambda i, x, row, denoised: answers.append(sketch(denoised)))
+    again = [told.corrected(table, torch.stack(answers, 1), noise) for noise in (0.01, 0.0)]
+    changes = [float((slopes_of(model, parameters, vector)[1] - true).norm() / true.norm()) for model in again]
+    assert changes[0] < 1.2 * off[0] and changes[0] < changes[1]            # the state has moved by noise alone
 
 
 def test_a_sketch_keeps_squares_and_inner_products_within_its_size():

@@ -131,9 +131,9 @@ def _iterate(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pai
     taken, doubt = best_trial(trial, state.damping, loss), math.inf
     if taken is not None:
         state.damping, vector, answers, loss = taken
-        table, corrected = here.frozen(vector), model.corrected(here.frozen(vector), answers)
+        table, corrected = here.frozen(vector), model.corrected(here.frozen(vector), answers, state.noise)
         doubt = _error(corrected, table, miss, model.run(table)[0])
-        state.vector, loss = _further(source, here, pairs, corrected, vector, loss, state.damping, scale)
+        state.vector, loss = _further(source, here, pairs, corrected, vector, loss, scale, state)
     if doubt > DOUBT:
         state.rank = min(2 * state.rank, MOST_RANK)
     state.rejected = 0 if taken else state.rejected + 1
@@ -168,17 +168,17 @@ def best_trial(trial: Callable, damping: float, loss: float):
 
 
 def _further(source: Source, here: Parameters, pairs: Pairs, model: Linearized, vector: Tensor, loss: float,
-             damping: float, scale: Tensor) -> tuple[Tensor, float]:
+             scale: Tensor, state: GaussNewtonState) -> tuple[Tensor, float]:
     """(vector, loss) after further steps; the real runs of each correct the model for the next."""
     for _ in range(FURTHER):
-        ahead = solved(model, here, vector, damping, scale)
+        ahead = solved(model, here, vector, state.damping, scale)
         answers, after = _tried(source, here, ahead, pairs)
         if not after < loss * (1 - LEAST):
             break
         small, vector, loss = after > loss * (1 - ENOUGH), ahead, after
         if small:
             break
-        model = model.corrected(here.frozen(vector), answers)
+        model = model.corrected(here.frozen(vector), answers, state.noise)
     return vector, loss
 
 

@@ -69,7 +69,6 @@ class Linearized:
     these: states and answers (n, N, b) of each call; slopes (n, N, b), an answer's change with the logarithm of its
     level, which is of `levels` (n, N). A change x of a state changes the answer by
     usual x + sum_ab forms[a, b] <x, tensor a> tensor b: usual (n, N), forms (n, N, b, b).
-    noise (n, b, b): noise of the tensors, as sums of independent ones of one unit each.
     """
 
     tensors: Tensor
@@ -79,7 +78,6 @@ class Linearized:
     forms: Tensor
     slopes: Tensor
     levels: Tensor
-    noise: Tensor
 
     @classmethod
     def empty(cls, tensors: Tensor, calls: int) -> Linearized:
@@ -87,14 +85,11 @@ class Linearized:
         n, b, _ = tensors.shape
         zeros = torch.zeros(n, calls, b, dtype=torch.float64)
         return cls(tensors, zeros, zeros.clone(), zeros[..., 0].clone(), torch.zeros(n, calls, b, b).double(),
-                   zeros.clone(), torch.ones(n, calls).double(), torch.zeros(n, b, b).double())
+                   zeros.clone(), torch.ones(n, calls).double())
 
     def __post_init__(self):
         exact = self.tensors.double()           # a product of two float32 numbers is exact in float64
         self.products = exact @ exact.transpose(1, 2)
-        if self.noise.any():
-            lengths = self.products.diagonal(dim1=1, dim2=2).clamp(min=1e-24).sqrt()
-            self.products = _positive(self.products - self.noise @ self.noise.transpose(1, 2), lengths)
 
     def run(self, table: Table, slopes: Slopes | None = None, before: Callable | None = None) -> tuple[Tensor, Tensor]:
         """(miss (n, 1, b), its derivatives (n, k, b) in the free numbers; none without slopes) of this table.
@@ -134,26 +129,26 @@ class Linearized:
         """Mean squares (n, k) of the tensors that these sums (n, k, b) are."""
         return ((sums @ self.products) * sums).sum(2).clamp(min=0) / self.tensors.shape[2]
 
-    def corrected(self, table: Table, answers: Tensor) -> Linearized:
+    def corrected(self, table: Table, answers: Tensor, noise: float = 0.0) -> Linearized:
         """The runs, exact at this table, of which these are the real answers (n, N, d) as sketches.
 
         What was predicted wrongly is put down to the change of state and level together; by a level, a state changes
-        along its own direction.
+        along its own direction. noise: of the answers, relative; where it outweighs the change, less is put down.
         """
         calls, b = table.calls, self.tensors.shape[1]
         states, before, slopes = (pad(each, (0, calls)) for each in (self.states, self.answers, self.slopes))
-        forms, noise = (pad(each, (0, calls, 0, calls)) for each in (self.forms, self.noise))
-        noise[:, range(b, b + calls), range(b, b + calls)] = self._loudness()
+        forms = pad(self.forms, (0, calls, 0, calls))
         ahead = Linearized(torch.cat([self.tensors, answers], 1), states, before, self.usual.clone(), forms, slopes,
-                           self.levels.clone(), noise)
+                           self.levels.clone())
 
         def correct(i, row, state, moved):
             exact = torch.zeros_like(before[:, i])
             exact[:, b + i] = 1
             change, wrong = (state - states[:, i, None])[:, 0], exact - ahead._answer(i, row.query, state)
             level, own = math.log(row.query) - ahead.levels[:, i].log(), states[:, i] - before[:, i]
-            of_change, of_own, size = (ahead.squares(each[:, None])[:, 0] for each in (change, own, states[:, i]))
-            length = of_change + of_own * level ** 2 + 2 * noise[:, b + i, b + i] ** 2 / answers.shape[2]
+            of_change, of_own, size, loud = (ahead.squares(each[:, None])[:, 0]
+                                             for each in (change, own, states[:, i], noise * before[:, i]))
+            length = of_change + of_own * level ** 2 + 2 * loud
             share = torch.where(length > ROUNDING ** 2 * size, 1 / length, 0.0)
             forms[:, i] += (share[:, None] / answers.shape[2] * change)[:, :, None] * wrong[:, None]
             slopes[:, i] += (share * of_own * level)[:, None] * wrong
@@ -163,13 +158,7 @@ class Linearized:
 
     def sketched(self) -> Linearized:
         """The same with sketches of its tensors, whose inner products are those of the whole on average."""
-        tensors = torch.stack([sketch(each) for each in self.tensors.unbind(1)], 1)
-        noise = self.noise * (tensors.shape[2] / self.tensors.shape[2]) ** 0.5
-        return replace(self, tensors=tensors, noise=noise)
-
-    def _loudness(self) -> Tensor:
-        """Length (n, N) of the noise of each answer."""
-        return ((self.answers.square() @ self.noise.square()).sum(2)).sqrt()
+        return replace(self, tensors=torch.stack([sketch(each) for each in self.tensors.unbind(1)], 1))
 
 
 @torch.no_grad()
@@ -191,23 +180,18 @@ class _Measurement:
     def __init__(self, source: Source, table: Table, slopes: Slopes, pairs: Pairs, rank: int, sizes: Tensor | None,
                  noise: float):
         self.source, self.slopes, self.pairs, self.rank, self.sizes = source, slopes, pairs, rank, sizes
-        self.noise, self.nudge, self.length = noise, nudge_for(noise), 0
+        self.nudge, self.length = nudge_for(noise), 0
         self.start = pairs.start(float(table.sigmas[0]), source.flow)
         most = 2 + sum(slopes.asks(i, rank) for i in range(table.calls))
         self.model = Linearized.empty(torch.zeros(len(pairs), most, self.start[0].numel()), table.calls)
-        self.products = self.model.products.clone()                 # with the noise
         self.add(self.start)
         self.add(pairs.target)
 
-    def add(self, tensor: Tensor, noise: Tensor | None = None) -> int:
-        """Keep a tensor (n, ...), made of independent noises as these sums (n, b) say; returns its place."""
+    def add(self, tensor: Tensor) -> int:
+        """Keep a tensor (n, ...); returns its place."""
         model, place = self.model, self.length
         flat = model.tensors[:, place] = tensor.flatten(1).float().cpu()
         new = torch.stack([(flat.double() * model.tensors[:, j]).sum(1) for j in range(place + 1)], 1)
-        self.products[:, place, :place + 1] = self.products[:, :place + 1, place] = new
-        if noise is not None:
-            model.noise[:, place] = noise
-            new = new - (model.noise[:, :place + 1] @ noise[:, :, None])[:, :, 0]
         model.products[:, place, :place + 1] = model.products[:, :place + 1, place] = new
         self.length += 1
         return place
@@ -225,32 +209,23 @@ class _Measurement:
         def ask(x, level=row.query):
             return self.source.denoiser(x * row.scale, per_image * level, **self.pairs.extra).flatten(1)
         answer = ask(x)
-        loud = self.noise * answer.norm(dim=1).cpu().double()
-
-        def noise(length, *others):
-            """Of a difference to the answer over this length (n,)."""
-            sums = torch.zeros(len(x), model.states.shape[2], dtype=torch.float64)
-            sums[:, self.length] = loud / length
-            for other in others:
-                sums[:, other] -= loud / length
-            return sums
-        place = self.add(answer, noise(1.0))
+        place = self.add(answer)
         model.states[:, i], model.answers[:, i, place], model.levels[:, i] = state[:, 0], 1, row.query
         if i:
             directions, images = self.directions(place, state, moved, self.slopes.directions(i, self.rank)), []
             length = self.nudge * x.flatten(1).norm(dim=1)
             for direction in directions.unbind(1):
                 asked = ask(x + self.image(direction) * length.reshape(-1, *[1] * (x.dim() - 1)))
-                images.append(self.add((asked - answer) / length[:, None], noise(length.cpu().double(), place)))
+                images.append(self.add((asked - answer) / length[:, None]))
             model.usual[:, i], model.forms[:, i] = self.response(directions, images)
         if self.slopes.query[i].any():
             asked = ask(x, row.query * math.exp(-self.nudge))
-            model.slopes[:, i, self.add((answer - asked) / self.nudge, noise(self.nudge, place))] = 1
+            model.slopes[:, i, self.add((answer - asked) / self.nudge)] = 1
 
     def directions(self, answer: int, state: Tensor, moved: Tensor, most: int) -> Tensor:
         """Orthonormal directions (n, most + 1, b): x - answer, in which x moves with its own level, and the principal
         ones of what it leaves of the derivatives of x."""
-        products, own = self.products, state.clone()
+        products, own = self.model.products, state.clone()
         own[:, :, answer] -= 1
         own = own / (own @ products @ own.transpose(1, 2)).clamp(min=1e-24).sqrt()
         moved = moved if self.sizes is None else self.sizes[:, None] * moved
@@ -316,10 +291,3 @@ def sketch(difference: Tensor) -> Tensor:
     place = torch.randint(0, SKETCHED, (size,), generator=generator)
     sign = torch.randint(0, 2, (size,), generator=generator).float() * 2 - 1
     return torch.zeros(len(flat), SKETCHED).index_add_(1, place, flat * sign) * (SKETCHED / size) ** 0.5
-
-
-def _positive(products: Tensor, lengths: Tensor) -> Tensor:
-    """The products (n, b, b) of tensors of about these lengths (n, b), with no sum of a negative square."""
-    units = lengths[:, :, None] * lengths[:, None]
-    values, vectors = torch.linalg.eigh(products / units)
-    return vectors * values.clamp(min=0)[:, None] @ vectors.transpose(1, 2) * units
