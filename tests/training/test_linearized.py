@@ -7,7 +7,7 @@ import torch
 
 from s4s.s4s_nodes.core import sample, schedules
 from s4s.training.demo_models.source import bundled
-from s4s.training.optimizers import gauss_newton
+from s4s.training.optimizers import gauss_newton, linearized
 from s4s.training.optimizers.linearized import (
     RANK,
     SKETCHED,
@@ -184,3 +184,14 @@ def test_a_sketch_keeps_squares_and_inner_products_within_its_size():
     products = (sketch(one) * sketch(other)).mean(1) - (one * other).mean(1)
     assert products.abs().max() < 0.08                                                          # deviation 1.6 %
     assert torch.equal(sketch(one[:, :100]), one[:, :100])
+
+
+def test_the_loss_of_a_real_run_is_that_of_the_model_where_images_are_sketched(monkeypatch):
+    monkeypatch.setattr(linearized, "SKETCHED", 64)
+    source = bundled("digits-flow", 3.0)
+    parameters, pairs = prepared(source, 4)
+    vector = parameters.initial()
+    model = measured(source, parameters, vector, pairs)
+    assert model.tensors.shape[2] == 64
+    expected = float(model.squares(model.run(parameters.frozen(vector))[0]).sqrt().mean())
+    assert gauss_newton._tried(source, parameters, vector, pairs)[1] == pytest.approx(expected, rel=1e-4)

@@ -246,7 +246,7 @@ def _tried(source: Source, here: Parameters, vector: Tensor, pairs: Pairs) -> tu
         return None, math.inf
     except ValueError:
         return None, math.inf
-    loss = float((end - pairs.target).flatten(1).float().square().mean(1).sqrt().mean())
+    loss = float(sketch(end - pairs.target).square().mean(1).sqrt().mean())
     return torch.stack(answers, 1), loss if math.isfinite(loss) else math.inf
 
 
