@@ -185,8 +185,8 @@ def _further(source: Source, here: Parameters, pairs: Pairs, model: Linearized, 
 def solved(model: Linearized, here: Parameters, start: Tensor, damping: float, scale: Tensor) -> Tensor:
     """The free numbers (k,) near these that end best by the model: least weighed squares of the misses, and of the
     distance from the start times damping and scale (k,)."""
-    moving = here.moving().bool()
-    weights = _weights(model, model.run(here.frozen(start))[0])
+    moving, (miss, _) = here.moving().bool(), model.run(here.frozen(start))
+    weights = _weights(model, miss)
 
     def loss_at(vector):
         try:
@@ -196,7 +196,7 @@ def solved(model: Linearized, here: Parameters, start: Tensor, damping: float, s
         away = damping * (scale * (vector - start).square())[moving].sum()
         loss = float((weights * model.squares(miss)[:, 0]).sum() + away)
         return loss if math.isfinite(loss) else math.inf
-    vector, loss = start, loss_at(start)
+    vector, loss = start, float((weights * model.squares(miss)[:, 0]).sum())
     for _ in range(SOLVING):
         step, after = _step(model, here, vector, start, weights, damping * scale), math.inf
         for shortened in range(4):

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -87,9 +87,11 @@ class Linearized:
         return cls(tensors, zeros, zeros.clone(), zeros[..., 0].clone(), torch.zeros(n, calls, b, b).double(),
                    zeros.clone(), torch.ones(n, calls).double())
 
-    def __post_init__(self):
+    @cached_property
+    def products(self) -> Tensor:
+        """Inner products (n, b, b) of the tensors."""
         exact = self.tensors.double()           # a product of two float32 numbers is exact in float64
-        self.products = exact @ exact.transpose(1, 2)
+        return exact @ exact.transpose(1, 2)
 
     def run(self, table: Table, slopes: Slopes | None = None, before: Callable | None = None) -> tuple[Tensor, Tensor]:
         """(miss (n, 1, b), its derivatives (n, k, b) in the free numbers; none without slopes) of this table.
@@ -184,6 +186,7 @@ class _Measurement:
         self.start = pairs.start(float(table.sigmas[0]), source.flow)
         most = 2 + sum(slopes.asks(i, rank) for i in range(table.calls))
         self.model = Linearized.empty(torch.zeros(len(pairs), most, self.start[0].numel()), table.calls)
+        self.model.products = torch.zeros(len(pairs), most, most, dtype=torch.float64)      # filled with the tensors
         self.add(self.start)
         self.add(pairs.target)
 
