@@ -17,7 +17,7 @@ ORDER = (       # a room may import those of the lines above it; rooms of one li
     "s4s_nodes.core",
     "s4s_nodes.select",
     "s4s_nodes.metadata",
-    "s4s_nodes.library s4s_nodes.importers s4s_nodes.exporters s4s_nodes.picture",
+    "s4s_nodes.library s4s_nodes.published s4s_nodes.exporters s4s_nodes.picture",
     "training training.progress training.recompute training.settings training.visible training.lock training.sealed "
     "training.records",
     "training.parametrization training.source",
@@ -179,8 +179,8 @@ def test_hosts_are_imported_behind_their_own_door_only():
             assert host is None or path in doors[host], found(path, node)
 
 
-def test_importers_and_exporters_reach_the_core_only():
-    for path in sources("s4s_nodes/importers", "s4s_nodes/exporters"):
+def test_exporters_reach_the_core_only():
+    for path in sources("s4s_nodes/exporters"):
         known = sys.stdlib_module_names | {"numpy", "torch"} | ({"diffusers"} if path.stem == "scheduler" else set())
         for node, dots, name, _ in imports(path):
             top = name.split(".")[0]

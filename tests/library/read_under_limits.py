@@ -20,18 +20,16 @@ from pathlib import Path
 
 import hostile_files
 
-from s4s.s4s_nodes import importers
 from s4s.s4s_nodes.core import PresetError, preset_file
 
-REFUSALS = (importers.UnreadableFile, PresetError)
 _PAGE = resource.getpagesize()
 
 
 def outcome(path: Path) -> str:
     """What reading the file came to, as a person is told."""
     try:
-        preset_file.load(path) if path.suffix == ".safetensors" else importers.read(path)
-    except REFUSALS as error:
+        preset_file.load(path)
+    except PresetError as error:
         return f"refused: {error}"
     return "read"
 
@@ -94,8 +92,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         in_child(lambda: _write(place), 2 ** 34, 60)                # in a child: no freed memory here for the readers
-        for path in sorted(place.glob("real*")):                    # what is loaded on first use counts for none
-            outcome(path)
+        outcome(place / "real.safetensors")                         # what is loaded on first use counts for none
         for name, file in json.loads((place / "names.json").read_text()).items():
             if wanted.only in name:
                 path = place / file
@@ -104,17 +101,16 @@ def main() -> None:
                                   **in_child(lambda: outcome(path), limit + size, wanted.seconds)}))
         if wanted.damaged:
             print(json.dumps({"name": "damaged", "bytes": 0, **in_child(
-                lambda: all_damaged(place / "x.pkl", wanted.damaged), limit, 20)}))
+                lambda: all_damaged(place / "x.safetensors", wanted.damaged), limit, 20)}))
 
 
 def _write(place: Path) -> str:
     """Write the corpus and, in names.json, {name: file}."""
     names = {}
     for k, (name, content) in enumerate(hostile_files.hostile().items()):
-        names[name] = f"{k}{'.safetensors' if name.endswith('.safetensors') else '.pkl'}"
+        names[name] = f"{k}.safetensors"
         (place / names[name]).write_bytes(content)
-    for k, content in enumerate(hostile_files.real()):
-        (place / f"real{k}.pkl").write_bytes(content)
+    (place / "real.safetensors").write_bytes(hostile_files.real())
     (place / "names.json").write_text(json.dumps(names))
     return "written"
 

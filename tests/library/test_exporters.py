@@ -58,8 +58,8 @@ def test_every_format_is_written(tmp_path):
 
 
 def test_exporting_text_needs_no_diffusers():
-    code = ("import sys; sys.modules['diffusers'] = None; from s4s.s4s_nodes import exporters, importers; "
-            "print(exporters.sigmas_text(importers.make('ays-sd15'), 10))")
+    code = ("import sys; sys.modules['diffusers'] = None; from s4s.s4s_nodes import exporters, published; "
+            "print(exporters.sigmas_text(published.make('ays-sd15'), 10))")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("14.6146412")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from s4s.s4s_nodes import importers
+from s4s.s4s_nodes import published
 from s4s.s4s_nodes.core import preset_file
 from s4s.s4s_nodes.library import Library, Request, select, unproven
 from s4s.s4s_nodes.select import ModelFacts, match
@@ -87,7 +87,7 @@ def test_the_digits_are_for_digits_only():
 def test_published_levels_are_what_import_makes_of_them(path):
     """`s4s import NAME --calls ... --out solver_presets`; stretched ones are log-linear between the authors' own."""
     shipped = preset_file.load(path)
-    made = importers.make(path.stem, tuple(shipped.counts))
+    made = published.make(path.stem, tuple(shipped.counts))
     assert made.short_hash == shipped.short_hash and made.model == shipped.model
     assert {**shipped.training, "self_test": None} == {**made.training, "self_test": None}
     assert (made.licence, made.source) == (shipped.licence, shipped.source)

@@ -143,39 +143,32 @@ def show(preset_file, plot, as_json, markdown, force):
 
 
 @click.command("import")
-@click.argument("sources", nargs=-1, metavar="[NAME|FILE]...")
-@click.option("--kind", default="auto", show_default=True, help="for a FILE: auto, dyweight, epd, gas or ld3")
-@click.option("--like", default=None, type=click.Path(path_type=Path, exists=True, dir_okay=False),
-              help="a preset for the model of a FILE, if the file does not say")
+@click.argument("sources", nargs=-1, metavar="[NAME|IMAGE]...")
 @click.option("--calls", default=None, callback=list_of(int),
               help="for a NAME: only these numbers of calls [default: all that were published]")
-@click.option("--name", default=None, help="the preset's name [default: NAME, or after the FILE]")
+@click.option("--name", default=None, help="the preset's name [default: NAME, or the one in the IMAGE]")
 @click.option("--out", default=".", show_default=True, type=click.Path(path_type=Path, file_okay=False),
               help="folder to write to")
 @FORCE
 @user_errors
-def import_(sources, kind, like, calls, name, out, force):
-    """Make a preset of published numbers (NAME) or of downloaded files (FILE); without either, list the names.
+def import_(sources, calls, name, out, force):
+    """Make a preset of a published schedule (NAME), or the one that an IMAGE was made with; without either, list the
+    names.
 
-    Files of DyWeight, EPD, GAS and LD3 are read without executing anything in them; several become one preset. Nothing
-    here was measured on your checkpoint: race the preset before you trust it. An image that S4S made gives the preset
-    back, with the tables that ran.
+    A published schedule was not measured on your checkpoint: race it before you trust it. Of an image's preset the
+    tables that ran come back.
     """
     from dataclasses import replace
 
-    from ...s4s_nodes import importers, metadata
+    from ...s4s_nodes import metadata, published
     from ...s4s_nodes.core import names, preset_file as preset_module
     if not sources:
-        click.echo("\n".join(importers.published()))
+        click.echo("\n".join(published.names()))
         return
     if name is not None:
         names.preset_name(name)
-    model = preset_module.load(like).model if like else None
-    images = [source for source in sources if metadata.is_image(source)]
-    presets = [importers.read(source, kind, model) if Path(source).exists() else importers.make(source, calls)
-            for source in sources if source not in images]
-    presets = [importers.merged(presets, presets[0].name)] if len(presets) > 1 else presets
-    presets += [preset for image in images for preset in metadata.from_image(image)]
+    presets = [preset for source in sources for preset in
+               (metadata.from_image(source) if metadata.is_image(source) else [published.make(source, calls)])]
     if name is not None and len(presets) > 1:
         raise ValueError(f"{', '.join(each.name for each in presets)}: --name is for one preset; import them one "
                          "by one")

@@ -8,16 +8,14 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
-from ... import importers, metadata, picture
+from ... import metadata, picture, published
 from ...core import preset_file
 from ...core.files import stamp
 from ...core.preset_file import to_bytes
 from ...library import ENDING, file_name, preset_name, save_new
-from . import facts, parts
+from . import parts
 from .folder import home, presets
 from .record import presets_changed
-
-FROM_FILE = "from a file"
 
 
 class S4SLoadPreset(io.ComfyNode):
@@ -89,43 +87,26 @@ class S4SSavePreset(io.ComfyNode):
 
 
 class S4SImport(io.ComfyNode):
-    """Published tables and schedules, and downloaded ones, as presets."""
+    """Published schedules as presets."""
 
     @classmethod
     def define_schema(cls):
         return io.Schema(
             node_id="S4SImport", display_name="S4S Import", category=parts.CATEGORY,
-            description="Makes a preset of a published table or schedule (NeuralSolver, AYS, GITS, OSS), or of a file "
-                        "downloaded from DyWeight, EPD, GAS or LD3. Their numbers were not learned on your "
-                        "checkpoint: race them before you trust them. Connect S4S Save Preset to keep it.",
-            inputs=[
-                io.Combo.Input("source", options=[*importers.published(), FROM_FILE],
-                               tooltip="What to import; the last entry reads the file named below."),
-                io.String.Input("path", default="", optional=True,
-                                tooltip="The full path of a downloaded file (.pkl, .pt, .pth, .npz, .json, "
-                                        ".safetensors). It is read without executing anything in it."),
-                io.Combo.Input("kind", options=["auto", *importers.KINDS], default="auto", optional=True,
-                               tooltip="Whose file it is; auto looks at what it holds."),
-                io.Model.Input("model", optional=True,
-                               tooltip="The model a file's numbers are for, where the file does not say.")],
+            description="Makes a preset of a published schedule (AYS, GITS, OSS). It was not made for your checkpoint: "
+                        "race it before you trust it. Connect S4S Save Preset to keep it.",
+            inputs=[io.Combo.Input("source", options=[*published.names()], tooltip="The schedule to import.")],
             outputs=[parts.PresetType.Output(display_name="preset", tooltip="The imported preset."),
                      io.String.Output(display_name="text", tooltip="Where it comes from, its licence and its tables.")],
-            **parts.aliases("AYS", "align your steps", "GITS", "OSS", "NeuralSolver", "LD3", "DyWeight", "EPD", "GAS"))
+            **parts.aliases("AYS", "align your steps", "GITS", "OSS"))
 
     @classmethod
-    def validate_inputs(cls, source, path=""):
-        if source != FROM_FILE:
-            return True if source in importers.published() else f"nothing published is called {source!r}"
-        return True if Path(path).is_file() else f"{path or 'nothing'!r} is no file: give its full path"
+    def validate_inputs(cls, source):
+        return source in published.names() or f"nothing published is called {source!r}. {published.GONE}"
 
     @classmethod
-    def fingerprint_inputs(cls, source, path="", **_):
-        return f"{path}:{stamp(path)}" if source == FROM_FILE else source
-
-    @classmethod
-    def execute(cls, source, path="", kind="auto", model=None) -> io.NodeOutput:
-        about = None if model is None else facts.of_model(model).model
-        preset = importers.read(path, kind, about) if source == FROM_FILE else importers.make(source)
+    def execute(cls, source, **_) -> io.NodeOutput:         # older graphs link a model, too
+        preset = published.make(source)
         text = "\n".join([preset_file.describe(preset), f"licence: {preset.licence}", f"source: {preset.source}",
                           str(preset.training.get("note", ""))])
         return io.NodeOutput(preset, text, ui=parts.shown(cls, text))

@@ -13,7 +13,7 @@ from pathlib import Path
 import gradio as gr
 from modules import shared
 
-from ... import importers
+from ... import published
 from ...core import preset_file
 from ...core.model import is_number
 from ...library import ENDING, Preset, PresetError, file_name, measured, preset_name, recommended, save_new
@@ -51,8 +51,7 @@ def build() -> dict:
                 part["delete"] = gr.Button(say("Delete"), variant="stop", elem_id="s4s_collection_delete")
         with gr.Column():
             part["files"] = gr.File(
-                label=say("Preset files to add; also downloaded files of DyWeight, EPD, GAS and LD3"),
-                file_count="multiple", elem_id="s4s_collection_files")
+                label=say("Preset files to add"), file_count="multiple", elem_id="s4s_collection_files")
             part["add"] = gr.Button(say("Add"), elem_id="s4s_collection_add")
             part["several"] = gr.Dropdown(
                 label=say("Presets for one model, learned at different cfg, to be joined into one"),
@@ -196,10 +195,10 @@ def _check_uploaded(file) -> None:
 
 
 def read(path: Path) -> Preset:
-    """A preset file, or a downloaded file of another project's. Raises ValueError in words; executes nothing."""
-    if path.suffix.lower() == ENDING:
-        return preset_file.load(path)
-    return importers.read(path)
+    """A preset file. Raises ValueError in words; executes nothing."""
+    if path.suffix.lower() != ENDING:
+        raise PresetError(f"{path.name} is no preset file ({ENDING}). {published.GONE}")
+    return preset_file.load(path)
 
 
 def rename(name, new) -> Done:

@@ -1,4 +1,4 @@
-"""What strangers send: presets, tables of other projects, images' metadata, names. Nothing in it may do harm.
+"""What strangers send: presets, images' metadata, names. Nothing in it may do harm.
 
 Tries are made in children that get 100 MB and, for each, a second of the processor.
 """
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from s4s.s4s_nodes import importers, library, metadata
+from s4s.s4s_nodes import library, metadata
 from s4s.s4s_nodes.core import Preset, PresetError, classical, mixture, names, preset_file, sample, schedules
 from s4s.s4s_nodes.library import Library, ModelFacts, Request, save_new, select
 from s4s.training.benchmark.passports import passport
@@ -23,7 +23,6 @@ from s4s.training.config import Config
 from tests.bench.proof import presets
 from tests.bench.proof.attack import Attack
 from tests.bench.proof.forked import Child
-from tests.library import hostile_files
 
 MEGABYTES, SECONDS = 100, 1.0
 BATCH = 100                 # tries of one child
@@ -133,45 +132,6 @@ def record() -> str:
     return metadata.to_text(select(Request(FACTS, [presets.GOOD], steps=3, cfg=3.0, named=presets.GOOD)), FACTS)
 
 
-# --- files of other projects --------------------------------------------------------------------------------------
-
-def imported(chance: random.Random, folder: Path) -> None:
-    """A table of another project after an accident; whoever reads it executes nothing."""
-    content = bytearray(chance.choice(real()))
-    for _ in range(chance.choice([1, 1, 2, 4, 16])):
-        start, end = sorted(chance.randrange(len(content) + 1) for _ in range(2))
-        kind = chance.randrange(5)
-        if kind == 0:
-            del content[start:]
-        elif kind == 1:
-            content[start:start] = content[start:end][:4096]
-        elif kind == 2:
-            content[start:start + 4] = chance.randbytes(4)
-        elif content:
-            content[start % len(content)] ^= 1 << chance.randrange(8)
-        content = content or bytearray(b".")
-    foreign(bytes(content), folder)
-
-
-def foreign(content: bytes, folder: Path) -> None:
-    """These bytes as another project's file."""
-    path = folder / "theirs.pkl"
-    path.write_bytes(content)
-    try:
-        assert isinstance(importers.read(path), Preset)
-    except (importers.UnreadableFile, PresetError):
-        pass
-
-
-_files: list = []
-
-
-def real() -> list:
-    if not _files:
-        _files.extend(hostile_files.real())
-    return _files
-
-
 # --- names --------------------------------------------------------------------------------------------------------
 
 PARTS = ["..", "/", "\\", ".", "~", "CON", "nul", "com1", "a", "B", "ü", "\u202e", "\u200b", "\0", "\n", "\x1b", " ",
@@ -228,7 +188,5 @@ ATTACKS = [
     Attack("fuzz", "a forged preset: any value, right checksum", "refused in words, or usable everywhere",
            limited(forged), 2),
     Attack("fuzz", "a table in an image's metadata", "refused in words, or usable", limited(of_an_image)),
-    Attack("fuzz", "a file of another project, damaged", "refused in words, or read; nothing runs",
-           limited(imported), 2),
     Attack("fuzz", "a name in every door", "refused, or one file in its folder", limited(named)),
 ]

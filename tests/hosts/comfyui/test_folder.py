@@ -32,15 +32,14 @@ def test_a_new_file_and_a_changed_one_are_seen_at_once(models, installed):
     assert folder.presets().get("fresh").counts == [4, 6]
 
 
-@pytest.mark.parametrize("node", ["S4SFromImage", "S4SLoadPreset", "S4SImport"])
+@pytest.mark.parametrize("node", ["S4SFromImage", "S4SLoadPreset"])
 def test_another_content_of_the_same_size_and_time_is_read_again(base, node):
     """Or the host would answer from what it kept of the file before."""
     nodes = s4s_host.pack("s4s_nodes.hosts.comfyui.nodes_presets")
     path = base / "input" / "one.png"
     path.write_bytes(b"a picture")
     before = path.stat()
-    given = {"S4SFromImage": {"image": path.name}, "S4SLoadPreset": {"preset": "auto", "path": str(path)},
-             "S4SImport": {"source": nodes.FROM_FILE, "path": str(path)}}[node]
+    given = {"S4SFromImage": {"image": path.name}, "S4SLoadPreset": {"preset": "auto", "path": str(path)}}[node]
     marks = [getattr(nodes, node).fingerprint_inputs(**given)]
     path.with_suffix(".new").write_bytes(b"b picture")
     os.replace(path.with_suffix(".new"), path)

@@ -250,7 +250,7 @@ def test_import_save_and_load_again(comfy, base):
     ({"x": node("S4SLoadPreset", preset="served-sd3", path="/no/such/file"),
       "y": node("S4SShowPreset", preset=["x", 0])}, "there is no file"),
     ({"x": node("S4SImport", source="from a file", path="/no/such/file", kind="auto"),
-      "y": node("S4SShowPreset", preset=["x", 0])}, "is no file"),
+      "y": node("S4SShowPreset", preset=["x", 0])}, "Version 0.4 was the last that imported"),
     (custom("sd3", "served-sd3", calls=0), "smaller than min"),
 ])
 def test_what_is_wrong_is_said_in_words(comfy, prompt, words):
