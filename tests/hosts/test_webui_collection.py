@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import sys
 from dataclasses import replace
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
@@ -209,6 +211,19 @@ def test_an_open_host_adds_renames_deletes_and_joins_nothing(host):
     assert names(host) == before and KEPT in here.listing()
     host.shared.cmd_opts.disable_extension_access = False
     assert here.apply(lists, 4, here.delete, KEPT, True, None)[0] == f"deleted {KEPT}"
+
+
+def test_an_open_host_writes_no_races_scores_into_a_preset(host, monkeypatch):
+    parts = dict.fromkeys(("Show", "inside", "sheet"))
+    monkeypatch.setitem(sys.modules, f"{host.collection.__package__}.inside", SimpleNamespace(Scene=dict, **parts))
+    work = import_module(f"{host.collection.__package__}.work")
+    race, label = work.race, "S4S toy_ sd15"
+    host.shared.cmd_opts = SimpleNamespace(disable_extension_access=True)
+    with pytest.raises(ValueError, match="--enable-insecure-extension-access"):
+        race(label, write=True)
+    assert callable(race(label))
+    host.shared.cmd_opts.disable_extension_access = False
+    assert callable(race(label, write=True))
 
 
 def test_a_checkpoint_behind_a_link_is_not_offered_and_not_deleted(host):

@@ -99,8 +99,8 @@ def apply(lists: dict, wishes: int, work: Callable, *asked) -> list:
 def check_access() -> None:
     """Raise PresetError where the host is open to others and keeps what changes it from them, as for extensions."""
     if getattr(getattr(shared, "cmd_opts", None), "disable_extension_access", False):
-        raise PresetError("presets cannot be added, renamed, deleted or joined here, because this server is open to "
-                          "others (--listen, --share, --server-name): start it with "
+        raise PresetError("presets cannot be added, renamed, deleted, joined or given a race's scores here, because "
+                          "this server is open to others (--listen, --share, --server-name): start it with "
                           "--enable-insecure-extension-access to allow it")
 
 

@@ -90,10 +90,13 @@ def _order(race_seeds: int, **asked) -> tuple[Callable[[Show | None], Tab], sess
 def race(label: str, calls: tuple = (), seeds: int = 16, budget: int = 0, write: bool = False, samplers: tuple = (),
          **scene) -> Callable[[Show], Outcome | None]:
     """What races the preset of a schedule type, its tables of these numbers of calls (none: all), on the loaded
-    checkpoint; it gives None where the host's interrupt ended it. Raises ValueError as the session.
+    checkpoint; it gives None where the host's interrupt ended it. Raises ValueError as the session, and where scores
+    would change a preset of a server that is open to others.
 
     samplers: the host's own that take part, by name.
     """
+    if write:
+        collection.check_access()
     preset, scene = shelf.preset_of(label), Scene(**scene)
     if preset is None:
         raise ValueError(f"there is no preset {label!r}: choose one, or Reload UI if it is new" if label else
