@@ -46,13 +46,17 @@ class Library:
         self._folders = [*(Path(one) for one in folders if Path(one).resolve() != self._shipped), self._shipped]
         self._read: dict[Path, tuple[tuple, Preset | str]] = {}         # path -> (stamp, preset or problem)
 
+    def named(self) -> dict[str, Preset]:
+        """{name: preset} of all readable presets, the user's first."""
+        return {name: entry for name, entry in self._scan()[0].items() if isinstance(entry, Preset)}
+
     def names(self) -> list[str]:
         """The names of all readable presets, the user's first."""
-        return [name for name, entry in self._scan()[0].items() if isinstance(entry, Preset)]
+        return list(self.named())
 
     def presets(self) -> list[Preset]:
         """All readable presets, in the order of their names."""
-        return [entry for entry in self._scan()[0].values() if isinstance(entry, Preset)]
+        return list(self.named().values())
 
     def candidates(self) -> list[Preset]:
         """All readable presets to select from, those too that a namesake hides: a file's name changes no image."""
@@ -228,7 +232,7 @@ def save_scores(library: Library, preset: Preset, folder) -> str:
 
     A shipped preset is not changed: its scores go into a copy, which belongs to the user and the model of the race.
     """
-    same = [name for name in library.names() if library.get(name).short_hash == preset.short_hash]
+    same = [name for name, there in library.named().items() if there.short_hash == preset.short_hash]
     mine = [name for name in same if not library.ships(name) and library.get(name).model.hashes == preset.model.hashes]
     if mine:
         name = min(mine, key=lambda name: library.get(name).name != preset.name)     # of several copies, the namesake

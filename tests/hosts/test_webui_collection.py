@@ -53,6 +53,17 @@ def test_the_list_shows_every_preset_and_what_cannot_be_read(host):
     assert "broken.safetensors" in page.split("</table>")[1] and "<b>" not in page
 
 
+def test_a_long_list_reads_the_folders_no_oftener_than_a_short_one(host, monkeypatch):
+    shelf, reads = host.part("shelf"), []
+    paths = type(shelf.library())._paths
+    monkeypatch.setattr(type(shelf.library()), "_paths", lambda self: reads.append(self) or paths(self))
+    short = shelf.offered()
+    once = len(reads)
+    for i in range(12):
+        preset_file.save(eps_preset(f"more {i}"), host.folder / f"more {i}.safetensors")
+    assert len(shelf.offered()) == len(short) + 12 and len(reads) == 2 * once
+
+
 def test_a_chosen_preset_is_described_with_its_licence_and_its_file(host):
     preset_file.save(replace(eps_preset("mine"), licence="CC0 <1>", source="here"), host.folder / "mine.safetensors")
     words, file, tick = host.collection.show("mine")

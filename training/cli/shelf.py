@@ -23,7 +23,7 @@ def list_(folders):
     rows = [("name", "hash", "for", "calls", "measured", "recommended")]
     rows += [(name, preset.short_hash, f"{preset.model.family}, {preset.model.prediction}",
               ",".join(map(str, preset.counts)), measured(preset), recommended(preset))
-             for name, preset in zip(library.names(), library.presets())]
+             for name, preset in library.named().items()]
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())

@@ -161,8 +161,8 @@ def _unseen(name: str, asked: Settings, kind: str) -> Outlook:
     """Auto, before a checkpoint is loaded: nothing but the numbers of steps can be told."""
     text = say("The checkpoint is not loaded yet: S4S selects a preset for it when you generate.")
     library = shelf.library()
-    counts = sorted({count for name in library.names() for count in library.get(name).counts
-                     if not library.ships(name) or library.get(name).short_hash in FAMILY_SCHEDULES.values()})
+    counts = sorted({count for name, preset in library.named().items() for count in preset.counts
+                     if preset.short_hash in FAMILY_SCHEDULES.values() or not library.ships(name)})
     if kind != "txt2img" or not counts or asked.steps in counts:
         return Outlook(name + text)
     text = say("No preset here has {} steps, but {}.").format(int(asked.steps), counts_text(counts))

@@ -62,8 +62,8 @@ def without_places(text: str) -> str:
 def offered() -> list[str]:
     """The names of the presets a user of this host can use: none of what ships for the trainer's bundled models."""
     known = library()
-    return [name for name in known.names()
-            if not (known.ships(name) and known.get(name).model.family.startswith(OF_BUNDLED))]
+    return [name for name, preset in known.named().items()
+            if not (preset.model.family.startswith(OF_BUNDLED) and known.ships(name))]
 
 
 def looked_after() -> list[str]:
