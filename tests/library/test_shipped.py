@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from s4s.s4s_nodes import published
@@ -88,14 +89,17 @@ def test_published_levels_are_what_import_makes_of_them(path):
     """`s4s import NAME --calls ... --out solver_presets`; stretched ones are log-linear between the authors' own."""
     shipped = preset_file.load(path)
     made = published.make(path.stem, tuple(shipped.counts))
-    assert made.short_hash == shipped.short_hash and made.model == shipped.model
+    assert list(made.tables) == list(shipped.tables) and made.model == shipped.model
+    for table, there in zip(made.tables.values(), shipped.tables.values()):
+        for name in ("sigmas", "query", "scale", "carry", "weights"):       # NumPy's logarithm depends on the processor
+            np.testing.assert_allclose(getattr(table, name), getattr(there, name), rtol=1e-14, atol=1e-15)
     assert {**shipped.training, "self_test": None} == {**made.training, "self_test": None}
     assert (made.licence, made.source) == (shipped.licence, shipped.source)
 
 
 def test_every_licence_that_asks_for_it_is_kept_in_notice():
     notice = (FOLDER.parent / "NOTICE").read_text(encoding="utf-8")
-    for words in ("arXiv 2404.14507", "Apache License\n", "Copyright (c) 2025 JNP", "Copyright (c) 2024 wang shuai"):
+    for words in ("arXiv 2404.14507", "Apache License\n", "Copyright (c) 2025 JNP"):
         assert words in notice
     for path in FILES:
         made = preset_file.load(path)
