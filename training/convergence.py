@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .baselines.measure import baselines, measure
+from .baselines.measure import baselines, measured
 from .source import Source
 from .teacher.pairs import make_pairs, rmse, run
 from .teacher.solvers import Teacher, teacher_of
@@ -66,6 +66,6 @@ def errors_of(source: Source, teacher: Teacher, seeds: range, student_calls: int
     """(RMSE of the teacher to a finer one, expected error of a learned table of so many calls) on these seeds."""
     finer = make_pairs(source, seeds, teacher.finer(None), "", quiet=True)
     given = run(source, teacher.from_level(None), finer.noise, finer.extra)
-    quick = [measure(source, entry, finer) for entry in baselines(source, student_calls, QUICK)]
+    quick = measured(source, baselines(source, student_calls, QUICK), finer)
     return rmse(given, finer.target), min((entry.errors.mean() for entry in quick), default=float("inf")) / GAIN
 

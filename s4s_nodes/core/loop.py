@@ -30,13 +30,13 @@ def sample(denoiser: Denoiser, x: Tensor, table, extra: dict | None = None, on_c
         del shown                            # or the state would outlive its last use
         if on_call is not None:
             on_call(i, x, row, history[i])
-        x = _next_state(x, row, history)
+        x = next_state(x, row, history)
         for call in row.done:
             del history[call]
     return x
 
 
-def _next_state(x: Tensor, row, history: dict[int, Tensor]) -> Tensor:
+def next_state(x: Tensor, row, history: dict[int, Tensor]) -> Tensor:
     """carry * x + the weighted predictions, in a new tensor of x's dtype."""
     if isinstance(row.carry, Tensor):       # 0-dim float64 weights keep their gradients and do not widen x's dtype
         total = x * row.carry.to(x)

@@ -119,8 +119,8 @@ def test_a_budget_is_kept_and_a_larger_one_searches_more():
 
 def test_a_teacher_that_is_off_gets_more_calls_where_the_budget_affords_it():
     found = {budget: hold(toy_source(), preset(4), terms(budget=budget, teacher_calls=8), RaceProgress()).summary
-             for budget in (1200, 8000)}
-    assert "teacher unipc_bh2_3, 8 calls" in found[1200] and "teacher unipc_bh2_3, 8 calls" not in found[8000]
+             for budget in (850, 8000)}
+    assert "teacher unipc_bh2_3, 8 calls" in found[850] and "teacher unipc_bh2_3, 8 calls" not in found[8000]
 
 
 @pytest.mark.parametrize("flow", [False, True])

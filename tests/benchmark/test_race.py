@@ -8,7 +8,7 @@ import torch
 
 from s4s.s4s_nodes.core import Preset, classical, schedules
 from s4s.training.baselines.halving import EFFORTS, FULL, Effort, search_cost, searched
-from s4s.training.baselines.measure import Entry, baselines, measure
+from s4s.training.baselines.measure import Entry, baselines, measure, measured
 from s4s.training.baselines.schedules import schedules_for
 from s4s.training.benchmark import report
 from s4s.training.benchmark.race import TableResult, calls_to_match
@@ -38,7 +38,7 @@ def test_the_winner_really_is_the_best_of_those_who_ran_every_seed(raced):
     source, pairs, ranked = raced
     finalists = [entry for entry in ranked if len(entry.errors) == len(pairs)]
     assert ranked[0].errors.mean() == min(entry.errors.mean() for entry in finalists)
-    everyone = [measure(source, entry, pairs).errors.mean() for entry in baselines(source, 5)]
+    everyone = [entry.errors.mean() for entry in measured(source, baselines(source, 5), pairs)]
     assert ranked[0].errors.mean() == pytest.approx(min(everyone), rel=0.05)        # halving lost no clear winner
 
 
@@ -121,7 +121,7 @@ def test_fewer_seeds_are_never_ranked_among_all_and_the_start_runs_them_all():
     worst = searched(source, every, pairs.part(slice(0, 2)), Effort(0, 99, ((2, 999),)))[-1].name
     before, effort = source.model_calls, Effort(1, 3, ((1, 999), (12, 4)))
     ranked = searched(source, every, pairs, effort, kept=[worst])
-    assert source.model_calls - before <= search_cost(effort, 5, 12, len(schedules_for(source)))
+    assert source.model_calls - before <= search_cost(effort, 5, 12, len(schedules_for(source)), source.flow)
     counts = [len(entry.errors) for entry in ranked]
     assert counts == sorted(counts, reverse=True) and counts.count(12) == 5
     assert worst in [entry.name for entry in ranked[:5]]
@@ -134,7 +134,7 @@ def test_fewer_seeds_are_never_ranked_among_all_and_the_start_runs_them_all():
 def test_a_small_effort_finds_a_baseline_next_to_the_best():
     source = toy_source()
     pairs = make_pairs(source, range(TEST_SEEDS, TEST_SEEDS + 16), teacher_table(source, "auto", 40), "", quiet=True)
-    full = [measure(source, entry, pairs).errors.mean() for entry in baselines(source, 5)]
+    full = [entry.errors.mean() for entry in measured(source, baselines(source, 5), pairs)]
     for effort, most in zip(EFFORTS, (1.5, 1.3, 1.01)):            # what a larger effort is for
         assert searched(source, baselines(source, 5), pairs, effort)[0].errors.mean() <= most * min(full)
 

@@ -6,15 +6,24 @@ Whatever reaches the last round has run the same seeds, and only that may be ran
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
+from contextlib import suppress
+from functools import cache, partial
 from typing import NamedTuple
 
 from ...s4s_nodes.core import classical
+from ...s4s_nodes.core.schedules import polyexponential
 from ..source import Source
 from ..teacher.pairs import Pairs
-from .measure import Entry, measure
+from .measure import Entry, measured, within
+from .shared import shared_calls
 
 PROBES = ("dpmpp_2m", "ipndm_2", "unipc_bh2_2")         # solvers that tell good schedules from bad ones
+# levels by no rule that makes one solver another, by flow; on some schedules one or two calls more are made
+IRREGULAR = {flow: partial(polyexponential, sigma_min=0.002, sigma_max=1.0 if flow else 14.6, rho=1.7)
+             for flow in (False, True)}
+MARGIN = 1.02
 EVERY = 1_000_000                                       # more than there will ever be
 
 
@@ -43,8 +52,8 @@ def searched(source: Source, entries: Sequence[Entry], pairs: Pairs, effort: Eff
     ran: dict[str, Entry] = {}
 
     def run(some, seeds, shown=False):
-        few = pairs.part(slice(0, seeds))
-        done = sorted([measure(source, entry, few, shown) for entry in some], key=lambda entry: entry.errors.mean())
+        some = [ran.get(entry.name, entry) for entry in some]
+        done = sorted(measured(source, some, pairs.part(slice(0, seeds)), shown), key=lambda entry: entry.errors.mean())
         ran.update({entry.name: entry for entry in done})
         return done
     running = list(entries)
@@ -59,16 +68,29 @@ def searched(source: Source, entries: Sequence[Entry], pairs: Pairs, effort: Eff
     return sorted(ran.values(), key=lambda entry: (-len(entry.errors), entry.errors.mean()))
 
 
-def search_cost(effort: Effort, calls: int, seeds: int, schedules: int, own: int = 0,
-                solvers: int = len(classical.SOLVERS)) -> int:
+def search_cost(effort: Effort, calls: int, seeds: int, schedules: int, flow: bool, own: int = 0,
+                solvers: tuple[str, ...] = tuple(classical.SOLVERS), features: bool = False) -> int:
     """The most network calls that `searched` makes on so many seeds and schedules, one entry kept to the end.
 
     own: entries on schedules of their own.
     """
-    cost = min(effort.probes, seeds) * schedules * len(PROBES)
+    cost = min(effort.probes, seeds) * schedules * shared_on_a_schedule(PROBES, calls, flow)
     left = min(effort.schedules, schedules) if effort.probes else schedules
-    running = left * solvers + own + 1
-    for some, most in effort.rounds:
+    together = left * shared_on_a_schedule(solvers, calls, flow) + calls * (own + 1)
+    running, before = left * len(solvers) + own + 1, 0
+    for number, (some, most) in enumerate(effort.rounds):
         running = min(running, most + 1)
-        cost += running * min(some, seeds)
-    return calls * cost
+        again = features and number == len(effort.rounds) - 1
+        cost += min(together, calls * running) * (min(some, seeds) - (0 if again else before))
+        before = min(some, seeds)
+    return cost
+
+
+@cache
+def shared_on_a_schedule(solvers: tuple[str, ...], calls: int, flow: bool) -> int:
+    """Network calls that these solvers make together for one image, on any one schedule."""
+    tables = []
+    for name in solvers:
+        with suppress(ValueError):                              # one of its steps makes more calls
+            tables.append(within(classical.SOLVERS[name], IRREGULAR[flow], calls, flow))
+    return math.ceil(MARGIN * shared_calls(tables))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,6 +16,7 @@ from ..source import Source
 from ..teacher.pairs import Pairs, ends, errors
 from ..teacher.solvers import HostSampler
 from .schedules import NO_START_SCHEDULES, schedules_for
+from .shared import shared_ends
 
 AT_ONCE = 64                                       # images shown to the feature network together
 CURVE = "curve"             # the name of the schedule that a preset's own levels are
@@ -112,11 +115,41 @@ def within(solver, levels, calls: int, flow: bool, boundary: float | None = None
 
 
 def measure(source: Source, entry: Entry, pairs: Pairs, features: bool = False) -> Entry:
-    """The entry with its errors on these pairs and its features; a non-finite result counts as infinitely far."""
-    results = ends(source, entry.table, pairs)
-    distances = errors(results, pairs.target)
-    return replace(entry, errors=np.nan_to_num(distances, nan=np.inf, posinf=np.inf),
-                   features=features_of(source, results) if features else None)
+    """The entry, which has run nothing yet, with its errors on these pairs and its features."""
+    return measured(source, [entry], pairs, features)[0]
+
+
+def measured(source: Source, entries: Sequence[Entry], pairs: Pairs, features: bool = False) -> list[Entry]:
+    """The entries with their errors on these pairs, of which each has run the first len(errors), and their features,
+    for which they run all of them again. A non-finite result counts as infinitely far."""
+    done = [replace(entry, errors=np.empty(0)) if features else entry for entry in entries]
+    results: list[list[Tensor]] = [[] for _ in entries]
+    for begin in {len(entry.errors) for entry in done} - {len(pairs)}:
+        places: dict[int, list[int]] = {}                           # by the table, which may be that of several
+        for place, entry in enumerate(done):
+            if len(entry.errors) == begin:
+                places.setdefault(id(entry.table), []).append(place)
+        tables = [done[first].table for first, *_ in places.values()]
+        for table, some in _ends(source, tables, pairs.part(slice(begin, None))):
+            for place in places[id(table)]:
+                done[place] = _with(done[place], some, pairs)
+                if features:
+                    results[place].append(some)
+    return [replace(entry, features=features_of(source, torch.cat(ends)) if features else None)
+            for entry, ends in zip(done, results)]
+
+
+def _ends(source: Source, tables: list, pairs: Pairs) -> Iterator[tuple[Any, Tensor]]:
+    """(a table or a host's sampler, where it carries the pairs' starts), some pairs after others."""
+    yield from shared_ends(source, [table for table in tables if isinstance(table, Table)], pairs)
+    yield from ((table, ends(source, table, pairs)) for table in tables if not isinstance(table, Table))
+
+
+def _with(entry: Entry, some: Tensor, pairs: Pairs) -> Entry:
+    """The entry with the errors of its next results."""
+    begin = len(entry.errors)
+    far = errors(some, pairs.target[begin:begin + len(some)])
+    return replace(entry, errors=np.append(entry.errors, np.nan_to_num(far, nan=np.inf, posinf=np.inf)))
 
 
 @torch.no_grad()

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ...s4s_nodes.core import Preset, Table
 from ...s4s_nodes.core.levels import starts_below
-from ..baselines.halving import EFFORTS, Effort, search_cost, searched
-from ..baselines.measure import Entry, baselines, features_of, measure
+from ..baselines.halving import EFFORTS, EVERY, Effort, search_cost, searched
+from ..baselines.measure import Entry, baselines, features_of, measure, measured
 from ..baselines.schedules import schedules_for
 from ..source import Source
 from ..teacher.pairs import TEST_SEEDS, Pairs, ends, make_pairs
@@ -22,6 +22,7 @@ from .verdict import summary, verdict
 
 CHECKED = 4                 # seeds that a finer teacher runs
 MATCH_SEEDS, MATCH_BASELINES, MATCH_MOST = 64, 8, 4     # of `calls_to_match`
+MATCH_EFFORT = Effort(0, EVERY, ((8, EVERY), (EVERY, 5)))
 
 
 @dataclass(frozen=True)
@@ -100,9 +101,9 @@ def race(source: Source, preset: Preset, table: str, pairs: Pairs, effort: Effor
         source.on_model_calls = lambda images: on_progress(source.model_calls - before, total)
     try:
         learned = measure(source, Entry("S4S", "learned", raced_table), pairs, features=True)
-        ranked = searched(source, entries, pairs, effort, began_at(preset, table), features=True)
+        ranked = searched(source, entries, pairs, effort, began_at(preset, table), source.features is not None)
         learned, *ranked = with_finer_errors(source, [learned, *ranked], pairs, finer)
-        crowd = [measure(source, entry, pairs, features=True) for entry in crowd]
+        crowd = measured(source, crowd, pairs, features=True)
         more |= calls_to_match(source, learned, ranked, pairs) if match else {}
     finally:
         source.on_model_calls = reported
@@ -114,7 +115,8 @@ def race_calls(source: Source, preset: Preset, table: str, seeds: int, effort: E
     """The most network calls that `race` makes, its teacher's left out."""
     calls, schedules = preset.tables[table].calls, len(schedules_for(source, window_of(source, preset.tables[table])))
     crowd = sum(entry.crowd_only for entry in samplers)
-    search = search_cost(effort, calls, seeds, schedules + 1, len(samplers) - crowd)
+    search = search_cost(effort, calls, seeds, schedules + 1, source.flow, len(samplers) - crowd,
+                         features=source.features is not None)
     return search + calls * (seeds * (1 + crowd) + CHECKED * (effort.rounds[-1][1] + 2))
 
 
@@ -138,8 +140,9 @@ def with_finer_errors(source: Source, entries: list[Entry], pairs: Pairs, finer:
     if finer is None:
         return entries
     few = replace(pairs.part(slice(0, len(finer))), target=finer)
-    return [replace(entry, finer=measure(source, entry, few).errors) if len(entry.errors) == len(pairs) else entry
-            for entry in entries]
+    whole = [replace(entry, errors=np.empty(0)) for entry in entries if len(entry.errors) == len(pairs)]
+    finer_errors = {entry.name: entry.errors for entry in measured(source, whole, few)}
+    return [replace(entry, finer=finer_errors.get(entry.name, entry.finer)) for entry in entries]
 
 
 def result_of(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs, crowd: Sequence[Entry] = (),
@@ -162,8 +165,8 @@ def calls_to_match(source: Source, learned: Entry, ranked: list[Entry], pairs: P
     names = {(entry.solver_name, entry.schedule_name) for entry in ranked[:MATCH_BASELINES]}
     names |= {("unipc_bh2_3", "shift_2")} if source.flow else {("unipc_bh2_3", "karras"), ("dpmpp_3m", "exponential")}
     for calls in range(learned.table.calls + 1, most + 1):
-        closest = min([measure(source, entry, few) for entry in baselines(source, calls, names)],
-                      key=lambda entry: entry.rmse)
+        tried = searched(source, baselines(source, calls, names), few, MATCH_EFFORT)
+        closest = min([entry for entry in tried if len(entry.errors) == len(few)], key=lambda entry: entry.rmse)
         if closest.rmse <= goal:
             return {"classical_calls_to_match": calls, "matched_by": closest.name, "most_calls_tried": most}
     return {"classical_calls_to_match": None, "matched_by": "", "most_calls_tried": most}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...s4s_nodes.core import Table, experts, schedules
 from ..baselines.halving import search_cost, searched
-from ..baselines.measure import CURVE, STARTS, Entry, baselines, measure, start_pairs
+from ..baselines.measure import CURVE, STARTS, Entry, baselines, measured, start_pairs
 from ..baselines.schedules import NO_START_SCHEDULES, schedules_for
 from ..parametrization.families import start_on
 from ..parametrization.parameters import Parameters
@@ -76,7 +76,7 @@ def ranked_baselines(source: Source, calls: int, held_out: Pairs, config,
     asked = {config.table.schedule: known[config.table.schedule]} if config.table.schedule in known else known
     entries = base_entries(source, asked, calls, config) or base_entries(source, known, calls, config)
     few = held_out.part(slice(0, config.effort.rounds[-1][0]))
-    return sorted([measure(source, entry, few) for entry in entries], key=lambda entry: entry.errors.mean())
+    return sorted(measured(source, entries, few), key=lambda entry: entry.errors.mean())
 
 
 def search_calls(source: Source, calls: int, config) -> int:
@@ -86,7 +86,7 @@ def search_calls(source: Source, calls: int, config) -> int:
     if config.table.schedule != "auto" or not holds_every_solver(config):
         return calls * effort.rounds[-1][0] * (1 if config.table.schedule != "auto" else most)
     tried = len(set(schedules_for(source)) - set(NO_START_SCHEDULES)) + 1
-    return search_cost(effort, calls, effort.rounds[-1][0], tried, solvers=len(STARTS))
+    return search_cost(effort, calls, effort.rounds[-1][0], tried, source.flow, solvers=STARTS)
 
 
 def holds_every_solver(config) -> bool:
