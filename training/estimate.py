@@ -42,7 +42,8 @@ class Price(NamedTuple):
 class Estimate:
     """What a run will cost, all tables together; memory in bytes on top of what is held now, for `images` at once.
 
-    price: of the run's own budget; prices: of quick, normal and thorough in its place, as far as they suffice.
+    price: of the run's own budget; prices: of quick, normal and thorough in its place, as far as they suffice; call:
+    seconds of one image through the network.
     """
 
     rows: int
@@ -52,6 +53,7 @@ class Estimate:
     memory: int
     images: int
     way: Way
+    call: float
 
     @property
     def summary(self) -> str:
@@ -60,6 +62,10 @@ class Estimate:
         return (f"{self.price.summary}; {rows}, {self.free} free numbers, {memory.size_text(self.memory)} on top of "
                 f"the model with {self.images} image{'s' * (self.images > 1)} at once; {self.way.mode} mode: "
                 f"{self.way.why}")
+
+    def then(self, what: str, calls: int) -> str:
+        """What else is planned after it, of so many network calls."""
+        return Price(what, calls, calls * self.call).summary
 
     @property
     def others(self) -> str:
@@ -84,7 +90,7 @@ def estimate(source: Source, config: Config) -> Estimate:
     windows = len(plan.windows) * len(config.cfg)
     return Estimate(sum(plan.calls) * windows, windows * sum(int(size.moving().sum()) for size in sizes),
                     price_of(source, config, way.mode, pace), prices(source, config, way.mode, pace), weight * images,
-                    images, way)
+                    images, way, pace.call)
 
 
 def own(config: Config, source: Source) -> Config:

@@ -110,7 +110,7 @@ def forecast(host: Host, order: Order) -> None:
     def work(source: Source) -> None:
         training.check(source)
         cost = trainer.estimate(source, order.config)
-        host.say("\n".join(filter(None, [cost.summary, cost.others])))
+        host.say("\n".join(filter(None, [cost.summary, training.race_price(cost), cost.others])))
     host.inside(work, tries_gradients(order.config))
 
 
@@ -162,7 +162,7 @@ class Training:
             self._learn(source)
             scales = self.config.cfg if len(self.config.cfg) > 1 else (source.cfg,)
             source = replace(source, cfg=min(scales, key=lambda cfg: abs(cfg - source.cfg)))    # a table's own
-            budget = RACE_BUDGET * len(at_cfg(self.learned, source.cfg)[0].tables) + 250 * self.order.race_seeds
+            budget = self._race_budget(len(at_cfg(self.learned, source.cfg)[0].tables))
             terms = Terms(tuple(self.learned.tables), range(self.order.race_seeds), budget, self.config.teacher.calls,
                           where=self.host.kind)
             held = hold(source, self.learned, terms, _race_progress(self.host))
@@ -177,6 +177,14 @@ class Training:
         self.host.say(f"saved as {path}{other}")
         self.outcome.pictures = self.host.draw(source, held)
         return self.outcome
+
+    def _race_budget(self, tables: int) -> int:
+        return RACE_BUDGET * tables + 250 * self.order.race_seeds
+
+    def race_price(self, cost: trainer.Estimate) -> str:
+        """What the race after the training takes at most, for people."""
+        return cost.then("then its race, at most",
+                         self._race_budget(len(self.config.calls) * len(self.config.windows)))
 
     def check(self, source: Source) -> None:
         """Settle which run it is; no network call. Raises ValueError for a name or a teacher that cannot be used."""
@@ -210,7 +218,7 @@ class Training:
                 self.host.say("resuming the unfinished training of these settings, with its seed "
                               f"{self.config.data.seed}")
             cost = trainer.estimate(source, self.config)
-            self.host.say(cost.summary)
+            self.host.say(f"{cost.summary}\n{self.race_price(cost)}")
             preset = trainer.distil(source, self.config, self.place, resume=True, on_progress=self._progress,
                                     say=self._pass_on, estimated=cost)
         self.learned = replace(preset, training={

@@ -224,6 +224,16 @@ def test_a_resumed_training_ends_as_one_that_was_never_stopped(place):
     assert place.train(seed=5).preset.short_hash == whole.short_hash
 
 
+def test_what_the_race_takes_at_most_is_said_before_the_training(place):
+    counted, show = [], place.host.show
+    place.host.show = lambda done, total, line, preview=None: (counted.append((line, place.network.calls)),
+                                                               show(done, total, line, preview))
+    place.train()
+    most = re.search(r"its race, at most: about ([\d,]+) network calls, about .+ on this device", place.said[0])[1]
+    before = next(calls for line, calls in counted if line.startswith("race"))
+    assert 500 < place.network.calls - before < 1.1 * int(most.replace(",", ""))
+
+
 def test_a_range_of_cfg_is_raced_at_the_node_nearest_to_the_hosts(place):
     place.any_cfg = True
     made = place.train(cfg="2-4")
