@@ -17,7 +17,7 @@ def denoise(x, sigma, **extra):
 levels = np.geomspace(0.03, 15, 1000)                   # the noise levels your model was trained on, rising
 source = Source("my-model", Model("my-model", "eps", levels[0], levels[-1]), levels, shape=(2,), network=denoise,
                 conditions=lambda seeds: {}, cfg=1.0, device=torch.device("cpu"))
-config = Config.of(name="my-preset", calls=(5,), mode="forward", iterations=4, pairs=64, validation=32)
+config = Config.of(name="my-preset", calls=(5,), iterations=4, pairs=64, validation=32)
 print("cost:", estimate(source, config).summary)
 
 with tempfile.TemporaryDirectory() as folder:           # keep the folder in earnest: resume=True continues the run

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .baselines.halving import EVERY, Effort
 from .baselines.schedules import schedules_for
-from .config import MODES, Config
+from .config import Config
 from .convergence import probe_calls, probes
 from .optimizers.gauss_newton import pair_cost as pair_cost_of
 from .optimizers.state import FIRST_BATCH
@@ -17,7 +17,7 @@ from .starts.gits import POINTS, SEEDS
 from .starts.search import search_calls
 from .teacher.solvers import calls_of
 
-UNLIMITED = 100_000         # of a forward-only run without a budget: more was not measured to help
+UNLIMITED = 100_000         # of a run without a budget: more was not measured to help
 LEAST_PAIRS = FIRST_BATCH   # that one iteration measures
 QUICKLY, NORMAL, THOROUGH = (Effort(1, 2, ((1, EVERY), (6, 3))), Effort(1, 3, ((1, EVERY), (12, 5))),
                              Effort(4, 4, ((4, EVERY), (32, 6))))
@@ -29,7 +29,7 @@ NOISE_CALLS = 6             # that measure how noisy the network's answers are
 
 @dataclass(frozen=True)
 class Plan(Config):
-    """A configuration with its mode settled, reduced to fit its budget.
+    """A configuration, reduced to fit its budget.
 
     effort: of the search for the start; checked: network calls that measuring the teacher has cost, 0 before;
     pairs_cut: the number of training pairs is cut to the budget, by the table that affords the fewest; warm: its tables
@@ -47,31 +47,24 @@ class Plan(Config):
         return self.budget or UNLIMITED
 
 
-def plan_for(config: Config, source: Source, mode: str, teacher_calls: int = 0, checked: int = 0,
-            warm: bool = False) -> Plan:
-    """The plan of a configuration in this mode. Raises ValueError for too small a budget, with what would do.
+def plan_for(config: Config, source: Source, teacher_calls: int = 0, checked: int = 0, warm: bool = False) -> Plan:
+    """The plan of a configuration: as many measured pairs as the budget affords, for the table that affords the fewest.
 
-    teacher_calls: as its measured error requires; checked: what measuring it cost; 0: not measured yet.
+    teacher_calls: as its measured error requires; checked: what measuring it cost; 0: not measured yet. Raises
+    ValueError for too small a budget, with what would do.
     """
-    iterations = config.iterations if mode == config.mode or config.budget else MODES[mode]
     teacher_calls = calls_of(source.teacher, teacher_calls or config.teacher.calls)
-    plan = Plan(**vars(config), checked=checked, warm=warm).replace(mode=mode, iterations=iterations,
-                                                                    teacher_calls=teacher_calls)
-    if mode == "gradient" and not config.budget:
-        return plan
+    plan = Plan(**vars(config), checked=checked, warm=warm).replace(teacher_calls=teacher_calls)
     held_out = max(8, min(64, plan.most_calls // 600))
     effort = QUICKLY if held_out < 12 else NORMAL if held_out < 32 else THOROUGH
     plan = plan.replace(validation=min(config.data.validation, held_out), effort=effort)
-    return _gradient_plan(plan, source) if mode == "gradient" else _forward_plan(plan, source)
-
-
-def _forward_plan(plan: Plan, source: Source) -> Plan:
-    """As many measured pairs as the budget affords, for the table that affords the fewest."""
     afforded = {calls: affordable(plan, source, calls) for calls in plan.calls}
     calls = min(afforded, key=lambda count: afforded[count])
     if afforded[calls] < LEAST_PAIRS:
         pair = pair_cost(plan, source, calls)
-        _refuse(plan, calls, fixed_cost(plan, source, calls) + _growing_cost(plan, calls, LEAST_PAIRS, pair))
+        least = fixed_cost(plan, source, calls) + _growing_cost(plan, calls, LEAST_PAIRS, pair)
+        raise ValueError(f"a budget of {plan.budget:,} network calls is too small for a table of {calls} calls: at "
+                         f"least {math.ceil(least):,} are needed")
     return plan.replace(pairs=_distinct(plan, afforded[calls]), pairs_cut=True)
 
 
@@ -111,24 +104,6 @@ def pair_cost(plan: Plan, source: Source, calls: int) -> int:
     return math.ceil(sum(turns) / len(turns))
 
 
-def _gradient_plan(plan: Plan, source: Source) -> Plan:
-    """As many steps as the budget allows, for the table that affords the fewest."""
-    plan = plan.replace(pairs=min(plan.data.pairs, 4 * plan.gradient.batch))
-    shared = taught_before(plan) * plan.teacher.calls // len(plan.calls)
-    last = plan.data.validation                                         # pairs of the last validation
-    before = {calls: fixed_cost(plan, source, calls) + shared + last * calls for calls in plan.calls}
-    steps = {calls: (plan.budget - before[calls]) // step_cost(plan, calls) for calls in plan.calls}
-    calls = min(steps, key=lambda count: steps[count])
-    if steps[calls] < 1:
-        _refuse(plan, calls, before[calls] + step_cost(plan, calls))
-    return plan.replace(iterations=min(plan.iterations or steps[calls], steps[calls]))
-
-
-def _refuse(plan: Plan, calls: int, least: float) -> None:
-    raise ValueError(f"a budget of {plan.budget:,} network calls is too small for a table of {calls} calls: at least "
-                     f"{math.ceil(least):,} are needed")
-
-
 def fixed_cost(plan: Plan, source: Source, calls: int) -> int:
     """Network calls before the first step, without the training pairs: held-out pairs and what is measured of teacher
     and network (both shared by the tables), the choice of the start."""
@@ -146,11 +121,6 @@ def check_cost(plan: Plan, source: Source) -> int:
     return plan.checked or twice + NOISE_CALLS + probes(plan.most_calls) * each
 
 
-def taught_before(plan: Plan) -> int:
-    """Training pairs that are made before the first step."""
-    return 0 if plan.gradient.fresh else plan.data.pairs
-
-
 def shared_cost(plan: Plan, pairs: int) -> int:
     """One table's share of so many teacher pairs."""
     return math.ceil(pairs * plan.teacher.calls / len(plan.calls))
@@ -161,24 +131,12 @@ def any_parameters(plan: Plan, source: Source, calls: int) -> Parameters:
     return Parameters.of(plan, source, schedules_for(source)["time_uniform"](calls))
 
 
-def step_cost(plan: Plan, calls: int) -> int:
-    """Network calls of one step in gradient mode, which runs each call twice, with its share of the validations.
-
-    Relaxed starts are tried once more; fresh noise is taught.
-    """
-    images, runs = min(plan.gradient.batch, plan.data.pairs), 3 if plan.gradient.relaxed else 2
-    taught = plan.teacher.calls * images if plan.gradient.fresh else 0
-    return calls * (runs * images + math.ceil(plan.data.validation / plan.gradient.every)) + taught
-
-
 def forecast(plan: Plan, source: Source, calls: int | None = None) -> int:
     """Network calls of one table after its start is chosen, or of the whole run with its teacher: an upper bound."""
     if calls is None:
-        each = sum(fixed_cost(plan, source, calls) + shared_cost(plan, taught_before(plan))
+        each = sum(fixed_cost(plan, source, calls) + shared_cost(plan, plan.data.pairs)
                    + forecast(plan, source, calls) for calls in plan.calls)
         return each * len(plan.windows)
-    if plan.mode == "gradient":
-        return plan.iterations * step_cost(plan, calls)
     total = affordable(plan, source, calls)
     if plan.iterations:                                 # each has at most twice the pairs of the one before
         total = min(total, FIRST_BATCH * (2 ** min(plan.iterations, 30) - 1))

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from .config import Config
-from .optimizers.objective import LPIPS, objective_of
 from .source import Source
 from .starts.search import check_schedule
 from .teacher.solvers import check_teacher
 
 
 def check(config: Config, source: Source) -> None:
-    """Raises ValueError for an objective, an unknown schedule or teacher, or a range of cfg that cannot be had."""
+    """Raises ValueError for an unknown schedule or teacher, or a range of cfg that cannot be had."""
     if len(config.cfg) > 1 and not source.any_cfg:
         raise ValueError(f"{source.name} can be asked at cfg {source.cfg:g} only: give one cfg, or a source whose "
                          "network is told it (any_cfg)")
     if source.boundary is not None:
         check_two_models(config, source.boundary, source.sigma_max)
-    if config.gradient.objective == LPIPS and len(source.shapes) > 1:
-        raise ValueError("objective lpips compares images of one size: train one size, or use pseudo_huber")
-    objective_of(config.gradient.objective, source)             # raises where lpips lacks something
     check_teacher(source, config.teacher.solver, config.teacher.calls)
     check_schedule(source, config)
 
@@ -29,7 +25,7 @@ def check_two_models(config: Config, boundary: float, top: float = 1.0) -> None:
         raise ValueError(f"boundary {boundary:g}: give the level at which the models change, between 0 and {top:g}, "
                          "e.g. 0.875")
     fixed = {"calls of at least 2": min(config.calls) >= 2, "windows 1": config.windows == (1.0,),
-             "one cfg for each": len(config.cfg) == 1, "mode auto or forward": config.first_mode == "forward",
+             "one cfg for each": len(config.cfg) == 1,
              "schedule auto": config.table.schedule == "auto", "family lms": config.table.family == "lms"}
     if refused := [words for words, kept in fixed.items() if not kept]:
         raise ValueError(f"a training for two models takes {', '.join(refused)}: change that, or train one model")

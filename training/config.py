@@ -7,25 +7,32 @@ groups, and config.json and the command line use the flat names.
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, TypeVar
 
 from ..s4s_nodes.core import names
 from ..s4s_nodes.select.cfg import cfg_nodes
 from .checkpoints.settings import ModelSettings
-from .optimizers.objective import NAMES as OBJECTIVES
 from .parametrization.families import FAMILIES, check_base, usual_base
 from .parametrization.parameters import LEARN
 from .settings import Group, check_distinct, flag_of, setting
 
-MOST_CALLS = 50        # a learned table pays off below about 12 calls; 50 rows back-propagated already take hours
+MOST_CALLS = 50        # a learned table pays off below about 12 calls
 
 BUDGETS = {"quick": 3_000, "normal": 10_000, "thorough": 40_000}        # network calls per table, by name
-MODES = {"gradient": 400, "forward": 0}         # and the iterations each takes by default; 0: what the budget allows
 
-# options until version 0.4, and what a run's config.json may say of them: the default
-REMOVED = {"clock": "host", "form": "data", "restrict": "none", "initial": "solver"}
+# options until version 0.4, and what may still be said of them, since it changes nothing
+REMOVED: dict[str, tuple] = {
+    "clock": ("host",), "form": ("data",), "restrict": ("none",), "initial": ("solver",),
+    "mode": ("auto", "forward"), "objective": ("rmse",), "relaxed": (0.0,), "fresh": (False,), "batch": (16,),
+    "rounds": (8,), "rate": (0.03,), "average": (0.97,), "clip": (1.0,), "every": (20,)}
+
+
+def check_removed(name: str, value) -> None:
+    """Raise ValueError where a setting that is gone asks for something else than what is done anyway."""
+    if value not in REMOVED[name]:
+        raise ValueError(f"{name} {value!r} is an option of version 0.4 that is gone: leave it out. A run that used it "
+                         "cannot be resumed: start a new one in another folder")
 
 
 def calls_of_budget(budget) -> int:
@@ -73,42 +80,6 @@ class TableSettings(Group):
 
 
 @dataclass(frozen=True)
-class GradientSettings(Group):
-    """How gradient mode learns; forward mode has nothing to set."""
-
-    batch: int = setting(16, "gradient mode: pairs per iteration")
-    fresh: bool = setting(False, "gradient mode: new noise in every iteration instead of cached pairs")
-    objective: str = setting("rmse", "distance to the target, the mean over images: rmse, mse, l1, pseudo_huber, or "
-                                     "lpips (of decoded images); forward mode minimizes rmse only")
-    relaxed: float = setting(0.0, "gradient mode: how far a pair's start may move to meet its target, in units of "
-                                  "LD3's radius; 0: not at all")
-    rounds: int = setting(8, "gradient mode, alternate: turns of schedule and of coefficients")
-    rate: float = setting(0.03, "gradient mode: Adam's peak learning rate; decays to 1 % of it as a cosine")
-    average: float = setting(0.97, "gradient mode: decay of the moving average that is validated and kept")
-    clip: float = setting(1.0, "gradient mode: largest gradient norm")
-    every: int = setting(20, "gradient mode: iterations between validations, each followed by a save")
-
-    def __post_init__(self):
-        self.check_choices(objective=OBJECTIVES)
-        self.check_least(1, "batch", "every", "rounds")
-        if not 0 <= self.relaxed < math.inf:
-            raise ValueError(f"relaxed is {self.relaxed}: use 0 (off) or a multiple of LD3's radius, e.g. 1")
-        if not 0 <= self.average < 1:
-            raise ValueError(f"average is {self.average}: use a decay of at least 0 and below 1")
-        if self.rate <= 0 or self.clip <= 0:
-            raise ValueError(f"rate {self.rate} and clip {self.clip} must be above 0")
-        if self.relaxed and self.fresh:
-            raise ValueError("--relaxed moves the starts of cached pairs, and --fresh has none: use one of them")
-
-    @property
-    def needed(self) -> list[str]:
-        """The settings that forward mode does not support, as they would be typed."""
-        asked = {f"--objective {self.objective}": self.objective != "rmse", "--relaxed": self.relaxed > 0,
-                 "--fresh": self.fresh}
-        return [text for text, given in asked.items() if given]
-
-
-@dataclass(frozen=True)
 class DataSettings(Group):
     """The pairs and their seeds."""
 
@@ -134,15 +105,11 @@ class Config(Group):
                                  "them, interpolated between; or a list of these, e.g. 3,5,7")
     budget: int = setting(10_000, "most network calls per table, its share of the teacher's included: quick (3,000), "
                                   "normal (10,000), thorough (40,000), or a number; 0: no limit")
-    mode: str = setting("auto", "forward: Gauss-Newton, no backward pass; gradient: Adam through the sampler; auto: "
-                                "forward, unless another setting needs gradients")
-    iterations: int = setting(0, "optimizer steps per table; 0: 400 in gradient mode, else as many as the budget "
-                                 "allows")
+    iterations: int = setting(0, "optimizer steps per table; 0: as many as the budget allows")
     device: str = setting("auto", "cpu, cuda, mps, or auto")
     model: ModelSettings = field(default_factory=ModelSettings)
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
     table: TableSettings = field(default_factory=TableSettings)
-    gradient: GradientSettings = field(default_factory=GradientSettings)
     data: DataSettings = field(default_factory=DataSettings)
 
     def __post_init__(self):
@@ -150,13 +117,7 @@ class Config(Group):
                             ("windows", tuple(float(w) for w in self.windows)), ("cfg", cfg_nodes(self.cfg))):
             object.__setattr__(self, name, value)
         names.preset_name(self.name)                    # the name of a file, too: before anything is learned
-        self.check_choices(mode=(*MODES, "auto"))
         self.check_least(0, "budget", "iterations")
-        if self.iterations == 0 and self.budget == 0 and self.mode in MODES:
-            object.__setattr__(self, "iterations", MODES[self.mode])
-        if self.mode == "forward" and self.gradient.needed:
-            raise ValueError(f"{' and '.join(self.gradient.needed)}: only gradient mode can do that: use --mode "
-                             "gradient, or leave it out (forward mode minimizes the RMSE to cached pairs)")
         self._check_tables()
 
     def _check_tables(self) -> None:
@@ -172,14 +133,11 @@ class Config(Group):
             raise ValueError(f"windows {self.windows}: use denoise strengths above 0 and up to 1, including 1 "
                              "(the others start on the levels it learns)")
 
-    @property
-    def first_mode(self) -> str:
-        """The mode that auto is planned for before a test backward pass settles it."""
-        return self.mode if self.mode != "auto" else "gradient" if self.gradient.needed else "forward"
-
     @classmethod
     def of(cls, **settings) -> Config:
         """A configuration from the flat names of settings. Raises ValueError for an unknown name or a bad value."""
+        for name in [name for name in settings if name in REMOVED]:
+            check_removed(name, settings.pop(name))
         if unknown := sorted(set(settings) - set(SETTINGS)):
             raise ValueError(f"unknown settings {', '.join(unknown)}: check the spelling, or use the version that "
                              "wrote them")
@@ -203,12 +161,7 @@ class Config(Group):
     @classmethod
     def from_json(cls, text: str) -> Config:
         """Raises ValueError for unknown settings."""
-        content = json.loads(text)
-        for name, usual in REMOVED.items():
-            if (value := content.pop(name, usual)) != usual:
-                raise ValueError(f"the run used {name} {value!r}, an option of version 0.4 that is gone: start a new "
-                                 "run in another folder")
-        return cls.of(**content)
+        return cls.of(**json.loads(text))
 
 
 class Setting(NamedTuple):
@@ -221,7 +174,7 @@ class Setting(NamedTuple):
 
 
 GROUPS: dict[str, type] = {"model": ModelSettings, "teacher": TeacherSettings, "table": TableSettings,
-                           "gradient": GradientSettings, "data": DataSettings}
+                           "data": DataSettings}
 SETTINGS = {flag_of(one): Setting(group, one.name, one.default, one.metadata["help"])         # by flat name
             for group, kind in {"": Config, **GROUPS}.items() for one in fields(kind) if one.metadata}
 CHECKPOINT_SETTINGS = tuple(flag for flag, known in SETTINGS.items() if known.group == "model" and flag != "model")

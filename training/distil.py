@@ -1,11 +1,10 @@
 """The trainer's interface for hosts: pass a denoiser, get a preset.
 
     source = Source(name, model, levels, shape, network, conditions, cfg, device,
-                    differentiable=False, teacher=None, chunk=8)        # see source.Source
-    config = Config.of(name="my-preset", calls=(5, 6, 8), windows=(1.0, 0.5), budget=HOST_BUDGET, mode="auto")
+                    teacher=None, chunk=8)                              # see source.Source
+    config = Config.of(name="my-preset", calls=(5, 6, 8), windows=(1.0, 0.5), budget=HOST_BUDGET)
     cost = estimate(source, config)                                     # print(cost.summary), cost.others
-    preset = distil(source, config, folder, estimated=cost,             # gradients are not checked twice
-                    on_progress=show, say=log)                          # show(Progress); resume=True resumes
+    preset = distil(source, config, folder, on_progress=show, say=log)  # show(Progress); resume=True resumes
     raced = race(source, preset, "calls6", unseen_pairs(source, 16))    # TableResult: scores, learned, ranked, verdict
     preset = with_scores(preset, {"calls6": raced.scores})              # marks it where a baseline won
 
@@ -40,21 +39,19 @@ _log = logging.getLogger(__name__)
 
 
 def distil(source: Source, config: Config, folder, *, resume: bool = False,
-           on_progress: Callable[[Progress], None] | None = None, say: Callable[[str], None] | None = None,
-           estimated: Estimate | None = None) -> Preset:
+           on_progress: Callable[[Progress], None] | None = None, say: Callable[[str], None] | None = None) -> Preset:
     """Learn config's tables for the source and return the preset, also written to folder/NAME.safetensors.
 
     The model's name is taken from the source, and config.cfg where it is not a range. resume: resume the run in the
     folder exactly where it stopped, or begin where there is none. say(text) gets what a person should read; default:
-    logging. estimated: of this source and config; what it found out of gradients holds, and is counted as the run's own
-    calls.
+    logging.
     Raises ValueError in words for settings that cannot work, a folder with another run, a budget that is too small,
     a stochastic teacher, a network that answers NaN.
     """
     config = own(config, source)
     with torch.inference_mode(False), torch.no_grad():          # hosts run nodes under inference mode
         return Run(config, Path(folder), resume, quiet=False, source=source, on_progress=on_progress,
-                   say=say or _log.info, way=estimated.way if estimated else None).carry_out()
+                   say=say or _log.info).carry_out()
 
 
 def identity(source: Source, config: Config) -> str:

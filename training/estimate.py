@@ -1,4 +1,4 @@
-"""What a training will cost on this device, told before it starts: network calls, seconds and memory."""
+"""What a training will cost on this device, told before it starts: network calls and seconds."""
 
 from __future__ import annotations
 
@@ -8,21 +8,12 @@ from typing import NamedTuple
 
 import torch
 
-from . import memory
 from .budget import plan_for
 from .checks import check
 from .config import BUDGETS, Config
-from .modes import Way, choose_mode
 from .nodes import nodes_of, run_calls
 from .parametrization.parameters import Parameters
 from .source import Source
-
-
-class Pace(NamedTuple):
-    """Measured seconds of one image through the network, and what its backward pass takes beyond a second call."""
-
-    call: float
-    backward: float = 0.0
 
 
 class Price(NamedTuple):
@@ -40,7 +31,7 @@ class Price(NamedTuple):
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a run will cost, all tables together; memory in bytes on top of what is held now, for `images` at once.
+    """What a run will cost, all tables together.
 
     price: of the run's own budget; prices: of quick, normal and thorough in its place, as far as they suffice; call:
     seconds of one image through the network.
@@ -50,18 +41,12 @@ class Estimate:
     free: int
     price: Price
     prices: tuple
-    memory: int
-    images: int
-    way: Way
     call: float
 
     @property
     def summary(self) -> str:
         """One line for people."""
-        rows = f"{self.rows} row{'s' * (self.rows > 1)}"
-        return (f"{self.price.summary}; {rows}, {self.free} free numbers, {memory.size_text(self.memory)} on top of "
-                f"the model with {self.images} image{'s' * (self.images > 1)} at once; {self.way.mode} mode: "
-                f"{self.way.why}")
+        return f"{self.price.summary}; {self.rows} row{'s' * (self.rows > 1)}, {self.free} free numbers"
 
     def then(self, what: str, calls: int) -> str:
         """What else is planned after it, of so many network calls."""
@@ -74,23 +59,16 @@ class Estimate:
 
 
 def estimate(source: Source, config: Config) -> Estimate:
-    """What `distil` will cost, from a few network calls (uncounted), timed and weighed. Raises ValueError as `distil`
-    does."""
+    """What `distil` will cost, from a few network calls (uncounted), timed. Raises ValueError as `distil` does."""
     config = own(config, source)
     with torch.inference_mode(False), torch.no_grad():
         tried = replace(source, on_model_calls=None)
         check(config, tried)
-        way = choose_mode(tried, config)
-        plan, behind = plan_for(config, tried, way.mode), way.mode == "gradient"
-        once = _seconds(tried, backward=False)
-        pace = Pace(once, max(0.0, _seconds(tried, backward=True) - 2 * once) if behind else 0.0)
-        images = min(plan.gradient.batch, tried.chunk) if behind else tried.chunk
-        weight = memory.of_a_call(tried, backward=behind)
+        plan, pace = plan_for(config, tried), _seconds(tried)
     sizes = [Parameters.of(plan, source, torch.linspace(1, 0, calls + 1).numpy()) for calls in plan.calls]
     windows = len(plan.windows) * len(config.cfg)
     return Estimate(sum(plan.calls) * windows, windows * sum(int(size.moving().sum()) for size in sizes),
-                    price_of(source, config, way.mode, pace), prices(source, config, way.mode, pace), weight * images,
-                    images, way, pace.call)
+                    price_of(source, config, pace), prices(source, config, pace), pace)
 
 
 def own(config: Config, source: Source) -> Config:
@@ -98,46 +76,44 @@ def own(config: Config, source: Source) -> Config:
     return config.replace(model=source.name, cfg=config.cfg if len(config.cfg) > 1 else source.cfg)
 
 
-def prices(source: Source, config: Config, mode: str, pace: Pace) -> tuple[Price, ...]:
+def prices(source: Source, config: Config, pace: float) -> tuple[Price, ...]:
     """What the tables of a configuration cost with each budget that has a name, smallest first.
 
-    pace: as measured on this device. A budget that is too small for the tables is left out.
+    pace: seconds of one image through the network. A budget that is too small for the tables is left out.
     """
     known = []
     for budget in BUDGETS:
         try:
-            known.append(price_of(source, config.replace(budget=budget), mode, pace))
+            known.append(price_of(source, config.replace(budget=budget), pace))
         except ValueError:
             continue
     return tuple(known)
 
 
-def price_of(source: Source, config: Config, mode: str, pace: Pace) -> Price:
+def price_of(source: Source, config: Config, pace: float) -> Price:
     """What a configuration costs. Raises ValueError for too small a budget."""
-    nodes = nodes_of(config)
-    calls, seconds = run_calls(nodes, source, mode), 0.0
-    if mode == "gradient":                                          # its second runs are among the calls already
-        plans = [node.plan(source, mode) for node in nodes]
-        behind = sum(plan.iterations * plan.gradient.batch * each * len(plan.windows)
-                     for plan in plans for each in plan.calls)
-        seconds = behind * pace.backward
-    names = {calls: name for name, calls in BUDGETS.items()}
+    calls, names = run_calls(nodes_of(config), source), {calls: name for name, calls in BUDGETS.items()}
     name = names.get(config.budget, f"a budget of {config.budget:,}" if config.budget else "no budget")
-    return Price(name, calls, seconds + calls * pace.call)
+    return Price(name, calls, calls * pace)
 
 
-def _seconds(source: Source, backward: bool) -> float:
-    """Of one image through the network, and back if wanted: the fastest call after one that warms up.
+def _seconds(source: Source) -> float:
+    """Of one image through the network: the fastest call after one that warms up.
 
     A slow network is timed once, a fast one three times: there other work on the machine disturbs.
     """
-    shown, times = memory.first_call(source, min(4, source.chunk)), []
-    memory.call(source, shown, backward)
-    while len(times) < 3 and sum(times) < 1.0:
+    seeds, times = range(min(4, source.chunk)), []
+    x, extra = source.noise(seeds) * source.sigma_max, source.extra(seeds)
+    sigma = torch.full((len(x),), source.sigma_max, device=source.device)
+
+    def call() -> float:
         began = time.perf_counter()
-        memory.call(source, shown, backward)
-        times.append(time.perf_counter() - began)
-    return min(times) / len(shown[0])
+        float(source.denoiser(x, sigma, **extra).sum())             # returns once the device is done
+        return time.perf_counter() - began
+    call()
+    while len(times) < 3 and sum(times) < 1.0:
+        times.append(call())
+    return min(times) / len(x)
 
 
 def duration(seconds: float) -> str:

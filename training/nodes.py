@@ -6,13 +6,12 @@ apart do not interpolate.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import NamedTuple
 
 from ..s4s_nodes.select.cfg import name_at
 from .budget import UNLIMITED, Plan, forecast, plan_for
-from .config import MODES, Config
+from .config import Config
 from .source import Source
 
 OTHERS = 0.7                # of the first node's budget, for all others together: docs/how-to/several-cfg.md
@@ -26,9 +25,9 @@ class Node(NamedTuple):
     config: Config
     neighbour: float | None = None
 
-    def plan(self, source: Source, mode: str, teacher_calls: int = 0, checked: int = 0) -> Plan:
+    def plan(self, source: Source, teacher_calls: int = 0, checked: int = 0) -> Plan:
         """Raises ValueError for too small a budget."""
-        return plan_for(self.config, source, mode, teacher_calls, checked, self.neighbour is not None)
+        return plan_for(self.config, source, teacher_calls, checked, self.neighbour is not None)
 
     def name(self, stem: str, cfg: float | None = None) -> str:
         """The table's name in a run: at the node's own cfg, or at another."""
@@ -38,17 +37,11 @@ class Node(NamedTuple):
 def nodes_of(config: Config) -> list[Node]:
     """The nodes of a configuration: the highest cfg first, where a teacher has the hardest time, then downwards."""
     falling = sorted(config.cfg, reverse=True)
-    return [Node(falling[0], config), *(Node(cfg, _cut(config, OTHERS / (len(falling) - 1)), above)
-                                        for above, cfg in zip(falling, falling[1:]))]
+    share = OTHERS / max(1, len(falling) - 1)
+    other = replace(config, budget=int(share * (config.budget or UNLIMITED)))
+    return [Node(falling[0], config), *(Node(cfg, other, above) for above, cfg in zip(falling, falling[1:]))]
 
 
-def _cut(config: Config, share: float) -> Config:
-    """The configuration with a share of its budget, or of its iterations where it has none."""
-    if config.budget or config.first_mode == "forward":
-        return replace(config, budget=int(share * (config.budget or UNLIMITED)))
-    return replace(config, iterations=math.ceil(share * (config.iterations or MODES["gradient"])))
-
-
-def run_calls(nodes: list[Node], source: Source, mode: str, *teacher: int) -> int:
+def run_calls(nodes: list[Node], source: Source, *teacher: int) -> int:
     """Network calls of a whole run, at most. teacher: its calls and what measuring it took, as in `plan_for`."""
-    return sum(forecast(node.plan(source, mode, *teacher), source) for node in nodes)
+    return sum(forecast(node.plan(source, *teacher), source) for node in nodes)

@@ -2,10 +2,9 @@
 
     torchrun --nproc-per-node 4 -m s4s train ...       (or `accelerate launch --multi_gpu --num_processes 4 -m`)
 
-All processes run the same program on the same numbers. For each network call, and in the backward pass, a process
-evaluates its share and the answers are gathered. So the teacher, every mode and the validation are distributed alike,
-and the result matches a single-process run up to rounding. Latents travel, never weights. Only the first process reads,
-writes and prints.
+All processes run the same program on the same numbers. For each network call a process evaluates its share and the
+answers are gathered. So the teacher, the optimizer and the validation are distributed alike, and the result matches a
+single-process run up to rounding. Latents travel, never weights. Only the first process reads, writes and prints.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .recompute import slopes_through
 from .source import Source, out_of_memory
 
 
@@ -61,10 +59,7 @@ class World:
 
     def spread(self, source: Source) -> Source:
         """The source with every network call split over the processes; its calls are still counted all together."""
-        share = Share(self, source.network, source.chunk)
-        spread = replace(source, network=share, differentiable=True, chunk=source.chunk * self.size)
-        share.on_again = spread.again
-        return spread
+        return replace(source, network=Share(self, source.network, source.chunk), chunk=source.chunk * self.size)
 
 
 def join_world() -> World | None:
@@ -100,36 +95,17 @@ def leave_world() -> None:
 class Share:
     """A network (x, sigma (B,), **extra) -> (B, ...) of which each process evaluates an equal share of the images.
 
-    images: how many this process has evaluated, including second runs for a backward pass; on_again(images) gets
-    those of all processes. If memory runs out, this process evaluates its share in smaller parts.
+    images: how many this process has evaluated. If memory runs out, it evaluates its share in smaller parts.
     """
 
     def __init__(self, world: World, network: Callable, chunk: int):
         self.world, self.network, self.chunk = world, network, chunk
         self.images = 0
-        self.on_again: Callable[[int], None] | None = None
 
     def __call__(self, x: Tensor, sigma: Tensor, **extra) -> Tensor:
-        if torch.is_grad_enabled() and (x.requires_grad or sigma.requires_grad):
-            return _Shared.apply(self, extra, x, sigma)
-        return self.answer(x, sigma, extra)
-
-    def answer(self, x: Tensor, sigma: Tensor, extra: dict) -> Tensor:
-        """The network's answers (B, ...) from all processes."""
         def work(some):
             return self.network(x[some], sigma[some], **{key: value[some] for key, value in extra.items()})
         return self._gathered(torch.cat(self._in_parts(work, x)), len(x))
-
-    def slopes(self, x: Tensor, sigma: Tensor, extra: dict, slope: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradients in x (B, ...) and sigma (B,) for output gradients (B, ...); every call is made again."""
-        def work(some):
-            slopes = slopes_through(self.network, {key: value[some] for key, value in extra.items()},
-                                    (x[some], sigma[some]), (True, True), slope[some])
-            return [torch.zeros_like(at[some]) if one is None else one for one, at in zip(slopes, (x, sigma))]
-        if self.on_again is not None:
-            self.on_again(len(x))
-        parts = self._in_parts(work, x)
-        return tuple(self._gathered(torch.cat(column), len(x)) for column in zip(*parts))
 
     def _in_parts(self, work: Callable, x: Tensor) -> list:
         """work(places) over this process's share: as many as every other has, past the end the last image again."""
@@ -154,16 +130,3 @@ class Share:
         everyone = [torch.empty_like(mine) for _ in range(self.world.size)]
         dist.all_gather(everyone, mine)
         return torch.cat(everyone)[:count]
-
-
-class _Shared(torch.autograd.Function):
-
-    @staticmethod
-    def forward(ctx, share, extra, x, sigma):
-        ctx.share, ctx.extra = share, extra
-        ctx.save_for_backward(x, sigma)
-        return share.answer(x, sigma, extra)
-
-    @staticmethod
-    def backward(ctx, slope):
-        return None, None, *ctx.share.slopes(*ctx.saved_tensors, ctx.extra, slope)

@@ -11,14 +11,12 @@ from torch import Tensor
 
 from ..s4s_nodes.core import Preset
 from . import sources
-from .budget import NOISE_CALLS, forecast, taught_before
+from .budget import NOISE_CALLS, forecast
 from .checks import check
 from .config import Config
 from .convergence import Convergence, converge, probes
-from .modes import Way, choose_mode
 from .nodes import Node, nodes_of, run_calls
-from .optimizers.gauss_newton import learn_forward
-from .optimizers.gradient import learn
+from .optimizers.gauss_newton import learn
 from .optimizers.noise import noise_of
 from .optimizers.state import State
 from .progress import RunProgress
@@ -27,7 +25,7 @@ from .run_folder import Folder
 from .run_identity import check_same, identity
 from .run_pairs import PairCache, Window
 from .run_tables import RunTables, TableStart
-from .teacher.pairs import VALIDATION_SEEDS, FreshPairs, ends, of_one_size
+from .teacher.pairs import VALIDATION_SEEDS, ends, of_one_size
 from .teacher.solvers import Teacher, teacher_of
 from .teacher.windows import table_name, window_top
 
@@ -43,18 +41,16 @@ class Run:
     """One training run in its folder: of the bundled model its configuration names, or of a source from outside.
 
     on_progress(Progress) is called before every network call, say(text) with messages. world: the processes to use.
-    way: the mode that an estimate settled; None: the run settles it. Raises ValueError if the folder holds another run
-    or the configuration cannot work.
+    Raises ValueError if the folder holds another run or the configuration cannot work.
     """
 
     def __init__(self, config: Config, folder, resume: bool = False, quiet: bool = False, source=None,
-                 on_progress: Callable | None = None, say: Callable | None = None, world=None,
-                 way: Way | None = None):
+                 on_progress: Callable | None = None, say: Callable | None = None, world=None):
         self.config, self.folder, self.world = config, Path(folder), world
         self.progress = RunProgress(on_progress, say, quiet or bool(world) and not world.first)
-        self.facts: dict[str, dict] = {}            # settled once for the whole run: "mode", "teacher"
+        self.facts: dict[str, dict] = {}            # settled once for the whole run: "teacher"
         self.images: dict[str, Tensor] = {}         # the teacher's results for whole images, by kind of pairs
-        self.seconds_before, self.way = 0.0, way
+        self.seconds_before = 0.0
         self.teacher: Teacher = None                # type: ignore[assignment]  # until `_settle_teacher`
         if not (source or world):                   # before gigabytes are opened for nothing
             check_same(self.folder, config, resume)
@@ -65,7 +61,7 @@ class Run:
         check(config, self.source)
         self.nodes = nodes_of(config)
         self.node, self.own_cfg = self.nodes[0], self.source.cfg
-        self.plan = [node.plan(self.source, config.first_mode) for node in self.nodes][0]
+        self.plan = [node.plan(self.source) for node in self.nodes][0]
         self.identity, self.programs = identity(config, self.source), [TRAINER]
         self.files = Folder(self.folder, config, resume, self.progress.say, world, self.identity)
         self.tables = RunTables(config, self.source, self.node.cfg)
@@ -125,7 +121,6 @@ class Run:
 
     def _carry_out(self) -> Preset:
         self.source.cfg = self.node.cfg
-        self._settle_mode()
         self._settle_teacher()
         for node in self.nodes:
             self._enter(node)
@@ -138,34 +133,23 @@ class Run:
         self.files.save_preset(preset)
         return preset
 
-    def _settle_mode(self) -> None:
-        if "mode" not in self.facts:
-            way = self.way or choose_mode(self.source, self.config)
-            if self.way:                                # as many calls as if they had been made here
-                self.source.model_calls += way.calls
-            self.facts["mode"] = (self.world.shared(lambda: way) if self.world else way)._asdict()
-        mode, why = self.facts["mode"]["mode"], self.facts["mode"]["why"]
-        self.progress.say(f"{'WARNING: ' if self.config.mode not in (mode, 'auto') else ''}{mode} mode: {why}")
-        self.plan = self.node.plan(self.source, mode)
-
     def _settle_teacher(self) -> None:
         """Measure the teacher's error and the network's noise, and plan for as many teacher calls as that requires."""
         self.progress.begin("teacher")
         plan = self.plan
-        self.progress.total = run_calls(self.nodes, self.source, plan.mode)
+        self.progress.total = run_calls(self.nodes, self.source)
         if "teacher" not in self.facts:
             first = VALIDATION_SEEDS + plan.data.seed
             seeds = range(first, first + probes(plan.most_calls))
             before = self.source.model_calls
             checked = converge(self.source, plan.teacher.solver, plan.teacher.calls, max(plan.calls), seeds,
                                self._affords)
-            noise = noise_of(self.source, range(plan.data.seed, plan.data.seed + 2)) if plan.mode == "forward" else 0.0
+            noise = noise_of(self.source, range(plan.data.seed, plan.data.seed + 2))
             spent = self.source.model_calls - before
             self.facts["teacher"] = {**checked._asdict(), "spent": spent, "noise": noise}
         self.convergence = Convergence(*(self.facts["teacher"][name] for name in Convergence._fields))
         self.teacher = teacher_of(self.source, plan.teacher.solver, self.convergence.calls)
-        self.progress.total = run_calls(self.nodes, self.source, plan.mode, self.convergence.calls,
-                                        self.convergence.spent)
+        self.progress.total = run_calls(self.nodes, self.source, self.convergence.calls, self.convergence.spent)
         doubt = "" if self.convergence.suffices else "; WARNING: more than a fifth of the tables' expected error"
         self.progress.say(f"teacher {self.teacher.description}: off by RMSE {self.convergence.error:.2g}{doubt}")
 
@@ -174,7 +158,7 @@ class Run:
         if spent > SHARE_OF_CHECK * len(self.plan.calls) * self.plan.most_calls:
             return False
         try:
-            run_calls(self.nodes, self.source, self.plan.mode, calls, spent + NOISE_CALLS)
+            run_calls(self.nodes, self.source, calls, spent + NOISE_CALLS)
         except ValueError:
             return False
         return True
@@ -182,7 +166,7 @@ class Run:
     def _enter(self, node: Node) -> None:
         """Turn to a guidance scale. What was measured at the first holds for all."""
         self.node, self.source.cfg = node, node.cfg
-        self.plan = node.plan(self.source, self.plan.mode, self.convergence.calls, self.convergence.spent)
+        self.plan = node.plan(self.source, self.convergence.calls, self.convergence.spent)
         if len(self.nodes) > 1:
             after = "" if node.neighbour is None else f", from the tables learned at cfg {node.neighbour:g}"
             self.progress.say(f"cfg {node.cfg:g}{after}")
@@ -194,20 +178,15 @@ class Run:
         table, mark = self.teacher.from_level(top), self.node.name("" if top is None else f"-from{top:.6g}")
         plan, first = self.plan, VALIDATION_SEEDS + self.plan.data.seed
         pairs: dict = {}
-        for kind, seeds in (("train", range(plan.data.seed, plan.data.seed + taught_before(plan))),
+        for kind, seeds in (("train", range(plan.data.seed, plan.data.seed + plan.data.pairs)),
                             ("validation", range(first, first + plan.data.validation))):
-            if seeds:
-                pairs[kind] = self.cache.pairs(kind, mark, seeds, table, self.teacher.description,
-                                               None if top is None else self.images[kind])
+            pairs[kind] = self.cache.pairs(kind, mark, seeds, table, self.teacher.description,
+                                           None if top is None else self.images[kind])
         shared = sum(map(len, pairs.values())) * table.calls
-        if plan.gradient.fresh:
-            seeds = range(plan.data.seed, plan.data.seed + plan.iterations * plan.gradient.batch)
-            whole = None if top is None else self.teacher.from_level(None)
-            pairs["train"] = FreshPairs(self.source, seeds, table, whole)
         if top is None:
-            self.images = {kind: some.target for kind, some in pairs.items() if not isinstance(some, FreshPairs)}
+            self.images = {kind: some.target for kind, some in pairs.items()}
             if self.node.neighbour is None:
-                shared += self.facts["mode"]["calls"] + self.convergence.spent + self.teacher.check_calls
+                shared += self.convergence.spent + self.teacher.check_calls
         return Window(denoise, top, pairs["train"], pairs["validation"], shared)
 
     def _learn_table(self, calls: int, window: Window) -> None:
@@ -221,13 +200,11 @@ class Run:
         self.progress.say(f"{name}: {calls} rows, {int(parameters.moving().sum())} free numbers, from "
                           f"{self.tables.starts[name].schedule}{to_go}")
 
-        def on_progress(state, loss, checked):
+        def on_progress(state, loss):
             self.progress.note_iteration(state, loss, self.model_calls)
-            if checked:
-                self.save()
+            self.save()
         with self.progress.bar(forecast(plan, self.source, calls)):
-            learner: Callable = learn if plan.mode == "gradient" else learn_forward
-            learner(self.source, parameters, window.pairs, window.held_out, plan, state, on_progress)
+            learn(self.source, parameters, window.pairs, window.held_out, plan, state, on_progress)
         self.progress.say(self.tables.judge(name))
         self.save()
 

@@ -24,12 +24,11 @@ from ..s4s_nodes.core import Preset, preset_file, write_atomically
 from . import sealed
 from .config import Config
 from .lock import holds, locked
-from .optimizers.state import AdamState, GaussNewtonState, State
+from .optimizers.state import State
 from .records import TRAINER
 from .run_identity import CONFIG, STATE, check_same, config_text, read_config
 
 LOG = "log.jsonl"
-KINDS = {"adam": AdamState, "gauss_newton": GaussNewtonState}
 
 
 class Folder:
@@ -92,8 +91,7 @@ class Folder:
             arrays = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
             tensors |= {f"{name}/{key}": value for key, value in arrays.items()}
             tensors |= {f"{name}/memory/{key}": value for key, value in state.memory.items()}
-            kind = next(kind for kind, known in KINDS.items() if isinstance(state, known))
-            about[name] = {"kind": kind, **{key: value for key, value in content.items() if key not in arrays}}
+            about[name] = {key: value for key, value in content.items() if key not in arrays}
         self.write(STATE, sealed.to_bytes(tensors, {**self._facts, "states": about, **facts}))
         self.write(LOG, _log(states).encode())
 
@@ -208,10 +206,9 @@ class Folder:
 
 
 def _state(name: str, about: dict, tensors: dict) -> State:
-    kind = KINDS[about.pop("kind")]
     memory = {key.split("/memory/")[1]: value for key, value in tensors.items() if key.startswith(f"{name}/memory/")}
-    parts = {f.name: tensors[f"{name}/{f.name}"] for f in fields(kind) if f"{name}/{f.name}" in tensors}
-    return kind(**parts, memory=memory, **about)
+    parts = {f.name: tensors[f"{name}/{f.name}"] for f in fields(State) if f"{name}/{f.name}" in tensors}
+    return State(**parts, memory=memory, **about)
 
 
 def _log(states: dict[str, State]) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .run_folder import Folder
 from .source import Source
-from .teacher.pairs import FreshPairs, Pairs, joined, known_pairs, make_pairs
+from .teacher.pairs import Pairs, joined, known_pairs, make_pairs
 
 CHUNK = 64                  # teacher pairs made, then saved, at a time
 
@@ -21,7 +21,7 @@ class Window:
 
     denoise: float
     top: float | None
-    pairs: Pairs | FreshPairs
+    pairs: Pairs
     held_out: Pairs
     shared: int
 

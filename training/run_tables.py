@@ -13,7 +13,7 @@ from .baselines.measure import Entry, measure
 from .budget import LEAST_PAIRS, Plan, pair_cost
 from .config import Config
 from .nodes import Node
-from .optimizers.state import GaussNewtonState, State, new_state
+from .optimizers.state import State
 from .parametrization.parameters import Parameters
 from .run_pairs import Window
 from .source import Source
@@ -64,16 +64,14 @@ class RunTables:
         """
         before = self.source.model_calls
         start = self._start(calls, window, plan, node)
-        state = new_state(plan.mode, start.parameters, start.vector)
+        state = State(start.vector, start.vector.clone(), noise=noise)
         best = measure(self.source, start.best, window.held_out)
         state.baseline, state.baseline_median = float(best.errors.mean()), best.median
         state.spent = self.source.model_calls - before + math.ceil(window.shared / len(plan.calls))
-        if isinstance(state, GaussNewtonState):
-            least = 2 * plan.data.validation * calls + LEAST_PAIRS * pair_cost(plan, self.source, calls)
-            state.left = max(plan.most_calls - state.spent, least if plan.warm else 0)
-            state.noise = noise
-            if start.at_best:                           # measured just now
-                state.begin(state.baseline, state.baseline_median, self.source.all_calls)
+        least = 2 * plan.data.validation * calls + LEAST_PAIRS * pair_cost(plan, self.source, calls)
+        state.left = max(plan.most_calls - state.spent, least if plan.warm else 0)
+        if start.at_best:                               # measured just now
+            state.begin(state.baseline, state.baseline_median, self.source.all_calls)
         self.starts[name] = TableStart.of(start.levels_name, start.parameters, node.cfg, window.denoise, start.best)
         self.states[name] = state                       # last: a stop between the two lines repeats the start
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ..s4s_nodes.core import Model, experts
 from ..s4s_nodes.core.scores import size_record
-from .recompute import recomputed
 
 MOST_AT_ONCE = 64           # images per network call, unless the source says less
 SIZE = "size"               # in `extra`, of a source of several sizes: the number of each image's size
@@ -34,10 +33,9 @@ class Source:
     network(x, sigma (B,), **extra) -> denoised of x's shape, k-diffusion's convention, guidance included;
     conditions(seeds) -> the extra of these seeds, tensors whose first dimension is the batch (a host with several
     conditions gives {"which": LongTensor} and groups by it); levels: the model's own noise levels, rising.
-    decode: latents (n, *shape) -> images (n, 1 or 3, H, W) in -1..1, differentiable, for the objective lpips; None:
-    they are images. differentiable: the network can be back-propagated through at the memory of one call; else the
-    trainer runs it again in the backward pass. teacher: (k-diffusion sampler function, its sigmas); None: the
-    configuration's classical one. chunk: images per network call, halved when memory runs out.
+    decode: latents (n, *shape) -> images (n, 1 or 3, H, W) in -1..1; None: they are images. teacher: (k-diffusion
+    sampler function, its sigmas); None: the configuration's classical one. chunk: images per network call, halved when
+    memory runs out.
     features: images (n, 1 or 3, H, W) -> (n, F), the space in which a race also measures the Fréchet distance, and
     feature_space, its name; None: it does not.
     about: what a preset records of it besides; a run that goes on must find the same. Of two models that take turns
@@ -58,7 +56,6 @@ class Source:
     device: torch.device
     model_calls: int = 0
     on_model_calls: Callable | None = None      # told before every batch: on_model_calls(images)
-    differentiable: bool = False
     teacher: tuple | None = None
     chunk: int = MOST_AT_ONCE
     say: Callable | None = None                 # told of memory that ran out, in words
@@ -120,21 +117,16 @@ class Source:
         """The network's answer to one part, or None after memory ran out and the parts were halved."""
         if self.on_model_calls is not None:
             self.on_model_calls(len(x))
-        network = self.network if self.differentiable else recomputed(self.network, self.again)
         try:
-            answer = network(x, sigma, **extra)
+            answer = self.network(x, sigma, **extra)
         except (RuntimeError, MemoryError) as error:
-            if not self.halve(error, len(x)):
+            if not self._halve(error, len(x)):
                 raise
             return None
         self.model_calls += len(x)
         return self._checked(answer, x, sigma)
 
-    def again(self, images: int) -> None:
-        """Count images that the network evaluates again in a backward pass."""
-        self.model_calls += images
-
-    def halve(self, error: BaseException, images: int) -> bool:
+    def _halve(self, error: BaseException, images: int) -> bool:
         """Halve the parts and return True if the error means out of memory and smaller parts are possible."""
         if not out_of_memory(error) or (smaller := min(images, self.chunk) // 2) < 1:
             return False

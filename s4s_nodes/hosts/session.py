@@ -23,7 +23,6 @@ from ...training import distil as trainer
 from ...training.benchmark.host_race import RaceProgress, RaceResult, TableResult, Terms, hold, table_lines
 from ...training.config import Config
 from ...training.lock import locked
-from ...training.modes import tries_gradients
 from ...training.source import Source
 from ...training.sources import take_teacher
 from ..core import experts, preset_file
@@ -53,8 +52,8 @@ class Host(Protocol):
     presets: Path
     runs: Path
 
-    def inside(self, work: Callable[[Source], object], gradients: bool = False) -> None:
-        """Run work(source) where the host samples, if asked for with a network that carries gradients."""
+    def inside(self, work: Callable[[Source], object]) -> None:
+        """Run work(source) where the host samples."""
 
     def say(self, text: str, warning: bool = False) -> None:
         """Tell the user what happened: words that stay."""
@@ -99,7 +98,7 @@ def train(host: Host, order: Order) -> Outcome | None:
     Raises ValueError for settings that cannot work, before the first network call.
     """
     training = Training(host, order)
-    _inside(host, training, tries_gradients(order.config))
+    _inside(host, training)
     return training.outcome
 
 
@@ -111,7 +110,7 @@ def forecast(host: Host, order: Order) -> None:
         training.check(source)
         cost = trainer.estimate(source, order.config)
         host.say("\n".join(filter(None, [cost.summary, training.race_price(cost), cost.others])))
-    host.inside(work, tries_gradients(order.config))
+    host.inside(work)
 
 
 def race(host: Host, preset: Preset, terms: Terms, write: bool = False) -> Outcome | None:
@@ -220,7 +219,7 @@ class Training:
             cost = trainer.estimate(source, self.config)
             self.host.say(f"{cost.summary}\n{self.race_price(cost)}")
             preset = trainer.distil(source, self.config, self.place, resume=True, on_progress=self._progress,
-                                    say=self._pass_on, estimated=cost)
+                                    say=self._pass_on)
         self.learned = replace(preset, training={
             **preset.training, "run": self.run, "conditionings": self.order.conditionings,
             "latent": size_record(source.shapes), "created": datetime.date.today().isoformat()})
@@ -260,8 +259,8 @@ def _report(preset: Preset, held: RaceResult, saved: str) -> str:
     record = preset.training
     lines = [f"{preset.name} ({preset.short_hash}) for {preset.model.family}, {preset.model.prediction} prediction",
              saved,
-             f"training: {record['model_calls']:,} network calls, {record['seconds']:.0f} s, {record['mode']} mode, "
-             f"teacher {record['teacher']}, {record['conditionings']} conditioning"
+             f"training: {record['model_calls']:,} network calls, {record['seconds']:.0f} s, teacher "
+             f"{record['teacher']}, {record['conditionings']} conditioning"
              f"{'s' * (record['conditionings'] > 1)}, cfg {range_text(record['cfg'])}, "
              f"latent {size_text(record['latent'])}", f"race: {held.summary}"]
     if preset.experts:
@@ -272,10 +271,10 @@ def _report(preset: Preset, held: RaceResult, saved: str) -> str:
     return "\n".join([*lines, *_results(held.raced)])
 
 
-def _inside(host: Host, work: Callable, gradients: bool = False) -> None:
+def _inside(host: Host, work: Callable) -> None:
     """Let the host do the work, and look at its presets again, however it ended."""
     try:
-        host.inside(work, gradients)
+        host.inside(work)
     finally:
         _quietly(host.changed)
 

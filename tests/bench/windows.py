@@ -67,7 +67,7 @@ class Bench:
         parameters = Parameters(self.curve_from(start, calls), flow=self.flow)
         state = new_state("forward", parameters)
         learn_forward(self.source, parameters, self.pairs(0, 32, start), self.pairs(1000, 16, start),
-                      Config.of(mode="forward", iterations=5), state)
+                      Config.of(iterations=5), state)
         return parameters.frozen(state.best)
 
 

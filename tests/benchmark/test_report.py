@@ -83,7 +83,7 @@ def test_the_race_is_told_whole_with_the_losers_and_whoever_is_closer(raced, tmp
 
 
 def test_a_run_has_its_page_with_every_picture_inside(tmp_path):
-    run = Run(small(mode="forward", iterations=2), tmp_path, quiet=True, source=toy_source())
+    run = Run(small(iterations=2), tmp_path, quiet=True, source=toy_source())
     made = run.train()
     page = Reader(draw_run(run, made).read_text(encoding="utf-8"))
     pictures = [attributes for tag, attributes in page.tags if tag == "img"]

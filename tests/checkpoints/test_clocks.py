@@ -88,16 +88,6 @@ def test_a_level_of_a_whole_timestep_is_told_as_that_timestep():
     torch.testing.assert_close(clock.timestep(clock.sigmas), torch.arange(1000.0), rtol=0, atol=0)
 
 
-def test_the_rounded_clock_has_the_slope_of_the_line_between_levels():
-    clock = CLOCKS["eps"]()
-    sigma = (clock.sigmas[[10, 500]] * clock.sigmas[[11, 501]]).sqrt().double().requires_grad_()
-    told = clock.timestep(sigma)
-    slope, = torch.autograd.grad(told.sum(), sigma)
-    steps = clock.sigmas[[11, 501]].double().log() - clock.sigmas[[10, 500]].double().log()
-    torch.testing.assert_close(slope, 1 / (steps * sigma.detach()), rtol=1e-3, atol=0)
-    assert told.detach().tolist() == told.detach().round().tolist()
-
-
 @pytest.mark.parametrize("prediction", ["eps", "v"])
 def test_denoised_is_what_k_diffusion_makes_of_the_same_network(k_diffusion_external, prediction):
     """Its wrappers for latent diffusion's networks, at levels of whole timesteps (between them they do not round)."""

@@ -67,7 +67,7 @@ def test_the_hosts_choose_its_preset_for_these_very_weights(tiny, kind, tmp_path
     run = CliRunner().invoke(main, [
         "train", "--checkpoint", str(tiny[kind, "file"]), "--config", str(tiny[kind, "config"]), "--prompts",
         str(tiny["prompts"]), "--width", "32", "--calls", "2", "--teacher-calls", "6", "--pairs", "8", "--validation",
-        "4", "--schedule", "time_uniform", "--iterations", "1", "--mode", "forward", "--name", "mine",
+        "4", "--schedule", "time_uniform", "--iterations", "1", "--name", "mine",
         "--device", "cpu", "--cfg", "4", "--out", str(tmp_path)])
     assert run.exit_code == 0, run.output
     model = preset_file.load(tmp_path / "mine.safetensors").model

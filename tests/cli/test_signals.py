@@ -27,8 +27,8 @@ def heard():
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_a_training_that_is_ended_saves_and_says_how_to_resume(tmp_path, kind):
     out = tmp_path / "run"
-    with started("train", "--calls", 3, "--budget", 0, "--mode", "gradient", "--pairs", 8, "--validation", 8,
-                 "--teacher-calls", 8, "--schedule", "karras", "--iterations", 9999, "--every", 1, "--out", out) as run:
+    with started("train", "--calls", 3, "--budget", 0, "--pairs", 64, "--validation", 8,
+                 "--teacher-calls", 8, "--schedule", "karras", "--iterations", 9999, "--out", out) as run:
         while run.poll() is None and not (out / "log.jsonl").exists():
             time.sleep(0.05)
         run.send_signal(kind)

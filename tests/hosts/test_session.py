@@ -17,7 +17,7 @@ from tests.hosts import comfyui_double
 from tests.hosts.webui_double import Host, module
 
 PHASES = ("checking", "teacher", "learning", "saving", "racing", "reporting")
-SMALL = {"name": "mine", "calls": (3,), "teacher_calls": 12, "pairs": 16, "validation": 8, "mode": "forward",
+SMALL = {"name": "mine", "calls": (3,), "teacher_calls": 12, "pairs": 16, "validation": 8,
          "budget": 2000}
 
 
@@ -122,7 +122,7 @@ def place(request, monkeypatch, tmp_path):
         return
     work = webui_work(monkeypatch, tmp_path)
     made = Place("s4s_webui_clone", work, work.Tab(work.Scene(("a cat",)), 4, work.Show()))
-    monkeypatch.setattr(work, "inside", lambda scene, steps, seen, do, gradients: [do(made.source())])
+    monkeypatch.setattr(work, "inside", lambda scene, steps, seen, do: [do(made.source())])
     monkeypatch.setattr(work, "sheet", lambda *_: Image.new("RGB", (8, 8)))       # the host paints
     yield made
 

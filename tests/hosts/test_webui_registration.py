@@ -223,7 +223,7 @@ def test_the_tab_asks_for_what_its_controls_say(host, monkeypatch):
                               "128x96, 64×64") == ""
     assert tab.start_race(*shown, "S4S mine", "", 8.0, 20000.0, True, "Heun,  DPM++ SDE") == ""
     assert asked == [{**scene, "scales": (2.0,), "name": "mine", "calls": (4, 6), "windows": (1.0, 0.5),
-                      "mode": "forward", "budget": 3000, "race_seeds": 8, "more_sizes": ((128, 96), (64, 64))},
+                      "budget": 3000, "race_seeds": 8, "more_sizes": ((128, 96), (64, 64))},
                      {**scene, "label": "S4S mine", "calls": (), "seeds": 8, "budget": 20000, "write": True,
                       "samplers": ("Heun", "DPM++ SDE")}]
     tab.start_training(*shown, "mine", "4", "1", "Quick", None, "auto", 8)

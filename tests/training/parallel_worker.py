@@ -8,13 +8,12 @@ from s4s.training import parallel
 from s4s.training.run import Run
 from tests.toy import small, toy_source
 
-MODES = {"gradient": {"mode": "gradient"}, "forward": {"mode": "forward"},
-         "budget": {"mode": "forward", "budget": 6000}}
+MODES = {"iterations": {}, "budget": {"budget": 6000, "iterations": 0}}
 
 
 def settings(name):
     """The configuration of one of MODES; an odd number of pairs, so that shares are uneven."""
-    return small(**({"pairs": 33, "batch": 7} | MODES[name]))
+    return small(**({"pairs": 33} | MODES[name]))
 
 
 def main(folder: Path):
@@ -25,7 +24,7 @@ def main(folder: Path):
         run.train()
         told = {"made": run.source.network.images, "all": run.source.model_calls}
         (folder / f"{name}-{world.rank}.json").write_text(json.dumps(told))
-    again = Run(settings("forward"), folder / "forward", resume=True, source=toy_source(), world=world)
+    again = Run(settings("iterations"), folder / "iterations", resume=True, source=toy_source(), world=world)
     again.train()
     (folder / f"again-{world.rank}.json").write_text(json.dumps({"all": again.source.model_calls}))
     parallel.leave_world()

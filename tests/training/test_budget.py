@@ -9,12 +9,11 @@ from tests.toy import small, toy_source
 
 
 def budgeted(**changes):
-    settings = dict(mode="forward", budget=6_000, iterations=0, pairs=256, validation=64, schedule="auto")
+    settings = dict(budget=6_000, iterations=0, pairs=256, validation=64, schedule="auto")
     return small(**{**settings, **changes})
 
 
-@pytest.mark.parametrize("changes", [{}, {"calls": (3, 4)}, {"windows": (1.0, 0.5)}, {"mode": "auto"},
-                                     {"mode": "gradient"}])
+@pytest.mark.parametrize("changes", [{}, {"calls": (3, 4)}, {"windows": (1.0, 0.5)}])
 @pytest.mark.parametrize("flow", [False, True])
 def test_the_budget_holds_and_pays(tmp_path, changes, flow):
     source, config = toy_source(flow), budgeted(**changes)
@@ -40,12 +39,11 @@ def test_a_budgeted_run_that_is_stopped_goes_on_bit_for_bit(tmp_path):
 
 
 @pytest.mark.parametrize("budget", [500, 900, 1_000, 1_060, 1_080, 1_500])
-@pytest.mark.parametrize("mode, calls, teacher", [("gradient", 3, "auto"), ("gradient", 4, "auto"),
-                                                  ("forward", 3, "auto"), ("gradient", 4, "euler, sgm_uniform")])
-def test_an_estimate_refuses_what_a_run_refuses_in_the_same_words_before_any_call(tmp_path, mode, calls, teacher,
+@pytest.mark.parametrize("calls, teacher", [(3, "auto"), (4, "euler, sgm_uniform")])
+def test_an_estimate_refuses_what_a_run_refuses_in_the_same_words_before_any_call(tmp_path, calls, teacher,
                                                                                    budget):
     """The teacher is off by much: a run that does not look ahead doubles its calls, and then lacks them."""
-    config = budgeted(mode=mode, calls=(calls,), teacher_calls=2 * calls, teacher=teacher, budget=budget)
+    config = budgeted(calls=(calls,), teacher_calls=2 * calls, teacher=teacher, budget=budget)
     seen = []
     for begin in (estimate, lambda source, config: distil(source, config, tmp_path)):
         source = toy_source()
@@ -61,6 +59,6 @@ def test_an_estimate_refuses_what_a_run_refuses_in_the_same_words_before_any_cal
 
 def test_more_budget_buys_more_pairs_up_to_those_asked_for():
     source = toy_source()
-    few, more, all_of_them = (plan_for(budgeted(budget=budget), source, "forward").data.pairs
+    few, more, all_of_them = (plan_for(budgeted(budget=budget), source).data.pairs
                               for budget in (4_000, 8_000, 10 ** 6))
     assert few < more < all_of_them == 256

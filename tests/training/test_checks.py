@@ -29,7 +29,6 @@ def refused(tmp_path, words, own=None, **settings):
     assert not (tmp_path / "run").exists()                  # so that the mended settings may use the same name
 
 
-@pytest.mark.parametrize("mode", ["gradient", "forward", "auto"])
 @pytest.mark.parametrize("settings, words", [
     ({"schedule": "karas"}, "no schedule 'karas' for toy; there are: auto, karras, .*log_snr, dmn, gits"),
     ({"schedule": "nowhere.safetensors"}, "nowhere.safetensors"),
@@ -37,15 +36,15 @@ def refused(tmp_path, words, own=None, **settings):
     ({"schedule": "curve", "windows": (1.0, 0.5)}, "no schedule 'curve'"),
     ({"teacher": "dpmpp_9m"}, "no solver 'dpmpp_9m'; there are: euler"),
 ])
-def test_a_name_that_there_is_none_of(tmp_path, mode, settings, words):
-    refused(tmp_path, words, mode=mode, **settings)
+def test_a_name_that_there_is_none_of(tmp_path, settings, words):
+    refused(tmp_path, words, **settings)
 
 
 def test_a_presets_levels_for_another_number_of_calls(tmp_path):
-    made = distil(toy_source(), small(mode="forward", iterations=1), tmp_path / "known")
+    made = distil(toy_source(), small(iterations=1), tmp_path / "known")
     file = preset_file.save(made, tmp_path / "known.safetensors")
     refused(tmp_path, r"has no levels for 5 steps .*it has them for: 4", calls=(4, 5), schedule=str(file))
-    again = distil(toy_source(), small(mode="forward", iterations=1, schedule=str(file)), tmp_path / "again")
+    again = distil(toy_source(), small(iterations=1, schedule=str(file)), tmp_path / "again")
     assert again.training["start"] == {"calls4": f"dpmpp_2m, {file}"}
 
 
@@ -64,4 +63,4 @@ def test_a_teacher_that_cannot_make_the_targets(tmp_path, teacher, settings, wor
 def test_a_network_that_answers_nan_stops_gits_in_words(tmp_path):
     source = toy_source(network=lambda x, sigma, label: x * torch.nan if len(x) == 16 else x)   # its paths are 16
     with pytest.raises(NaNFromModel, match="answered NaN"):
-        distil(source, small(mode="forward", schedule="gits", validation=8, pairs=8), tmp_path)
+        distil(source, small(schedule="gits", validation=8, pairs=8), tmp_path)

@@ -10,7 +10,7 @@ import torch
 
 from s4s.s4s_nodes.core import mixture, preset_file
 from s4s.training.distil import Config, distil, estimate, race, unseen_pairs, with_scores
-from s4s.training.estimate import Pace, prices
+from s4s.training.estimate import prices
 from tests.toy import small, toy_source
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ class HostInterrupt(BaseException):
 
 def test_a_host_gets_a_preset_its_progress_and_its_race(tmp_path):
     source, events, said = toy_source(), [], []
-    made = distil(source, small(mode="forward", iterations=4), tmp_path, on_progress=events.append, say=said.append)
+    made = distil(source, small(iterations=4), tmp_path, on_progress=events.append, say=said.append)
     assert preset_file.load(tmp_path / "my-preset.safetensors").short_hash == made.short_hash
     assert {event.phase for event in events} >= {"teacher", "learning"}
     assert [event.done for event in events] == sorted(event.done for event in events)
@@ -48,7 +48,7 @@ def test_a_preview_shows_student_and_teacher_and_is_not_counted(tmp_path):
         if progress.preview is not None and not shown:
             shown.append((source.model_calls, *progress.preview(), source.model_calls))
     source = toy_source()
-    distil(source, small(mode="forward", iterations=2), tmp_path, on_progress=show)
+    distil(source, small(iterations=2), tmp_path, on_progress=show)
     before, student, teacher, after = shown[0]
     assert before == after and student.shape == teacher.shape and 0 < (student - teacher).abs().mean() < 1
 
@@ -69,67 +69,49 @@ def test_a_hosts_interruption_passes_unchanged_and_the_best_so_far_is_kept(tmp_p
         return network(x, sigma, **extra)
     source.network = answer
     with pytest.raises(HostInterrupt) as raised:
-        distil(source, small(mode="forward"), tmp_path, on_progress=on_progress)
+        distil(source, small(), tmp_path, on_progress=on_progress)
     assert raised.value is interrupt
     assert preset_file.load(tmp_path / "my-preset.safetensors").counts == [4]
-    again = distil(toy_source(), small(mode="forward"), tmp_path, resume=True)
-    assert again.short_hash == distil(toy_source(), small(mode="forward"), tmp_path / "whole").short_hash
+    again = distil(toy_source(), small(), tmp_path, resume=True)
+    assert again.short_hash == distil(toy_source(), small(), tmp_path / "whole").short_hash
 
 
 def test_resuming_an_empty_folder_begins_and_other_settings_are_refused(tmp_path):
-    config = small(mode="forward", iterations=1)
+    config = small(iterations=1)
     distil(toy_source(), config, tmp_path, resume=True)
     with pytest.raises(ValueError, match="already holds a run"):
         distil(toy_source(), config, tmp_path)
     with pytest.raises(ValueError, match=r"other settings \(iterations 1\)"):
-        distil(toy_source(), small(mode="forward", iterations=2), tmp_path, resume=True)
+        distil(toy_source(), small(iterations=2), tmp_path, resume=True)
 
 
 def test_inference_mode_around_it_does_not_matter(tmp_path):
     with torch.inference_mode():
         made = distil(toy_source(), small(iterations=4), tmp_path)
-    assert made.training["mode"] == "gradient"
+    assert made.counts == [4]
 
 
 def test_an_estimate_counts_what_will_be_learned_and_spent():
-    found = estimate(toy_source(), Config.of(calls=(4, 6), budget=10_000, mode="auto"))
+    found = estimate(toy_source(), Config.of(calls=(4, 6), budget=10_000))
     assert found.rows == 10 and found.free == (3 + 4 + 9) + (5 + 6 + 20) and 18_000 < found.price.calls <= 20_000
-    assert found.way.mode == "forward" and "forward calls are enough" in found.summary
-    assert found.memory > 0 and "MB on top of the model with 64 images at once; forward mode" in found.summary
-    assert "16 images at once; gradient mode" in estimate(toy_source(), Config.of(mode="gradient", budget=0)).summary
+    assert found.summary.endswith("10 rows, 47 free numbers")
 
 
 def test_an_estimate_prices_every_budget_that_suffices_at_the_measured_pace():
     source, config = toy_source(), Config.of(calls=(6,), budget="quick")
-    quick, normal, thorough = prices(source, config, "forward", Pace(0.5))
+    quick, normal, thorough = prices(source, config, 0.5)
     assert [each.budget for each in (quick, normal, thorough)] == ["quick", "normal", "thorough"]
     assert quick.calls < 3_000 < normal.calls < 10_000 < thorough.calls < 40_000
     assert thorough.seconds == 0.5 * thorough.calls and " min on this device" in normal.summary
     found = estimate(source, config)
     assert found.price.budget == "quick" and found.summary.startswith(found.price.summary)
     assert found.others.splitlines() == [each.summary for each in found.prices[1:]]
-    assert [each.budget for each in prices(source, Config.of(calls=(32,)), "forward", Pace(0.5))] == ["thorough"]
-
-
-def test_what_an_estimate_found_out_of_gradients_is_not_found_out_again(tmp_path):
-    config, made = small(mode="gradient", iterations=2), {}
-
-    def counted(estimated):
-        source, calls = toy_source(), []
-        network = source.network
-        found = estimate(source, config) if estimated else None
-        source.network = lambda x, sigma, **extra: calls.append(len(x)) or network(x, sigma, **extra)
-        made[estimated] = distil(source, config, tmp_path / f"{estimated}", estimated=found)
-        return sum(calls), source.model_calls
-    (alone, counted_alone), (behind, counted_behind) = counted(False), counted(True)
-    assert made[True].short_hash == made[False].short_hash and made[True].training["mode"] == "gradient"
-    assert counted_behind == counted_alone == made[True].training["model_calls"]       # paid for in the estimate
-    assert behind < alone - 50
+    assert [each.budget for each in prices(source, Config.of(calls=(32,)), 0.5)] == ["thorough"]
 
 
 def test_a_budget_that_is_too_small_is_refused_with_what_would_do(tmp_path):
     with pytest.raises(ValueError, match=r"too small .* at least [\d,]+ are needed"):
-        distil(toy_source(), small(mode="forward", budget=100, iterations=0), tmp_path)
+        distil(toy_source(), small(budget=100, iterations=0), tmp_path)
 
 
 def test_the_trainer_runs_inside_a_package_of_any_name(tmp_path):
@@ -146,7 +128,7 @@ from some_pack.s4s_nodes.core import Model, mixture, schedules
 levels = schedules.sd_levels()
 source = Source("analytic", Model("analytic", "eps", float(levels[0]), float(levels[-1])), levels, (2,),
                 lambda x, sigma: mixture(x, sigma), lambda seeds: {}, 1.0, torch.device("cpu"))
-made = distil(source, Config.of(calls=(4,), budget=6_000, mode="auto"), sys.argv[1] + "/run")
+made = distil(source, Config.of(calls=(4,), budget=6_000), sys.argv[1] + "/run")
 raced = race(source, made, "calls4", unseen_pairs(source, 8))
 ours = [name for name in sys.modules if name.split(".")[0] in ("s4s_nodes", "training", "s4s")]
 print(len(ours), raced.scores["ratio"])
@@ -166,29 +148,18 @@ def test_when_memory_runs_out_the_parts_are_halved_and_it_is_said(tmp_path):
                 RuntimeError("DefaultCPUAllocator: can't allocate memory"))
         sizes.append(len(x))
         return mixture(x, sigma)
-    for mode in ("forward", "gradient"):
-        source = toy_source(network=answer)
-        made = distil(source, small(mode=mode, iterations=4), tmp_path / mode, say=said.append)
-        assert source.chunk == 4 and max(sizes) == 4 and made.training["mode"] == mode
-        assert "memory ran out with 8 images in one call: continuing with 4" in said
-        source = replace(toy_source(), chunk=4)                 # from the start: what failed leaves nothing behind
-        whole = distil(source, small(mode=mode, iterations=4), tmp_path / f"{mode}, four at once")
-        assert made.short_hash == whole.short_hash
-        assert made.training["model_calls"] == whole.training["model_calls"]
-
-
-def test_memory_that_runs_out_in_the_backward_pass_halves_too(tmp_path):
-    def answer(x, sigma, **extra):
-        if x.requires_grad and len(x) > 3:
-            raise MemoryError
-        return mixture(x, sigma)
-    source, said = toy_source(network=answer), []
-    made = distil(source, small(iterations=4), tmp_path, say=said.append)
-    assert source.chunk == 2 and made.training["mode"] == "gradient" and any("memory ran out" in line for line in said)
+    source = toy_source(network=answer)
+    made = distil(source, small(), tmp_path / "halved", say=said.append)
+    assert source.chunk == 4 and max(sizes) == 4
+    assert "memory ran out with 8 images in one call: continuing with 4" in said
+    source = replace(toy_source(), chunk=4)                     # from the start: what failed leaves nothing behind
+    whole = distil(source, small(), tmp_path / "four at once")
+    assert made.short_hash == whole.short_hash
+    assert made.training["model_calls"] == whole.training["model_calls"]
 
 
 def test_memory_that_does_not_suffice_for_one_image_is_the_hosts_own_error(tmp_path):
     def answer(x, sigma, **extra):
         raise torch.OutOfMemoryError("CUDA out of memory")
     with pytest.raises(torch.OutOfMemoryError):
-        distil(toy_source(network=answer), small(mode="forward"), tmp_path)
+        distil(toy_source(network=answer), small(), tmp_path)

@@ -192,10 +192,10 @@ def test_bases_a_family_cannot_start_from_are_refused(family, base, order, words
     (False, {"family": "pc"}), (True, {"family": "ss", "order": 3}),
     (False, {"learn": "generalized"}), (True, {"family": "pc", "learn": "coefficients"}),
     (False, {"family": "ss", "windows": (1.0, 0.5), "schedule": "auto"}),
-    (True, {"mode": "gradient", "schedule": "gits", "family": "pc", "learn": "generalized"})])
+    (True, {"schedule": "gits", "family": "pc", "learn": "generalized"})])
 def test_every_family_learns_within_its_budget(tmp_path, settings, flow):
     source = toy_source(flow)
-    config = small(**{**dict(mode="forward", budget=5_000, iterations=0, pairs=256, validation=64, calls=(5,)),
+    config = small(**{**dict(budget=5_000, iterations=0, pairs=256, validation=64, calls=(5,)),
                       **settings})
     preset = distil(source, config, tmp_path)
     assert source.model_calls <= config.budget * len(preset.tables) + source.chunk

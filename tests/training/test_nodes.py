@@ -21,7 +21,7 @@ def guided_source():
 
 
 def ranged(**changes) -> Config:
-    return small(**{"mode": "forward", "cfg": "2-6", "budget": 4_000, "iterations": 0, "validation": 8, **changes})
+    return small(**{"cfg": "2-6", "budget": 4_000, "iterations": 0, "validation": 8, **changes})
 
 
 @pytest.mark.parametrize("given, nodes", [
@@ -41,8 +41,7 @@ def test_the_nodes_share_the_price_and_start_from_their_neighbour():
     nodes = nodes_of(Config(cfg="2:8", budget=10_000))
     assert [(node.cfg, node.neighbour) for node in nodes] == [(8.0, None), (4.0, 8.0), (2.0, 4.0)]
     assert sum(node.config.budget for node in nodes[1:]) <= OTHERS * nodes[0].config.budget
-    iterations = [node.config.iterations for node in nodes_of(Config(cfg="2:8", mode="gradient", budget=0))]
-    assert iterations == [400, 140, 140]
+    assert [node.config.budget for node in nodes_of(Config(cfg="2:8", budget=0))] == [0, 35_000, 35_000]
     assert nodes_of(Config(cfg=3)) == [(3.0, Config(cfg=3), None)]
 
 

@@ -43,14 +43,14 @@ TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 ACCELERATE = ("accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
               "--mixed_precision", "no", "--dynamo_backend", "no")
 QUICK = ("--calls", 3, "--teacher-calls", 6, "--pairs", 9, "--validation", 4, "--schedule", "time_uniform",
-         "--iterations", 2, "--batch", 4, "--name", "tiny")
+         "--iterations", 2, "--name", "tiny")
 
 
 @pytest.mark.slow
 def test_accelerate_starts_the_command_line_in_two_processes(tmp_path):
     """On CPUs, too: of its own --cpu it starts one process only, and the run says so."""
     pytest.importorskip("accelerate")
-    assert launched(tmp_path, ACCELERATE, *QUICK, "--mode", "forward").count("wrote ") == 1
+    assert launched(tmp_path, ACCELERATE, *QUICK).count("wrote ") == 1
     assert preset_file.load(tmp_path / "two" / "tiny.safetensors").training["processes"] == 2
 
 
@@ -65,8 +65,7 @@ def test_two_processes_train_a_checkpoint_with_its_lora(tmp_path):
     place = folder("sd15", tmp_path / "sd15")
     lora = tiny_loras.kohya(tiny_loras.Made.of(place, ("unet", "text_encoder")), tmp_path / "style.safetensors")
     (tmp_path / "prompts.txt").write_text("a cat\na dog\n", encoding="utf-8")
-    given = {"checkpoint": place, "prompts": tmp_path / "prompts.txt", "lora": f"{lora}:0.5", "width": 32, "cfg": 4,
-             "mode": "forward"}
+    given = {"checkpoint": place, "prompts": tmp_path / "prompts.txt", "lora": f"{lora}:0.5", "width": 32, "cfg": 4}
     launched(tmp_path, TORCHRUN, *QUICK, *(word for name, value in given.items() for word in (f"--{name}", value)))
     together = preset_file.load(tmp_path / "two" / "tiny.safetensors")
     settings = dict(zip([word[2:].replace("-", "_") for word in QUICK[::2]], QUICK[1::2]))

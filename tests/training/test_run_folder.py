@@ -22,7 +22,7 @@ from s4s.training.run_identity import read_config
 from tests.toy import small, toy_source
 from tests.training.test_run import interrupt_after, run_in
 
-SHORT = dict(mode="forward", pairs=128, iterations=3)
+SHORT = dict(pairs=128, iterations=3)
 
 
 def stopped_in(folder, **changes):

@@ -79,10 +79,8 @@ def test_every_prompt_meets_every_size_and_the_sizes_take_turns(sizes, prompts):
     assert all(len(set(turns[i:i + 3])) > 1 for i in range(len(turns) - 2))
 
 
-@pytest.mark.parametrize("mode", ["gradient", "forward"])
-def test_one_table_is_learned_for_both_sizes_and_the_preset_says_which(tmp_path, mode):
-    changes = {"mode": mode} if mode == "gradient" else {"mode": mode, "budget": 4000, "iterations": 0}
-    run = run_in(tmp_path, **changes)
+def test_one_table_is_learned_for_both_sizes_and_the_preset_says_which(tmp_path):
+    run = run_in(tmp_path, budget=4000, iterations=0)
     preset = run.train()
     began, ended = preset.training["held_out_rmse"]["calls4"]
     assert ended < 0.95 * began and preset_file.load(run.preset_path).training["resolution"] == [[3, 4], [2, 2]]
@@ -94,9 +92,8 @@ def test_one_table_is_learned_for_both_sizes_and_the_preset_says_which(tmp_path,
     assert all(off[sizes == number].mean() < before[sizes == number].mean() for number in (0, 1))
 
 
-@pytest.mark.parametrize("mode", ["gradient", "forward"])
-def test_a_stopped_training_of_two_sizes_resumes_to_the_same_bits(tmp_path, mode):
-    changes = {"mode": mode, "windows": (1, 0.6), "iterations": 3, "pairs": 8, "validation": 8}
+def test_a_stopped_training_of_two_sizes_resumes_to_the_same_bits(tmp_path):
+    changes = {"windows": (1, 0.6), "iterations": 3, "pairs": 8, "validation": 8}
     whole, calls = run_in(tmp_path / "whole", **changes).train(), []
 
     def stopping(x, sigma, label):
@@ -144,11 +141,6 @@ def test_nan_at_one_size_is_refused_in_words(tmp_path):
         return answer(x, sigma, label) * (float("nan") if x.shape[-1] == 2 else 1)
     with pytest.raises(NaNFromModel, match="toy answered NaN"):
         run_in(tmp_path, source=both(broken)).train()
-
-
-def test_lpips_is_for_one_size(tmp_path):
-    with pytest.raises(ValueError, match="objective lpips compares images of one size"):
-        run_in(tmp_path, objective="lpips", mode="gradient")
 
 
 def test_memory_that_runs_out_halves_what_is_asked_at_once():

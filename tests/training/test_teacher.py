@@ -39,7 +39,7 @@ def test_a_hosts_sampler_makes_the_targets(tmp_path):
     torch.testing.assert_close(got, wanted, rtol=0, atol=1e-4)          # float32, sums in another order
     assert made.description == "k_euler, 20 calls"
     source.teacher = (k_euler, LEVELS)
-    assert distil(source, small(mode="forward", iterations=1), tmp_path).training["teacher"] == "k_euler, 20 calls"
+    assert distil(source, small(iterations=1), tmp_path).training["teacher"] == "k_euler, 20 calls"
 
 
 def test_a_stochastic_teacher_is_refused_with_the_reason():
@@ -113,7 +113,7 @@ def test_a_window_keeps_the_levels_the_teacher_would_visit_there():
 def test_a_baseline_by_its_name_makes_the_targets_with_just_so_many_calls(tmp_path):
     source = toy_source()
     source.teacher = baseline_teacher(source, "euler, sgm_uniform", 8)
-    preset = distil(source, small(mode="forward", iterations=1), tmp_path)
+    preset = distil(source, small(iterations=1), tmp_path)
     levels = schedules.sgm_uniform(8, source.levels)
     assert preset.training["teacher"] == "euler, sgm_uniform, 8 calls"          # though its error is a large one
     assert preset.training["teacher_levels"] == list(levels)

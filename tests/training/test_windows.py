@@ -17,7 +17,7 @@ from tests.toy import small, toy_source
 @pytest.mark.parametrize("flow", [False, True])
 def test_one_run_learns_full_tables_and_windows_that_win(tmp_path, flow):
     source = toy_source(flow)
-    config = small(calls=(3, 4), windows=(0.5, 1.0), mode="forward", iterations=4, schedule="auto")
+    config = small(calls=(3, 4), windows=(0.5, 1.0), iterations=4, schedule="auto")
     made = distil(source, config, tmp_path)
     curve = made.tables["calls4"].sigmas
     top = window_top(curve, 0.5, flow)
@@ -38,12 +38,12 @@ def test_a_windows_pairs_start_on_the_teachers_images_and_cost_no_second_teacher
         starts.append((float(sigma[0]), len(x)))
         return network(x, sigma, label)
     source.network = watching
-    distil(source, small(windows=(1.0, 0.4), mode="forward", iterations=1, schedule="karras"), tmp_path)
+    distil(source, small(windows=(1.0, 0.4), iterations=1, schedule="karras"), tmp_path)
     at_the_top = sum(images for sigma, images in starts if sigma == pytest.approx(source.sigma_max))
     alone = toy_source()
     starts.clear()
     alone.network = watching
-    distil(alone, small(mode="forward", iterations=1, schedule="karras"), tmp_path / "alone")
+    distil(alone, small(iterations=1, schedule="karras"), tmp_path / "alone")
     assert at_the_top == sum(images for sigma, images in starts if sigma == pytest.approx(source.sigma_max))
 
 
@@ -101,6 +101,6 @@ def test_windows_that_cannot_work_are_refused():
 
 def test_a_window_with_fewer_levels_than_a_schedule_needs_starts_on_another(tmp_path):
     """Below denoise 0.02 this model has one or two levels of its own."""
-    made = distil(toy_source(), small(mode="forward", iterations=1, windows=(1.0, 0.02), schedule="auto"), tmp_path)
+    made = distil(toy_source(), small(iterations=1, windows=(1.0, 0.02), schedule="auto"), tmp_path)
     assert len(made.tables) == 2 and "beta" not in schedules_for(toy_source(), 0.03)
     assert baselines(toy_source(), 4, top=0.03)

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from ...s4s_nodes.core import schedules
-from ..visible import between_levels
 
 LAST_ALPHA = 4.8973451890853435e-08     # what the hosts put in place of a terminal alpha of 0
 FLUX_SHIFT = 1.15                       # mu; the hosts take the one of 1024 x 1024 for every size
@@ -26,7 +25,6 @@ class Discrete:
     """States x0 + sigma noise; the network is told one of its whole timesteps, the nearest in log sigma.
 
     sigmas, logs: float32, rising, one per timestep. v: the answer is v (Salimans and Ho, 2022) instead of the noise.
-    Rounded forward, the straight line between the levels backward (straight-through).
     """
 
     sigmas: Tensor
@@ -44,9 +42,7 @@ class Discrete:
 
     def timestep(self, sigma: Tensor) -> Tensor:
         levels = self.logs.to(sigma.device)
-        near = (sigma.detach().log().float() - levels[:, None]).abs().argmin(dim=0).to(sigma.dtype)
-        line = between_levels(levels.to(sigma.dtype), sigma)
-        return near + (line - line.detach())
+        return (sigma.log().float() - levels[:, None]).abs().argmin(dim=0).to(sigma.dtype)
 
     def denoised(self, x: Tensor, sigma: Tensor, answer: Tensor) -> Tensor:
         if not self.v:

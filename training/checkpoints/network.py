@@ -18,7 +18,7 @@ class Network:
     """The guided denoiser over prompts known by number.
 
     ask(x, timestep (B,), context, pooled) -> the network's answer, in its own dtype. cfg counts where a call does not
-    bring its own; at 1 the negative prompt is not asked. Differentiable in x and sigma.
+    bring its own; at 1 the negative prompt is not asked.
     """
 
     ask: Callable
@@ -91,7 +91,7 @@ def positions(rows: int, columns: int) -> Tensor:
 
 
 def decoder(autoencoder) -> Callable:
-    """latents (n, c, h, w) -> images (n, 3, H, W), about -1..1; differentiable, one image at a time."""
+    """latents (n, c, h, w) -> images (n, 3, H, W), about -1..1; one image at a time."""
     scale, shift = autoencoder.config.scaling_factor, getattr(autoencoder.config, "shift_factor", None) or 0.0
 
     def decode(latents: Tensor) -> Tensor:

@@ -52,7 +52,6 @@ def source_of(checkpoint: Checkpoint, texts: list[str], settings: ModelSettings,
         say(f"WARNING: {remark}")
     rows = prompts.embed(pipeline, texts, settings.negative, device)
     asked = checkpoint.network.to(device).eval().requires_grad_(False)
-    asked.enable_gradient_checkpointing()           # a backward pass at the memory of one block, not of all
     cfg = cfgs[0]
     guided = network.Network(_ask(checkpoint.family, asked, settings, width // shape[-1]), clock, rows, cfg, dtype)
     autoencoder = getattr(pipeline, "vae", None)

@@ -12,9 +12,7 @@ from click.core import ParameterSource
 from ..config import CHECKPOINT_SETTINGS, SETTINGS, Config
 from ..run_identity import CONFIG, read_config
 from .group import main
-from .options import config_options, list_of, user_errors
-
-DEMO_MODE = "forward"       # in three minutes on two cores it learns more than the gradient mode
+from .options import config_options, list_of, removed_options, user_errors
 
 
 @main.command()
@@ -22,12 +20,11 @@ DEMO_MODE = "forward"       # in three minutes on two cores it learns more than 
 @click.option("--calls", default="6", show_default=True, callback=list_of(int), help="numbers of calls, e.g. 4,5,6,8")
 @click.option("--cfg", default=3.0, show_default=True, help="guidance scale")
 @click.option("--seeds", default=256, show_default=True, help="unseen seeds of the race")
-@click.option("--mode", default=DEMO_MODE, show_default=True, help=SETTINGS["mode"].help)
 @click.option("--iterations", default=0, show_default=True, help=SETTINGS["iterations"].help)
 @click.option("--device", default="auto", show_default=True, help=SETTINGS["device"].help)
 @click.option("--out", default="s4s-demo", show_default=True, type=click.Path(path_type=Path), help="folder to write")
 @user_errors
-def demo(model, calls, cfg, seeds, mode, iterations, device, out):
+def demo(model, calls, cfg, seeds, iterations, device, out):
     """Train a preset for a bundled model, race it on unseen seeds, and draw the results.
 
     Writes to the folder: the preset; report.html, one page with everything; and for each table race-*.txt (every
@@ -36,7 +33,7 @@ def demo(model, calls, cfg, seeds, mode, iterations, device, out):
     """
     from ..benchmark.report_run import report
     from ..run import Run
-    config = Config.of(name=f"{model}-cfg{cfg:g}", model=model, calls=calls, cfg=cfg, mode=mode, iterations=iterations,
+    config = Config.of(name=f"{model}-cfg{cfg:g}", model=model, calls=calls, cfg=cfg, iterations=iterations,
                        device=device)
     known = (out / CONFIG).exists()
     if known and read_config(out)[0] != config:
@@ -49,6 +46,7 @@ def demo(model, calls, cfg, seeds, mode, iterations, device, out):
 
 @main.command()
 @config_options
+@removed_options
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="folder of the run [default: runs/NAME]")
 @click.option("--resume", default=None, type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="resume the run in this folder exactly where it stopped, with its own settings")
@@ -81,7 +79,6 @@ def train(out, resume, **settings):
     if world is None and resume is None:
         cost = estimate(run.source, run.config)
         click.echo("\n".join([cost.summary, *(f"  or {line}" for line in cost.others.splitlines())]))
-        run.way = cost.way
     preset = run.train()
     parallel.leave_world()
     if world and not world.first:

@@ -52,6 +52,23 @@ def config_options(command, only=None):
     return command
 
 
+def removed_options(command):
+    """Options of older versions, hidden: they are refused in words, or change nothing."""
+    from ..config import REMOVED, check_removed
+
+    def check(context, parameter, value) -> None:
+        kind = type(REMOVED[parameter.name][0])
+        try:
+            if value is not None:
+                check_removed(parameter.name, value if kind is bool else kind(value))
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+    for name, (usual, *_) in REMOVED.items():
+        flag = {"is_flag": True, "default": None} if isinstance(usual, bool) else {}
+        command = click.option(f"--{name}", hidden=True, expose_value=False, callback=check, **flag)(command)
+    return command
+
+
 def check_free(path: Path, force: bool) -> Path:
     """The path, if nothing is there or it may be overwritten. Raises ValueError with what to do."""
     if not force and os.path.lexists(path):

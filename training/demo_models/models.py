@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ...s4s_nodes.core import schedules
-from ..visible import between_levels
 from .network import Transformer, UNet
 
 NAMES = ("digits-eps", "digits-flow")
@@ -27,7 +26,9 @@ def level_to_time(sigma, levels):
     `levels` (N,) rise; beyond their ends time stays at 0 or 1, with gradient zero, never NaN.
     """
     # Clamped before the logarithm too, so that sigma = 0 gives no 0 * inf in the gradient.
-    return between_levels(levels.log(), sigma.to(levels.dtype).clamp(min=0.5 * levels[0])) / (len(levels) - 1)
+    logs, at = levels.log(), sigma.to(levels.dtype).clamp(min=0.5 * levels[0]).log()
+    low = (torch.searchsorted(logs, at.detach().contiguous()) - 1).clamp(0, len(logs) - 2)
+    return (low + (at - logs[low]) / (logs[low + 1] - logs[low])).clamp(0, len(logs) - 1) / (len(logs) - 1)
 
 
 class Digits(nn.Module):

@@ -1,1 +1,1 @@
-"""How a table's free numbers are learned: with a backward pass or without."""
+"""How a table's free numbers are learned."""

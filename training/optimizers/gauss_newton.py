@@ -8,6 +8,8 @@ its run shows corrects the model, and the next step follows.
 
 Each iteration takes other pairs. Where what it gains on them hardly shows on the held-out pairs, the next one takes
 twice as many. So a larger budget goes on where a smaller one ends.
+
+The paper's way, Adam on gradients through the sampler, ended farther away: docs/constants.md.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from ..parametrization.parameters import Parameters
 from ..source import NaNFromModel, Source
 from ..teacher.pairs import Pairs, ends, errors
 from .linearized import RANK, Linearized, Slopes, calls_per_image, measured, sketch
-from .state import GaussNewtonState
+from .state import State
 
 LEAST_BATCH = 2             # pairs of the last iteration, where calls are left for no more
 GENERAL = 0.3               # share of an iteration's gain that the held-out pairs must show, or the batch is doubled
@@ -48,9 +50,9 @@ TRIALS = 3 + FURTHER        # runs of an iteration's pairs besides their measure
 PARTS = [part.name for part in fields(Linearized)]
 
 
-def learn_forward(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, config,
-                  state: GaussNewtonState, on_progress: Callable | None = None) -> GaussNewtonState:
-    """Carry the state through its batches and return it; on_progress(state, loss, checked) after each piece of work.
+def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, config,
+                  state: State, on_progress: Callable | None = None) -> State:
+    """Carry the state through its batches and return it; on_progress(state, loss) after each piece of work.
 
     The state is replaced only by whole pieces (a block of measured pairs, or an iteration), so that stopping at any
     time leaves it consistent. `best` is never worse than the start on the held-out pairs.
@@ -69,7 +71,7 @@ def learn_forward(source: Source, parameters: Parameters, pairs: Pairs, held_out
         ahead.spent, ahead.left = ahead.spent + used, ahead.left - used
         vars(state).update(vars(ahead))
         if on_progress is not None:
-            on_progress(state, loss, True)
+            on_progress(state, loss)
     return state
 
 
@@ -78,7 +80,7 @@ def pair_cost(parameters: Parameters, turn: int, rank: int = RANK) -> int:
     return calls_per_image(parameters.at(turn), rank) + TRIALS * parameters.calls
 
 
-def _next_batch(parameters: Parameters, pairs: Pairs, held_out: Pairs, config, state: GaussNewtonState) -> bool:
+def _next_batch(parameters: Parameters, pairs: Pairs, held_out: Pairs, config, state: State) -> bool:
     """Settle how many pairs the next iteration measures; whether the calls that are left afford another one."""
     if 0 < config.iterations <= state.iteration:
         return False
@@ -90,12 +92,12 @@ def _next_batch(parameters: Parameters, pairs: Pairs, held_out: Pairs, config, s
     return True
 
 
-def places(state: GaussNewtonState, count: int) -> list[int]:
+def places(state: State, count: int) -> list[int]:
     """The pairs of this iteration: all take turns."""
     return [(state.measured + i) % count for i in range(min(count, state.batch))]
 
 
-def _measure(source: Source, parameters: Parameters, block: Pairs, state: GaussNewtonState) -> None:
+def _measure(source: Source, parameters: Parameters, block: Pairs, state: State) -> None:
     """Measure a block of pairs."""
     here = parameters.at(state.iteration)
     new = measured(source, here, state.vector, block, state.rank, state.sizes, state.noise)
@@ -119,7 +121,7 @@ def _weights(model: Linearized, miss: Tensor) -> Tensor:
     return 1 / (model.squares(miss)[:, 0].sqrt().clamp(min=1e-6) * len(miss))
 
 
-def _iterate(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, state: GaussNewtonState) -> float:
+def _iterate(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, state: State) -> float:
     """Step from where the pairs were measured, then on with the corrected model; validate. Returns the loss reached."""
     here, model = parameters.at(state.iteration), Linearized(**state.memory)
     scale, (miss, _) = _scale(model, here, state.vector), model.run(here.frozen(state.vector))
@@ -168,7 +170,7 @@ def best_trial(trial: Callable, damping: float, loss: float):
 
 
 def _further(source: Source, here: Parameters, pairs: Pairs, model: Linearized, vector: Tensor, loss: float,
-             scale: Tensor, state: GaussNewtonState) -> tuple[Tensor, float]:
+             scale: Tensor, state: State) -> tuple[Tensor, float]:
     """(vector, loss) after further steps; the real runs of each correct the model for the next."""
     for _ in range(FURTHER):
         ahead = solved(model, here, vector, state.damping, scale)
@@ -250,7 +252,7 @@ def _tried(source: Source, here: Parameters, vector: Tensor, pairs: Pairs) -> tu
     return torch.stack(answers, 1), loss if math.isfinite(loss) else math.inf
 
 
-def _validate(source: Source, parameters: Parameters, held_out: Pairs, state: GaussNewtonState, loss: float) -> None:
+def _validate(source: Source, parameters: Parameters, held_out: Pairs, state: State, loss: float) -> None:
     """Keep the present numbers as the best if their held-out score is the lowest so far.
 
     The score is the geometric mean of the images' mean and median RMSE; where either is above the start's, infinite:

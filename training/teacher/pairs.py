@@ -49,7 +49,7 @@ class Pairs:
 @torch.no_grad()
 def run(source: Source, table, noise: Tensor, extra: dict, batch: int = 64, bar: tqdm | None = None,
         clean: Tensor | None = None) -> Tensor:
-    """The table's result for unit noise (n, ...), on clean images where given, in batches, without gradients."""
+    """The table's result for unit noise (n, ...), on clean images where given, in batches."""
     done = []
     for i in range(0, len(noise), batch):
         part = slice(i, i + batch)
@@ -63,28 +63,6 @@ def run(source: Source, table, noise: Tensor, extra: dict, batch: int = 64, bar:
 def ends(source: Source, table, pairs: Pairs, batch: int = 64) -> Tensor:
     """Where the table carries the pairs' starts (n, ...)."""
     return run(source, table, pairs.noise, pairs.extra, batch, clean=pairs.clean)
-
-
-@dataclass(frozen=True)
-class FreshPairs:
-    """Pairs that are made when they are asked for, one for each seed.
-
-    whole: for a window below the top, the teacher of the images that are noised to its first level.
-    """
-
-    source: Source
-    seeds: range
-    table: object
-    whole: object | None = None
-
-    def __len__(self) -> int:
-        return len(self.seeds)
-
-    def part(self, places: list) -> Pairs:
-        """The pairs of the seeds at these places."""
-        seeds = [self.seeds[place] for place in places]
-        clean = None if self.whole is None else make_pairs(self.source, seeds, self.whole, "", quiet=True).target
-        return make_pairs(self.source, seeds, self.table, "", quiet=True, clean=clean)
 
 
 def make_pairs(source: Source, seeds, table, label: str, quiet: bool = False, clean: Tensor | None = None) -> Pairs:

@@ -114,12 +114,10 @@ class Inside(comfy.samplers.Sampler):
         return torch.zeros_like(noise)
 
 
-def inside(scene: Scene, model: Model, work: Callable, loaded=None):
+def inside(scene: Scene, model: Model, work: Callable):
     """work(source)'s result, computed with everything loaded and patched as the host does it to sample.
 
     Of two models one is sampled inside a sampling of the other, and the source asks both.
-    loaded(base model): a context manager for a run with gradients, entered after loading and left before the host
-    tidies up. Without one the model is asked under inference mode, as in any sampling.
     """
     if scene.low_noise is not None:
         high = replace(scene, low_noise=None)
@@ -131,14 +129,13 @@ def inside(scene: Scene, model: Model, work: Callable, loaded=None):
         latent, *others = sorted([latent, *others], key=lambda each: -each.numel())
 
     def in_place(guider, extra_args, noise):
-        with loaded(guider.inner_model) if loaded is not None else contextlib.nullcontext():
-            sampling, states = guider.inner_model.model_sampling, [noise, *map(noise.new_zeros, guider.others)]
-            scale = getattr(sampling, "noise_scale", 1.0)           # of HiDream O1
-            about = {} if scale == 1.0 else {NOISE_SCALE: scale}
-            return work(of_sizes([
-                host_source(Network(guider, extra_args, loaded is not None, prepared), model, sampling.sigmas, state,
-                            len(scene.positives), scene.cfg, images, **about)
-                for prepared, state in zip(guider.prepared, states, strict=True)], len(scene.positives)))
+        sampling, states = guider.inner_model.model_sampling, [noise, *map(noise.new_zeros, guider.others)]
+        scale = getattr(sampling, "noise_scale", 1.0)               # of HiDream O1
+        about = {} if scale == 1.0 else {NOISE_SCALE: scale}
+        return work(of_sizes([
+            host_source(Network(guider, extra_args, prepared), model, sampling.sigmas, state, len(scene.positives),
+                        scene.cfg, images, **about)
+            for prepared, state in zip(guider.prepared, states, strict=True)], len(scene.positives)))
     sampler = Inside(in_place)
     sigmas = torch.tensor([model.sigma_max, 0.0])
     guider = Guider(scene, [other.shape for other in others])
@@ -173,8 +170,8 @@ class Network:
     Raises the host's interruption before each call of the model.
     """
 
-    def __init__(self, guider: Guider, extra_args: dict, gradients: bool, prepared: list):
-        self.guider, self.extra_args, self.gradients, self.prepared = guider, extra_args, gradients, prepared
+    def __init__(self, guider: Guider, extra_args: dict, prepared: list):
+        self.guider, self.extra_args, self.prepared = guider, extra_args, prepared
 
     def __call__(self, x: Tensor, sigma: Tensor, which: Tensor, cfg: Tensor | None = None) -> Tensor:
         if cfg is not None:
@@ -186,7 +183,7 @@ class Network:
     def _asked(self, x: Tensor, sigma: Tensor, index: int) -> Tensor:
         comfy.model_management.throw_exception_if_processing_interrupted()
         self.guider.conds = self.prepared[index]
-        with contextlib.nullcontext() if self.gradients else torch.inference_mode():
+        with torch.inference_mode():
             return self.guider(x, sigma, **self.extra_args)
 
     @contextlib.contextmanager

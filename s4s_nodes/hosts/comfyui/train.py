@@ -19,7 +19,7 @@ from .denoiser import Scene, teacher_of
 from .folder import home
 from .work import Node, runs, settings_of
 
-MODES = {"auto": "auto", "gradient": "gradient", "forward-only": "forward"}
+MODES = {"auto": "auto", "forward-only": "forward"}        # one and the same, since the mode gradient is gone
 # an older host knows none: there web/s4s.js sets it on a new node, and saved workflows still fit its widgets
 FIXED = getattr(getattr(io, "ControlAfterGenerate", None), "fixed", True)
 ESTIMATE = "only estimate"
@@ -77,9 +77,9 @@ def setting_inputs() -> list:
                         tooltip="Denoise strengths to learn tables for. 1.0 is text to image; add e.g. 0.75,0.5 for "
                                 "image to image and hires fixes. Each is learned for every number of calls."),
         io.Combo.Input("mode", options=list(MODES), default="auto",
-                       tooltip="forward-only needs nothing but sampling, and works with quantised, compiled and "
-                               "offloaded models. gradient back-propagates through the model: slower per call. auto is "
-                               "forward-only."),
+                       tooltip="Leave it as it is: both are the same. Training needs nothing but sampling, and works "
+                               "with quantised, compiled and offloaded models. The mode gradient of version 0.4 is "
+                               "gone: it learned less."),
         io.Combo.Input("budget", options=[*BUDGETS, ESTIMATE], default="normal",
                        tooltip="How long to train: quick 3,000, normal 10,000, thorough 40,000 network calls per table "
                                "at most, the teacher's share included. only estimate trains nothing and shows how long "

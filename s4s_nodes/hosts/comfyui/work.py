@@ -22,7 +22,7 @@ from ... import picture
 from ...core import Model, experts, write_atomically
 from ...library import file_name
 from ..session import Outcome
-from . import facts, folder, gradient, record
+from . import facts, folder, record
 from .denoiser import Scene, inside
 from .train_view import CELL, PREVIEW, as_pictures, as_pil, drawn_sheet, painter, sheet, unpack
 
@@ -53,26 +53,12 @@ class Node:
 
     # --- sampling ---------------------------------------------------------------------------------------------------
 
-    def inside(self, work: Callable, gradients: bool = False) -> None:
-        """In a sampling of the host's; for gradients, with a second copy of the weights where it can load one.
-
-        Raises ValueError as `model_of`.
-        """
+    def inside(self, work: Callable) -> None:
+        """In a sampling of the host's. Raises ValueError as `model_of`."""
         def shown(source: Source):
             self.paint = painter(self.scene.patcher.model, source.device)
             return work(source)
-        given, model = self.scene, model_of(self.scene)
-        if not gradients:
-            inside(given, model, shown)
-            return
-        with gradient.training_mode():
-            own = Scene(gradient.differentiable(given.patcher), gradient.cloned(given.positives),
-                        gradient.cloned(given.negative), given.cfg, gradient.cloned(given.latent),
-                        more_latents=gradient.cloned(given.more_latents))
-            copied = own.patcher.model is not given.patcher.model
-            self.say("gradient mode: on " + ("a second copy of the model's weights" if copied else
-                                             "the model's own weights, which stay as they are"))
-            inside(own, model, shown, gradient.visible_weights)
+        inside(self.scene, model_of(self.scene), shown)
 
     # --- the node's face --------------------------------------------------------------------------------------------
 

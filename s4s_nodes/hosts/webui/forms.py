@@ -9,8 +9,6 @@ from ...select.cfg import cfg_nodes
 from . import shelf
 from .words import say
 
-MODES = {"auto": "auto", "gradient": "gradient", "forward-only": "forward"}      # as read here, as the trainer takes it
-
 
 def scene() -> list:
     """The fields of inside.Scene, in its order."""
@@ -47,9 +45,6 @@ def training() -> tuple:
         budget = gr.Number(label=say("Most network calls per table"), value=10000, precision=0, visible=False,
                            elem_id="s4s_budget")
     with gr.Accordion(label=say("More settings"), open=False):
-        mode = gr.Radio(label=say("Mode"), choices=list(MODES), value="auto", elem_id="s4s_mode", info=say(
-            "forward-only asks for nothing but sampling; gradient goes back through the checkpoint, which is checked "
-            "first: slower; auto is forward-only"))
         seeds = gr.Number(label=say("Seeds of the race"), value=8, precision=0, elem_id="s4s_race_seeds")
         more = gr.Textbox(label=say("More sizes for the same preset, e.g. 768x512,1024x1024"), elem_id="s4s_more_sizes")
         teacher = gr.Textbox(label=say("Teacher of a distilled model (Lightning, LCM): solver, schedule, calls"),
@@ -60,7 +55,7 @@ def training() -> tuple:
     with gr.Row():
         forecast = gr.Button(say("Estimate"), elem_id="s4s_estimate")
         start = gr.Button(say("Train"), variant="primary", elem_id="s4s_train")
-    return [name, calls, windows, effort, budget, mode, seeds, more, teacher], forecast, start
+    return [name, calls, windows, effort, budget, seeds, more, teacher], forecast, start
 
 
 def race() -> tuple:
@@ -83,15 +78,15 @@ def race() -> tuple:
     return [preset, calls, seeds, budget, write, samplers], start, again
 
 
-def training_of(prompts, negative, cfg, width, height, name, calls, windows, effort, budget, mode, seeds,
-                more="", teacher="") -> dict:
+def training_of(prompts, negative, cfg, width, height, name, calls, windows, effort, budget, seeds, more="",
+                teacher="") -> dict:
     """What `work.training` is asked for. Raises ValueError for a field that is empty or too small."""
     chosen = efforts().get(effort, effort)
     if chosen is None:
         chosen = int(number(budget, say("Most network calls per table"), 1))
     return {**_scene_of(prompts, negative, cfg, width, height), "scales": _scales(cfg),
             "name": str(name or "").strip(), "calls": numbers(calls, int, say("Steps")),
-            "windows": numbers(windows, float, say("Denoising strengths")), "budget": chosen, "mode": MODES[mode],
+            "windows": numbers(windows, float, say("Denoising strengths")), "budget": chosen,
             "race_seeds": int(number(seeds, say("Seeds of the race"), 2)),
             "more_sizes": sizes(more or "", say("More sizes")), **_teacher_of(str(teacher or "").strip())}
 

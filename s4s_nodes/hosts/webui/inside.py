@@ -21,7 +21,7 @@ from torch import Tensor
 from ....training.sizes import of_sizes
 from ....training.source import host_source
 from ... import picture
-from . import gradient, labels, sampler, shelf
+from . import labels, sampler, shelf
 
 log = logging.getLogger("S4S")
 AT_ONCE = 4                 # images in a network call at most
@@ -103,7 +103,7 @@ class Finished(Exception):
     """The work is done and asks for no picture."""
 
 
-def inside(scene: Scene, steps: int, show: Show, work: Callable, gradients: bool) -> None:
+def inside(scene: Scene, steps: int, show: Show, work: Callable) -> None:
     """Do work(source) where the host samples the scene in so many steps. The host's interrupt ends it."""
     prompts = [scene.prompts[i % len(scene.prompts)] for i in range(max(AT_ONCE, len(scene.prompts)))]
     with call_queue.queue_lock:
@@ -116,7 +116,7 @@ def inside(scene: Scene, steps: int, show: Show, work: Callable, gradients: bool
                 sd_model=shared.sd_model, prompt=prompts, negative_prompt=scene.negative, batch_size=len(prompts),
                 width=scene.sizes[0][0], height=scene.sizes[0][1], cfg_scale=scene.cfg, steps=steps, seed=0,
                 sampler_name=labels.SAMPLER, do_not_save_samples=True, do_not_save_grid=True)
-            p.s4s_work = Stage(scene, work, gradients)
+            p.s4s_work = Stage(scene, work)
             p.setup_conds = partial(p.s4s_work.prepare, p, p.setup_conds)
             p.scripts, p.script_args = scripts.ScriptRunner(), ()   # of no script: reForge takes it for granted
             with contextlib.closing(p), contextlib.suppress(Finished):
@@ -129,8 +129,8 @@ def inside(scene: Scene, steps: int, show: Show, work: Callable, gradients: bool
 class Stage:
     """What our sampler's place in the host does instead of sampling."""
 
-    def __init__(self, scene: Scene, work: Callable, gradients: bool):
-        self.scene, self.work, self.gradients, self.prepared = scene, work, gradients, {}
+    def __init__(self, scene: Scene, work: Callable):
+        self.scene, self.work, self.prepared = scene, work, {}
 
     def prepare(self, p, setup_conds: Callable) -> None:
         """Have the host read the prompts for every size, which some models are told with them; its own last."""
@@ -145,12 +145,9 @@ class Stage:
             states.append(x.new_zeros(*x.shape[:-2], x.shape[-2] * height // high, x.shape[-1] * width // wide))
             image = run.p.txt2img_image_conditioning(states[-1], width, height)
             told.append({**extra_args, **self.prepared[width, height], "image_cond": image})
-        networks = [Network(denoiser, each, x.device) for each in told]
-        source = of_sizes([host_source(network, run.request.facts.model, denoiser.inner_model.sigmas, state,
-                                       len(self.scene.prompts), self.scene.cfg, AT_ONCE)
-                           for network, state in zip(networks, states, strict=True)], len(self.scene.prompts))
-        with gradient.through(networks, shared.sd_model) if self.gradients else contextlib.nullcontext():
-            self.work(source)
+        self.work(of_sizes([host_source(Network(denoiser, each), run.request.facts.model, denoiser.inner_model.sigmas,
+                                        state, len(self.scene.prompts), self.scene.cfg, AT_ONCE)
+                            for each, state in zip(told, states, strict=True)], len(self.scene.prompts)))
         raise Finished
 
 
@@ -161,20 +158,14 @@ class Network:
     prompt editing and settings by step stay out of what is learned.
     """
 
-    def __init__(self, denoiser, extra_args: dict, device: torch.device):
-        self.denoiser, self.extra_args, self.gradients = denoiser, extra_args, False
+    def __init__(self, denoiser, extra_args: dict):
+        self.denoiser, self.extra_args = denoiser, extra_args
         self.inference = torch.is_inference_mode_enabled()          # as the host samples: its weights may demand it
-        self.autocast = gradient.Autocast(device)
 
     def __call__(self, x: Tensor, sigma: Tensor, which: Tensor, cfg: Tensor | None = None) -> Tensor:
         self.denoiser.step, arguments = 0, self._for(which.tolist())
         if cfg is not None:
             arguments["cond_scale"] = float(cfg[0])
-        if self.gradients:
-            with self.autocast():
-                answer = self.denoiser(x, sigma, **arguments)
-            gradient.forget(self.denoiser, answer)
-            return answer
         with torch.inference_mode() if self.inference else contextlib.nullcontext():
             answer = self.denoiser(x, sigma, **arguments)
         return answer.clone()                                       # outside: a tensor that may be worked with

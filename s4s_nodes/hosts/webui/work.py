@@ -33,8 +33,8 @@ class Tab:
         self.scene, self.steps, self.seen = scene, steps, show
         self.library, self.presets, self.runs = shelf.library(), shelf.folder(), shelf.runs()
 
-    def inside(self, work: Callable, gradients: bool = False) -> None:
-        inside(self.scene, self.steps, self.seen, work, gradients)
+    def inside(self, work: Callable) -> None:
+        inside(self.scene, self.steps, self.seen, work)
 
     def say(self, text: str, warning: bool = False) -> None:
         self.seen.say(text)
@@ -82,7 +82,7 @@ def _order(race_seeds: int, **asked) -> tuple[Callable[[Show | None], Tab], sess
     scene = Scene(**{field.name: asked.pop(field.name) for field in fields(Scene) if field.name in asked})
     scales = asked.pop("scales", ())
     several = {"cfg": scales} if len(scales) > 1 else {}          # one: the scene's
-    config = Config.of(**{"mode": "auto", "budget": HOST_BUDGET, **several, **asked})
+    config = Config.of(**{"budget": HOST_BUDGET, **several, **asked})
     order = session.Order(config, scene.settings, len(scene.prompts), race_seeds=race_seeds)
     return partial(Tab, scene, max(config.calls)), order
 

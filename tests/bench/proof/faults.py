@@ -161,7 +161,7 @@ def one_name(chance: random.Random) -> Iterator[str | None]:
     """Four processes save different presets under one name at once: all four are there."""
     table = preset_file.Preset
     with folder() as place:
-        undisturbed([Child(lambda: train(place / "run", "gradient, fresh"))])
+        undisturbed([Child(lambda: train(place / "run", "plain"))])
         made = preset_file.load(place / "run" / "my-preset.safetensors")
     while True:
         with folder() as place:

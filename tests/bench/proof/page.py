@@ -24,7 +24,7 @@ leaves its folder, or takes more than a second and 100 MB to refuse. This page a
 repeats it on your machine (Linux, from a clone with the `test` extra).
 """
 WORDS = """
-*Faults* are real trainings of a second on a closed-form denoiser, in processes of their own: forward and gradient mode,
+*Faults* are real trainings of a second on a closed-form denoiser, in processes of their own:
 three families, windows, several numbers of calls, one process and two. "The same tensors" compares the preset and every
 number that learning left with the run that nobody disturbed, bit for bit. *Fuzz* makes seeded changes; guided by
 coverage, it keeps those that reach new lines of the package and changes them further. Each try has a second of

@@ -19,22 +19,17 @@ from s4s.training.run import Run
 from tests.bench.proof.forked import Child
 from tests.toy import small, toy_source
 
-SETTINGS = {        # all modes and families, windows, several calls, what an optimizer keeps between its iterations
-    "forward": dict(mode="forward", iterations=3, pairs=16),
-    "forward, windows": dict(mode="forward", iterations=2, pairs=8, calls=(2, 3), windows=(1.0, 0.5)),
-    "forward, alternate": dict(mode="forward", iterations=4, pairs=16, learn="alternate"),
-    "forward, budget": dict(mode="auto", budget=3000, calls=(3,), iterations=0),
-    "gradient": dict(),
-    "gradient, windows": dict(calls=(3, 4), windows=(1.0, 0.5), iterations=8),
-    "gradient, alternate": dict(learn="alternate"),
-    "gradient, relaxed": dict(relaxed=1.0),
-    "gradient, fresh": dict(fresh=True, iterations=6),
-    "gradient, single-step": dict(family="ss"),
-    "gradient, predictor-corrector": dict(family="pc"),
+SETTINGS = {        # all families, windows, several calls, what the optimizer keeps between its iterations
+    "plain": dict(iterations=3, pairs=16),
+    "windows": dict(iterations=2, pairs=8, calls=(2, 3), windows=(1.0, 0.5)),
+    "alternate": dict(iterations=4, pairs=16, learn="alternate"),
+    "budget": dict(budget=3000, calls=(3,), iterations=0),
+    "single-step": dict(family="ss"),
+    "predictor-corrector": dict(family="pc"),
 }
 
 DIFFERENT = "SILENTLY DIFFERENT"
-SMALL = dict(calls=(3,), teacher_calls=8, pairs=66, validation=8, iterations=8)      # 66: two files of pairs
+SMALL = dict(calls=(3,), teacher_calls=8, pairs=66, validation=8, iterations=4)      # 66: two files of pairs
 
 
 def train(folder: Path, name: str, prepare: Callable = lambda run: None, world=None, **changes) -> dict:
@@ -96,7 +91,7 @@ def whole(name: str, processes: int = 1) -> dict:
 def warm() -> None:
     """Import here what every child would import anew on first use."""
     with folder() as place:
-        train(place / "run", "gradient, fresh")
+        train(place / "run", "plain")
 
 
 def undisturbed(children: list[Child]) -> dict:

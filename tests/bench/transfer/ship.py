@@ -52,7 +52,7 @@ def transfer_preset(study: Study, family: str, rows: list[dict]) -> Preset | Non
     scales = [cfg for cfgs in counts.values() for cfg in cfgs]
     training = {"imported": "transfer preset, learned on small models of several kinds",
                 "cfg": [min(scales), max(scales)], "learned on": names, "left out": left_out, "order": 3,
-                "teacher": "a classical solver, 50 calls", "mode": "forward", "trainer": "tests/bench/transfer",
+                "teacher": "a classical solver, 50 calls", "trainer": "tests/bench/transfer",
                 "evidence": _evidence(left_out),
                 "note": ("It is taken only where you name it. It was not measured on your checkpoint: race it there "
                          f"at your cfg (it was learned at {_listed(sorted(set(scales)))}; at 5 and 7 tables like it "

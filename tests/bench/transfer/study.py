@@ -165,7 +165,7 @@ class Study:
         """Errors on a setting of the table that the trainer itself makes for it within BUDGET network calls."""
         def make():
             source = self.source(on)
-            config = Config.of(name="own", model=source.name, cfg=on.cfg, calls=(calls,), mode="forward", budget=BUDGET)
+            config = Config.of(name="own", model=source.name, cfg=on.cfg, calls=(calls,), budget=BUDGET)
             with tempfile.TemporaryDirectory() as folder:
                 made = Run(config, folder, quiet=True, source=source).train()
             found = measure(source, Entry("S4S", "own", made.table(calls)), self.pairs(on, "test"))

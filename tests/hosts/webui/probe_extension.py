@@ -3,7 +3,6 @@
 import importlib
 import time
 
-import torch
 from modules import script_callbacks, sd_samplers, shared
 
 try:
@@ -11,14 +10,7 @@ try:
 except ImportError:
     sd_schedulers = None
 
-LOADED, STOP = time.time(), {"in_backward": False}
-
-
-def press(_):
-    """The host's button, in the first call that carries a gradient."""
-    if STOP["in_backward"] and torch.is_grad_enabled():
-        STOP["in_backward"] = False
-        shared.state.interrupt()
+LOADED = time.time()
 
 
 def add_routes(demo, app):
@@ -42,7 +34,6 @@ def add_work(demo, app):
         inside = importlib.import_module("s4s_webui_clone.s4s_nodes.hosts.webui.inside")
         module, show = importlib.import_module(f"s4s_webui_clone.s4s_nodes.hosts.webui.{room}"), inside.Show()
         asked = {key: tuple(value) if isinstance(value, list) else value for key, value in wish.items()}
-        STOP.update(in_backward=asked.pop("stop_in_backward", False))
         try:
             made = work(module, asked, show)
         except ValueError as error:
@@ -64,6 +55,5 @@ def add_work(demo, app):
         return worked("work", wish, lambda room, asked, show: room.race(**asked)(show))
 
 
-script_callbacks.on_cfg_denoiser(press)
 script_callbacks.on_app_started(add_work)
 script_callbacks.on_app_started(add_routes)

@@ -63,23 +63,16 @@ def test_a_training_is_interrupted_and_refused_in_words(server):
     assert "is a preset for another model" in refused["error"]
 
 
-def test_gradients_go_through_the_hosts_denoiser_and_leave_it_as_it_was(server):
+def test_an_estimate_at_several_sizes_leaves_the_host_as_it_was(server):
     before = infotext(server, "S4S toy_ sd15")
-    cost = server.call("/s4s-test/forecast", {**TRAINING, "mode": "gradient", "budget": 4000})
-    assert "gradient mode: its gradients agree with finite differences" in cost["words"][0], cost
+    cost = server.call("/s4s-test/forecast", {**TRAINING, "more_sizes": [[96, 64], [64, 64]]})
+    assert "4 rows, " in cost["words"][0], cost
     assert infotext(server, "S4S toy_ sd15") == before
-    cost = server.call("/s4s-test/forecast", {**TRAINING, "mode": "auto"})
-    assert "forward mode: forward calls are enough" in cost["words"][0]
 
 
-def test_gradients_go_through_the_hosts_denoiser_at_several_sizes(server):
-    """The check's pairs have both sizes in turn; the network is asked at both for its price."""
-    asked = {**TRAINING, "more_sizes": [[96, 64], [64, 64]]}
-    cost = server.call("/s4s-test/forecast", {**asked, "mode": "gradient", "budget": 4000})
-    assert "gradient mode: its gradients agree with finite differences" in cost["words"][0], cost
-    cost = server.call("/s4s-test/forecast", {**asked, "mode": "auto"})
-    assert "forward mode: forward calls are enough" in cost["words"][0], cost
-    assert "calls4 exact" in infotext(server, "S4S toy_ sd15")
+def test_the_mode_that_is_gone_is_refused_in_words(server):
+    refused = server.call("/s4s-test/forecast", {**TRAINING, "mode": "gradient"})
+    assert "mode 'gradient' is an option of version 0.4 that is gone" in refused["error"], refused
 
 
 def test_a_distilled_models_own_sampler_teaches(server):
@@ -95,20 +88,6 @@ def test_a_distilled_models_own_sampler_teaches(server):
     server.call("/sdapi/v1/interrupt", {})
     runner.join(120)
     assert "teacher euler, sgm_uniform, 8 calls: off by" in server.text()
-
-
-def test_an_interrupt_in_a_backward_pass_ends_a_training(server):
-    asked = {**TRAINING, "name": "stopped back", "mode": "gradient", "budget": 4000, "stop_in_backward": True}
-    made = server.call("/s4s-test/train", asked)
-    assert made["scores"] is None and "stopped before anything was learned" in made["words"][-1], made
-    assert "calls4 exact" in infotext(server, "S4S toy_ sd15")
-
-
-def test_a_preset_is_learned_through_gradients(server):
-    made = server.call("/s4s-test/train", {**TRAINING, "name": "by gradients", "mode": "gradient", "budget": 4000}, 900)
-    assert "error" not in made and made["scores"]["calls4"]["seeds"] == 2, made
-    assert any("gradient mode" in words for words in made["words"])
-    assert "S4S: by gradients " in infotext(server, "S4S by gradients")
 
 
 RACE = {"prompts": ["a cat", "a red house"], "cfg": 2.0, "width": 64, "height": 64, "label": "S4S toy_ sd15",
