@@ -6,7 +6,7 @@ from s4s.s4s_nodes.core import Model, mixture, schedules
 from s4s.training.config import Config
 from s4s.training.source import Source
 
-SMALL = dict(calls=(4,), budget=0, teacher_calls=20, pairs=32, validation=16, iterations=4, schedule="karras")
+SMALL = dict(calls=(4,), budget=0, teacher_calls=20, pairs=32, validation=16, iterations=2, schedule="karras")
 
 
 def toy_source(flow=False, network=None):

@@ -13,7 +13,6 @@ from .optimizers.gauss_newton import pair_cost as pair_cost_of
 from .optimizers.state import FIRST_BATCH
 from .parametrization.parameters import Parameters
 from .source import Source
-from .starts.gits import POINTS, SEEDS
 from .starts.search import search_calls
 from .teacher.solvers import calls_of
 
@@ -61,7 +60,7 @@ def plan_for(config: Config, source: Source, teacher_calls: int = 0, checked: in
     afforded = {calls: affordable(plan, source, calls) for calls in plan.calls}
     calls = min(afforded, key=lambda count: afforded[count])
     if afforded[calls] < LEAST_PAIRS:
-        pair = pair_cost(plan, source, calls)
+        pair = pair_cost(source, calls)
         least = fixed_cost(plan, source, calls) + _growing_cost(plan, calls, LEAST_PAIRS, pair)
         raise ValueError(f"a budget of {plan.budget:,} network calls is too small for a table of {calls} calls: at "
                          f"least {math.ceil(least):,} are needed")
@@ -71,7 +70,7 @@ def plan_for(config: Config, source: Source, teacher_calls: int = 0, checked: in
 def affordable(plan: Plan, source: Source, calls: int) -> int:
     """The most pairs that can be measured, with all that goes with them, in a table's budget; with `pairs_cut` they
     are made already."""
-    pair = pair_cost(plan, source, calls)
+    pair = pair_cost(source, calls)
     fixed = fixed_cost(plan, source, calls)
     low, high = 0, MOST_TURNS * plan.data.pairs
     while low < high:
@@ -97,19 +96,16 @@ def _distinct(plan: Plan, total: int) -> int:
     return min(plan.data.pairs, max(min(16, total), total // 2))
 
 
-def pair_cost(plan: Plan, source: Source, calls: int) -> int:
+def pair_cost(source: Source, calls: int) -> int:
     """Network calls of one pair in one iteration."""
-    parameters = any_parameters(plan, source, calls)
-    turns = [pair_cost_of(parameters, turn) for turn in range(parameters.turns)]
-    return math.ceil(sum(turns) / len(turns))
+    return pair_cost_of(Parameters.of(source, schedules_for(source)["time_uniform"](calls)))
 
 
 def fixed_cost(plan: Plan, source: Source, calls: int) -> int:
     """Network calls before the first step, without the training pairs: held-out pairs and what is measured of teacher
     and network (both shared by the tables), the choice of the start."""
-    gits = SEEDS * POINTS if plan.table.schedule == "gits" else 0
     return shared_cost(plan, plan.data.validation) + check_cost(plan, source) // len(plan.calls) \
-        + search_calls(source, calls, plan) + gits + VALIDATIONS * plan.data.validation * calls
+        + search_calls(source, calls, plan) + VALIDATIONS * plan.data.validation * calls
 
 
 def check_cost(plan: Plan, source: Source) -> int:
@@ -126,11 +122,6 @@ def shared_cost(plan: Plan, pairs: int) -> int:
     return math.ceil(pairs * plan.teacher.calls / len(plan.calls))
 
 
-def any_parameters(plan: Plan, source: Source, calls: int) -> Parameters:
-    """Parameters of a table of so many calls, wherever they start."""
-    return Parameters.of(plan, source, schedules_for(source)["time_uniform"](calls))
-
-
 def forecast(plan: Plan, source: Source, calls: int | None = None) -> int:
     """Network calls of one table after its start is chosen, or of the whole run with its teacher: an upper bound."""
     if calls is None:
@@ -140,4 +131,4 @@ def forecast(plan: Plan, source: Source, calls: int | None = None) -> int:
     total = affordable(plan, source, calls)
     if plan.iterations:                                 # each has at most twice the pairs of the one before
         total = min(total, FIRST_BATCH * (2 ** min(plan.iterations, 30) - 1))
-    return _learning_cost(plan, calls, total, pair_cost(plan, source, calls))
+    return _learning_cost(plan, calls, total, pair_cost(source, calls))

@@ -25,7 +25,6 @@ def check_two_models(config: Config, boundary: float, top: float = 1.0) -> None:
         raise ValueError(f"boundary {boundary:g}: give the level at which the models change, between 0 and {top:g}, "
                          "e.g. 0.875")
     fixed = {"calls of at least 2": min(config.calls) >= 2, "windows 1": config.windows == (1.0,),
-             "one cfg for each": len(config.cfg) == 1,
-             "schedule auto": config.table.schedule == "auto", "family lms": config.table.family == "lms"}
+             "one cfg for each": len(config.cfg) == 1}
     if refused := [words for words, kept in fixed.items() if not kept]:
         raise ValueError(f"a training for two models takes {', '.join(refused)}: change that, or train one model")

@@ -1,6 +1,6 @@
 """The settings of a training, grouped by what they are about.
 
-Each setting has a flat name as well, that of its flag: `Config.of(calls=(5,), learn="schedule", pairs=64)` fills the
+Each setting has a flat name as well, that of its flag: `Config.of(calls=(5,), teacher_calls=50, pairs=64)` fills the
 groups, and config.json and the command line use the flat names.
 """
 
@@ -13,8 +13,6 @@ from typing import Any, NamedTuple, TypeVar
 from ..s4s_nodes.core import names
 from ..s4s_nodes.select.cfg import cfg_nodes
 from .checkpoints.settings import ModelSettings
-from .parametrization.families import FAMILIES, check_base, usual_base
-from .parametrization.parameters import LEARN
 from .settings import Group, check_distinct, flag_of, setting
 
 MOST_CALLS = 50        # a learned table pays off below about 12 calls
@@ -23,9 +21,10 @@ BUDGETS = {"quick": 3_000, "normal": 10_000, "thorough": 40_000}        # networ
 
 # options until version 0.4, and what may still be said of them, since it changes nothing
 REMOVED: dict[str, tuple] = {
-    "clock": ("host",), "form": ("data",), "restrict": ("none",), "initial": ("solver",),
-    "mode": ("auto", "forward"), "objective": ("rmse",), "relaxed": (0.0,), "fresh": (False,), "batch": (16,),
-    "rounds": (8,), "rate": (0.03,), "average": (0.97,), "clip": (1.0,), "every": (20,)}
+    "family": ("lms",), "base": ("auto", "dpmpp_2m"), "order": (0,), "learn": ("joint",),
+    "clock": ("host",), "form": ("data",), "restrict": ("none",), "initial": ("solver",), "mode": ("auto", "forward"),
+    "objective": ("rmse",), "relaxed": (0.0,), "fresh": (False,), "batch": (16,), "rounds": (8,), "rate": (0.03,),
+    "average": (0.97,), "clip": (1.0,), "every": (20,)}
 
 
 def check_removed(name: str, value) -> None:
@@ -57,29 +56,6 @@ class TeacherSettings(Group):
 
 
 @dataclass(frozen=True)
-class TableSettings(Group):
-    """Which numbers of a table are learned, and where they start."""
-
-    family: str = setting("lms", "lms: multistep; pc: predictor-corrector, no extra calls; ss: single-step, several "
-                                 "calls per step")
-    base: str = setting("auto", "classical solver the student starts from; auto: dpmpp_2m, for pc unipc_bh2_3, for ss "
-                                "dpm_2, with order 3 dpmpp_3s")
-    schedule: str = setting("auto", "schedule to start on: a schedule of the race, log_snr, dmn, gits, or the file of "
-                                    "a preset; auto: the best solver on the best schedule, found by a short race")
-    order: int = setting(0, "how many of the newest predictions a row may weigh, 0: all (the paper: 3); for ss: calls "
-                            "per step")
-    learn: str = setting("joint", "coefficients: weights only (S4S); schedule: noise levels and those the network is "
-                                  "told (LD3); joint: both; alternate: both in turn (S4S-Alt); generalized: each row's "
-                                  "carry as well (BNS, GS)")
-
-    def __post_init__(self):
-        self.check_choices(learn=LEARN, family=FAMILIES)
-        if self.base == "auto":
-            object.__setattr__(self, "base", usual_base(self.family, self.order))
-        check_base(self.family, self.base, self.order)
-
-
-@dataclass(frozen=True)
 class DataSettings(Group):
     """The pairs and their seeds."""
 
@@ -105,11 +81,11 @@ class Config(Group):
                                  "them, interpolated between; or a list of these, e.g. 3,5,7")
     budget: int = setting(10_000, "most network calls per table, its share of the teacher's included: quick (3,000), "
                                   "normal (10,000), thorough (40,000), or a number; 0: no limit")
+    schedule: str = setting("auto", "start on this schedule of the race; auto: on the best of all")
     iterations: int = setting(0, "optimizer steps per table; 0: as many as the budget allows")
     device: str = setting("auto", "cpu, cuda, mps, or auto")
     model: ModelSettings = field(default_factory=ModelSettings)
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
-    table: TableSettings = field(default_factory=TableSettings)
     data: DataSettings = field(default_factory=DataSettings)
 
     def __post_init__(self):
@@ -173,8 +149,7 @@ class Setting(NamedTuple):
     help: str
 
 
-GROUPS: dict[str, type] = {"model": ModelSettings, "teacher": TeacherSettings, "table": TableSettings,
-                           "data": DataSettings}
+GROUPS: dict[str, type] = {"model": ModelSettings, "teacher": TeacherSettings, "data": DataSettings}
 SETTINGS = {flag_of(one): Setting(group, one.name, one.default, one.metadata["help"])         # by flat name
             for group, kind in {"": Config, **GROUPS}.items() for one in fields(kind) if one.metadata}
 CHECKPOINT_SETTINGS = tuple(flag for flag, known in SETTINGS.items() if known.group == "model" and flag != "model")

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import torch
 
+from .baselines.schedules import schedules_for
 from .budget import plan_for
 from .checks import check
 from .config import BUDGETS, Config
@@ -65,9 +66,9 @@ def estimate(source: Source, config: Config) -> Estimate:
         tried = replace(source, on_model_calls=None)
         check(config, tried)
         plan, pace = plan_for(config, tried), _seconds(tried)
-    sizes = [Parameters.of(plan, source, torch.linspace(1, 0, calls + 1).numpy()) for calls in plan.calls]
+    free = [len(Parameters.of(source, schedules_for(source)["time_uniform"](calls)).initial()) for calls in plan.calls]
     windows = len(plan.windows) * len(config.cfg)
-    return Estimate(sum(plan.calls) * windows, windows * sum(int(size.moving().sum()) for size in sizes),
+    return Estimate(sum(plan.calls) * windows, windows * sum(free),
                     price_of(source, config, pace), prices(source, config, pace), pace)
 
 

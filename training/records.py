@@ -6,7 +6,6 @@ from ..s4s_nodes import __version__
 from ..s4s_nodes.core import Preset
 
 TRAINER = f"s4s {__version__}"
-SETTINGS = ("family", "base", "order", "learn", "seed", "budget")
 
 
 def preset_of(run) -> Preset:
@@ -31,7 +30,7 @@ def training(run) -> dict:
     levels = {"teacher_levels": [float(level) for level in own[1]]} if own else {}
     return {"teacher": run.teacher.description, **levels, "teacher_error": run.facts["teacher"]["error"],
             "cfg": [min(scales), max(scales)], "resolution": run.source.size,
-            **{name: value for name, value in plan.flat().items() if name in SETTINGS}, "budget": run.config.budget,
+            "seed": plan.data.seed, "budget": run.config.budget,
             "pairs": plan.data.pairs,
             "iterations": {name: state.iteration for name, state in begun(run).items()},
             "held_out_rmse": {name: [state.curve[0][2], state.best_error] for name, state in begun(run).items()},

@@ -197,7 +197,7 @@ class Run:
             self.tables.begin(name, calls, window, plan, self.node, self.facts["teacher"]["noise"])
         parameters, state = self.tables.parameters(name), self.states[name]
         to_go = f"; {max(0, plan.iterations - state.iteration)} iterations to go" if plan.iterations else ""
-        self.progress.say(f"{name}: {calls} rows, {int(parameters.moving().sum())} free numbers, from "
+        self.progress.say(f"{name}: {calls} rows, {len(parameters.initial())} free numbers, from "
                           f"{self.tables.starts[name].schedule}{to_go}")
 
         def on_progress(state, loss):

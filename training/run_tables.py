@@ -68,7 +68,7 @@ class RunTables:
         best = measure(self.source, start.best, window.held_out)
         state.baseline, state.baseline_median = float(best.errors.mean()), best.median
         state.spent = self.source.model_calls - before + math.ceil(window.shared / len(plan.calls))
-        least = 2 * plan.data.validation * calls + LEAST_PAIRS * pair_cost(plan, self.source, calls)
+        least = 2 * plan.data.validation * calls + LEAST_PAIRS * pair_cost(self.source, calls)
         state.left = max(plan.most_calls - state.spent, least if plan.warm else 0)
         if start.at_best:                               # measured just now
             state.begin(state.baseline, state.baseline_median, self.source.all_calls)
@@ -93,7 +93,7 @@ class RunTables:
 
     def parameters(self, name: str) -> Parameters:
         """The parametrisation of a table."""
-        return Parameters.of(self.config, self.source, np.array(self.starts[name].sigmas))
+        return Parameters.of(self.source, np.array(self.starts[name].sigmas))
 
     def table(self, name: str) -> Table:
         """The table for the preset: the best one learned, or the baseline that it did not beat."""

@@ -29,7 +29,7 @@ def lesson(stretch: float = 1.0, unit: float = 1.0) -> learn.Lesson:
 
 def test_the_normal_equations_hold_the_slope_of_the_mean_error():
     taught = lesson(unit=0.3)
-    parameters = Parameters(schedules.karras(3, 0.03, 14.6), order=3)
+    parameters = Parameters(schedules.karras(3, 0.03, 14.6))
     vector = parameters.initial()
     taught.measure(parameters, vector, 12)
     _, slope = taught.normal_equations()

@@ -8,7 +8,7 @@ import pytest
 from s4s.training.config import CHECKPOINT_SETTINGS, GROUPS, SETTINGS, Config
 
 CHANGED = {"name": "mine", "calls": (5,), "model": "toy", "checkpoint": "a.safetensors", "prompts": "p.txt",
-           "teacher": "euler", "teacher_calls": 50, "learn": "schedule", "pairs": 9, "seed": 3}
+           "teacher": "euler", "teacher_calls": 50, "schedule": "beta", "pairs": 9, "seed": 3}
 
 
 def test_every_field_of_a_group_is_one_setting_with_a_help_text():
@@ -20,7 +20,7 @@ def test_every_field_of_a_group_is_one_setting_with_a_help_text():
 
 def test_flat_names_fill_the_groups_and_come_back():
     config = Config.of(**CHANGED)
-    assert (config.model.name, config.teacher.calls, config.table.learn) == ("toy", 50, "schedule")
+    assert (config.model.name, config.teacher.calls, config.schedule) == ("toy", 50, "beta")
     assert (config.data.pairs, config.data.seed) == (9, 3)
     assert CHANGED.items() <= config.flat().items()
     assert Config.of(**config.flat()) == config == Config.from_json(config.to_json())

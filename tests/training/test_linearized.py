@@ -22,9 +22,9 @@ from s4s.training.teacher.pairs import ends, known_pairs
 from tests.toy import toy_source
 
 
-def prepared(source, calls, count=3, **settings):
+def prepared(source, calls, count=3):
     levels = schedules.linear_flow(calls, 2.0) if source.flow else schedules.karras(calls, 0.03, source.sigma_max)
-    parameters = Parameters(levels, flow=source.flow, **settings)
+    parameters = Parameters(levels, flow=source.flow)
     seeds = range(count)
     return parameters, known_pairs(source, seeds, torch.zeros_like(source.noise(seeds)))
 
@@ -42,21 +42,20 @@ def differences(source, parameters, vector, pairs, nudge=1e-2):
         moved = vector.clone()
         moved[k] -= nudge
         columns.append((here - ends(source, parameters.frozen(moved), pairs)).flatten(1) / nudge)
-    return torch.stack(columns, 1) * parameters.moving().float()[:, None]
+    return torch.stack(columns, 1)
 
 
-def off(source, rank, calls, sizes=None, **settings):
+def off(source, rank, calls, sizes=None):
     """Errors (free numbers,) of the derivatives, relative to the usual length of all of them."""
-    parameters, pairs = prepared(source, calls, **settings)
+    parameters, pairs = prepared(source, calls)
     vector = parameters.initial()
     before = source.model_calls
     model = measured(source, parameters, vector, pairs, rank, sizes)
     assert (source.model_calls - before) / 3 == calls_per_image(parameters, rank)
     miss, near = slopes_of(model, parameters, vector)
     torch.testing.assert_close(miss, ends(source, parameters.frozen(vector), pairs).flatten(1), rtol=1e-4, atol=1e-4)
-    columns, moving = differences(source, parameters, vector, pairs), parameters.moving().bool()
-    assert not near[:, ~moving].any()
-    wrong, length = (each.square().mean((0, 2)).sqrt()[moving] for each in (near - columns, columns))
+    columns = differences(source, parameters, vector, pairs)
+    wrong, length = (each.square().mean((0, 2)).sqrt() for each in (near - columns, columns))
     return wrong / length.square().mean().sqrt()
 
 
@@ -93,8 +92,6 @@ def test_numbers_that_may_move_far_are_measured_best():
 
 
 def test_a_row_is_asked_about_once_for_each_number_before_it_at_most():
-    parameters = Parameters(schedules.karras(4, 0.03, 14.6), learn="coefficients", order=1)
-    assert calls_per_image(parameters) == 4 + (1 + 1) + (2 + 1) + (3 + 1)      # rows, and their own direction
     costs = [calls_per_image(Parameters(schedules.karras(calls, 0.03, 14.6))) for calls in (5, 10, 20)]
     assert costs[1] < 3 * costs[0] and costs[2] < 2.5 * costs[1]
 
@@ -102,10 +99,11 @@ def test_a_row_is_asked_about_once_for_each_number_before_it_at_most():
 @pytest.mark.parametrize("flow", [False, True])
 def test_far_moves_of_the_weights_of_a_linear_network_are_known_exactly(flow):
     source = gaussian(flow)
-    parameters, pairs = prepared(source, 5, learn="coefficients")
+    parameters, pairs = prepared(source, 5)
     vector = parameters.initial()
     model = measured(source, parameters, vector, pairs)
-    far = vector + 0.6 * torch.randn(len(vector), generator=torch.Generator().manual_seed(0)) * parameters.moving()
+    far = vector + 0.6 * torch.randn(len(vector), generator=torch.Generator().manual_seed(0))
+    far[:sum(parameters.sizes[:2])] = vector[:sum(parameters.sizes[:2])]        # the levels stay
     table = parameters.frozen(far)
     predicted = (model.run(table)[0].float() @ model.tensors)[:, 0]
     real, before = ends(source, table, pairs), ends(source, parameters.frozen(vector), pairs)
@@ -118,7 +116,7 @@ def test_a_real_run_corrects_the_model_there_and_beyond():
     parameters, pairs = prepared(source, 6)
     vector, generator = parameters.initial(), torch.Generator().manual_seed(0)
     model = measured(source, parameters, vector, pairs, 1)
-    step = 0.1 * torch.randn(len(vector), generator=generator).double() * parameters.moving()
+    step = 0.1 * torch.randn(len(vector), generator=generator).double()
     step[5] = -abs(step[5])                                     # the first query stands at the model's highest level
     tables = [parameters.frozen(vector + share * step) for share in (1.0, 1.5)]
     answers: list = []
@@ -143,15 +141,6 @@ def test_what_is_joined_and_saved_is_what_was_measured():
     joined = Linearized(*(torch.cat([getattr(half, name) for half in halves]) for name in gauss_newton.PARTS))
     for one, other in zip(slopes_of(whole, parameters, vector), slopes_of(joined, parameters, vector)):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
-
-
-def test_numbers_at_rest_have_sizes_too_for_the_turn_in_which_they_move():
-    source = toy_source()
-    parameters, pairs = prepared(source, 4, learn="alternate")
-    here, vector = parameters.at(0), parameters.initial()
-    scale = gauss_newton._scale(measured(source, here, vector, pairs), here, vector)
-    moving = here.moving().bool()
-    assert bool((scale > 0).all()) and bool((scale[~moving] <= scale[moving].min()).all())
 
 
 def test_a_noisy_network_is_asked_farther_away_and_its_noise_corrects_little():

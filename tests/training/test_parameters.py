@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from s4s.s4s_nodes.core import classical, constant_law_error, schedules
-from s4s.training.parametrization.parameters import LEARN, Parameters
+from s4s.training.parametrization.parameters import LEAST_STEP, Parameters
 
 MULTISTEP = [name for name, solver in classical.SOLVERS.items() if solver.calls_per_step == 1]
 
@@ -39,67 +39,33 @@ def test_no_vector_breaks_the_laws(seed, spread, flow, end):
     assert frozen.query.max() <= levels[0] * (1 + 1e-12)
 
 
-@pytest.mark.parametrize("learn", sorted(LEARN))
-@pytest.mark.parametrize("end", [0.0, 0.05])
-def test_what_is_not_learned_stays_and_the_law_holds(learn, end):
-    levels = np.append(start(5)[:-1], end) if end < start(5)[-2] else np.append(start(5)[:-2], [0.1, end])
-    parameters = Parameters(levels, learn=learn)
-    generator = torch.Generator().manual_seed(0)
-    moved = torch.randn(sum(parameters.sizes), dtype=torch.float64, generator=generator) * parameters.moving()
-    table, still = (parameters.frozen(parameters.initial() + scale * moved) for scale in (0.3, 0.0))
-    changed = {part for part, name in (("sigmas", "sigmas"), ("weights", "weights"), ("carry", "carry"))
-               if not np.allclose(getattr(table, name), getattr(still, name), rtol=1e-12)}
-    if not np.allclose(table.query / table.sigmas[:-1], still.query / still.sigmas[:-1], rtol=1e-12):
-        changed.add("query")
-    follows = {"weights", "carry"} if "sigmas" in LEARN[learn] else set()      # the base solver's own, on these levels
-    assert changed == set(LEARN[learn]) | follows
-    assert constant_law_error(table) < 1e-12
-
-
-def test_generalized_rows_are_every_sum_of_the_start_and_the_predictions():
-    """Any a[i] and b[i, j] of BNS's x[i+1] = a[i] x[0] + sum_j b[i, j] D[j] is some free vector's table."""
-    parameters = Parameters(start(4), learn="generalized")
+@pytest.mark.parametrize("flow", [False, True])
+@pytest.mark.parametrize("name", ["dpm_2", "dpmpp_2s", "unipc_bh2_3", "dpmpp_3m"])
+def test_every_weight_of_another_familys_table_is_some_residual(name, flow):
+    """Single-step solvers and predictor-correctors weigh the same predictions and carry alike."""
+    there = classical.SOLVERS[name](start(3, flow), flow)
+    parameters = Parameters(there.sigmas, flow=flow)
     vector = parameters.initial()
-    generator = torch.Generator().manual_seed(1)
-    share = torch.rand(3, dtype=torch.float64, generator=generator) + 0.1           # a, of rows 0 to 2
-    wanted = torch.randn(4, 4, dtype=torch.float64, generator=generator).tril()     # b
-    here = parameters.table(vector)
-    carry = torch.cat([share[:1], share[1:] / share[:-1], torch.zeros(1, dtype=torch.float64)])
-    weights = torch.cat([wanted[:1], wanted[1:] - carry[1:, None] * wanted[:-1]])
-    unit = 1 - here.sigmas[1:] / here.sigmas[:-1]
-    changes = torch.log(carry[:-1] / here.carry[:-1])
-    residuals = (weights - here.weights + torch.diag(carry - here.carry)) / unit[:, None]
-    free = torch.cat([torch.stack([residuals[i, i - age] for age in range(i + 1)]) for i in range(4)][:-1]
-                     + [residuals[3, [2, 1, 0]], changes])
-    found = parameters.table(torch.cat([vector[:3 + 4], free]))
-    torch.testing.assert_close(found.carry, carry)
-    torch.testing.assert_close(found.weights[:3], weights[:3])
-    torch.testing.assert_close(found.weights[3, :3], weights[3, :3])
+    here, (rows, columns) = parameters.frozen(vector), parameters._places
+    units = np.maximum(1 - there.sigmas[1:] / there.sigmas[:-1], LEAST_STEP)[rows]
+    vector[sum(parameters.sizes[:2]):] = torch.tensor((there.weights - here.weights)[rows, columns] / units)
+    found = parameters.frozen(vector)
+    np.testing.assert_allclose(found.weights, there.weights, atol=1e-9)
+    np.testing.assert_allclose(found.carry, there.carry, atol=1e-12)
 
 
 def test_the_free_numbers_are_counted_as_documented():
-    parameters = Parameters(start(6), order=3)
-    assert parameters.sizes == (5, 6, 1 + 2 + 3 + 3 + 3 + 2)                # the last row's newest is not free
-    assert Parameters(start(6), order=3, learn="coefficients").moving().sum() == 14
-    assert Parameters(start(6)).sizes == (5, 6, 20)
+    assert Parameters(start(6)).sizes == (5, 6, 20)                         # the last row's newest is not free
 
 
-@pytest.mark.parametrize("learn", ["joint", "generalized"])
-def test_the_table_is_differentiable_in_every_free_number(learn):
-    parameters = Parameters(start(4), "dpmpp_3m", learn=learn, highest=100.0)
+def test_the_table_is_differentiable_in_every_free_number():
+    parameters = Parameters(start(4), "dpmpp_3m", highest=100.0)
     vector = (parameters.initial() + 0.1).requires_grad_()
 
     def numbers(v):
         table = parameters.table(v)
         return torch.cat([table.sigmas, table.query, table.carry, table.weights.flatten()])
     assert torch.autograd.gradcheck(numbers, (vector,), atol=1e-6)
-
-
-def test_a_two_call_base_and_unknown_parts_are_refused():
-    with pytest.raises(ValueError, match="one call per step"):
-        Parameters(start(4), "heun")
-    with pytest.raises(ValueError, match="use one of"):
-        Parameters(start(4), learn="sigma")
 
 
 @pytest.mark.parametrize("highest", [None, 2.0])

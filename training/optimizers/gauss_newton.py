@@ -75,9 +75,9 @@ def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
     return state
 
 
-def pair_cost(parameters: Parameters, turn: int, rank: int = RANK) -> int:
+def pair_cost(parameters: Parameters, rank: int = RANK) -> int:
     """Network calls of one pair in one iteration, at most: its measurement, and the steps that are tried."""
-    return calls_per_image(parameters.at(turn), rank) + TRIALS * parameters.calls
+    return calls_per_image(parameters, rank) + TRIALS * parameters.calls
 
 
 def _next_batch(parameters: Parameters, pairs: Pairs, held_out: Pairs, config, state: State) -> bool:
@@ -85,7 +85,7 @@ def _next_batch(parameters: Parameters, pairs: Pairs, held_out: Pairs, config, s
     if 0 < config.iterations <= state.iteration:
         return False
     begun = len(held_out) * parameters.calls * (1 if state.curve else 2)        # validations
-    afforded = min(len(pairs), (state.left - begun) // pair_cost(parameters, state.iteration, state.rank))
+    afforded = min(len(pairs), (state.left - begun) // pair_cost(parameters, state.rank))
     if afforded < LEAST_BATCH:
         return False
     state.batch = state.wanted if 2 * state.wanted <= afforded else afforded
@@ -99,12 +99,11 @@ def places(state: State, count: int) -> list[int]:
 
 def _measure(source: Source, parameters: Parameters, block: Pairs, state: State) -> None:
     """Measure a block of pairs."""
-    here = parameters.at(state.iteration)
-    new = measured(source, here, state.vector, block, state.rank, state.sizes, state.noise)
+    new = measured(source, parameters, state.vector, block, state.rank, state.sizes, state.noise)
     known = state.memory or {name: getattr(new, name)[:0] for name in PARTS}
     state.memory = {name: torch.cat([known[name], getattr(new, name)]) for name in PARTS}
     if state.sizes is None:
-        state.sizes = _scale(new, here, state.vector).rsqrt()
+        state.sizes = _scale(new, parameters, state.vector).rsqrt()
 
 
 def _scale(model: Linearized, here: Parameters, vector: Tensor) -> Tensor:
@@ -112,7 +111,7 @@ def _scale(model: Linearized, here: Parameters, vector: Tensor) -> Tensor:
     the same for all."""
     miss, changes = model.run(here.frozen(vector), Slopes(here, vector))
     curvature = (model.squares(changes) * _weights(model, miss)[:, None]).sum(0).clamp(min=1e-12)
-    return curvature + FLOOR * curvature[here.moving().bool()].mean()
+    return curvature + FLOOR * curvature.mean()
 
 
 def _weights(model: Linearized, miss: Tensor) -> Tensor:
@@ -123,7 +122,7 @@ def _weights(model: Linearized, miss: Tensor) -> Tensor:
 
 def _iterate(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, state: State) -> float:
     """Step from where the pairs were measured, then on with the corrected model; validate. Returns the loss reached."""
-    here, model = parameters.at(state.iteration), Linearized(**state.memory)
+    here, model = parameters, Linearized(**state.memory)
     scale, (miss, _) = _scale(model, here, state.vector), model.run(here.frozen(state.vector))
     first = loss = float(model.squares(miss).sqrt().mean())
 
@@ -187,7 +186,7 @@ def _further(source: Source, here: Parameters, pairs: Pairs, model: Linearized, 
 def solved(model: Linearized, here: Parameters, start: Tensor, damping: float, scale: Tensor) -> Tensor:
     """The free numbers (k,) near these that end best by the model: least weighed squares of the misses, and of the
     distance from the start times damping and scale (k,)."""
-    moving, (miss, _) = here.moving().bool(), model.run(here.frozen(start))
+    miss, _ = model.run(here.frozen(start))
     weights = _weights(model, miss)
 
     def loss_at(vector):
@@ -195,7 +194,7 @@ def solved(model: Linearized, here: Parameters, start: Tensor, damping: float, s
             miss, _ = model.run(here.frozen(vector))
         except ValueError:                                          # no valid table
             return math.inf
-        away = damping * (scale * (vector - start).square())[moving].sum()
+        away = damping * (scale * (vector - start).square()).sum()
         loss = float((weights * model.squares(miss)[:, 0]).sum() + away)
         return loss if math.isfinite(loss) else math.inf
     vector, loss = start, float((weights * model.squares(miss)[:, 0]).sum())
@@ -218,15 +217,10 @@ def solved(model: Linearized, here: Parameters, start: Tensor, damping: float, s
 def _step(model: Linearized, here: Parameters, vector: Tensor, start: Tensor, weights: Tensor,
           damping: Tensor) -> Tensor:
     """The Gauss-Newton step (k,) of what `solved` lowers; damping (k,)."""
-    moving, size = here.moving().bool(), model.tensors.shape[2]
     miss, changes = model.run(here.frozen(vector), Slopes(here, vector))
-    changes = changes[:, moving]
-    weighed = (weights / size)[:, None, None] * changes @ model.products
+    weighed = (weights / model.tensors.shape[2])[:, None, None] * changes @ model.products
     normal, slope = (weighed @ changes.transpose(1, 2)).sum(0), (weighed @ miss.transpose(1, 2)).sum(0)[:, 0]
-    slope = slope + (damping * (vector - start))[moving]
-    step = torch.zeros_like(vector)
-    step[moving] = -torch.linalg.solve(normal + torch.diag(damping[moving]), slope)
-    return step
+    return -torch.linalg.solve(normal + torch.diag(damping), slope + damping * (vector - start))
 
 
 def _tried(source: Source, here: Parameters, vector: Tensor, pairs: Pairs) -> tuple[Tensor | None, float]:

@@ -46,7 +46,7 @@ class Slopes:
             return table.weights, table.carry, table.query
         with torch.enable_grad():
             slopes = torch.autograd.functional.jacobian(parts, vector, vectorize=True)
-        self.weights, self.carry, self.query = (each * parameters.moving() for each in slopes)
+        self.weights, self.carry, self.query = slopes
 
     def directions(self, row: int, rank: int) -> int:
         """Principal directions worth asking along at this row: at most one for each number that acts before it.

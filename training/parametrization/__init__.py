@@ -1,1 +1,1 @@
-"""From free numbers to a table: the families of solvers and what is learned."""
+"""From free numbers to a table."""

@@ -1,7 +1,6 @@
 """Where learning one table begins: at the best classical solver on the best schedule, found by successive halving.
 
-A full-history multistep table holds every classical solver of one call a step, so each is a start, exactly. Other
-families start from their base solver on the best schedule.
+A table that weighs the whole history holds every classical solver of one call a step, so each is a start, exactly.
 """
 
 from __future__ import annotations
@@ -12,15 +11,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...s4s_nodes.core import Table, experts, schedules
+from ...s4s_nodes.core import Table, experts
 from ..baselines.halving import search_cost, searched
-from ..baselines.measure import CURVE, STARTS, Entry, baselines, measured, start_pairs
+from ..baselines.measure import STARTS, Entry, baselines, start_pairs
 from ..baselines.schedules import NO_START_SCHEDULES, schedules_for
-from ..parametrization.families import start_on
 from ..parametrization.parameters import Parameters
-from ..source import NaNFromModel, Source
+from ..source import Source
 from ..teacher.pairs import Pairs
-from .grids import NAMES, asked_for
 
 LEAST_GAP = 1e-9            # between two levels of a start, relative: some schedules repeat one, but for rounding
 
@@ -52,46 +49,33 @@ def settle_start(source: Source, calls: int, held_out: Pairs, config, curve: np.
         levels[0] = levels[0] if curve is None else curve[0]    # a schedule's own is off by rounding
         if (levels[1:] > levels[:-1] * (1 - LEAST_GAP)).any():
             continue
-        parameters = Parameters.of(config, source, levels)
+        parameters = Parameters.of(source, levels)
         vector = vector_of(parameters, table)
         if vector is not None:
             return Start(parameters, vector, entry.name, ranked[0], entry is ranked[0])
-    raise ValueError(f"no classical solver of {calls} calls fits --family {config.table.family} and --order "
-                     f"{config.table.order}: leave order at 0")
+    raise ValueError(f"no schedule can place the levels of {calls} calls for {source.name}: take another number of "
+                     "calls, or schedule auto")
 
 
 def ranked_baselines(source: Source, calls: int, held_out: Pairs, config,
                      curve: np.ndarray | None = None) -> list[Entry]:
     """Classical solvers on schedules, best mean error first, those that ran the most pairs before all others.
 
-    A schedule or base solver that was asked for is the only one; a family that cannot hold every solver tries its own
-    base solver alone.
+    A schedule that was asked for is the only one, where it can place the levels.
     """
     top = None if curve is None else float(curve[0])
-    if config.table.schedule == "auto" and holds_every_solver(config):
-        entries = baselines(source, calls, start_pairs(source, top), top, curve, pin=True)
-        return searched(source, entries, held_out, config.effort)
-    known = whole_schedules(source, config.table.schedule) if curve is None else {
-        **schedules_for(source, top), CURVE: lambda steps: schedules.stretched(curve, steps, source.flow)}
-    asked = {config.table.schedule: known[config.table.schedule]} if config.table.schedule in known else known
-    entries = base_entries(source, asked, calls, config) or base_entries(source, known, calls, config)
-    few = held_out.part(slice(0, config.effort.rounds[-1][0]))
-    return sorted(measured(source, entries, few), key=lambda entry: entry.errors.mean())
+    asked = {(solver, config.schedule) for solver in STARTS} if config.schedule in schedules_for(source, top) else set()
+    for names in filter(None, (asked, start_pairs(source, top))):
+        if entries := baselines(source, calls, names, top, curve, pin=True):
+            break
+    return searched(source, entries, held_out, config.effort)
 
 
 def search_calls(source: Source, calls: int, config) -> int:
     """The most network calls that `ranked_baselines` makes for a whole table."""
-    effort = config.effort
-    most = len(schedules_for(source)) + 1                                       # a window has its curve
-    if config.table.schedule != "auto" or not holds_every_solver(config):
-        return calls * effort.rounds[-1][0] * (1 if config.table.schedule != "auto" else most)
-    tried = len(set(schedules_for(source)) - set(NO_START_SCHEDULES)) + 1
-    return search_cost(effort, calls, effort.rounds[-1][0], tried, source.flow, solvers=STARTS)
-
-
-def holds_every_solver(config) -> bool:
-    """Whether the rows of a configuration are free enough to equal any solver of one call a step."""
-    return config.table.family == "lms" and config.table.order == 0
+    tried = set(schedules_for(source)) - set(NO_START_SCHEDULES)
+    tried = {config.schedule} if config.schedule != "auto" else tried
+    return search_cost(config.effort, calls, config.effort.rounds[-1][0], len(tried) + 1, source.flow, solvers=STARTS)
 
 
 def vector_of(parameters: Parameters, table: Table) -> Tensor | None:
@@ -121,32 +105,8 @@ def vector_of(parameters: Parameters, table: Table) -> Tensor | None:
     return vector if same and np.array_equal(table.query, table.sigmas[:-1]) else None
 
 
-def base_entries(source: Source, known: dict, calls: int, config) -> list[Entry]:
-    """The base solver on each of the schedules (name -> (steps -> levels)) that can place as many levels."""
-    entries = []
-    for name, levels in known.items():
-        try:
-            table = start_on(config.table.family, config.table.base, levels, calls, source.flow)
-        except NaNFromModel:                                # out of gits, which asks the network
-            raise
-        except ValueError:
-            continue
-        entries.append(Entry(config.table.base, name, table))
-    return entries
-
-
-def whole_schedules(source: Source, name: str) -> dict:
-    """name -> (steps -> levels) of the schedules for whole images, the one asked for among them if there is one."""
-    asked = asked_for(source, name)
-    return schedules_for(source) if asked is None else {**schedules_for(source), name: asked}
-
-
 def check_schedule(source: Source, config) -> None:
-    """Raises ValueError for an unknown schedule, or one without so many steps, before anything is spent."""
-    known = whole_schedules(source, config.table.schedule)
-    if config.table.schedule not in ("auto", *known):
-        raise ValueError(f"no schedule {config.table.schedule!r} for {source.name}; there are: auto, "
-                         f"{', '.join([*known, *NAMES])}")
-    if config.table.schedule not in ("auto", "gits"):         # of gits the levels cost network calls
-        for calls in config.calls:
-            start_on(config.table.family, config.table.base, known[config.table.schedule], calls, source.flow)
+    """Raises ValueError for an unknown schedule, before anything is spent."""
+    known = schedules_for(source)
+    if config.schedule not in ("auto", *known):
+        raise ValueError(f"no schedule {config.schedule!r} for {source.name}; there are: auto, {', '.join(known)}")

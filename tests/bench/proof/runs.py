@@ -19,13 +19,10 @@ from s4s.training.run import Run
 from tests.bench.proof.forked import Child
 from tests.toy import small, toy_source
 
-SETTINGS = {        # all families, windows, several calls, what the optimizer keeps between its iterations
+SETTINGS = {        # windows, several calls, what the optimizer keeps between its iterations
     "plain": dict(iterations=3, pairs=16),
     "windows": dict(iterations=2, pairs=8, calls=(2, 3), windows=(1.0, 0.5)),
-    "alternate": dict(iterations=4, pairs=16, learn="alternate"),
     "budget": dict(budget=3000, calls=(3,), iterations=0),
-    "single-step": dict(family="ss"),
-    "predictor-corrector": dict(family="pc"),
 }
 
 DIFFERENT = "SILENTLY DIFFERENT"

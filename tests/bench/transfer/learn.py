@@ -98,7 +98,13 @@ def start(lessons: list[Lesson], calls: int, few: int = 6) -> Parameters:
                                   for lesson in lessons]) for i, levels in enumerate(tried) for base in BASES}
     base, i = min(scores, key=scores.get)
     highest = max(lesson.source.sigma_max for lesson in lessons)
-    return Parameters(tried[i], base, ORDER, flow, highest=highest)
+    return Parameters(tried[i], base, flow, highest=highest)
+
+
+def moving(parameters: Parameters) -> Tensor:
+    """Which of the numbers are learned: levels, queries, and the weights of the newest ORDER predictions."""
+    rows, columns = parameters._places
+    return torch.cat([torch.ones(sum(parameters.sizes[:2]), dtype=torch.bool), rows - columns < ORDER])
 
 
 def _mean(lesson: Lesson, table, few: int) -> float:
@@ -142,12 +148,12 @@ def _step(lessons: list[Lesson], parameters: Parameters, vector: Tensor, loss: f
     """(new numbers, their loss), by the damping that helps most of those tried in turn; None where none helps."""
     parts = [lesson.normal_equations() for lesson in lessons]
     normal, slope = sum(part[0] for part in parts), sum(part[1] for part in parts)
-    moving = parameters.moving().bool() & (normal.diagonal() > 0)
+    free = moving(parameters) & (normal.diagonal() > 0)
     best = None
     for damping in DAMPINGS:
         step = torch.zeros_like(vector)
-        inner = normal[moving][:, moving]
-        step[moving] = -torch.linalg.solve(inner + damping * torch.diag(inner.diagonal()), slope[moving])
+        inner = normal[free][:, free]
+        step[free] = -torch.linalg.solve(inner + damping * torch.diag(inner.diagonal()), slope[free])
         step = step / step.abs().max().clamp(min=1.0)       # a longer one leaves what the Jacobian knows
         there = [lesson.error(parameters, vector + step, held_out=False) for lesson in lessons]
         after = sum(error for error, _ in there)

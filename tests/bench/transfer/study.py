@@ -22,7 +22,7 @@ from s4s.training.run import Run
 from s4s.training.teacher.pairs import TEST_SEEDS, VALIDATION_SEEDS, ends, rmse
 from s4s.training.teacher.solvers import teacher_of
 from tests.bench.transfer import cells, models
-from tests.bench.transfer.learn import ORDER, Learned, Lesson, learn
+from tests.bench.transfer.learn import Learned, Lesson, learn
 
 CFG = 3.0
 LESSON, CHECK, TEST = 32, 12, 48        # pairs to learn from, to choose by, and to race on
@@ -146,7 +146,7 @@ class Study:
     def learned(self, settings: tuple, calls: int) -> Learned:
         """The free numbers of a table that `table` has learned."""
         kept, source = self.table(settings, calls), self.source(settings[0])
-        parameters = Parameters(np.array(kept["start"]), kept["base"], ORDER, source.flow, highest=source.sigma_max)
+        parameters = Parameters(np.array(kept["start"]), kept["base"], source.flow, highest=source.sigma_max)
         return Learned(parameters, torch.tensor(kept["vector"], dtype=torch.float64), kept["before"], kept["after"])
 
     def errors(self, name: str, table: Table, setting: Setting) -> np.ndarray:
