@@ -7,31 +7,12 @@ trainer. flow=True selects a rectified flow, x = (1-s) x0 + s noise, in place of
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 from . import exponential, slope
-from .log_snr import dpmpp_2m, dpmpp_2s, dpmpp_3m, single_step, unipc, unipc_sigma, with_middles
+from .log_snr import dpmpp_2m, dpmpp_2s, dpmpp_3m, unipc, unipc_sigma
 from .lowering import Solver
-from .slope import deis, dpm_2, dpm_2_steps, euler, heun, ipndm, lms
+from .slope import deis, dpm_2, euler, heun, ipndm, lms
 
 SOLVERS: dict[str, Solver] = {}
-
-
-class SingleStep(NamedTuple):
-    """A solver of several calls a step, on all its levels: function(levels, flow, sizes) -> Table, sizes of its steps.
-
-    levels_on(levels of the steps, sizes, flow): those with the ones inside the steps, geometric unless a classical
-    solver has others: even in a flow's lambda, that of 1 being infinite, the first of them would be hardly below 1.
-    """
-
-    calls: int
-    function: Solver
-    levels_on: Callable = lambda levels, sizes, flow: with_middles(levels, sizes, False)
-
-
-SINGLE_STEP = {"dpm_2": SingleStep(2, dpm_2_steps), "dpmpp_2s": SingleStep(2, single_step, with_middles),
-               "dpmpp_3s": SingleStep(3, single_step)}
 
 
 def _register() -> None:

@@ -1,7 +1,7 @@
 """Exponential integrators of the data prediction, by the Runge-Kutta or the Adams-Bashforth rule.
 
 Those of the RES family stand in -log sigma, for a flow, too, as the hosts run them; the others in half-logSNR.
-Every step to 0 is first-order. ComfyUI's `seeds_2` without noise is `dpmpp_2s`, its `seeds_3` `dpmpp_3s`.
+Every step to 0 is first-order. ComfyUI's `seeds_2` without noise is `dpmpp_2s`.
 """
 
 from __future__ import annotations

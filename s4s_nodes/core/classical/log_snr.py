@@ -120,53 +120,25 @@ def _unipc_weights(ratios: list, hh: Tensor, width: Tensor) -> list:
 @lowered(calls_per_step=2)
 def dpmpp_2s(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
     """DPM-Solver++(2S) (Lu et al. 2022, Alg. 1, r = 1/2); the step to 0 is first-order."""
-    sizes = two_calls(sigmas)
-    return single_step.run(trace, with_middles(sigmas, sizes, flow), flow, sizes)
-
-
-@lowered()
-def single_step(trace: Trace, sigmas: Tensor, flow: bool, sizes: tuple) -> Tensor:
-    """DPM-Solver++ (1S, 2S, 3S) in steps of `sizes` calls (Lu et al. 2022, Alg. 1; its third order as in their code).
-
-    sigmas (N+1,) also holds the levels inside the steps, anywhere between their ends.
-    """
-    x, logs, at = trace.start, _half_log_snr(sigmas, flow), 0
-    for size in sizes:
-        x = _one_step(trace, x, sigmas[at:at + size + 1], logs[at:at + size + 1], flow)
-        at += size
+    levels = with_middles(sigmas, flow)
+    x, logs, at = trace.start, _half_log_snr(levels, flow), 0
+    for sigma, after in steps(sigmas):
+        denoised = trace.call(x, sigma)
+        if after > 0:
+            middle, ratio = levels[at + 1], (logs[at + 1] - logs[at]) / (logs[at + 2] - logs[at])
+            change = trace.call(_towards(x, denoised, sigma, middle), middle) - denoised
+            denoised = denoised + change / (2 * ratio)
+        x, at = _towards(x, denoised, sigma, after), at + 2
     return x
 
 
-def two_calls(sigmas: Tensor) -> tuple[int, ...]:
-    """Sizes of steps of two calls each; the step to 0 has one."""
-    return tuple(2 if after > 0 else 1 for after in sigmas[1:])
-
-
-def with_middles(levels, sizes: tuple, flow: bool) -> Tensor:
-    """Levels (steps+1,) with those inside steps of these sizes added, even in lambda."""
-    sigmas = torch.as_tensor(levels, dtype=torch.float64)
-    logs, inside = _half_log_snr(sigmas, flow), []
-    for i, size in enumerate(sizes):
-        shares = torch.arange(1, size, dtype=torch.float64) / size
-        points = torch.lerp(logs[i], logs[i + 1], shares) if size > 1 else shares       # lambda is infinite at 0
-        inside += [sigmas[i:i + 1], torch.sigmoid(-points) if flow else torch.exp(-points)]
-    return torch.cat([*inside, sigmas[-1:]])
-
-
-def _one_step(trace: Trace, x: Tensor, sigmas: Tensor, logs: Tensor, flow: bool) -> Tensor:
-    sigma, end = sigmas[0], sigmas[-1]
-    first = trace.call(x, sigma)
-    if len(sigmas) == 2:
-        return _towards(x, first, sigma, end)
-    h = logs[-1] - logs[0]
-    r1 = (logs[1] - logs[0]) / h
-    change = trace.call(_towards(x, first, sigma, sigmas[1]), sigmas[1]) - first
-    if len(sigmas) == 3:
-        return _towards(x, first + change / (2 * r1), sigma, end)
-    r2 = (logs[2] - logs[0]) / h
-    there = _towards(x, first, sigma, sigmas[2]) + _slope_share(sigmas[2], r2 * h, flow) * r2 / r1 * change
-    change = trace.call(there, sigmas[2]) - first
-    return _towards(x, first, sigma, end) + _slope_share(end, h, flow) / r2 * change
+def with_middles(sigmas: Tensor, flow: bool) -> Tensor:
+    """The levels (N+1,) with one more inside every step but that to 0, even in lambda."""
+    logs, levels = _half_log_snr(sigmas, flow), []
+    for i, after in enumerate(sigmas[1:]):
+        middle = torch.lerp(logs[i:i + 1], logs[i + 1:i + 2], 0.5)
+        levels += [sigmas[i:i + 1], *([torch.sigmoid(-middle) if flow else torch.exp(-middle)] if after > 0 else [])]
+    return torch.cat([*levels, sigmas[-1:]])
 
 
 def _slope_share(end: Tensor, h: Tensor, flow: bool) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..levels import gauss, lagrange
 from ..trace import Trace
-from .log_snr import two_calls, with_middles
+from .log_snr import with_middles
 from .lowering import check_order, lowered, steps
 
 
@@ -184,20 +184,12 @@ def heunpp2(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
 @lowered(calls_per_step=2)
 def dpm_2(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
     """DPM-Solver-2 in sigma (Karras et al. 2022 after Lu et al. 2022): the slope at the geometric middle."""
-    sizes = two_calls(sigmas)
-    return dpm_2_steps.run(trace, with_middles(sigmas, sizes, False), flow, sizes)
-
-
-@lowered()
-def dpm_2_steps(trace: Trace, sigmas: Tensor, flow: bool, sizes: tuple) -> Tensor:
-    """`dpm_2` in steps of one or two calls; sigmas (N+1,) also holds each middle, anywhere inside its step."""
-    x, at = trace.start, 0
-    for size in sizes:
-        sigma, after = sigmas[at], sigmas[at + size]
+    x, levels, at = trace.start, with_middles(sigmas, False), 0
+    for sigma, after in steps(sigmas):
         slope = (x - trace.call(x, sigma)) / sigma
-        if size == 2:
-            middle = sigmas[at + 1]
+        if after > 0:
+            middle = levels[at + 1]
             halfway = x + (middle - sigma) * slope
             slope = (halfway - trace.call(halfway, middle)) / middle
-        x, at = x + (after - sigma) * slope, at + size
+        x, at = x + (after - sigma) * slope, at + 2
     return x

@@ -19,16 +19,6 @@ SILENT = {"eta": 0.0, "s_noise": 0.0, "noise_sampler": lambda *_: 0.0}
 ODE = {"s_noise": 0.0, "noise_scaler": lambda level: level, "noise_sampler": lambda *_: 0.0}
 
 
-def seeds_3(levels, flow=False):
-    """Three calls in each step but the last, which has one."""
-    sizes = (3,) * (len(levels) - 2) + ((1,) if levels[-1] == 0 else (3,))
-    shares = np.log(levels) if not flow else np.log(levels / (1 - levels))
-    inside = [np.interp([1 / 3, 2 / 3], [0, 1], shares[i:i + 2]) for i, size in enumerate(sizes) if size == 3]
-    inside = [1 / (1 + np.exp(-each)) if flow else np.exp(each) for each in inside] + [[]]
-    whole = np.concatenate([[level, *inside[i]] for i, level in enumerate(levels[:-1])] + [levels[-1:]])
-    return classical.SINGLE_STEP["dpmpp_3s"].function(whole, flow=flow, sizes=sizes)
-
-
 PAIRS = {       # ours, the host's function, its options
     "res_multistep": (classical.SOLVERS["res_multistep"], "sample_res_multistep", {}),
     "gradient_estimation": (classical.SOLVERS["gradient_estimation"], "sample_gradient_estimation", {}),
@@ -39,7 +29,6 @@ PAIRS = {       # ours, the host's function, its options
     "heunpp2": (classical.SOLVERS["heunpp2"], "sample_heunpp2", {}),
     "exp_heun_2_x0": (classical.SOLVERS["exp_heun"], "sample_exp_heun_2_x0", {}),
     "seeds_2": (classical.SOLVERS["dpmpp_2s"], "sample_seeds_2", SILENT),
-    "seeds_3": (seeds_3, "sample_seeds_3", SILENT),
     "dpmpp_2m": (classical.SOLVERS["dpmpp_2m_sigma"], "sample_dpmpp_2m", {}),
     "dpmpp_2m of the SDE": (classical.SOLVERS["dpmpp_2m"], "sample_dpmpp_2m_sde", SILENT),
     "dpmpp_2m_sde_heun": (classical.SOLVERS["res_multistep"], "sample_dpmpp_2m_sde_heun", SILENT),
@@ -112,8 +101,6 @@ def test_a_flow_from_1_ends_where_the_hosts_does(name, start):
     if not hasattr(sampling, theirs):
         pytest.skip(f"this ComfyUI has no {theirs}")
     levels = core.schedules.linear_flow(7, 3.0)
-    if name == "seeds_3":
-        levels = np.append(min(levels[0], 0.9999), levels[1:])
     expected = getattr(sampling, theirs)(Denoiser(True), start, torch.from_numpy(levels), extra_args={"seed": 0},
                                          disable=True, **options)
     found = core.sample(partial(core.mixture, flow=True), start, ours(levels, flow=True))
