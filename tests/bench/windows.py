@@ -20,8 +20,8 @@ from s4s.s4s_nodes.select.adapt import adapted, distance, from_start, head
 from s4s.training.baselines.schedules import schedules_for
 from s4s.training.config import Config
 from s4s.training.demo_models.source import bundled
-from s4s.training.optimizers.gauss_newton import learn_forward
-from s4s.training.optimizers.state import new_state
+from s4s.training.optimizers.gauss_newton import learn
+from s4s.training.optimizers.state import State
 from s4s.training.parametrization.parameters import Parameters
 from s4s.training.teacher.pairs import ends, errors, make_pairs
 from s4s.training.teacher.solvers import carried, teacher_table
@@ -65,9 +65,9 @@ class Bench:
         """A table learned for the part of the curve that a denoise strength leaves."""
         start = schedules.stretched(self.preset.curve, 1000, self.flow)[round(1000 * (1 - denoise))]
         parameters = Parameters(self.curve_from(start, calls), flow=self.flow)
-        state = new_state("forward", parameters)
-        learn_forward(self.source, parameters, self.pairs(0, 32, start), self.pairs(1000, 16, start),
-                      Config.of(iterations=5), state)
+        vector = parameters.initial()
+        state = learn(self.source, parameters, self.pairs(0, 32, start), self.pairs(1000, 16, start),
+                      Config.of(iterations=5), State(vector, vector.clone()))
         return parameters.frozen(state.best)
 
 

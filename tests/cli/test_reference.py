@@ -17,7 +17,8 @@ TOGETHER = {"rename": "list", "delete": "list"}             # described in the s
 
 def options_of(name: str) -> set[str]:
     """The options of a command, without those that the page describes once for all commands."""
-    return {option for one in main.commands[name].params if isinstance(one, click.Option) for option in one.opts} \
+    return {option for one in main.commands[name].params
+            if isinstance(one, click.Option) and not one.hidden for option in one.opts} \
         - {"--help", "-h", "--debug"}
 
 

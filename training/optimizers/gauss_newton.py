@@ -51,7 +51,7 @@ PARTS = [part.name for part in fields(Linearized)]
 
 
 def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, config,
-                  state: State, on_progress: Callable | None = None) -> State:
+          state: State, on_progress: Callable | None = None) -> State:
     """Carry the state through its batches and return it; on_progress(state, loss) after each piece of work.
 
     The state is replaced only by whole pieces (a block of measured pairs, or an iteration), so that stopping at any

@@ -7,6 +7,7 @@ tests is imported here: a host's Python runs this file, too (tests/hosts/comfyui
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from statistics import median
@@ -14,9 +15,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from s4s.s4s_nodes.core import Table, classical, sample_table, schedules
-from s4s.training.memory import Meter
 
 SHAPES = ((1, 4, 64, 64), (1, 4, 128, 128), (8, 4, 128, 128), (1, 16, 128, 128), (1, 16, 21, 90, 160))
 DTYPES = ("float32", "bfloat16")
@@ -115,6 +117,34 @@ def peak(run: Callable) -> int:
     with Meter() as meter:
         run()
     return meter.highest
+
+
+class Meter(TorchDispatchMode):
+    """Counts the bytes of the tensors made inside it: `held` now, `highest` so far."""
+
+    def __init__(self):
+        super().__init__()
+        self.held, self.highest, self._known = 0, 0, {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        before = {id(leaf.untyped_storage()) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor) and id(leaf.untyped_storage()) not in before:
+                self._count(leaf.untyped_storage())
+        return result
+
+    def _count(self, storage) -> None:
+        key, size = id(storage), storage.nbytes()
+        if key in self._known:
+            return
+
+        def gone(_):
+            if self._known.pop(key, None) is not None:
+                self.held -= size
+        self._known[key] = weakref.ref(storage, gone)
+        self.held += size
+        self.highest = max(self.highest, self.held)
 
 
 def ours(found: list[Cell]) -> list[Cell]:

@@ -58,12 +58,12 @@ def model(images: int = 1) -> dict:
             "latent": node("EmptySD3LatentImage", width=64, height=64, batch_size=images)}
 
 
-def training(budget: str, calls: str = "5", mode: str = "forward-only", name: str = "emoji") -> dict:
+def training(budget: str, calls: str = "5", name: str = "emoji") -> dict:
     """The Train node on four classes."""
     prompts = {f"positive{'' if i == 1 else f'_{i}'}": [f"emoji_{word}", 0] for i, word in enumerate(LEARNED_ON, 1)}
     return model() | {f"emoji_{word}": node("TestEmoji", emoji=word) for word in LEARNED_ON} | {"train": node(
         "S4STrainPreset", model=["model", 0], negative=["none", 0], latent=["latent", 0], cfg=CFG, calls=calls,
-        windows="1.0", mode=mode, budget=budget, teacher_calls=50, race_seeds=8, name=name, seed=0, resume=False,
+        windows="1.0", mode="auto", budget=budget, teacher_calls=50, race_seeds=8, name=name, seed=0, resume=False,
         **prompts)}
 
 
@@ -171,7 +171,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--budget", default="normal", choices=("quick", "normal", "thorough"))
     parser.add_argument("--calls", type=int, default=5)
-    parser.add_argument("--mode", default="forward-only", choices=("auto", "gradient", "forward-only"))
     parser.add_argument("--taesd", type=Path, help="folder with the real taesd3_encoder and taesd3_decoder.safetensors")
     parser.add_argument("--sheet", type=Path, help="PNG to draw; needs --taesd")
     options = parser.parse_args()
@@ -180,7 +179,7 @@ def main() -> None:
     server = s4s_client.Server(base)
     try:
         server.wait()
-        run = server.run(training(options.budget, str(options.calls), options.mode), timeout=7200)
+        run = server.run(training(options.budget, str(options.calls)), timeout=7200)
         if run.error:
             raise SystemExit(str(run.error)[:3000])
         print(*run.outputs("train")["text"], "", sep="\n")
