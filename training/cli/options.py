@@ -64,7 +64,7 @@ def removed_options(command):
         except ValueError as error:
             raise click.UsageError(str(error)) from None
     for name, (usual, *_) in REMOVED.items():
-        flag = {"is_flag": True, "default": None} if isinstance(usual, bool) else {}
+        flag: dict = {"is_flag": True, "default": None} if isinstance(usual, bool) else {}
         command = click.option(f"--{name}", hidden=True, expose_value=False, callback=check, **flag)(command)
     return command
 
