@@ -23,7 +23,7 @@ def mine(tmp_path):
     return preset_file.save(made, tmp_path / "presets" / "mine.safetensors")
 
 
-@pytest.mark.parametrize("command", ["list", "rename", "delete", "join", "passports"])
+@pytest.mark.parametrize("command", ["list", "rename", "delete", "join"])
 def test_every_command_explains_itself(command):
     answer = s4s(command, "--help")
     assert answer.exit_code == 0 and "Usage" in answer.output and len(answer.output) > 150
@@ -58,12 +58,9 @@ def test_what_ships_stays(monkeypatch):
     assert (shipped_folder() / "digits-eps-cfg3.safetensors").exists()
 
 
-def test_passports_of_any_folder_are_one_page(mine):
-    answer = s4s("passports", mine.parent, "--write")
-    text = (mine.parent / "README.md").read_text(encoding="utf-8")
-    assert answer.exit_code == 0 and "wrote" in answer.output
+def test_a_passport_says_what_is_known_and_what_is_not(mine):
+    text = s4s("show", mine, "--markdown").output
     assert "## mine" in text and "licence CC0-1.0, here." in text and "How it was made is not recorded." in text
-    assert s4s("show", mine, "--markdown").output.strip() in text
 
 
 def test_presets_of_several_cfgs_are_joined_into_one_and_nothing_is_overwritten(mine):
@@ -87,7 +84,7 @@ def test_a_table_that_lost_is_named_in_list_and_passport(mine):
             "ratio_median_95": [0.4, 0.6], "cfg": 1.0, "recommended": False}         # as a host's race has it
     preset_file.save(replace(made, tables=two, scores={"calls4": lost}), mine)
     assert "not calls4" in s4s("list", mine.parent).output
-    page = s4s("passports", mine.parent).output
+    page = s4s("show", mine, "--markdown").output
     assert "Not recommended: calls4; there a classical solver" in page and "| not measured |" in page
 
 

@@ -12,7 +12,7 @@ from s4s.s4s_nodes import published
 from s4s.s4s_nodes.core import preset_file
 from s4s.s4s_nodes.library import Library, Request, select, unproven
 from s4s.s4s_nodes.select import ModelFacts, match
-from s4s.training.benchmark.passports import page
+from tests.bench.passports import PAGE, page
 
 FOLDER = Path(__file__).parents[2] / "solver_presets"
 FILES = sorted(FOLDER.glob("*.safetensors"))
@@ -38,8 +38,8 @@ def test_a_shipped_preset_is_raced_or_says_that_it_is_not(path):
 
 
 def test_the_page_is_what_the_files_say():
-    """`s4s passports --write` makes it anew."""
-    assert (FOLDER / "README.md").read_text(encoding="utf-8") == page(FOLDER)
+    """`python -m tests.bench.passports` makes it anew."""
+    assert PAGE.read_text(encoding="utf-8") == page()
 
 
 # --- what a host takes when nothing else is there ------------------------------------------------------------

@@ -1,22 +1,17 @@
-"""solver_presets/README.md: what ships, for which models, where each number comes from and what was measured."""
+"""A preset's passport: where its numbers come from, for which models they are, and what was measured."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
-from ...s4s_nodes.core import Preset, PresetError, preset_file
+from ...s4s_nodes.core import Preset, PresetError
 from ...s4s_nodes.select.match import range_text
 from .report import race_markdown
 
-TABLE = "| | for | calls | what it is | measured |"
-TRAINED = """The distance is the RMSE to a 50-call teacher from the same noise, on seeds no training run uses; "calls to
-match" is the number of calls at which the best baseline gets as close.
-"""
-
 
 def passport(preset: Preset, file: Path | None = None) -> str:
-    """A preset's provenance, conditions, scores and checksum as Markdown: its part of the page.
+    """A preset's provenance, conditions, scores and checksum as Markdown.
 
     Raises PresetError where its record is none that S4S writes.
     """
@@ -79,34 +74,3 @@ def _notes(preset: Preset) -> list[str]:
 
 def _row(name: str, score: dict) -> str:
     return f"{score['cfg']:g} cfg, {name[5:]} calls" if name.startswith("calls") else name
-
-
-def page(folder) -> str:
-    """The whole page of a folder of presets; what its README.md says above the table stays.
-
-    Raises PresetError for a file that cannot be read.
-    """
-    readme, files = Path(folder) / "README.md", sorted(Path(folder).glob("*.safetensors"))
-    above, table, _ = readme.read_text(encoding="utf-8").partition(TABLE) if readme.exists() else ("", "", "")
-    head = above.removesuffix("\n") if table else "# Presets\n"
-    presets = {file: preset_file.load(file) for file in files}
-    rows = [TABLE, "|---|---|---|---|---|"]
-    rows += [f"| [{preset.name}](#{_anchor(preset.name)}) | {preset.model.family}, {preset.model.prediction} | "
-             f"{', '.join(map(str, preset.counts))} | {preset.training.get('imported', 'learned')} | "
-             f"{_measured(preset)} |" for preset in presets.values()]
-    published = [passport(preset, file) for file, preset in presets.items() if "imported" in preset.training]
-    learned = [passport(preset, file) for file, preset in presets.items() if "imported" not in preset.training]
-    return "\n".join([head, *rows, "", *(f"{part}\n" for part in published), f"# Learned\n\n{TRAINED}",
-                      *(f"{part}\n" for part in learned)])
-
-
-def _measured(preset: Preset) -> str:
-    if not preset.scores:
-        return "not on a checkpoint"
-    seeds = min(score["seeds"] for results in preset.scores.values() for score in results.values())
-    return f"on {preset.model.family}, {seeds} seeds"
-
-
-def _anchor(name: str) -> str:
-    """GitHub's address of a heading."""
-    return "".join(c for c in name.lower().replace(" ", "-") if c.isalnum() or c in "-_")

@@ -1,4 +1,4 @@
-"""The commands for preset files: s4s show, import, export, list, rename, delete, join, passports."""
+"""The commands for preset files: s4s show, import, export, list, rename, delete, join."""
 
 from __future__ import annotations
 
@@ -98,22 +98,6 @@ def join(name, preset_files, folder, force):
 
 
 @click.command()
-@click.argument("folder", required=False, type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--write", is_flag=True, help="write it into the folder's README.md, below what stands above the table")
-@user_errors
-def passports(folder, write):
-    """The passports of all presets in a FOLDER as one Markdown page [default: those that ship]."""
-    from ...s4s_nodes.core import write_atomically
-    from ...s4s_nodes.library import shipped_folder
-    from ..benchmark.passports import page
-    folder = folder or shipped_folder()
-    text = page(folder)
-    if write:
-        text = f"wrote {write_atomically(folder / 'README.md', text.encode())}"
-    click.echo(text.rstrip("\n"))
-
-
-@click.command()
 @click.argument("preset_file", type=click.Path(path_type=Path))
 @click.option("--plot", default=None, type=click.Path(path_type=Path), help="also draw the tables into this folder")
 @click.option("--json", "as_json", is_flag=True, help="every number, as JSON")
@@ -201,4 +185,4 @@ def export(preset_file, to, calls, out, force):
     click.echo(f"wrote {exporters.write(preset, to, out, calls)}")
 
 
-COMMANDS = (show, import_, export, list_, rename, delete, join, passports)
+COMMANDS = (show, import_, export, list_, rename, delete, join)
