@@ -71,10 +71,8 @@ def gaussian(flow):
 
 
 @pytest.mark.parametrize("flow", [False, True])
-@pytest.mark.parametrize("settings", [{}, {"family": "pc", "base": "unipc_bh2_2"}, {"family": "ss", "base": "dpmpp_3s"},
-                                      {"learn": "generalized"}, {"learn": "coefficients", "order": 1}])
-def test_two_directions_are_all_that_a_picture_of_two_numbers_has(settings, flow):
-    assert off(gaussian(flow), 1, 6, **settings).max() < 0.1            # finite differences bend by as much
+def test_two_directions_are_all_that_a_picture_of_two_numbers_has(flow):
+    assert off(gaussian(flow), 1, 6).max() < 0.1            # finite differences bend by as much
 
 
 @pytest.mark.parametrize("model", ["digits-eps", "digits-flow"])
