@@ -168,7 +168,7 @@ def test_the_webui_reads_the_prompts_for_every_size_and_is_asked_at_each_with_it
         seen.extend(source.shapes)
         x = source.noise(range(12))
         assert torch.equal(source.denoiser(x, torch.ones(12), **source.extra(range(12))), x)
-    stage, p = inside.Stage(scene, work, False), Processing()
+    stage, p = inside.Stage(scene, work), Processing()
     stage.prepare(p, p.setup_conds)
     assert (p.width, p.height) == scene.sizes[0]
     facts = SimpleNamespace(facts=SimpleNamespace(model=SimpleNamespace(family="toy")))
