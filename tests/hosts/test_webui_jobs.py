@@ -88,7 +88,7 @@ def test_a_page_sees_what_runs_and_what_waits_and_another_page_may_come_later(jo
     first, second = add(jobs, "Train: one", Held()), add(jobs, "Race: <two>", Held(SimpleNamespace(pictures=["sheet"])))
     assert first.begun.wait(10) and not second.begun.is_set()
     for _ in range(2):                                              # a page, and the page loaded again
-        bar, report, live, pictures = next(jobs.follow())
+        bar, report, live, sheet = next(jobs.follow())
         assert "Train: one" in bar and "25%" in bar and "a quarter is done" in bar
         assert "Waiting: Race: &lt;two&gt;." in bar and report == ""
     first.go.set()
@@ -96,12 +96,13 @@ def test_a_page_sees_what_runs_and_what_waits_and_another_page_may_come_later(jo
     page = jobs.follow()
     assert "Race: &lt;two&gt;" in next(page)[0]
     second.go.set()
-    bar, report, live, pictures = list(page)[-1]
-    assert pictures == ["sheet"] and bar == "" and live == {"value": None, "visible": False}
+    bar, report, live, sheet = list(page)[-1]
+    assert sheet == {"value": "sheet", "visible": True} and bar == "" and live == {"value": None, "visible": False}
     assert report == "Train: one:\nstopped False\n\nRace: <two>:\nstopped False"
-    assert list(jobs.follow())[-1][1:] == (report, live, pictures)            # a page that comes after the end
+    assert list(jobs.follow())[-1][1:] == (report, live, sheet)            # a page that comes after the end
     add(jobs, "Train: three", Held()).go.set()
     ended(jobs)
+    assert list(jobs.follow())[-1][3] == {"value": None, "visible": False}
     assert jobs.report() == "stopped False"                                     # a new report for a new start
 
 

@@ -184,7 +184,7 @@ def cheap_decoder() -> int:
     return sd_samplers_common.approximation_indexes.get(shared.opts.show_progress_type, 0) or CHEAP
 
 
-def sheet(rows: list, decoder: int, title: str = ""):
+def sheet(rows: list, decoder: int, title: str = "", note: str = ""):
     """Rows (label, caption, latents (n, ...)) as one picture; decoder: the host's number, 0 for the autoencoder."""
     return picture.sheet([(label, caption, [sd_samplers_common.single_sample_to_image(one, decoder)
-                                            for one in latents]) for label, caption, latents in rows], title)
+                                            for one in latents]) for label, caption, latents in rows], title, note)

@@ -107,7 +107,7 @@ JOBS = Jobs()
 
 
 def follow() -> Iterator[tuple]:
-    """(progress bar, report, live picture, pictures) each second while anything runs, then for good."""
+    """(progress bar, report, live picture, sheet) each second while anything runs, then for good."""
     drawn = None
     while running := JOBS.open:
         show = running[0].show
@@ -116,7 +116,8 @@ def follow() -> Iterator[tuple]:
         yield bar(running), report(), live, gr.update()
         time.sleep(1)
     last = JOBS.listed[-1].outcome if JOBS.listed else None
-    yield link(), report(), gr.update(value=None, visible=False), getattr(last, "pictures", None) or []
+    sheet = next(iter(getattr(last, "pictures", None) or []), None)
+    yield link(), report(), gr.update(value=None, visible=False), gr.update(value=sheet, visible=sheet is not None)
 
 
 def link() -> str:

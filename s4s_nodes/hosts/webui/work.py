@@ -45,7 +45,7 @@ class Tab:
 
     def draw(self, source: Source, held: RaceResult) -> list:
         """The same seeds in equal steps before and after, as a picture; and the page of it all, which is linked."""
-        drawn = sheet(sheet_rows(source, held), AUTOENCODER, held.preset.name)
+        drawn = sheet(sheet_rows(source, held), AUTOENCODER, held.preset.name, "the same seeds in equal steps")
         folder = shelf.report_page(held.preset).parent
         folder.mkdir(parents=True, exist_ok=True)
         drawn.save(folder / "sheet.png")
