@@ -8,6 +8,7 @@ import torch
 from s4s.s4s_nodes.core import sample, schedules
 from s4s.training.demo_models.source import bundled
 from s4s.training.optimizers import gauss_newton, linearized
+from s4s.training.optimizers.differences import design, nudge_for
 from s4s.training.optimizers.linearized import (
     RANK,
     SKETCHED,
@@ -160,6 +161,34 @@ def test_a_noisy_network_is_asked_farther_away_and_its_noise_corrects_little():
     again = [told.corrected(table, torch.stack(answers, 1), noise) for noise in (0.01, 0.0)]
     changes = [float((slopes_of(model, parameters, vector)[1] - true).norm() / true.norm()) for model in again]
     assert changes[0] < 1.2 * off[0] and changes[0] < changes[1]            # the state has moved by noise alone
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 13])
+def test_the_corners_of_a_simplex_tell_every_direction_apart(count):
+    corners = design(count, True)
+    assert len(corners) == count + 1 and len(design(count, False)) == count and len(design(0, True)) == 0
+    torch.testing.assert_close(corners.norm(dim=1), torch.ones(count + 1).double())
+    torch.testing.assert_close(corners.sum(0), torch.zeros(count).double())          # an answer added to all cancels
+    torch.testing.assert_close(torch.linalg.pinv(corners) @ corners, torch.eye(count).double())
+
+
+def test_noise_in_an_answer_is_not_taken_for_its_derivative():
+    plain = bundled("digits-flow", 3.0)
+    parameters, pairs = prepared(plain, 5)
+    vector, generator = parameters.initial(), torch.Generator().manual_seed(0)
+
+    def loud(x, sigma, **extra):
+        answer = plain.network(x, sigma, **extra)
+        return answer + 0.01 * answer.square().mean().sqrt() * torch.randn(answer.shape, generator=generator)
+    source, shared = replace(plain, network=loud), []
+    for noise in (0.01, 0.0):
+        before = source.model_calls
+        model = measured(source, parameters, vector, pairs, RANK, None, noise)
+        assert (source.model_calls - before) / 3 == calls_per_image(parameters, RANK, noise > 0)
+        clean = measured(plain, parameters, vector, pairs, RANK, None, noise)
+        answer, slope = (model.tensors[:, k] - clean.tensors[:, k] for k in (2, 3))     # of the first row: their noise
+        shared.append(nudge_for(noise) * float((answer * slope).sum() / answer.square().sum()))
+    assert abs(shared[0]) < 0.2 and shared[1] > 0.8
 
 
 def test_a_sketch_keeps_squares_and_inner_products_within_its_size():

@@ -75,9 +75,9 @@ def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
     return state
 
 
-def pair_cost(parameters: Parameters, rank: int = RANK) -> int:
+def pair_cost(parameters: Parameters, rank: int = RANK, noisy: bool = False) -> int:
     """Network calls of one pair in one iteration, at most: its measurement, and the steps that are tried."""
-    return calls_per_image(parameters, rank) + TRIALS * parameters.calls
+    return calls_per_image(parameters, rank, noisy) + TRIALS * parameters.calls
 
 
 def _next_batch(parameters: Parameters, pairs: Pairs, held_out: Pairs, config, state: State) -> bool:
@@ -85,7 +85,7 @@ def _next_batch(parameters: Parameters, pairs: Pairs, held_out: Pairs, config, s
     if 0 < config.iterations <= state.iteration:
         return False
     begun = len(held_out) * parameters.calls * (1 if state.curve else 2)        # validations
-    afforded = min(len(pairs), (state.left - begun) // pair_cost(parameters, state.rank))
+    afforded = min(len(pairs), (state.left - begun) // pair_cost(parameters, state.rank, state.noise > 0))
     if afforded < LEAST_BATCH:
         return False
     state.batch = state.wanted if 2 * state.wanted <= afforded else afforded
@@ -126,13 +126,19 @@ def _iterate(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pai
     scale, (miss, _) = _scale(model, here, state.vector), model.run(here.frozen(state.vector))
     first = loss = float(model.squares(miss).sqrt().mean())
 
+    trials = []
+
     def trial(damping):
         ahead = solved(model, here, state.vector, damping, scale)
-        return damping, ahead, *_tried(source, here, ahead, pairs)
+        trials.append((damping, ahead, *_tried(source, here, ahead, pairs)))
+        return trials[-1]
     taken, doubt = best_trial(trial, state.damping, loss), math.inf
     if taken is not None:
-        state.damping, vector, answers, loss = taken
-        table, corrected = here.frozen(vector), model.corrected(here.frozen(vector), answers, state.noise)
+        state.damping, vector, _, loss = taken
+        table, corrected = here.frozen(vector), model
+        for _, ahead, answers, after in sorted(trials, key=lambda each: -each[-1]):         # the one taken is the last
+            if math.isfinite(after):
+                corrected = corrected.corrected(here.frozen(ahead), answers, state.noise)
         doubt = _error(corrected, table, miss, model.run(table)[0])
         state.vector, loss = _further(source, here, pairs, corrected, vector, loss, scale, state)
     if doubt > DOUBT:

@@ -8,8 +8,8 @@ changed state does to an answer is measured along a few directions, by finite di
 
 For what they leave, the answer is taken to change by the directions' mean slope, and along them by what it shares with
 them: the derivative of a denoiser is symmetric (a covariance over sigma^2). Measuring a run of N calls costs 2 N for
-itself and its levels, and rank + 1 for each call but the first. A real run elsewhere then corrects the derivative of
-each answer along the way the state went (Broyden 1965).
+itself and its levels, and rank + 1 for each call but the first; N more where answers are noisy. A real run elsewhere
+then corrects the derivative of each answer along the way the state went (Broyden 1965).
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ from ...s4s_nodes.core import Table
 from ..parametrization.parameters import Parameters
 from ..source import Source
 from ..teacher.pairs import Pairs
+from .differences import design, nudge_for
 
 RANK = 6                    # principal directions of a state, at first
 SKETCHED = 4096             # numbers an image is kept in; larger ones are hashed down to as many
 ROUNDING = 1e-5             # a sum of float32 tensors is zero below this share of their lengths
-NUDGE = 1e-2                # length of a finite difference: as a share of the state, and of a level's logarithm
-WIDEST = 0.4                # where the network's answers are noisy
 START, TARGET = 0, 1        # places of a run's start and of its target among its tensors
 
 
@@ -56,9 +55,9 @@ class Slopes:
         parts = self.weights[:row].abs().sum((0, 1)), self.carry[:row].abs().sum(0), self.query[:row].abs().sum(0)
         return max(1, min(rank, int((sum(parts) > 0).sum()) - int(self.carry[:row].any()))) if row else -1
 
-    def asks(self, row: int, rank: int) -> int:
+    def asks(self, row: int, rank: int, noisy: bool) -> int:
         """Network calls that measuring this row costs."""
-        return 2 + self.directions(row, rank) + int(self.query[row].any())
+        return 1 + len(design(1 + self.directions(row, rank) + int(self.query[row].any()), noisy))
 
 
 @dataclass
@@ -150,7 +149,7 @@ class Linearized:
             level, own = math.log(row.query) - ahead.levels[:, i].log(), states[:, i] - before[:, i]
             of_change, of_own, size, loud = (ahead.squares(each[:, None])[:, 0]
                                              for each in (change, own, states[:, i], noise * before[:, i]))
-            length = of_change + of_own * level ** 2 + 2 * loud
+            length = of_change + of_own * level ** 2 + loud / 2
             share = torch.where(length > ROUNDING ** 2 * size, 1 / length, 0.0)
             forms[:, i] += (share[:, None] / answers.shape[2] * change)[:, :, None] * wrong[:, None]
             slopes[:, i] += (share * of_own * level)[:, None] * wrong
@@ -182,9 +181,9 @@ class _Measurement:
     def __init__(self, source: Source, table: Table, slopes: Slopes, pairs: Pairs, rank: int, sizes: Tensor | None,
                  noise: float):
         self.source, self.slopes, self.pairs, self.rank, self.sizes = source, slopes, pairs, rank, sizes
-        self.nudge, self.length = nudge_for(noise), 0
+        self.noisy, self.nudge, self.length = noise > 0, nudge_for(noise), 0
         self.start = pairs.start(float(table.sigmas[0]), source.flow)
-        most = 2 + sum(slopes.asks(i, rank) for i in range(table.calls))
+        most = 2 + sum(slopes.asks(i, rank, noise > 0) for i in range(table.calls))
         self.model = Linearized.empty(torch.zeros(len(pairs), most, self.start[0].numel()), table.calls)
         self.model.products = torch.zeros(len(pairs), most, most, dtype=torch.float64)      # filled with the tensors
         self.add(self.start)
@@ -214,16 +213,22 @@ class _Measurement:
         answer = ask(x)
         place = self.add(answer)
         model.states[:, i], model.answers[:, i, place], model.levels[:, i] = state[:, 0], 1, row.query
-        if i:
-            directions, images = self.directions(place, state, moved, self.slopes.directions(i, self.rank)), []
-            length = self.nudge * x.flatten(1).norm(dim=1)
-            for direction in directions.unbind(1):
-                asked = ask(x + self.image(direction) * length.reshape(-1, *[1] * (x.dim() - 1)))
-                images.append(self.add((asked - answer) / length[:, None]))
-            model.usual[:, i], model.forms[:, i] = self.response(directions, images)
-        if self.slopes.query[i].any():
-            asked = ask(x, row.query * math.exp(-self.nudge))
-            model.slopes[:, i, self.add((answer - asked) / self.nudge)] = 1
+        directions = self.directions(place, state, moved, self.slopes.directions(i, self.rank)) if i else state[:, :0]
+        count, by_level = directions.shape[1], bool(self.slopes.query[i].any())
+        points, lengths, asked = design(count + by_level, self.noisy), x.flatten(1).norm(dim=1), []
+        around = min(row.query, self.source.sigma_max * math.exp(-self.nudge)) if self.noisy else row.query
+        for point in self.nudge * points:
+            away = self.image(torch.einsum("m,nmb->nb", point[:count], directions))
+            level = around * math.exp(-point[count]) if by_level else row.query
+            asked.append((ask(x + away * lengths.reshape(-1, *[1] * (x.dim() - 1)), level) - answer).float().cpu())
+        places = []
+        for k, weights in enumerate(torch.linalg.pinv(self.nudge * points).tolist()):
+            change = sum(weight * each for weight, each in zip(weights, asked, strict=True))
+            places.append(self.add(change / lengths[:, None].float().cpu() if k < count else -change))
+        if count:
+            model.usual[:, i], model.forms[:, i] = self.response(directions, places[:count])
+        if by_level:
+            model.slopes[:, i, places[count]] = 1
 
     def directions(self, answer: int, state: Tensor, moved: Tensor, most: int) -> Tensor:
         """Orthonormal directions (n, most + 1, b): x - answer, in which x moves with its own level, and the principal
@@ -259,26 +264,18 @@ def _principal(products: Tensor, sums: Tensor, own: Tensor, most: int) -> Tensor
     return principal - (principal @ products @ own.transpose(1, 2)) @ own
 
 
-def calls_per_image(parameters: Parameters, rank: int = RANK) -> int:
+def calls_per_image(parameters: Parameters, rank: int = RANK, noisy: bool = False) -> int:
     """Network calls that measuring a run of one pair costs."""
     start, *settings = (getattr(parameters, part.name) for part in fields(parameters))
-    return _calls_per_image(rank, tuple(start), *settings)
+    return _calls_per_image(rank, noisy, tuple(start), *settings)
 
 
 @lru_cache(maxsize=256)
-def _calls_per_image(rank: int, start: tuple, *settings) -> int:
+def _calls_per_image(rank: int, noisy: bool, start: tuple, *settings) -> int:
     """Cached: each iteration asks, and plans of several budgets."""
     parameters = Parameters(np.array(start), *settings)
     slopes = Slopes(parameters, parameters.initial())
-    return sum(slopes.asks(i, rank) for i in range(parameters.calls))
-
-
-def nudge_for(noise: float) -> float:
-    """The finite difference for a network whose answers carry relative noise.
-
-    A difference over a step h is off by noise / h, and by the curvature times h: the best h is near the root.
-    """
-    return min(max(2 * math.sqrt(noise), NUDGE), WIDEST)
+    return sum(slopes.asks(i, rank, noisy) for i in range(parameters.calls))
 
 
 def sketch(difference: Tensor) -> Tensor:
