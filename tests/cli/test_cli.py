@@ -34,7 +34,7 @@ def test_help_names_every_setting_with_its_default():
     from s4s.training.config import SETTINGS
     text = s4s("train", "--help").output
     assert all(f"--{name.replace('_', '-')} " in text for name in SETTINGS)
-    assert "my-preset" in text and "dpmpp_2m" in text
+    assert "my-preset" in text and "unipc_bh2_3" in text
 
 
 def test_show_describes_and_replays(preset_file, tmp_path):

@@ -27,7 +27,7 @@ def test_a_host_gets_a_preset_its_progress_and_its_race(tmp_path):
     assert {event.phase for event in events} >= {"teacher", "learning"}
     assert [event.done for event in events] == sorted(event.done for event in events)
     first, *_, last = events                      # before the teacher is settled too, the forecast is of the whole run
-    assert first.done < 0.5 * first.total and 0.5 * last.total < last.done <= last.total
+    assert first.done < 0.5 * first.total and 0.4 * last.total < last.done <= last.total
     assert events[-1].held_out < events[-1].classical
     assert events[-1].closer == events[-1].classical / events[-1].held_out > 1
     assert any("held-out" in line for line in said)

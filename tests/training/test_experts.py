@@ -44,12 +44,12 @@ def test_a_run_learns_one_table_that_changes_models_at_the_boundary(tmp_path):
 
 
 def test_learning_moves_both_halves_and_asks_each_model_at_its_levels_alone(tmp_path):
-    parameters = Parameters.of(Config.of(**SMALL), two_models(), np.array([1.0, 0.9, 0.7, 0.4, 0.0]))
+    parameters = Parameters.of(two_models(), np.array([1.0, 0.9, 0.7, 0.4, 0.0]))
     assert parameters.start[2] == BOUNDARY and [half.calls for half in parameters.halves] == [2, 2]
     vector = parameters.initial()
     noise = torch.randn(len(vector), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     for size in (0.0, 0.3, 3.0):
-        table = parameters.frozen(vector + size * noise * parameters.moving())
+        table = parameters.frozen(vector + size * noise)
         high, low = experts.halves(table, BOUNDARY)             # refuses what asks the other model or looks back
         assert table.sigmas[2] == BOUNDARY and high.keeps_constants and low.keeps_constants
         seen: list = []
@@ -61,7 +61,7 @@ def test_learning_moves_both_halves_and_asks_each_model_at_its_levels_alone(tmp_
 def test_the_start_is_the_solver_in_two_samplers_exactly():
     levels = experts.pinned([1.0, 0.95, 0.8, 0.5, 0.2, 0.0], BOUNDARY)
     table = experts.restarted(classical.SOLVERS["ipndm_3"], levels, BOUNDARY, True)
-    parameters = Parameters.of(Config.of(**SMALL), two_models(), levels)
+    parameters = Parameters.of(two_models(), levels)
     np.testing.assert_allclose(parameters.frozen(vector_of(parameters, table)).weights, table.weights, rtol=0,
                                atol=1e-8)
 

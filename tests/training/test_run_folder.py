@@ -267,7 +267,7 @@ def test_stopping_a_resumed_run_before_it_is_under_way_again_keeps_everything(co
     def stop(self):
         raise KeyboardInterrupt
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "_settle_mode", stop)
+        patch.setattr(Run, "_settle_teacher", stop)
         with pytest.raises(Stopped):
             resumed(copy).train()
     assert what(resumed(copy)) == before
