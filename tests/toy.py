@@ -1,5 +1,7 @@
 """A source without a network: the exact denoiser of a mixture, for tests of the trainer."""
 
+from dataclasses import replace
+
 import torch
 
 from s4s.s4s_nodes.core import Model, mixture, schedules
@@ -25,3 +27,14 @@ def toy_source(flow=False, network=None):
 def small(**changes):
     """A Config whose run takes a second."""
     return Config.of(**{**SMALL, **changes})
+
+
+def noisy(source, size: float):
+    """The source with noise in its network's answers, of this size relative to them."""
+    generator, plain = torch.Generator().manual_seed(0), source.network
+
+    def network(x, sigma, **extra):
+        answer = plain(x, sigma, **extra)
+        scale = size * answer.square().mean().sqrt()
+        return answer + scale * torch.randn(answer.shape, generator=generator)
+    return replace(source, network=network)

@@ -1,7 +1,5 @@
 """A run with its network linearised ends where real runs end, near and far, for a fraction of their calls."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -20,7 +18,7 @@ from s4s.training.optimizers.linearized import (
 )
 from s4s.training.parametrization.parameters import Parameters
 from s4s.training.teacher.pairs import ends, known_pairs
-from tests.toy import toy_source
+from tests.toy import noisy, toy_source
 
 
 def prepared(source, calls, count=3):
@@ -145,12 +143,7 @@ def test_what_is_joined_and_saved_is_what_was_measured():
 def test_a_noisy_network_is_asked_farther_away_and_its_noise_corrects_little():
     plain = bundled("digits-flow", 3.0)
     parameters, pairs = prepared(plain, 5)
-    vector, generator = parameters.initial(), torch.Generator().manual_seed(0)
-
-    def loud(x, sigma, **extra):
-        answer = plain.network(x, sigma, **extra)
-        return answer + 0.01 * answer.square().mean().sqrt() * torch.randn(answer.shape, generator=generator)
-    source = replace(plain, network=loud)
+    vector, source = parameters.initial(), noisy(plain, 0.01)
     true = slopes_of(measured(plain, parameters, vector, pairs), parameters, vector)[1]
     told, untold = (measured(source, parameters, vector, pairs, RANK, None, noise) for noise in (0.01, 0.0))
     off = [float((slopes_of(model, parameters, vector)[1] - true).norm() / true.norm()) for model in (told, untold)]
@@ -175,12 +168,7 @@ def test_the_corners_of_a_simplex_tell_every_direction_apart(count):
 def test_noise_in_an_answer_is_not_taken_for_its_derivative():
     plain = bundled("digits-flow", 3.0)
     parameters, pairs = prepared(plain, 5)
-    vector, generator = parameters.initial(), torch.Generator().manual_seed(0)
-
-    def loud(x, sigma, **extra):
-        answer = plain.network(x, sigma, **extra)
-        return answer + 0.01 * answer.square().mean().sqrt() * torch.randn(answer.shape, generator=generator)
-    source, shared = replace(plain, network=loud), []
+    vector, source, shared = parameters.initial(), noisy(plain, 0.01), []
     for noise in (0.01, 0.0):
         before = source.model_calls
         model = measured(source, parameters, vector, pairs, RANK, None, noise)

@@ -4,7 +4,7 @@ It works with whatever samples: quantised, compiled, offloaded or non-differenti
 sampling. A few pairs are run and measured at the present numbers. From then on their runs are known for other numbers
 too, with the network linearised (linearized.py): the best numbers near the present ones are found without a call, at
 three dampings (Levenberg 1944, Marquardt 1963), each is tried by real runs of these pairs, and the best is taken. What
-its run shows corrects the model, and the next step follows.
+all three runs show corrects the model, and the next step follows.
 
 Each iteration takes other pairs. Where what it gains on them hardly shows on the held-out pairs, the next one takes
 twice as many. So a larger budget goes on where a smaller one ends.
@@ -120,13 +120,11 @@ def _weights(model: Linearized, miss: Tensor) -> Tensor:
     return 1 / (model.squares(miss)[:, 0].sqrt().clamp(min=1e-6) * len(miss))
 
 
-def _iterate(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs, state: State) -> float:
+def _iterate(source: Source, here: Parameters, pairs: Pairs, held_out: Pairs, state: State) -> float:
     """Step from where the pairs were measured, then on with the corrected model; validate. Returns the loss reached."""
-    here, model = parameters, Linearized(**state.memory)
+    model, trials = Linearized(**state.memory), []
     scale, (miss, _) = _scale(model, here, state.vector), model.run(here.frozen(state.vector))
     first = loss = float(model.squares(miss).sqrt().mean())
-
-    trials = []
 
     def trial(damping):
         ahead = solved(model, here, state.vector, damping, scale)
@@ -149,7 +147,7 @@ def _iterate(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pai
     state.iteration, state.finished = state.iteration + 1, state.rejected == MOST_REJECTED
     state.memory, state.measured, state.batch = {}, state.measured + len(pairs), 0
     state.sizes = scale.rsqrt()
-    _validate(source, parameters, held_out, state, loss)
+    _validate(source, here, held_out, state, loss)
     (*_, before, _), (*_, after, _) = state.curve[-2:]
     if not before / after > (first / loss) ** GENERAL:
         state.wanted *= 2
