@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, settings
 
 from tests.k_diffusion_real import NotHere, load
 
+pytest_plugins = ["tests.hosts.figures"]
+
 # the same examples on every run and no time limit per example: a busy machine must not fail a test
 settings.register_profile("steady", derandomize=True, deadline=None, max_examples=60, database=None,
                           suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])

@@ -1,7 +1,6 @@
 """The invariants over a whole product: families, predictions, shifts, cfg, calls, windows and LoRAs.
 
-Every case has a random set of installed presets, for itself, for near relatives and for strangers. `pytest -s` prints
-how many cases were counted.
+Every case has a random set of installed presets, for itself, for near relatives and for strangers.
 """
 
 from __future__ import annotations
@@ -120,9 +119,9 @@ def violations() -> tuple[int, int, list[str]]:
     return counted, learned, wrong
 
 
-def test_no_case_of_the_product_violates_an_invariant():
+def test_no_case_of_the_product_violates_an_invariant(figure):
     counted, learned, wrong = violations()
-    print(f"\n{counted:,} cases, {learned:,} of them with learned numbers, {len(wrong)} violations")
+    figure("cases", counted), figure("with learned numbers", learned), figure("violations", len(wrong))
     assert counted == len(KINDS) * len(LORAS) * len(CFGS) * len(CALLS) * len(WINDOWS)
     assert learned > counted / 10 and not wrong, "\n".join(wrong[:10])
 

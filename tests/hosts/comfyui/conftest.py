@@ -33,6 +33,7 @@ def pytest_configure(config):
     if _reason(config) is None:
         import tempfile
 
+        config.pluginmanager.import_plugin("figures")
         import s4s_host
         base = s4s_host.make_base(Path(tempfile.mkdtemp(prefix="s4s-host-")))
         config.s4s_base = base
@@ -106,23 +107,3 @@ def comfy(base):
         yield server.wait()
     finally:
         server.stop()
-
-
-_figures: list[str] = []
-
-
-@pytest.fixture
-def figure(request):
-    """figure(what, value): a measured number, listed at the end of the run."""
-    def note(what: str, value):
-        _figures.append(f"{request.node.name}: {what} {value:.3g}" if isinstance(value, float) else
-                        f"{request.node.name}: {what} {value}")
-        return value
-    return note
-
-
-def pytest_terminal_summary(terminalreporter, exitstatus):
-    if _figures and exitstatus == 0:                # they would push a failure out of sight
-        terminalreporter.section("measured")
-        for line in _figures:
-            terminalreporter.write_line(line)

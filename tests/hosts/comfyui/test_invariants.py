@@ -1,7 +1,7 @@
 """The invariants in the host's own samplers, over families x LoRAs x cfg x calls, each with random installed presets.
 
 Learned numbers run alone only where they were learned; a preset for something else changes no image; the scheduler's
-levels are those of the table that the sampler runs. `pytest -s` prints how many images were compared.
+levels are those of the table that the sampler runs.
 """
 
 import random
@@ -131,7 +131,7 @@ def cases(base, changed, learned):
         yield (way, changed(kind, lora), t.kind(kind.split(",")[0]), calls, steps, cfg), mine, others
 
 
-def test_no_image_violates_an_invariant(changed, learned, base, monkeypatch, installed):
+def test_no_image_violates_an_invariant(changed, learned, base, monkeypatch, installed, figure):
     heard, counted, ran, wrong = Listener(monkeypatch), 0, 0, []
 
     def made_with(presets, *asked):
@@ -153,5 +153,5 @@ def test_no_image_violates_an_invariant(changed, learned, base, monkeypatch, ins
         counted, ran = counted + 1, ran + (not found.fallback)
         wrong += [f"{what}: {t.facts(model).family}, {asked[3]} of {asked[4]} steps at cfg {cfg} by {way}: "
                   f"{scheduled.message()} / {found.message()}" for what in broken]
-    print(f"\n{counted} images, {ran} of them with learned numbers, {len(wrong)} violations")
+    figure("images", counted), figure("with learned numbers", ran), figure("violations", len(wrong))
     assert ran > counted / 4 and not wrong, "\n".join(wrong[:10])

@@ -24,6 +24,7 @@ def import_clone() -> None:
 def pytest_configure(config):
     if config.rootpath.resolve() == HERE:
         import_clone()
+        config.pluginmanager.import_plugin("figures")
 
 
 def pytest_ignore_collect(collection_path, config):

@@ -238,8 +238,7 @@ def test_the_fallback_is_worth_its_calls(eps):
 
 
 @needs_schedule_types
-def test_no_image_violates_an_invariant(model, data, monkeypatch):
-    """`pytest -s` prints how many images were compared."""
+def test_no_image_violates_an_invariant(model, data, monkeypatch, figure):
     shelf, aside = data / "models" / "s4s_presets", data / "aside"
     shelf.rename(aside)
     shelf.mkdir()
@@ -248,7 +247,7 @@ def test_no_image_violates_an_invariant(model, data, monkeypatch):
     finally:
         shutil.rmtree(shelf)
         aside.rename(shelf)
-    print(f"\n{model.prediction}: {counted} images, {ran} of them with learned numbers, {len(wrong)} violations")
+    figure("images", counted), figure("with learned numbers", ran), figure("violations", len(wrong))
     assert ran > counted / 4 and not wrong, "\n".join(wrong[:10])
 
 
