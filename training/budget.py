@@ -92,8 +92,9 @@ def _learning_cost(plan: Plan, calls: int, total: int, pair: int) -> int:
 
 
 def _distinct(plan: Plan, total: int) -> int:
-    """Training pairs that are made: half of those measured, which take turns, and enough for the last iteration."""
-    return min(plan.data.pairs, max(min(16, total), total // 2))
+    """Training pairs that are made: half of those measured, which take turns, and all where tables share their price;
+    and enough for the last iteration."""
+    return min(plan.data.pairs, max(min(16, total), min(total, total * len(plan.calls) // 2)))
 
 
 def pair_cost(source: Source, calls: int) -> int:

@@ -62,3 +62,9 @@ def test_more_budget_buys_more_pairs_up_to_those_asked_for():
     few, more, all_of_them = (plan_for(budgeted(budget=budget), source).data.pairs
                               for budget in (4_000, 8_000, 10 ** 6))
     assert few < more < all_of_them == 256
+
+
+def test_tables_that_share_the_price_of_pairs_learn_from_more_of_them():
+    source = toy_source()
+    alone, shared = (plan_for(budgeted(calls=calls), source).data.pairs for calls in ((4,), (3, 4)))
+    assert shared > 1.7 * alone
