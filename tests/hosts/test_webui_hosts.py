@@ -1,7 +1,7 @@
 """The tests in tests/hosts/webui, run by each WebUI host on this machine with its own Python.
 
 A host is a checkout that can start, with an environment beside it: $FORGE_PATH, $A1111_PATH, $REFORGE_PATH,
-$FORGE_NEO_PATH, $FORGE_CLASSIC_PATH and $ERSATZFORGE_PATH, else the folders of HOSTS in ~/.cache/s4s-hosts; each with
+$FORGE_NEO_PATH and $ERSATZFORGE_PATH, else the folders of HOSTS in ~/.cache/s4s-hosts; each with
 .venv/bin/python, pytest in it.
 """
 
@@ -17,7 +17,7 @@ from tests.host_checkout import checkout
 
 HERE = Path(__file__).parent
 HOSTS = {"FORGE_PATH": "forge", "A1111_PATH": "a1111", "REFORGE_PATH": "reforge"}
-RELATED = {"FORGE_NEO_PATH": "forge-neo", "FORGE_CLASSIC_PATH": "forge-classic", "ERSATZFORGE_PATH": "ersatz-forge"}
+RELATED = {"FORGE_NEO_PATH": "forge-neo", "ERSATZFORGE_PATH": "ersatz-forge"}
 EVERY = [*HOSTS, *(pytest.param(variable, marks=pytest.mark.slow) for variable in RELATED)]
 
 

@@ -148,12 +148,3 @@ def test_the_panels_strict_refuses_another_models_preset(host, tmp_path):
         ran(host, p)
         assert p.extra_generation_params["S4S"].startswith("fallback") == strict
         assert ("was not learned on this model" in seen(host, preset="strange", strict=strict).warning)
-
-
-def test_the_axis_of_a_plot_is_stronger_than_the_panel(host):
-    axis = host.scripts.scripts_data[0].module.axis_options[-1]
-    p = host.process(sampler_name="Euler")
-    axis.apply(p, "toy_ sd15", [])
-    host.part("panel").S4SScript().process(p, "toy-flow", False)
-    ran(host, p)
-    assert p.extra_generation_params["Schedule type"] == TOY and " calls6 exact" in p.extra_generation_params["S4S"]

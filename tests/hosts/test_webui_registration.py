@@ -1,4 +1,4 @@
-"""Rows, settings and axis in a stand-in for the host: by name, in place, as often as the host likes."""
+"""Rows and settings in a stand-in for the host: by name, in place, as often as the host likes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,6 @@ def test_a_second_start_replaces_the_rows_in_the_hosts_own_lists(host):
     assert host.schedules.schedulers_map is known and (labels_of(host), len(known)) == first[1:]
     assert [data.name for data in listed] == ["Euler", "S4S"]
     assert type(host.sampler()) is not type(first[0]), "the row still makes samplers of the old version"
-    assert sum(option.label == "[S4S] Preset" for option in host.scripts.scripts_data[0].module.axis_options) == 1
 
 
 def test_reload_ui_runs_what_is_on_disk_now(host, tmp_path):
@@ -105,21 +104,9 @@ def test_sd_next_gets_one_line(host, monkeypatch, caplog):
     assert [data.name for data in host.samplers.all_samplers] == ["Euler"]
 
 
-def test_a_host_of_before_1_6_gets_one_line(host, monkeypatch, caplog):
-    monkeypatch.delattr(sys.modules["modules.sd_samplers_common"], "Sampler")
-    assert host.load() == [] and len(warnings_of(caplog)) == 1
-
-
-def test_without_schedule_types_every_preset_is_a_sampler(monkeypatch, tmp_path):
-    shelved(tmp_path)
-    host = Host(monkeypatch, tmp_path, schedules=False)
-    host.load()
-    host.load()
-    names = [data.name for data in host.samplers.all_samplers]
-    assert names[:4] == ["Euler", "S4S", "S4S toy_ sd15", "S4S toy-flow"] and len(set(names)) == len(names)
-    p = host.process()
-    host.sampler("S4S toy_ sd15").sample(p, torch.randn(2, 2))
-    assert p.extra_generation_params["S4S"].startswith("toy sd15 ")
+def test_a_host_of_before_1_9_gets_one_line(host, monkeypatch, caplog):
+    monkeypatch.delitem(sys.modules, "modules.sd_schedulers")
+    assert host.load() == [] and len(warnings_of(caplog)) == 1 and "1.9" in warnings_of(caplog)[0]
 
 
 def test_hidden_schedule_types_stay_hidden(host):
@@ -198,18 +185,6 @@ def test_a_new_preset_is_put_into_the_dropdowns_of_the_open_page(host, tmp_path,
     assert isinstance(made["hr_scheduler"].choices[0], tuple) == pairs
     (tmp_path / "s4s_presets" / "mine.safetensors").unlink()
     assert host.part("dropdowns").refreshed(found)[0]["choices"] == theirs
-
-
-def test_without_schedule_types_the_samplers_are_what_changes(monkeypatch, tmp_path):
-    shelved(tmp_path)
-    host = Host(monkeypatch, tmp_path, schedules=False)
-    host.load()
-    names = [data.name for data in host.samplers.all_samplers]
-    for callback in host.callbacks["on_after_component"]:
-        callback(Dropdown(names), elem_id="txt2img_sampling")
-    shutil.copy(ROOT / "solver_presets" / "digits-eps-cfg3.safetensors", tmp_path / "s4s_presets" / "mine.safetensors")
-    [changed] = host.part("dropdowns").refreshed(host.part("dropdowns").on_this_page())
-    assert changed["choices"][:2] == names[:2] and "S4S mine" in changed["choices"]
 
 
 def test_the_tab_asks_for_what_its_controls_say(host, monkeypatch):

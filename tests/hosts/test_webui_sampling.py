@@ -211,17 +211,6 @@ def test_nothing_leaks_between_the_cells_of_a_plot(host):
     assert texts[0]["Schedule type"] == TOY and texts[1] == {} and "S4S" in texts[2]
 
 
-def test_the_axis_of_the_plot_sets_sampler_and_schedule(host):
-    axis = host.scripts.scripts_data[0].module.axis_options[-1]
-    assert axis.label == "[S4S] Preset" and axis.choices()[:3] == ["Auto", "toy_ sd15", "toy-flow"]
-    p = host.process(sampler_name="Euler")
-    axis.apply(p, "toy_ sd15", [])
-    assert (p.sampler_name, p.scheduler) == ("S4S", TOY)
-    axis.confirm(p, ["Auto", "toy-flow"])
-    with pytest.raises(RuntimeError, match="no S4S preset 'nothing'; there are: Auto, toy_ sd15"):
-        axis.confirm(p, ["nothing"])
-
-
 def test_an_interrupt_passes_through(host):
     host.wrap.stop_at = 3
     with pytest.raises(Interrupted):

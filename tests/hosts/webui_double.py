@@ -94,11 +94,6 @@ class Script:
     pass
 
 
-class AxisOption(SimpleNamespace):
-    def __init__(self, label, type, apply, confirm=None, choices=None):      # noqa: A002 (the host's own name)
-        super().__init__(label=label, type=type, apply=apply, confirm=confirm, choices=choices)
-
-
 class Options(SimpleNamespace):
     def add_option(self, name, info):
         self.data_labels[name] = info
@@ -116,9 +111,9 @@ class OptionInfo:
 
 
 class Host:
-    """One fake host in sys.modules. schedules=False is one without schedule types."""
+    """One fake host in sys.modules."""
 
-    def __init__(self, monkeypatch, models: Path, schedules: bool = True, flow: bool = False):
+    def __init__(self, monkeypatch, models: Path, flow: bool = False):
         self.monkeypatch, self.callbacks = monkeypatch, {
             "on_ui_settings": [], "on_before_ui": [], "on_ui_tabs": [], "on_after_component": []}
         levels = flow_levels(3.0) if flow else sd_levels()
@@ -129,9 +124,7 @@ class Host:
                              opts=Options(data_labels={}, localization="None", hide_samplers=[]))
         euler = SamplerData("Euler", lambda m: KDiffusionSampler(None, m), ["k_euler"], {})
         self.samplers = module("modules.sd_samplers", all_samplers=[euler], set_samplers=self._set_samplers)
-        axes = module("xyz_grid.py", AxisOption=AxisOption, axis_options=[AxisOption("Nothing", str, None)])
-        self.scripts = module("modules.scripts", Script=Script, AlwaysVisible=object(), scripts_data=[
-            SimpleNamespace(path="/host/scripts/xyz_grid.py", module=axes)])
+        self.scripts = module("modules.scripts", Script=Script, AlwaysVisible=object())
         parts = [self.shared, self.samplers, self.scripts, module("modules.images"),
                  module("modules.paths", models_path=str(models), data_path=str(models)),
                  module("modules.sd_models", model_data=SimpleNamespace(sd_model=model)),
@@ -139,12 +132,10 @@ class Host:
                  module("modules.sd_samplers_common", SamplerData=SamplerData, Sampler=object,
                         setup_img2img_steps=setup_img2img_steps),
                  module("modules.sd_samplers_kdiffusion", KDiffusionSampler=KDiffusionSampler)]
-        if schedules:
-            rows = [Row("automatic", "Automatic", None), Row("karras", "Karras", None)]
-            self.schedules = module("modules.sd_schedulers", Scheduler=Row, schedulers=rows,
-                                    schedulers_map={n: row for row in rows for n in (row.name, row.label)})
-            parts.append(self.schedules)
-        self._install(parts)
+        rows = [Row("automatic", "Automatic", None), Row("karras", "Karras", None)]
+        self.schedules = module("modules.sd_schedulers", Scheduler=Row, schedulers=rows,
+                                schedulers_map={n: row for row in rows for n in (row.name, row.label)})
+        self._install([*parts, self.schedules])
         self._set_samplers()
 
     def _install(self, parts):

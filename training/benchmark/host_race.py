@@ -26,7 +26,7 @@ from .frechet import distance, moments
 from .race import CHECKED, TableResult, finer_targets, pairs_from, race, race_calls, window_of
 from .verdict import within_text
 
-SHEET = 4                   # images side by side in a sheet
+SHEET, SHEET_NOTE = 4, "the same seeds in equal steps"      # images side by side in a sheet, and what it says of them
 PROBED = 2                  # seeds that measure the teacher before its pairs are made
 SHARE_OF_CHECK = 0.2        # of the budget, that measuring the teacher may cost
 

@@ -1,4 +1,4 @@
-"""Opens S4S in a host: its rows in the dropdowns, its settings, its axis, its panel. Safe to do again at any time."""
+"""Opens S4S in a host: its rows in the dropdowns, its settings, its panel. Safe to do again at any time."""
 
 from __future__ import annotations
 
@@ -14,24 +14,22 @@ def load(earlier=None):
 
     earlier: the module `jobs` of before a Reload UI.
     """
-    if find_spec("modules.sd_samplers_kdiffusion") is None or find_spec("modules.sd_samplers_common") is None:
+    if find_spec("modules.sd_samplers_kdiffusion") is None:
         log.warning("S4S: this host has no k-diffusion samplers to stand beside (SD.Next has its own kind): not loaded")
         return None, None
-    from modules import sd_samplers_common
-    if not hasattr(sd_samplers_common, "Sampler"):
-        log.warning("S4S: this host is older than WebUI 1.6 and cannot take a sampler from outside: not loaded")
+    if find_spec("modules.sd_schedulers") is None:
+        log.warning("S4S: this host is older than WebUI 1.9 and has no schedule types: not loaded")
         return None, None
     from modules import images
 
     from ... import picture
-    from . import dropdowns, jobs, panel, rows, settings, shelf, tab, xyz
+    from . import dropdowns, jobs, panel, rows, settings, shelf, tab
     if earlier is not None:
         with suppress(AttributeError):      # of an older version that is being updated
             jobs.JOBS.take_over(earlier.JOBS)
     picture.host_font = getattr(images, "get_font", None)
     rows.register()
     settings.register(shelf.library())
-    xyz.register()
     dropdowns.register()
     tab.register()
     for problem in shelf.library().problems():

@@ -9,12 +9,11 @@ from __future__ import annotations
 from itertools import zip_longest
 
 import gradio as gr
-from modules import script_callbacks, sd_samplers, shared
+from modules import script_callbacks, sd_schedulers
 
 from . import labels, pasted, rows, shelf
 
 SCHEDULES = ("txt2img_scheduler", "img2img_scheduler", "hr_scheduler")
-SAMPLERS = ("txt2img_sampling", "img2img_sampling", "hr_sampler")               # where there are no schedule types
 PANELS = ("s4s_txt2img_preset", "s4s_img2img_preset")
 PRESETS = (*PANELS, "s4s_race_preset")                                          # by their schedule types
 COLLECTION, SEVERAL = "s4s_collection_preset", "s4s_collection_several"         # by their own names
@@ -35,8 +34,7 @@ def remember(component, **arguments) -> None:
 
 def on_this_page() -> dict:
     """{elem_id: dropdown} of those whose choices change with the presets."""
-    host = SCHEDULES if rows.schedule_types() is not None else SAMPLERS
-    return {name: component for name, component in host_page.items() if name in (*host, *OURS)}
+    return {name: component for name, component in host_page.items() if name in (*SCHEDULES, *OURS)}
 
 
 def refreshed(components: dict, shown=(), renamed: dict | None = None) -> list:
@@ -57,7 +55,7 @@ def refreshed(components: dict, shown=(), renamed: dict | None = None) -> list:
 def _update(name: str, component):
     """The host's own choices, and ours behind them. Set on the component too, for pages that are opened later."""
     theirs = [] if name in OURS else [plain for plain in map(_plain, component.choices)
-                                      if plain != "S4S" and not shelf.is_ours(plain)]
+                                      if not shelf.is_ours(plain)]
     choices = [*theirs, *_ours(name)]
     pairs = bool(component.choices) and isinstance(component.choices[0], tuple)
     component.choices = [(choice, choice) for choice in choices] if pairs else choices
@@ -69,8 +67,7 @@ def _kept(shown, choices: list[str], renamed: dict):
     if isinstance(shown, list):
         return [now for now in (renamed.get(one, one) for one in shown) if now in choices]
     now = renamed.get(shown, shown)
-    usual = (labels.BY_SCHEDULE, labels.AUTO, labels.SAMPLER)
-    return now if now in choices else next((own for own in usual if own in choices), None)
+    return now if now in choices else next((own for own in (labels.BY_SCHEDULE, labels.AUTO) if own in choices), None)
 
 
 def _ours(name: str) -> list[str]:
@@ -78,11 +75,7 @@ def _ours(name: str) -> list[str]:
         return [*([labels.BY_SCHEDULE, pasted.CHOICE] if name in PANELS else []), *shelf.names()]
     if name in (COLLECTION, SEVERAL):
         return shelf.looked_after() if name == COLLECTION else shelf.offered()
-    if name in SAMPLERS:
-        hidden = set(getattr(shared.opts, "hide_samplers", None) or ())
-        return [data.name for data in sd_samplers.all_samplers
-                if rows.is_our_sampler(data.name) and data.name not in hidden]
-    return [row.label for row in rows.schedule_types().schedulers if shelf.is_ours(row.label)]
+    return [row.label for row in sd_schedulers.schedulers if shelf.is_ours(row.label)]
 
 
 def _plain(choice) -> str:

@@ -80,7 +80,7 @@ class Jobs:
                 shared.state.interrupt()
 
     def take_over(self, earlier: Jobs) -> None:
-        """At Reload UI: go on with what those of before say, once they have ended.
+        """At Reload UI: take over what those of before say, once they have ended.
 
         The host has interrupted the running one. Its code is gone from the host, so none that waits may still begin.
         """

@@ -9,7 +9,7 @@ from modules import sd_models, sd_samplers_common
 
 from ...library import ModelFacts, Preset, PresetError, Selection, schedule, select
 from ...select.match import FAMILY_SCHEDULES, counts_text
-from . import facts, labels, pasted, rows, sampler, shelf
+from . import facts, labels, pasted, sampler, shelf
 from .words import say
 
 MOST_STEPS = 40             # up to here steps are looked for where a strength leaves some of them out
@@ -85,7 +85,7 @@ def of(asked: Settings, img2img: bool) -> Outlook:
     passes = [("", asked, "img2img" if img2img else "txt2img")]
     if asked.hires and not img2img:
         passes.append((say("Hires fix") + ": ", asked.second(), "hires"))
-    ours = [one for one in passes if rows.is_our_sampler(one[1].sampling)]
+    ours = [one for one in passes if one[1].sampling == labels.SAMPLER]
     if not ours:
         text = say("Sampling method is {}: S4S does not run.").format(asked.sampling)
         meant = asked.preset or shelf.is_ours(asked.scheduler)
@@ -108,7 +108,7 @@ def loaded() -> ModelFacts | None:
 
 
 def _pass(name: str, asked: Settings, kind: str, seen: ModelFacts | None) -> Outlook:
-    label = shelf.meant(asked.preset, asked.sampling, asked.scheduler)
+    label = shelf.meant(asked.preset, asked.scheduler)
     try:
         named = pasted.preset(asked.pasted, kind == "hires") if label == pasted.CHOICE else shelf.preset_of(label)
     except PresetError as error:

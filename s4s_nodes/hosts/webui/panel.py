@@ -70,9 +70,8 @@ class S4SScript(scripts.Script):
         return [preset, strict, tables]
 
     def process(self, p, preset=BY_SCHEDULE, strict=False, tables="", *others):
-        """What the panel chooses for this generation; an axis of a plot has chosen before."""
-        if not hasattr(p, "s4s_preset"):
-            p.s4s_preset = "" if preset in (None, BY_SCHEDULE) else preset
+        """What the panel chooses for this generation."""
+        p.s4s_preset = "" if preset in (None, BY_SCHEDULE) else preset
         p.s4s_strict, p.s4s_pasted = bool(strict), tables
 
     def postprocess(self, p, processed, *arguments):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
 
-from modules import sd_samplers, sd_samplers_common, shared
+from modules import sd_samplers, sd_samplers_common, sd_schedulers, shared
 
 from ...library import schedule
 from . import facts, labels, sampler, shelf
@@ -14,58 +12,40 @@ from . import facts, labels, sampler, shelf
 
 def refresh() -> None:
     """Put our rows in again if there are other presets than the host shows: its lists are rebuilt for that."""
-    host = schedule_types()
-    shown = [row.label for row in host.schedulers] if host is not None else [d.name for d in sd_samplers.all_samplers]
+    shown = [row.label for row in sd_schedulers.schedulers]
     if [label for label in shown if shelf.is_ours(label) and label != labels.AUTO] != list(shelf.names()):
         register()
 
 
 def register() -> None:
     """Put our rows in, or put them in again: what was there under our names is replaced, what is gone is removed."""
-    schedules = schedule_types()
-    _register_samplers(_samplers(schedules is not None))
-    if schedules is not None:
-        _register_schedules(schedules)
+    _register_sampler()
+    _register_schedules()
     # the hosts remember look-ups, also those of a row that was not there yet
     forget = getattr(getattr(sd_samplers, "get_sampler_and_scheduler", None), "cache_clear", None)
     if forget is not None:
         forget()
 
 
-def schedule_types():
-    """The host's module of schedule types; None before WebUI 1.9 and in Forge Classic of early 2025."""
-    return import_module("modules.sd_schedulers") if find_spec("modules.sd_schedulers") else None
-
-
-def _samplers(with_schedules: bool) -> list:
-    """One sampler, its schedule chosen in the other dropdown; without that one, a sampler for each preset.
+def _register_sampler() -> None:
+    """One sampler, its schedule chosen in the other dropdown.
 
     Option values are scalars, or the whole API answer about samplers fails. The default schedule is Auto, never a
     preset's: hosts rewrite a sampler's default to "Automatic".
     """
-    data = sd_samplers_common.SamplerData
-    rows = [data(labels.SAMPLER, sampler.for_model, ["k_s4s"], {"scheduler": labels.key(labels.AUTO)})]
-    if not with_schedules:
-        rows += [data(label, sampler.for_label(label), [labels.key(label)], {}) for label in shelf.names()]
-    return rows
-
-
-def _register_samplers(ours: list) -> None:
+    ours = sd_samplers_common.SamplerData(labels.SAMPLER, sampler.for_model, ["k_s4s"],
+                                          {"scheduler": labels.key(labels.AUTO)})
     listed = sd_samplers.all_samplers
-    new = {data.name: data for data in ours}
-    listed[:] = [new.pop(data.name, data) for data in listed if data.name in new or not is_our_sampler(data.name)]
-    listed.extend(new.values())
+    listed[:] = [ours if data.name == ours.name else data for data in listed]
+    if ours not in listed:
+        listed.append(ours)
     sd_samplers.all_samplers_map = {data.name: data for data in listed}
     sd_samplers.set_samplers()
 
 
-def is_our_sampler(name: str) -> bool:
-    """Whether a sampler is one of S4S's."""
-    return name == labels.SAMPLER or shelf.is_ours(name)
-
-
-def _register_schedules(host) -> None:
+def _register_schedules() -> None:
     hidden = set(getattr(shared.opts, "hide_schedulers", None) or ())
+    host = sd_schedulers
     ours = [host.Scheduler(labels.key(label), label, partial(levels, label), need_inner_model=True)
             for label in (labels.AUTO, *shelf.names())]
     visible = [row for row in ours if row.label not in hidden]

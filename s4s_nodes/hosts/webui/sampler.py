@@ -19,13 +19,10 @@ log = logging.getLogger("S4S")
 class S4SSampler(sd_samplers_kdiffusion.KDiffusionSampler):
     """What runs, on which slice of the schedule and how it is shown stay the host's: its levels and table are ours."""
 
-    row = None                              # a preset's label, where the host has no schedule types
-
     def get_sigmas(self, p, steps):
         """steps + 1 levels, whatever steps is: hosts cut what they get by indices made from it."""
         hires = facts.is_hires(p)
-        label = shelf.meant(getattr(p, "s4s_preset", None), self.row, getattr(
-            p, "hr_scheduler" if hires else "scheduler", None))
+        label = shelf.meant(getattr(p, "s4s_preset", None), getattr(p, "hr_scheduler" if hires else "scheduler", None))
         seen = facts.of(self.model_wrap, shared.sd_model)
         named, missing = self._of_picture(p, hires) if label == pasted.CHOICE else (None, shelf.missing(label))
         request = shelf.request(label, seen, getattr(p, "s4s_strict", False), named, steps=steps, **facts.of_asking())
@@ -110,12 +107,6 @@ def sample_s4s(model, x, sigmas, extra_args=None, callback=None, disable=None, s
 def for_model(model):
     """The host's constructor call."""
     return S4SSampler(sample_s4s, model)
-
-
-def for_label(label: str):
-    """A constructor for a sampler that always means one preset, where the host has no schedule types."""
-    kind = type("S4SPresetSampler", (S4SSampler,), {"row": label})
-    return lambda model: kind(sample_s4s, model)
 
 
 def as_tensor(levels) -> torch.Tensor:

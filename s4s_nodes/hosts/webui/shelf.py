@@ -82,16 +82,14 @@ def is_ours(label) -> bool:
     return str(label).startswith((f"{labels.SAMPLER} ", labels.key(f"{labels.SAMPLER} ")))
 
 
-def meant(chosen, sampling, schedule) -> str:
-    """The schedule type that counts: of the preset chosen in the panel, of a sampler that is a preset's, else its own.
+def meant(chosen, schedule) -> str:
+    """The schedule type that counts: of the preset chosen in the panel, else the page's own.
 
     chosen: a schedule type or a preset's name; "Automatic" and the internal name of Auto are Auto.
     """
     if chosen:
         return next((label for label, name in names().items() if chosen in (label, name)),
                     chosen if is_ours(chosen) else labels.label_for(chosen))
-    if is_ours(sampling):
-        return sampling
     if schedule in (None, "", "Automatic", "automatic"):
         return labels.AUTO
     return next((label for label in (labels.AUTO, *names()) if schedule == labels.key(label)), schedule)

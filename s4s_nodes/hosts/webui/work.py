@@ -7,11 +7,11 @@ from dataclasses import fields
 from functools import partial
 
 import torch
-from modules import sd_samplers, shared
+from modules import sd_samplers, sd_schedulers, shared
 
 from ....training.baselines.measure import Entry
 from ....training.benchmark import html_report
-from ....training.benchmark.host_race import RaceResult, Terms, sheet_rows
+from ....training.benchmark.host_race import SHEET_NOTE, RaceResult, Terms, sheet_rows
 from ....training.config import Config
 from ....training.distil import HOST_BUDGET
 from ....training.source import Source
@@ -45,7 +45,7 @@ class Tab:
 
     def draw(self, source: Source, held: RaceResult) -> list:
         """The same seeds in equal steps before and after, as a picture; and the page of it all, which is linked."""
-        drawn = sheet(sheet_rows(source, held), AUTOENCODER, held.preset.name, "the same seeds in equal steps")
+        drawn = sheet(sheet_rows(source, held), AUTOENCODER, held.preset.name, SHEET_NOTE)
         folder = shelf.report_page(held.preset).parent
         folder.mkdir(parents=True, exist_ok=True)
         drawn.save(folder / "sheet.png")
@@ -133,7 +133,7 @@ def _entries(name: str, source: Source, calls: int) -> list[Entry]:
     if function is None:
         raise ValueError(f"{name} runs its own loop and cannot be raced: leave it out")
     discards, inner = bool(options.get("discard_next_to_last_sigma")), source.network.denoiser.inner_model
-    types = {kind.name: kind for kind in rows.schedule_types().schedulers if kind.function is not None}
+    types = {kind.name: kind for kind in sd_schedulers.schedulers if kind.function is not None}
 
     def levels(schedule: str, steps: int):
         kind = types[schedule]

@@ -218,10 +218,9 @@ def test_nothing_leaks_between_the_cells_of_a_plot(server):
     assert cells
 
 
-def test_the_axis_of_presets(server):
-    arguments = plot_arguments(server, x=("[S4S] Preset", ["Auto", "gits-sd15"]), y=("Nothing", []))
-    _, texts = txt2img(server, sampler_name="Euler", scheduler="Karras", steps=6, script_name="x/y/z plot",
-                       script_args=arguments)
+def test_presets_are_an_axis_by_their_schedule_types(server):
+    arguments = plot_arguments(server, x=("Schedule type", ["S4S Auto", "S4S gits-sd15"]), y=("Nothing", []))
+    _, texts = txt2img(server, scheduler="Karras", steps=6, script_name="x/y/z plot", script_args=arguments)
     assert all(text.get("Sampler") in ("S4S", None) for text in texts)
     last = texts[-1]
     if "S4S" in last and len(texts) > 1:                                        # reForge tells of the first cell only

@@ -70,11 +70,6 @@ def test_an_estimate_at_several_sizes_leaves_the_host_as_it_was(server):
     assert infotext(server, "S4S toy_ sd15") == before
 
 
-def test_the_mode_that_is_gone_is_refused_in_words(server):
-    refused = server.call("/s4s-test/forecast", {**TRAINING, "mode": "gradient"})
-    assert "mode 'gradient' is an option of version 0.4 that is gone" in refused["error"], refused
-
-
 def test_a_distilled_models_own_sampler_teaches(server):
     asked = {**TRAINING, "name": "distilled", "calls": [2], "teacher": "euler, nowhere", "teacher_calls": 8}
     refused = server.call("/s4s-test/train", asked)
