@@ -51,8 +51,10 @@ class Canvas:
         how = Image.NEAREST if image.width * 3 <= size[0] else Image.LANCZOS
         self._image.paste(image.convert("RGB").resize(size, how), (round(x * _SCALE), round(y * _SCALE)))
 
-    def finish(self) -> Image.Image:
-        """The page at its final size."""
+    def finish(self, twice: bool = False) -> Image.Image:
+        """The page at its final size, or at twice that."""
+        if twice:
+            return self._image
         return self._image.resize((self._image.width // _SCALE, self._image.height // _SCALE), Image.LANCZOS)
 
 
@@ -170,13 +172,13 @@ def _coloured(page: Canvas, strengths: np.ndarray, where: tuple):
 def sheet(rows, title: str = "", note: str = "") -> Image.Image:
     """Rows of pictures under their labels: rows is [(label, caption, [Image, ...]), ...], columns the same start.
 
-    The words are large: a host shows the page at half its size.
+    The words are large: a host shows the page at half its size. Pictures larger than their cells make it twice as wide.
     """
     columns, gap, line = max((len(pictures) for _, _, pictures in rows), default=1), 8, 52
     size = int(min(240, (WIDTH - 64 - gap * (columns - 1)) / columns))
     shape = rows[0][2][0].size if rows and rows[0][2] else (1, 1)
     high = int(size * shape[1] / shape[0])
-    top = 110 if note else 74
+    top = 110 if note else 74 if title else 24
     page = Canvas(WIDTH, top + (line + high + gap) * len(rows) + 24)
     page.text(32, 20, title, 34, most=WIDTH - 64)
     page.text(32, 72, note, 24, QUIET, most=WIDTH - 64)
@@ -186,7 +188,7 @@ def sheet(rows, title: str = "", note: str = "") -> Image.Image:
         page.text(490, y + line / 2, caption, 24, QUIET, "lm", most=WIDTH - 522)
         for j, picture in enumerate(pictures):
             page.paste(picture, 32 + (size + gap) * j, y + line, (size, high))
-    return page.finish()
+    return page.finish(shape[0] > size)
 
 
 def _dashed(page: Canvas, start: tuple, end: tuple, colour):

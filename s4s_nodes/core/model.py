@@ -41,7 +41,7 @@ class Model:
     zero_terminal_snr: bool = False
     shift: float | None = None              # a rectified flow's shift
     channels: int | None = None             # of the latent (or pixel) state
-    hashes: dict = field(default_factory=dict)      # {"tensors_sha256": ..., "sha256_10": ..., "file": ...}
+    hashes: dict = field(default_factory=dict)      # {"weights_1d": ..., "sha256_10": ..., "file": ...}
 
     def __post_init__(self):
         if self.prediction not in PREDICTIONS:

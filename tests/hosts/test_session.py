@@ -112,7 +112,6 @@ def place(request, monkeypatch, tmp_path):
         work = import_module("s4s.s4s_nodes.hosts.comfyui.work")
         monkeypatch.setattr(work.facts, "of_model", lambda patcher: SimpleNamespace(model=None, unfit=""))
         monkeypatch.setattr(work, "painter", lambda *_: lambda latents: latents)
-        monkeypatch.setattr(work, "unpack", lambda base, latents: latents)
         patcher = SimpleNamespace(model=SimpleNamespace(process_latent_out=lambda latents: latents))
         made = Place("s4s", work, work.Node(SimpleNamespace(patcher=patcher, low_noise=None)))
         monkeypatch.setattr(work, "inside", lambda scene, model, do, loaded=None: do(made.source()))

@@ -48,9 +48,8 @@ class Scene:
     more_latents: tuple = ()
 
     def __post_init__(self):
-        if self.more_latents and (self.low_noise or any(one["samples"].is_nested for one in self.latents)):
-            raise ValueError("several sizes are for one model that makes pictures without sound: leave latent_2 and "
-                             "latent_3 unconnected")
+        if self.more_latents and self.low_noise:
+            raise ValueError("several sizes are for one model: leave latent_2 and latent_3 unconnected")
         guided = [cfg for cfg in (self.cfg, *self.scales) if cfg != 1.0]
         if self.negative is None and guided:
             raise ValueError(f"cfg is {guided[0]:g} but no negative conditioning is connected: connect one, or set cfg "
@@ -146,8 +145,6 @@ def inside(scene: Scene, model: Model, work: Callable):
 def empty_latent(patcher, latent: dict, images: int) -> Tensor:
     """Zeros of the size of the first picture in the LATENT, in the model's own layout, `images` times."""
     samples = latent["samples"]
-    if samples.is_nested:                                   # audio with video: the host packs it, one at a time
-        return samples
     fit = comfy.sample.fix_empty_latent_channels            # newer hosts also fit the size of a foreign empty latent
     options = {name: latent.get(name) for name in ("downscale_ratio_spacial", "downscale_ratio_temporal")
                if name in inspect.signature(fit).parameters}
@@ -157,8 +154,6 @@ def empty_latent(patcher, latent: dict, images: int) -> Tensor:
 
 def images_at_once(patcher, latent: dict) -> int:
     """How many images the device should take in one network call, by the host's own estimate."""
-    if latent["samples"].is_nested:
-        return 1
     room = comfy.model_management.get_total_memory(patcher.load_device) - patcher.model_size()
     one = patcher.memory_required([2, *empty_latent(patcher, latent, 1).shape[1:]])     # 2: with and without prompt
     return int(max(1, min(MOST_IMAGES, 0.8 * room // max(one, 1))))

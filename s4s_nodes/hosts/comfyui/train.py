@@ -19,11 +19,11 @@ from .denoiser import Scene, teacher_of
 from .folder import home
 from .work import Node, runs, settings_of
 
-MODES = {"auto": "auto", "forward-only": "forward"}        # one and the same, since the mode gradient is gone
+MODES = ("auto", "forward-only")                            # one and the same, kept for saved graphs
 # an older host knows none: there web/s4s.js sets it on a new node, and saved workflows still fit its widgets
 FIXED = getattr(getattr(io, "ControlAfterGenerate", None), "fixed", True)
 ESTIMATE = "only estimate"
-CHECKED = ("calls", "windows", "mode", "budget", "teacher_calls", "name", "seed", "cfg_range")    # before anything runs
+CHECKED = ("calls", "windows", "budget", "teacher_calls", "name", "seed", "cfg_range")       # before anything runs
 MORE_PROMPTS = ("positive_2", "positive_3", "positive_4")
 MORE_LATENTS = ("latent_2", "latent_3")
 SAVED: dict = {}            # the file of each name's last training since the host's start
@@ -76,7 +76,7 @@ def setting_inputs() -> list:
         io.String.Input("windows", default="1.0",
                         tooltip="Denoise strengths to learn tables for. 1.0 is text to image; add e.g. 0.75,0.5 for "
                                 "image to image and hires fixes. Each is learned for every number of calls."),
-        io.Combo.Input("mode", options=list(MODES), default="auto",
+        io.Combo.Input("mode", options=[*MODES], default="auto",
                        tooltip="Leave it as it is: both are the same. Training needs nothing but sampling, and works "
                                "with quantised, compiled and offloaded models. The mode gradient of version 0.4 is "
                                "gone: it learned less."),
@@ -186,8 +186,8 @@ class S4STrainPreset(io.ComfyNode):
     @classmethod
     def execute(cls, cfg, calls, windows, mode, budget, teacher_calls, race_seeds, name, seed, resume,
                 teacher_sampler=None, teacher_sigmas=None, vae=None, cfg_range="", **scene) -> io.NodeOutput:
-        config = _config(calls=calls, windows=windows, budget=budget, mode=mode, teacher_calls=teacher_calls, name=name,
-                         seed=seed, cfg_range=cfg_range)
+        config = _config(calls=calls, windows=windows, budget=budget, teacher_calls=teacher_calls, name=name, seed=seed,
+                         cfg_range=cfg_range)
         scales = config.cfg if cfg_range.strip() else (cfg,)
         nearest = min(scales, key=lambda scale: abs(scale - cfg))
         node = Node(scene_of(cfg=nearest, scales=scales, **scene))
@@ -211,17 +211,16 @@ class S4STrainPreset(io.ComfyNode):
         SAVED[name] = home() / f"{file_name(outcome.preset.name)}{ENDING}"
         tables = parts.image(*(picture.table(outcome.preset, table) for table in outcome.preset.tables))
         sheet = node.end(outcome.report, outcome.pictures, vae)
-        return io.NodeOutput(outcome.preset, outcome.report, tables, sheet, node.before_after(outcome.pictures, vae),
+        return io.NodeOutput(outcome.preset, outcome.report, tables, sheet, node.before_after(),
                              ui={**parts.shown(cls, outcome.report, sheet), **node.page(outcome)})
 
 
-def _config(calls="6", windows="1", mode="auto", budget="normal", name="", cfg_range="", **more) -> Config:
+def _config(calls="6", windows="1", budget="normal", name="", cfg_range="", **more) -> Config:
     """The settings of a training as they are written on the node. Raises ValueError for what cannot work."""
     if str(cfg_range).strip():
         more["cfg"] = str(cfg_range)
     return Config.of(calls=numbers(calls, int, "calls"), windows=numbers(windows, float, "windows"),
-                     mode=MODES.get(mode, mode), budget="normal" if budget == ESTIMATE else budget,
-                     name=str(name).strip(), **more)
+                     budget="normal" if budget == ESTIMATE else budget, name=str(name).strip(), **more)
 
 
 def both_or_none(sampler, sigmas) -> tuple | None:

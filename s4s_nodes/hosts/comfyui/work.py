@@ -16,15 +16,15 @@ from comfy_execution.utils import get_executing_context
 from torch import Tensor
 
 from ....training.benchmark import html_report
-from ....training.benchmark.host_race import RaceResult, sheet_rows
+from ....training.benchmark.host_race import SHEET_NOTE, RaceResult, sheet_rows
 from ....training.source import Source
 from ... import picture
 from ...core import Model, experts, write_atomically
 from ...library import file_name
 from ..session import Outcome
-from . import facts, folder, record
+from . import facts, folder, parts, record
 from .denoiser import Scene, inside
-from .train_view import CELL, PREVIEW, as_pictures, as_pil, drawn_sheet, painter, sheet, unpack
+from .train_view import as_pictures, as_pil, painter
 
 log = logging.getLogger("s4s")
 EVERY = 4.0                 # seconds between live previews: each costs a few network calls
@@ -71,36 +71,36 @@ class Node:
         now, drawn = time.monotonic(), None
         if preview is not None and now - self._drawn > EVERY:
             student, teacher = preview()
-            page = sheet({"learned so far": self.paint(student), "teacher": self.paint(teacher)}, PREVIEW)
-            drawn, self._drawn = ("JPEG", page, 2 * CELL), time.monotonic()
+            page = picture.sheet([("learned so far", "", as_pil(self.paint(student))),
+                                  ("teacher", "", as_pil(self.paint(teacher)))])
+            drawn, self._drawn = ("JPEG", page, picture.WIDTH), time.monotonic()
         self.bar.update_absolute(done, max(total, 1), drawn)
         if now - self._shown > 1:
             self._shown = now
             self._face(line)
 
-    def draw(self, source: Source, held: RaceResult) -> tuple[dict, dict]:
-        """(name -> quick pictures (n, H, W, 3), name -> latents as a VAE takes them) of the same unseen seeds."""
+    def draw(self, source: Source, held: RaceResult) -> list[tuple]:
+        """[(label, caption, quick pictures (n, H, W, 3), latents as a VAE takes them)] of the same unseen seeds."""
         base, self.held = self.scene.patcher.model, held
-        rows = {f"{label}: {caption}" if caption else label: latents
-                for label, caption, latents in sheet_rows(source, held)}
-        return ({name: self.paint(latents) for name, latents in rows.items()},
-                {name: unpack(base, base.process_latent_out(latents.float())) for name, latents in rows.items()})
+        return [(label, caption, self.paint(latents), base.process_latent_out(latents.float()))
+                for label, caption, latents in sheet_rows(source, held)]
 
     def changed(self) -> None:
         """Prompts that wait already see the presets as they are now; the lists, when the browser asks for them."""
         record.presets_changed()
 
-    def end(self, report: str, pictures: tuple, vae) -> Tensor:
-        """The sheet as IMAGE."""
-        self.sheet = drawn_sheet(*pictures, vae)
+    def end(self, report: str, rows: list[tuple], vae) -> Tensor:
+        """The sheet as IMAGE: decoded, or of the quick pictures without a VAE."""
+        self.rows = [(label, caption, quick if vae is None else as_pictures(vae, latents))
+                     for label, caption, quick, latents in rows]
+        self.sheet = picture.sheet([(label, caption, as_pil(shown)) for label, caption, shown in self.rows],
+                                   self.held.preset.name, SHEET_NOTE)
         self._face(report.splitlines()[0])
-        return self.sheet
+        return parts.image(self.sheet)
 
-    def before_after(self, pictures: tuple, vae) -> Tensor:
+    def before_after(self) -> Tensor:
         """IMAGE (2 n, H, W, 3) of n unseen seeds: each by the best classical sampler, then by the first table."""
-        shown, latents = pictures
-        rows = [each if vae is None else as_pictures(vae, latents[name]) for name, each in list(shown.items())[:3]]
-        return torch.stack(rows[-2:], 1).flatten(0, 1)
+        return torch.stack([shown for *_, shown in self.rows[:3]][-2:], 1).flatten(0, 1)
 
     def page(self, outcome: Outcome) -> dict:
         """{"s4s_report": where} of the report as a page in the output folder, which the host's /view serves."""
@@ -108,7 +108,7 @@ class Node:
         path = place / f"{file_name(outcome.preset.name)}-{outcome.preset.short_hash}.html"
         try:
             with tempfile.TemporaryDirectory() as folder:
-                as_pil(self.sheet[0].cpu()).save(Path(folder) / "sheet.png")
+                self.sheet.save(Path(folder) / "sheet.png")
                 for name in outcome.preset.tables:
                     picture.table(outcome.preset, name).save(Path(folder) / f"solver-{name}.png")
                 write_atomically(path, html_report.page(outcome.preset, self.held.raced, Path(folder)).encode())
@@ -143,8 +143,8 @@ def settings_of(scene: Scene, teacher: tuple | None) -> list:
     """All of a scene and a (SAMPLER, SIGMAS) that a run depends on beside the model: another prompt is another run."""
     taught = None if teacher is None else (getattr(teacher[0], "sampler_function", None).__name__,
                                            teacher[0].extra_options, teacher[1])
-    samples, second = scene.latent["samples"], scene.low_noise
+    second = scene.low_noise
     both = [] if second is None else [list(second.patcher.object_patches), second.cfg, scene.boundary]
     return [list(scene.patcher.object_patches), taught, scene.positives, scene.negative, scene.cfg,
-            0 if samples.is_nested else list(samples.shape[1:]), *both,
+            list(scene.latent["samples"].shape[1:]), *both,
             *(list(latent["samples"].shape[1:]) for latent in scene.more_latents)]

@@ -109,11 +109,6 @@ def test_an_eps_model_learns_too():
     assert same_state(before, state_of(model))
 
 
-def test_the_mode_that_is_gone_is_refused_in_words(sd3):
-    with pytest.raises(ValueError, match="mode 'gradient' is an option of version 0.4 that is gone"):
-        train(sd3, "tiny_sd3", **SMALL | {"mode": "gradient", "name": "by gradients"})
-
-
 def test_one_table_is_learned_for_several_sizes_and_runs_near_each(sd3, caplog):
     with torch.inference_mode():
         wide, same = {"samples": torch.zeros(1, 16, 16, 16)}, latent("tiny_sd3")
