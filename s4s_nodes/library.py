@@ -38,11 +38,11 @@ class Library:
 
     A preset's name here is its relative path without the suffix, "portraits/sd15"; if two folders hold the same name,
     the earlier folder wins. Every query scans the folders again; a file is read again only if its size, times or inode
-    changed. Unreadable files are left out and listed in `problems`. deep: whether sub-folders count.
+    changed. Unreadable files are left out and listed in `problems`.
     """
 
-    def __init__(self, folders, shipped: Path | None = None, deep: bool = True):
-        self._deep, self._shipped = deep, Path(shipped or shipped_folder()).resolve()
+    def __init__(self, folders, shipped: Path | None = None):
+        self._shipped = Path(shipped or shipped_folder()).resolve()
         self._folders = [*(Path(one) for one in folders if Path(one).resolve() != self._shipped), self._shipped]
         self._read: dict[Path, tuple[tuple, Preset | str]] = {}         # path -> (stamp, preset or problem)
 
@@ -114,16 +114,15 @@ class Library:
             return f"{name!r} is not an S4S preset, whatever its name: rename or delete it by hand"
         return None
 
-    def rename(self, name: str, new: str, overwrite: bool = False) -> Path:
+    def rename(self, name: str, new: str) -> Path:
         """Rename one of the user's presets, the file and the name inside it, and return the new file.
 
-        Raises PresetError if it ships, is unreadable or lies elsewhere, if the new name is taken and may not be
-        overwritten, or if it is not a valid name.
+        Raises PresetError if it ships, is unreadable or lies elsewhere, or if the new name is taken or not a valid one.
         """
         old, preset, new = self._own(name), self.get(name), preset_name(new)
         there = old.parent / (file_name(new) + ENDING)
         its_own = preset.name != new and there.exists() and there.samefile(old)      # a file somebody named by hand
-        path = save_new(replace(preset, name=new), old.parent, overwrite=its_own or overwrite)
+        path = save_new(replace(preset, name=new), old.parent, overwrite=its_own)
         if not path.samefile(old):
             old.unlink()
         return path
@@ -157,7 +156,7 @@ class Library:
     def _paths(self) -> tuple[dict[str, Path], list[tuple]]:
         paths, hidden = {}, []
         for folder in self._folders:
-            for path in _files(folder, self._deep):
+            for path in _files(folder):
                 name = path.relative_to(folder).with_suffix("").as_posix()
                 if name in paths:
                     hidden.append((path, paths[name]))
@@ -284,12 +283,12 @@ def tables_of(preset: Preset, calls: tuple, word: str = "calls") -> list[str]:
     return names
 
 
-def _files(folder: Path, deep: bool):
+def _files(folder: Path):
     """The preset files in a folder, or under it, in order of name; links to folders are followed, each folder once."""
     seen = set()
     for here, below, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(here)
-        below[:] = [] if real in seen or not deep else sorted(b for b in below if not b.startswith("."))
+        below[:] = [] if real in seen else sorted(b for b in below if not b.startswith("."))
         if real not in seen:
             yield from (Path(here) / name for name in sorted(names) if name.endswith(ENDING) and name[0] != ".")
         seen.add(real)

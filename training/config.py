@@ -19,20 +19,6 @@ MOST_CALLS = 50        # a learned table pays off below about 12 calls
 
 BUDGETS = {"quick": 3_000, "normal": 10_000, "thorough": 40_000}        # network calls per table, by name
 
-# options until version 0.4, and what may still be said of them, since it changes nothing
-REMOVED: dict[str, tuple] = {
-    "family": ("lms",), "base": ("auto", "dpmpp_2m"), "order": (0,), "learn": ("joint",),
-    "clock": ("host",), "form": ("data",), "restrict": ("none",), "initial": ("solver",), "mode": ("auto", "forward"),
-    "objective": ("rmse",), "relaxed": (0.0,), "fresh": (False,), "batch": (16,), "rounds": (8,), "rate": (0.03,),
-    "average": (0.97,), "clip": (1.0,), "every": (20,)}
-
-
-def check_removed(name: str, value) -> None:
-    """Raise ValueError where a setting that is gone asks for something else than what is done anyway."""
-    if value not in REMOVED[name]:
-        raise ValueError(f"{name} {value!r} is an option of version 0.4 that is gone: leave it out. A run that used it "
-                         "cannot be resumed: start a new one in another folder")
-
 
 def calls_of_budget(budget) -> int:
     """Network calls of a budget given by name or number. Raises ValueError for anything else."""
@@ -112,8 +98,6 @@ class Config(Group):
     @classmethod
     def of(cls, **settings) -> Config:
         """A configuration from the flat names of settings. Raises ValueError for an unknown name or a bad value."""
-        for name in [name for name in settings if name in REMOVED]:
-            check_removed(name, settings.pop(name))
         if unknown := sorted(set(settings) - set(SETTINGS)):
             raise ValueError(f"unknown settings {', '.join(unknown)}: check the spelling, or use the version that "
                              "wrote them")

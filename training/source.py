@@ -38,7 +38,7 @@ class Source:
     memory runs out.
     features: images (n, 1 or 3, H, W) -> (n, F), the space in which a race also measures the Fréchet distance, and
     feature_space, its name; None: it does not.
-    about: what a preset records of it besides; a run that goes on must find the same. Of two models that take turns
+    about: what a preset records of it besides; a resumed run must find the same. Of two models that take turns
     (core/experts.py) it holds {"experts": {"boundary": sigma, "cfg": the second's}}; cfg is the first's.
     cfg: the guidance scale; any_cfg: the network is also told it, as cfg (B,), and can be asked at any.
     conditioning: words that tell its conditions apart from others', where neither settings nor `about` do.

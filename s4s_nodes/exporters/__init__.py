@@ -10,8 +10,6 @@ import numpy as np
 from ..core import Preset, write_atomically
 from ..core.table import PARTS
 
-FORMATS = ("sigmas", "json", "diffusers")
-
 
 def sigmas_text(preset: Preset, calls: int) -> str:
     """The levels of one table, "14.61, 6.475, ..., 0.0": for ManualSigmas and the hosts' custom-sigma fields.
@@ -32,19 +30,15 @@ def json_text(preset: Preset) -> str:
 
 
 def write(preset: Preset, to: str, path, calls: int | None = None) -> Path:
-    """Write the preset in one of FORMATS and return what was written.
+    """Write the preset and return what was written.
 
-    sigmas: one line per table, or only the one with `calls`. json: one file. diffusers: a folder with
-    scheduler_config.json, for `S4SScheduler.from_pretrained`. Raises ValueError for an unknown format or calls that
-    the preset does not have, ImportError without diffusers.
+    to: sigmas, one line per table, or only the one with `calls`; or diffusers, a folder with scheduler_config.json, for
+    `S4SScheduler.from_pretrained`. Raises ValueError for calls that the preset does not have, ImportError without
+    diffusers.
     """
-    if to == "sigmas":
-        lines = [sigmas_text(preset, count) for count in ([calls] if calls else preset.counts)]
-        return write_atomically(path, ("\n".join(lines) + "\n").encode())
-    if to == "json":
-        return write_atomically(path, json_text(preset).encode())
     if to == "diffusers":
         from .scheduler import S4SScheduler
         S4SScheduler.from_preset(preset).save_config(path)
         return Path(path) / "scheduler_config.json"
-    raise ValueError(f"cannot export to {to!r}: use one of {', '.join(FORMATS)}")
+    lines = [sigmas_text(preset, count) for count in ([calls] if calls else preset.counts)]
+    return write_atomically(path, ("\n".join(lines) + "\n").encode())

@@ -15,6 +15,7 @@ from s4s.training.benchmark.race import TableResult, calls_to_match
 from s4s.training.benchmark.verdict import interval, pooled, share_interval, summary, verdict
 from s4s.training.teacher.pairs import TEST_SEEDS, VALIDATION_SEEDS, make_pairs
 from s4s.training.teacher.solvers import teacher_table
+from tests.bench.passports import race_markdown
 from tests.toy import toy_source
 
 
@@ -103,7 +104,7 @@ def test_no_ratio_is_printed_that_the_teachers_error_turns_around():
     assert "1.1" not in verdict(found) and verdict(found).startswith("Within the teacher's error")
     text = report.race_table(TableResult(found, learned, ranked, ""))
     assert "within the teacher's error" in text and "1.11x" not in text
-    assert "within the teacher's error" in report.race_markdown({"a": found})
+    assert "within the teacher's error" in race_markdown({"a": found})
     sure = summary(*entries([0.5] * 8, [1.0] * 8, finer=([0.6] * 4, [1.05] * 4)))
     assert sure["verdict"] == "better" and sure["teacher_moves"][0] == pytest.approx(2 / 1.75, abs=1e-3)
 
@@ -172,10 +173,11 @@ def test_pictures_are_drawn(raced, tmp_path):
     report.draw_table(Preset("best", {"calls": ranked[0].table}, source.model), "calls", tmp_path / "solver.png")
     report.plot_race(TableResult({}, ranked[0], ranked, ""), tmp_path / "race.png", "race")
     report.plot_curve([[0, None, 0.5, 10], [4, 0.4, 0.3, 50], [8, 0.3, 0.2, 90]], tmp_path / "curve.png", "curve", 0.4)
-    report.sheet({"teacher": torch.zeros(3, 1, 8, 8), "S4S": torch.ones(3, 3, 8, 8)}, tmp_path / "sheet.png", zoom=2)
+    report.sheet([("teacher", "", torch.zeros(3, 1, 8, 8)), ("S4S", "6 calls", torch.ones(3, 3, 8, 8))],
+                 tmp_path / "sheet.png")
     for name in ("solver", "race", "curve", "sheet"):
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert len(set(picture.convert("L").getdata())) > 1
     with Image.open(tmp_path / "sheet.png") as page:
-        assert page.getpixel((page.width - 6, page.height - 8)) == (255, 255, 255)      # S4S's white image
-        assert page.getpixel((page.width - 8, 14)) == (128, 128, 128)                   # the teacher's grey one
+        assert page.getpixel((600, page.height - 100)) == (255, 255, 255)       # S4S's white image
+        assert page.getpixel((600, 24 + 52 + 100)) == (128, 128, 128)           # the teacher's grey one

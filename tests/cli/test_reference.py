@@ -12,7 +12,6 @@ from s4s.training.config import CHECKPOINT_SETTINGS
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
 SECTIONS = {title.split(",")[0].removeprefix("s4s "): text
             for title, text in re.findall(r"^## (s4s [^\n]*)\n(.*?)(?=^## |\Z)", PAGE, re.M | re.S)}
-TOGETHER = {"rename": "list", "delete": "list"}             # described in the section of another
 
 
 def options_of(name: str) -> set[str]:
@@ -30,17 +29,15 @@ def defaults_of(section: str) -> dict[str, str]:
 
 
 def test_every_command_has_a_section():
-    assert set(main.commands) == {*SECTIONS, *TOGETHER}
+    assert set(main.commands) == set(SECTIONS)
 
 
 @pytest.mark.parametrize("name", sorted(main.commands))
 def test_a_section_names_the_options_of_its_command(name):
-    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", SECTIONS[TOGETHER.get(name, name)]))
+    named = set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", SECTIONS[name]))
     of_train = {f"--{setting.replace('_', '-')}" for setting in CHECKPOINT_SETTINGS} | {"--device"}
-    known = {option for command in [*(other for other, at in TOGETHER.items() if at == name), name]
-             for option in options_of(command)}
     assert options_of(name) - (of_train if name == "race" else set()) <= named
-    assert name in TOGETHER or named - {"--nproc-per-node"} <= known
+    assert named - {"--nproc-per-node"} <= options_of(name)
 
 
 @pytest.mark.parametrize("name", ["train", "demo", "race", "import"])

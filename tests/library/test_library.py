@@ -158,13 +158,6 @@ def test_a_link_to_a_folder_is_followed_once(mine, shipped, tmp_path):
     assert Library([mine], shipped).names() == ["link/far", "base"]
 
 
-def test_a_shallow_library_leaves_the_folders_below_alone(mine, shipped):
-    save_new(preset("near"), mine)
-    save_new(preset("far"), mine / "below")
-    assert Library([mine], shipped, deep=False).names() == ["near", "base"]
-    assert Library([mine], shipped).names() == ["near", "below/far", "base"]
-
-
 def test_one_preset_is_read_without_the_others(mine, shipped, monkeypatch):
     for name in ("one", "two"):
         save_new(preset(name), mine)
@@ -342,14 +335,6 @@ def test_a_hostile_name_in_a_file_is_shown_and_no_path(mine, shipped, tmp_path):
     with pytest.raises(PresetError, match="letters, digits"):
         found.rename("theirs", "../../pwned")
     assert not list(tmp_path.glob("**/pwned*"))
-
-
-def test_renaming_overwrites_when_told(mine, shipped):
-    save_new(preset("one"), mine)
-    save_new(preset("two", calls=4), mine)
-    Library([mine], shipped).rename("one", "two", overwrite=True)
-    assert [path.name for path in mine.iterdir()] == ["two.safetensors"]
-    assert preset_file.load(mine / "two.safetensors").counts == [6]
 
 
 def test_an_unfinished_preset_is_listed_as_such():

@@ -9,7 +9,6 @@ import torch
 
 from s4s.s4s_nodes.core import preset_file
 from s4s.training import run_folder
-from s4s.training.config import Config
 from s4s.training.run import Run, Stopped
 from s4s.training.source import NaNFromModel
 from tests.toy import small, toy_source
@@ -77,13 +76,6 @@ def test_a_folder_with_a_run_is_not_overwritten(tmp_path):
     run_in(tmp_path)
     with pytest.raises(ValueError, match="already holds a run"):
         run_in(tmp_path)
-
-
-def test_a_run_folder_may_carry_the_defaults_of_removed_options(tmp_path):
-    content = json.loads(small().to_json())
-    assert Config.from_json(json.dumps({**content, "clock": "host", "form": "data"})) == small()
-    with pytest.raises(ValueError, match="clock 'paper' is an option of version 0.4 that is gone"):
-        Config.from_json(json.dumps({**content, "clock": "paper"}))
 
 
 def test_a_full_disk_is_reported_once_and_the_run_goes_on(tmp_path, monkeypatch, capsys):
@@ -160,9 +152,7 @@ def test_a_model_that_breaks_in_the_middle_leaves_the_best_so_far_and_a_run_to_g
 @pytest.mark.parametrize("settings, words", [
     ({"calls": (0,)}, "0 calls"), ({"calls": (1000,)}, "1 to 50"), ({"calls": ()}, "calls is empty"),
     ({"calls": (4, 4)}, "twice"), ({"pairs": 0}, "pairs is 0"),
-    *(({name: value}, f"{name} .* is an option of version 0.4 that is gone") for name, value in {
-        "mode": "gradient", "objective": "lpips", "relaxed": 1.0, "fresh": True, "average": 1.0, "family": "ss",
-        "learn": "alternate", "order": 3, "base": "heun"}.items()),
+    ({"mode": "gradient"}, "unknown settings mode"),
 ])
 def test_settings_that_cannot_work_are_refused(settings, words):
     with pytest.raises(ValueError, match=words):

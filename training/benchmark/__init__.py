@@ -1,1 +1,1 @@
-"""Learned tables against the classical ones, and what people look at: reports, pages, passports."""
+"""Learned tables against the classical ones, and what people look at: reports and pages."""

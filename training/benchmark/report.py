@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
 from ...s4s_nodes import picture
@@ -15,7 +15,7 @@ from ...s4s_nodes.core import Preset, write_atomically
 from ..baselines.measure import Entry
 from . import frechet
 from .race import TableResult
-from .verdict import interval, within, within_text
+from .verdict import interval, within_text
 
 INK, LEARNED, OTHER = "#222222", "#d1495b", "#8d99ae"
 
@@ -69,19 +69,10 @@ def plot_curve(curve: list, path, title: str, classical: float | None = None) ->
     return _save(figure, path)
 
 
-def sheet(rows: dict[str, Tensor], path, zoom: int = 3, margin: int = 6) -> Path:
-    """Images side by side, one labelled row per entry: (n, 1 or 3, H, W) in -1..1, the same seeds in a column."""
-    font = ImageFont.load_default(size=15)
-    words = 12 + max(int(font.getlength(line)) for name in rows for line in name.split("\n"))
-    first = next(iter(rows.values()))
-    height, width = first.shape[2] * zoom + margin, first.shape[3] * zoom + margin
-    page = Image.new("RGB", (words + width * len(first), height * len(rows) + margin), "white")
-    draw = ImageDraw.Draw(page)
-    for r, (name, images) in enumerate(rows.items()):
-        draw.multiline_text((6, r * height + height // 2), name, fill=INK, font=font, anchor="lm")
-        for c, image in enumerate(images):
-            page.paste(_picture(image, zoom), (words + c * width, r * height + margin))
-    return _save_image(page, path)
+def sheet(rows: list[tuple[str, str, Tensor]], path) -> Path:
+    """Images side by side, one row per (label, caption, (n, 1 or 3, H, W) in -1..1), the same seeds in a column."""
+    drawn = [(label, caption, [_picture(image) for image in images]) for label, caption, images in rows]
+    return _save_image(picture.sheet(drawn), path)
 
 
 def _save_image(image: Image.Image, path) -> Path:
@@ -90,10 +81,9 @@ def _save_image(image: Image.Image, path) -> Path:
     return write_atomically(path, buffer.getvalue())
 
 
-def _picture(values: Tensor, zoom: int) -> Image.Image:
+def _picture(values: Tensor) -> Image.Image:
     pixels = ((values.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
-    image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels).convert("RGB")
-    return image.resize((image.width * zoom, image.height * zoom), Image.NEAREST)
+    return Image.fromarray(pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels).convert("RGB")
 
 
 class Row(NamedTuple):
@@ -143,31 +133,3 @@ def race_files(race: TableResult, name: str, folder: Path, title: str) -> None:
     plot_race(race, folder / f"race-{name}.png", title)
     everyone = race_table(race, len(race.ranked))
     write_atomically(folder / f"race-{name}.txt", f"{everyone}\n".encode())
-
-
-def race_markdown(scores: dict) -> str:
-    """The summary of several tables as a Markdown table; scores: row label -> verdict.summary."""
-    titles = ["", "S4S RMSE", "best baseline: RMSE", "times closer [95 %]", "S4S median", "its best median",
-              "times closer [95 %]", "calls to match"]
-    crowds = bool(scores) and all("ratio_frechet" in s for s in scores.values())
-    titles += ["Fréchet distance: S4S", "best classical", "times closer [95 %]"] if crowds else []
-    lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
-    for label, s in scores.items():
-        match = s.get("classical_calls_to_match") or (
-            f"more than {s['most_calls_tried']}" if "most_calls_tried" in s else "not measured")
-        cells = [label, f"{s['rmse']:.4f}", f"{s['best_classical']}: {s['best_rmse']:.4f}", _times(s, "ratio"),
-                 f"{s['median']:.4f}", f"{s['best_classical_by_median']}: {s['best_median']:.4f}",
-                 _times(s, "ratio_median"), str(match)]
-        if crowds:
-            cells += [f"{s['frechet']:.3f}", f"{s['best_classical_by_frechet']}: {s['best_frechet']:.3f}",
-                      _times(s, "ratio_frechet")]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def _times(scores: dict, key: str) -> str:
-    moves = dict(zip(("ratio", "ratio_median"), scores.get("teacher_moves", ())))
-    if within(scores[key], moves.get(key, 1.0)):
-        return "within the teacher's error"
-    low, high = scores[f"{key}_95"]
-    return f"**{scores[key]:.2f}** [{low:.2f}, {high:.2f}]"

@@ -23,7 +23,7 @@ from . import host_race, html_report, report as draw
 from .race import TableResult
 
 TEACHER_CALLS = 50          # of a race on a bundled model
-CHECKPOINT_SEEDS = 24       # of a race on a checkpoint, where none are asked for
+BUNDLED_SEEDS, CHECKPOINT_SEEDS = 256, 24       # where none are asked for
 SHEET_COLUMNS = 12
 MISS_SHOWN = 3                  # times the difference to the teacher is enlarged in the sheet
 USUAL = {False: ("dpmpp_2m", "karras"), True: ("euler", "simple")}      # what most people run; by flow
@@ -50,45 +50,39 @@ def draw_run(run, preset: Preset, races: dict[str, TableResult] | None = None) -
     return html_report.write(folder, preset, races)
 
 
-def race_preset(preset: Preset, calls, cfg, seeds, seed, device, out) -> Preset:
-    """Race a preset for a bundled model; the preset with its scores. Raises ValueError for a foreign model."""
-    from ..demo_models import NAMES
-    from ..demo_models.source import bundled
-    if preset.model.family not in NAMES:
-        raise ValueError(f"preset {preset.name!r} is for {preset.model.family!r}, which does not come with S4S: add "
-                         f"--checkpoint and --prompts (those of the package are {', '.join(NAMES)})")
-    source = bundled(preset.model.family, middle_cfg(preset) if cfg is None else cfg, pick_device(device))
-    terms = host_race.Terms(whole_first(preset, calls), range(seed, seed + seeds), 0, TEACHER_CALLS, effort=FULL,
-                            match=True)
-    return _with_page(race_and_show(source, preset, terms, out), out)
+def race_file(preset: Preset, calls, cfg: float | None, seeds: int | None, seed: int, budget: int, device: str,
+              opening: dict, out: Path | None) -> Preset:
+    """Race a preset on the checkpoint that is named, else on the bundled model it is for; the preset with its scores.
 
-
-def race_checkpoint(preset: Preset, calls, budget: int, seeds: range, opening: dict, cfg: float | None, device: str,
-                    out: Path | None) -> Preset:
-    """Race a preset on a checkpoint; the preset with its scores.
-
-    opening: CHECKPOINT_SETTINGS by name; what is None is as the preset was trained. Raises ValueError for a
-    checkpoint the preset does not suit.
+    opening: CHECKPOINT_SETTINGS by name; what is None is as the preset was trained. Raises ValueError for a model that
+    the preset does not suit.
     """
-    source = sources.of(settings(preset, opening, cfg), device, click.echo)
-    click.echo(fit_text(preset, source))
-    terms = host_race.Terms(whole_first(preset, calls), seeds, budget)
-    return _with_page(race_and_show(source, preset, terms, out), out)
-
-
-def _with_page(held: host_race.RaceResult, out) -> Preset:
+    tables = tuple(sorted(tables_of(preset, calls or ()), key=lambda name: "_from" in name))      # whole pictures first
+    if opening["checkpoint"]:
+        source = sources.of(settings(preset, opening, cfg), device, click.echo)
+        click.echo(fit_text(preset, source))
+        terms = host_race.Terms(tables, range(seed, seed + (seeds or CHECKPOINT_SEEDS)), budget)
+    else:
+        source = _bundled(preset, middle_cfg(preset) if cfg is None else cfg, device)
+        terms = host_race.Terms(tables, range(seed, seed + (seeds or BUNDLED_SEEDS)), 0, TEACHER_CALLS, effort=FULL,
+                                match=True)
+    held = race_and_show(source, preset, terms, out)
     if out is not None:
         click.echo(f"the page: {html_report.write(out, held.preset, held.raced)}")
     return held.preset
 
 
-def whole_first(preset: Preset, calls) -> tuple:
-    """The tables with these numbers of calls, all for None, whole pictures first. Raises ValueError for none."""
-    return tuple(sorted(tables_of(preset, calls or ()), key=lambda name: "_from" in name))
+def _bundled(preset: Preset, cfg: float, device: str) -> Source:
+    from ..demo_models import NAMES
+    from ..demo_models.source import bundled
+    if preset.model.family not in NAMES:
+        raise ValueError(f"preset {preset.name!r} is for {preset.model.family!r}, which does not come with S4S: add "
+                         f"--checkpoint and --prompts (those of the package are {', '.join(NAMES)})")
+    return bundled(preset.model.family, cfg, pick_device(device))
 
 
 def race_and_show(source: Source, preset: Preset, terms: host_race.Terms, out) -> host_race.RaceResult:
-    """Hold the race and print it, table by table and as one Markdown table; draw it into the folder `out`, if any."""
+    """Hold the race and print it, table by table; draw it into the folder `out`, if any."""
     with torch.no_grad(), tqdm(unit="call", desc="race", disable=None) as bar:
         def count(done, total):
             bar.total, bar.n = max(total, done), done
@@ -97,8 +91,6 @@ def race_and_show(source: Source, preset: Preset, terms: host_race.Terms, out) -
     for name, result in held.raced.items():
         click.echo(f"\n{preset.name}, {name}: {result.learned.table.calls} network calls, cfg {source.cfg:g}\n"
                    + draw.race_table(result) + f"\n{result.verdict}")
-    click.echo("\n" + draw.race_markdown({f"{preset.model.family}, cfg {source.cfg:g}, {name[5:]} calls": score
-                                          for name, score in held.scores.items()}))
     click.echo(f"\n{held.summary}" + ("" if source.features else
                                       "; no feature space is known for this model, so there is no Fréchet distance"))
     if out is not None:
@@ -116,9 +108,8 @@ def _draw(source: Source, held: host_race.RaceResult, out: Path) -> None:
         if source.features is not None and held.whole is not None and "_from" not in name:
             draw_sheet(source, held.whole, result.learned, result.best, out / f"sheet-{name}.png")
     if source.decode is not None and held.whole is not None:
-        rows = {f"{label}\n{caption}".strip(): source.decode(latents)
-                for label, caption, latents in host_race.sheet_rows(source, held)}
-        draw.sheet(rows, out / "sheet.png", zoom=1)
+        draw.sheet([(label, caption, source.decode(latents))
+                    for label, caption, latents in host_race.sheet_rows(source, held)], out / "sheet.png")
     elif source.features is None:
         click.echo("no autoencoder, or no table for whole pictures: no sheet is drawn")
 
@@ -127,12 +118,12 @@ def draw_sheet(source, pairs: Pairs, learned: Entry, best: Entry, path) -> None:
     """From the same noise: teacher, the usual choice, the best baseline, the learned table; and their misses."""
     few, calls = pairs.part(slice(0, SHEET_COLUMNS)), learned.table.calls
     usual = next(iter(baselines(source, calls, {USUAL[source.flow]})))
-    rows = {"teacher": few.target}
+    rows = [("teacher", "", few.target)]
     for title, entry in (("the usual choice", usual), ("best baseline", best), ("S4S, learned", learned)):
         images = ends(source, entry.table, few)
-        words = f"\n{entry.solver_name}, {entry.schedule_name}" if entry is not learned else ""
-        rows[f"{title}\n{entry.table.calls} calls{words}"] = images
-        rows[f"{title}:\nits miss, {MISS_SHOWN} times"] = MISS_SHOWN * (images - few.target)
+        caption = f"{entry.table.calls} calls{f', {entry.name}' * (entry is not learned)}"
+        rows += [(title, caption, images),
+                 (f"{title}: its miss", f"enlarged {MISS_SHOWN} times", MISS_SHOWN * (images - few.target))]
     draw.sheet(rows, path)
 
 
@@ -148,9 +139,6 @@ def settings(preset: Preset, opening: dict, cfg: float | None) -> Config:
         given.setdefault("shift", preset.model.shift)
     if trained.get("negative") and "negative" not in given:
         click.echo("WARNING: the preset was trained with a negative prompt: give the same with --negative")
-    if trained.get("loras") and not given.get("lora"):
-        click.echo("WARNING: the preset was trained with LoRAs: give the same with "
-                   + " ".join(f"--lora {words}" for words in trained["loras"]))
     return Config.of(**given, cfg=cfg if cfg is not None else middle_cfg(preset))
 
 

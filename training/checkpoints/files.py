@@ -141,10 +141,8 @@ def prediction(contents: Contents | None, asked: str, scheduler: dict) -> tuple[
 # --- hashes ---------------------------------------------------------------------------------------------------------
 
 def hashes(contents: Contents) -> dict:
-    """What the hosts know this file by: its norms and biases, the whole file, its tensors' bytes, its name."""
-    whole, tensors = digests(contents.path)
-    return {sketch.KIND: weights_sketch(contents), "sha256_10": whole[:10], "tensors_sha256": tensors,
-            "file": contents.path.stem}
+    """What the hosts know this file by: its norms and biases, the whole file, its name."""
+    return {sketch.KIND: weights_sketch(contents), "sha256_10": digest(contents.path)[:10], "file": contents.path.stem}
 
 
 def weights_sketch(contents: Contents) -> str:
@@ -158,13 +156,10 @@ def weights_sketch(contents: Contents) -> str:
                               for name in names})
 
 
-def digests(path: Path) -> tuple[str, str]:
-    """SHA-256 of the whole file, and of everything behind the header of names."""
+def digest(path: Path) -> str:
+    """SHA-256 of the whole file."""
+    whole = hashlib.sha256()
     with open(path, "rb") as file:
-        start = file.read(8)
-        header = start + file.read(int.from_bytes(start, "little"))
-        whole, tensors = hashlib.sha256(header), hashlib.sha256()
         while block := file.read(_HASHED_AT_ONCE):
             whole.update(block)
-            tensors.update(block)
-    return whole.hexdigest(), tensors.hexdigest()
+    return whole.hexdigest()

@@ -7,6 +7,7 @@ configuration that belongs to a single file is not on this machine.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import warnings
 from dataclasses import dataclass
@@ -17,7 +18,6 @@ import torch
 
 from ..source import out_of_memory
 from . import files
-from .encoders import find_encoder, load_encoder
 
 PIPELINES = {"sd15": "StableDiffusionPipeline", "sd20": "StableDiffusionPipeline",
              "sdxl": "StableDiffusionXLPipeline", "sd3": "StableDiffusion3Pipeline", "flux": "FluxPipeline",
@@ -51,28 +51,18 @@ class Checkpoint:
         return dict(self.pipeline.scheduler.config)
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where to look for what a checkpoint file lacks; empty: nowhere.
+def open_checkpoint(path, dtype: torch.dtype, config: str, say) -> Checkpoint:
+    """The checkpoint at the path, a .safetensors file or a folder, on the CPU. say(text) is told of what it lacks.
 
-    config: a folder in diffusers' layout, of which only the small files are needed; text_encoders: such a folder with
-    weights, or one of the files that hosts use (clip_l.safetensors, ...); vae: a file.
+    config: a folder in diffusers' layout that describes a single file, and has what that lacks; "": diffusers' cache.
     """
-
-    config: str = ""
-    text_encoders: str = ""
-    vae: str = ""
-
-
-def open_checkpoint(path, dtype: torch.dtype, places: Places, say) -> Checkpoint:
-    """The checkpoint at the path, a .safetensors file or a folder, on the CPU. say(text) is told of what it lacks."""
     path = Path(path)
     if not path.exists():
         raise ValueError(f"no checkpoint at {path}: name a .safetensors file, or a folder in diffusers' layout")
     diffusers = _diffusers()
     with _offline(), warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)              # torch_dtype, which older versions know alone
-        return _folder(diffusers, path, dtype) if path.is_dir() else _file(diffusers, path, dtype, places, say)
+        return _folder(diffusers, path, dtype) if path.is_dir() else _file(diffusers, path, dtype, config, say)
 
 
 def _diffusers():
@@ -104,21 +94,16 @@ def _offline():
 
 
 @contextlib.contextmanager
-def explain(what: str, advice: str):
-    """Turn what diffusers, transformers and peft raise for a file that does not fit into one ValueError."""
+def _opening(path):
+    """Turn what diffusers and transformers raise for a file or folder that does not fit into one ValueError."""
     try:
         yield
     except Exception as error:                          # they raise whatever they stumble over
         if out_of_memory(error):
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
-        raise ValueError(f"{what} ({reason}){advice}") from error
-
-
-def _opening(path):
-    """Explain why this file or folder could not be opened."""
-    return explain(f"{path} could not be opened by diffusers", ": is it whole, and is the folder given with --config "
-                                                               "one for this very architecture?")
+        raise ValueError(f"{path} could not be opened by diffusers ({reason}): is it whole, and is the folder given "
+                         "with --config one for this very architecture?") from error
 
 
 # --- a folder -------------------------------------------------------------------------------------------------------
@@ -153,20 +138,20 @@ def _folder_family(name: str, pipeline) -> str:
 
 # --- a file ---------------------------------------------------------------------------------------------------------
 
-def _file(diffusers, path: Path, dtype: torch.dtype, places: Places, say) -> Checkpoint:
+def _file(diffusers, path: Path, dtype: torch.dtype, given: str, say) -> Checkpoint:
     contents = files.read(path)
-    config = config_folder(contents, places.config)
+    config = config_folder(contents, given)
     index = json.loads((config / "model_index.json").read_text(encoding="utf-8"))
     wanted = PIPELINES[contents.family]
     if index.get("_class_name") != wanted:
         raise ValueError(f"{path} is {contents.family}, but {config} is the configuration of a "
                          f"{index.get('_class_name')}: expected a folder of a {wanted}")
-    given = {part: None for part in UNNEEDED if part in index}
+    parts = {part: None for part in UNNEEDED if part in index}
     for part in contents.missing:
-        given |= _found_part(diffusers, contents, part, config, index, places, dtype, say)
+        parts |= _found_part(diffusers, contents, part, config, index, dtype, say)
     with _opening(path):
         pipeline = getattr(diffusers, wanted).from_single_file(
-            str(path), config=str(config), torch_dtype=dtype, local_files_only=True, **given, **_unchecked(wanted))
+            str(path), config=str(config), torch_dtype=dtype, local_files_only=True, **parts, **_unchecked(wanted))
     _check_whole(pipeline, path, config)
     return Checkpoint(pipeline, contents.family, path, contents)
 
@@ -189,7 +174,7 @@ def config_folder(contents: files.Contents, given: str) -> Path:
         folder = Path(given)
         if not (folder / "model_index.json").exists():
             raise ValueError(f"--config {given} holds no model_index.json: expected a folder in diffusers' layout "
-                             "(its weights are not needed)")
+                             "(weights are needed only for what the file lacks)")
         return folder
     name = repository(contents)
     from huggingface_hub import snapshot_download
@@ -216,35 +201,23 @@ def repository(contents: files.Contents) -> str:
     return SD35.get(len(blocks), REPOSITORIES["sd3"]) if normed else REPOSITORIES["sd3"]
 
 
-def _found_part(diffusers, contents, part: str, config: Path, index: dict, places: Places, dtype, say) -> dict:
-    """{part: module} from where it is: the folder of text encoders, else the configuration's own with its weights.
+def _found_part(diffusers, contents, part: str, config: Path, index: dict, dtype, say) -> dict:
+    """{part: module} from the folder of the configuration, if its weights are there.
 
     Raises ValueError for a part the model cannot be asked without.
     """
+    if any((config / part).glob("*.safetensors")):
+        library = diffusers if part == "vae" else importlib.import_module("transformers")
+        with _opening(config):
+            return {part: getattr(library, index[part][1]).from_pretrained(
+                config, subfolder=part, torch_dtype=dtype, local_files_only=True)}
     if part == "vae":
-        return _autoencoder(diffusers, config, places.vae, contents, dtype, say)
-    place = find_encoder(places.text_encoders, contents.family, part) or find_encoder(str(config), "", part)
-    if place is not None:
-        with _opening(place):
-            return {part: load_encoder(index[part][1], place, config / part, dtype)}
+        say(f"{contents.path.name} holds no autoencoder: training needs none, but there will be no pictures "
+            "(unless the folder of --config has its weights)")
+        return {"vae": None}
     if contents.family == "sd3" and part == "text_encoder_3":
         say("there is no T5 in the checkpoint: prompts are read by its two CLIPs alone, as a host does without one "
-            "(--text-encoders names a folder that has it)")
+            "(unless the folder of --config has its weights)")
         return {part: None, "tokenizer_3": None}
-    raise ValueError(f"{contents.path.name} does not hold its {part} ({index[part][1]}): name a folder that does with "
-                     "--text-encoders, in diffusers' layout or with the files hosts use (clip_l.safetensors, "
-                     "clip_g.safetensors, t5xxl_fp16.safetensors)")
-
-
-def _autoencoder(diffusers, config: Path, given: str, contents, dtype, say) -> dict:
-    if given:
-        with _opening(given):
-            return {"vae": diffusers.AutoencoderKL.from_single_file(
-                given, config=str(config), subfolder="vae", torch_dtype=dtype, local_files_only=True)}
-    if any((config / "vae").glob("*.safetensors")):
-        with _opening(config):
-            return {"vae": diffusers.AutoencoderKL.from_pretrained(config, subfolder="vae", torch_dtype=dtype,
-                                                                   local_files_only=True)}
-    say(f"{contents.path.name} holds no autoencoder: training needs none, but there will be no pictures (--vae names "
-        "the file)")
-    return {"vae": None}
+    raise ValueError(f"{contents.path.name} does not hold its {part} ({index[part][1]}): name with --config a folder "
+                     "in diffusers' layout that has its weights, or train in a host")

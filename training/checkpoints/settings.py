@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...s4s_nodes.core.lists import sizes
-from ..settings import Group, check_distinct, setting
-from .loras import Lora
+from ..settings import Group, setting
 
 PREDICTIONS, DTYPES = ("auto", "eps", "v", "v_zsnr"), ("auto", "fp32", "fp16", "bf16")
 
@@ -25,19 +24,13 @@ class ModelSettings(Group):
     more_sizes: str = setting("", "for a checkpoint: other sizes to learn for in the same tables, in pixels, e.g. "
                                   "768x512,1024x1024")
     dtype: str = setting("auto", "for a checkpoint: fp32, fp16 or bf16; auto: a half type on a GPU, fp32 on a CPU")
-    config: str = setting("", "for a checkpoint: a folder in diffusers' layout that describes the model (no weights "
-                              "needed); default: diffusers' cache on this machine")
-    text_encoders: str = setting("", "for a checkpoint: a folder with the text encoders that its file lacks, in "
-                                     "diffusers' layout or named clip_l, clip_g, t5xxl")
-    vae: str = setting("", "for a checkpoint: the file of its autoencoder, if its own file has none")
+    config: str = setting("", "for a checkpoint: a folder in diffusers' layout that describes the model, with the "
+                              "weights of what its file lacks; default: diffusers' cache on this machine")
     prediction: str = setting("auto", "for a checkpoint: eps, v or v_zsnr, if its file does not say")
     shift: float = setting(0.0, "for a flow checkpoint: the shift of its levels; 0: its own")
     guidance: float = setting(3.5, "for Flux dev: the distilled guidance; use --cfg 1 with it")
-    lora: tuple = setting((), "for a checkpoint: a LoRA, FILE or FILE:WEIGHT, added to network and text encoders; "
-                              "repeat for several")
 
     def __post_init__(self):
-        object.__setattr__(self, "lora", tuple(str(text) for text in self.lora))
         self.check_choices(prediction=PREDICTIONS, dtype=DTYPES)
         self.check_least(0, "width", "height", "shift")
         if sizes(self.more_sizes, "more_sizes") and not self.checkpoint:
@@ -45,11 +38,3 @@ class ModelSettings(Group):
         if bool(self.checkpoint) != bool(self.prompts):
             raise ValueError("--checkpoint and --prompts go together: a checkpoint is trained on prompts, and the "
                              "bundled models have none")
-        if self.loras and not self.checkpoint:
-            raise ValueError("--lora changes a checkpoint's weights: name one with --checkpoint")
-        check_distinct(self.lora)
-
-    @property
-    def loras(self) -> list[Lora]:
-        """The checkpoint's LoRAs. Raises ValueError for a weight that is not a number."""
-        return [Lora.of(text) for text in self.lora]

@@ -14,8 +14,8 @@ from ...s4s_nodes.core import Model
 from ...s4s_nodes.core.lists import sizes
 from ..sizes import of_sizes
 from ..source import MOST_AT_ONCE, Source, by_turns
-from . import clocks, files, loras, network, prompts
-from .loading import Checkpoint, Places, open_checkpoint
+from . import clocks, files, network, prompts
+from .loading import Checkpoint, open_checkpoint
 from .settings import ModelSettings
 
 AT_ONCE = 8 * 512 * 512         # pixels per network call to begin with; halved when memory runs out
@@ -32,13 +32,10 @@ def checkpoint(settings: ModelSettings, cfgs: tuple, device: torch.device, say: 
     beside it.
     """
     texts = prompts.read(settings.prompts)
-    loras.check(settings.loras)                                         # before gigabytes are opened for nothing
     dtype = DTYPES.get(settings.dtype) or (torch.float32 if device.type == "cpu" else torch.float16)
     if settings.dtype == "auto" and device.type == "cuda" and Path(settings.checkpoint).is_file():
         dtype = HALF.get(files.read(settings.checkpoint).family, torch.float16)
-    places = Places(settings.config, settings.text_encoders, settings.vae)
-    checkpoint = open_checkpoint(settings.checkpoint, dtype, places, say)
-    loras.fuse(checkpoint.pipeline, checkpoint.family, settings.loras, say)       # before the text encoders are asked
+    checkpoint = open_checkpoint(settings.checkpoint, dtype, settings.config, say)
     return source_of(checkpoint, texts, settings, cfgs, device, dtype, say)
 
 
@@ -125,11 +122,10 @@ def model_of(checkpoint: Checkpoint, clock, channels: int) -> Model:
 
 def about(checkpoint: Checkpoint, texts: list[str], settings: ModelSettings, width: int, height: int,
           dtype: torch.dtype) -> dict:
-    """What a preset records of how the checkpoint was asked; a run that goes on must find the same."""
+    """What a preset records of how the checkpoint was asked; a resumed run must find the same."""
     digest = hashlib.sha256("\n".join([*texts, settings.negative]).encode()).hexdigest()
     precision = next(name for name, value in DTYPES.items() if value == dtype)
     return {"checkpoint": checkpoint.path.name, "prompts": len(texts), "prompts_sha256": digest[:16],
             "negative": bool(settings.negative), "size": [width, height], "dtype": precision,
             **({"more_sizes": settings.more_sizes} if settings.more_sizes else {}),
-            **({"guidance": settings.guidance} if checkpoint.family == "flux" else {}),
-            **loras.about(settings.loras)}
+            **({"guidance": settings.guidance} if checkpoint.family == "flux" else {})}

@@ -12,7 +12,7 @@ from click.core import ParameterSource
 from ..config import CHECKPOINT_SETTINGS, SETTINGS, Config
 from ..run_identity import CONFIG, read_config
 from .group import main
-from .options import config_options, list_of, removed_options, user_errors
+from .options import config_options, list_of, user_errors
 
 
 @main.command()
@@ -46,7 +46,6 @@ def demo(model, calls, cfg, seeds, iterations, device, out):
 
 @main.command()
 @config_options
-@removed_options
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="folder of the run [default: runs/NAME]")
 @click.option("--resume", default=None, type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="resume the run in this folder exactly where it stopped, with its own settings")
@@ -96,8 +95,8 @@ def _opening(config: Config) -> str:
     remembered = ("width", "height", "guidance", "shift")
     given = {name: value for name, value in config.flat().items()
              if name in CHECKPOINT_SETTINGS and name not in remembered}
-    return "".join(f" --{name.replace('_', '-')} {shlex.quote(str(each))}" for name, value in given.items()
-                   if value != SETTINGS[name].default for each in (value if isinstance(value, tuple) else (value,)))
+    return "".join(f" --{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in given.items()
+                   if value != SETTINGS[name].default)
 
 
 @main.command()
@@ -124,12 +123,8 @@ def race(preset_file, calls, cfg, seeds, seed, budget, device, out, write, **ope
     """
     from ...s4s_nodes.core import preset_file as preset_file_module
     preset = preset_file_module.load(preset_file)
-    from ..benchmark.report_run import CHECKPOINT_SEEDS, race_checkpoint, race_preset
-    if opening["checkpoint"]:
-        unseen = range(seed, seed + (seeds or CHECKPOINT_SEEDS))
-        preset = race_checkpoint(preset, calls, budget, unseen, opening, cfg, device, out)
-    else:
-        preset = race_preset(preset, calls, cfg, seeds or 256, seed, device, out)
+    from ..benchmark.report_run import race_file
+    preset = race_file(preset, calls, cfg, seeds, seed, budget, device, opening, out)
     if write:
         preset_file_module.save(preset, preset_file)
         click.echo(f"scores written into {preset_file}")

@@ -39,33 +39,12 @@ def config_options(command, only=None):
             continue
         option = f"--{name.replace('_', '-')}"
         extra: dict = {"type": str if name == "budget" else type(setting.default)}
-        if isinstance(setting.default, bool):
-            option, extra = f"{option}/--no-{option[2:]}", {}
-        if setting.default == ():
-            extra = {"type": str, "multiple": True}
-        elif isinstance(setting.default, tuple):
-            reader = scales if setting.name == "cfg" else list_of(type(setting.default[0]))
-            extra = {"type": str, "callback": reader}
-        default = ",".join(map(str, setting.default)) or () if isinstance(setting.default, tuple) else setting.default
+        default = setting.default
+        if isinstance(default, tuple):
+            reader = scales if setting.name == "cfg" else list_of(type(default[0]))
+            default, extra = ",".join(map(str, default)), {"type": str, "callback": reader}
         command = click.option(option, name, default=None if only else default, show_default=True, help=setting.help,
                                **extra)(command)
-    return command
-
-
-def removed_options(command):
-    """Options of older versions, hidden: they are refused in words, or change nothing."""
-    from ..config import REMOVED, check_removed
-
-    def check(context, parameter, value) -> None:
-        kind = type(REMOVED[parameter.name][0])
-        try:
-            if value is not None:
-                check_removed(parameter.name, value if kind is bool else kind(value))
-        except ValueError as error:
-            raise click.UsageError(str(error)) from None
-    for name, (usual, *_) in REMOVED.items():
-        flag: dict = {"is_flag": True, "default": None} if isinstance(usual, bool) else {}
-        command = click.option(f"--{name}", hidden=True, expose_value=False, callback=check, **flag)(command)
     return command
 
 

@@ -1,4 +1,4 @@
-"""The commands for preset files: s4s show, import, export, list, rename, delete, join."""
+"""The commands for preset files: s4s show, import, export, list, join."""
 
 from __future__ import annotations
 
@@ -29,38 +29,6 @@ def list_(folders):
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip())
     for problem in library.problems():
         click.echo(f"! {problem}", err=True)
-
-
-def _one_of_mine(preset_file: Path):
-    """(library, name) of a preset file; the folders below its own, which may be large, are left alone."""
-    from ...s4s_nodes.library import Library
-    return Library([preset_file.parent], deep=False), preset_file.name.removesuffix(".safetensors")
-
-
-@click.command()
-@click.argument("preset_file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.argument("name")
-@FORCE
-@user_errors
-def rename(preset_file, name, force):
-    """Give a preset of yours another NAME, in the file and of the file; nothing is overwritten without --force."""
-    library, known = _one_of_mine(preset_file)
-    click.echo(f"{preset_file} is now {library.rename(known, name, force)}")
-
-
-@click.command()
-@click.argument("preset_file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@click.option("--yes", is_flag=True, help="do not ask")
-@user_errors
-def delete(preset_file, yes):
-    """Delete a preset of yours, damaged or not; what ships stays, and what is a link or no preset."""
-    library, known = _one_of_mine(preset_file)
-    if reason := library.why_kept(known):
-        raise ValueError(reason)
-    if not yes:
-        click.confirm(f"delete {preset_file}?", abort=True)
-    library.delete(known)
-    click.echo(f"deleted {preset_file}")
 
 
 def _saved(preset, folder: Path, force: bool) -> Path:
@@ -101,10 +69,9 @@ def join(name, preset_files, folder, force):
 @click.argument("preset_file", type=click.Path(path_type=Path))
 @click.option("--plot", default=None, type=click.Path(path_type=Path), help="also draw the tables into this folder")
 @click.option("--json", "as_json", is_flag=True, help="every number, as JSON")
-@click.option("--markdown", is_flag=True, help="provenance and scores, as solver_presets/README.md has them")
 @FORCE
 @user_errors
-def show(preset_file, plot, as_json, markdown, force):
+def show(preset_file, plot, as_json, force):
     """Describe a preset: its model, training, tables and scores; replay its self-test."""
     from ...s4s_nodes.core import names, preset_file as preset_module
     from ...s4s_nodes.exporters import json_text
@@ -112,11 +79,7 @@ def show(preset_file, plot, as_json, markdown, force):
     if as_json:
         click.echo(json_text(preset))
         return
-    if markdown:
-        from ..benchmark.passports import passport
-        click.echo(passport(preset, preset_file))
-        return
-    click.echo(preset_module.describe(preset))
+    click.echo(preset_module.describe(preset) + _rights(preset))
     click.echo(f"  self-test   replayed here, deviation {preset_module.verify(preset):.2g}")
     if plot is not None:
         from ..benchmark.report import draw_table
@@ -124,6 +87,10 @@ def show(preset_file, plot, as_json, markdown, force):
                     for name in preset.tables}
         for name, path in pictures.items():
             click.echo(f"wrote {draw_table(preset, name, path)}")
+
+
+def _rights(preset) -> str:
+    return f"\n  licence     {preset.licence}\n  source      {preset.source}" if preset.licence else ""
 
 
 @click.command("import")
@@ -158,14 +125,14 @@ def import_(sources, calls, name, out, force):
                          "by one")
     for each in presets if name is None else [replace(presets[0], name=name)]:
         written = _saved(each, out, force)
-        click.echo(preset_module.describe(each))
-        licence = f"  licence     {each.licence}\n  source      {each.source}\n" if each.licence else ""
-        click.echo(f"{licence}  note        {each.training['note']}\nwrote {written}")
+        click.echo(preset_module.describe(each) + _rights(each))
+        click.echo(f"  note        {each.training['note']}\nwrote {written}")
 
 
 @click.command()
 @click.argument("preset_file", type=click.Path(path_type=Path))
-@click.option("--to", default="sigmas", show_default=True, help="sigmas (plain levels), json, or diffusers (a folder)")
+@click.option("--to", default="sigmas", show_default=True, type=click.Choice(["sigmas", "diffusers"]),
+              help="plain levels, or a folder with a diffusers scheduler")
 @click.option("--calls", default=None, type=int, help="for sigmas: only the table with this number of calls")
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="what to write [default: beside the preset]")
 @FORCE
@@ -179,10 +146,9 @@ def export(preset_file, to, calls, out, force):
         for count in [calls] if calls else preset.counts:
             click.echo(exporters.sigmas_text(preset, count))
         return
-    ending = {"json": ".json", "diffusers": "-diffusers"}.get(to, ".txt")
-    out = out or preset_file.with_name(preset_file.stem + ending)
+    out = out or preset_file.with_name(preset_file.stem + ("-diffusers" if to == "diffusers" else ".txt"))
     check_free(out / "scheduler_config.json" if to == "diffusers" else out, force)
     click.echo(f"wrote {exporters.write(preset, to, out, calls)}")
 
 
-COMMANDS = (show, import_, export, list_, rename, delete, join)
+COMMANDS = (show, import_, export, list_, join)

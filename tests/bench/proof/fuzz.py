@@ -18,7 +18,6 @@ import torch
 from s4s.s4s_nodes import library, metadata
 from s4s.s4s_nodes.core import Preset, PresetError, classical, mixture, names, preset_file, sample, schedules
 from s4s.s4s_nodes.library import Library, ModelFacts, Request, save_new, select
-from s4s.training.benchmark.passports import passport
 from s4s.training.config import Config
 from tests.bench.proof import presets
 from tests.bench.proof.attack import Attack
@@ -91,8 +90,6 @@ def _usable(held: Preset | None, folder: Path) -> None:
     assert preset_file.describe(held).replace("\n", "").isprintable()
     with suppress(PresetError):                     # numbers that leave float64 when they are sampled
         preset_file.to_bytes(held)
-    with suppress(PresetError):
-        passport(held, folder / "theirs.safetensors")
     shelf = Library([folder], folder / "none")
     assert shelf.names() == ["theirs"] and library.measured(held) and library.recommended(held)
     for request in (Request(FACTS, [held], steps=3, cfg=3.0), Request(FACTS, [held], steps=3, cfg=3.0, named=held)):
