@@ -35,10 +35,7 @@ def demo(model, calls, cfg, seeds, iterations, device, out):
     from ..run import Run
     config = Config.of(name=f"{model}-cfg{cfg:g}", model=model, calls=calls, cfg=cfg, iterations=iterations,
                        device=device)
-    known = (out / CONFIG).exists()
-    if known and read_config(out)[0] != config:
-        raise ValueError(f"{out} holds a run with other settings: choose another folder with --out")
-    run = Run(config, out, resume=known)
+    run = Run(config, out, resume=(out / CONFIG).exists())
     run.train()
     click.echo(f"trained in {run.seconds:.0f} s with {run.model_calls:,} network calls")
     report(run, seeds)

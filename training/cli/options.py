@@ -12,23 +12,16 @@ import click
 FORCE = click.option("--force", is_flag=True, help="overwrite what is there")
 
 
-def list_of(kind: type):
-    """The callback of an option that is a list of such numbers; None stays None."""
+def list_of(kind: type, cfg: bool = False):
+    """The callback of an option that is a list of such numbers, or of guidance scales; None stays None."""
     def read(context, parameter, value: str | None) -> tuple | None:
         from ...s4s_nodes.core.lists import numbers
+        from ...s4s_nodes.select.cfg import cfg_nodes
         try:
-            return None if value is None else numbers(value, kind, parameter.name)
+            return None if value is None else cfg_nodes(value) if cfg else numbers(value, kind, parameter.name)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
     return read
-
-
-def scales(context, parameter, value: str) -> tuple:
-    from ...s4s_nodes.select.cfg import cfg_nodes
-    try:
-        return cfg_nodes(value)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
 
 
 def config_options(command, only=None):
@@ -41,7 +34,7 @@ def config_options(command, only=None):
         extra: dict = {"type": str if name == "budget" else type(setting.default)}
         default = setting.default
         if isinstance(default, tuple):
-            reader = scales if setting.name == "cfg" else list_of(type(default[0]))
+            reader = list_of(type(default[0]), setting.name == "cfg")
             default, extra = ",".join(map(str, default)), {"type": str, "callback": reader}
         command = click.option(option, name, default=None if only else default, show_default=True, help=setting.help,
                                **extra)(command)

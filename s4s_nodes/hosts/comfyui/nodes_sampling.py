@@ -58,28 +58,21 @@ class S4SPreset(io.ComfyNode):
     def execute(cls, preset, calls, denoise, strict, model=None) -> io.NodeOutput:
         named = parts.preset_named(preset, model)
         seen = parts.facts_for(named, model)
-        plan, used = parts.plan(named, seen, calls, denoise, strict), named
+        sigmas, selection = parts.plan(named, seen, calls, denoise, strict)
+        used = named
         if used is None:
-            selection = plan.selection or parts.plan(None, seen, calls, 1.0).selection
-            used = selection.preset or selection.about
+            chosen = selection or parts.plan(None, seen, calls, 1.0)[1]
+            used = chosen.preset or chosen.about
             if used is None:
-                raise ValueError(f"{selection.why}: train one with S4S Train Preset, or choose a preset by name")
+                raise ValueError(f"{chosen.why}: train one with S4S Train Preset, or choose a preset by name")
         cfg, cfg_text = parts.cfg_of(used)
-        words = "denoise 0: nothing is sampled" if plan.selection is None else plan.selection.message()
-        text = "\n".join([words, cfg_text, *_warnings(used)])
-        pictures = parts.image(parts.drawn(used, plan.selection))
+        words = "denoise 0: nothing is sampled" if selection is None else selection.message()
+        text = "\n".join(filter(None, [words, cfg_text, str(used.training.get("note", ""))]))
+        pictures = parts.image(parts.drawn(used, selection))
         # auto leaves the choice to the run: it sees the cfg and the size, and chooses by the same rules
         sampler = comfy.samplers.KSAMPLER(sample_s4s, {"preset": named, "strict": strict})
-        return io.NodeOutput(used, sampler, plan.sigmas, max(len(plan.sigmas) - 1, 0), cfg, text, pictures,
+        return io.NodeOutput(used, sampler, sigmas, max(len(sigmas) - 1, 0), cfg, text, pictures,
                              ui=parts.shown(cls, text, pictures))
-
-
-def _warnings(preset) -> list[str]:
-    lines = [] if preset.recommended else ["not recommended: a classical solver did better in its race"]
-    lines = ["unfinished: its training was stopped; the same settings resume it"] if preset.unfinished else lines
-    if note := preset.training.get("note"):
-        lines.append(str(note))
-    return lines
 
 
 class S4SUsePreset(io.ComfyNode):
@@ -161,7 +154,7 @@ class S4SSigmas(io.ComfyNode):
     def execute(cls, preset, calls, denoise, model=None) -> io.NodeOutput:
         seen = parts.facts_for(preset, model)
         parts.check_suits(preset, seen)
-        return io.NodeOutput(parts.plan(preset, seen, calls, denoise).sigmas)
+        return io.NodeOutput(parts.plan(preset, seen, calls, denoise)[0])
 
 
 class S4SSchedulerFunc(io.ComfyNode):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 
 import numpy as np
 import torch
@@ -105,28 +105,21 @@ def facts_for(preset: Preset, model=None) -> ModelFacts:
     return ModelFacts.of(preset.model) if model is None else facts.of_model(model)
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What will run for a number of calls and a denoise strength: the levels, and the library's selection."""
+def plan(preset: Preset | None, seen: ModelFacts, calls: int, denoise: float,
+         strict: bool = False) -> tuple[torch.Tensor, Selection | None]:
+    """(levels (calls + 1,) as a KSampler cuts them, the library's selection); (none, None) for denoise 0.
 
-    sigmas: torch.Tensor            # float32 (calls + 1,), or empty for denoise 0
-    selection: Selection | None     # None for denoise 0
-
-
-def plan(preset: Preset | None, seen: ModelFacts, calls: int, denoise: float, strict: bool = False) -> Plan:
-    """Levels as a KSampler cuts them; a window's own table brings its own start, so nothing has to be moved.
-
-    preset: None for the model's own.
+    A window's own table brings its own start, so nothing has to be moved. preset: None for the model's own.
     """
     if denoise <= 0:
-        return Plan(torch.zeros(0), None)
+        return torch.zeros(0), None
     request = Request(seen, presets().candidates(), calls if denoise > WHOLE else int(calls / denoise), calls,
                       named=preset, strict=strict)
     selection = select(request)
     if selection.kind == "adapted":
         own = at_cfg(selection.preset, None)[0].tables[selection.table_name].sigmas
         selection = select(replace(request, steps=None, calls=None, levels=own))
-    return Plan(torch.tensor(selection.table.sigmas, dtype=torch.float32), selection)
+    return torch.tensor(selection.table.sigmas, dtype=torch.float32), selection
 
 
 def cfg_of(preset: Preset) -> tuple[float, str]:

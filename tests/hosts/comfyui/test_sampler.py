@@ -280,8 +280,8 @@ def test_auto_takes_the_preset_with_a_window_for_this_denoise(models, installed)
     full = installed(t.preset_for(model, calls=(4, 5, 6, 7), name="full"))
     start = float(s4s_host.pack("s4s_nodes.select").levels_for(full, t.facts(model), 10)[5])
     installed(t.preset_for(model, name="windowed", starts=((5, start),)))
-    plans = [parts.plan(None, t.facts(model), 5, denoise) for denoise in (0.5, 1.0)]
-    assert [plan.selection.preset.name for plan in plans] == ["windowed", "full"]
+    chosen = [parts.plan(None, t.facts(model), 5, denoise)[1] for denoise in (0.5, 1.0)]
+    assert [selection.preset.name for selection in chosen] == ["windowed", "full"]
 
 
 def test_a_pinned_preset_runs_in_a_plain_ksampler(models, installed):
