@@ -17,15 +17,15 @@ from .core.files import TICK, stamp
 from .core.model import is_number
 from .core.names import file_name, numbered, preset_name
 from .core.preset_file import Preset, PresetError
-from .select.dispatch import Selection, is_own, levels_for, table_for
-from .select.match import PATCHES, belongs, cfg_range, suits, unproven
+from .select.dispatch import Selection, levels_for
+from .select.match import PATCHES, cfg_range, suits, unproven
 from .select.model_facts import ModelFacts
 from .select.selection import Request, schedule, select
 
 ENDING = ".safetensors"
-__all__ = ["PATCHES", "Library", "ModelFacts", "Preset", "PresetError", "Request", "Selection", "belongs", "cfg_range",
-           "file_name", "is_own", "levels_for", "measured", "preset_name", "recommended", "save_new", "save_scores",
-           "save_version", "schedule", "select", "shipped_folder", "suits", "table_for", "tables_of", "unproven"]
+__all__ = ["PATCHES", "Library", "ModelFacts", "Preset", "PresetError", "Request", "Selection", "cfg_range",
+           "file_name", "levels_for", "measured_text", "preset_name", "recommended_text", "save_new", "save_scores",
+           "save_version", "schedule", "select", "shipped_folder", "suits", "tables_of", "unproven"]
 
 
 def shipped_folder() -> Path:
@@ -244,7 +244,7 @@ def save_scores(library: Library, preset: Preset, folder) -> str:
     return f"saved with its scores as {save_new(preset, folder)}"
 
 
-def measured(preset: Preset) -> str:
+def measured_text(preset: Preset) -> str:
     """What races found of a preset, in words: "no", or how many times closer to the teacher than the classical best."""
     own = [preset.score(table) for table in preset.scores]
     every = own if any(own) else [score for results in preset.scores.values() for score in results.values()]
@@ -255,7 +255,7 @@ def measured(preset: Preset) -> str:
     return f"{low} times closer" if low == high else f"{low} to {high} times closer"
 
 
-def recommended(preset: Preset) -> str:
+def recommended_text(preset: Preset) -> str:
     """Whether a preset is, in words: "yes", "no", "unfinished", "not raced", or which of its tables are not."""
     if preset.unfinished:
         return "unfinished"

@@ -10,9 +10,9 @@ import torch
 
 from .baselines.schedules import schedules_for
 from .budget import plan_for
+from .cfg_range import nodes_of, run_calls
 from .checks import check
 from .config import BUDGETS, Config
-from .nodes import nodes_of, run_calls
 from .parametrization.parameters import Parameters
 from .source import Source
 

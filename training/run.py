@@ -12,10 +12,10 @@ from torch import Tensor
 from ..s4s_nodes.core import Preset
 from . import sources
 from .budget import NOISE_CALLS, forecast
+from .cfg_range import CfgNode, nodes_of, run_calls
 from .checks import check
 from .config import Config
 from .convergence import Convergence, converge, probes
-from .nodes import Node, nodes_of, run_calls
 from .optimizers.gauss_newton import learn
 from .optimizers.noise import noise_of
 from .optimizers.state import State
@@ -163,7 +163,7 @@ class Run:
             return False
         return True
 
-    def _enter(self, node: Node) -> None:
+    def _enter(self, node: CfgNode) -> None:
         """Turn to a guidance scale. What was measured at the first holds for all."""
         self.node, self.source.cfg = node, node.cfg
         self.plan = node.plan(self.source, self.convergence.calls, self.convergence.spent)

@@ -11,13 +11,13 @@ from ..s4s_nodes.core import Table
 from ..s4s_nodes.core.table import PARTS
 from .baselines.measure import Entry, measure
 from .budget import LEAST_PAIRS, Plan, pair_cost
+from .cfg_range import CfgNode
 from .config import Config
-from .nodes import Node
 from .optimizers.state import State
 from .parametrization.parameters import Parameters
 from .run_pairs import Window
 from .source import Source
-from .starts.search import Start, settle_start
+from .starts.search import Start, choose_start
 from .teacher.windows import table_name, window_levels
 
 
@@ -57,7 +57,7 @@ class RunTables:
         self.states: dict[str, State] = {}
         self.starts: dict[str, TableStart] = {}
 
-    def begin(self, name: str, calls: int, window: Window, plan: Plan, node: Node, noise: float) -> None:
+    def begin(self, name: str, calls: int, window: Window, plan: Plan, node: CfgNode, noise: float) -> None:
         """Find the table's start, the best baseline that its free numbers can hold, and a fresh optimizer's state.
 
         noise: of the network's answers, relative.
@@ -75,12 +75,12 @@ class RunTables:
         self.starts[name] = TableStart.of(start.levels_name, start.parameters, node.cfg, window.denoise, start.best)
         self.states[name] = state                       # last: a stop between the two lines repeats the start
 
-    def _start(self, calls: int, window: Window, plan: Plan, node: Node) -> Start:
+    def _start(self, calls: int, window: Window, plan: Plan, node: CfgNode) -> Start:
         """Where a table begins: at the best baseline, or where its neighbour's ended."""
         curve = None
         if window.top is not None:
             curve = window_levels(self.curve, window.denoise, calls, self.source.flow)
-        start = settle_start(self.source, calls, window.held_out, plan, curve)
+        start = choose_start(self.source, calls, window.held_out, plan, curve)
         if node.neighbour is None:
             return start
         other = node.name(table_name(calls, window.top), node.neighbour)

@@ -12,7 +12,7 @@ from ...training.source import Source
 from ...training.teacher.solvers import SAME, HostSampler, tried
 from ..core.levels import starts_at
 
-CROWD_SCHEDULES = ("simple", "beta", "karras")      # of samplers that the Fréchet distance judges: all seeds run them
+FRECHET_SCHEDULES = ("simple", "beta", "karras")      # of samplers that the Fréchet distance judges: all seeds run them
 OF_SIGMA = ("karras", "exponential", "polyexponential")     # schedules that no flow has
 
 
@@ -29,9 +29,9 @@ def entries(name: str, host: str, source: Source, calls: int, schedules: Iterabl
         return HostSampler(function, sigmas, spent) if usable else None
     schedules = [each for each in schedules if not (source.flow and each.lower() in OF_SIGMA)]
     steps, spent, stochastic = _most_steps(source, calls, schedules, on)
-    crowd_only = stochastic or "cfg_pp" in name or "cfg++" in name.lower()
-    wanted = [each for each in schedules if not crowd_only or each.lower() in CROWD_SCHEDULES] if steps else []
-    return [Entry(f"{name} of {host}", schedule, table, crowd_only=crowd_only) for schedule in wanted
+    frechet_only = stochastic or "cfg_pp" in name or "cfg++" in name.lower()
+    wanted = [each for each in schedules if not frechet_only or each.lower() in FRECHET_SCHEDULES] if steps else []
+    return [Entry(f"{name} of {host}", schedule, table, frechet_only=frechet_only) for schedule in wanted
             if (table := on(schedule, steps, spent)) is not None]
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from ...training import distil as trainer
-from ...training.benchmark.host_race import RaceProgress, RaceResult, TableResult, Terms, hold, table_lines
+from ...training.benchmark.host_race import RaceProgress, RaceResult, TableResult, Terms, hold_race, table_lines
 from ...training.config import Config
 from ...training.lock import locked
 from ...training.source import Source
@@ -69,7 +69,7 @@ class Host(Protocol):
 
 
 @dataclass(frozen=True)
-class Order:
+class TrainingOrder:
     """What to train. settings: all that a run depends on beside config and model, such as prompts and size.
 
     teacher(source) -> Source.teacher; None: the one that config names, or the trainer's own.
@@ -92,7 +92,7 @@ class Outcome:
     pictures: object = None
 
 
-def train(host: Host, order: Order) -> Outcome | None:
+def train(host: Host, order: TrainingOrder) -> Outcome | None:
     """Learn, race and save a preset; None where the host ends an interrupted work quietly.
 
     Raises ValueError for settings that cannot work, before the first network call.
@@ -102,7 +102,7 @@ def train(host: Host, order: Order) -> Outcome | None:
     return training.outcome
 
 
-def forecast(host: Host, order: Order) -> None:
+def forecast(host: Host, order: TrainingOrder) -> None:
     """Say what a training would cost, from a few timed network calls. Raises ValueError as `train` does."""
     training = Training(host, order)
 
@@ -130,7 +130,7 @@ def race(host: Host, preset: Preset, terms: Terms, write: bool = False) -> Outco
             raise ValueError(f"preset {preset.name!r} changes models at {preset.boundary}, this race at "
                              f"{source.boundary}: connect the models and the boundary it was learned with")
         try:
-            held = hold(source, preset, replace(terms, where=host.kind), _race_progress(host))
+            held = hold_race(source, preset, replace(terms, where=host.kind), _race_progress(host))
             kept = [save_scores(host.library, held.preset, host.presets)] if write else []
         except BaseException as error:
             if not isinstance(error, ValueError):
@@ -149,7 +149,7 @@ def race(host: Host, preset: Preset, terms: Terms, write: bool = False) -> Outco
 class Training:
     """The life of one training: called with a source where the host samples, it learns, races, saves and draws."""
 
-    def __init__(self, host: Host, order: Order):
+    def __init__(self, host: Host, order: TrainingOrder):
         self.host, self.order, self.config = host, order, order.config
         self.learned: Preset | None = None          # all tables, before their race
         self.outcome: Outcome | None = None
@@ -164,7 +164,7 @@ class Training:
             budget = self._race_budget(len(at_cfg(self.learned, source.cfg)[0].tables))
             terms = Terms(tuple(self.learned.tables), range(self.order.race_seeds), budget, self.config.teacher.calls,
                           where=self.host.kind)
-            held = hold(source, self.learned, terms, _race_progress(self.host))
+            held = hold_race(source, self.learned, terms, _race_progress(self.host))
             saved, path = save_version(held.preset, self.host.presets)
         except BaseException as error:
             _quietly(self._keep, error)

@@ -12,7 +12,7 @@ from s4s.s4s_nodes.core import Model, Preset, classical, schedules
 from s4s.s4s_nodes.select.cfg import at_cfg
 from s4s.training.baselines.measure import baselines
 from s4s.training.benchmark import html_report
-from s4s.training.benchmark.host_race import RaceProgress, Terms, hold, sheet_rows, table_lines
+from s4s.training.benchmark.host_race import RaceProgress, Terms, hold_race, sheet_rows, table_lines
 from s4s.training.teacher.pairs import ends
 from tests.toy import toy_source
 
@@ -32,7 +32,7 @@ class Stop(BaseException):
 
 def test_the_terms_are_kept_and_every_step_is_told():
     source, seen, steps, finished = toy_source(), [], [], []
-    held = hold(source, preset(3, 4), terms(tables=("calls3", "calls4")), RaceProgress(
+    held = hold_race(source, preset(3, 4), terms(tables=("calls3", "calls4")), RaceProgress(
         seen.append, lambda done, total: steps.append((done, total)), lambda name, raced: finished.append(name)))
     assert finished == ["calls3", "calls4"] and seen == [
         "race: how far the teacher is off", "race of calls3: the teacher on 6 unseen seeds",
@@ -50,7 +50,7 @@ def test_the_terms_are_kept_and_every_step_is_told():
 def test_a_race_judges_by_the_teacher_that_the_preset_was_trained_with():
     source, levels = toy_source(), [14.6146, 3.0, 0.5, 0.0]
     known = replace(preset(4), training={"teacher": "euler, 3 calls", "teacher_levels": levels})
-    held = hold(source, known, terms(), RaceProgress())
+    held = hold_race(source, known, terms(), RaceProgress())
     assert "teacher euler, 3 calls, " in held.summary
     wanted = ends(source, classical.euler(np.array(levels)), held.whole)
     torch.testing.assert_close(held.whole.target, wanted, rtol=0, atol=1e-4)
@@ -58,7 +58,7 @@ def test_a_race_judges_by_the_teacher_that_the_preset_was_trained_with():
 
 def test_the_table_compares_those_that_ran_all_seeds():
     """What dropped out has an error of fewer, other seeds."""
-    raced = hold(toy_source(), preset(4), terms(), RaceProgress()).raced["calls4"]
+    raced = hold_race(toy_source(), preset(4), terms(), RaceProgress()).raced["calls4"]
     whole = {entry.name for entry in raced.ranked if len(entry.errors) == 6}
     *rows, last = table_lines(raced, 99)
     assert {row.split("  ")[2].removesuffix(", within the teacher's error") for row in rows} == {"S4S", *whole}
@@ -68,7 +68,7 @@ def test_the_table_compares_those_that_ran_all_seeds():
 
 def test_other_scores_of_the_preset_stay():
     before = replace(preset(3, 4), scores={"calls3": {"ratio": 2.0}, "calls4": {"ratio": 3.0, "cfg": 7.0}})
-    after = hold(toy_source(), before, terms(), RaceProgress()).preset
+    after = hold_race(toy_source(), before, terms(), RaceProgress()).preset
     assert after.score("calls3")["ratio"] == 2.0
     assert after.score("calls4", 7.0)["ratio"] == 3.0 and after.score("calls4", 1.0)["seeds"] == 6
 
@@ -81,7 +81,7 @@ def test_a_joined_preset_is_raced_as_it_runs_at_the_cfg(tmp_path):
     for cfg, name in ((3.0, "calls4_cfg3"), (5.0, "calls4")):
         source = toy_source()
         source.cfg = cfg
-        held = hold(source, joined, terms(tables=tuple(joined.tables)), RaceProgress())
+        held = hold_race(source, joined, terms(tables=tuple(joined.tables)), RaceProgress())
         assert list(held.raced) == [name] and list(held.preset.scores) == [name]
         assert at_cfg(held.preset, cfg)[0].score("calls4", cfg) == held.scores[name]
         assert (at_cfg(held.preset, 6.0)[0].score("calls4", 6.0) != {}) == (cfg == 3)
@@ -94,14 +94,14 @@ def test_a_joined_preset_is_raced_as_it_runs_at_the_cfg(tmp_path):
 def test_published_numbers_become_a_preset_for_the_model_they_were_raced_on():
     source, published = toy_source(), replace(preset(4), training={"imported": "a schedule"})
     source.model = replace(source.model, hashes={"weights_1d": "ab"})
-    about = hold(source, published, terms(), RaceProgress()).preset.model
+    about = hold_race(source, published, terms(), RaceProgress()).preset.model
     assert (about.family, about.hashes) == (source.model.family, {"weights_1d": "ab"})
-    mine = hold(source, preset(4), terms(), RaceProgress()).preset
+    mine = hold_race(source, preset(4), terms(), RaceProgress()).preset
     assert mine.model == preset(4).model                    # learned for a model: it stays
 
 
 def test_the_same_seeds_give_the_same_scores_and_others_do_not():
-    first, again, other = (hold(toy_source(), preset(4), terms(seeds=range(at, at + 6)), RaceProgress()).scores
+    first, again, other = (hold_race(toy_source(), preset(4), terms(seeds=range(at, at + 6)), RaceProgress()).scores
                            for at in (0, 0, 50))
     assert first == again and first != other
 
@@ -110,15 +110,15 @@ def test_a_budget_is_kept_and_a_larger_one_searches_more():
     raced = []
     for budget in (1500, 3000, 20_000):
         source = toy_source()
-        raced.append(hold(source, preset(4), terms(budget=budget), RaceProgress()).scores["calls4"]["pairs_raced"])
+        raced.append(hold_race(source, preset(4), terms(budget=budget), RaceProgress()).scores["calls4"]["pairs_raced"])
         assert source.model_calls <= budget
     assert raced == sorted(raced) and raced[-1] == len(baselines(toy_source(), 4))
     with pytest.raises(ValueError, match="too small for this race: at least [0-9,]{3,5} are needed"):
-        hold(toy_source(), preset(4), terms(budget=100), RaceProgress())
+        hold_race(toy_source(), preset(4), terms(budget=100), RaceProgress())
 
 
 def test_a_teacher_that_is_off_gets_more_calls_where_the_budget_affords_it():
-    found = {budget: hold(toy_source(), preset(4), terms(budget=budget, teacher_calls=8), RaceProgress()).summary
+    found = {budget: hold_race(toy_source(), preset(4), terms(budget=budget, teacher_calls=8), RaceProgress()).summary
              for budget in (850, 8000)}
     assert "teacher unipc_bh2_3, 8 calls" in found[850] and "teacher unipc_bh2_3, 8 calls" not in found[8000]
 
@@ -129,7 +129,7 @@ def test_where_a_training_began_runs_all_seeds_of_its_race(flow):
     source = toy_source(flow)
     for entry in baselines(source, 4)[::60]:
         begun = Preset("toy", {"calls4": entry.table}, source.model, {"baseline": {"calls4": entry.name}})
-        raced = hold(toy_source(flow), begun, terms(budget=1500), RaceProgress()).raced["calls4"]
+        raced = hold_race(toy_source(flow), begun, terms(budget=1500), RaceProgress()).raced["calls4"]
         assert entry.name in [each.name for each in raced.ranked if len(each.errors) == 6]
 
 
@@ -145,13 +145,13 @@ def test_an_interruption_passes_from_wherever_it_is_raised():
     for call in (1, 8, 25):                 # in the check of the teacher, in the teacher, in the race
         source = toy_source()
         with pytest.raises(Stop):
-            hold(source, preset(4), terms(), at(call))
+            hold_race(source, preset(4), terms(), at(call))
         assert source.on_model_calls is None
 
 
 def test_the_sheet_shows_the_same_seeds_by_each():
     source = toy_source()
-    held = hold(source, preset(4), terms(), RaceProgress())
+    held = hold_race(source, preset(4), terms(), RaceProgress())
     rows = sheet_rows(source, held)
     assert [label for label, _, _ in rows] == ["teacher", held.raced["calls4"].best.name, "S4S"]
     teacher, best, ours = (latents for _, _, latents in rows)

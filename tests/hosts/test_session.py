@@ -63,7 +63,7 @@ class Place:
 
     def order(self, **changes):
         config = self.session.Config.of(**{**SMALL, **{k: v for k, v in changes.items() if k != "resume"}})
-        return self.session.Order(config, race_seeds=2, resume=changes.get("resume", True))
+        return self.session.TrainingOrder(config, race_seeds=2, resume=changes.get("resume", True))
 
     def train(self, **changes):
         return self.session.train(self.host, self.order(**changes))

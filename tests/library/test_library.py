@@ -12,7 +12,7 @@ import safetensors.numpy
 
 from s4s.s4s_nodes import library
 from s4s.s4s_nodes.core import Model, Preset, PresetError, classical, preset_file, schedules
-from s4s.s4s_nodes.library import Library, measured, recommended, save_new, save_scores, save_version
+from s4s.s4s_nodes.library import Library, measured_text, recommended_text, save_new, save_scores, save_version
 
 
 def preset(name="mine", calls=6) -> Preset:
@@ -339,7 +339,7 @@ def test_a_hostile_name_in_a_file_is_shown_and_no_path(mine, shipped, tmp_path):
 
 def test_an_unfinished_preset_is_listed_as_such():
     stopped = replace(preset("one"), training={"unfinished": True})
-    assert recommended(stopped) == "unfinished" and measured(stopped) == "no"
+    assert recommended_text(stopped) == "unfinished" and measured_text(stopped) == "no"
     assert "UNFINISHED: its training was stopped" in preset_file.describe(stopped)
 
 
@@ -372,7 +372,7 @@ def test_files_has_the_unreadable_ones_too(mine, shipped):
     ({"calls6": {"ratio": "<b>"}}, ("yes", "yes")), ({"calls6": {"ratio": 10 ** 400}}, ("yes", "yes"))])   # any file's
 def test_what_was_measured_is_said_in_words(scores, words):
     one = replace(preset(), scores=scores)
-    assert (library.measured(one), library.recommended(one)) == words
+    assert (library.measured_text(one), library.recommended_text(one)) == words
 
 
 def test_the_library_repeats_what_a_host_needs():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from s4s.s4s_nodes.core import Model, mixture, preset_file, schedules
-from s4s.training.benchmark.host_race import RaceProgress, Terms, hold, sheet_rows
+from s4s.training.benchmark.host_race import RaceProgress, Terms, hold_race, sheet_rows
 from s4s.training.distil import identity
 from s4s.training.run import Run, Stopped
 from s4s.training.sizes import of_sizes, pack, unpack
@@ -127,7 +127,7 @@ def test_pictures_side_by_side_are_of_one_size(tmp_path):
     assert [tuple(images.shape[1:]) for images in shown] == [SHAPES[size_of(10_000_000)]] * 2
     source = both()
     with torch.no_grad():
-        held = hold(source, preset, Terms(("calls4",), range(3), 3000, 12), RaceProgress())
+        held = hold_race(source, preset, Terms(("calls4",), range(3), 3000, 12), RaceProgress())
         rows = sheet_rows(source, held)
     assert {tuple(states.shape[1:]) for _, _, states in rows} == {SHAPES[size_of(20_000_000)]}
     (condition, score), = held.preset.scores["calls4"].items()

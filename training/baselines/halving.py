@@ -16,7 +16,7 @@ from ...s4s_nodes.core import classical
 from ...s4s_nodes.core.schedules import polyexponential
 from ..source import Source
 from ..teacher.pairs import Pairs
-from .measure import Entry, measured, within
+from .measure import Entry, measured, table_within
 from .shared import shared_calls
 
 PROBES = ("dpmpp_2m", "ipndm_2", "unipc_bh2_2")         # solvers that tell good schedules from bad ones
@@ -92,5 +92,5 @@ def shared_on_a_schedule(solvers: tuple[str, ...], calls: int, flow: bool) -> in
     tables = []
     for name in solvers:
         with suppress(ValueError):                              # one of its steps makes more calls
-            tables.append(within(classical.SOLVERS[name], IRREGULAR[flow], calls, flow))
+            tables.append(table_within(classical.SOLVERS[name], IRREGULAR[flow], calls, flow))
     return math.ceil(MARGIN * shared_calls(tables))

@@ -31,7 +31,7 @@ class Entry:
     """A baseline or learned table and its errors: RMSE to the teacher per seed, for the first len(errors) seeds.
 
     features: (n, F) of its results where it ran all seeds and the source has a feature space. finer: errors to a finer
-    teacher, of the first seeds. crowd_only: the Fréchet distance alone may judge it: it is stochastic, or guided
+    teacher, of the first seeds. frechet_only: the Fréchet distance alone may judge it: it is stochastic, or guided
     otherwise than the teacher.
     """
 
@@ -41,7 +41,7 @@ class Entry:
     errors: np.ndarray = field(default_factory=lambda: np.empty(0))
     features: np.ndarray | None = None
     finer: np.ndarray = field(default_factory=lambda: np.empty(0))
-    crowd_only: bool = False
+    frechet_only: bool = False
 
     @property
     def name(self) -> str:
@@ -89,14 +89,14 @@ def baselines(source: Source, calls: int, names: set | None = None, top: float |
             if solver_name.endswith("_sigma") and not source.flow:      # there it is the one without
                 continue
             try:
-                entries.append(Entry(solver_name, schedule_name, within(solver, levels, calls, source.flow,
-                                                                        source.boundary)))
+                table = table_within(solver, levels, calls, source.flow, source.boundary)
             except ValueError:              # a schedule that cannot place so many levels
                 continue
+            entries.append(Entry(solver_name, schedule_name, table))
     return entries
 
 
-def within(solver, levels, calls: int, flow: bool, boundary: float | None = None) -> Table:
+def table_within(solver, levels, calls: int, flow: bool, boundary: float | None = None) -> Table:
     """The table of the most steps (levels: steps -> levels) that makes at most `calls` calls. Raises ValueError as
     solvers and schedules do, and where one step makes more.
 

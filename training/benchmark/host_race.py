@@ -83,7 +83,7 @@ def _of_here(preset: Preset, source: Source) -> Preset:
     return replace(preset, model=replace(preset.model, family=source.model.family, hashes=source.model.hashes))
 
 
-def hold(source: Source, preset: Preset, terms: Terms, progress: RaceProgress) -> RaceResult:
+def hold_race(source: Source, preset: Preset, terms: Terms, progress: RaceProgress) -> RaceResult:
     """Race the tables one by one, those learned at several cfg as they run at the source's.
 
     Raises ValueError for a budget that is too small, with what would do.
@@ -93,7 +93,7 @@ def hold(source: Source, preset: Preset, terms: Terms, progress: RaceProgress) -
     terms = replace(terms, tables=tuple(preset.tables))
     before, began, held = source.model_calls, time.monotonic(), RaceResult(whole)
     samplers = _samplers(source, preset, terms, progress)
-    if source.features is None and any(entry.crowd_only for entries in samplers.values() for entry in entries):
+    if source.features is None and any(entry.frechet_only for entries in samplers.values() for entry in entries):
         source.features, source.feature_space = moments, "means and deviations of the latent's channels"
     convergence, effort = plan_race(source, preset, terms, progress, samplers,
                                     (terms.budget or math.inf) - (source.model_calls - before))
@@ -198,22 +198,22 @@ def table_lines(result: TableResult, shown: int = 6) -> list[str]:
     out = len(result.ranked) - len(whole)
     left = f"; {out} dropped out early, on fewer" if out else ""
     return [*lines, f"  of {len(result.ranked)} baselines that took part, on {seeds} seeds{left}",
-            *crowd_lines(result)]
+            *frechet_lines(result)]
 
 
-def crowd_lines(result: TableResult) -> list[str]:
+def frechet_lines(result: TableResult) -> list[str]:
     """The samplers that only the Fréchet distance may judge, with S4S and the best baseline by it."""
-    if not result.crowd:
+    if not result.frechet_entries:
         return []
-    names = ", ".join(entry.name for entry in result.crowd)
+    names = ", ".join(entry.name for entry in result.frechet_entries)
     if result.teacher is None:
         return [f"  {names}: stochastic or guided otherwise, so that the Fréchet distance alone may judge them. It "
                 "needs more seeds than it has features: race on more seeds"]
     whole = [entry for entry in result.ranked if entry.features is not None]
     rows = sorted((distance(entry.features, result.teacher), entry is not result.learned, entry.name)
-                   for entry in (result.learned, *whole, *result.crowd) if entry.features is not None)
+                   for entry in (result.learned, *whole, *result.frechet_entries) if entry.features is not None)
     shown = {result.learned.name, *[name for _, other, name in rows if other][:3],
-             *(entry.name for entry in result.crowd)}
+             *(entry.name for entry in result.frechet_entries)}
     head = (f"  by the Fréchet distance to the teacher's results ({result.scores.get('feature_space', '')}), the only "
             "measure for stochastic samplers and CFG++:")
     return [head, *(f"  {far:.4f}  {name if other else 'S4S'}" for far, other, name in rows if name in shown)]

@@ -13,7 +13,7 @@ from ...s4s_nodes.core import Preset, Table, write_atomically
 from ...s4s_nodes.core.levels import starts_below
 from ...s4s_nodes.core.scores import lost
 from ...s4s_nodes.select.match import cfg_range, range_text
-from .host_race import crowd_lines
+from .host_race import frechet_lines
 from .race import TableResult
 from .report import row_of
 from .verdict import BETTER, EVEN, UNSURE, WITHIN, WORSE
@@ -90,7 +90,7 @@ def _race(race: TableResult) -> dict:
                   key=lambda row: (-row.seeds, row.rmse))
     return {"all": len(race.ranked), "seeds": seeds, "space": race.scores.get("feature_space", ""),
             "top": [row for row in rows if row.seeds == seeds], "rest": [row for row in rows if row.seeds < seeds],
-            "crowd": crowd_lines(race)}
+            "frechet": frechet_lines(race)}
 
 
 def _numbers(table: Table) -> list[list[str]]:

@@ -29,8 +29,8 @@ MATCH_EFFORT = Effort(0, EVERY, ((8, EVERY), (EVERY, 5)))
 class TableResult:
     """A race of one table: JSON-ready scores, the baselines (best first), and one sentence.
 
-    teacher: its features, where the source has a feature space. crowd: entries that the Fréchet distance alone may
-    judge, all on the same seeds.
+    teacher: its features, where the source has a feature space. frechet_entries: those that the Fréchet distance alone
+    may judge, all on the same seeds.
     """
 
     scores: dict
@@ -38,7 +38,7 @@ class TableResult:
     ranked: list[Entry]
     verdict: str
     teacher: np.ndarray | None = None
-    crowd: list[Entry] = field(default_factory=list)
+    frechet_entries: list[Entry] = field(default_factory=list)
 
     @property
     def finalists(self) -> list[Entry]:
@@ -93,8 +93,8 @@ def race(source: Source, preset: Preset, table: str, pairs: Pairs, effort: Effor
         raise ValueError(f"{len(pairs)} pairs: a race needs at least 2, better 16")
     raced_table, top = preset.tables[table], window_of(source, preset.tables[table])
     entries = baselines(source, raced_table.calls, top=top, curve=curve_of(preset, table))
-    crowd = [entry for entry in samplers if entry.crowd_only]
-    entries += [entry for entry in samplers if not entry.crowd_only]
+    frechet_entries = [entry for entry in samplers if entry.frechet_only]
+    entries += [entry for entry in samplers if not entry.frechet_only]
     total = race_calls(source, preset, table, len(pairs), effort, samplers)
     before, reported = source.model_calls, source.on_model_calls
     if on_progress is not None:
@@ -103,21 +103,21 @@ def race(source: Source, preset: Preset, table: str, pairs: Pairs, effort: Effor
         learned = measure(source, Entry("S4S", "learned", raced_table), pairs, features=True)
         ranked = searched(source, entries, pairs, effort, began_at(preset, table), source.features is not None)
         learned, *ranked = with_finer_errors(source, [learned, *ranked], pairs, finer)
-        crowd = measured(source, crowd, pairs, features=True)
+        frechet_entries = measured(source, frechet_entries, pairs, features=True)
         more |= calls_to_match(source, learned, ranked, pairs) if match else {}
     finally:
         source.on_model_calls = reported
-    return result_of(source, learned, ranked, pairs, crowd, **more)
+    return result_of(source, learned, ranked, pairs, frechet_entries, **more)
 
 
 def race_calls(source: Source, preset: Preset, table: str, seeds: int, effort: Effort,
                samplers: Sequence[Entry] = ()) -> int:
     """The most network calls that `race` makes, its teacher's left out."""
     calls, schedules = preset.tables[table].calls, len(schedules_for(source, window_of(source, preset.tables[table])))
-    crowd = sum(entry.crowd_only for entry in samplers)
-    search = search_cost(effort, calls, seeds, schedules + 1, source.flow, len(samplers) - crowd,
+    apart = sum(entry.frechet_only for entry in samplers)
+    search = search_cost(effort, calls, seeds, schedules + 1, source.flow, len(samplers) - apart,
                          features=source.features is not None)
-    return search + calls * (seeds * (1 + crowd) + CHECKED * (effort.rounds[-1][1] + 2))
+    return search + calls * (seeds * (1 + apart) + CHECKED * (effort.rounds[-1][1] + 2))
 
 
 def began_at(preset: Preset, table: str) -> list[str]:
@@ -145,13 +145,13 @@ def with_finer_errors(source: Source, entries: list[Entry], pairs: Pairs, finer:
     return [replace(entry, finer=finer_errors.get(entry.name, entry.finer)) for entry in entries]
 
 
-def result_of(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs, crowd: Sequence[Entry] = (),
-              **more) -> TableResult:
+def result_of(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs,
+              frechet_entries: Sequence[Entry] = (), **more) -> TableResult:
     """A race's results, by both measures: the RMSE, and in a source's feature space the Fréchet distance."""
     teacher = features_of(source, pairs.target)
     scores = {**summary(learned, ranked), **frechet.scores(learned, ranked, teacher, source.feature_space), **more,
               "cfg": source.cfg, "size": source.size}
-    return TableResult(scores, learned, ranked, verdict(scores), teacher, list(crowd))
+    return TableResult(scores, learned, ranked, verdict(scores), teacher, list(frechet_entries))
 
 
 def calls_to_match(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs) -> dict:

@@ -87,7 +87,7 @@ def race_and_show(source: Source, preset: Preset, terms: host_race.Terms, out) -
         def count(done, total):
             bar.total, bar.n = max(total, done), done
             bar.refresh()
-        held = host_race.hold(source, preset, terms, host_race.RaceProgress(bar.set_description_str, count))
+        held = host_race.hold_race(source, preset, terms, host_race.RaceProgress(bar.set_description_str, count))
     for name, result in held.raced.items():
         click.echo(f"\n{preset.name}, {name}: {result.learned.table.calls} network calls, cfg {source.cfg:g}\n"
                    + draw.race_table(result) + f"\n{result.verdict}")

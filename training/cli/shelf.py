@@ -18,11 +18,11 @@ def list_(folders):
 
     ComfyUI and WebUI keep theirs in models/s4s_presets.
     """
-    from ...s4s_nodes.library import Library, measured, recommended
+    from ...s4s_nodes.library import Library, measured_text, recommended_text
     library = Library(folders)
     rows = [("name", "hash", "for", "calls", "measured", "recommended")]
     rows += [(name, preset.short_hash, f"{preset.model.family}, {preset.model.prediction}",
-              ",".join(map(str, preset.counts)), measured(preset), recommended(preset))
+              ",".join(map(str, preset.counts)), measured_text(preset), recommended_text(preset))
              for name, preset in library.named().items()]
     widths = [max(map(len, column)) for column in zip(*rows)]
     for row in rows:

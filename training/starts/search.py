@@ -36,7 +36,7 @@ class Start:
     at_best: bool
 
 
-def settle_start(source: Source, calls: int, held_out: Pairs, config, curve: np.ndarray | None = None) -> Start:
+def choose_start(source: Source, calls: int, held_out: Pairs, config, curve: np.ndarray | None = None) -> Start:
     """The start of a table of this many calls. Raises ValueError where no schedule can place as many levels.
 
     curve: for a window, its levels (calls + 1,) on the curve of the full table, one of the schedules that are tried.

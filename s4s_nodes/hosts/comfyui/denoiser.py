@@ -171,7 +171,7 @@ class Network:
     def __call__(self, x: Tensor, sigma: Tensor, which: Tensor, cfg: Tensor | None = None) -> Tensor:
         if cfg is not None:
             self.guider.set_cfg(float(cfg[0]))
-        places = grouped(which)
+        places = places_of_each(which)
         done = [self._asked(x[here], sigma[here], int(which[here[0]])) for here in places]
         return torch.cat(done)[torch.cat(places).argsort()]
 
@@ -225,14 +225,14 @@ def of_both(high: Source, low: Source, boundary: float) -> Source:
                    about={experts.KEY: {"boundary": boundary, "cfg": low.cfg}})
 
 
-def grouped(which: Tensor) -> list[Tensor]:
+def places_of_each(which: Tensor) -> list[Tensor]:
     """The places of each number."""
     return [torch.nonzero(which == index).flatten() for index in which.unique()]
 
 
 # --- a SAMPLER of the host as the teacher ---------------------------------------------------------------------------
 
-class Shown:
+class HostModel:
     """A Source's denoiser with what the host's sampler functions look for on the model they are called with."""
 
     def __init__(self, denoiser: Callable, network: Network):
@@ -256,12 +256,12 @@ def teacher_of(source: Source, sampler, sigmas: Tensor) -> tuple[Callable, Tenso
 
     def run(denoiser, x, levels, extra, disable):
         arguments = {**extra, "model_options": network.extra_args["model_options"], "seed": next(seeds)}
-        return sampler.sampler_function(Shown(denoiser, network), x, levels.clone(), extra_args=arguments,
+        return sampler.sampler_function(HostModel(denoiser, network), x, levels.clone(), extra_args=arguments,
                                         callback=None, disable=disable, **sampler.extra_options)
 
     def teach(denoiser, x, levels, extra_args, disable=True):
         # a prompt and a call's worth at a time: some samplers read off the model's last answer, whole
-        places, done = grouped(extra_args["which"]), []
+        places, done = places_of_each(extra_args["which"]), []
         while places:
             chunk = denoiser.__self__.chunk                 # of the Source, which halves it when memory runs out
             here = places[0][:chunk]

@@ -7,7 +7,7 @@ import hashlib
 from comfy_api.latest import io
 
 from ...core import preset_file
-from ...library import Library, cfg_range, measured, preset_name, recommended
+from ...library import Library, cfg_range, measured_text, preset_name, recommended_text
 from ...select.cfg import join_presets
 from ...select.match import range_text
 from . import parts, record
@@ -45,7 +45,7 @@ class S4SPresets(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, preset):
-        typed = {"preset": preset, **record.typed(cls)}
+        typed = {"preset": preset, **record.typed_inputs(cls)}
         return _refusal(*(typed.get(key) for key in ("preset", "action", "name"))) or True
 
     @classmethod
@@ -118,7 +118,7 @@ def _passport(library: Library, name: str) -> str:
     calls = ", ".join(map(str, preset.counts))
     return (f"{name} {preset.short_hash}: {'ships with S4S' if library.ships(name) else 'yours'}\n"
             f"for {preset.model.family}, {preset.model.prediction}; {calls} calls{cfg}\n"
-            f"measured: {measured(preset)}; recommended: {recommended(preset)}\n"
+            f"measured: {measured_text(preset)}; recommended: {recommended_text(preset)}\n"
             f"{library.path(name)}")
 
 

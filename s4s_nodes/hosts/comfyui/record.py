@@ -123,7 +123,7 @@ def on_prompt(data: dict) -> dict:
     return data
 
 
-def typed(node) -> dict:
+def typed_inputs(node) -> dict:
     """The values that stand in a node whose inputs are being validated; linked ones are left out.
 
     The host reports a refusal once for every input that validate_inputs names. So it names one, and looks here.

@@ -168,7 +168,7 @@ class S4STrainPreset(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, calls):
         try:
-            typed = {"calls": calls, **record.typed(cls)}
+            typed = {"calls": calls, **record.typed_inputs(cls)}
             name = _config(**{key: typed[key] for key in CHECKED if key in typed}).name
             check_places(home(), runs(), name)
         except ValueError as error:
@@ -200,7 +200,7 @@ class S4STrainPreset(io.ComfyNode):
         if teacher is not None and node.scene.more_latents:
             raise ValueError("a training for several sizes uses its own teacher: leave teacher_sampler and "
                              "teacher_sigmas unconnected")
-        order = session.Order(config, settings_of(node.scene, teacher), len(node.scene.positives),
+        order = session.TrainingOrder(config, settings_of(node.scene, teacher), len(node.scene.positives),
                               teacher and (lambda source: teacher_of(source, *teacher)), race_seeds, resume)
         if budget == ESTIMATE:
             session.forecast(node, order)

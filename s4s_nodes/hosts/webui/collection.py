@@ -16,7 +16,7 @@ from modules import shared
 from ... import published
 from ...core import preset_file
 from ...core.model import is_number
-from ...library import ENDING, Preset, PresetError, file_name, measured, preset_name, recommended, save_new
+from ...library import ENDING, Preset, PresetError, file_name, measured_text, preset_name, recommended_text, save_new
 from ...select.cfg import join_presets
 from ...select.match import counts_text
 from . import dropdowns, panel, settings, shelf
@@ -38,7 +38,7 @@ def build() -> dict:
             "said": gr.Textbox(label=say("Report"), lines=2, interactive=False, elem_id="s4s_collection_said")}
     with gr.Row():
         with gr.Column():
-            part["chosen"] = gr.Dropdown(label=say("Preset"), choices=shelf.looked_after(), value=None,
+            part["chosen"] = gr.Dropdown(label=say("Preset"), choices=shelf.in_collection(), value=None,
                                          elem_id="s4s_collection_preset")
             part["about"] = gr.HTML(value="", elem_id="s4s_collection_about")
             part["file"] = gr.File(label=say("Its file, to be shared"), interactive=False, visible=False,
@@ -55,7 +55,7 @@ def build() -> dict:
             part["add"] = gr.Button(say("Add"), elem_id="s4s_collection_add")
             part["several"] = gr.Dropdown(
                 label=say("Presets for one model, learned at different cfg, to be joined into one"),
-                choices=shelf.offered(), value=[], multiselect=True, elem_id="s4s_collection_several")
+                choices=shelf.usable(), value=[], multiselect=True, elem_id="s4s_collection_several")
             with gr.Row():
                 part["whole"] = gr.Textbox(label=say("Name of the joined preset"), elem_id="s4s_collection_whole")
                 part["join"] = gr.Button(say("Join"), elem_id="s4s_collection_join")
@@ -119,7 +119,7 @@ def _labels() -> dict[str, str]:
 def listing() -> str:
     """All presets as a table, and below it what could not be read."""
     library = shelf.library()
-    rows = "".join(_row(name, library.get(name), library.ships(name)) for name in shelf.offered())
+    rows = "".join(_row(name, library.get(name), library.ships(name)) for name in shelf.usable())
     heads = (say("Preset"), say("For"), say("Steps"), say("Measured"), say("Recommended"), say("Whose"))
     head = "".join(f'<th style="text-align: start">{escape(words)}</th>' for words in heads)
     problems = "".join(f"<li>{escape(shelf.without_places(problem))}</li>" for problem in library.problems())
@@ -132,7 +132,7 @@ def listing() -> str:
 
 def _row(name: str, preset: Preset, ships: bool) -> str:
     plain = {"yes": say("yes"), "no": say("no"), "unfinished": say("unfinished"), "not raced": "–"}
-    better, fine = measured(preset), recommended(preset)
+    better, fine = measured_text(preset), recommended_text(preset)
     scores = [preset.score(table) for table in preset.tables]
     seeds = min((score["seeds"] for score in scores if is_number(score.get("seeds"))), default=None)
     ends = better.split(" times")[0].split(" to ")

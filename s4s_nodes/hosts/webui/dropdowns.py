@@ -74,7 +74,7 @@ def _ours(name: str) -> list[str]:
     if name in PRESETS:
         return [*([labels.BY_SCHEDULE, pasted.CHOICE] if name in PANELS else []), *shelf.names()]
     if name in (COLLECTION, SEVERAL):
-        return shelf.looked_after() if name == COLLECTION else shelf.offered()
+        return shelf.in_collection() if name == COLLECTION else shelf.usable()
     return [row.label for row in sd_schedulers.schedulers if shelf.is_ours(row.label)]
 
 

@@ -49,7 +49,7 @@ def plain(text: str) -> str:
     return " ".join(re.sub(r'[,:"\\]', " ", text).split())[:300]
 
 
-def said(selection) -> str:
+def infotext(selection) -> str:
     """What an infotext says of a run: preset, hash, table and kind; where it is no table of the file itself, why."""
     preset = selection.preset
     ran = selection.classical

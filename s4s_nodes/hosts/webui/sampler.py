@@ -79,7 +79,7 @@ class Run:
     def _write(self, selection: Selection) -> None:
         """Into the infotext: what ran, and the preset's table itself."""
         written = self.p.extra_generation_params
-        written[labels.HIRES_KEY if self.hires else labels.KEY] = labels.said(selection)
+        written[labels.HIRES_KEY if self.hires else labels.KEY] = labels.infotext(selection)
         text = metadata.to_text(selection, self.request.facts) if selection.preset and settings.writes_table() else None
         if text is not None:
             written[labels.HIRES_TABLE_KEY if self.hires else labels.TABLE_KEY] = metadata.pack(text)

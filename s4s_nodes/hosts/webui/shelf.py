@@ -59,22 +59,22 @@ def without_places(text: str) -> str:
     return text
 
 
-def offered() -> list[str]:
+def usable() -> list[str]:
     """The names of the presets a user of this host can use: none of what ships for the trainer's bundled models."""
     known = library()
     return [name for name, preset in known.named().items()
             if not (preset.model.family.startswith(OF_BUNDLED) and known.ships(name))]
 
 
-def looked_after() -> list[str]:
+def in_collection() -> list[str]:
     """The names to choose from where presets are looked after: those a user can use, and files that are damaged."""
-    known, useful = library(), offered()
+    known, useful = library(), usable()
     return [name for name in known.listed() if name in useful or name not in known.names()]
 
 
 def names() -> dict[str, str]:
     """{schedule type: preset name} of all that is there now."""
-    return labels.labelled(offered())
+    return labels.labelled(usable())
 
 
 def is_ours(label) -> bool:

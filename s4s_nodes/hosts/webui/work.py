@@ -74,7 +74,7 @@ def forecast(race_seeds: int = 8, **asked) -> Callable[[Show], None]:
     return lambda show: session.forecast(tab(show), order)
 
 
-def _order(race_seeds: int, **asked) -> tuple[Callable[[Show | None], Tab], session.Order]:
+def _order(race_seeds: int, **asked) -> tuple[Callable[[Show | None], Tab], session.TrainingOrder]:
     """(the Tab of a Show, the session's order) of the fields of a Scene, and of the trainer's Config.
 
     scales: the guidance scales to learn at; one or none: the scene's.
@@ -83,7 +83,7 @@ def _order(race_seeds: int, **asked) -> tuple[Callable[[Show | None], Tab], sess
     scales = asked.pop("scales", ())
     several = {"cfg": scales} if len(scales) > 1 else {}          # one: the scene's
     config = Config.of(**{"budget": HOST_BUDGET, **several, **asked})
-    order = session.Order(config, scene.settings, len(scene.prompts), race_seeds=race_seeds)
+    order = session.TrainingOrder(config, scene.settings, len(scene.prompts), race_seeds=race_seeds)
     return partial(Tab, scene, max(config.calls)), order
 
 
@@ -109,7 +109,7 @@ def race(label: str, calls: tuple = (), seeds: int = 16, budget: int = 0, write:
 
 # --- the WebUI's own samplers by name, on its own schedule types, as entries of a race -------------------------------
 
-class Shown:
+class HostModel:
     """A Source's denoiser with the host's own, for samplers that read it, as its `inner_model`."""
 
     def __init__(self, denoiser, network):
@@ -144,5 +144,5 @@ def _entries(name: str, source: Source, calls: int) -> list[Entry]:
 
     def run(denoiser, x, sigmas, extra_args, disable):
         more = {"solver_type": options["solver_type"]} if "solver_type" in options else {}
-        return function(Shown(denoiser, source.network), x, sigmas, extra_args=extra_args, disable=disable, **more)
+        return function(HostModel(denoiser, source.network), x, sigmas, extra_args=extra_args, disable=disable, **more)
     return host_samplers.entries(known[name.lower()], "WebUI", source, calls, types, levels, run)

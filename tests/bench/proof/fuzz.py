@@ -91,7 +91,7 @@ def _usable(held: Preset | None, folder: Path) -> None:
     with suppress(PresetError):                     # numbers that leave float64 when they are sampled
         preset_file.to_bytes(held)
     shelf = Library([folder], folder / "none")
-    assert shelf.names() == ["theirs"] and library.measured(held) and library.recommended(held)
+    assert shelf.names() == ["theirs"] and library.measured_text(held) and library.recommended_text(held)
     for request in (Request(FACTS, [held], steps=3, cfg=3.0), Request(FACTS, [held], steps=3, cfg=3.0, named=held)):
         try:
             found = select(request)

@@ -123,7 +123,7 @@ def test_the_hosts_euler_is_ours_and_stochastic_samplers_are_told_apart():
         return pairs.ends(source, theirs, some), pairs.ends(source, ours("core").classical.euler(theirs.sigmas), some)
     theirs, mine = inside(load("tiny_sd15"), "tiny_sd15", work)
     torch.testing.assert_close(theirs, mine, rtol=0, atol=1e-4 * float(mine.abs().max()))
-    assert {name: {entry.crowd_only for entry in entries} for name, entries in found.items()} == {
+    assert {name: {entry.frechet_only for entry in entries} for name, entries in found.items()} == {
         **dict.fromkeys(("euler", "heun", "dpmpp_2m", "uni_pc"), {False}),
         **dict.fromkeys(("euler_ancestral", "dpmpp_sde", "euler_cfg_pp"), {True})}
     assert {(entry.table.calls, len(entry.table.sigmas)) for entry in found["heun"]} == {(5, 4)}     # two calls a step

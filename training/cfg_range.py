@@ -17,7 +17,7 @@ from .source import Source
 OTHERS = 0.7                # of the first node's budget, for all others together: docs/how-to/several-cfg.md
 
 
-class Node(NamedTuple):
+class CfgNode(NamedTuple):
     """One guidance scale of a run, its configuration cut to its share of the budget, and the cfg of the node whose
     tables its own start from; None: the first."""
 
@@ -34,14 +34,14 @@ class Node(NamedTuple):
         return name_at(stem, self.cfg if cfg is None else cfg) if len(self.config.cfg) > 1 else stem
 
 
-def nodes_of(config: Config) -> list[Node]:
+def nodes_of(config: Config) -> list[CfgNode]:
     """The nodes of a configuration: the highest cfg first, where a teacher has the hardest time, then downwards."""
     falling = sorted(config.cfg, reverse=True)
     share = OTHERS / max(1, len(falling) - 1)
     other = replace(config, budget=int(share * (config.budget or UNLIMITED)))
-    return [Node(falling[0], config), *(Node(cfg, other, above) for above, cfg in zip(falling, falling[1:]))]
+    return [CfgNode(falling[0], config), *(CfgNode(cfg, other, above) for above, cfg in zip(falling, falling[1:]))]
 
 
-def run_calls(nodes: list[Node], source: Source, *teacher: int) -> int:
+def run_calls(nodes: list[CfgNode], source: Source, *teacher: int) -> int:
     """Network calls of a whole run, at most. teacher: its calls and what measuring it took, as in `plan_for`."""
     return sum(forecast(node.plan(source, *teacher), source) for node in nodes)
