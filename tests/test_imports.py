@@ -29,7 +29,7 @@ ORDER = (       # a room may import those of the lines above it; rooms of one li
     "training.sources training.convergence training.checks training.run_identity",
     "training.run_folder",
     "training.budget training.run_pairs",
-    "training.nodes",
+    "training.cfg_range",
     "training.run_tables",
     "training.run training.estimate",
     "training.benchmark",
