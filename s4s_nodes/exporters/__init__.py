@@ -1,13 +1,10 @@
-"""Presets for other programs: plain levels, JSON, and a diffusers scheduler (needs diffusers, only when asked for)."""
+"""Presets for other programs: plain levels and JSON here, a diffusers scheduler in scheduler.py."""
 
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-import numpy as np
-
-from ..core import Preset, write_atomically
+from ..core import Preset
 from ..core.table import PARTS
 
 
@@ -27,18 +24,3 @@ def json_text(preset: Preset) -> str:
     return json.dumps({"name": preset.name, "hash": preset.short_hash, "model": model, "tables": tables,
                        "training": preset.training, "scores": preset.scores, "recommended": preset.recommended,
                        "licence": preset.licence, "source": preset.source}, indent=1)
-
-
-def write(preset: Preset, to: str, path, calls: int | None = None) -> Path:
-    """Write the preset and return what was written.
-
-    to: sigmas, one line per table, or only the one with `calls`; or diffusers, a folder with scheduler_config.json, for
-    `S4SScheduler.from_pretrained`. Raises ValueError for calls that the preset does not have, ImportError without
-    diffusers.
-    """
-    if to == "diffusers":
-        from .scheduler import S4SScheduler
-        S4SScheduler.from_preset(preset).save_config(path)
-        return Path(path) / "scheduler_config.json"
-    lines = [sigmas_text(preset, count) for count in ([calls] if calls else preset.counts)]
-    return write_atomically(path, ("\n".join(lines) + "\n").encode())

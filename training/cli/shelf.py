@@ -134,21 +134,24 @@ def import_(sources, calls, name, out, force):
 @click.option("--to", default="sigmas", show_default=True, type=click.Choice(["sigmas", "diffusers"]),
               help="plain levels, or a folder with a diffusers scheduler")
 @click.option("--calls", default=None, type=int, help="for sigmas: only the table with this number of calls")
-@click.option("--out", default=None, type=click.Path(path_type=Path), help="what to write [default: beside the preset]")
+@click.option("--out", default=None, type=click.Path(path_type=Path),
+              help="for diffusers: the folder to write [default: beside the preset]")
 @FORCE
 @user_errors
 def export(preset_file, to, calls, out, force):
-    """Write a preset for other programs; plain levels without --out are printed."""
-    from ...s4s_nodes import exporters
+    """Print a preset's levels, or write it for diffusers."""
     from ...s4s_nodes.core import preset_file as preset_module
+    from ...s4s_nodes.exporters import sigmas_text
     preset = preset_module.load(preset_file)
-    if to == "sigmas" and out is None:
+    if to == "sigmas":
         for count in [calls] if calls else preset.counts:
-            click.echo(exporters.sigmas_text(preset, count))
+            click.echo(sigmas_text(preset, count))
         return
-    out = out or preset_file.with_name(preset_file.stem + ("-diffusers" if to == "diffusers" else ".txt"))
-    check_free(out / "scheduler_config.json" if to == "diffusers" else out, force)
-    click.echo(f"wrote {exporters.write(preset, to, out, calls)}")
+    out = out or preset_file.with_name(f"{preset_file.stem}-diffusers")
+    file = check_free(out / "scheduler_config.json", force)
+    from ...s4s_nodes.exporters.scheduler import S4SScheduler
+    S4SScheduler.from_preset(preset).save_config(out)
+    click.echo(f"wrote {file}")
 
 
 COMMANDS = (show, import_, export, list_, join)
