@@ -24,7 +24,7 @@ from ...library import file_name
 from ..session import Outcome
 from . import facts, folder, parts, record
 from .denoiser import Scene, inside
-from .train_view import as_pictures, as_pil, painter
+from .previews import as_pictures, as_pil, painter
 
 log = logging.getLogger("s4s")
 EVERY = 4.0                 # seconds between live previews: each costs a few network calls
