@@ -1,4 +1,4 @@
-"""Pictures of presets and races, drawn with Pillow alone: every host has it, none has matplotlib.
+"""Pictures of presets and races, drawn with Pillow alone: every host has it.
 
 Everything is drawn at twice its size and scaled down once, which smooths Pillow's hard-edged lines.
 """
@@ -189,6 +189,22 @@ def sheet(rows, title: str = "", note: str = "") -> Image.Image:
         for j, picture in enumerate(pictures):
             page.paste(picture, 32 + (size + gap) * j, y + line, (size, high))
     return page.finish(shape[0] > size)
+
+
+def bars(title: str, note: str, rows: list[tuple]) -> Image.Image:
+    """Values as bars with their intervals: rows is [(label, value, low, high, whether it stands out), ...]."""
+    left, line = 330, 32
+    scale = (WIDTH - left - 110) / max((high for _, _, _, high, _ in rows), default=1.0)
+    page = Canvas(WIDTH, 112 + line * len(rows))
+    page.text(32, 20, title, 28, most=WIDTH - 64)
+    page.text(32, 62, note, 16, QUIET, most=WIDTH - 64)
+    for i, (label, value, low, high, stands_out) in enumerate(rows):
+        y = 100 + line * i
+        page.text(left - 12, y + 11, label, 15, anchor="rm", most=left - 44)
+        page.box(left, y, scale * value, 22, RED if stands_out else _shade(-0.3))
+        page.line([(left + scale * low, y + 11), (left + scale * high, y + 11)], INK, 2)
+        page.text(left + scale * high + 10, y + 11, f"{value:.4f}", 14, QUIET, "lm")
+    return page.finish()
 
 
 def _dashed(page: Canvas, start: tuple, end: tuple, colour):

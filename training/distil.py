@@ -10,7 +10,7 @@
 
 Exceptions of the network, on_progress and say, including a host's interruption (BaseException), pass through unchanged
 after the run is saved and the best tables so far are written to folder/NAME.safetensors. Nothing here prints, needs
-click or matplotlib, or touches the host's global state.
+click, or touches the host's global state.
 """
 
 from __future__ import annotations

@@ -171,11 +171,10 @@ def test_pictures_are_drawn(raced, tmp_path):
     from PIL import Image
     source, _, ranked = raced
     report.draw_table(Preset("best", {"calls": ranked[0].table}, source.model), "calls", tmp_path / "solver.png")
-    report.plot_race(TableResult({}, ranked[0], ranked, ""), tmp_path / "race.png", "race")
-    report.plot_curve([[0, None, 0.5, 10], [4, 0.4, 0.3, 50], [8, 0.3, 0.2, 90]], tmp_path / "curve.png", "curve", 0.4)
+    report.draw_race(TableResult({}, ranked[0], ranked, ""), tmp_path / "race.png", "race")
     report.sheet([("teacher", "", torch.zeros(3, 1, 8, 8)), ("S4S", "6 calls", torch.ones(3, 3, 8, 8))],
                  tmp_path / "sheet.png")
-    for name in ("solver", "race", "curve", "sheet"):
+    for name in ("solver", "race", "sheet"):
         with Image.open(tmp_path / f"{name}.png") as picture:
             assert len(set(picture.convert("L").getdata())) > 1
     with Image.open(tmp_path / "sheet.png") as page:

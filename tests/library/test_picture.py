@@ -86,3 +86,13 @@ def test_a_sheet_keeps_rows_and_columns():
     page = pixels(picture.sheet(rows, "title", "note"))
     seen = [[tuple(page[110 + 52 + 120 + 300 * i, 32 + 120 + 248 * j]) for j in range(2)] for i in range(2)]
     assert seen == colours
+
+
+def test_bars_are_as_long_as_their_values_and_one_stands_out():
+    page = pixels(picture.bars("race", "note", [("S4S", 1.0, 0.9, 1.1, True), ("euler, karras", 2.0, 1.8, 2.2, False)]))
+    full = picture.WIDTH - 330 - 110
+    for row, (share, stands_out) in enumerate(((1 / 2.2, True), (2 / 2.2, False))):
+        line = page[100 + 32 * row + 2]                                     # above the interval and the number
+        ends = np.flatnonzero((line != 255).any(-1) & (np.arange(picture.WIDTH) >= 330))
+        assert abs(ends[0] - 330) <= 1 and abs(ends[-1] - (330 + full * share)) <= 2
+        assert (np.abs(line[400].astype(int) - picture.RED).max() < 20) == stands_out

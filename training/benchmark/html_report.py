@@ -22,8 +22,7 @@ NAME = "report.html"
 PICTURES = {"sheet": "The same noise by teacher, the usual choice, the best baseline and S4S, with their misses.",
             "race": "RMSE to the teacher with 95 % intervals over seeds.",
             "solver": "Left: the noise levels of the states, and those the network is told. Right: the weights of the "
-                      "predictions in the next state.",
-            "curve": "Training loss and held-out error by network calls spent."}
+                      "predictions in the next state."}
 OF_A_RACE = ("sheet", "race")
 PROVENANCE = ("checkpoint", "prompts", "size", "dtype", "guidance",
               "teacher", "teacher_error", "cfg", "resolution", "family", "base", "learn", "clock", "mode", "objective",

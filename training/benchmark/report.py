@@ -17,56 +17,18 @@ from . import frechet
 from .race import TableResult
 from .verdict import interval, within_text
 
-INK, LEARNED, OTHER = "#222222", "#d1495b", "#8d99ae"
-
-
-def _figure(width: float, height: float):
-    import matplotlib  # slow to import, and only reports need it
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-    figure, axis = plt.subplots(figsize=(width, height), layout="constrained")
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(alpha=0.25)
-    return figure, axis
-
-
-def _save(figure, path) -> Path:
-    import matplotlib.pyplot as plt
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    plt.close(figure)
-    return write_atomically(path, buffer.getvalue())
-
 
 def draw_table(preset: Preset, name: str, path) -> Path:
     """A table of the preset as a picture file."""
     return _save_image(picture.table(preset, name), path)
 
 
-def plot_race(race: TableResult, path, title: str) -> Path:
+def draw_race(race: TableResult, path, title: str) -> Path:
     """Errors of the learned table and the best baselines, with 95 % intervals over seeds."""
-    learned, rows = race.learned, [race.learned, *race.finalists][:14][::-1]
-    figure, axis = _figure(8.5, 0.34 * len(rows) + 1.3)
-    values = np.array([entry.rmse for entry in rows])
-    ends = np.abs(np.array([interval(entry.errors) for entry in rows]) - values[:, None]).T
-    names = ["S4S" if entry is learned else entry.name for entry in rows]
-    axis.barh(names, values, xerr=ends, color=[LEARNED if entry is learned else OTHER for entry in rows],
-              error_kw={"ecolor": INK, "capsize": 2})
-    axis.set(xlabel=f"RMSE to the teacher, {len(learned.errors)} unseen seeds (95 % interval)", title=title)
-    return _save(figure, path)
-
-
-def plot_curve(curve: list, path, title: str, classical: float | None = None) -> Path:
-    """Training loss and held-out error by network calls spent."""
-    figure, axis = _figure(7.5, 4)
-    calls = [row[3] for row in curve]
-    axis.plot(calls[1:], [row[1] for row in curve[1:]], color=OTHER, label="training loss")
-    axis.plot(calls, [row[2] for row in curve], color=LEARNED, marker=".", label="held-out RMSE")
-    if classical is not None:
-        axis.axhline(classical, color=INK, linestyle="--", label="best baseline")
-    axis.set(xlabel="network calls spent", ylabel="RMSE", title=title, yscale="log")
-    axis.legend(frameon=False)
-    return _save(figure, path)
+    rows = [("S4S" if entry is race.learned else entry.name, entry.rmse, *interval(entry.errors), entry is race.learned)
+            for entry in [race.learned, *race.finalists][:14] if np.isfinite(entry.errors).all()]
+    note = f"RMSE to the teacher, {len(race.learned.errors)} unseen seeds (95 % interval)"
+    return _save_image(picture.bars(title, note, rows), path)
 
 
 def sheet(rows: list[tuple[str, str, Tensor]], path) -> Path:
@@ -130,6 +92,6 @@ def race_table(race: TableResult, shown: int = 12) -> str:
 
 def race_files(race: TableResult, name: str, folder: Path, title: str) -> None:
     """race-NAME.png of the best, and race-NAME.txt of everyone."""
-    plot_race(race, folder / f"race-{name}.png", title)
+    draw_race(race, folder / f"race-{name}.png", title)
     everyone = race_table(race, len(race.ranked))
     write_atomically(folder / f"race-{name}.txt", f"{everyone}\n".encode())

@@ -30,7 +30,7 @@ USUAL = {False: ("dpmpp_2m", "karras"), True: ("euler", "simple")}      # what m
 
 
 def report(run, seeds: int) -> None:
-    """Race the run's preset, put its scores into the file, and draw curve, tables, race and sheet."""
+    """Race the run's preset, put its scores into the file, and draw tables, race and sheet."""
     folder = run.preset_path.parent
     terms = host_race.Terms(tuple(run.states), range(seeds), 0, run.convergence.calls, effort=FULL, match=True)
     held = race_and_show(run.source, run.preset(), terms, folder)
@@ -43,10 +43,8 @@ def report(run, seeds: int) -> None:
 def draw_run(run, preset: Preset, races: dict[str, TableResult] | None = None) -> Path:
     """Draw what a run learned and how, beside its preset, and write its page; the page's path."""
     folder = run.preset_path.parent                 # not the run's folder where another run holds that now
-    for name, state in run.states.items():
-        best = races[name].scores["best_rmse"] if races else None
+    for name in run.states:
         draw.draw_table(preset, name, folder / f"solver-{name}.png")
-        draw.plot_curve(state.curve, folder / f"curve-{name}.png", f"{preset.name}, {name}", best)
     return html_report.write(folder, preset, races)
 
 

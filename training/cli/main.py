@@ -28,8 +28,8 @@ def demo(model, calls, cfg, seeds, iterations, device, out):
     """Train a preset for a bundled model, race it on unseen seeds, and draw the results.
 
     Writes to the folder: the preset; report.html, one page with everything; and for each table race-*.txt (every
-    baseline), sheet-*.png (same seeds: teacher, best baseline, S4S), solver-*.png, race-*.png, curve-*.png. Run the
-    command again to resume where it stopped.
+    baseline), sheet-*.png (same seeds: teacher, best baseline, S4S), solver-*.png, race-*.png. Run the command again to
+    resume where it stopped.
     """
     from ..benchmark.report_run import report
     from ..run import Run
