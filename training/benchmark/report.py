@@ -73,7 +73,7 @@ def row_of(entry: Entry, race: TableResult) -> Row:
 
 
 def race_table(race: TableResult, shown: int = 12) -> str:
-    """The race as text, best first, those that ran fewer seeds below a line; what is not shown is in the race file.
+    """The race as text, best first, those that ran fewer seeds below a line; the page has them all.
 
     Finalists get their Fréchet distance where the source has a feature space.
     """
@@ -88,10 +88,3 @@ def race_table(race: TableResult, shown: int = 12) -> str:
         lines += ["dropped earlier, on fewer seeds:"] if number == len(race.finalists) else []
         lines.append(line(entry))
     return "\n".join([*lines, f"... and {max(0, len(race.ranked) - shown)} more"])
-
-
-def race_files(race: TableResult, name: str, folder: Path, title: str) -> None:
-    """race-NAME.png of the best, and race-NAME.txt of everyone."""
-    draw_race(race, folder / f"race-{name}.png", title)
-    everyone = race_table(race, len(race.ranked))
-    write_atomically(folder / f"race-{name}.txt", f"{everyone}\n".encode())

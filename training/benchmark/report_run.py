@@ -102,7 +102,7 @@ def _draw(source: Source, held: host_race.RaceResult, out: Path) -> None:
     ran = replace(held.preset, tables={name: result.learned.table for name, result in held.raced.items()})
     for name, result in held.raced.items():
         draw.draw_table(ran, name, out / f"solver-{name}.png")
-        draw.race_files(result, name, out, f"{ran.name}: {result.learned.table.calls} network calls")
+        draw.draw_race(result, out / f"race-{name}.png", f"{ran.name}: {result.learned.table.calls} network calls")
         if source.features is not None and held.whole is not None and "_from" not in name:
             draw_sheet(source, held.whole, result.learned, result.best, out / f"sheet-{name}.png")
     if source.decode is not None and held.whole is not None:

@@ -27,9 +27,8 @@ from .options import config_options, list_of, user_errors
 def demo(model, calls, cfg, seeds, iterations, device, out):
     """Train a preset for a bundled model, race it on unseen seeds, and draw the results.
 
-    Writes to the folder: the preset; report.html, one page with everything; and for each table race-*.txt (every
-    baseline), sheet-*.png (same seeds: teacher, best baseline, S4S), solver-*.png, race-*.png. Run the command again to
-    resume where it stopped.
+    Writes to the folder: the preset; report.html, one page with everything; and for each table sheet-*.png (same seeds:
+    teacher, best baseline, S4S), solver-*.png, race-*.png. Run the command again to resume where it stopped.
     """
     from ..benchmark.report_run import report
     from ..run import Run
@@ -107,7 +106,7 @@ def _opening(config: Config) -> str:
 @partial(config_options, only=CHECKPOINT_SETTINGS)
 @click.option("--device", default="auto", show_default=True, help=SETTINGS["device"].help)
 @click.option("--out", default=None, type=click.Path(path_type=Path),
-              help="folder for report.html, pictures and race-*.txt")
+              help="folder for report.html and pictures")
 @click.option("--write/--no-write", default=False, help="write the scores into the preset")
 @user_errors
 def race(preset_file, calls, cfg, seeds, seed, budget, device, out, write, **opening):
