@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from s4s.s4s_nodes.core import Preset, classical, schedules
-from s4s.training.baselines.halving import EFFORTS, FULL, Effort, search_cost, searched
+from s4s.training.baselines.halving import EFFORTS, Effort, search_cost, searched
 from s4s.training.baselines.measure import Entry, baselines, measure, measured
 from s4s.training.baselines.schedules import schedules_for
 from s4s.training.benchmark import report
@@ -24,7 +24,7 @@ def raced(request):
     source = toy_source(request.param)
     teacher = teacher_table(source, "dpmpp_3m", 60)
     pairs = make_pairs(source, range(TEST_SEEDS, TEST_SEEDS + 40), teacher, "", quiet=True)
-    return source, pairs, searched(source, baselines(source, 5), pairs, FULL)
+    return source, pairs, searched(source, baselines(source, 5), pairs, EFFORTS[-1])
 
 
 def test_every_classical_pair_takes_part_and_nobody_makes_more_calls(raced):

@@ -37,8 +37,7 @@ class Terms:
     no limit).
 
     teacher_calls: at first; more where they are too few and the budget affords them. samplers(source, calls): a host's
-    own, as entries for tables of so many calls. where: the program it runs in. effort: of the search for the best
-    baseline; None: what the budget affords. match: as in `race`.
+    own, as entries for tables of so many calls. where: the program it runs in. match: as in `race`.
     """
 
     tables: tuple
@@ -47,7 +46,6 @@ class Terms:
     teacher_calls: int = 50
     samplers: Callable | None = None
     where: str = "s4s"
-    effort: Effort | None = None
     match: bool = False
 
 
@@ -112,7 +110,7 @@ def hold_race(source: Source, preset: Preset, terms: Terms, progress: RaceProgre
                                                partial(finer_targets, source, teacher, pairs, top))
         progress.status(f"race of {name} on {len(seeds)} unseen seeds")
         pairs, finer = pairs_at[top]
-        held.raced[name] = race(source, preset, name, pairs, terms.effort or effort, finer, samplers.get(name, ()),
+        held.raced[name] = race(source, preset, name, pairs, effort, finer, samplers.get(name, ()),
                                 progress.count, terms.match, teacher_error=float(f"{convergence.error:.3g}"),
                                 where=f"{terms.where} {source.device.type}")
         progress.finished(name, held.raced[name])

@@ -14,7 +14,6 @@ from ...s4s_nodes.library import tables_of
 from ...s4s_nodes.select import ModelFacts, suits
 from ...s4s_nodes.select.match import belongs, cfg_text, middle_cfg, name_text
 from .. import sources
-from ..baselines.halving import FULL
 from ..baselines.measure import Entry, baselines
 from ..config import Config
 from ..source import Source, pick_device
@@ -32,7 +31,7 @@ USUAL = {False: ("dpmpp_2m", "karras"), True: ("euler", "simple")}      # what m
 def report(run, seeds: int) -> None:
     """Race the run's preset, put its scores into the file, and draw tables, race and sheet."""
     folder = run.preset_path.parent
-    terms = host_race.Terms(tuple(run.states), range(seeds), 0, run.convergence.calls, effort=FULL, match=True)
+    terms = host_race.Terms(tuple(run.states), range(seeds), 0, run.convergence.calls, match=True)
     held = race_and_show(run.source, run.preset(), terms, folder)
     preset_file.save(held.preset, run.preset_path)
     draw_run(run, held.preset, held.raced)
@@ -62,8 +61,7 @@ def race_file(preset: Preset, calls, cfg: float | None, seeds: int | None, seed:
         terms = host_race.Terms(tables, range(seed, seed + (seeds or CHECKPOINT_SEEDS)), budget)
     else:
         source = _bundled(preset, middle_cfg(preset) if cfg is None else cfg, device)
-        terms = host_race.Terms(tables, range(seed, seed + (seeds or BUNDLED_SEEDS)), 0, TEACHER_CALLS, effort=FULL,
-                                match=True)
+        terms = host_race.Terms(tables, range(seed, seed + (seeds or BUNDLED_SEEDS)), 0, TEACHER_CALLS, match=True)
     held = race_and_show(source, preset, terms, out)
     if out is not None:
         click.echo(f"the page: {html_report.write(out, held.preset, held.raced)}")

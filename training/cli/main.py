@@ -19,7 +19,7 @@ from .options import config_options, list_of, user_errors
 @click.option("--model", default="digits-eps", show_default=True, help="bundled model: digits-eps or digits-flow")
 @click.option("--calls", default="6", show_default=True, callback=list_of(int), help="numbers of calls, e.g. 4,5,6,8")
 @click.option("--cfg", default=3.0, show_default=True, help="guidance scale")
-@click.option("--seeds", default=256, show_default=True, help="unseen seeds of the race")
+@click.option("--seeds", default=128, show_default=True, help="unseen seeds of the race")
 @click.option("--iterations", default=0, show_default=True, help=SETTINGS["iterations"].help)
 @click.option("--device", default="auto", show_default=True, help=SETTINGS["device"].help)
 @click.option("--out", default="s4s-demo", show_default=True, type=click.Path(path_type=Path), help="folder to write")
