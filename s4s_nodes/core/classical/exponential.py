@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..levels import gauss, lagrange
 from ..trace import Trace
-from .log_snr import _half_log_snr, _slope_share, _towards
+from .log_snr import _half_log_snr, _slope_share, _towards, dpmpp_2m
 from .lowering import lowered, steps
 
 LONGEST = 1.0               # a step of RES4LYF's multistep solvers that is longer in log sigma is a Runge-Kutta step
@@ -37,13 +37,7 @@ def res_multistep(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
 @lowered()
 def dpmpp_2m_sigma(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
     """DPM-Solver++(2M) in -log sigma, as k-diffusion and the hosts run it on a flow; else it is `dpmpp_2m`."""
-    x, old, logs = trace.start, None, _log_sigma(sigmas)
-    for i, (sigma, after) in enumerate(steps(sigmas)):
-        new = target = trace.call(x, sigma)
-        if old is not None and after > 0:
-            target = new + (new - old) * (logs[i + 1] - logs[i]) / (2 * (logs[i] - logs[i - 1]))
-        x, old = _towards(x, target, sigma, after), new
-    return x
+    return dpmpp_2m.run(trace, sigmas, flow=False)
 
 
 @lowered()

@@ -43,14 +43,7 @@ def deis(trace: Trace, sigmas: Tensor, flow: bool, order: int = 3, kind: str = "
 @lowered()
 def ipndm(trace: Trace, sigmas: Tensor, flow: bool, order: int = 4) -> Tensor:
     """iPNDM (Zhang and Chen 2023; Liu et al. 2022): equal-step Adams-Bashforth weights on any steps, orders 1-4."""
-    x, slopes = trace.start, []
-    for sigma, after in steps(sigmas):
-        denoised = trace.call(x, sigma)
-        slopes = [(x - denoised) / sigma, *slopes][:order]
-        if after == 0:
-            return denoised
-        x = x + (after - sigma) * sum(w * d for w, d in zip(EQUAL_STEPS[len(slopes)], slopes))
-    return x
+    return _multistep(trace, sigmas, order, lambda *widths: EQUAL_STEPS[len(widths)])
 
 
 EQUAL_STEPS = {1: (1.,), 2: (3 / 2, -1 / 2), 3: (23 / 12, -16 / 12, 5 / 12), 4: (55 / 24, -59 / 24, 37 / 24, -9 / 24)}
@@ -62,15 +55,7 @@ def ipndm_v(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
 
     From order 3 on they are not those of variable-step Adams-Bashforth (`lms`), and those of order 4 need not add to 1.
     """
-    x, slopes = trace.start, []
-    for i, (sigma, after) in enumerate(steps(sigmas)):
-        denoised = trace.call(x, sigma)
-        slopes = [(x - denoised) / sigma, *slopes][:4]
-        if after == 0:
-            return denoised
-        widths = [sigmas[i + 1 - k] - sigmas[i - k] for k in range(len(slopes))]
-        x = x + widths[0] * sum(w * d for w, d in zip(_unequal_steps(*widths), slopes))
-    return x
+    return _multistep(trace, sigmas, 4, _unequal_steps)
 
 
 def _unequal_steps(h, h1=None, h2=None, h3=None) -> list:
@@ -94,14 +79,19 @@ def _unequal_steps(h, h1=None, h2=None, h3=None) -> list:
 @lowered()
 def gradient_estimation(trace: Trace, sigmas: Tensor, flow: bool, gamma: float = 2.0) -> Tensor:
     """Gradient estimation (Permenter and Yuan 2024): Euler on a slope moved on by its last change."""
-    x, old = trace.start, None
-    for sigma, after in steps(sigmas):
+    return _multistep(trace, sigmas, 2, lambda *widths: (gamma, 1 - gamma) if len(widths) > 1 else (1.0,))
+
+
+def _multistep(trace: Trace, sigmas: Tensor, order: int, weights) -> Tensor:
+    """x' = x + h sum_j w_j d_j, newest slope first, with w = weights(h, the steps before); the step to 0 is Euler's."""
+    x, slopes = trace.start, []
+    for i, (sigma, after) in enumerate(steps(sigmas)):
         denoised = trace.call(x, sigma)
-        slope = (x - denoised) / sigma
+        slopes = [(x - denoised) / sigma, *slopes][:order]
         if after == 0:
             return denoised
-        x = x + (after - sigma) * (slope if old is None else slope + (gamma - 1) * (slope - old))
-        old = slope
+        widths = [sigmas[i + 1 - k] - sigmas[i - k] for k in range(len(slopes))]
+        x = x + widths[0] * sum(w * d for w, d in zip(weights(*widths), slopes))
     return x
 
 
@@ -138,26 +128,29 @@ def _vp_time(sigma: Tensor, epsilon: float = 1e-3, low: float = 0.002, high: flo
 @lowered(calls_per_step=2)
 def heun(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
     """Heun's method (Karras et al. 2022, Alg. 1); two calls a step, one for the step to 0."""
-    x = trace.start
-    for sigma, after in steps(sigmas):
-        slope = (x - trace.call(x, sigma)) / sigma
-        ahead = x + (after - sigma) * slope
-        if after > 0:
-            ahead = x + (after - sigma) * (slope + (ahead - trace.call(ahead, after)) / after) / 2
-        x = ahead
-    return x
+    return _two_calls(trace, sigmas, sigmas[1:], share=1 / 2)
 
 
 @lowered(calls_per_step=2)
 def ralston(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
     """Ralston's method of order 2 (1962): a second call two thirds of the way; one call for the step to 0."""
+    return _two_calls(trace, sigmas, torch.lerp(sigmas[:-1], sigmas[1:], 2 / 3), share=3 / 4)
+
+
+@lowered(calls_per_step=2)
+def dpm_2(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
+    """DPM-Solver-2 in sigma (Karras et al. 2022 after Lu et al. 2022): the slope at the geometric middle."""
+    return _two_calls(trace, sigmas, with_middles(sigmas, False)[1::2], share=1.0)
+
+
+def _two_calls(trace: Trace, sigmas: Tensor, inside: Tensor, share: float) -> Tensor:
+    """Steps with a second call at the level `inside`, whose slope has this share of the step; that to 0 is Euler's."""
     x = trace.start
-    for sigma, after in steps(sigmas):
+    for (sigma, after), there in zip(steps(sigmas), inside):
         slope = (x - trace.call(x, sigma)) / sigma
         if after > 0:
-            there = sigma + (after - sigma) * 2 / 3
             state = x + (there - sigma) * slope
-            slope = slope / 4 + (state - trace.call(state, there)) / there * 3 / 4
+            slope = (1 - share) * slope + share * (state - trace.call(state, there)) / there
         x = x + (after - sigma) * slope
     return x
 
@@ -173,18 +166,4 @@ def heunpp2(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
             state = state + (ahead[k + 1] - ahead[k]) * slopes[-1]
         shares = [level / (len(slopes) * sigmas[0]) for level in ahead[1:len(slopes)]]
         x = x + (after - sigma) * sum(w * d for w, d in zip([1 - sum(shares), *shares], slopes))
-    return x
-
-
-@lowered(calls_per_step=2)
-def dpm_2(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
-    """DPM-Solver-2 in sigma (Karras et al. 2022 after Lu et al. 2022): the slope at the geometric middle."""
-    x, levels, at = trace.start, with_middles(sigmas, False), 0
-    for sigma, after in steps(sigmas):
-        slope = (x - trace.call(x, sigma)) / sigma
-        if after > 0:
-            middle = levels[at + 1]
-            halfway = x + (middle - sigma) * slope
-            slope = (halfway - trace.call(halfway, middle)) / middle
-        x, at = x + (after - sigma) * slope, at + 2
     return x
