@@ -12,6 +12,7 @@ import datetime
 import logging
 import re
 import shutil
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -235,9 +236,7 @@ class Training:
     def _progress(self, now: trainer.Progress) -> None:
         parts = [f"{now.phase} {now.table}".strip(), f"{now.done:,} of {now.total:,} network calls"]
         parts += [f"so far {now.closer:.2f} times closer than the best baseline"] if isfinite(now.closer) else []
-        if isfinite(left := now.seconds_left):
-            parts.append(f"about {left:.0f} s left" if left < 90 else f"about {left / 60:.0f} min left")
-        self.host.show(now.done, now.total, ", ".join(parts), now.preview)
+        self.host.show(now.done, now.total, ", ".join([*parts, *_left(now.seconds_left)]), now.preview)
 
     def _keep(self, error: BaseException) -> None:
         """Save what was learned before the error as an unfinished preset, and say so."""
@@ -281,16 +280,25 @@ def _inside(host: Host, work: Callable) -> None:
 
 def _race_progress(host: Host) -> RaceProgress:
     """A race's news for a host."""
-    place = [""]
+    place, began = "", 0.0
 
     def status(line: str) -> None:
-        place[0] = line
+        nonlocal place, began
+        place, began = line, time.monotonic()
         host.show(0, 1, line)
 
     def count(done: int, total: int) -> None:
         total = max(done, total)
-        host.show(done, total, f"{place[0]}: {done:,} of about {total:,} network calls")
+        left = (time.monotonic() - began) * (total - done) / max(done, 1)
+        host.show(done, total, ", ".join([f"{place}: {done:,} of about {total:,} network calls", *_left(left)]))
     return RaceProgress(status, count, lambda name, raced: host.say("\n".join(_results({name: raced})[1:])))
+
+
+def _left(seconds: float) -> list[str]:
+    """How long it still takes, where that is known."""
+    if not isfinite(seconds):
+        return []
+    return [f"about {seconds:.0f} s left" if seconds < 90 else f"about {seconds / 60:.0f} min left"]
 
 
 def _results(raced: dict[str, TableResult]) -> list[str]:
