@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -98,3 +99,13 @@ def test_a_race_without_a_feature_space_says_so(raced, tmp_path):
     scores.pop("feature_space")
     page = html_report.page(preset, {"calls5": replace(races["calls5"], scores=scores, teacher=None)}, tmp_path)
     assert "This model has no feature space here" in page.replace("\n", " ")
+
+
+def test_a_run_shows_how_its_error_fell(raced, tmp_path):
+    rows = [("calls5", 1000, 0.4), ("calls4", 900, 0.3), ("calls5", 1500, None), ("calls5", 3000, 0.1)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(
+        {"table": table, "iteration": 0, "loss": None, "held_out_rmse": error, "model_calls": calls}) + "\n"
+        for table, calls, error in rows))
+    page = Reader(html_report.page(*raced, tmp_path))
+    assert [attributes["points"] for tag, attributes in page.tags if tag == "polyline"] == ["0.0,0.0 600.0,160.0"]
+    assert "1,000" in page.text and "3,000" in page.text            # one of calls5; a single point of calls4 is none

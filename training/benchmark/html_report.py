@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import jinja2
+import numpy as np
 
 from ...s4s_nodes.core import Preset, Table, write_atomically
 from ...s4s_nodes.core.levels import starts_below
@@ -62,9 +63,22 @@ def _table(preset: Preset, name: str, table: Table, race: TableResult | None, fo
                 if path.exists()]
     scores = race.scores if race else preset.score(name)
     return {"id": f"table-{name}", "title": _title(preset, name, table, race), "rows": _numbers(table),
-            "pictures": pictures,
+            "pictures": pictures, "curve": _curve(folder / "log.jsonl", name),
             "scores": scores if scores and "ratio" in scores else None, "verdict": race and race.verdict,
             "said": _said(scores), "lost": bool(lost(scores)), "race": race and _race(race)}
+
+
+def _curve(log: Path, name: str) -> dict | None:
+    """A run's held-out error by the network calls it has spent, as points on a field 600 wide and 160 high."""
+    noted = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()] if log.exists() else []
+    points = [(row["model_calls"], error) for row in noted if row["table"] == name and (error := row["held_out_rmse"])]
+    if len({error for _, error in points}) < 2:
+        return None
+    calls, errors = map(np.array, zip(*points))
+    across = 600 * (calls - calls[0]) / (calls[-1] - calls[0])
+    down = 160 * np.log(errors.max() / errors) / np.log(errors.max() / errors.min())
+    return {"points": " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, down)), "calls": (calls[0], calls[-1]),
+            "errors": (errors.max(), errors.min())}
 
 
 def _said(scores: dict) -> str:
