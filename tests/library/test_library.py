@@ -34,7 +34,7 @@ def mine(tmp_path):
 def test_the_presets_that_ship_are_there_and_whole():
     found = Library([])
     assert {"digits-eps-cfg3", "digits-flow-cfg3"} <= set(found.names()) and found.problems() == []
-    assert found.get("digits-eps-cfg3").counts == [4, 5, 6, 8]
+    assert found.get("digits-eps-cfg3").counts == [4, 5, 6, 8, 10]
 
 
 def test_names_are_paths_in_their_folders_the_users_first(mine, shipped):
