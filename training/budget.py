@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass
 
 from .baselines.halving import EVERY, Effort
@@ -70,14 +71,10 @@ def plan_for(config: Config, source: Source, teacher_calls: int = 0, checked: in
 def affordable(plan: Plan, source: Source, calls: int) -> int:
     """The most pairs that can be measured, with all that goes with them, in a table's budget; with `pairs_cut` they
     are made already."""
-    pair = pair_cost(source, calls)
-    fixed = fixed_cost(plan, source, calls)
-    low, high = 0, MOST_TURNS * plan.data.pairs
-    while low < high:
-        middle = (low + high + 1) // 2
-        fits = fixed + _growing_cost(plan, calls, middle, pair) <= plan.most_calls
-        low, high = (middle, high) if fits else (low, middle - 1)
-    return max(low, LEAST_PAIRS) if plan.warm else low          # a small share of a budget is exceeded, not refused
+    pair, fixed = pair_cost(source, calls), fixed_cost(plan, source, calls)
+    most = bisect_right(range(1, MOST_TURNS * plan.data.pairs + 1), plan.most_calls,
+                        key=lambda total: fixed + _growing_cost(plan, calls, total, pair))
+    return max(most, LEAST_PAIRS) if plan.warm else most        # a small share of a budget is exceeded, not refused
 
 
 def _growing_cost(plan: Plan, calls: int, total: int, pair: int) -> int:
