@@ -23,6 +23,7 @@ from typing import Protocol
 from ...training import distil as trainer
 from ...training.benchmark.host_race import RaceProgress, RaceResult, TableResult, Terms, hold_race, table_lines
 from ...training.config import Config
+from ...training.estimate import duration
 from ...training.lock import locked
 from ...training.source import Source
 from ...training.sources import take_teacher
@@ -296,9 +297,7 @@ def _race_progress(host: Host) -> RaceProgress:
 
 def _left(seconds: float) -> list[str]:
     """How long it still takes, where that is known."""
-    if not isfinite(seconds):
-        return []
-    return [f"about {seconds:.0f} s left" if seconds < 90 else f"about {seconds / 60:.0f} min left"]
+    return [f"about {duration(seconds)} left"] if isfinite(seconds) else []
 
 
 def _results(raced: dict[str, TableResult]) -> list[str]:
