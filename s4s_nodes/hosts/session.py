@@ -291,7 +291,8 @@ def _race_progress(host: Host) -> RaceProgress:
     def count(done: int, total: int) -> None:
         total = max(done, total)
         left = (time.monotonic() - began) * (total - done) / max(done, 1)
-        host.show(done, total, ", ".join([f"{place}: {done:,} of about {total:,} network calls", *_left(left)]))
+        part = [f"{place}: {done:,} of about {total:,} network calls", *_left(left)]
+        host.show(done, total, f"{', '.join(part)} in this part")
     return RaceProgress(status, count, lambda name, raced: host.say("\n".join(_results({name: raced})[1:])))
 
 
