@@ -38,7 +38,7 @@ class Effort(NamedTuple):
 
 # of races, by what they cost: the last is for races without a budget; docs/constants.md has what each finds
 EFFORTS = (Effort(1, 3, ((1, EVERY), (EVERY, 5))), Effort(2, 5, ((2, EVERY), (6, 16), (EVERY, 6))),
-           Effort(0, EVERY, ((2, EVERY), (8, 48), (EVERY, 10))))
+           Effort(0, EVERY, ((2, EVERY), (8, 48), (EVERY, 10))), Effort(0, EVERY, ((8, EVERY), (32, 80), (EVERY, 16))))
 
 
 def searched(source: Source, entries: Sequence[Entry], pairs: Pairs, effort: Effort, kept: Collection[str] = (),
