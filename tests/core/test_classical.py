@@ -160,6 +160,12 @@ REFUSED = {
     "infinity": (partial(classical.ipndm, [float("inf"), 1.0, 0.0]), "NaN or infinity"),
     "too many steps": (partial(classical.euler, np.linspace(1, 0, MAX_CALLS + 2)), "1001 steps.*most 1000"),
     "flow levels above 1": (partial(classical.dpmpp_2m, [14.6, 1.0, 0.0], flow=True), "14.6.*from 1 to 0"),
+    "lms of order 5": (partial(classical.lms, [1.0, 0.0], order=5), "orders 1 to 4"),
+    "ipndm of order 0": (partial(classical.ipndm, [1.0, 0.0], order=0), "order 0 asked for"),
+    "deis of half an order": (partial(classical.deis, [1.0, 0.0], order=2.5), "orders 1 to 4"),
+    "unipc of order 4": (partial(classical.unipc, [1.0, 0.0], order=4), "orders 1 to 3"),
+    "deis of another kind": (partial(classical.deis, [1.0, 0.0], kind="rho"), "use one of tab, logrho"),
+    "unipc of another kind": (partial(classical.unipc, [1.0, 0.0], kind="bh3"), "use bh1 or bh2"),
 }
 
 

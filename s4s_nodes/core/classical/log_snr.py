@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..trace import Trace
-from .lowering import lowered, steps
+from .lowering import check_order, lowered, steps
 
 FLOW_TOP = 1 - 1e-4         # a flow's logSNR is infinite at s = 1; formulas in lambda stand this far below it
 
@@ -70,6 +70,9 @@ def unipc_sigma(trace: Trace, sigmas: Tensor, flow: bool, kind: str = "bh1") -> 
 
 
 def _unipc(trace: Trace, sigmas: Tensor, flow: bool, order: int, kind: str) -> Tensor:
+    check_order(order, 3)
+    if kind not in ("bh1", "bh2"):
+        raise ValueError(f"UniPC kind {kind!r} is not known: use bh1 or bh2")
     levels = list(_log_steps(sigmas, flow))
     logs = _half_log_snr(sigmas, flow)
     shown, past, before, used = trace.start, [], None, 1

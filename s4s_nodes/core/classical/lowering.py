@@ -70,3 +70,9 @@ def _check(levels: Tensor, flow: bool) -> None:
 def steps(sigmas: Tensor) -> list:
     """(sigma, next sigma) of each step."""
     return list(zip(sigmas[:-1].unbind(), sigmas[1:].unbind()))
+
+
+def check_order(order: int, highest: int) -> None:
+    """Raise ValueError unless order is a whole number from 1 to highest."""
+    if isinstance(order, bool) or not isinstance(order, int) or not 1 <= order <= highest:
+        raise ValueError(f"order {order!r} asked for: there are orders 1 to {highest}")

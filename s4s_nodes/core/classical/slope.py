@@ -12,7 +12,7 @@ from torch import Tensor
 from ..levels import gauss, lagrange
 from ..trace import Trace
 from .log_snr import with_middles
-from .lowering import lowered, steps
+from .lowering import check_order, lowered, steps
 
 
 @lowered()
@@ -37,7 +37,10 @@ def deis(trace: Trace, sigmas: Tensor, flow: bool, order: int = 3, kind: str = "
     kind "tab": the time of the VP process for sigma in [0.002, 80], as in the hosts; "logrho": log sigma, as in
     diffusers for states x0 + sigma noise. The last step to 0 is Euler.
     """
-    return _adams_bashforth(trace, sigmas, order, {"tab": _vp_time, "logrho": torch.log}[kind], euler_at_end=True)
+    clocks = {"tab": _vp_time, "logrho": torch.log}
+    if kind not in clocks:
+        raise ValueError(f"DEIS kind {kind!r} is not known: use one of {', '.join(clocks)}")
+    return _adams_bashforth(trace, sigmas, order, clocks[kind], euler_at_end=True)
 
 
 @lowered()
@@ -84,6 +87,7 @@ def gradient_estimation(trace: Trace, sigmas: Tensor, flow: bool, gamma: float =
 
 def _multistep(trace: Trace, sigmas: Tensor, order: int, weights) -> Tensor:
     """x' = x + h sum_j w_j d_j, newest slope first, with w = weights(h, the steps before); the step to 0 is Euler's."""
+    check_order(order, 4)
     x, slopes = trace.start, []
     for i, (sigma, after) in enumerate(steps(sigmas)):
         denoised = trace.call(x, sigma)
@@ -97,6 +101,7 @@ def _multistep(trace: Trace, sigmas: Tensor, order: int, weights) -> Tensor:
 
 def _adams_bashforth(trace: Trace, sigmas: Tensor, order: int, clock, euler_at_end: bool) -> Tensor:
     """x' = x + sum_j d_j int l_j(clock(s)) ds over the step, l_j the Lagrange basis on the clock of past levels."""
+    check_order(order, 4)
     x, slopes, past = trace.start, [], []
     for sigma, after in steps(sigmas):
         slopes = [(x - trace.call(x, sigma)) / sigma, *slopes][:order]
