@@ -26,9 +26,7 @@ from .config import Config
 from .lock import holds, locked
 from .optimizers.state import State
 from .records import TRAINER
-from .run_identity import CONFIG, STATE, check_same, config_text, read_config
-
-LOG = "log.jsonl"
+from .run_identity import CONFIG, LOG, STATE, check_same, config_text, read_config
 
 
 class Folder:

@@ -9,7 +9,7 @@ from pathlib import Path
 from .config import Config
 from .source import Source, identity_of
 
-CONFIG, STATE = "config.json", "state.safetensors"
+CONFIG, STATE, LOG = "config.json", "state.safetensors", "log.jsonl"
 RUN = "s4s_run"             # the entry of CONFIG that is no setting: {"identity", "program", "sha256"}
 OLDER = "was made by version 0.4 or older, whose optimizers are gone: start a new run in another folder"
 

@@ -14,6 +14,7 @@ from ...s4s_nodes.core import Preset, Table, write_atomically
 from ...s4s_nodes.core.levels import starts_below
 from ...s4s_nodes.core.scores import lost
 from ...s4s_nodes.select.match import cfg_range, range_text
+from ..run_identity import CONFIG, LOG
 from .host_race import frechet_lines
 from .race import TableResult
 from .report import row_of
@@ -47,7 +48,7 @@ def page(preset: Preset, raced: dict[str, TableResult], folder: Path) -> str:
         preset=preset, tables=[_table(preset, name, tables[name], raced.get(name), folder) for name in names],
         spent=facts.get("model_calls"), seconds=facts.get("seconds"),
         sheet=_uri(folder / "sheet.png") if raced else None,
-        provenance=_provenance(preset), settings=_settings(folder / "config.json"))
+        provenance=_provenance(preset), settings=_settings(folder / CONFIG))
 
 
 def _provenance(preset: Preset) -> list[tuple[str, str]]:
@@ -63,7 +64,7 @@ def _table(preset: Preset, name: str, table: Table, race: TableResult | None, fo
                 if path.exists()]
     scores = race.scores if race else preset.score(name)
     return {"id": f"table-{name}", "title": _title(preset, name, table, race), "rows": _numbers(table),
-            "pictures": pictures, "curve": _curve(folder / "log.jsonl", name),
+            "pictures": pictures, "curve": _curve(folder / LOG, name),
             "scores": scores if scores and "ratio" in scores else None, "verdict": race and race.verdict,
             "said": _said(scores), "lost": bool(lost(scores)), "race": race and _race(race)}
 

@@ -35,11 +35,6 @@ def kind() -> str:
     return "reforge" if (folder() / "ldm_patched").is_dir() else "a1111"
 
 
-def has_schedule_types() -> bool:
-    """Whether samplers and schedules are chosen apart, as since WebUI 1.9."""
-    return (folder() / "modules" / "sd_schedulers.py").is_file()
-
-
 def quiet() -> list[str]:
     """Of the flags that keep a start offline, those this host knows: another would end it."""
     known = (folder() / "modules" / "cmd_args.py").read_text(encoding="utf-8")

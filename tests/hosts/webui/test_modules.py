@@ -20,7 +20,6 @@ from s4s.s4s_nodes.select.cfg import between, join_presets
 PREDICTIONS = {"forge": ("eps", "v", "sd3", "flux"), "a1111": ("eps", "v", "sd3"), "reforge": ("eps", "v")}
 TOY = "S4S toy_ sd15"
 ON_SHELF = {"eps": "toy, sd15", "v": "toy-v", "sd3": "toy-flow", "flux": "toy-flux"}
-needs_schedule_types = pytest.mark.skipif(not hosts.has_schedule_types(), reason="schedules are chosen with samplers")
 SHIPPED = sorted((hosts.ROOT / "solver_presets").glob("*.safetensors"))
 
 
@@ -94,7 +93,6 @@ def test_the_latent_is_the_cores(model, steps):
     assert p.extra_generation_params["Schedule type"] == label(model)
 
 
-@needs_schedule_types
 @pytest.mark.parametrize("cfg, share, said", [(3.0, 0.25, "between those learned at cfg 2 and 6"),
                                               (6.0, 1.0, "as learned at cfg 6"), (9.0, 1.0, "not at 9")])
 def test_between_two_cfgs_a_joined_preset_runs_the_table_between_theirs(model, data, cfg, share, said):
@@ -129,7 +127,6 @@ def test_what_the_host_shows_of_a_model(model):
         assert facts.family == {"eps": "sd15", "sd3": "sd3"}[model.prediction]
 
 
-@needs_schedule_types
 def test_every_schedule_type_answers_any_number_of_steps_through_the_host(model):
     from modules import sd_schedulers
     sampler = made(model, "Euler")
@@ -190,7 +187,6 @@ def test_an_interrupt_returns_what_there_is(eps, monkeypatch):
     assert calls == 4 and latent.shape == (2, 4, 8, 8)          # the host looks before each call, and gives its preview
 
 
-@needs_schedule_types
 def test_no_sampler_of_the_host_ends_in_one_of_our_schedule_types(eps):
     from modules import sd_samplers, sd_schedulers
     tails = [f" {n}".lower() for row in sd_schedulers.schedulers if row.name.startswith("s4s_")
@@ -200,7 +196,6 @@ def test_no_sampler_of_the_host_ends_in_one_of_our_schedule_types(eps):
         assert sd_samplers.get_sampler_and_scheduler("S4S", TOY) == ("S4S", TOY)
 
 
-@needs_schedule_types
 def test_executing_the_script_again_doubles_nothing(eps, data):
     from modules import sd_samplers, sd_schedulers
     before = [data.name for data in sd_samplers.all_samplers], [row.label for row in sd_schedulers.schedulers]
@@ -227,7 +222,6 @@ def test_what_ships_is_the_familys_fallback_where_nothing_of_the_users_is(model,
         assert found.fallback and (found.preset and found.preset.name) == wanted, found.message()
 
 
-@needs_schedule_types
 def test_the_fallback_is_worth_its_calls(eps):
     """On a foreign schedule with more steps than any table it is a classical multistep: nearer the end than Euler."""
     exact = in_process.MEAN + (noise() * schedules.sd_levels()[-1] - in_process.MEAN) * in_process.DEVIATION / (
@@ -237,7 +231,6 @@ def test_the_fallback_is_worth_its_calls(eps):
     assert (ours - exact).abs().mean() < 0.3 * (euler - exact).abs().mean()
 
 
-@needs_schedule_types
 def test_no_image_violates_an_invariant(model, data, monkeypatch, figure):
     shelf, aside = data / "models" / "s4s_presets", data / "aside"
     shelf.rename(aside)

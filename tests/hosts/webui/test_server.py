@@ -270,7 +270,6 @@ def test_the_buttons_end_a_generation(server, button):
     assert "calls4 exact" in txt2img(server, steps=4)[1][0]["S4S"]                # and the next one is whole
 
 
-@pytest.mark.skipif(not hosts.has_schedule_types(), reason="every preset is a sampler there")
 def test_ones_own_presets_are_added_renamed_joined_and_deleted_on_the_page(server, tmp_path):
     """As a browser does it; what the schedule types and the dropdowns of the open page show follows."""
     page, shelf = Page(server), server.data / "models" / "s4s_presets"
@@ -304,7 +303,6 @@ def test_ones_own_presets_are_added_renamed_joined_and_deleted_on_the_page(serve
     assert {path.stem for path in shelf.iterdir()} == {"broken", "toy, sd15", "toy-flow"}
 
 
-@pytest.mark.skipif(not hosts.has_schedule_types(), reason="every preset is a sampler there")
 def test_a_file_of_the_server_that_a_request_names_is_not_added(server):
     page, shelf = Page(server), server.data / "models" / "s4s_presets"
     secret = preset_file.save(eps_preset("secret"), server.data / "secret.safetensors")
