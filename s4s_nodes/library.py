@@ -87,15 +87,16 @@ class Library:
 
     def ships(self, name: str) -> bool:
         """Whether a preset came with S4S. Raises PresetError if there is none."""
-        return self._in_shipped(self.path(name))
+        return self.in_shipped(self.path(name))
 
-    def _in_shipped(self, path: Path) -> bool:
+    def in_shipped(self, path: Path) -> bool:
+        """Whether a file came with S4S."""
         return self._shipped in path.resolve().parents
 
     def listed(self) -> list[str]:
         """The names of the user's own files and of the shipped presets."""
         return [name for name, path in self.files().items()
-                if self._in_shipped(path) or self._why_kept(name, path) is None]
+                if self.in_shipped(path) or self._why_kept(name, path) is None]
 
     def why_kept(self, name: str) -> str | None:
         """Why a file may not be renamed or deleted, or None. Raises PresetError if there is none.
@@ -105,7 +106,7 @@ class Library:
         return self._why_kept(name, self.path(name))
 
     def _why_kept(self, name: str, path: Path) -> str | None:
-        if self._in_shipped(path):
+        if self.in_shipped(path):
             return f"preset {name!r} ships with S4S: save a copy under another name instead"
         folder = next(folder for folder in self._folders if folder in path.parents)
         if Path(os.path.realpath(path)) != Path(os.path.realpath(folder)) / path.relative_to(folder):

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 WIDTH = 1024
+TITLE = 800                 # of a title at most: WebUI lays its buttons over the corner at the right
 INK, QUIET, FAINT = (32, 36, 44), (112, 118, 130), (226, 229, 235)
 BLUE, RED = (36, 96, 178), (200, 62, 46)
 _SCALE = 2
@@ -61,17 +62,16 @@ class Canvas:
 def table(preset, name: str) -> Image.Image:
     """One table of a preset: its levels and queries at the left, its coefficients at the right, its scores below."""
     shown = preset.tables[name]
-    text = (f"{name}: {shown.calls} network call{'s' if shown.calls > 1 else ''}, sigma {shown.sigmas[0]:.4g} to "
-            f"{shown.sigmas[-1]:.4g}  ·  for {preset.model.family}, {preset.model.prediction} prediction")
-    return table_page(shown, preset.name, preset.short_hash, text, preset.model.flow,
-                      score_lines(preset.score(name)))
+    text = (f"{preset.short_hash}  ·  {name}: {shown.calls} network call{'s' if shown.calls > 1 else ''}, "
+            f"sigma {shown.sigmas[0]:.4g} to {shown.sigmas[-1]:.4g}  ·  "
+            f"for {preset.model.family}, {preset.model.prediction} prediction")
+    return table_page(shown, preset.name, text, preset.model.flow, score_lines(preset.score(name)))
 
 
-def table_page(table, title: str, mark: str, text: str, flow: bool, lines) -> Image.Image:
-    """Any table under a title: mark at the right of it, words below, lines at the foot."""
+def table_page(table, title: str, text: str, flow: bool, lines) -> Image.Image:
+    """Any table under a title: words below it, lines at the foot."""
     page = Canvas(WIDTH, 560 + 24 * len(lines))
-    page.text(32, 24, title, 28, most=700)
-    page.text(WIDTH - 32, 32, mark, 18, QUIET, "ra")
+    page.text(32, 24, title, 28, most=TITLE)
     page.text(32, 66, text, 16, QUIET, most=WIDTH - 64)
     _levels(page, table, flow, (78, 132, 390, 350))
     _coefficients(page, table, (560, 132, 432, 350))
@@ -180,7 +180,7 @@ def sheet(rows, title: str = "", note: str = "") -> Image.Image:
     high = int(size * shape[1] / shape[0])
     top = 110 if note else 74 if title else 24
     page = Canvas(WIDTH, top + (line + high + gap) * len(rows) + 24)
-    page.text(32, 20, title, 34, most=WIDTH - 64)
+    page.text(32, 20, title, 34, most=TITLE)
     page.text(32, 72, note, 24, QUIET, most=WIDTH - 64)
     for i, (label, caption, pictures) in enumerate(rows):
         y = top + (line + high + gap) * i

@@ -1,4 +1,4 @@
-"""Lists of numbers as users write them, the same in every host and at the command line."""
+"""Lists of numbers as users write and read them, the same in every host and at the command line."""
 
 from __future__ import annotations
 
@@ -34,3 +34,10 @@ def sizes(text, what: str) -> tuple:
     if None in read or any(not LEAST <= side <= MOST for size in pixels for side in size):
         raise ValueError(f"{what}: {text!r} is not a list of widths and heights in pixels such as 768x512,1024x1024")
     return pixels
+
+
+def range_text(values) -> str:
+    """A number, or the lowest and the highest of several: "3", "3 to 7"."""
+    several = values if isinstance(values, (list, tuple)) else [values]
+    low, high = min(several), max(several)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"

@@ -22,6 +22,7 @@ from .container import CHECKSUM, KEY, checksum, contents, parsed
 from .experts import experts_of
 from .files import write_atomically
 from .levels import starts_below
+from .lists import range_text
 from .loop import sample
 from .model import Model, PresetError, is_name, is_number, model_of
 from .table import PARTS, Table, check_float32
@@ -283,7 +284,8 @@ def describe(preset: Preset) -> str:
     for key in ("imported", "evidence", "teacher", "cfg", "experts", "loras", "family", "base", "learn", "learned",
                 "clock", "pairs", "model_calls", "seconds", "trainer"):
         if key in training:
-            lines.append(f"  {key:10} {training[key]}")
+            known = range_text(preset.trained_cfg) if key == "cfg" and preset.trained_cfg else training[key]
+            lines.append(f"  {key:10} {known}")
     for key, table in sorted(preset.tables.items(), key=lambda item: (item[1].calls, item[0])):
         lines.append(f"  {key}: {table.calls} calls, sigmas " + " ".join(f"{s:.4g}" for s in table.sigmas))
         for condition, score in preset.scores.get(key, {}).items():

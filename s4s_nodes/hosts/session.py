@@ -28,12 +28,13 @@ from ...training.lock import locked
 from ...training.source import Source
 from ...training.sources import take_teacher
 from ..core import experts, preset_file
+from ..core.lists import range_text
 from ..core.preset_file import Preset
 from ..core.scores import size_record, size_text
 from ..library import ENDING, Library, ModelFacts, file_name, save_scores, save_version, suits
 from ..select.cfg import at_cfg
 from ..select.dispatch import TWO_SAMPLERS
-from ..select.match import range_text, turns_text
+from ..select.match import turns_text
 from .runs import check_places, check_writable, has_learned, readable, run_folder, run_key, unfinished
 
 log = logging.getLogger("s4s")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ..core import experts, sketch
 from ..core.levels import same_top
+from ..core.lists import range_text
 from ..core.preset_file import Preset
 from ..core.scores import shapes_of
 from .cfg import learned_at
@@ -178,13 +179,6 @@ def cfg_text(preset: Preset, cfg: float | None) -> str:
     if cfg is None or (trained := cfg_range(preset)) is None or trained[0] <= cfg <= trained[1]:
         return ""
     return f" (trained at cfg {range_text(trained)}, not at {cfg:g})"
-
-
-def range_text(values) -> str:
-    """A number, or the lowest and the highest of several: "3", "3 to 7"."""
-    several = values if isinstance(values, (list, tuple)) else [values]
-    low, high = min(several), max(several)
-    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
 
 
 def turns_text(preset: Preset) -> str:

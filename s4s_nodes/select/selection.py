@@ -15,6 +15,7 @@ import numpy as np
 
 from ..core.k_sampler import close, same_levels
 from ..core.levels import same_top
+from ..core.lists import range_text
 from ..core.preset_file import Preset
 from ..core.scores import size_text
 from . import match
@@ -168,7 +169,7 @@ def _judged(preset: Preset, levels: np.ndarray, request: Request, own: bool) -> 
          f"{name} was learned on latents of {size_text(match.trained_sizes(preset))}, this one is "
          f"{size_text((request.size or ())[-2:])}", "train at this size"),
         (not match.near_cfg(preset, table, cfg),
-         f"{name} was learned at cfg {match.range_text(match.cfg_range(preset, table) or 0)}, you use {cfg or 0:g}",
+         f"{name} was learned at cfg {range_text(match.cfg_range(preset, table) or 0)}, you use {cfg or 0:g}",
          f"train at cfg {cfg or 0:g}, or use that"))
     for stage, (holds, why, advice) in enumerate(problems):
         if holds:

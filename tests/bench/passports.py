@@ -9,8 +9,8 @@ import hashlib
 from pathlib import Path
 
 from s4s.s4s_nodes.core import Preset, preset_file
+from s4s.s4s_nodes.core.lists import range_text
 from s4s.s4s_nodes.library import shipped_folder
-from s4s.s4s_nodes.select.match import range_text
 from s4s.training.benchmark.verdict import within
 
 PAGE = shipped_folder() / "README.md"

@@ -127,6 +127,11 @@ def test_describe_tells_what_a_person_decides_by():
     assert text.index("calls3") < text.index("calls6")                      # by the number of calls
 
 
+@pytest.mark.parametrize(("recorded", "told"), [([1.0, 1.0], "1"), ([3.0, 7.0], "3 to 7"), (7.5, "7.5"), ([], "[]")])
+def test_describe_tells_the_cfg_as_a_number_or_a_range(recorded, told):
+    assert f"\n  cfg        {told}\n" in preset_file.describe(example(training={"cfg": recorded}))
+
+
 def test_describe_prints_no_terminal_commands():
     told = preset_file.describe(example(training={"teacher": "\x1b[2Jheun"}, scores={"calls6": {"a\tb": "\x07"}}))
     assert "?[2Jheun" in told and "\x1b" not in told and "a?b" in told and "\x07" not in told

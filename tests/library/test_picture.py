@@ -64,9 +64,10 @@ def test_results_of_another_form_are_left_out(scores):
     assert picture.score_lines(scores) == []
 
 
-def test_a_long_name_stays_off_the_hash():
-    page = picture.table(made(4, "n" * 100), "table")
-    assert (pixels(page)[20:58, 740:880] == 255).all()
+def test_nothing_is_drawn_where_webui_lays_its_buttons():
+    for page in (picture.table(made(4), "table"), picture.table(made(4, "n" * 100), "table"),
+                 picture.sheet([("S4S", "", [Image.new("RGB", (64, 64))])], "n" * 100)):
+        assert (pixels(page)[:60, -190:] == 255).all()
 
 
 def test_queries_away_from_the_levels_are_rings():

@@ -12,8 +12,9 @@ import numpy as np
 
 from ...s4s_nodes.core import Preset, Table, write_atomically
 from ...s4s_nodes.core.levels import starts_below
+from ...s4s_nodes.core.lists import range_text
 from ...s4s_nodes.core.scores import lost
-from ...s4s_nodes.select.match import cfg_range, range_text
+from ...s4s_nodes.select.match import cfg_range
 from ..run_identity import CONFIG, LOG
 from .host_race import frechet_lines
 from .race import TableResult

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 from comfy_api.latest import io
 
 from ...core import preset_file
-from ...library import Library, cfg_range, measured_text, preset_name, recommended_text
+from ...core.lists import range_text
+from ...library import Library, Preset, cfg_range, measured_text, preset_name, recommended_text
 from ...select.cfg import join_presets
-from ...select.match import range_text
 from . import parts, record
 from .folder import home, presets
 
@@ -104,22 +105,22 @@ def _digits(library: Library, name: str) -> str:
 
 def _listed(library: Library) -> str:
     """Every preset in three lines, the user's first, then what could not be read and which files hide others."""
-    names = library.names()
-    mine = sum(not library.ships(name) for name in names)
-    blocks = [f"{mine} of yours in {home()}, {len(names) - mine} that ship with S4S"]
-    blocks += [_passport(library, name) for name in names]
+    presets = library.named()
+    files = {name: path for name, path in library.files().items() if name in presets}
+    shipped = {name for name, path in files.items() if library.in_shipped(path)}
+    blocks = [f"{len(files) - len(shipped)} of yours in {home()}, {len(shipped)} that ship with S4S"]
+    blocks += [_passport(presets[name], path, name, name in shipped) for name, path in files.items()]
     return "\n\n".join([*blocks, *(f"! {problem}" for problem in library.problems())])
 
 
-def _passport(library: Library, name: str) -> str:
-    preset, cfg = library.get(name), ""
-    if trained := cfg_range(preset):
-        cfg = f"; cfg {range_text(trained)}"
+def _passport(preset: Preset, path: Path, name: str, ships: bool) -> str:
+    trained = cfg_range(preset)
+    cfg = f"; cfg {range_text(trained)}" if trained else ""
     calls = ", ".join(map(str, preset.counts))
-    return (f"{name} {preset.short_hash}: {'ships with S4S' if library.ships(name) else 'yours'}\n"
+    return (f"{name} {preset.short_hash}: {'ships with S4S' if ships else 'yours'}\n"
             f"for {preset.model.family}, {preset.model.prediction}; {calls} calls{cfg}\n"
             f"measured: {measured_text(preset)}; recommended: {recommended_text(preset)}\n"
-            f"{library.path(name)}")
+            f"{path}")
 
 
 class S4SJoinPresets(io.ComfyNode):

@@ -11,9 +11,9 @@ from PIL import Image
 
 from ... import picture
 from ...core.files import stamp
+from ...core.lists import range_text
 from ...library import ModelFacts, Preset, Request, Selection, cfg_range, preset_name, select, suits
 from ...select.cfg import at_cfg, learned_at
-from ...select.match import range_text
 from . import facts
 from .folder import folder_mark, presets, tell_problems
 
@@ -138,8 +138,8 @@ def drawn(preset: Preset, selection: Selection | None) -> Image.Image:
     shown = selection.preset or preset
     if selection.table_name in shown.tables:
         return picture.table(shown, selection.table_name)
-    title = (shown.name, shown.short_hash) if selection.table_name else ("S4S fallback", "")   # a joined one: at cfg
-    return picture.table_page(selection.table, *title, selection.message(), shown.model.flow, [])
+    title = shown.name if selection.table_name else "S4S fallback"          # a joined one: at cfg
+    return picture.table_page(selection.table, title, selection.message(), shown.model.flow, [])
 
 
 def image(*pictures: Image.Image) -> torch.Tensor:

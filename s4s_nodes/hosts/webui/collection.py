@@ -118,8 +118,10 @@ def _labels() -> dict[str, str]:
 
 def listing() -> str:
     """All presets as a table, and below it what could not be read."""
-    library = shelf.library()
-    rows = "".join(_row(name, library.get(name), library.ships(name)) for name in shelf.usable())
+    library, useful = shelf.library(), shelf.usable()
+    presets = library.named()
+    rows = "".join(_row(name, presets[name], library.in_shipped(path)) for name, path in library.files().items()
+                   if name in useful and name in presets)
     heads = (say("Preset"), say("For"), say("Steps"), say("Measured"), say("Recommended"), say("Whose"))
     head = "".join(f'<th style="text-align: start">{escape(words)}</th>' for words in heads)
     problems = "".join(f"<li>{escape(shelf.without_places(problem))}</li>" for problem in library.problems())

@@ -48,6 +48,16 @@ def test_another_content_of_the_same_size_and_time_is_read_again(base, node):
     path.unlink()
 
 
+def test_a_long_list_reads_the_folders_no_oftener_than_a_short_one(installed, models, monkeypatch):
+    listed, library, reads = s4s_host.pack("s4s_nodes.hosts.comfyui.nodes_collection")._listed, folder.presets(), []
+    paths = type(library)._paths
+    monkeypatch.setattr(type(library), "_paths", lambda self: reads.append(self) or paths(self))
+    before, once = listed(library), len(reads)
+    for i in range(12):
+        installed(t.preset_for(models("sd3"), name=f"more {i}"))
+    assert listed(library).count("yours") == before.count("yours") + 12 and len(reads) == 2 * once
+
+
 def test_a_damaged_file_is_named_and_hides_no_other(base, installed, models):
     installed(t.preset_for(models("sd3"), name="whole"))
     (base / "models" / "s4s_presets" / "broken.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
