@@ -12,25 +12,14 @@ from .log_snr import dpmpp_2m, dpmpp_2s, dpmpp_3m, unipc, unipc_sigma
 from .lowering import Solver
 from .slope import deis, dpm_2, euler, heun, ipndm, lms
 
-SOLVERS: dict[str, Solver] = {}
-
-
-def _register() -> None:
-    """Fill SOLVERS with every family and order under the names the command line and the race use."""
-    SOLVERS.update(euler=euler, dpmpp_2m=dpmpp_2m, dpmpp_3m=dpmpp_3m, heun=heun, dpm_2=dpm_2, dpmpp_2s=dpmpp_2s)
-    for solver in (exponential.res_multistep, exponential.dpmpp_2m_sigma, slope.gradient_estimation, slope.ipndm_v,
-                   exponential.sa_solver, exponential.er_sde, slope.heunpp2, slope.ralston, exponential.exp_heun,
-                   exponential.res_2s, exponential.res_3s, exponential.res_2m, exponential.res_3m):
-        SOLVERS[solver.__name__] = solver
-    for order in (2, 3, 4):
-        SOLVERS[f"lms_{order}"] = lms.with_options(order=order)
-        SOLVERS[f"ipndm_{order}"] = ipndm.with_options(order=order)
-    for order in (2, 3):
-        SOLVERS[f"deis_{order}"] = deis.with_options(order=order)
-    for kind in ("bh1", "bh2"):
-        SOLVERS[f"unipc_{kind}_sigma"] = unipc_sigma.with_options(kind=kind)
-        for order in (1, 2, 3):
-            SOLVERS[f"unipc_{kind}_{order}"] = unipc.with_options(order=order, kind=kind)
-
-
-_register()
+# every family and order under the names the command line and the race use
+SOLVERS: dict[str, Solver] = {solver.__name__: solver for solver in (
+    euler, dpmpp_2m, dpmpp_3m, heun, dpm_2, dpmpp_2s, exponential.res_multistep, exponential.dpmpp_2m_sigma,
+    slope.gradient_estimation, slope.ipndm_v, exponential.sa_solver, exponential.er_sde, slope.heunpp2, slope.ralston,
+    exponential.exp_heun, exponential.res_2s, exponential.res_3s, exponential.res_2m, exponential.res_3m)}
+for _order in (2, 3, 4):
+    SOLVERS |= {f"lms_{_order}": lms.with_options(order=_order), f"ipndm_{_order}": ipndm.with_options(order=_order)}
+SOLVERS |= {f"deis_{order}": deis.with_options(order=order) for order in (2, 3)}
+for _kind in ("bh1", "bh2"):
+    SOLVERS[f"unipc_{_kind}_sigma"] = unipc_sigma.with_options(kind=_kind)
+    SOLVERS |= {f"unipc_{_kind}_{order}": unipc.with_options(order=order, kind=_kind) for order in (1, 2, 3)}

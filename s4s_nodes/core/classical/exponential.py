@@ -25,12 +25,10 @@ def res_multistep(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
 
     It is Adams-Bashforth; in half-logSNR, where it differs for a flow only, DPM-Solver++ (2M) of type "heun".
     """
-    x, old = trace.start, None
-    logs = _log_sigma(sigmas)
+    x, past, logs = trace.start, [], _half_log_snr(sigmas, False)
     for i, (sigma, after) in enumerate(steps(sigmas)):
-        new = trace.call(x, sigma)
-        x = _multistep(x, sigmas, logs, i, [new] if old is None or after == 0 else [new, old])
-        old = new
+        past = [trace.call(x, sigma), *past][:2]
+        x = _multistep(x, sigmas, logs, i, past if after > 0 else past[:1])
     return x
 
 
@@ -123,7 +121,7 @@ def _runge_kutta(trace: Trace, sigmas: Tensor, stages: int, multistep: bool = Fa
 
     RES4LYF puts the model's lowest level before 0 where the schedule does not end there: give levels that have it.
     """
-    logs, x, past = _log_sigma(sigmas), trace.start, []
+    logs, x, past = _half_log_snr(sigmas, False), trace.start, []
     for i, (sigma, after) in enumerate(steps(sigmas)):
         first = trace.call(x, sigma)
         past = [first, *past][:stages]
@@ -170,10 +168,6 @@ def _gamma(second, third):
 def _share(h: Tensor) -> Tensor:
     """h phi_2(-h): the weight in -log sigma of a prediction that changes by 1 over the step."""
     return _slope_share(h, h, False)
-
-
-def _log_sigma(sigmas: Tensor) -> Tensor:
-    return _half_log_snr(sigmas, False)
 
 
 def _adams(x, past: list, nodes: Tensor, logs: Tensor, sigmas: Tensor, i: int, flow: bool) -> Tensor:
