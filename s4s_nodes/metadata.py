@@ -7,7 +7,6 @@ reading executes nothing, is bounded in size, and checks every number as a prese
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 import zlib
@@ -83,16 +82,14 @@ def pack(text: str) -> str:
 
 def unpack(letters: str) -> str:
     """The text that `pack` was given. Raises PresetError where it is damaged or too long."""
+    opened = zlib.decompressobj()
     try:
-        opened = zlib.decompressobj()
-        text = opened.decompress(base64.urlsafe_b64decode(letters + "=" * (-len(letters) % 4)), MAX_TEXT + 1)
-        if not opened.eof or len(text) > MAX_TEXT:
-            raise PresetError(f"the packed table is cut off, or has more than {MAX_TEXT} characters")
-        return text.decode()
-    except (ValueError, binascii.Error, zlib.error) as error:
-        if isinstance(error, PresetError):
-            raise
+        text = opened.decompress(base64.urlsafe_b64decode(letters + "=" * (-len(letters) % 4)), MAX_TEXT + 1).decode()
+    except (ValueError, zlib.error) as error:
         raise PresetError(f"the packed table is damaged ({str(error)[:100]})") from None
+    if not opened.eof or len(text) > MAX_TEXT:
+        raise PresetError(f"the packed table is cut off, or has more than {MAX_TEXT} characters")
+    return text
 
 
 def _training(preset: Preset, table: str) -> dict:
@@ -114,11 +111,10 @@ def from_text(text: str) -> Preset:
     if len(text) > MAX_TEXT:
         raise PresetError(f"the table's text has {len(text)} characters, {MAX_TEXT} at most: it is no record")
     try:
-        return from_record(parsed(text))
-    except PresetError:
-        raise
+        record = parsed(text)
     except ValueError as error:
         raise PresetError(f"the table's text is damaged ({str(error)[:200]})") from None
+    return from_record(record)
 
 
 def from_record(record) -> Preset:

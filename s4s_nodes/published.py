@@ -14,13 +14,8 @@ GONE = ("Version 0.4 was the last that imported NeuralSolver's tables and the fi
         "presets that it made of them still work")
 
 
-def names() -> tuple[str, ...]:
-    """The names that `make` knows."""
-    return tuple(_grids())
-
-
-def _grids() -> dict[str, str]:
-    """{name: the grid of core's published.json that offers a preset of this name}."""
+def names() -> dict[str, str]:
+    """{name that `make` knows: the grid of core's published.json that offers a preset of this name}."""
     return {name: grid for grid, entry in schedules.published_grids().items() for name in entry.get("presets", ())}
 
 
@@ -29,9 +24,9 @@ def make(name: str, calls: int | tuple[int, ...] | None = None) -> Preset:
 
     Asked for other numbers of calls, it is stretched. Raises ValueError for an unknown name.
     """
-    if name not in _grids():
+    if name not in names():
         raise ValueError(f"unknown published name {str(name)[:80]!r}; there are: {', '.join(names())}. {GONE}")
-    wanted, grid = (calls,) if isinstance(calls, int) else calls, _grids()[name]
+    wanted, grid = (calls,) if isinstance(calls, int) else calls, names()[name]
     entry, counts = schedules.published_grids()[grid], schedules.published_counts(grid)
     solver, model = entry["presets"][name]["solver"], model_of(entry["model"])
     record = {"imported": f"schedule with the solver {solver}", "published_calls": list(counts), "note": UNMEASURED}
