@@ -66,14 +66,11 @@ class Library:
 
     def get(self, name: str) -> Preset:
         """The preset with this name. Raises PresetError with the known names, or with what is wrong with the file."""
-        entry = None
-        if (path := self.files().get(str(name))) is not None:
-            self._read[path] = self._entry(path)
-            entry = self._read[path][1]
-        if isinstance(entry, Preset):
+        path = self.path(str(name))
+        self._read[path] = self._entry(path)
+        if isinstance(entry := self._read[path][1], Preset):
             return entry
-        raise PresetError(entry or f"there is no preset {str(name)[:100]!r}; installed are: "
-                                   f"{', '.join(self.names()) or 'none'}")
+        raise PresetError(entry)
 
     def files(self) -> dict[str, Path]:
         """{name: file} of everything there, readable or not."""

@@ -163,9 +163,8 @@ def _cell(page: Canvas, where: tuple, value: float, strength: float):
 def _coloured(page: Canvas, strengths: np.ndarray, where: tuple):
     """Too many cells for lines between them: one picture of them all."""
     x, y, size = where
-    seen = np.triu(np.ones_like(strengths, dtype=bool), 2)[..., None]
     colours = np.array([[_shade(value) for value in row] for row in strengths], dtype=np.uint8)
-    colours[np.broadcast_to(seen, colours.shape)] = 255
+    colours[np.triu_indices_from(strengths, 2)] = 255
     page.paste(Image.fromarray(colours), x, y, (round(size * strengths.shape[1]), round(size * len(strengths))))
 
 
@@ -208,11 +207,8 @@ def bars(title: str, note: str, rows: list[tuple]) -> Image.Image:
 
 
 def _dashed(page: Canvas, start: tuple, end: tuple, colour):
-    steps = 9
-    at = [(start[0] + (end[0] - start[0]) * i / steps, start[1] + (end[1] - start[1]) * i / steps)
-          for i in range(steps + 1)]
-    for i in range(0, steps, 2):
-        page.line([at[i], at[i + 1]], colour, 2)
+    for dash in np.linspace(start, end, 10).reshape(5, 2, 2):
+        page.line(dash, colour, 2)
 
 
 def _ticks(low: float, high: float, linear: bool) -> list[float]:
