@@ -8,6 +8,7 @@ import torch
 
 from s4s.s4s_nodes.core import Preset, classical, schedules
 from s4s.training.distil import distil
+from s4s.training.run import Run
 from s4s.training.sources import baseline_teacher, recorded_teacher
 from s4s.training.teacher.pairs import make_pairs, rmse
 from s4s.training.teacher.solvers import below, refined, teacher_levels, teacher_of
@@ -108,6 +109,18 @@ def test_the_levels_of_a_teacher_reach_both_ends_and_fall(flow):
 def test_a_window_keeps_the_levels_the_teacher_would_visit_there():
     cut = below(LEVELS, 1.0)
     assert cut[0] == 1.0 and cut[1] < 0.99 and cut[-1] == 0 and set(cut[1:]) <= set(LEVELS)
+
+
+@pytest.mark.parametrize(("chosen", "words"), [
+    (True, ", as expected of a distilled model; any other model needs more teacher calls"),
+    (False, "; WARNING: more than a fifth of the tables' expected error")])
+def test_only_a_teacher_that_nobody_chose_is_warned_about(tmp_path, monkeypatch, chosen, words):
+    source, said = toy_source(), []
+    monkeypatch.setattr(Run, "_affords", lambda *_: False)          # a budget that pays for no finer one
+    source.teacher = baseline_teacher(source, "euler, sgm_uniform", 4) if chosen else None
+    distil(source, small(iterations=1, teacher_calls=4, teacher="euler"), tmp_path, say=said.append)
+    [line] = [line for line in said if line.startswith("teacher ")]
+    assert line.endswith(words), line
 
 
 def test_a_baseline_by_its_name_makes_the_targets_with_just_so_many_calls(tmp_path):
