@@ -118,7 +118,7 @@ def test_only_a_teacher_that_nobody_chose_is_warned_about(tmp_path, monkeypatch,
     source, said = toy_source(), []
     monkeypatch.setattr(Run, "_affords", lambda *_: False)          # a budget that pays for no finer one
     source.teacher = baseline_teacher(source, "euler, sgm_uniform", 4) if chosen else None
-    distil(source, small(iterations=1, teacher_calls=4, teacher="euler"), tmp_path, say=said.append)
+    distil(source, small(iterations=1, calls=(3,), teacher_calls=6, teacher="euler"), tmp_path, say=said.append)
     [line] = [line for line in said if line.startswith("teacher ")]
     assert line.endswith(words), line
 
