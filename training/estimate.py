@@ -26,8 +26,8 @@ class Price(NamedTuple):
 
     @property
     def summary(self) -> str:
-        return f"{self.budget}: about {_rounded(self.calls):,} network calls, about {duration(self.seconds)} on this " \
-               "device"
+        return f"{self.budget}: about {float(f'{self.calls:.2g}'):,.0f} network calls, about " \
+               f"{duration(self.seconds)} on this device"
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,3 @@ def duration(seconds: float) -> str:
     """Seconds for people."""
     minutes = round(seconds / 60)
     return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{seconds / 3600:.1f} h"
-
-
-def _rounded(calls: int) -> int:
-    """To two digits: it is a forecast."""
-    unit = 10 ** max(0, len(str(calls)) - 2)
-    return round(calls / unit) * unit

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -34,19 +35,13 @@ class TableStart:
     cfg: float
     denoise: float
     baseline: list[str]
-    baseline_table: dict[str, list]
+    baseline_table: dict[str, Any]
     gained: bool = True
 
     @classmethod
     def of(cls, schedule: str, parameters: Parameters, cfg: float, denoise: float, best: Entry) -> TableStart:
         numbers = {part: getattr(best.table, part).tolist() for part in PARTS}
         return cls(schedule, parameters.start.tolist(), cfg, denoise, [best.solver_name, best.schedule_name], numbers)
-
-    @property
-    def kept_baseline(self) -> Table:
-        """The best baseline's table."""
-        sigmas, query, scale, carry, weights = (np.array(self.baseline_table[part]) for part in PARTS)
-        return Table(sigmas, query, scale, carry, weights)
 
 
 class RunTables:
@@ -98,7 +93,7 @@ class RunTables:
     def table(self, name: str) -> Table:
         """The table for the preset: the best one learned, or the baseline that it did not beat."""
         if not self.starts[name].gained:
-            return self.starts[name].kept_baseline
+            return Table(**self.starts[name].baseline_table)
         return self.parameters(name).frozen(self.states[name].best)
 
     def judge(self, name: str) -> str:

@@ -25,23 +25,19 @@ def schedules_for(source: Source, top: float | None = None) -> dict:
     """name -> (calls -> levels): every schedule that suits the model, or its part from the level `top` on."""
     top = top or source.sigma_max
     levels = np.append(source.levels[source.levels < top], top)
-    low, high = float(levels[0]), top
-    known = {"karras": lambda n: schedules.karras(n, low, high),
-             "exponential": lambda n: schedules.exponential(n, low, high),
-             "kl_optimal": lambda n: schedules.kl_optimal(n, low, high),
-             "time_uniform": lambda n: schedules.time_uniform(n, levels),
-             "time_quadratic": lambda n: schedules.time_quadratic(n, levels),
-             "sgm_uniform": lambda n: schedules.sgm_uniform(n, levels),
-             "simple": lambda n: schedules.simple(n, levels),
-             "beta": lambda n: schedules.beta(n, levels),
-             "beta57": lambda n: schedules.beta(n, levels, 0.5, 0.7),
-             "linear_quadratic": lambda n: schedules.linear_quadratic(n, high)}
+    known: dict[str, Callable] = {rule.__name__: partial(rule, sigma_min=float(levels[0]), sigma_max=top)
+             for rule in (schedules.karras, schedules.exponential, schedules.kl_optimal)}
+    known |= {rule.__name__: partial(rule, levels=levels)
+              for rule in (schedules.time_uniform, schedules.time_quadratic, schedules.sgm_uniform, schedules.simple,
+                           schedules.beta)}
+    known |= {"beta57": partial(schedules.beta, levels=levels, alpha=0.5, beta=0.7),
+              "linear_quadratic": partial(schedules.linear_quadratic, sigma_max=top)}
     if source.flow:
         known.update({f"shift_{shift:g}": partial(schedules.linear_flow, shift=shift) for shift in SHIFTS},
                      bong_tangent=schedules.bong_tangent, ltxv=schedules.ltxv, flux2=schedules.flux2)
         published = ["oss_flux", "oss_wan", "oss_chroma"]
     else:
-        known["laplace"] = lambda n: schedules.laplace(n, low, high)
+        known["laplace"] = partial(schedules.laplace, sigma_min=float(levels[0]), sigma_max=top)
         known.update({name: partial(schedules.whole_list, grid) for name, grid in WHOLE_LISTS.items()})
         published = ["ays_sd1", "ays_sdxl", *GITS_SHOWN]
     known.update({name: partial(schedules.published, name) for name in published})

@@ -1,6 +1,8 @@
 """A small MNIST classifier, in Inception's place: a Fréchet distance in its features compares samplers of the bundled
 models with one another and with nothing else."""
 
+from functools import cache
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -33,6 +35,7 @@ class Classifier(nn.Module):
         return self.head(self.features(x))
 
 
+@cache
 def load(device="cpu"):
     """The bundled classifier, in eval mode, weights frozen, float32."""
     model = Classifier()

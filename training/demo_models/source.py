@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ...s4s_nodes.core import Model, schedules
 from ..source import Source, guided
@@ -31,10 +30,4 @@ def bundled(name: str, cfg: float, device="cpu") -> Source:
 
 def digit_features(device) -> Callable:
     """images (n, 1, 28, 28) -> (n, 64) of the bundled classifier, which is read when it is first asked."""
-    kept = []
-
-    def answer(images: Tensor) -> Tensor:
-        if not kept:
-            kept.append(features.load(device))
-        return kept[0].features(images.float())
-    return answer
+    return lambda images: features.load(device).features(images.float())

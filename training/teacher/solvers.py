@@ -128,16 +128,6 @@ def below(levels: np.ndarray, top: float) -> np.ndarray:
     return np.append(top, levels[levels < 0.99 * top])
 
 
-def check_deterministic(source: Source, sampler: HostSampler, words: str) -> HostSampler:
-    """The sampler with its calls counted. Raises ValueError if two runs from one start differ."""
-    calls, apart = tried(source, sampler)
-    if not apart <= SAME:
-        raise ValueError(f"the teacher {words} is stochastic: two runs from the same noise end {100 * apart:.3g} % "
-                         "apart. A solver can only learn a deterministic one: choose e.g. dpmpp_2m, heun or lms, not "
-                         "an ancestral or SDE sampler")
-    return HostSampler(sampler.function, sampler.sigmas, calls)
-
-
 def tried(source: Source, sampler: HostSampler) -> tuple[int, float]:
     """(network calls an image, how far two runs from one start end apart, of the result's size) of a host's sampler.
 
@@ -155,15 +145,20 @@ def tried(source: Source, sampler: HostSampler) -> tuple[int, float]:
 
 
 def _host_teacher(source: Source, function: Callable, sigmas) -> Teacher:
+    """The Teacher that such a sampler is. Raises ValueError if two runs from one start differ."""
     levels, words = _levels(function, sigmas)
-    checked = check_deterministic(source, HostSampler(function, levels, 0), words)
-    per_step = checked.calls / (len(levels) - 1)
+    calls, apart = tried(source, HostSampler(function, levels, 0))
+    if not apart <= SAME:
+        raise ValueError(f"the teacher {words} is stochastic: two runs from the same noise end {100 * apart:.3g} % "
+                         "apart. A solver can only learn a deterministic one: choose e.g. dpmpp_2m, heun or lms, not "
+                         "an ancestral or SDE sampler")
+    per_step = calls / (len(levels) - 1)
 
     def on(levels, top):
         levels = levels if top is None else below(levels, top)
         return HostSampler(function, levels, round(per_step * (len(levels) - 1)))
-    return Teacher(f"{words}, {checked.calls} calls", lambda top: on(levels, top),
-                   lambda top: on(refined(levels, source.flow), top), 2 * checked.calls)
+    return Teacher(f"{words}, {calls} calls", lambda top: on(levels, top),
+                   lambda top: on(refined(levels, source.flow), top), 2 * calls)
 
 
 def _levels(function: Callable, sigmas) -> tuple[np.ndarray, str]:
