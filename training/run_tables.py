@@ -14,6 +14,7 @@ from .baselines.measure import Entry, measure
 from .budget import LEAST_PAIRS, Plan, pair_cost
 from .cfg_range import CfgNode
 from .config import Config
+from .optimizers.linearized import first_rank
 from .optimizers.state import State
 from .parametrization.parameters import Parameters
 from .run_pairs import Window
@@ -59,7 +60,7 @@ class RunTables:
         """
         before = self.source.model_calls
         start = self._start(calls, window, plan, node)
-        state = State(start.vector, start.vector.clone(), noise=noise)
+        state = State(start.vector, start.vector.clone(), noise=noise, rank=first_rank(noise))
         best = measure(self.source, start.best, window.held_out)
         state.baseline, state.baseline_median = float(best.errors.mean()), best.median
         state.spent = self.source.model_calls - before + math.ceil(window.shared / len(plan.calls))

@@ -5,8 +5,8 @@ import torch
 
 from s4s.s4s_nodes.core import sample, schedules
 from s4s.training.demo_models.source import bundled
-from s4s.training.optimizers import gauss_newton, linearized
-from s4s.training.optimizers.differences import design, nudge_for
+from s4s.training.optimizers import differences as differences_module, gauss_newton, linearized
+from s4s.training.optimizers.differences import LEAST_SHARE, level_nudge, nudge_for
 from s4s.training.optimizers.linearized import (
     RANK,
     SKETCHED,
@@ -156,13 +156,19 @@ def test_a_noisy_network_is_asked_farther_away_and_its_noise_corrects_little():
     assert changes[0] < 1.2 * off[0] and changes[0] < changes[1]            # the state has moved by noise alone
 
 
-@pytest.mark.parametrize("count", [1, 2, 7, 13])
-def test_the_corners_of_a_simplex_tell_every_direction_apart(count):
-    corners = design(count, True)
-    assert len(corners) == count + 1 and len(design(count, False)) == count and len(design(0, True)) == 0
-    torch.testing.assert_close(corners.norm(dim=1), torch.ones(count + 1).double())
-    torch.testing.assert_close(corners.sum(0), torch.zeros(count).double())          # an answer added to all cancels
-    torch.testing.assert_close(torch.linalg.pinv(corners) @ corners, torch.eye(count).double())
+def test_near_a_flows_top_differences_are_short(monkeypatch):
+    """There a network changes as its half-logSNR does, many times as fast as with the level's logarithm."""
+    source, off = bundled("digits-flow", 3.0), []
+    assert level_nudge(0.1, 0.5, True) == pytest.approx(0.1) and level_nudge(0.1, 0.5, False) == pytest.approx(0.2)
+    parameters, pairs = prepared(source, 5)
+    vector = parameters.initial()
+    true = slopes_of(measured(source, parameters, vector, pairs, 12), parameters, vector)[1]
+    for least in (LEAST_SHARE, 1.0):
+        monkeypatch.setattr(differences_module, "LEAST_SHARE", least)
+        wide = slopes_of(measured(source, parameters, vector, pairs, 12, None, 0.01), parameters, vector)[1]
+        off.append((wide - true).norm(dim=(0, 2)) / true.norm(dim=(0, 2)))
+    first = slice(parameters.calls - 1, parameters.calls + 1)                   # queries of the first two calls
+    assert off[0][first].mean() < 0.7 * off[1][first].mean() and off[0].mean() < off[1].mean()
 
 
 def test_noise_in_an_answer_is_not_taken_for_its_derivative():
@@ -175,7 +181,7 @@ def test_noise_in_an_answer_is_not_taken_for_its_derivative():
         assert (source.model_calls - before) / 3 == calls_per_image(parameters, RANK, noise > 0)
         clean = measured(plain, parameters, vector, pairs, RANK, None, noise)
         answer, slope = (model.tensors[:, k] - clean.tensors[:, k] for k in (2, 3))     # of the first row: their noise
-        shared.append(nudge_for(noise) * float((answer * slope).sum() / answer.square().sum()))
+        shared.append(level_nudge(nudge_for(noise), 1.0, True) * float((answer * slope).sum() / answer.square().sum()))
     assert abs(shared[0]) < 0.2 and shared[1] > 0.8
 
 

@@ -8,8 +8,8 @@ changed state does to an answer is measured along a few directions, by finite di
 
 For what they leave, the answer is taken to change by the directions' mean slope, and along them by what it shares with
 them: the derivative of a denoiser is symmetric (a covariance over sigma^2). Measuring a run of N calls costs 2 N for
-itself and its levels, and rank + 1 for each call but the first; N more where answers are noisy. A real run elsewhere
-then corrects the derivative of each answer along the way the state went (Broyden 1965).
+itself and its levels, and rank + 1 for each call but the first; all but the run twice where answers are noisy. A real
+run elsewhere then corrects the derivative of each answer along the way the state went (Broyden 1965).
 """
 
 from __future__ import annotations
@@ -28,12 +28,17 @@ from ...s4s_nodes.core import Table
 from ..parametrization.parameters import Parameters
 from ..source import Source
 from ..teacher.pairs import Pairs
-from .differences import design, nudge_for
+from .differences import level_nudge, nudge_for
 
 RANK = 6                    # principal directions of a state, at first
 SKETCHED = 4096             # numbers an image is kept in; larger ones are hashed down to as many
 ROUNDING = 1e-5             # a sum of float32 tensors is zero below this share of their lengths
 START, TARGET = 0, 1        # places of a run's start and of its target among its tensors
+
+
+def first_rank(noise: float) -> int:
+    """Principal directions at first: half as many where answers are noisy, for each takes two calls."""
+    return RANK // 2 if noise else RANK
 
 
 class Slopes:
@@ -57,7 +62,7 @@ class Slopes:
 
     def asks(self, row: int, rank: int, noisy: bool) -> int:
         """Network calls that measuring this row costs."""
-        return 1 + len(design(1 + self.directions(row, rank) + int(self.query[row].any()), noisy))
+        return 1 + (1 + self.directions(row, rank) + int(self.query[row].any())) * (2 if noisy else 1)
 
 
 @dataclass
@@ -215,20 +220,28 @@ class _Measurement:
         model.states[:, i], model.answers[:, i, place], model.levels[:, i] = state[:, 0], 1, row.query
         directions = self.directions(place, state, moved, self.slopes.directions(i, self.rank)) if i else state[:, :0]
         count, by_level = directions.shape[1], bool(self.slopes.query[i].any())
-        points, lengths, asked = design(count + by_level, self.noisy), x.flatten(1).norm(dim=1), []
-        around = min(row.query, self.source.sigma_max * math.exp(-self.nudge)) if self.noisy else row.query
-        for point in self.nudge * points:
-            away = self.image(torch.einsum("m,nmb->nb", point[:count], directions))
-            level = around * math.exp(-point[count]) if by_level else row.query
-            asked.append((ask(x + away * lengths.reshape(-1, *[1] * (x.dim() - 1)), level) - answer).float().cpu())
+        lengths, by_state = x.flatten(1).norm(dim=1, keepdim=True), [1] * (x.dim() - 2)
+        nudge = level_nudge(self.nudge, row.query, self.source.flow)            # along x's own direction, too
         places = []
-        for k, weights in enumerate(torch.linalg.pinv(self.nudge * points).tolist()):
-            change = sum(weight * each for weight, each in zip(weights, asked, strict=True))
-            places.append(self.add(change / lengths[:, None].float().cpu() if k < count else -change))
-        if count:
-            model.usual[:, i], model.forms[:, i] = self.response(directions, places[:count])
+        for k in range(count):
+            away = self.image(directions[:, k]) * lengths.reshape(-1, 1, *by_state)
+            change = self.difference(lambda at, away=away: ask(x + at * away), answer, nudge if k == 0 else self.nudge)
+            places.append(self.add(change / lengths.cpu()))
         if by_level:
-            model.slopes[:, i, places[count]] = 1
+            level = min(row.query, self.source.sigma_max * math.exp(-nudge)) if self.noisy else row.query
+            place = self.add(self.difference(lambda at: ask(x, level * math.exp(at)), answer, -nudge))
+            model.slopes[:, i, place] = 1
+        if count:
+            model.usual[:, i], model.forms[:, i] = self.response(directions, places)
+
+    def difference(self, ask: Callable, answer: Tensor, width: float) -> Tensor:
+        """The derivative (n, d) at 0 of ask(at), whose value there is this answer, on the CPU.
+
+        Where answers are noisy, from one point on either side: that answer's noise would pass for a derivative, and
+        over a wide difference the curvature cancels.
+        """
+        ahead, behind, width = (ask(width), ask(-width), 2 * width) if self.noisy else (ask(width), answer, width)
+        return (ahead - behind).float().cpu() / width
 
     def directions(self, answer: int, state: Tensor, moved: Tensor, most: int) -> Tensor:
         """Orthonormal directions (n, most + 1, b): x - answer, in which x moves with its own level, and the principal
