@@ -37,7 +37,7 @@ def test_a_preset_is_trained_for_the_loaded_checkpoint_and_is_there_at_once(serv
     calls = int(re.search(r"([\d,]+) network calls", cost["words"][0])[1].replace(",", ""))
     assert 1600 < calls <= TRAINING["budget"] and cost["images"] == 0           # an upper bound within the budget
     assert "S4S: fallback " in infotext(server, "Automatic")                    # the shelf's are another checkpoint's
-    made = server.call("/s4s-test/train", TRAINING, seconds=900)
+    made = server.call("/s4s-test/train", TRAINING, seconds=2400)
     assert "error" not in made, made
     assert made["images"] == 1 and made["scores"]["calls4"]["seeds"] == 2, made
     assert any("saved as" in words for words in made["words"]) and made["previewed"]
@@ -45,7 +45,7 @@ def test_a_preset_is_trained_for_the_loaded_checkpoint_and_is_there_at_once(serv
     assert "S4S: trained here " in infotext(server, "S4S trained here")
     won = not made["scores"]["calls4"]["lost"]                                  # a loser waits to be named
     assert ("S4S: trained here " in infotext(server, "Automatic")) == won       # made for these very weights
-    again = server.call("/s4s-test/train", TRAINING, seconds=900)
+    again = server.call("/s4s-test/train", TRAINING, seconds=2400)
     assert "was trained before" in again["words"][0]
     assert sum("trained here" in label for label in server.call("/s4s-test/rows")["schedules"]) == 1
 
@@ -59,7 +59,7 @@ def test_a_training_is_interrupted_and_refused_in_words(server):
     runner.join(120)
     assert not runner.is_alive() and done[0]["scores"] is None and "stopped" in done[0]["words"][-1]
     assert "calls4 exact" in infotext(server, "S4S toy_ sd15")
-    refused = server.call("/s4s-test/train", {**TRAINING, "name": "toy, sd15"}, seconds=900)
+    refused = server.call("/s4s-test/train", {**TRAINING, "name": "toy, sd15"}, seconds=2400)
     assert "is a preset for another model" in refused["error"]
 
 
@@ -90,7 +90,7 @@ RACE = {"prompts": ["a cat", "a red house"], "cfg": 2.0, "width": 64, "height": 
 
 
 def test_a_race_says_how_near_each_comes_and_writes_it_where_asked(server):
-    raced = server.call("/s4s-test/race", {**RACE, "write": True}, seconds=900)
+    raced = server.call("/s4s-test/race", {**RACE, "write": True}, seconds=2400)
     assert raced["images"] == 1 and set(raced["scores"]) == {"calls4"} and raced["scores"]["calls4"]["seeds"] == 2
     assert any(" baselines that took part, on 2 seeds" in words for words in raced["words"])
     assert "scores written into " in raced["words"][-1]
@@ -98,7 +98,7 @@ def test_a_race_says_how_near_each_comes_and_writes_it_where_asked(server):
 
 def test_samplers_of_the_webui_take_part_by_name(server):
     asked = {**RACE, "seeds": 9, "budget": 4000, "samplers": ["Heun", "euler a"]}
-    raced = server.call("/s4s-test/race", asked, seconds=900)
+    raced = server.call("/s4s-test/race", asked, seconds=2400)
     report = "\n".join(raced["words"])
     assert "by the Fréchet distance" in report and "Euler a of WebUI, " in report, raced
     assert raced["scores"]["calls4"]["feature_space"] == "means and deviations of the latent's channels"
