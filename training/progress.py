@@ -79,7 +79,7 @@ class RunProgress:
         if self._bar is None:
             return
         self._bar.set_postfix({"iteration": str(state.iteration), "loss": f"{loss:.4f}",
-                               "times closer": f"{state.baseline / state.best_error:.2f}",
+                               "times closer": f"{state.baseline / max(state.best_error, 1e-12):.2f}",
                                "all calls": f"{all_calls:,}"})
 
     def count(self, images: int, done: int, made: int, state, preview: Callable) -> None:

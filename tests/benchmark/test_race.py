@@ -180,3 +180,12 @@ def test_pictures_are_drawn(raced, tmp_path):
     with Image.open(tmp_path / "sheet.png") as page:
         assert page.getpixel((600, page.height - 100)) == (255, 255, 255)       # S4S's white image
         assert page.getpixel((600, 24 + 52 + 100)) == (128, 128, 128)           # the teacher's grey one
+
+
+def test_results_that_equal_the_teachers_are_raced_in_words():
+    """A distilled model's teacher of as few calls as the table may be one of the baselines."""
+    same, other = np.zeros(8), np.full(8, 0.1)
+    scores = summary(Entry("S4S", "learned", None, same), [Entry("a", "b", None, same), Entry("c", "d", None, other)])
+    assert scores["ratio"] == 1 and scores["verdict"] == "even" and "Nothing was gained here" in verdict(scores)
+    scores = summary(Entry("S4S", "learned", None, same), [Entry("c", "d", None, other)])
+    assert scores["ratio"] > 1000 and scores["recommended"]

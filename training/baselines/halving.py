@@ -38,7 +38,8 @@ class Effort(NamedTuple):
 
 # of races, by what they cost: the last is for races without a budget; docs/constants.md has what each finds
 EFFORTS = (Effort(1, 3, ((1, EVERY), (EVERY, 5))), Effort(2, 5, ((2, EVERY), (6, 16), (EVERY, 6))),
-           Effort(0, EVERY, ((2, EVERY), (8, 48), (EVERY, 10))), Effort(0, EVERY, ((8, EVERY), (32, 80), (EVERY, 16))))
+           Effort(0, EVERY, ((1, EVERY), (2, 224), (4, 112), (8, 56), (16, 28), (EVERY, 12))),
+           Effort(0, EVERY, ((2, EVERY), (4, 224), (8, 112), (16, 56), (32, 28), (EVERY, 16))))
 
 
 def searched(source: Source, entries: Sequence[Entry], pairs: Pairs, effort: Effort, kept: Collection[str] = (),

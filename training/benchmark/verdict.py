@@ -15,7 +15,7 @@ import numpy as np
 from ..baselines.measure import Entry
 
 FEWEST = 6                  # seeds: with fewer even winning all of them may be chance
-FAR = 1e6                   # of results that are not finite, in a record
+NEAR, FAR = 1e-9, 1e6        # of results that equal the teacher's, and that are not finite, in a record
 BETTER, WORSE, EVEN, UNSURE, WITHIN = "better", "worse", "even", "unsure", "within the teacher's error"
 
 
@@ -24,7 +24,7 @@ def summary(learned: Entry, ranked: list[Entry]) -> dict:
 
     Baselines that ran fewer seeds do not count.
     """
-    learned, *ranked = (replace(entry, errors=np.minimum(entry.errors, FAR)) for entry in (learned, *ranked))
+    learned, *ranked = (replace(entry, errors=np.clip(entry.errors, NEAR, FAR)) for entry in (learned, *ranked))
     finalists = [entry for entry in ranked if len(entry.errors) == len(learned.errors)]
     by_rmse = min(finalists, key=lambda entry: entry.rmse)
     by_median = min(finalists, key=lambda entry: entry.median)
