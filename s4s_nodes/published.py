@@ -24,9 +24,9 @@ def make(name: str, calls: int | tuple[int, ...] | None = None) -> Preset:
 
     Asked for other numbers of calls, it is stretched. Raises ValueError for an unknown name.
     """
-    if name not in names():
-        raise ValueError(f"unknown published name {str(name)[:80]!r}; there are: {', '.join(names())}. {GONE}")
-    wanted, grid = (calls,) if isinstance(calls, int) else calls, names()[name]
+    if name not in (known := names()):
+        raise ValueError(f"unknown published name {str(name)[:80]!r}; there are: {', '.join(known)}. {GONE}")
+    wanted, grid = (calls,) if isinstance(calls, int) else calls, known[name]
     entry, counts = schedules.published_grids()[grid], schedules.published_counts(grid)
     solver, model = entry["presets"][name]["solver"], model_of(entry["model"])
     record = {"imported": f"schedule with the solver {solver}", "published_calls": list(counts), "note": UNMEASURED}

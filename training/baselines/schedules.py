@@ -25,8 +25,9 @@ def schedules_for(source: Source, top: float | None = None) -> dict:
     """name -> (calls -> levels): every schedule that suits the model, or its part from the level `top` on."""
     top = top or source.sigma_max
     levels = np.append(source.levels[source.levels < top], top)
-    known: dict[str, Callable] = {rule.__name__: partial(rule, sigma_min=float(levels[0]), sigma_max=top)
-             for rule in (schedules.karras, schedules.exponential, schedules.kl_optimal)}
+    known: dict[str, Callable] = {
+        rule.__name__: partial(rule, sigma_min=float(levels[0]), sigma_max=top)
+        for rule in (schedules.karras, schedules.exponential, schedules.kl_optimal)}
     known |= {rule.__name__: partial(rule, levels=levels)
               for rule in (schedules.time_uniform, schedules.time_quadratic, schedules.sgm_uniform, schedules.simple,
                            schedules.beta)}

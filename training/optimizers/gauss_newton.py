@@ -149,7 +149,7 @@ def _iterate(source: Source, here: Parameters, pairs: Pairs, held_out: Pairs, st
     state.sizes = scale.rsqrt()
     _validate(source, here, held_out, state, loss)
     (*_, before, _), (*_, after, _) = state.curve[-2:]
-    if not before * loss ** GENERAL > after * first ** GENERAL:                 # where a student equals its teacher, 0
+    if not before * loss ** GENERAL > after * first ** GENERAL:     # no ratios: a student may equal its teacher
         state.wanted *= 2
     return loss
 
