@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import datetime
 import logging
+import math
 import re
 import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from math import isfinite
 from pathlib import Path
 from typing import Protocol
 
@@ -237,7 +237,7 @@ class Training:
 
     def _progress(self, now: trainer.Progress) -> None:
         parts = [f"{now.phase} {now.table}".strip(), f"{now.done:,} of {now.total:,} network calls"]
-        parts += [f"so far {now.closer:.2f} times closer than the best baseline"] if isfinite(now.closer) else []
+        parts += [f"so far {now.closer:.2f} times closer than the best baseline"] if math.isfinite(now.closer) else []
         self.host.show(now.done, now.total, ", ".join([*parts, *_left(now.seconds_left)]), now.preview)
 
     def _keep(self, error: BaseException) -> None:
@@ -281,25 +281,28 @@ def _inside(host: Host, work: Callable) -> None:
 
 
 def _race_progress(host: Host) -> RaceProgress:
-    """A race's news for a host."""
-    place, began = "", 0.0
+    """A race's news for a host, on one bar that never goes back, though the forecast may grow."""
+    place, began, shown = "", time.monotonic(), (0, 1)
 
     def status(line: str) -> None:
-        nonlocal place, began
-        place, began = line, time.monotonic()
-        host.show(0, 1, line)
+        nonlocal place
+        place = line
+        host.show(*shown, line)
 
     def count(done: int, total: int) -> None:
+        nonlocal shown
         total = max(done, total)
-        left = (time.monotonic() - began) * (total - done) / max(done, 1)
+        left = (time.monotonic() - began) * (total - done) / done if done else math.nan
         part = [f"{place}: {done:,} of about {total:,} network calls", *_left(left)]
-        host.show(done, total, f"{', '.join(part)} in this part")
+        before, of = shown
+        shown = max(done, -(-before * total // of)), total
+        host.show(*shown, ", ".join(part))
     return RaceProgress(status, count, lambda name, raced: host.say("\n".join(_results({name: raced})[1:])))
 
 
 def _left(seconds: float) -> list[str]:
     """How long it still takes, where that is known."""
-    return [f"about {duration(seconds)} left"] if isfinite(seconds) else []
+    return [f"about {duration(seconds)} left"] if math.isfinite(seconds) else []
 
 
 def _results(raced: dict[str, TableResult]) -> list[str]:

@@ -43,6 +43,9 @@ def test_the_terms_are_kept_and_every_step_is_told():
     assert "6 unseen seeds; teacher unipc_bh2_3, " in held.summary
     assert f"{source.model_calls:,} network calls" in held.summary
     assert len(steps) > 20 and source.on_model_calls is None
+    made = source.model_calls
+    assert [done for done, _ in steps] == sorted(done for done, _ in steps) and steps[-1] == (made, made)
+    assert all(abs(total - made) < 0.25 * made for _, total in steps)                   # from the first call on
     taken = held.scores["calls4"]["pairs_raced"]
     assert f"of {taken} baselines that took part" in table_lines(held.raced["calls4"])[-1]
 

@@ -45,10 +45,11 @@ class Place:
         self.session = import_module(f"{package}.s4s_nodes.hosts.session")
         self.preset_file = import_module(f"{package}.s4s_nodes.core.preset_file")
         self.network = Network(import_module(f"{package}.s4s_nodes.core").mixture)
-        self.said, self.shown = [], []
+        self.said, self.shown, self.bar = [], [], []
         say, show = host.say, host.show
         host.say = lambda text, warning=False: (self.said.append(text), say(text, warning))
-        host.show = lambda done, total, line, preview=None: (self.shown.append(line), show(done, total, line))
+        host.show = lambda done, total, line, preview=None: (self.shown.append(line), self.bar.append(done / total),
+                                                             show(done, total, line))
 
     any_cfg = False
 
@@ -378,8 +379,28 @@ def test_a_race_that_is_stopped_writes_nothing(place):
     assert (place.host.presets / "mine.safetensors").read_bytes() == before
     raced = place.session.race(place.host, made, terms, write=True)
     assert "scores written into" in raced.report and place.load().scores == raced.preset.scores
-    timed = r"race of .*: [\d,]+ of about [\d,]+ network calls, about .+ left in this part"
+    timed = r"race of .*: [\d,]+ of about [\d,]+ network calls, about [^,]+ left"
     assert any(re.fullmatch(timed, line) for line in place.shown), place.shown
+
+
+def test_a_race_has_one_bar_from_its_first_part_to_its_last(place):
+    made = place.train(calls=(3, 4)).preset
+    place.shown.clear()
+    place.bar.clear()
+    place.session.race(place.host, made, place.session.Terms(tuple(made.tables), range(4), 20_000, teacher_calls=8))
+    parts = {re.match(r"race( of \w+)?", line)[0] for line in place.shown}
+    assert parts == {"race", "race of calls3", "race of calls4"}
+    assert place.bar[0] == 0 and place.bar == sorted(place.bar) and place.bar[-1] == 1
+
+
+def test_a_bar_stays_where_it_is_while_the_forecast_grows():
+    shown = []
+    session = import_module("s4s.s4s_nodes.hosts.session")
+    progress = session._race_progress(SimpleNamespace(show=lambda done, total, line: shown.append((done, total, line))))
+    for made, expected in ((0, 90), (30, 90), (31, 200), (70, 200), (210, 200)):
+        progress.count(made, expected)
+    assert [place[:2] for place in shown] == [(0, 90), (30, 90), (67, 200), (70, 200), (210, 210)]
+    assert "left" not in shown[0][2] and shown[2][2].startswith(": 31 of about 200 network calls, about ")
 
 
 def test_a_preset_of_another_kind_of_model_is_not_raced(place):

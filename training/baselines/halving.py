@@ -69,19 +69,22 @@ def searched(source: Source, entries: Sequence[Entry], pairs: Pairs, effort: Eff
 
 
 def search_cost(effort: Effort, calls: int, seeds: int, schedules: int, flow: bool, own: int = 0,
-                solvers: tuple[str, ...] = tuple(classical.SOLVERS), features: bool = False) -> int:
+                solvers: tuple[str, ...] = tuple(classical.SOLVERS), features: bool = False,
+                likely: bool = False) -> int:
     """The most network calls that `searched` makes on so many seeds and schedules, one entry kept to the end.
 
-    own: entries on schedules of their own.
+    own: entries on schedules of their own. likely: not the most, but if those left share as much as all did.
     """
     cost = min(effort.probes, seeds) * schedules * shared_on_a_schedule(PROBES, calls, flow)
     left = min(effort.schedules, schedules) if effort.probes else schedules
     together = left * shared_on_a_schedule(solvers, calls, flow) + calls * (own + 1)
-    running, before = left * len(solvers) + own + 1, 0
+    everyone = running = left * len(solvers) + own + 1
+    before = 0
     for number, (some, most) in enumerate(effort.rounds):
         running = min(running, most + 1)
         again = features and number == len(effort.rounds) - 1
-        cost += min(together, calls * running) * (min(some, seeds) - (0 if again else before))
+        shared = together * running // everyone if likely else min(together, calls * running)
+        cost += shared * (min(some, seeds) - (0 if again else before))
         before = min(some, seeds)
     return cost
 

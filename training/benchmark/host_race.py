@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 from torch import Tensor
 
@@ -52,11 +52,13 @@ class Terms:
 @dataclass
 class RaceProgress:
     """Callbacks of a race: status(text that the next one replaces), count(done, total) of network calls,
-    finished(table, its TableResult). Any of them may raise to stop the race."""
+    finished(table, its TableResult). Any of them may raise to stop the race. total: a forecast of the whole race's
+    network calls."""
 
     status: Callable = lambda words: None
     count: Callable = lambda done, total: None
     finished: Callable = lambda table, raced: None
+    total: int = 0
 
 
 @dataclass
@@ -93,27 +95,26 @@ def hold_race(source: Source, preset: Preset, terms: Terms, progress: RaceProgre
     samplers = _samplers(source, preset, terms, progress)
     if source.features is None and any(entry.frechet_only for entries in samplers.values() for entry in entries):
         source.features, source.feature_space = moments, "means and deviations of the latent's channels"
-    convergence, effort = plan_race(source, preset, terms, progress, samplers,
-                                    (terms.budget or math.inf) - (source.model_calls - before))
-    teacher, pairs_at, seeds = teacher_of(source, "auto", convergence.calls), {}, terms.seeds
-
-    def teach(*window) -> Pairs:
-        return count_calls(source, progress, len(seeds) * convergence.calls,
-                           partial(pairs_from, source, teacher, seeds, *window))
-    for name in terms.tables:
-        top = window_of(source, preset.tables[name])
-        if top not in pairs_at:
-            progress.status(f"race of {name}: the teacher on {len(seeds)} unseen seeds")
-            held.whole = held.whole or teach()
-            pairs = held.whole if top is None else teach(top, held.whole.target)
-            pairs_at[top] = pairs, count_calls(source, progress, 2 * CHECKED * convergence.calls,
-                                               partial(finer_targets, source, teacher, pairs, top))
-        progress.status(f"race of {name} on {len(seeds)} unseen seeds")
-        pairs, finer = pairs_at[top]
-        held.raced[name] = race(source, preset, name, pairs, effort, finer, samplers.get(name, ()),
-                                progress.count, terms.match, teacher_error=float(f"{convergence.error:.3g}"),
-                                where=f"{terms.where} {source.device.type}")
-        progress.finished(name, held.raced[name])
+    with counted(source, progress):
+        convergence, effort = plan_race(source, preset, terms, progress, samplers,
+                                        (terms.budget or math.inf) - (source.model_calls - before))
+        teacher, pairs_at, seeds = teacher_of(source, "auto", convergence.calls), {}, terms.seeds
+        for name in terms.tables:
+            top = window_of(source, preset.tables[name])
+            if top not in pairs_at:
+                progress.status(f"race of {name}: the teacher on {len(seeds)} unseen seeds")
+                held.whole = held.whole or pairs_from(source, teacher, seeds)
+                pairs = held.whole if top is None else pairs_from(source, teacher, seeds, top, held.whole.target)
+                pairs_at[top] = pairs, finer_targets(source, teacher, pairs, top)
+            progress.status(f"race of {name} on {len(seeds)} unseen seeds")
+            pairs, finer = pairs_at[top]
+            expected = source.model_calls + race_calls(source, preset, name, len(seeds), effort,
+                                                       samplers.get(name, ()), likely=True)
+            held.raced[name] = race(source, preset, name, pairs, effort, finer, samplers.get(name, ()), terms.match,
+                                    teacher_error=float(f"{convergence.error:.3g}"),
+                                    where=f"{terms.where} {source.device.type}")
+            progress.total += source.model_calls - expected
+            progress.finished(name, held.raced[name])
     held.preset = with_scores(_of_here(whole, source), held.scores)
     doubt = "" if convergence.suffices else ", more than a fifth of what a table may reach"
     held.summary = (f"cfg {source.cfg:g}, {len(terms.seeds)} unseen seeds; teacher {teacher.description}, off by RMSE "
@@ -126,29 +127,35 @@ def plan_race(source: Source, preset: Preset, terms: Terms, progress: RaceProgre
               left: float) -> tuple[Convergence, Effort]:
     """The teacher, measured and given the calls it needs, and the search for the best baseline that is left for.
 
-    left: network calls. Raises ValueError for too few, with what would do.
+    left: network calls. Raises ValueError for too few, with what would do. Sets the total of progress.
     """
     tables = [preset.tables[name] for name in terms.tables]
     tops, most = {window_of(source, table) for table in tables}, max(table.calls for table in tables)
     first = calls_of(source.teacher, terms.teacher_calls)
     check = PROBED * probe_calls(first, most)
 
-    def cost(effort: Effort, calls: int) -> int:
+    def cost(effort: Effort, calls: int, likely: bool = False) -> int:
         return calls * len(tops | {None}) * (len(terms.seeds) + 2 * CHECKED) + sum(
-            race_calls(source, preset, name, len(terms.seeds), effort, samplers.get(name, ())) for name in terms.tables)
+            race_calls(source, preset, name, len(terms.seeds), effort, samplers.get(name, ()), likely)
+            for name in terms.tables)
     if (least := check + cost(EFFORTS[0], first)) > left:
         raise ValueError(f"a budget of {terms.budget:,} network calls is too small for this race: at least "
                          f"{math.ceil(least + terms.budget - left):,} are needed; or take fewer seeds, or fewer "
                          "teacher calls")
+
+    def largest(calls: int, left: float) -> Effort:
+        return [effort for effort in EFFORTS if effort is EFFORTS[0] or cost(effort, calls) <= left][-1]
+    progress.total = check + cost(largest(first, left - check), first, likely=True)
     progress.status("race: how far the teacher is off")
     begin = TEST_SEEDS + terms.seeds.start
     seeds = range(begin, begin + PROBED)
 
     def affords(calls: int, spent: int) -> bool:
         return spent <= SHARE_OF_CHECK * left and spent + cost(EFFORTS[0], calls) <= left
-    teacher = count_calls(source, progress, check, lambda: converge(source, "auto", first, most, seeds, affords))
-    left -= teacher.spent
-    return teacher, [effort for effort in EFFORTS if effort is EFFORTS[0] or cost(effort, teacher.calls) <= left][-1]
+    teacher = converge(source, "auto", first, most, seeds, affords)
+    effort = largest(teacher.calls, left - teacher.spent)
+    progress.total = teacher.spent + cost(effort, teacher.calls, likely=True)
+    return teacher, effort
 
 
 def _samplers(source: Source, preset: Preset, terms: Terms, progress: RaceProgress) -> dict:
@@ -162,12 +169,17 @@ def _samplers(source: Source, preset: Preset, terms: Terms, progress: RaceProgre
             if window_of(source, preset.tables[name]) is None}
 
 
-def count_calls(source: Source, progress: RaceProgress, total: int, work: Callable):
-    """work(), its network calls told one by one: the host can interrupt there."""
+@contextmanager
+def counted(source: Source, progress: RaceProgress):
+    """Tell a race's network calls one by one: the host can interrupt there."""
     before = source.model_calls
-    source.on_model_calls = lambda images: progress.count(source.model_calls - before, total)
+
+    def count(images: int = 0) -> None:
+        progress.count(source.model_calls - before, progress.total)
+    source.on_model_calls = count
     try:
-        return work()
+        yield
+        count()
     finally:
         source.on_model_calls = None
 

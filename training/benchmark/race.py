@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -78,14 +78,12 @@ def window_of(source: Source, table: Table) -> float | None:
 
 
 def race(source: Source, preset: Preset, table: str, pairs: Pairs, effort: Effort = EFFORTS[1],
-         finer: Tensor | None = None, samplers: Sequence[Entry] = (), on_progress: Callable | None = None,
-         match: bool = False, **more) -> TableResult:
+         finer: Tensor | None = None, samplers: Sequence[Entry] = (), match: bool = False, **more) -> TableResult:
     """Race one table of a preset against all baselines at equal calls, on pairs it never saw, by successive halving.
 
     finer: targets of the first pairs by a finer teacher, which shows what the teacher's error does. samplers: a host's
-    own. The baseline that the table's training began at runs all seeds. on_progress(done, total) counts network
-    calls (total is a forecast) and may raise to stop. match: find out, too, with how many calls a baseline is as good.
-    more: goes into the scores. Raises ValueError for an unknown table or fewer than 2 pairs.
+    own. The baseline that the table's training began at runs all seeds. match: find out, too, with how many calls a
+    baseline is as good. more: goes into the scores. Raises ValueError for an unknown table or fewer than 2 pairs.
     """
     if table not in preset.tables:
         raise ValueError(f"preset {preset.name!r} has no table {table!r}; it has {', '.join(sorted(preset.tables))}")
@@ -95,28 +93,21 @@ def race(source: Source, preset: Preset, table: str, pairs: Pairs, effort: Effor
     entries = baselines(source, raced_table.calls, top=top, curve=curve_of(preset, table))
     frechet_entries = [entry for entry in samplers if entry.frechet_only]
     entries += [entry for entry in samplers if not entry.frechet_only]
-    total = race_calls(source, preset, table, len(pairs), effort, samplers)
-    before, reported = source.model_calls, source.on_model_calls
-    if on_progress is not None:
-        source.on_model_calls = lambda images: on_progress(source.model_calls - before, total)
-    try:
-        learned = measure(source, Entry("S4S", "learned", raced_table), pairs, features=True)
-        ranked = searched(source, entries, pairs, effort, began_at(preset, table), source.features is not None)
-        learned, *ranked = with_finer_errors(source, [learned, *ranked], pairs, finer)
-        frechet_entries = measured(source, frechet_entries, pairs, features=True)
-        more |= calls_to_match(source, learned, ranked, pairs) if match else {}
-    finally:
-        source.on_model_calls = reported
+    learned = measure(source, Entry("S4S", "learned", raced_table), pairs, features=True)
+    ranked = searched(source, entries, pairs, effort, began_at(preset, table), source.features is not None)
+    learned, *ranked = with_finer_errors(source, [learned, *ranked], pairs, finer)
+    frechet_entries = measured(source, frechet_entries, pairs, features=True)
+    more |= calls_to_match(source, learned, ranked, pairs) if match else {}
     return result_of(source, learned, ranked, pairs, frechet_entries, **more)
 
 
 def race_calls(source: Source, preset: Preset, table: str, seeds: int, effort: Effort,
-               samplers: Sequence[Entry] = ()) -> int:
-    """The most network calls that `race` makes, its teacher's left out."""
+               samplers: Sequence[Entry] = (), likely: bool = False) -> int:
+    """The most network calls that `race` makes, its teacher's left out; likely: as in `search_cost`."""
     calls, schedules = preset.tables[table].calls, len(schedules_for(source, window_of(source, preset.tables[table])))
     apart = sum(entry.frechet_only for entry in samplers)
     search = search_cost(effort, calls, seeds, schedules + 1, source.flow, len(samplers) - apart,
-                         features=source.features is not None)
+                         features=source.features is not None, likely=likely)
     return search + calls * (seeds * (1 + apart) + CHECKED * (effort.rounds[-1][1] + 2))
 
 
