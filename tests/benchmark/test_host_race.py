@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -54,7 +55,9 @@ def test_a_race_judges_by_the_teacher_that_the_preset_was_trained_with():
     source, levels = toy_source(), [14.6146, 3.0, 0.5, 0.0]
     known = replace(preset(4), training={"teacher": "euler, 3 calls", "teacher_levels": levels})
     held = hold_race(source, known, terms(), RaceProgress())
-    assert "teacher euler, 3 calls, " in held.summary
+    assert re.search("teacher euler, 3 calls, off by RMSE [0-9.]+, as expected of a distilled model; ", held.summary)
+    coarse = hold_race(toy_source(), preset(4), terms(budget=850, teacher_calls=6), RaceProgress()).summary
+    assert re.search("RMSE [0-9.]+, more than a fifth of what a table may reach; ", coarse)         # nobody chose it
     wanted = ends(source, classical.euler(np.array(levels)), held.whole)
     torch.testing.assert_close(held.whole.target, wanted, rtol=0, atol=1e-4)
 

@@ -116,7 +116,8 @@ def hold_race(source: Source, preset: Preset, terms: Terms, progress: RaceProgre
             progress.total += source.model_calls - expected
             progress.finished(name, held.raced[name])
     held.preset = with_scores(_of_here(whole, source), held.scores)
-    doubt = "" if convergence.suffices else ", more than a fifth of what a table may reach"
+    doubt = (", more than a fifth of what a table may reach" if source.teacher is None else
+             ", as expected of a distilled model") * (not convergence.suffices)
     held.summary = (f"cfg {source.cfg:g}, {len(terms.seeds)} unseen seeds; teacher {teacher.description}, off by RMSE "
                     f"{convergence.error:.2g}{doubt}; {source.model_calls - before:,} network calls, "
                     f"{time.monotonic() - began:.0f} s")
