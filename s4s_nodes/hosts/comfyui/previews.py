@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from . import parts
+
 
 def painter(base_model, device) -> Callable:
     """latents (n, ...) as the model sees them -> pictures (n, H, W, 3) in 0..1, quickly: through the previewer the user
@@ -20,8 +22,7 @@ def painter(base_model, device) -> Callable:
     def paint(latents: Tensor) -> Tensor:
         if previewer is None:
             return coarse(latent_format, latents)
-        pictures = [previewer.decode_latent_to_preview(latents[i:i + 1]) for i in range(len(latents))]
-        return torch.stack([torch.from_numpy(np.asarray(p.convert("RGB"), np.float32) / 255) for p in pictures])
+        return parts.image(*(previewer.decode_latent_to_preview(latents[i:i + 1]) for i in range(len(latents))))
     return paint
 
 

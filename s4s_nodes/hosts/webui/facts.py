@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import sys
 import weakref
 from functools import partial
 
 from modules import sd_samplers_common
 
+from ...core.files import stamp
 from ...core.levels import ENDLESS
 from ...library import PATCHES, ModelFacts
 from ..callers import callers
@@ -108,14 +108,13 @@ def _sketch(model) -> dict:
     return _sketches[net][1]
 
 
-def _file(model) -> tuple | None:
-    """(path, size, time) of the checkpoint's file; None where the host names none that can be seen."""
+def _file(model) -> tuple:
+    """(path, stamp) of the checkpoint's file, as far as the host names one and it can be seen."""
     path = getattr(getattr(model, "sd_checkpoint_info", None), "filename", None)
     try:
-        seen = os.stat(path)
+        return path, stamp(path)
     except (OSError, TypeError, ValueError):
-        return path
-    return path, seen.st_size, seen.st_mtime_ns
+        return path, ()
 
 
 # --- LoRAs: a preset that was learned with them is not for the model without ------------------------------------------
