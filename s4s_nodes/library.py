@@ -50,6 +50,12 @@ class Library:
         """{name: preset} of all readable presets, the user's first."""
         return {name: entry for name, entry in self._scan()[0].items() if isinstance(entry, Preset)}
 
+    def offered(self) -> dict[str, Preset]:
+        """{name: preset} of those to choose from in a host, the user's first: without what ships for models of one
+        channel, the trainer's own of digits, which no host loads."""
+        return {name: preset for name, preset in self.named().items()
+                if preset.model.channels != 1 or not self.ships(name)}
+
     def names(self) -> list[str]:
         """The names of all readable presets, the user's first."""
         return list(self.named())
@@ -91,9 +97,10 @@ class Library:
         return self._shipped in path.resolve().parents
 
     def listed(self) -> list[str]:
-        """The names of the user's own files and of the shipped presets."""
+        """The names of the user's own files, damaged ones too, and of what ships and is offered."""
+        offered = self.offered()
         return [name for name, path in self.files().items()
-                if self.in_shipped(path) or self._why_kept(name, path) is None]
+                if (name in offered if self.in_shipped(path) else self._why_kept(name, path) is None)]
 
     def why_kept(self, name: str) -> str | None:
         """Why a file may not be renamed or deleted, or None. Raises PresetError if there is none.

@@ -45,6 +45,14 @@ def test_names_are_paths_in_their_folders_the_users_first(mine, shipped):
     assert found.get("portraits/close/one").name == "one" and len(found.presets()) == 3
 
 
+def test_what_ships_for_one_channel_is_not_offered_and_a_users_own_is(mine, shipped):
+    for folder, name in ((shipped, "digits"), (mine, "grey")):
+        save_new(replace(preset(name), model=replace(preset().model, channels=1)), folder)
+    found = Library([mine], shipped)
+    assert list(found.offered()) == found.listed() == ["grey", "base"]
+    assert found.names() == ["grey", "base", "digits"] and found.get("digits").name == "digits"
+
+
 def test_the_users_own_hides_a_shipped_one_and_it_is_said(mine, shipped):
     own = save_new(preset("base", calls=4), mine)
     found = Library([mine], shipped)

@@ -105,7 +105,7 @@ def _digits(library: Library, name: str) -> str:
 
 def _listed(library: Library) -> str:
     """Every preset in three lines, the user's first, then what could not be read and which files hide others."""
-    presets = library.named()
+    presets = library.offered()
     files = {name: path for name, path in library.files().items() if name in presets}
     shipped = {name for name, path in files.items() if library.in_shipped(path)}
     blocks = [f"{len(files) - len(shipped)} of yours in {home()}, {len(shipped)} that ship with S4S"]

@@ -51,18 +51,18 @@ def denoise_input() -> io.Input:
 
 def combo(tooltip: str, *first: str) -> io.Input:
     """The installed presets; the list is made anew whenever the browser asks for the nodes (press R)."""
-    names = [*first, *presets().names()]
+    names = [*first, *presets().offered()]
     tell_problems()
     return io.Combo.Input("preset", options=names, default=names[0] if names else None, tooltip=tooltip)
 
 
 def unknown(name: str, *first: str) -> str | None:
     """What is wrong with a preset's name, or None; for validate_inputs, in place of the host's bare refusal."""
-    names = [*first, *presets().names()]
-    if name in names:
+    if name in (*first, *presets().names()):            # a saved workflow may name one that is not offered
         return None
+    names = ", ".join([*first, *presets().offered()])
     broken = "; ".join(problem for problem in presets().problems() if name in problem)
-    return broken or (f"no preset {name!r} is installed; there are: {', '.join(names)}. Put its file into "
+    return broken or (f"no preset {name!r} is installed; there are: {names}. Put its file into "
                       "models/s4s_presets and press R; S4S Preset from Image takes it from an image that it made")
 
 

@@ -38,7 +38,7 @@ def build() -> dict:
             "said": gr.Textbox(label=say("Report"), lines=2, interactive=False, elem_id="s4s_collection_said")}
     with gr.Row():
         with gr.Column():
-            part["chosen"] = gr.Dropdown(label=say("Preset"), choices=shelf.in_collection(), value=None,
+            part["chosen"] = gr.Dropdown(label=say("Preset"), choices=shelf.library().listed(), value=None,
                                          elem_id="s4s_collection_preset")
             part["about"] = gr.HTML(value="", elem_id="s4s_collection_about")
             part["file"] = gr.File(label=say("Its file, to be shared"), interactive=False, visible=False,
@@ -55,7 +55,7 @@ def build() -> dict:
             part["add"] = gr.Button(say("Add"), elem_id="s4s_collection_add")
             part["several"] = gr.Dropdown(
                 label=say("Presets for one model, learned at different cfg, to be joined into one"),
-                choices=shelf.usable(), value=[], multiselect=True, elem_id="s4s_collection_several")
+                choices=list(shelf.library().offered()), value=[], multiselect=True, elem_id="s4s_collection_several")
             with gr.Row():
                 part["whole"] = gr.Textbox(label=say("Name of the joined preset"), elem_id="s4s_collection_whole")
                 part["join"] = gr.Button(say("Join"), elem_id="s4s_collection_join")
@@ -118,10 +118,10 @@ def _labels() -> dict[str, str]:
 
 def listing() -> str:
     """All presets as a table, and below it what could not be read."""
-    library, useful = shelf.library(), shelf.usable()
-    presets = library.named()
+    library = shelf.library()
+    presets = library.offered()
     rows = "".join(_row(name, presets[name], library.in_shipped(path)) for name, path in library.files().items()
-                   if name in useful and name in presets)
+                   if name in presets)
     heads = (say("Preset"), say("For"), say("Steps"), say("Measured"), say("Recommended"), say("Whose"))
     head = "".join(f'<th style="text-align: start">{escape(words)}</th>' for words in heads)
     problems = "".join(f"<li>{escape(shelf.without_places(problem))}</li>" for problem in library.problems())

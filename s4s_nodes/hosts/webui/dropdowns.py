@@ -74,7 +74,7 @@ def _ours(name: str) -> list[str]:
     if name in PRESETS:
         return [*([labels.BY_SCHEDULE, pasted.CHOICE] if name in PANELS else []), *shelf.names()]
     if name in (COLLECTION, SEVERAL):
-        return shelf.in_collection() if name == COLLECTION else shelf.usable()
+        return shelf.library().listed() if name == COLLECTION else list(shelf.library().offered())
     return [row.label for row in sd_schedulers.schedulers if shelf.is_ours(row.label)]
 
 

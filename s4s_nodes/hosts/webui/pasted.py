@@ -35,8 +35,7 @@ def choice(written: dict) -> str:
         return labels.BY_SCHEDULE
     if same(shelf.preset_of(written.get("Schedule type")), own):
         return labels.BY_SCHEDULE
-    names = shelf.names()
-    return next((label for label in names if same(shelf.preset_of(label), own)), CHOICE)
+    return next((label for label, there in shelf.presets().items() if same(there, own)), CHOICE)
 
 
 def same(there: Preset | None, preset: Preset) -> bool:

@@ -23,9 +23,9 @@ def register(library) -> None:
 
 def add_options(library) -> None:
     """One default preset for each family there is a preset of, how to match, and what to do when nothing matches."""
-    for family in sorted({preset.model.family for preset in library.presets()}):
+    for family in sorted({preset.model.family for preset in library.offered().values()}):
         _add(_FAMILY + _key(family), FREE, f"{say('Default preset for models of the family')} {family}", gr.Dropdown,
-             lambda: {"choices": [FREE, *library.names()]},
+             lambda: {"choices": [FREE, *library.offered()]},
              say("used where Schedule type is Automatic or S4S Auto"))
     _add(MATCHING, "loose", say("Matching of presets to models"), gr.Radio, {"choices": ["loose", "strict"]},
          say("strict: a preset you chose runs only on the model it was learned on; loose: also on others, with a "

@@ -14,8 +14,6 @@ from ...library import Library, ModelFacts, Preset, PresetError, Request, shippe
 from . import labels, settings
 from .words import say
 
-OF_BUNDLED = "digits-"      # the families of the trainer's bundled models, which no host loads
-
 
 @cache
 def library() -> Library:
@@ -59,22 +57,15 @@ def without_places(text: str) -> str:
     return text
 
 
-def usable() -> list[str]:
-    """The names of the presets a user of this host can use: none of what ships for the trainer's bundled models."""
-    known = library()
-    return [name for name, preset in known.named().items()
-            if not (preset.model.family.startswith(OF_BUNDLED) and known.ships(name))]
-
-
-def in_collection() -> list[str]:
-    """The names to choose from where presets are looked after: those a user can use, and files that are damaged."""
-    known, useful = library(), usable()
-    return [name for name in known.listed() if name in useful or name not in known.names()]
-
-
 def names() -> dict[str, str]:
     """{schedule type: preset name} of all that is there now."""
-    return labels.labelled(usable())
+    return labels.labelled(library().offered())
+
+
+def presets() -> dict[str, Preset]:
+    """{schedule type: preset} of all that is there now."""
+    there = library().offered()
+    return {label: there[name] for label, name in labels.labelled(there).items()}
 
 
 def is_ours(label) -> bool:
@@ -116,13 +107,13 @@ def missing(label) -> str:
 
 def label_of(preset: Preset, label: str = labels.AUTO) -> str:
     """The schedule type that names a preset: `label` where it does, else the first of the same name and numbers."""
-    return next((one for one in (label, *names()) if (there := preset_of(one)) is not None
-                 and (there.name, there.hash) == (preset.name, preset.hash)), labels.AUTO)
+    same = [one for one, there in presets().items() if (there.name, there.hash) == (preset.name, preset.hash)]
+    return label if label in (*same, *map(labels.key, same)) else next(iter(same), labels.AUTO)
 
 
 def preset_of(label) -> Preset | None:
     """The preset a schedule type names, by its label or internal name, or None."""
-    return next((_got(name) for known, name in names().items() if label in (known, labels.key(known))), None)
+    return next((preset for known, preset in presets().items() if label in (known, labels.key(known))), None)
 
 
 def _got(name: str) -> Preset | None:

@@ -120,7 +120,8 @@ def test_the_folder_lists_what_is_installed(comfy, presets):
     assert "served-sd3.safetensors" in listed and any(name.startswith("digits-eps") for name in listed)
     spec = comfy.get("/object_info/S4SPreset")["S4SPreset"]["input"]["required"]["preset"]
     options = spec[0] if isinstance(spec[0], list) else spec[1]["options"]
-    assert options[0] == "auto" and {"served-sd15", "served-sd3", "digits-eps-cfg3"} <= set(options)
+    assert options[0] == "auto" and {"served-sd15", "served-sd3", "gits-sd15"} <= set(options)
+    assert not [name for name in options if name.startswith("digits-")]         # no model of a host is like theirs
 
 
 @pytest.mark.parametrize("name", ["sd15", "sd3"])
