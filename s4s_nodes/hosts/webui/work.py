@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial
+from inspect import signature
 
 import torch
 from modules import sd_samplers, sd_schedulers, shared
@@ -130,7 +131,8 @@ def _entries(name: str, source: Source, calls: int) -> list[Entry]:
         raise ValueError(f"unknown sampler {name!r} here: use some of {', '.join(known.values())}")
     sampler = sd_samplers.create_sampler(known[name.lower()], shared.sd_model)
     function, options = getattr(sampler, "func", None), sampler.config.options
-    if function is None:
+    arguments = signature(function).parameters if callable(function) else {}
+    if "sigmas" not in arguments:
         raise ValueError(f"{name} runs its own loop and cannot be raced: leave it out")
     discards, inner = bool(options.get("discard_next_to_last_sigma")), source.network.denoiser.inner_model
     types = {kind.name: kind for kind in sd_schedulers.schedulers if kind.function is not None}
@@ -144,5 +146,10 @@ def _entries(name: str, source: Source, calls: int) -> list[Entry]:
 
     def run(denoiser, x, sigmas, extra_args, disable):
         more = {"solver_type": options["solver_type"]} if "solver_type" in options else {}
+        if "noise_sampler" in arguments and not options.get("brownian_noise"):
+            more["noise_sampler"] = lambda *levels: torch.randn_like(x)     # the host's is for its txt2img's images
         return function(HostModel(denoiser, source.network), x, sigmas, extra_args=extra_args, disable=disable, **more)
-    return host_samplers.entries(known[name.lower()], "WebUI", source, calls, types, levels, run)
+    try:
+        return host_samplers.entries(known[name.lower()], "WebUI", source, calls, types, levels, run)
+    except (AttributeError, KeyError, TypeError) as error:          # it reads more of the host than a race has
+        raise ValueError(f"{name} cannot be raced ({error}): leave it out") from error

@@ -120,14 +120,17 @@ class Model:
         asks = sd_samplers_cfg_denoiser
         monkeypatch.setattr(asks if hasattr(asks, "sampling_function") else asks.forge_sampler, "sampling_function",
                             lambda model, x, sigma, *_: self.denoiser(x, sigma))
-        unet = SimpleNamespace(model=None, controlnet_linked_list=None, extra_concat_condition=None, model_options={})
-        return self._named(alphas_cumprod=1 / (self._latent_diffusion().sigmas ** 2 + 1),
+        sigmas = self._latent_diffusion().sigmas
+        network = SimpleNamespace(model_sampling=SimpleNamespace(sigma=lambda steps: sigmas[steps]))
+        unet = SimpleNamespace(model=network, controlnet_linked_list=None, extra_concat_condition=None,
+                               model_options={})
+        return self._named(alphas_cumprod=1 / (sigmas ** 2 + 1),
                            forge_objects=SimpleNamespace(unet=unet))
 
     def _named(self, **more):
         return SimpleNamespace(
             is_sdxl=False, is_sd1=self.prediction == "eps", is_sd3=self.flow, sd_checkpoint_info=CHECKPOINT,
-            cond_stage_key="txt", model=SimpleNamespace(conditioning_key="crossattn"),
+            cond_stage_key="txt", device=torch.device("cpu"), model=SimpleNamespace(conditioning_key="crossattn"),
             parameterization="v" if self.prediction == "v" else "eps", latent_channels=16 if self.flow else 4, **more)
 
     @staticmethod

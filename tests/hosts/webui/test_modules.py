@@ -16,6 +16,7 @@ from webui_presets import HASHES, eps_preset, flow_preset
 
 from s4s.s4s_nodes.core import Model, Preset, classical, preset_file, sample, schedules
 from s4s.s4s_nodes.select.cfg import between, join_presets
+from s4s.training.source import host_source
 
 PREDICTIONS = {"forge": ("eps", "v", "sd3", "flux"), "a1111": ("eps", "v", "sd3"), "reforge": ("eps", "v")}
 TOY = "S4S toy_ sd15"
@@ -229,6 +230,32 @@ def test_the_fallback_is_worth_its_calls(eps):
     ours, euler = (sampled(eps, in_process.process(steps=20, scheduler="Karras"), name=name)[0]
                    for name in ("S4S", "Euler"))
     assert (ours - exact).abs().mean() < 0.3 * (euler - exact).abs().mean()
+
+
+def test_the_hosts_samplers_take_part_in_a_race_with_any_number_of_images_or_are_refused(eps):
+    """The host itself draws noise for the images of its txt2img alone: two here."""
+    from modules import sd_samplers
+    work, inside, ends, refused = part("work"), part("inside"), {}, {}
+
+    class Network(inside.Network):
+        def _for(self, which):
+            return {**self.extra_args, **{key: self.extra_args[key][which] for key in ("cond", "uncond", "image_cond")}}
+
+    def entries(denoiser, x, extra_args, run):
+        source = host_source(Network(denoiser, extra_args), run.request.facts.model, denoiser.inner_model.sigmas, x,
+                             2, 3.0, 4)
+        for name in (data.name for data in sd_samplers.all_samplers if data.name != "S4S"):
+            try:
+                ends[name] = [entry.table(source.denoiser, source.noise([0]) * source.sigma_max, source.extra([0]))
+                              for entry in work.entries((name,), source, 4)[:1]]
+            except ValueError as error:
+                refused[name] = str(error)
+        return x
+    sampled(eps, in_process.process(steps=4, scheduler=TOY, s4s_work=entries))
+    assert {"Euler", "Euler a", "Heun", "DPM++ 2M", "DPM++ SDE"} <= set(ends) and "DPM fast" in refused
+    why = (": leave it out", "the state shown was already not finite")          # the second: samplers for flows alone
+    assert all(any(words in error for words in why) for error in refused.values()), refused
+    assert all(end.shape == (1, 4, 8, 8) for made in ends.values() for end in made)
 
 
 def test_no_image_violates_an_invariant(model, data, monkeypatch, figure):
