@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import shutil
 import sys
 from types import SimpleNamespace
@@ -288,3 +289,8 @@ def _config(name: str):
 
 def test_the_script_room_holds_one_file_and_no_package():
     assert [path.name for path in (ROOT / "scripts").iterdir() if path.name != "__pycache__"] == ["s4s_webui.py"]
+
+
+def test_the_pages_script_finds_its_control():
+    [name] = re.findall(r"#(s4s_\w+)", (ROOT / "javascript" / "s4s.js").read_text(encoding="utf-8"))
+    assert f'elem_id="{name}"' in (ROOT / "s4s_nodes" / "hosts" / "webui" / "tab.py").read_text(encoding="utf-8")
