@@ -102,13 +102,13 @@ def test_samplers_of_the_host_take_part_by_name(sd3, preset):
 def test_stochastic_samplers_are_compared_by_the_frechet_distance():
     name = "tiny_sd15"                                                                      # 8 features
     sd15 = load(name)
-    preset = train(sd15, name, calls="3", budget=3000, race_seeds=2, teacher_calls=12, name="crowd")[0]
+    preset = train(sd15, name, calls="2", budget=600, race_seeds=2, teacher_calls=8, name="crowd")[0]
     scene = {"positive": prompt(name), "negative": prompt(name, 9), "latent": latent(name)}
-    raced, report, _ = race(sd15, preset, calls="3", seeds=10, samplers="euler_ancestral", **scene)
+    raced, report, _ = race(sd15, preset, calls="2", seeds=10, samplers="euler_ancestral", **scene)
     crowd = report[report.index("by the Fréchet distance"):]
     assert "means and deviations of the latent's channels" in crowd and "euler_ancestral of ComfyUI, karras" in crowd
     assert "euler_ancestral" not in report[:report.index("by the Fréchet distance")]
-    assert "frechet" in raced.score("calls3")
+    assert "frechet" in raced.score("calls2")
 
 
 def test_the_hosts_euler_is_ours_and_stochastic_samplers_are_told_apart():
