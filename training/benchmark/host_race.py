@@ -118,9 +118,11 @@ def hold_race(source: Source, preset: Preset, terms: Terms, progress: RaceProgre
     held.preset = with_scores(_of_here(whole, source), held.scores)
     doubt = (", more than a fifth of what a table may reach" if source.teacher is None else
              ", as expected of a distilled model") * (not convergence.suffices)
+    few = (f"; this budget ran all solvers on {effort.schedules} schedules alone, so a closer baseline can be missed"
+           if effort.probes else "")
     held.summary = (f"cfg {source.cfg:g}, {len(terms.seeds)} unseen seeds; teacher {teacher.description}, off by RMSE "
                     f"{convergence.error:.2g}{doubt}; {source.model_calls - before:,} network calls, "
-                    f"{time.monotonic() - began:.0f} s")
+                    f"{time.monotonic() - began:.0f} s{few}")
     return held
 
 
