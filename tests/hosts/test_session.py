@@ -393,6 +393,15 @@ def test_a_race_has_one_bar_from_its_first_part_to_its_last(place):
     assert place.bar[0] == 0 and place.bar == sorted(place.bar) and place.bar[-1] == 1
 
 
+@pytest.mark.parametrize("place", ["comfyui"], indirect=True)
+def test_comfyui_shows_the_race_after_a_training_too(place):
+    comfyui_double.ProgressBar.sent.clear()
+    place.train()
+    sent = comfyui_double.ProgressBar.sent
+    began = sent.index(0, 1)
+    assert sent[began - 1] > 0.9 and len(sent) - began > 20 and sent[-1] == 1
+
+
 def test_a_bar_stays_where_it_is_while_the_forecast_grows():
     shown = []
     session = import_module("s4s.s4s_nodes.hosts.session")
