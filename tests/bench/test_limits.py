@@ -35,3 +35,14 @@ def test_the_page_tells_judged_cells_from_others():
            "baseline_rmse": 0.4, "found_rmse": 0.2, "network_calls": 9000, "share": 0.5}
     text = page([row, {**row, "judged": False, "share": 0.7}])
     assert "| normal | 6 | 1 | 0.50, 0.50 | 2 | 0.60, 0.50 | 0 |" in text
+
+
+def test_the_page_says_what_a_table_learned_in_noise_gives_in_that_noise():
+    known = {"baseline": 0.4, "quick": 0.3, "normal": 0.25, "thorough": 0.2, "normal, noise": 0.1}
+    row = {"model": "a", "judged": True, "calls": 6, "cfg": 1.0, "button": "normal, noise", "noise": 0.01,
+           "baseline": 0.4, "limit": 0.1, "found": 0.2, "baseline_median": 0.4, "limit_median": 0.1,
+           "found_median": 0.2, "baseline_rmse": 0.4, "found_rmse": 0.2, "network_calls": 9000, "share": 0.5}
+    assert "Measured in the noise" not in page([row])
+    text = page([{**row, "in_noise": known, "share_in_noise": 1.0}])
+    assert "| a | 6 | yes | normal, noise | 0.4000 | 0.1000 | 0.2500 | 0.2000 | 4.00 | 1.00 |" in text
+    assert "normal, noise, judged: median share 1.00, lowest 1.00." in text

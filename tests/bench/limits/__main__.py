@@ -6,7 +6,8 @@ FOLDER holds MNIST, CIFAR-10 and emoji as tests/bench/limits/models.py reads the
 over 128 unseen seeds of the RMSE to a fine teacher. baseline: the best of all classical solvers on all schedules,
 chosen on these very seeds, separately by mean and by median. limit: the best of everything measured. A button's share
 is log(baseline / found) / log(baseline / limit), by the mean. At NOISY_COUNTS the normal button also learns from a
-network whose answers carry 1 % of noise, and from one in bfloat16; what it finds is measured with the plain network.
+network whose answers carry 1 % of noise, and from one in bfloat16. What it finds is measured with the plain network
+and, beside all the other tables and the best baselines, with the noisy one.
 Every finished piece lies in the cache, so that a stopped bench resumes. --write makes docs/limits.json and
 docs/limits.md.
 """
@@ -17,6 +18,7 @@ import argparse
 import json
 import math
 import tempfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from textwrap import fill
@@ -25,6 +27,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
+from s4s.s4s_nodes.core import preset_file
 from s4s.s4s_nodes.core.files import write_atomically
 from s4s.training.baselines.halving import EVERY, Effort, searched
 from s4s.training.baselines.measure import baselines
@@ -41,6 +44,9 @@ SEEDS, FINE = 128, 120                  # unseen seeds, and the calls of the tea
 EFFORT = Effort(0, EVERY, ((4, EVERY), (24, 60), (EVERY, 12)))        # of the search for the baseline
 COUNTS, NOISY_COUNTS = (4, 6, 8, 10), (6,)
 NOISE = 0.01
+IN_NOISE = """Tables run with the noisy network, as whoever has such a network runs them: the one learned from it, and
+    those that *normal* and *thorough* learned without noise. Mean RMSE to the exact teacher; noise adds to every
+    solver's error. The share is of what the best of these tables gains."""
 BUTTONS = (*BUDGETS, "normal, noise", "normal, bf16")
 
 
@@ -72,29 +78,50 @@ class Bench:
         full = [entry for entry in ranked if len(entry.errors) == len(self.test)]
         best = min(full, key=lambda entry: entry.errors.mean())
         return {"name": best.name, "mean": float(best.errors.mean()), "median": min(entry.median for entry in full),
-                "rmse": min(entry.rmse for entry in full)}
+                "rmse": min(entry.rmse for entry in full), "finalists": [entry.name for entry in full]}
+
+    def network(self, change: str, seed: int) -> Callable:
+        """The network, in bfloat16 or with noise on its answers where the change says so."""
+        if change == "bf16":
+            return source(self.name, self.data, self.cache, torch.bfloat16).network
+        generator = torch.Generator().manual_seed(seed)
+
+        def noisy(x, sigma, **extra):
+            answer = self.source.network(x, sigma, **extra)
+            size = NOISE * answer.square().mean((1, 2, 3), keepdim=True).sqrt()
+            return answer + size * torch.randn(answer.shape, generator=generator)
+        return noisy if change == "noise" else self.source.network
+
+    def _preset(self, calls: int, button: str) -> Path:
+        return self.cache / f"{self.name}-{button}-{calls}.safetensors"
 
     def found(self, calls: int, button: str) -> dict:
         """What a training with this button reaches on the test seeds, and the network calls a counter outside saw."""
         budget, _, change = button.partition(", ")
-        counted, generator = [0], torch.Generator().manual_seed(0)
-        plain = source(self.name, self.data, self.cache, torch.bfloat16).network if change == "bf16" \
-            else self.source.network
+        counted, learned_from = [0], self.network(change, 0)
 
         def network(x, sigma, **extra):
             counted[0] += len(x)
-            answer = plain(x, sigma, **extra)
-            if change != "noise":
-                return answer
-            size = NOISE * answer.square().mean((1, 2, 3), keepdim=True).sqrt()
-            return answer + size * torch.randn(answer.shape, generator=generator)
+            return learned_from(x, sigma, **extra)
         tried: Source = replace(self.source, network=network, model_calls=0)
         config = Config.of(name="bench", calls=(calls,), budget=BUDGETS[budget])
         with tempfile.TemporaryDirectory() as folder:
             made = distil(tried, config, folder, say=lambda text: None)
+        preset_file.save(made, self._preset(calls, button))
         off = errors(ends(self.source, made.tables[f"calls{calls}"], self.test), self.test.target)
         return {"mean": float(off.mean()), "median": float(np.median(off)), "rmse": float(np.sqrt((off ** 2).mean())),
                 "network_calls": counted[0], "gained": not made.training["nothing_gained"]}
+
+    def in_noise(self, calls: int, change: str, buttons: list[str], finalists: list[str]) -> dict:
+        """Mean errors with the noisy network, to the exact teacher: of these buttons' tables and the best baseline."""
+        noisy = replace(self.source, network=self.network(change, 1))
+
+        def mean(table) -> float:
+            return float(errors(ends(noisy, table, self.test), self.test.target).mean())
+        return {"baseline": min(mean(entry.table) for entry in baselines(self.source, calls)
+                                if entry.name in finalists),
+                **{button: mean(preset_file.load(self._preset(calls, button)).tables[f"calls{calls}"])
+                   for button in buttons}}
 
 
 def cell(bench: Bench, calls: int) -> list[dict]:
@@ -109,12 +136,20 @@ def cell(bench: Bench, calls: int) -> list[dict]:
         except ValueError as error:                     # a budget too small for so many calls
             print(f"{bench.name}, {calls} calls, {button}: {error}")
     limit = min(runs.values(), key=lambda run: run["mean"])
+    noisy = {}
+    for button in runs:
+        if change := button.partition(", ")[2]:
+            measured = bench.piece(f"in {change}-{calls}", lambda change=change: bench.in_noise(
+                calls, change, [each for each in runs if each in BUDGETS or change in each], baseline["finalists"]))
+            best = min(measured.values())
+            noisy[button] = {"in_noise": measured,
+                             "share_in_noise": share(measured["baseline"], measured[button], best)}
     return [{"model": bench.name, "judged": judged(bench.name), "calls": calls, "cfg": bench.source.cfg,
              "button": button, "noise": NOISE if "noise" in button else 0, "baseline": baseline["mean"],
              "limit": limit["mean"], "found": run["mean"], "baseline_median": baseline["median"],
              "limit_median": limit["median"], "found_median": run["median"], "baseline_rmse": baseline["rmse"],
              "found_rmse": run["rmse"], "network_calls": run["network_calls"], "gained": run["gained"],
-             "share": share(baseline["mean"], run["mean"], limit["mean"])}
+             "share": share(baseline["mean"], run["mean"], limit["mean"]), **noisy.get(button, {})}
             for button, run in runs.items()]
 
 
@@ -135,7 +170,8 @@ def page(cells: list[dict]) -> str:
         on any schedule, chosen on these very seeds. The limit is the best table of all the runs here, mostly
         that of *thorough*: the true limit may be lower. Share: of the possible gain, in logarithms. Two runs
         that differ in their seeds alone can differ by 0.1 to 0.2. The buttons *noise* and *bf16* learn from a
-        network with 1 % of noise, or in bfloat16. Made by `python -m tests.bench.limits --data FOLDER --write`."""
+        network with 1 % of noise, or in bfloat16, and are measured here with the plain one. Made by
+        `python -m tests.bench.limits --data FOLDER --write`."""
     lines = ["# How far each training is from what a table can give", "", fill(" ".join(about.split()), 110), "",
              "| model | calls | judged | button | network calls | baseline | found | limit | times closer: mean "
              "| median | RMSE | share |", "|---|" + "---|" * 11]
@@ -159,6 +195,21 @@ def page(cells: list[dict]) -> str:
                 worse = sum(any(row[f"found{by}"] > row[f"baseline{by}"] for by in ("", "_median", "_rmse"))
                             for row in every)
                 lines.append(f"| {button} | {calls} | {words[0]} | {words[1]} | {worse} |")
+    noisy = [row for row in cells if "in_noise" in row]
+    if noisy:
+        lines += ["", "## Measured in the noise", "", fill(" ".join(IN_NOISE.split()), 110), "",
+                  "| model | calls | judged | learned by | baseline | found | normal without noise "
+                  "| thorough without noise | times closer | share |", "|---|" + "---|" * 9]
+        for row in noisy:
+            known, found = row["in_noise"], row["in_noise"][row["button"]]
+            lines.append(f"| {row['model']} | {row['calls']} | {'yes' if row['judged'] else 'no'} | {row['button']} | "
+                         + " | ".join(f"{each:.4f}" for each in (known["baseline"], found, known["normal"],
+                                                                 known["thorough"]))
+                         + f" | {known['baseline'] / found:.2f} | {row['share_in_noise']:.2f} |")
+        for button in {row["button"]: 0 for row in noisy}:
+            shares = [row["share_in_noise"] for row in noisy if row["button"] == button and row["judged"]]
+            if shares:
+                lines += ["", f"{button}, judged: median share {np.median(shares):.2f}, lowest {min(shares):.2f}."]
     return "\n".join(lines) + "\n"
 
 
