@@ -90,13 +90,13 @@ def score_lines(scores: dict) -> list[str]:
     verdict = str(scores.get("verdict"))        # within the teacher's error no ratio is shown: it may turn around
     times = {"within the teacher's error": verdict, "unsure": f"{times}, too few seeds to say",
              "even": "nothing was gained"}.get(verdict, times)
-    lines = [f"RMSE to the teacher {numbers['rmse']:.4g}; the best baseline at equal calls, "
-             f"{scores.get('best_classical', 'unnamed')}, {numbers['best_rmse']:.4g}: {times}"]
+    errors = (f"RMSE to the teacher {numbers['rmse']:.4g}; the best baseline at equal calls, "
+              f"{scores.get('best_classical', 'unnamed')}, {numbers['best_rmse']:.4g}")
     more = [f"measured on {numbers['seeds']:g} unseen seeds"] if "seeds" in numbers else []
     more += [f"at cfg {numbers['cfg']:g}"] if "cfg" in numbers else []
     more += [f"classical needs {numbers['classical_calls_to_match']:g} calls to get as close"] \
         if "classical_calls_to_match" in numbers else []
-    return [*lines, ", ".join(more)] if more else lines
+    return [errors, "; ".join([times, ", ".join(more)]) if more else times]
 
 
 def _levels(page: Canvas, table, flow: bool, where: tuple):

@@ -58,7 +58,9 @@ def test_finalists_have_it_and_losers_do_not_and_all_are_shown():
     entries = [Entry("euler", f"{rho}", classical.euler(schedules.karras(6, 0.03, 14.6, rho))) for rho in (1, 3, 5, 7)]
     ranked = searched(source, entries, pairs, Effort(0, 9, ((6, 9), (24, 2))), features=True)
     assert [entry.features is not None for entry in ranked] == [True, True, False, False]
-    race = result_of(source, learned, ranked, pairs)
+    race = result_of(source, learned, ranked[::-1], pairs)
+    assert [(len(entry.errors), entry.rmse) for entry in race.ranked] == sorted(
+        [(len(entry.errors), entry.rmse) for entry in ranked], key=lambda each: (-each[0], each[1]))
     scores = race.scores
     assert scores["feature_space"] == "points" and scores["best_classical_by_frechet"] in {e.name for e in ranked[:2]}
     assert scores["frechet_95"][0] <= scores["frechet"] <= scores["frechet_95"][1]

@@ -53,10 +53,11 @@ def test_shipped_presets_show_their_race():
 
 def test_no_ratio_is_shown_that_says_nothing():
     scores = {"rmse": 0.1, "best_rmse": 0.12, "ratio": 1.2}
-    for verdict, words in (("better", "1.20 times closer"), ("within the teacher's error", "0.12: within the teacher"),
+    for verdict, words in (("better", "1.20 times closer"), ("within the teacher's error", "within the teacher"),
                            ("unsure", "too few seeds to say"), ("even", "nothing was gained")):
-        first, *_ = picture.score_lines({**scores, "verdict": verdict})
-        assert words in first and ("1.20" in first) == (verdict in ("better", "unsure"))
+        errors, times = picture.score_lines({**scores, "verdict": verdict, "seeds": 8})
+        assert errors.endswith("unnamed, 0.12") and times.endswith("; measured on 8 unseen seeds")
+        assert words in times and ("1.20" in times) == (verdict in ("better", "unsure"))
 
 
 @pytest.mark.parametrize("scores", [{}, {"rmse": "x"}, {"rmse": 1.0}, {"rmse": None, "best_rmse": 1, "ratio": 2}])

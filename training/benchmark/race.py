@@ -138,7 +138,9 @@ def with_finer_errors(source: Source, entries: list[Entry], pairs: Pairs, finer:
 
 def result_of(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs,
               frechet_entries: Sequence[Entry] = (), **more) -> TableResult:
-    """A race's results, by both measures: the RMSE, and in a source's feature space the Fréchet distance."""
+    """A race's results, by both measures: the RMSE, whose best come first, and in a source's feature space the Fréchet
+    distance."""
+    ranked = sorted(ranked, key=lambda entry: (-len(entry.errors), entry.rmse))
     teacher = features_of(source, pairs.target)
     scores = {**summary(learned, ranked), **frechet.scores(learned, ranked, teacher, source.feature_space), **more,
               "cfg": source.cfg, "size": source.size}
