@@ -94,7 +94,7 @@ def score_lines(scores: dict) -> list[str]:
               f"{scores.get('best_classical', 'unnamed')}, {numbers['best_rmse']:.4g}")
     more = [f"measured on {numbers['seeds']:g} unseen seeds"] if "seeds" in numbers else []
     more += [f"at cfg {numbers['cfg']:g}"] if "cfg" in numbers else []
-    more += [f"classical needs {numbers['classical_calls_to_match']:g} calls to get as close"] \
+    more += [f"a baseline needs {numbers['classical_calls_to_match']:g} calls to get as close"] \
         if "classical_calls_to_match" in numbers else []
     return [errors, "; ".join([times, ", ".join(more)]) if more else times]
 
