@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 NUDGE = 1e-2                # length of a finite difference, as a share of the state
-WIDEST = 0.2                # where the network's answers are noisy
+WIDEST = 0.1                # where the network's answers are noisy
 LEAST_SHARE = 0.05          # of a level's logarithm, at a flow's top: its half-logSNR has no end there
 
 
