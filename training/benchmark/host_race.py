@@ -116,8 +116,12 @@ def hold_race(source: Source, preset: Preset, terms: Terms, progress: RaceProgre
             progress.total += source.model_calls - expected
             progress.finished(name, held.raced[name])
     held.preset = with_scores(_of_here(whole, source), held.scores)
-    doubt = (", more than a fifth of what a table may reach" if source.teacher is None else
-             ", as expected of a distilled model") * (not convergence.suffices)
+    if convergence.suffices:
+        doubt = ""
+    elif source.teacher is None:
+        doubt = ", more than a fifth of what a table may reach"
+    else:                                           # the user's choice
+        doubt = ", as expected of a distilled model"
     few = (f"; this budget ran all solvers on {effort.schedules} schedules alone, so a closer baseline can be missed"
            if effort.probes else "")
     held.summary = (f"cfg {source.cfg:g}, {len(terms.seeds)} unseen seeds; teacher {teacher.description}, off by RMSE "

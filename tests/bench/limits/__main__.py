@@ -165,7 +165,7 @@ def page(cells: list[dict]) -> str:
     tuned, held = len(names) - sum(names.values()), sum(names.values())
     about = f"""{len(names)} of the {len(NAMES)} small models of the study, most of them of kinds the package does
         not ship. We chose the trainer's constants on others{f' and on {tuned} of these' if tuned else ''}, none on
-        the {held} *judged* ones. Errors
+        the {held} *judged* ones, but that flow-emoji suggested `WIDEST`. Errors
         are the mean RMSE to a fine teacher over {SEEDS} unseen seeds. The baseline is the best classical solver
         on any schedule, chosen on these very seeds. The limit is the best table of all the runs here, mostly
         that of *thorough*: the true limit may be lower. Share: of the possible gain, in logarithms. Two runs
