@@ -3,8 +3,6 @@
 select/selection.py decides which of them runs; its names are exported here, so that a host needs only this module.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import time

@@ -4,8 +4,6 @@ So an image can be made again after its preset was retrained or deleted. What co
 reading executes nothing, is bounded in size, and checks every number as a preset file's are.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import re

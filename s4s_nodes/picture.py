@@ -3,8 +3,6 @@
 Everything is drawn at twice its size and scaled down once, which smooths Pillow's hard-edged lines.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -3,8 +3,6 @@
 None of them was measured on the user's checkpoint, and each says so.
 """
 
-from __future__ import annotations
-
 from .core import Preset, classical, schedules
 from .core.model import model_of
 

@@ -1,7 +1,5 @@
 """What several test files share: the real k-diffusion, starts in float64, hypothesis without surprises."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import HealthCheck, settings

@@ -1,7 +1,5 @@
 """Where the real hosts of the tests are: a checkout that can start, with an environment of its own beside it."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

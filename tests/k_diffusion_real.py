@@ -1,7 +1,5 @@
 """The real k-diffusion, without its package's __init__, which imports a dozen libraries nobody here needs."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.util
 import sys

@@ -6,8 +6,6 @@
 Nothing else ships: no package is bundled. `pip` and hosts bring those that pyproject.toml names.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

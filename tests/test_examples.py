@@ -1,7 +1,5 @@
 """Every script of examples/ runs to its end, as a reader would start it."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

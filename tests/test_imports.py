@@ -1,7 +1,5 @@
 """The one-way order of the modules, read from their source: nothing is imported to find out."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

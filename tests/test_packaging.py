@@ -1,7 +1,5 @@
 """What the ComfyUI registry and a user's first look need; read from the files, no host is started."""
 
-from __future__ import annotations
-
 import ast
 import json
 import os

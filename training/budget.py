@@ -1,7 +1,5 @@
 """What a run costs, and the plan that fits it into a budget of network calls."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_right
 from dataclasses import dataclass

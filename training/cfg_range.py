@@ -4,8 +4,6 @@ Tables learned so lie in one valley, and a host can interpolate between them (s4
 apart do not interpolate.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Checks of a configuration against a source, before the first network call."""
 
-from __future__ import annotations
-
 from .config import Config
 from .source import Source
 from .starts.search import check_schedule

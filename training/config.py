@@ -4,8 +4,6 @@ Each setting has a flat name as well, that of its flag: `Config.of(calls=(5,), t
 groups, and config.json and the command line use the flat names.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple, TypeVar
@@ -96,7 +94,7 @@ class Config(Group):
                              "(the others start on the levels it learns)")
 
     @classmethod
-    def of(cls, **settings) -> Config:
+    def of(cls, **settings) -> "Config":
         """A configuration from the flat names of settings. Raises ValueError for an unknown name or a bad value."""
         if unknown := sorted(set(settings) - set(SETTINGS)):
             raise ValueError(f"unknown settings {', '.join(unknown)}: check the spelling, or use the version that "
@@ -119,7 +117,7 @@ class Config(Group):
         return json.dumps(self.flat(), indent=1)
 
     @classmethod
-    def from_json(cls, text: str) -> Config:
+    def from_json(cls, text: str) -> "Config":
         """Raises ValueError for unknown settings."""
         return cls.of(**json.loads(text))
 

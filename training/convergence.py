@@ -1,7 +1,5 @@
 """The teacher's error, and how many calls it needs: measured before its pairs are made."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

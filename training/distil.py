@@ -13,8 +13,6 @@ after the run is saved and the best tables so far are written to folder/NAME.saf
 click, or touches the host's global state.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Callable
 from pathlib import Path

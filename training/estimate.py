@@ -1,7 +1,5 @@
 """What a training will cost on this device, told before it starts: network calls and seconds."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass, replace
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """One training at a time in a folder: the system releases the lock when its holder ends, however it ends."""
 
-from __future__ import annotations
-
 import errno
 import os
 from collections.abc import Callable, Iterator

@@ -7,8 +7,6 @@ answers are gathered. So the teacher, the optimizer and the validation are distr
 single-process run up to rounding. Latents travel, never weights. Only the first process reads, writes and prints.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

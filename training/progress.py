@@ -1,7 +1,5 @@
 """Progress events of a run, one before each batch of network calls, for bars, previews and cancelling."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 import time

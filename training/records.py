@@ -1,7 +1,5 @@
 """What a preset records of the run that made it."""
 
-from __future__ import annotations
-
 from ..s4s_nodes import __version__
 from ..s4s_nodes.core import Preset
 

@@ -1,7 +1,5 @@
 """A run on disk: configuration, cached teacher pairs, state, log, preset. A stop at any time loses only seconds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace

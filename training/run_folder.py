@@ -5,8 +5,6 @@
 Every file carries a checksum and the run's identity; anything else is refused on reading, with a message.
 """
 
-from __future__ import annotations
-
 import errno
 import json
 import math

@@ -1,7 +1,5 @@
 """The identity of a run: its settings, what it learns on, and the program that began it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The pairs of a run: cached in its folder, and those of one denoise strength together."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The tables of a run so far: what each began with, how far its optimizer is, and the table that the preset gets."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -40,7 +38,7 @@ class TableStart:
     gained: bool = True
 
     @classmethod
-    def of(cls, schedule: str, parameters: Parameters, cfg: float, denoise: float, best: Entry) -> TableStart:
+    def of(cls, schedule: str, parameters: Parameters, cfg: float, denoise: float, best: Entry) -> "TableStart":
         numbers = {part: getattr(best.table, part).tolist() for part in PARTS}
         return cls(schedule, parameters.start.tolist(), cfg, denoise, [best.solver_name, best.schedule_name], numbers)
 

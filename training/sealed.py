@@ -1,7 +1,5 @@
 """Files of tensors and facts with a checksum: read exactly as written, or refused."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from pathlib import Path

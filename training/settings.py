@@ -1,7 +1,5 @@
 """A setting of a training: its default, its help text, its checks."""
 
-from __future__ import annotations
-
 from dataclasses import Field, field
 
 

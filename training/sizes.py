@@ -5,8 +5,6 @@ a table does to states and predictions is linear, so it does to vectors what it 
 vector's numbers is that of the image's own: RMSE is each image's, and every size counts alike.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

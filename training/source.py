@@ -1,7 +1,5 @@
 """What is distilled: a network under guidance as a k-diffusion denoiser, with its conditions."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """The source of a configuration: a bundled model or a checkpoint with its prompts; a teacher by a baseline's name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

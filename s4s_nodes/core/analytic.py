@@ -1,7 +1,5 @@
 """A closed-form denoiser, sampled by the self-test of presets and by the tests in place of a network."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

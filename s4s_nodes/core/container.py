@@ -1,7 +1,5 @@
 """The raw content of a preset file: float64 tensors and one JSON text, limited in size and unambiguous."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

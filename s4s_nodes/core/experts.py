@@ -4,8 +4,6 @@ Such a table is two tables in a row, which share the level of the boundary. No r
 before it: hosts run the two in two samplers, and the second starts without history.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """Atomic files: written to a temporary neighbor, then moved into place."""
 
-from __future__ import annotations
-
 import os
 import stat
 import uuid

@@ -1,7 +1,5 @@
 """The k-diffusion interface: the signature that every host calls samplers with."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Shared math on noise levels: comparing starts, interpolating schedules, integrating over a step."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache
 

@@ -1,7 +1,5 @@
 """Lists of numbers as users write and read them, the same in every host and at the command line."""
 
-from __future__ import annotations
-
 import re
 
 _SEPARATORS = re.compile(r"[\s,;，；、]+")

@@ -1,7 +1,5 @@
 """The sampling loop: hosts, trainer and tests all sample through it."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

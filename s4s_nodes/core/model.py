@@ -1,7 +1,5 @@
 """The model that a preset is for, as recorded in the file; validated when it is constructed."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field, fields
 from typing import TypeGuard
 

@@ -1,7 +1,5 @@
 """Names of presets: which names are allowed, and the file name of each."""
 
-from __future__ import annotations
-
 import re
 import unicodedata
 

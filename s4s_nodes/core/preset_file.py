@@ -3,8 +3,6 @@
 Reading executes nothing: the file holds float64 tensors and one JSON text, both validated before use.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

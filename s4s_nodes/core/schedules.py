@@ -4,8 +4,6 @@ Every function returns a float64 array. "levels" is a model's own rising table o
 discrete model such as Stable Diffusion, or of a rectified flow with its shift (`sd_levels`, `flow_levels`).
 """
 
-from __future__ import annotations
-
 import json
 from functools import cache
 from pathlib import Path

@@ -3,8 +3,6 @@
 A condition is cfg, size, program with device, and seeds. Files of version 0.4 and before have one score for each table.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from .model import is_number

@@ -5,8 +5,6 @@ change only when it is trained further. The sketch is a random projection (Johns
 in fp16 or bf16 moves a number by less than 2, another fine-tune by tens.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

@@ -1,7 +1,5 @@
 """The table of a solver: five small arrays that describe N network calls from noise to an image."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -79,7 +77,7 @@ class Table:
                 tuple((int(j), float(self.weights[i, j])) for j in reversed(used[i])), tuple(done[i]))
             for i in range(self.calls))
 
-    def same_as(self, other: Table) -> bool:
+    def same_as(self, other: "Table") -> bool:
         """Whether both tables hold exactly the same numbers."""
         return all(np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
 

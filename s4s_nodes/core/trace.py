@@ -1,7 +1,5 @@
 """Turns any explicit solver into a table by running it once on symbols instead of images."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

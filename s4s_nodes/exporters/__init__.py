@@ -1,7 +1,5 @@
 """Presets for other programs: plain levels and JSON here, a diffusers scheduler in scheduler.py."""
 
-from __future__ import annotations
-
 import json
 
 from ..core import Preset

@@ -6,8 +6,6 @@
 num_inference_steps chooses the table. Text-to-image only: a table is learned for its whole run.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from diffusers import EulerDiscreteScheduler
@@ -51,7 +49,7 @@ class S4SScheduler(SchedulerMixin, ConfigMixin):
         self.set_timesteps(max(self._tables))
 
     @classmethod
-    def from_preset(cls, preset: Preset, like=None) -> S4SScheduler:
+    def from_preset(cls, preset: Preset, like=None) -> "S4SScheduler":
         """The scheduler for a preset; like is the config of the pipeline's own scheduler, whose betas it takes over.
 
         Raises ValueError where the model's levels are not those the preset is for.

@@ -1,7 +1,5 @@
 """Who asks for a schedule, where the host shows a scheduler too little: the functions that call it know more."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 

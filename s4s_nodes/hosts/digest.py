@@ -1,7 +1,5 @@
 """What a host's loaded model is known by: the sketch of its network, and digests of whatever changes its weights."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 

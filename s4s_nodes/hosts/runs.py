@@ -1,7 +1,5 @@
 """What a training writes: the folder of its run, and the preset of one that was stopped."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import asdict, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A host's own sampler as entries of a race: as it is, on the host's own schedules, at equal network calls."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 
 import numpy as np

@@ -6,8 +6,6 @@ What can be refused is refused before the first network call. Whatever stops the
 interrupt too. What a training has learned by then is saved as an unfinished preset, and the same settings resume it.
 """
 
-from __future__ import annotations
-
 import datetime
 import logging
 import math

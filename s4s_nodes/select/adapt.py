@@ -4,8 +4,6 @@ A table is DPM-Solver++(2M) on its own levels plus a residual in units of the st
 is DPM-Solver++(2M) on the new levels plus the same residual: exact if nothing moved, and differentiable in the move.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from ..core import classical

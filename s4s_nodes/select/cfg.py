@@ -7,8 +7,6 @@ the constant law as they do. Outside the nearest runs, unchanged. Nothing is eve
 A training for a range of cfg learns such tables at a few nodes, each from its neighbour's, so that they interpolate.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from dataclasses import fields, replace

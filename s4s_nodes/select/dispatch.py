@@ -5,8 +5,6 @@ and the last level stay the host's: it scales the noise by them. Those in betwee
 from our schedule. The number of calls is always the number of steps asked for.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

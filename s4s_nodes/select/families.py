@@ -6,8 +6,6 @@ normal, which was measured to be worse than what S4S runs for any model (`dispat
 "Open": the lowest level above 0 is left out, as the hosts do for uni_pc.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -3,8 +3,6 @@
 Pure: nothing is read or hashed here. Which preset runs is decided in selection.py.
 """
 
-from __future__ import annotations
-
 from ..core import experts, sketch
 from ..core.levels import same_top
 from ..core.lists import range_text

@@ -1,7 +1,5 @@
 """What a host knows of a model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,7 +31,7 @@ class ModelFacts:
                              "above its lowest, and none below 0")
 
     @classmethod
-    def of(cls, model: Model) -> ModelFacts:
+    def of(cls, model: Model) -> "ModelFacts":
         """The facts of the model that a preset records."""
         return cls(model.prediction, model.sigma_min, model.sigma_max, model.family.lower(), model.channels,
                    model.zero_terminal_snr, model.shift)

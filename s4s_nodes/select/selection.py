@@ -6,8 +6,6 @@ family's published schedule, or a classical solver on the model's own levels. Pr
 considered, so they cannot change an image.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 

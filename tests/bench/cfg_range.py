@@ -8,8 +8,6 @@ the RMSE to a fine teacher at that cfg. Every finished piece lies in the cache. 
 the table in docs/how-to/several-cfg.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import tempfile

@@ -10,8 +10,6 @@ Evaluations are counted inside the network: a guided call is two. Time is the pr
 at 6 calls, in the same run. --write puts the table into docs/equal-seconds.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil

@@ -6,8 +6,6 @@ A box is a package or module, a row a line of the order; arrows point at what is
 An arrow that follows from two others is left out.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from tests.test_imports import ORDER, arrows, room_of

@@ -3,8 +3,6 @@
     python -m tests.bench.passports
 """
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -9,8 +9,6 @@ Each line is a pair: how many times closer to a 50-call teacher than the plain c
 preset) it ends, by calls; for each cfg, and as the geometric mean over all.
 """
 
-from __future__ import annotations
-
 import sys
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The proof's attacks, a few tries of each; `python -m tests.bench.proof` makes thousands."""
 
-from __future__ import annotations
-
 import os
 import random
 import sys

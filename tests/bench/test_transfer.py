@@ -1,7 +1,5 @@
 """The transfer study's own machinery: tables learned on several models, cells, trainings that go on, the verdict."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -6,8 +6,6 @@ Mean RMSE to a fine solver on the bundled models at guidance 3. `starts` learns 
 and 0.7, 32 pairs); the rest uses the presets that ship.
 """
 
-from __future__ import annotations
-
 import argparse
 from functools import partial
 

@@ -1,7 +1,5 @@
 """A race as the hosts hold it: on terms, told as it goes, stopped where the host says so."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 

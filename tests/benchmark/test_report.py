@@ -1,7 +1,5 @@
 """The page of a run: whole, by itself, and deaf to what names and records hold."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Tiny pipelines of diffusers' real classes, from the command line to a preset: read, trained, raced, chosen."""
 
-from __future__ import annotations
-
 import socket
 
 import pytest

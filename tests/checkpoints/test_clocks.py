@@ -1,7 +1,5 @@
 """A checkpoint's noise levels, timesteps and predictions are the hosts': against ComfyUI's and k-diffusion's."""
 
-from __future__ import annotations
-
 import json
 import math
 import subprocess

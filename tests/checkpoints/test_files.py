@@ -1,7 +1,5 @@
 """Checkpoints in one file, in the layout they are published in: read, loaded, and known again by the hosts' hashes."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

@@ -1,7 +1,5 @@
 """The real ComfyUI opens the same files: its denoised images and its sketch of the weights are the trainer's."""
 
-from __future__ import annotations
-
 import subprocess
 
 import pytest

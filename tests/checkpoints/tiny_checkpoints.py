@@ -4,8 +4,6 @@
 damped, so that the network is as smooth in its noise level as a trained one.
 """
 
-from __future__ import annotations
-
 import json
 import string
 from pathlib import Path

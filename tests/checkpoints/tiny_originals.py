@@ -4,8 +4,6 @@
 back: in its conversion the width of the blocks is fixed at 3072.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """s4s import and s4s export."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """The commands for the presets one has: what a user types, reads and gets."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

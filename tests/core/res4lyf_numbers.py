@@ -6,8 +6,6 @@ beta/rk_coefficients_beta.py with what that imports and two functions of sigmas.
 x + h sum b_i (D_i - x), stages alike, as its exponential methods have it (beta/rk_method_beta.py) without noise.
 """
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 import json

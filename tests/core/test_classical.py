@@ -1,7 +1,5 @@
 """The classical solvers nobody publishes as a library (iPNDM, DEIS tab), the registry, the refusals."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

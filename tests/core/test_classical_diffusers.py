@@ -3,8 +3,6 @@
 Their levels are set by hand in float64, so that neither rounded timesteps nor float32 betas play a role.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

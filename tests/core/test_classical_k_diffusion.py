@@ -1,7 +1,5 @@
 """The classical solvers against the real k-diffusion, number for number."""
 
-from __future__ import annotations
-
 import sys
 from functools import partial
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The RES family against RES4LYF's own coefficients, number for number (res4lyf_numbers.py makes the golden ones)."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

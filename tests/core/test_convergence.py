@@ -1,7 +1,5 @@
 """The measured order of every classical solver, on a problem whose exact end is known."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

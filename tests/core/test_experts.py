@@ -1,7 +1,5 @@
 """Tables for two models: where they change, what each runs, and what a file may say of it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Gradients through the loop and through the lowering, against finite differences in float64."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch.autograd import gradcheck

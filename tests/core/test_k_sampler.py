@@ -1,7 +1,5 @@
 """The k-diffusion door: what a host passes in and is told back."""
 
-from __future__ import annotations
-
 import inspect
 from functools import partial
 

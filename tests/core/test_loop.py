@@ -1,7 +1,5 @@
 """The loop: what a table does to a state, in every dtype and rank, and what it never does."""
 
-from __future__ import annotations
-
 import gc
 import weakref
 

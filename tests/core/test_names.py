@@ -1,7 +1,5 @@
 """What a preset may be called, and the file a name stands for."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

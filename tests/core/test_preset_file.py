@@ -1,7 +1,5 @@
 """The preset file: what is written is what is read, bit for bit, or the old file stays."""
 
-from __future__ import annotations
-
 import errno
 import os
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """Files somebody else made: every one of them is a valid preset or a PresetError that says what is wrong."""
 
-from __future__ import annotations
-
 import json
 import os
 import pickle

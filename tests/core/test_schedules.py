@@ -1,7 +1,5 @@
 """Schedules against k-diffusion, against the hosts' definitions; the published grids against their file."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Scores are kept by condition, and the one of the condition at hand is read."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 

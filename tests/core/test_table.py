@@ -1,7 +1,5 @@
 """The table: what it refuses, what it freezes, and the constant law."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import numpy as np

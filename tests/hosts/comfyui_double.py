@@ -1,7 +1,5 @@
 """A stand-in for ComfyUI: what the adapter of the nodes that work meets; tests/hosts/comfyui runs the real host."""
 
-from __future__ import annotations
-
 import sys
 from types import ModuleType
 from typing import ClassVar

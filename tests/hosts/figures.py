@@ -3,8 +3,6 @@
 A plugin of pytest, for the tests in this Python and for those in a host's own.
 """
 
-from __future__ import annotations
-
 import pytest
 
 

@@ -4,8 +4,6 @@ A host is a checkout with an environment beside it: $COMFYUI_PATH and $COMFYUI_N
 ~/.cache/s4s-hosts/comfyui and comfyui-new; each with .venv/bin/python, pytest in it.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path

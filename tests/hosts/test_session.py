@@ -1,7 +1,5 @@
 """A training and a race in both hosts' adapters: stopped in every phase, nothing of the user's is lost."""
 
-from __future__ import annotations
-
 import contextlib
 import re
 import sys

@@ -1,7 +1,5 @@
 """The sub-tab Presets in the stand-in for a host: adding, renaming, deleting, joining, and the page after it."""
 
-from __future__ import annotations
-
 import json
 import pickle
 import sys

@@ -5,8 +5,6 @@ $FORGE_NEO_PATH and $ERSATZFORGE_PATH, else the folders of HOSTS in ~/.cache/s4s
 .venv/bin/python, pytest in it.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The tab's works in the stand-in for a host: their queue, what a page shows of it, settings taken from a picture."""
 
-from __future__ import annotations
-
 import ast
 import sys
 import threading

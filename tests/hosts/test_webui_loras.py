@@ -1,7 +1,5 @@
 """LoRAs in the stand-in for a host: a preset that was learned with them belongs to the checkpoint with them alone."""
 
-from __future__ import annotations
-
 import sys
 from dataclasses import replace
 from types import SimpleNamespace

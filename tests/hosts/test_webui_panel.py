@@ -1,7 +1,5 @@
 """The panel in the stand-in for a host: what it says before Generate, and the preset it chooses for one generation."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """Infotexts in the stand-in for a host: written, pasted, and the picture's own table where its preset is gone."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 

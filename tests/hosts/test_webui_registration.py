@@ -1,7 +1,5 @@
 """Rows and settings in a stand-in for the host: by name, in place, as often as the host likes."""
 
-from __future__ import annotations
-
 import ast
 import json
 import re

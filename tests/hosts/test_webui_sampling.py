@@ -1,7 +1,5 @@
 """What runs in a WebUI host, on which slice, and what is said of it: in the stand-in, whose slices are the hosts'."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -4,8 +4,6 @@ Written from what the hosts do (which slice of a schedule img2img takes, what is
 which look-ups are remembered), so that the rules can be tested without one; tests/hosts/webui runs the real hosts.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import logging
 import sys

@@ -1,7 +1,5 @@
 """Presets on a shelf for the tests of the WebUI side: tables and windows for SD1.5's and a flow's levels."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

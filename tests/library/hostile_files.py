@@ -3,8 +3,6 @@
 `read_under_limits.py` reads them under limits.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import struct

@@ -6,8 +6,6 @@ One line a file: {"name", "bytes", "outcome", "seconds", "megabytes"}; megabytes
 beyond what it held before. An outcome is "read", "refused: ...", or how the process died. POSIX only.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """Exports: what other programs get is what the core's loop does. Diffusers pipelines with tiny random networks."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """No file costs more than a second and 100 MB beyond itself, whether it is read or refused, and none kills the host."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """The presets on a machine: found, hidden, broken, changed, renamed; no question raises for a bad file."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The table that ran comes back out of an image's metadata, to the digit, and nothing else does."""
 
-from __future__ import annotations
-
 import json
 import random
 from dataclasses import replace

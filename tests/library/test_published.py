@@ -1,7 +1,5 @@
 """Published schedules as presets."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """What ships: whole, replayed, honest about what was measured, and described in the page beside it."""
 
-from __future__ import annotations
-
 from itertools import product
 from pathlib import Path
 

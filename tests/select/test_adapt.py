@@ -1,7 +1,5 @@
 """A table on other levels: itself where nothing moved, a solver that obeys the constant law everywhere."""
 
-from __future__ import annotations
-
 import dataclasses
 from functools import partial
 

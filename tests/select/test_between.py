@@ -1,7 +1,5 @@
 """Between two tables: the tables themselves at the ends, lawful solvers in the middle, and refusals."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

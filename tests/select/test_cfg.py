@@ -1,7 +1,5 @@
 """Presets with tables at several guidance scales: what runs at a cfg, what a host's levels become, how one is made."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

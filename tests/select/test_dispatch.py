@@ -1,7 +1,5 @@
 """What runs on a host's levels: the host's ends, its number of calls, and words that say what and why."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

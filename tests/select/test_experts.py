@@ -1,7 +1,5 @@
 """A preset for two models that take turns: which half runs where, and what is said where none may."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The official settings of the model families, and models that no table is for."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -3,8 +3,6 @@
 Every case has a random set of installed presets, for itself, for near relatives and for strangers.
 """
 
-from __future__ import annotations
-
 import random
 from dataclasses import replace
 from functools import cache

@@ -1,7 +1,5 @@
 """Which preset is for a model, and which of them runs: by rule, and said."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """The invariants of choosing, over random sets of installed presets, models, cfgs, steps, windows and sizes."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import cache
 

@@ -1,7 +1,5 @@
 """Training for two models that take turns: one table that changes models at a level of its own."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -4,8 +4,6 @@ A few solvers first tell good schedules from bad ones; then all solvers run on t
 Whatever reaches the last round has run the same seeds, and only that may be ranked.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Sequence
 from contextlib import suppress

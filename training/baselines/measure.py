@@ -1,7 +1,5 @@
 """Classical solvers on schedules, and how far they and learned tables end from the teacher."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial

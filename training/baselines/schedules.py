@@ -1,7 +1,5 @@
 """The schedules a classical solver runs on: all that suit a model."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import partial
 

@@ -3,8 +3,6 @@
 Most solvers begin with Euler's step, so that on one schedule they ask the network the same first questions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 

@@ -4,8 +4,6 @@ It asks whether the results look alike as a crowd, where the RMSE asks image by 
 upwards (each covariance is estimated), so it compares entries of one race, all on the same seeds, and nothing else.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -3,8 +3,6 @@
 Beside distil.py the other way into the trainer: a host hands over a Source and gets numbers, words and latents.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

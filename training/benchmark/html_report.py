@@ -1,7 +1,5 @@
 """A run or a race as one HTML page: nothing is loaded from elsewhere, nothing in it runs, and it can be sent around."""
 
-from __future__ import annotations
-
 import base64
 import json
 import re

@@ -1,7 +1,5 @@
 """The race: learned tables against all baselines at equal calls, on unseen seeds."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 

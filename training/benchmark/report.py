@@ -1,7 +1,5 @@
 """Pictures and tables for people: what was learned, how the race went, what the images look like."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import NamedTuple

@@ -1,7 +1,5 @@
 """Races for the command line, of a run, of a bundled model and on a checkpoint: what is printed and what is drawn."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -5,8 +5,6 @@ seeds than not, each with its 95 % interval. It lost where one of the three is w
 not enough seeds to say: it is not recommended, and runs as before.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 

@@ -5,8 +5,6 @@ ModelSamplingFlux, with EPS, V_PREDICTION and CONST; Forge has the same); tests/
 against the host itself.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

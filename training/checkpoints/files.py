@@ -3,8 +3,6 @@
 Nothing here loads the weights or needs diffusers.
 """
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path

@@ -4,8 +4,6 @@ Raises ValueError if diffusers is not installed, a part of the model is nowhere 
 configuration that belongs to a single file is not on this machine.
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import json

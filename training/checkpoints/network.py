@@ -1,7 +1,5 @@
 """(x, sigma, which) -> denoised: a checkpoint's network under guidance, as a k-diffusion denoiser."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """The prompts a solver is learned on: a file, one per line, read by the model's own text encoders once."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

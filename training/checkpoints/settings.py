@@ -1,7 +1,5 @@
 """How a checkpoint is opened, as settings of a training."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from ...s4s_nodes.core.lists import sizes

@@ -1,7 +1,5 @@
 """A checkpoint and its prompts as the trainer's Source."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable
 from dataclasses import replace

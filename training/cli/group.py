@@ -1,7 +1,5 @@
 """All commands together, listed without being imported: torch and the trainer take a second."""
 
-from __future__ import annotations
-
 from importlib import import_module
 
 import click

@@ -1,7 +1,5 @@
 """The command line: s4s demo, train, race, show."""
 
-from __future__ import annotations
-
 import shlex
 from functools import partial
 from pathlib import Path

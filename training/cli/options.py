@@ -1,7 +1,5 @@
 """What the commands share: options for settings and lists of numbers, and errors in one line."""
 
-from __future__ import annotations
-
 import functools
 import os
 import sys

@@ -1,7 +1,5 @@
 """The commands for preset files: s4s show, import, export, list, join."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """The small models as what is distilled: guided, conditioned by digit, with a feature space to race in."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Finite differences of a network: how far from a state to ask."""
 
-from __future__ import annotations
-
 import math
 
 NUDGE = 1e-2                # length of a finite difference, as a share of the state

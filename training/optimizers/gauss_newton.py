@@ -12,8 +12,6 @@ twice as many. So a larger budget goes on where a smaller one ends.
 The paper's way, Adam on gradients through the sampler, ended farther away: docs/constants.md.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import fields, replace

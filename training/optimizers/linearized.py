@@ -12,8 +12,6 @@ itself and its levels, and rank + 1 for each call but the first; all but the run
 run elsewhere then corrects the derivative of each answer along the way the state went (Broyden 1965).
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -84,7 +82,7 @@ class Linearized:
     levels: Tensor
 
     @classmethod
-    def empty(cls, tensors: Tensor, calls: int) -> Linearized:
+    def empty(cls, tensors: Tensor, calls: int) -> "Linearized":
         """Before anything is measured."""
         n, b, _ = tensors.shape
         zeros = torch.zeros(n, calls, b, dtype=torch.float64)
@@ -135,7 +133,7 @@ class Linearized:
         """Mean squares (n, k) of the tensors that these sums (n, k, b) are."""
         return ((sums @ self.products) * sums).sum(2).clamp(min=0) / self.tensors.shape[2]
 
-    def corrected(self, table: Table, answers: Tensor, noise: float = 0.0) -> Linearized:
+    def corrected(self, table: Table, answers: Tensor, noise: float = 0.0) -> "Linearized":
         """The runs, exact at this table, of which these are the real answers (n, N, d) as sketches.
 
         What was predicted wrongly is put down to the change of state and level together; by a level, a state changes
@@ -162,7 +160,7 @@ class Linearized:
         ahead.run(table, before=correct)
         return ahead
 
-    def sketched(self) -> Linearized:
+    def sketched(self) -> "Linearized":
         """The same with sketches of its tensors, whose inner products are those of the whole on average."""
         return replace(self, tensors=torch.stack([sketch(each) for each in self.tensors.unbind(1)], 1))
 

@@ -1,7 +1,5 @@
 """How noisy a network's answers are: in half precision, quantised, or by kernels that do not repeat."""
 
-from __future__ import annotations
-
 import math
 
 import torch

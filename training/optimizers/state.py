@@ -1,7 +1,5 @@
 """Where learning one table stands: everything the next iteration depends on."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 

@@ -13,8 +13,6 @@ families this is the multistep one with the whole history. It contains the other
 solvers: those weigh the same predictions, and carry a state by sigma[i+1] / sigma[i], too.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -45,13 +43,13 @@ class Parameters:
     boundary: float | None = None
 
     @classmethod
-    def of(cls, source, start: np.ndarray) -> Parameters:
+    def of(cls, source, start: np.ndarray) -> "Parameters":
         """Those of a table for this source that starts on these levels."""
         start = start if source.boundary is None else experts.pinned(start, source.boundary)
         return cls(start, flow=source.flow, highest=source.sigma_max, boundary=source.boundary)
 
     @cached_property
-    def halves(self) -> tuple[Parameters, ...]:
+    def halves(self) -> "tuple[Parameters, ...]":
         """Those of the two models' tables; () where there is one model."""
         if self.boundary is None:
             return ()

@@ -3,8 +3,6 @@
 A table that weighs the whole history holds every classical solver of one call a step, so each is a start, exactly.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

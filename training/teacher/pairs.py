@@ -1,7 +1,5 @@
 """Cached pairs: seeds -> (noise, conditions, target)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -33,7 +31,7 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.seeds)
 
-    def part(self, index) -> Pairs:
+    def part(self, index) -> "Pairs":
         """The pairs at these positions (a slice or a list)."""
         index = list(range(len(self)))[index] if isinstance(index, slice) else [int(i) for i in index]
         return Pairs([self.seeds[i] for i in index], self.noise[index],

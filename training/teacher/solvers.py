@@ -3,8 +3,6 @@
 It is a classical solver by name, or a host's k-diffusion sampler function with its levels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

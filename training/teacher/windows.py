@@ -4,8 +4,6 @@ Denoise strength d starts 1 - d of the way along the schedule. The schedule is t
 largest full table.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from ...s4s_nodes.core.levels import even

@@ -5,8 +5,6 @@ give the float64 table of a host and, through `.table`, coefficients that are di
 trainer. flow=True selects a rectified flow, x = (1-s) x0 + s noise, in place of x = x0 + sigma noise.
 """
 
-from __future__ import annotations
-
 from . import exponential, slope
 from .log_snr import dpmpp_2m, dpmpp_2s, dpmpp_3m, unipc, unipc_sigma
 from .lowering import Solver

@@ -4,8 +4,6 @@ Those of the RES family stand in -log sigma, for a flow, too, as the hosts run t
 Every step to 0 is first-order. ComfyUI's `seeds_2` without noise is `dpmpp_2s`.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -3,8 +3,6 @@
 Variance exploding: lambda = -log sigma, alpha = 1. Rectified flow: lambda = log((1-s)/s), alpha = 1 - s.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

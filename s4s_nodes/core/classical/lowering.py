@@ -1,7 +1,5 @@
 """From a textbook algorithm to sigmas -> Table: shared by all classical solvers."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 
@@ -25,7 +23,7 @@ class Solver:
         self.run, self.calls_per_step, self.lawful, self.options = run, calls_per_step, lawful, options
         self._frozen = functools.lru_cache(maxsize=4)(self._frozen_table)   # a host samples on the same levels again
 
-    def with_options(self, **options) -> Solver:
+    def with_options(self, **options) -> "Solver":
         """The same solver with these options by default."""
         return Solver(self.run, self.calls_per_step, self.lawful, **{**self.options, **options})
 

@@ -3,8 +3,6 @@
 For a rectified flow, x = (1-s) x0 + s noise, the same expression is the velocity, so one formula serves both.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 from torch import Tensor

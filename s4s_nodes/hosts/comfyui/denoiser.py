@@ -4,8 +4,6 @@ Everything between (x, sigma) and the denoised image is the host's: loading and 
 ControlNets, areas, hooks, guidance. The trainer is run where the host would run a sampler, so all of it is in place.
 """
 
-from __future__ import annotations
-
 import contextlib
 import inspect
 import itertools
@@ -43,7 +41,7 @@ class Scene:
     cfg: float
     latent: dict
     scales: tuple = ()
-    low_noise: Scene | None = None
+    low_noise: "Scene | None" = None
     boundary: float = 0.0
     more_latents: tuple = ()
 

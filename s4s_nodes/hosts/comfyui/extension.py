@@ -1,7 +1,5 @@
 """The door's other side: two dropdown rows, appended in place, and the nodes."""
 
-from __future__ import annotations
-
 import comfy.samplers
 from comfy.k_diffusion import sampling as k_diffusion_sampling
 from comfy_api.latest import ComfyExtension

@@ -1,7 +1,5 @@
 """What ComfyUI shows of a model, as the library's ModelFacts: from a MODEL, a running sampler, or a schedule alone."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

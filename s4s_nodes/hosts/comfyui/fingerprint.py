@@ -4,8 +4,6 @@ A LoRA changes the matrices alone, so the norms and biases would call it the bas
 strengths and by numbers sampled from their tensors: fast enough for every sampling, and no two LoRAs share them.
 """
 
-from __future__ import annotations
-
 import hashlib
 import weakref
 from collections import OrderedDict

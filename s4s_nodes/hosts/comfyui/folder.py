@@ -1,7 +1,5 @@
 """The folder models/s4s_presets, with the user's own from extra_model_paths.yaml and the presets that ship."""
 
-from __future__ import annotations
-
 import hashlib
 import logging
 from functools import cache

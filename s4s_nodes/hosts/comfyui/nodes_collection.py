@@ -1,7 +1,5 @@
 """The nodes for the presets one has: all of them at a glance, rename, delete; several joined into one."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The nodes that carry presets between files and graphs: load, save, import, from an image, show."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The nodes that put a preset into a graph: SAMPLER, SIGMAS, SCHEDULER_FUNC, and what was used."""
 
-from __future__ import annotations
-
 import comfy.samplers
 import torch
 from comfy_api.latest import io

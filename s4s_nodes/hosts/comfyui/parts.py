@@ -1,7 +1,5 @@
 """What the nodes share: their types, how a preset is picked, and how words and pictures reach the screen."""
 
-from __future__ import annotations
-
 from dataclasses import fields, replace
 
 import numpy as np

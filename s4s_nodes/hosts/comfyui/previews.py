@@ -1,7 +1,5 @@
 """Latents as pictures."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import latent_preview

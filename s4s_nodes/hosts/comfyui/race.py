@@ -1,7 +1,5 @@
 """The node that races a preset against the classical samplers on the MODEL it is given."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import comfy.samplers

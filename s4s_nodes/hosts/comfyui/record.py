@@ -8,8 +8,6 @@ The rows choose among the installed presets, which the host's cache knows nothin
 one input more, the mark of the presets: after a preset came or went the host runs them again.
 """
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import json

@@ -1,7 +1,5 @@
 """The dropdown rows: sampler `s4s`, which finds the table for its model and levels, and scheduler `s4s`."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import torch

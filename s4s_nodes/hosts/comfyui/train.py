@@ -1,7 +1,5 @@
 """The node that trains a preset for the MODEL it is given, as it is: with its LoRAs, quantisation and patches."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 from comfy_api.latest import io

@@ -1,7 +1,5 @@
 """The nodes that work for a while, to the session: the host's sampling, the node's face, its folders."""
 
-from __future__ import annotations
-
 import logging
 import tempfile
 import time

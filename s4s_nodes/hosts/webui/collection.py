@@ -1,7 +1,5 @@
 """The sub-tab Presets: all there are; one to read, share, rename or delete; files to add; several to join into one."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Opens S4S in a host: its rows in the dropdowns, its settings, its panel. Safe to do again at any time."""
 
-from __future__ import annotations
-
 import logging
 from contextlib import suppress
 from importlib.util import find_spec

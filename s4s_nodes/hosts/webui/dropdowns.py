@@ -4,8 +4,6 @@ The host tells of every component it makes, before it builds the tabs of extensi
 whose events may then read and change them.
 """
 
-from __future__ import annotations
-
 from itertools import zip_longest
 
 import gradio as gr

@@ -1,7 +1,5 @@
 """What a WebUI host shows of its loaded model, as the library's ModelFacts."""
 
-from __future__ import annotations
-
 import math
 import sys
 import weakref

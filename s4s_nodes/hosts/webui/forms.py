@@ -1,7 +1,5 @@
 """The forms of the tab's trainings and races: their fields, and what the fields say."""
 
-from __future__ import annotations
-
 import gradio as gr
 
 from ...core.lists import numbers, sizes

@@ -4,8 +4,6 @@ A txt2img of the prompts is started as any other; where the host would run our s
 race) on the host's guided denoiser instead, and asks for no picture.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import time

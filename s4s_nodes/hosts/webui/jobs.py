@@ -1,7 +1,5 @@
 """The tab's works, one after the other on a thread of their own: a page may be closed and opened again meanwhile."""
 
-from __future__ import annotations
-
 import logging
 import threading
 import time
@@ -79,7 +77,7 @@ class Jobs:
             if running[0].show.began:
                 shared.state.interrupt()
 
-    def take_over(self, earlier: Jobs) -> None:
+    def take_over(self, earlier: "Jobs") -> None:
         """At Reload UI: take over what those of before say, once they have ended.
 
         The host has interrupted the running one. Its code is gone from the host, so none that waits may still begin.

@@ -1,7 +1,5 @@
 """Names as the host's dropdowns, infotext and XYZ plots can carry them. Knows no host."""
 
-from __future__ import annotations
-
 import re
 
 from ... import __version__

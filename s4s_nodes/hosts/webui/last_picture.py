@@ -1,7 +1,5 @@
 """What was just made, for a training: prompt, cfg, size and steps of the last picture here, or of one that is shown."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from importlib.util import find_spec
 

@@ -1,7 +1,5 @@
 """What the page's settings would run, before Generate: words for it, and the steps that would have a table."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields, replace
 from types import SimpleNamespace
 
@@ -40,7 +38,7 @@ class Settings:
     pasted: str = ""
     prompt: str = ""
 
-    def second(self) -> Settings:
+    def second(self) -> "Settings":
         """The settings of the hires pass."""
         same_sampler = self.hires_sampler in (None, "", "Use same sampler")
         same_schedule = self.hires_scheduler in (None, "", "Use same scheduler")

@@ -1,7 +1,5 @@
 """The accordion in txt2img and img2img: which preset runs at these settings, a choice of another; and its script."""
 
-from __future__ import annotations
-
 from functools import partial
 from html import escape
 

@@ -1,7 +1,5 @@
 """A pasted infotext's own tables: they run where the preset that made the picture is gone or was changed since."""
 
-from __future__ import annotations
-
 from ... import metadata
 from ...library import Preset, PresetError
 from . import labels, shelf

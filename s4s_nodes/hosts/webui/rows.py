@@ -1,7 +1,5 @@
 """Our rows in the host's dropdowns: one sampler, and a schedule type for each preset. By name, in place, idempotent."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from modules import sd_samplers, sd_samplers_common, sd_schedulers, shared

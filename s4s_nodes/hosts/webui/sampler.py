@@ -1,7 +1,5 @@
 """The sampler: the host's own, but for the levels it asks for and the table that runs on them."""
 
-from __future__ import annotations
-
 import logging
 from dataclasses import dataclass, replace
 

@@ -1,7 +1,5 @@
 """The page S4S in the host's settings."""
 
-from __future__ import annotations
-
 import re
 from functools import partial
 

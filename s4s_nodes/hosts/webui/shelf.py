@@ -1,7 +1,5 @@
 """The presets this host offers: which schedule type is which preset, and which one is meant when none is named."""
 
-from __future__ import annotations
-
 import os
 from functools import cache
 from html import escape

@@ -1,7 +1,5 @@
 """The tab S4S: train a preset for the loaded checkpoint, race one on it, or look after those there are."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from html import escape
 

@@ -3,8 +3,6 @@
 Not by the host's localizations/ folder: there A1111 takes one file a language, and ours would replace the user's.
 """
 
-from __future__ import annotations
-
 import json
 from functools import cache
 from pathlib import Path

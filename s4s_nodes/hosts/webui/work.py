@@ -1,7 +1,5 @@
 """The tab's trainings and races, to the session: the host's txt2img of a scene, the tab's report, its folders."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import fields
 from functools import partial

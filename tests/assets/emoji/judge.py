@@ -1,7 +1,5 @@
 """Tells which class a latent shows: a linear map fitted to the latents of real emoji, so that a test can ask."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -7,8 +7,6 @@ taesd3_*.safetensors. The work folder keeps the latents and the state of trainin
 it was stopped. The numbers drawn depend on the seed alone.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import os

@@ -1,7 +1,5 @@
 """The emoji the model is trained on: which code points make a class, how a picture is varied, and their latents."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -11,8 +11,6 @@ Fréchet distances are to the base's images on the same seeds, in 64 features. -
 docs/how-to/distilled.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import tempfile

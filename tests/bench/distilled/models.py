@@ -5,8 +5,6 @@ lightning: of eps-26, in the manner of SDXL-Lightning (Lin et al. 2024) and of p
 consistency distillation (Song et al. 2023; Luo et al. 2023): from every level it predicts where the guided base ends.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator
 from copy import deepcopy

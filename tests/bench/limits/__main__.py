@@ -12,8 +12,6 @@ Every finished piece lies in the cache, so that a stopped bench resumes. --write
 docs/limits.md.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

@@ -4,8 +4,6 @@ They are kinds that the package does not ship: transformer flows that predict th
 autoencoder, and U-Nets that predict the noise on DDPM's linear betas, on the cosine schedule, and on shorter levels.
 """
 
-from __future__ import annotations
-
 import io
 import math
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Small networks of kinds the package does not ship: a transformer over patches and a plain U-Net."""
 
-from __future__ import annotations
-
 import math
 
 import torch

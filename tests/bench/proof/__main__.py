@@ -7,8 +7,6 @@ with other seeds make one table. --write makes docs/reference/proof.md of it, wi
 Exits with 1 where anything did not survive. POSIX only: it forks.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import warnings

@@ -1,7 +1,5 @@
 """A training whose surroundings change: its folder goes away, the clock jumps, it goes on with more threads."""
 
-from __future__ import annotations
-
 import os
 import random
 import shutil

@@ -1,7 +1,5 @@
 """What every part of the proof is made of: seeded attacks, repeated while their time lasts."""
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Callable, Iterator

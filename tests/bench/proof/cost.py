@@ -1,7 +1,5 @@
 """What S4S costs: the loop beside others' samplers, and the start; in real hosts, where they are."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from tests.bench.proof.hosts import A1111, COMFYUI, FORGE, Host, NotHere

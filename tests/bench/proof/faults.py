@@ -1,7 +1,5 @@
 """A training that is killed, whose disk is full, whose files are damaged, that meets another one."""
 
-from __future__ import annotations
-
 import errno
 import os
 import random

@@ -1,7 +1,5 @@
 """Work in a forked child: killed at any moment, or held to limits of time and memory. POSIX only."""
 
-from __future__ import annotations
-
 import json
 import os
 import resource

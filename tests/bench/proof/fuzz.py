@@ -3,8 +3,6 @@
 Tries are made in children that get 100 MB and, for each, a second of the processor.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import tempfile

@@ -3,8 +3,6 @@
 Coverage is of the package's own Python: which line follows which inside a function, by sys.settrace.
 """
 
-from __future__ import annotations
-
 import json
 import random
 import sys

@@ -3,8 +3,6 @@
 A host is a checkout with a .venv beside it, as for tests/hosts; where none is, its attack makes no tries.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import random

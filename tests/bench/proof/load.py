@@ -1,7 +1,5 @@
 """Many samplings at once and one after another: each result is the one made alone, and memory stays flat."""
 
-from __future__ import annotations
-
 import gc
 import random
 from collections.abc import Iterator

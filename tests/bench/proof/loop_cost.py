@@ -4,8 +4,6 @@ The network is a no-op that answers a tensor made beforehand, so all that is mea
 tests is imported here: a host's Python runs this file, too (tests/hosts/comfyui/costs.py).
 """
 
-from __future__ import annotations
-
 import time
 import weakref
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """The proof as a table for a terminal, and as a page of the docs."""
 
-from __future__ import annotations
-
 import datetime
 import os
 import platform

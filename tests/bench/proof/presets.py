@@ -1,7 +1,5 @@
 """A small preset file, what becomes of it on its way between strangers, and what has to hold of what is read."""
 
-from __future__ import annotations
-
 import json
 import random
 import struct

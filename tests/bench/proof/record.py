@@ -1,7 +1,5 @@
 """What many runs tried, with other seeds: a file with one line of JSON for each attack of each run, which is summed."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Real trainings of a second, each in a child of its own, and what they come to."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

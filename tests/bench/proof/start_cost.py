@@ -3,8 +3,6 @@
 Only the standard library is imported here: hosts' Pythons run this file, too (tests/hosts/*/costs.py).
 """
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

@@ -7,8 +7,6 @@ without a backward pass, and races them on seeds none was learned from (about an
 cache, model by model and cell by cell: the same command goes on where it was stopped.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 from pathlib import Path

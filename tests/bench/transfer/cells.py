@@ -1,7 +1,5 @@
 """Results on disk, one JSON file a cell: what was measured is not measured again."""
 
-from __future__ import annotations
-
 import json
 import math
 import time

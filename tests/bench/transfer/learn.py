@@ -6,8 +6,6 @@ Gauss-Newton step are sums over images, so those of several models add (training
 one).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import numpy as np

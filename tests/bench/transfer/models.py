@@ -4,8 +4,6 @@ Two come with the package (digits-eps, digits-flow), one lies in tests/assets (e
 trained by train.py and kept in the cache folder. All are class-conditional and can be guided.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

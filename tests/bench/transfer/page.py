@@ -1,7 +1,5 @@
 """The page: the rows of every question as Markdown, and the verdict on transfer presets."""
 
-from __future__ import annotations
-
 from tests.bench.transfer import models
 from tests.bench.transfer.cells import OutOfTime
 from tests.bench.transfer.questions import CFG_CALLS, TOGETHER, Ratio

@@ -1,7 +1,5 @@
 """The four questions: another model, another cfg, another size of picture, other precision. Each gives rows."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

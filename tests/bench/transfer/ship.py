@@ -4,8 +4,6 @@ They are for checkpoints nobody measured them on, and say so. They name no laten
 only when they are told to.
 """
 
-from __future__ import annotations
-
 from s4s.s4s_nodes.core import Model, Preset
 from tests.bench.transfer import cells, models
 from tests.bench.transfer.page import passes, transferred

@@ -4,8 +4,6 @@ Errors are the RMSE of each test seed to a fine solver on the same model, at the
 page.py makes ratios and intervals of them.
 """
 
-from __future__ import annotations
-
 import tempfile
 from dataclasses import dataclass, replace
 from functools import cached_property

@@ -3,8 +3,6 @@
 The numbers drawn depend on the seed alone; the state is saved every quarter of a minute.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import time

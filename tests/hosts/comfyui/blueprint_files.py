@@ -4,8 +4,6 @@
 tests write none: they compare.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import uuid

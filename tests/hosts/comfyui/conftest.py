@@ -4,8 +4,6 @@ Run by tests/hosts/test_comfyui_hosts.py, or by hand with a host's own Python (s
 any other Python nothing here is collected.
 """
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

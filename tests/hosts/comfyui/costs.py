@@ -6,8 +6,6 @@ Writes a line of JSON for the start, and with --seconds one for each sampler on 
 tests/bench/proof/loop_cost.py. `python -m tests.bench.proof --only cost` runs it.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil

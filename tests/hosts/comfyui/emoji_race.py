@@ -9,8 +9,6 @@ as many network calls as S4S, or fewer where its steps do not divide them; the b
 images.
 """
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import shutil

@@ -3,8 +3,6 @@
 COMFYUI_PATH=FOLDER PYTHON_OF_THE_HOST tests/hosts/comfyui/families_page.py, from anywhere.
 """
 
-from __future__ import annotations
-
 import sys
 import tempfile
 from pathlib import Path

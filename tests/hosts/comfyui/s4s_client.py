@@ -1,7 +1,5 @@
 """A ComfyUI server of our own and a client for it: prompts in, events, history and pictures out."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -56,7 +54,7 @@ class Server:
         """All the server said so far."""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
-    def wait(self, seconds: float = 180) -> Server:
+    def wait(self, seconds: float = 180) -> "Server":
         """Return when it answers. Raises RuntimeError with its log when it ends or takes too long."""
         end = time.monotonic() + seconds
         while time.monotonic() < end and self._process.poll() is None:

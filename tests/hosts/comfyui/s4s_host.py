@@ -1,7 +1,5 @@
 """Finds a ComfyUI checkout and brings it up in this process, on the CPU, with the clone loaded as a custom node."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shutil

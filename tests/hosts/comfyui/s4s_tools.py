@@ -1,7 +1,5 @@
 """What the tests in a host's process share: tiny models, conditioning, latents, presets for them, one way to sample."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import s4s_host

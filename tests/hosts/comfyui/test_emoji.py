@@ -1,7 +1,5 @@
 """The whole way on a real model over HTTP: train with the node, sample in a plain KSampler, beat core's samplers."""
 
-from __future__ import annotations
-
 import emoji_race
 import pytest
 import torch

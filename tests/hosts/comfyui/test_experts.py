@@ -1,7 +1,5 @@
 """Two models that take turns, as in Wan 2.2: one training for both, used in two KSamplerAdvanced of the real host."""
 
-from __future__ import annotations
-
 import logging
 
 import pytest

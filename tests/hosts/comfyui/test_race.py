@@ -1,7 +1,5 @@
 """The Race node in the real host: equal calls, unseen seeds, scores that reach the file."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import comfy.samplers

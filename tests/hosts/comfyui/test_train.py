@@ -1,7 +1,5 @@
 """The Train node in the real host, on tiny random models: what it learns, what it leaves, how it is stopped."""
 
-from __future__ import annotations
-
 import logging
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The denoiser that is trained on is the host's own: same numbers as its guider, for every kind of model and prompt."""
 
-from __future__ import annotations
-
 import comfy.sample
 import comfy.samplers
 import pytest

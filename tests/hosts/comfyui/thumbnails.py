@@ -8,8 +8,6 @@ and each cfg with many calls, what the race names and image to image with few. F
 Examples for models that are not here show their noise levels, with one of these pictures as noisy as each level is.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 from pathlib import Path

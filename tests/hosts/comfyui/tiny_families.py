@@ -4,8 +4,6 @@ The loaders read most architectures at their full width, so these are built from
 small network, and go through the real KSampler. What a family's sampling is does not depend on the network's size.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import torch

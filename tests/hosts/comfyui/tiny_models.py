@@ -6,8 +6,6 @@ would swing within a thousandth of the noise level; the layer behind its clock's
 as smooth in sigma as a trained one.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 """What the tests of training share: tiny models as a loader node gives them, prompts for them, nodes run as the host
 runs them."""
 
-from __future__ import annotations
-
 import importlib
 
 import comfy.samplers

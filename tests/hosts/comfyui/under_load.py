@@ -7,8 +7,6 @@ line of JSON for each prompt: null, or what is wrong in words; last {"figures": 
 --only hosts` runs it.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import random

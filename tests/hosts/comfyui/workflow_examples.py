@@ -3,8 +3,6 @@
 `python workflow_files.py http://127.0.0.1:8188` writes them as the browser's files into example_workflows/.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 CHECKPOINT = "v1-5-pruned-emaonly-fp16.safetensors"

@@ -4,8 +4,6 @@
 locales/en/nodeDefs.json anew (the pictures only where there are none). The tests write none: they compare.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import uuid

@@ -4,8 +4,6 @@ Run by tests/hosts/test_webui_hosts.py with the host's own Python and $S4S_WEBUI
 Python nothing here is collected.
 """
 
-from __future__ import annotations
-
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path

@@ -5,8 +5,6 @@
 `python -m tests.bench.proof --only cost` runs it.
 """
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

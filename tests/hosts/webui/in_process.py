@@ -4,8 +4,6 @@ Real are the registry, KDiffusionSampler with its slices, CFGDenoiser and the pr
 levels; only the network behind them is replaced, and with it the parsing of prompts.
 """
 
-from __future__ import annotations
-
 import inspect
 import os
 import sys

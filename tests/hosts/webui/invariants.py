@@ -4,8 +4,6 @@ The kind of model is the test's. Learned numbers run alone only where they were 
 changes no image, and the schedule is that of the table which runs.
 """
 
-from __future__ import annotations
-
 import random
 import sys
 from importlib import import_module

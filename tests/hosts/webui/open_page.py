@@ -1,7 +1,5 @@
 """The host's page as an open browser holds it: what its controls show, what a press sends, what comes back."""
 
-from __future__ import annotations
-
 import json
 import urllib.parse
 import urllib.request

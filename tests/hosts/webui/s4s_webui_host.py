@@ -1,7 +1,5 @@
 """A WebUI checkout for the tests: what it is, a folder of data for it, its server."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -4,8 +4,6 @@ Where torchvision was built for another torch than this CPU one, its compiled op
 fails; their declarations are enough for its Python part, which is all that hosts use here.
 """
 
-from __future__ import annotations
-
 import os
 import runpy
 import sys

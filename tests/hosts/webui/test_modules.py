@@ -1,7 +1,5 @@
 """S4S in a host's own modules: the same numbers as the core, the same calls as the host counts."""
 
-from __future__ import annotations
-
 import importlib
 import shutil
 import sys

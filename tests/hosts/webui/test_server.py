@@ -1,7 +1,5 @@
 """A host's server with S4S in it, over HTTP: what users and their scripts ask of it, on a random checkpoint."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

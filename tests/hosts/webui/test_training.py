@@ -1,7 +1,5 @@
 """A training and a race in a host's server: minutes, for each asks the network a thousand times."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -5,8 +5,6 @@ encoder and autoencoder have their full size, because Forge builds both from fix
 A1111 reads the smaller U-Net from a .yaml beside the file, and the tokenizer from a folder made here.
 """
 
-from __future__ import annotations
-
 import gzip
 import json
 from importlib.util import find_spec

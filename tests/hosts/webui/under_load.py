@@ -7,8 +7,6 @@ JSON for each request: null, or what is wrong in words; last {"figures": words}.
 hosts` runs it.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import random
