@@ -18,7 +18,7 @@ def options_of(name: str) -> set[str]:
     """The options of a command, without those that the page describes once for all commands."""
     return {option for one in main.commands[name].params
             if isinstance(one, click.Option) and not one.hidden for option in one.opts} \
-        - {"--help", "-h", "--debug"}
+        - {"--help", "-h"}
 
 
 def defaults_of(section: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..source import guided
@@ -73,12 +74,12 @@ def transformer_flux(network, guidance: float) -> Callable:
 
     def ask(x, timestep, context, pooled):
         exact["timestep"] = timestep
-        n, c, h, w = x.shape
-        patches = x.reshape(n, c, h // 2, 2, w // 2, 2).permute(0, 2, 4, 1, 3, 5).reshape(n, h * w // 4, 4 * c)
-        told_guidance = torch.full((n,), guidance, device=x.device) if network.config.guidance_embeds else None
-        answer = network(patches, context, pooled, timestep, positions(h // 2, w // 2).to(x), x.new_zeros(
+        h, w = x.shape[2] // 2, x.shape[3] // 2
+        patches = rearrange(x, "n c (h p) (w q) -> n (h w) (c p q)", p=2, q=2)
+        told_guidance = torch.full((len(x),), guidance, device=x.device) if network.config.guidance_embeds else None
+        answer = network(patches, context, pooled, timestep, positions(h, w).to(x), x.new_zeros(
             context.shape[1], 3), told_guidance, return_dict=False)[0]
-        return answer.reshape(n, h // 2, w // 2, c, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(n, c, h, w)
+        return rearrange(answer, "n (h w) (c p q) -> n c (h p) (w q)", h=h, p=2, q=2)
     return ask
 
 

@@ -60,5 +60,5 @@ def user_errors(command):
             click.echo("\nstopped; nothing was left half-written", err=True)
             sys.exit(130)
         except (ValueError, RuntimeError, OSError) as error:
-            raise click.ClickException(str(error)) from (error if "--debug" in sys.argv else None)
+            raise click.ClickException(str(error)) from None
     return wrapped
