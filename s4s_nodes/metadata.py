@@ -25,8 +25,9 @@ from .select.model_facts import ModelFacts
 ENTRY = "s4s_table"         # names such a record, and holds the version of its layout
 VERSION = 1
 MAX_TEXT = 2 ** 17          # characters of a record; 6 calls take about 1,500, 100 calls about 110,000
-MAX_METADATA = 2 ** 22      # characters of all metadata that are looked through, and of one entry
+MAX_METADATA = 2 ** 22      # characters of all of an image's texts that are parsed, packed ones unpacked
 MAX_TABLES = 100            # of one image
+_OPENING = 32               # characters that a list or an object counts for besides: it takes as much memory
 ENDINGS = (".png", ".webp", ".jpg", ".jpeg", ".avif")
 INFOTEXT = "S4S table"      # the key of a packed record in WebUI's one text of all parameters
 _PACKED = re.compile(rf"\b{INFOTEXT}: ([\w-]+)")
@@ -169,8 +170,8 @@ def from_image(path) -> list[Preset]:
     Raises PresetError where there is none, or where one is damaged.
     """
     path, presets = Path(path), {}
-    for record in _records(path)[:MAX_TABLES]:
-        preset = from_record(record)
+    for text in _Records(_texts(path)).found:
+        preset = from_text(text)
         key = (preset.name, preset.training["from_image"]["preset"], repr(preset.model))
         before = presets.get(key)
         presets[key] = preset if before is None else _with(before, preset)
@@ -189,41 +190,48 @@ def _with(before: Preset, preset: Preset) -> Preset:
     return replace(before, tables={**before.tables, next(one for one in names if one not in before.tables): table})
 
 
-def _records(path: Path) -> list[dict]:
-    """Every record of a table in the image's texts, wherever its host put them. Pixels are not decoded."""
+def _texts(path: Path) -> list[str]:
+    """The image's texts that name a table, wherever its host put them, the shortest first. Pixels are not decoded."""
     if not path.is_file():
         raise PresetError(f"{path} is no file")
     try:
         with Image.open(path) as image:
             exif = Image.Exif()
             exif.load(image.info.get("exif") or b"")
-            texts = [*image.info.values(), *exif.values()]
+            texts = {text for text in (*image.info.values(), *exif.values()) if isinstance(text, str)}
     except Exception as error:          # what Pillow raises of a damaged file is not one kind
         raise PresetError(f"{path.name} is not a readable image ({str(error)[:100]})") from None
-    records, room = [], MAX_METADATA
-    for text in dict.fromkeys(text for text in texts if isinstance(text, str)):
-        room -= len(text)
-        if room < 0:
-            break
-        records += _records_in(_json_in(text)) if ENTRY in text else []
-        records += [parsed(unpack(letters)) for letters in _PACKED.findall(text)]
-    return [json.loads(each) for each in dict.fromkeys(map(json.dumps, records))]
+    return sorted((text for text in texts if ENTRY in text or INFOTEXT in text), key=lambda text: (len(text), text))
 
 
-def _json_in(text: str):
-    """The JSON in a text, which a host may have put behind the entry's name and a colon; None for other texts."""
-    start = min((place for place in map(text.find, "[{") if place >= 0), default=0)
-    try:
-        return parsed(text[start:])
-    except ValueError:
-        return None
+class _Records:
+    """The records of tables in texts, each once, as JSON: `found`. What exceeds the limits is not looked at."""
 
+    def __init__(self, texts: list[str]):
+        self.found: dict[str, None] = {}
+        self._room = MAX_METADATA
+        for text in texts:
+            self._look(text)
+            for match in _PACKED.finditer(text):
+                if self._room > 0 and len(self.found) < MAX_TABLES:
+                    self._look(unpack(match[1]))
 
-def _records_in(content, depth: int = 12) -> list[dict]:
-    """The records in parsed JSON; a text inside it may be one too."""
-    if isinstance(content, str) and ENTRY in content[:40]:
-        content = _json_in(content)
-    if isinstance(content, dict) and ENTRY in content:
-        return [content]
-    below = content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
-    return [record for each in below for record in _records_in(each, depth - 1)] if depth else []
+    def _look(self, content, depth: int = 12) -> None:
+        """Add the records in parsed JSON, or in a text of it; a text inside it may be one too."""
+        if isinstance(content, str) and ENTRY in content:
+            content = self._parsed(content)
+        if isinstance(content, dict) and ENTRY in content:
+            if len(self.found) < MAX_TABLES:
+                self.found[json.dumps(content, separators=(",", ":"))] = None
+        elif depth:
+            for each in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
+                self._look(each, depth - 1)
+
+    def _parsed(self, text: str):
+        """The JSON in a text, which a host may have put behind the entry's name and a colon; None for other texts."""
+        self._room -= len(text) + _OPENING * (text.count("[") + text.count("{"))
+        start = min((place for place in map(text.find, "[{") if place >= 0), default=0)
+        try:
+            return parsed(text[start:]) if self._room >= 0 else None
+        except ValueError:
+            return None

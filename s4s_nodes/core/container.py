@@ -14,6 +14,7 @@ from .model import PresetError
 MAX_BYTES = 32 * 2 ** 20
 MAX_HEADER = 5 * 2 ** 18            # bytes of names and description; shipped presets have up to 10,000
 MAX_DIGITS = 4300                   # of an integer in the description: Python's own limit, where it has one
+MAX_DEPTH = 64                      # of lists and objects in each other: what reads them goes down in itself
 CHECKSUM = "sha256"                 # the description's entry with the checksum of everything else
 KEY = "s4s_preset"                  # the one metadata entry: safetensors does not keep several in order
 
@@ -42,12 +43,22 @@ def contents(path: Path) -> tuple[dict, dict]:
 
 
 def parsed(text: str):
-    """Untrusted JSON, parsed: finite numbers, no duplicate keys. Raises ValueError otherwise."""
+    """Untrusted JSON, parsed: finite numbers, no duplicate keys, not nested deeply. Raises ValueError otherwise."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_float,
-                          object_pairs_hook=_without_repeats)
+        content = json.loads(text, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_float,
+                             object_pairs_hook=_without_repeats)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+    _check_depth(content, MAX_DEPTH)
+    return content
+
+
+def _check_depth(content, left: int) -> None:
+    if not left:
+        raise ValueError(f"it is nested too deeply: {MAX_DEPTH} lists or objects in each other are the most")
+    for each in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
+        if isinstance(each, (dict, list)):
+            _check_depth(each, left - 1)
 
 
 def checksum(content: dict, tensors: dict) -> str:

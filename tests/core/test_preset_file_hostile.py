@@ -302,13 +302,21 @@ def test_a_preset_of_version_0_4_has_no_checksum_and_no_other_entry(tmp_path):
         preset_file.load(path)
 
 
-def test_a_record_nested_to_any_depth_is_read_or_refused(tmp_path):
-    path, text = tmp_path / "deep.safetensors", json.dumps(parts()[0])
-    for depth in (100, 700, *range(900, 1000, 3)):
-        nested = "[" * depth + "]" * depth
-        path.write_bytes(packed(text.replace('"heun"', nested), parts()[1]))
-        with pytest.raises(PresetError):
+def nested(depth: int) -> bytes:
+    """The good file with lists in each other among the model's hashes, and the right checksum."""
+    content, tensors = parts()
+    content["model"]["hashes"]["file"] = json.loads("[" * depth + "]" * depth)
+    return packed(content, tensors)
+
+
+def test_a_record_nested_deeply_is_refused_and_one_that_is_not_can_be_written_again(tmp_path):
+    path = tmp_path / "deep.safetensors"
+    for depth in (62, 100, 300, 600, 800):
+        path.write_bytes(nested(depth))
+        with pytest.raises(PresetError, match="nested too deeply"):
             preset_file.load(path)
+    path.write_bytes(nested(61))
+    assert preset_file.to_bytes(preset_file.load(path)) == nested(61)
 
 
 def test_a_record_whose_names_are_numbers_is_read_as_it_was_written(tmp_path):

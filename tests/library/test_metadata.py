@@ -1,6 +1,7 @@
 """The table that ran comes back out of an image's metadata, to the digit, and nothing else does."""
 
 import json
+import os
 import random
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 from s4s.s4s_nodes import metadata
 from s4s.s4s_nodes.core import Model, Preset, PresetError, classical, preset_file, schedules
 from s4s.s4s_nodes.library import Library, ModelFacts, Request, select
+from tests.bench.proof.forked import Child
 
 MODEL = Model("sd15", "eps", 0.0292, 14.6146, channels=4, hashes={"weights_1d": "ab" * 32, "file": "private name"})
 FACTS = replace(ModelFacts.of(MODEL), fingerprint=lambda: MODEL.hashes)
@@ -171,3 +173,38 @@ def test_what_ran_from_an_image_keeps_the_first_presets_hash():
     first = metadata.from_text(metadata.to_text(ran(), FACTS))
     second = metadata.from_text(metadata.to_text(ran(first), FACTS))
     assert metadata.origin_of(second) == metadata.origin_of(first) == {"name": "portraits", "preset": MINE.long_hash}
+
+
+def packed(number: int) -> str:
+    record = {"s4s_table": 1, "n": number, "p": [[]] * 40_000}
+    return f"S4S table: {metadata.pack(json.dumps(record, separators=(',', ':')))}"
+
+
+HOSTILE = {"packed lists": ", ".join(map(packed, range(2000))),
+           "small packed texts": ", ".join(f"S4S table: {metadata.pack(str(number))}" for number in range(100_000)),
+           "lists": '{"s4s_table_":[' + "[]," * 1_200_000 + "0]}",
+           "numbers": '{"s4s_table_":[' + "1e1," * 900_000 + "0]}",
+           "records": json.dumps([{"s4s_table": 1, "i": number} for number in range(100_000)]),
+           "a record of many numbers": text(query=[0] * 1_500_000),
+           "texts in texts": json.dumps(["s4s_table" + json.dumps(["[]," * 1_000_000])] * 2)}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="limits are set in a fork")
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_a_hostile_image_takes_no_second_and_no_100_mb(tmp_path, kind):
+    made = saved(tmp_path, s4s=HOSTILE[kind])
+    with pytest.raises(PresetError):
+        metadata.from_image(saved(tmp_path, ".jpg"))            # what is imported on first use counts for none
+
+    def refuse() -> str:
+        try:
+            return f"read {metadata.from_image(made)}"
+        except PresetError:
+            return "refused"
+    done = Child(refuse, megabytes=100).result()
+    assert done.get("result") == "refused" and done["seconds"] < 1 and done["megabytes"] < 100, done
+
+
+def test_deep_nesting_is_refused():
+    with pytest.raises(PresetError, match="nested too deeply"):
+        metadata.from_text(text(training={"x": json.loads("[" * 100 + "]" * 100)}))
