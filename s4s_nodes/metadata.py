@@ -98,7 +98,7 @@ def _training(preset: Preset, table: str) -> dict:
 
 
 def _plain(numbers: np.ndarray) -> list:
-    """JSON's shortest numbers that read back to the digit."""
+    """JSON's shortest numbers that read back exactly."""
     return [int(value) if value == int(value) and abs(value) < 2 ** 53 and (value or not np.signbit(value))
             else float(value) for value in numbers]
 

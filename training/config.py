@@ -33,7 +33,7 @@ class TeacherSettings(Group):
     solver: str = setting("auto", "what makes the targets: a classical solver; auto: unipc_bh2_3; or solver and "
                                   "schedule, such as \"euler, sgm_uniform\", for a distilled model", "teacher")
     calls: int = setting(32, "the teacher's calls: at first, doubled, up to 128, while its measured error is above a "
-                             "fifth of the student's; with solver and schedule just so many", "teacher_calls")
+                             "fifth of the student's; with solver and schedule exactly that many", "teacher_calls")
 
     def __post_init__(self):
         self.check_least(1, "calls")

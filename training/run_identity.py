@@ -9,7 +9,7 @@ from .source import Source, identity_of
 
 CONFIG, STATE, LOG = "config.json", "state.safetensors", "log.jsonl"
 RUN = "s4s_run"             # the entry of CONFIG that is no setting: {"identity", "program", "sha256"}
-OLDER = "was made by version 0.4 or older, whose optimizers are gone: start a new run in another folder"
+OLDER = "was made by version 0.4 or older, whose optimizers were removed: start a new run in another folder"
 
 
 def identity(config: Config, source: Source) -> str:

@@ -32,7 +32,7 @@ def take_teacher(source: Source, config: Config) -> None:
 
 
 def baseline_teacher(source: Source, name: str, calls: int) -> tuple:
-    """A baseline by its name, such as "euler, sgm_uniform", as Source.teacher: with just so many calls.
+    """A baseline by its name, such as "euler, sgm_uniform", as Source.teacher: with exactly that many calls.
 
     Raises ValueError for an unknown solver or schedule.
     """

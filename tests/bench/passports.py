@@ -99,10 +99,10 @@ def _row(name: str, score: dict) -> str:
 
 def race_markdown(scores: dict) -> str:
     """The summary of several tables as a Markdown table; scores: row label -> verdict.summary."""
-    titles = ["", "S4S RMSE", "best baseline: RMSE", "times closer [95 %]", "S4S median", "its best median",
+    titles = ["", "S4S RMSE", "best baseline: RMSE", "times closer [95 %]", "S4S median", "best baseline: median",
               "times closer [95 %]", "calls to match"]
     crowds = bool(scores) and all("ratio_frechet" in s for s in scores.values())
-    titles += ["Fréchet distance: S4S", "best classical", "times closer [95 %]"] if crowds else []
+    titles += ["Fréchet distance: S4S", "best baseline", "times closer [95 %]"] if crowds else []
     lines = ["| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
     for label, s in scores.items():
         match = s.get("classical_calls_to_match") or (

@@ -7,7 +7,7 @@ three dampings (Levenberg 1944, Marquardt 1963), each is tried by real runs of t
 all three runs show corrects the model, and the next step follows.
 
 Each iteration takes other pairs. Where what it gains on them hardly shows on the held-out pairs, the next one takes
-twice as many. So a larger budget goes on where a smaller one ends.
+twice as many. So a larger budget continues where a smaller one ends.
 
 The paper's way, Adam on gradients through the sampler, ended farther away: docs/constants.md.
 """
@@ -229,7 +229,7 @@ def _tried(source: Source, here: Parameters, vector: Tensor, pairs: Pairs) -> tu
     """(sketches (n, N, d) of the network's answers, loss) of a real run; the loss is infinite where these numbers make
     no valid table or no picture.
 
-    A network that answers NaN for a finite state may not do so again: the run goes on elsewhere, and says it.
+    A network that answers NaN for a finite state may not do so again: the run continues elsewhere, and says so.
     """
     answers: list = []
 

@@ -266,6 +266,6 @@ def _for_what(preset: Preset) -> str:
 
 
 def _by_setting(name: str) -> str:
-    """What has to be said where the host's settings name a preset that is gone."""
+    """A warning where the host's settings name a preset that no longer exists."""
     families = settings.families_with(name)
     return f". Settings, S4S still name it for {', '.join(families)}: choose another there" if families else ""

@@ -67,7 +67,7 @@ def settings_of(values: dict) -> Settings:
 
 @dataclass(frozen=True)
 class Outlook:
-    """text: what will run; warning: what is to be said before Generate, or ""; steps, sampling: what would help."""
+    """text: what will run; warning: the warning shown before Generate, or ""; steps, sampling: what would help."""
 
     text: str
     warning: str = ""

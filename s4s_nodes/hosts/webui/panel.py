@@ -19,7 +19,7 @@ _QUICK = {"queue": False, "show_progress": False}
 
 
 class S4SNotice(scripts.Script):
-    """A line below the sampler, where something is to be said before Generate, and a button that mends it."""
+    """The warning shown before Generate, a line below the sampler, and a button that fixes it."""
 
     section, create_group = "sampler", False            # where the host builds it; older hosts: with the accordions
 

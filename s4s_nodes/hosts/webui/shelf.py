@@ -46,7 +46,7 @@ def link_to(page: Path) -> str:
 
 
 def without_places(text: str) -> str:
-    """A message without the server's own folders: whoever reads it may be anywhere."""
+    """A message without the server's own folders, since its reader may be anywhere."""
     known = [(folder(), "s4s_presets"), (shipped_folder(), "solver_presets"), (folder().parent, "models"),
              (Path(getattr(paths, "data_path", folder())), "")]
     for path, name in known:

@@ -68,7 +68,7 @@ def _seen() -> tuple:
 
 
 def start_estimate(*asked) -> str:
-    """Let an estimate wait for its turn; what is to be said at once."""
+    """Queue an estimate; returns the refusal to show, or ""."""
     return queue_job(say("Estimate"), lambda work: work.forecast(**forms.training_of(*asked)))
 
 

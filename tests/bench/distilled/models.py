@@ -1,4 +1,4 @@
-"""Two distilled models, made by this script from two small ones: each answers at cfg 1 as its base does under guidance.
+"""Two distilled models, made by this script from two small ones: at cfg 1 each matches its base model under guidance.
 
 lightning: of eps-26, in the manner of SDXL-Lightning (Lin et al. 2024) and of progressive distillation (Salimans and Ho
 2022): one Euler step on 8 levels lands where 4 steps of the guided base land. lcm: of vit-digits, a flow, by
