@@ -19,7 +19,7 @@ from .core.model import PresetError, is_number, model_of
 from .core.preset_file import Preset
 from .core.scores import size_record
 from .core.table import MAX_CALLS, Table, check_float32
-from .select.match import HASHES, PATCHES, cfg_range, trained_sizes
+from .select.match import HASHES, PATCHES, cfg_range, is_solver, trained_sizes
 from .select.model_facts import ModelFacts
 
 ENTRY = "s4s_table"         # names such a record, and holds the version of its layout
@@ -50,8 +50,9 @@ def _record(selection, facts: ModelFacts) -> dict:
     preset, table = selection.preset, selection.table
     model = replace(facts, fingerprint=None).model if preset is None else preset.model
     model = replace(model, hashes={kind: model.hashes[kind] for kind in (*HASHES, PATCHES) if kind in model.hashes})
+    solver = preset is None or is_solver(preset)
     record = {ENTRY: VERSION, "name": "classical solver" if preset is None else preset.name,
-              "table": selection.table_name or f"calls{table.calls}", "kind": selection.kind,
+              "table": selection.table_name or f"calls{table.calls}", "kind": "classical" if solver else selection.kind,
               "model": {key: value for key, value in asdict(model).items()
                         if value is not None and value is not False and value != {}}}
     if preset is not None:

@@ -106,7 +106,13 @@ def belongs(preset: Preset, facts: ModelFacts) -> bool:
     """Whether a preset belongs to the model: learned on its weights, or published for its family."""
     if str(preset.training.get("imported", "")).startswith("schedule") and preset.model.family.lower() == facts.family:
         return True
-    return bool(own_presets([preset], facts))
+    return is_solver(preset) or bool(own_presets([preset], facts))
+
+
+def is_solver(preset: Preset) -> bool:
+    """Whether it holds a classical solver's table, which an image carried: that was learned on no model."""
+    origin = preset.training.get("from_image")
+    return isinstance(origin, dict) and origin.get("kind") == "classical"
 
 
 def unproven(preset: Preset) -> bool:

@@ -9,7 +9,7 @@ import torch
 from s4s.s4s_nodes.core import classical, schedules
 from s4s.s4s_nodes.core.preset_file import save
 from tests.hosts.test_webui_sampling import TOY, ran
-from tests.hosts.webui_double import Host
+from tests.hosts.webui_double import CHECKPOINT, Host
 from tests.hosts.webui_presets import eps_preset, shelved
 
 PARAMETER = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')        # the hosts' own
@@ -35,7 +35,7 @@ def again(host, read: dict, steps=6, x=None, **changes):
     there = read.get("Schedule type") in [row.label for row in host.schedules.schedulers]
     p = host.process(steps=steps, scheduler=read["Schedule type"] if there else "Automatic", **changes)
     paste = host.part("pasted")
-    host.part("panel").S4SScript().process(p, paste.choice(read), False, paste.tables(read))
+    host.part("panel").S4SScript().process(p, host.part("outlook").choice(read), False, paste.tables(read))
     return ran(host, p, x)[0], p.extra_generation_params
 
 
@@ -61,7 +61,7 @@ def test_a_pasted_infotext_takes_the_preset_that_is_still_there(host):
     p = host.process(scheduler="Automatic")
     wanted, _ = ran(host, p)
     read = pasted(p.extra_generation_params)
-    assert host.part("pasted").choice(read) == "by Schedule type" and read["Schedule type"] == TOY
+    assert host.part("outlook").choice(read) == "by Schedule type" and read["Schedule type"] == TOY
     got, written = again(host, read)
     assert torch.equal(got, wanted) and written == p.extra_generation_params
 
@@ -79,7 +79,7 @@ def test_a_picture_is_made_again_whatever_became_of_its_preset(host, fate):
     if fate in ("changed", "gone, its name another's"):
         changed(host)
         assert not torch.equal(ran(host, host.process(scheduler=TOY))[0], wanted)
-    choice = host.part("pasted").choice(read)
+    choice = host.part("outlook").choice(read)
     assert choice == ("S4S mine" if fate == "renamed" else "S4S table of the pasted picture")
     got, written = again(host, read)
     assert torch.equal(got, wanted)
@@ -97,10 +97,52 @@ def test_an_img2img_is_made_again_too(host, steps, strength):
     (host.folder / "toy, sd15.safetensors").unlink()
     host.part("rows").refresh()
     got, written = again(host, read, steps, x, **changes)
-    if "S4S table" in read:
-        assert torch.equal(got, wanted)
-    else:                                                                       # a classical solver: nothing was lost
-        assert read["S4S"].startswith("fallback") and written["S4S"].startswith("fallback")
+    assert torch.equal(got, wanted)
+    assert torch.equal(again(host, pasted(written), steps, x, **changes)[0], wanted)
+
+
+def fallback(host, **more):
+    """(what a classical solver gave at 13 steps, for which the shelf has no table; its infotext as read back)"""
+    p = host.process(steps=13, scheduler="Automatic", **more)
+    wanted, _ = ran(host, p)
+    assert p.extra_generation_params["S4S"].startswith("fallback")
+    return wanted, {**pasted(p.extra_generation_params), "Steps": "13", "CFG scale": "3", "Size-1": "512",
+                    "Size-2": "512", "Model hash": CHECKPOINT}
+
+
+def trained(host):
+    """A preset for the model with a table of 13 steps, put on the shelf."""
+    levels = schedules.karras(13, 0.0292, 14.6146, rho=4)
+    later = replace(eps_preset("later"), tables={"calls13": classical.dpmpp_2m(levels)})
+    save(later, host.folder / "later.safetensors")
+    host.part("rows").refresh()
+
+
+def test_a_fallbacks_picture_is_made_again_after_a_preset_was_trained(host):
+    wanted, read = fallback(host)
+    assert host.part("outlook").choice(read) == "by Schedule type"             # nothing has changed
+    trained(host)
+    assert not torch.equal(ran(host, host.process(steps=13, scheduler="S4S Auto"))[0], wanted)
+    assert host.part("outlook").choice(read) == host.part("pasted").CHOICE
+    for _ in range(2):                                                          # and once more from what that wrote
+        got, written = again(host, read, 13)
+        assert torch.equal(got, wanted) and written["Schedule type"] == "S4S Auto"
+        assert "not learned" not in written["S4S"] and written["S4S"].startswith("classical solver ")
+        read = {**read, **pasted(written)}
+
+
+def test_the_panel_says_that_a_pasted_fallback_runs_again(host):
+    _, read = fallback(host)
+    trained(host)
+    outlook, paste = host.part("outlook"), host.part("pasted")
+    said = outlook.of(outlook.Settings(steps=13, cfg_scale=3.0, preset=paste.CHOICE, pasted=paste.tables(read)), False)
+    assert "a classical solver made the picture: its own table runs again" in said.warning, said
+
+
+@pytest.mark.parametrize("unlike", [{"Model hash": "another"}, {"CFG scale": "?"}, {"Steps": "10"}])
+def test_a_fallback_that_may_not_come_again_by_itself_takes_the_pictures_table(host, unlike):
+    _, read = fallback(host)
+    assert host.part("outlook").choice({**read, **unlike}) == host.part("pasted").CHOICE
 
 
 def test_the_panel_says_what_became_of_the_preset(host):
@@ -128,7 +170,7 @@ def test_a_damaged_table_is_said_to_be(host, damage):
     ran(host, p)
     assert p.extra_generation_params["S4S"].startswith("fallback") and "pasted" in p.extra_generation_params["S4S"] or \
         "damaged" in p.extra_generation_params["S4S"] or "cut off" in p.extra_generation_params["S4S"]
-    assert host.part("pasted").choice({"S4S table": damage, "Schedule type": TOY}) == "by Schedule type"
+    assert host.part("outlook").choice({"S4S table": damage, "Schedule type": TOY}) == "by Schedule type"
 
 
 def test_another_models_picture_is_said_to_be(host):

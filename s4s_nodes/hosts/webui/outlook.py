@@ -6,10 +6,14 @@ from types import SimpleNamespace
 from modules import sd_models, sd_samplers_common
 
 from ...library import ModelFacts, Preset, PresetError, Selection, schedule, select
-from ...select.match import FAMILY_SCHEDULES, counts_text
+from ...select.match import FAMILY_SCHEDULES, counts_text, is_solver
 from . import facts, labels, pasted, sampler, shelf
 from .words import say
 
+# an infotext's key of a setting
+_WRITTEN = {"steps": "Steps", "cfg_scale": "CFG scale", "width": "Size-1", "height": "Size-2",
+            "denoising_strength": "Denoising strength", "hires_steps": "Hires steps", "hires_scale": "Hires upscale",
+            "hires_cfg": "Hires CFG Scale"}
 MOST_STEPS = 40             # up to here steps are looked for where a strength leaves some of them out
 
 
@@ -139,9 +143,46 @@ def selection(label: str, asked: Settings, kind: str, seen: ModelFacts) -> Selec
     named = pasted.preset(asked.pasted, kind == "hires") if label == pasted.CHOICE else None
     request = shelf.request(label, seen, asked.strict, named, steps=max(whole, 1), calls=calls, cfg=asked.cfg_scale,
                             size=(int(asked.height) // 8, int(asked.width) // 8))
-    levels = schedule(request)
+    levels = sampler.as_tensor(schedule(request))               # in the host's precision
     return select(replace(request, steps=None, calls=None, levels=levels if calls is None else levels[-calls - 1:],
                           own_schedule=True))
+
+
+# --- a pasted infotext ----------------------------------------------------------------------------------------------
+
+def choice(written: dict) -> str:
+    """What the panel chooses for a pasted infotext: nothing where the page's settings run the picture's tables by
+    themselves, a preset that has them under another name, else the picture's own. written: {key: value}."""
+    try:
+        texts = [written.get(key) for key in (labels.TABLE_KEY, labels.HIRES_TABLE_KEY)]
+        own = [(place > 0, pasted.preset(text)) for place, text in enumerate(texts) if text]
+    except PresetError:
+        return labels.BY_SCHEDULE
+    if all(_runs_again(preset, hires, written) for hires, preset in own):
+        return labels.BY_SCHEDULE
+    return next((label for label, there in shelf.presets().items()
+                 if all(pasted.same(there, preset) for _, preset in own)), pasted.CHOICE)
+
+
+def _runs_again(preset: Preset, hires: bool, written: dict) -> bool:
+    """Whether a pass would run this table of the picture: its schedule type names the preset; of a classical solver,
+    the same one runs today on the loaded model."""
+    second = written.get(labels.hires_schedule(written))
+    label = second if hires and second else written.get("Schedule type")
+    if not is_solver(preset):
+        return pasted.same(shelf.preset_of(label), preset)
+    seen, model = loaded(), sd_models.model_data.sd_model
+    if seen is None or written.get("Model hash") != model.sd_checkpoint_info.shorthash or not shelf.is_ours(label):
+        return False
+    try:
+        asked = settings_of({"scheduler": label, **{name: float(written[key]) for name, key in _WRITTEN.items()
+                                                    if key in written}})
+    except ValueError:
+        return False
+    hires_too = any(key.startswith("Hires") for key in written)
+    kind = "hires" if hires else "img2img" if "Denoising strength" in written and not hires_too else "txt2img"
+    now = selection(label, asked.second() if hires else asked, kind, seen)
+    return now.table.same_as(next(iter(preset.tables.values())))
 
 
 def spoken(choice: Selection) -> str:

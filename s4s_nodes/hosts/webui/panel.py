@@ -64,7 +64,7 @@ class S4SScript(scripts.Script):
             gr.Image(type="pil", interactive=False, show_label=False, visible=False, elem_id=f"s4s_{tab}_image")
             gr.HTML(value="" if shelf.names() else escape(say("There is no preset.")), elem_id=f"s4s_{tab}_about")
             tables = gr.Textbox(value="", visible=False, elem_id=f"s4s_{tab}_pasted")
-        self.infotext_fields = [(preset, pasted.choice), (tables, pasted.tables)]
+        self.infotext_fields = [(preset, outlook.choice), (tables, pasted.tables)]
         return [preset, strict, tables]
 
     def process(self, p, preset=BY_SCHEDULE, strict=False, tables="", *others):

@@ -2,6 +2,7 @@
 
 from ... import metadata
 from ...library import Preset, PresetError
+from ...select.match import is_solver
 from . import labels, shelf
 
 CHOICE = "S4S table of the pasted picture"  # among the panel's presets
@@ -24,18 +25,6 @@ def preset(texts: str, hires: bool = False) -> Preset:
     return metadata.from_text(metadata.unpack(text))
 
 
-def choice(written: dict) -> str:
-    """What the panel chooses for a pasted infotext: nothing where the schedule type names that very preset, the same
-    numbers under another name, else the picture's own table."""
-    try:
-        own = preset(tables(written))
-    except PresetError:
-        return labels.BY_SCHEDULE
-    if same(shelf.preset_of(written.get("Schedule type")), own):
-        return labels.BY_SCHEDULE
-    return next((label for label, there in shelf.presets().items() if same(there, own)), CHOICE)
-
-
 def same(there: Preset | None, preset: Preset) -> bool:
     """Whether a preset is the one that an image's table is of."""
     return there is not None and there.hash.startswith(metadata.origin_of(preset)["preset"][:16])
@@ -43,6 +32,8 @@ def same(there: Preset | None, preset: Preset) -> bool:
 
 def standing(preset: Preset) -> str:
     """What became of the preset that made the picture."""
+    if is_solver(preset):
+        return "a classical solver made the picture: its own table runs again"
     origin = metadata.origin_of(preset)
     there = next((each for each in shelf.library().presets() if each.name == origin["name"]), None)
     if there is None:

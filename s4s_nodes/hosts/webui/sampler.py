@@ -9,6 +9,7 @@ from modules import sd_samplers_kdiffusion, shared
 from ... import metadata
 from ...core import sample_table
 from ...library import Preset, PresetError, Request, Selection, select
+from ...select.match import is_solver
 from . import facts, labels, pasted, settings, shelf
 
 log = logging.getLogger("S4S")
@@ -28,7 +29,9 @@ class S4SSampler(sd_samplers_kdiffusion.KDiffusionSampler):
         if getattr(p, "sampler_noise_scheduler_override", None) is not None or not shelf.is_ours(label):
             return super().get_sigmas(p, steps)
         selection = select(request)
-        run.name_schedule(*((label, selection.preset) if named is None else (labels.label_for(named.name), None)))
+        if named is not None:
+            label = labels.AUTO if is_solver(named) else labels.label_for(named.name)
+        run.name_schedule(label, selection.preset if named is None else None)
         return as_tensor(selection.schedule)
 
     @staticmethod
@@ -75,10 +78,10 @@ class Run:
         return selection.table
 
     def _write(self, selection: Selection) -> None:
-        """Into the infotext: what ran, and the preset's table itself."""
+        """Into the infotext: what ran, and the table itself, of a fallback too."""
         written = self.p.extra_generation_params
         written[labels.HIRES_KEY if self.hires else labels.KEY] = labels.infotext(selection)
-        text = metadata.to_text(selection, self.request.facts) if selection.preset and settings.writes_table() else None
+        text = metadata.to_text(selection, self.request.facts) if settings.writes_table() else None
         if text is not None:
             written[labels.HIRES_TABLE_KEY if self.hires else labels.TABLE_KEY] = metadata.pack(text)
 

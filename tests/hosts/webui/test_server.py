@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from webui_presets import eps_preset
 
-from s4s.s4s_nodes.core import preset_file
+from s4s.s4s_nodes.core import classical, preset_file, schedules
 
 TOY, HASH = "S4S toy_ sd15", eps_preset().long_hash
 SHIPPED = [path for path in sorted((hosts.ROOT / "solver_presets").glob("*.safetensors"))
@@ -250,6 +250,26 @@ def test_a_picture_is_made_again_after_its_preset_was_deleted(server):
     assert without["S4S"].startswith("fallback") and replayed == text
     assert np.abs(hosts.pixels(again[0]) - hosts.pixels(wanted[0])).max() == 0
     assert f"S4S table: {text['S4S table']}" in info                            # in the file, unquoted
+
+
+def test_a_fallbacks_picture_is_made_again_after_a_preset_was_trained(server):
+    """As after a paste: the panel's fields take the picture's table."""
+    shelf = server.data / "models" / "s4s_presets"
+    wanted, [text] = txt2img(server, steps=13, seed=7, scheduler="S4S Auto")
+    panel = {"S4S": {"args": ["S4S table of the pasted picture", False, f"{text['S4S table']}/"]}}
+    levels = schedules.karras(13, 0.0292, 14.6146, rho=4)
+    toy = preset_file.load(shelf / "toy, sd15.safetensors")
+    preset_file.save(replace(toy, name="later", tables={"calls13": classical.dpmpp_2m(levels)}),
+                     shelf / "later.safetensors")
+    try:
+        other, [trained] = txt2img(server, steps=13, seed=7, scheduler="S4S Auto")
+        again, [replayed] = txt2img(server, steps=13, seed=7, scheduler="S4S Auto", alwayson_scripts=panel)
+    finally:
+        (shelf / "later.safetensors").unlink()
+    assert text["S4S"].startswith("fallback") and "later" in trained["S4S"]
+    assert replayed["S4S"].startswith("classical solver ") and replayed["Schedule type"] == "S4S Auto"
+    assert np.abs(hosts.pixels(again[0]) - hosts.pixels(wanted[0])).max() == 0
+    assert np.abs(hosts.pixels(other[0]) - hosts.pixels(wanted[0])).max() > 0
 
 
 @pytest.mark.parametrize("button", ["interrupt", "skip"])
