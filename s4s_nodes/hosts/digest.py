@@ -1,7 +1,9 @@
 """What a host's loaded model is known by: the sketch of its network, and digests of whatever changes its weights."""
 
+import functools
 import hashlib
 import logging
+import types
 
 import torch
 
@@ -28,6 +30,42 @@ def digest(content, exact: bool = False) -> str:
     seen = hashlib.sha256()
     _feed(seen, content, exact)
     return seen.hexdigest()
+
+
+def described(content, above: tuple = ()):
+    """What `digest` tells one patch of a model from another by: names of functions and classes, the plain values that
+    they hold, and a few weights of networks; not the tensors, which are mostly prompts or images.
+
+    above: what it is held by, by id. A whole MODEL counts by its kind.
+    """
+    if content is None or isinstance(content, (str, int, float, bool)):
+        return content
+    whole = isinstance(content, torch.Tensor) or hasattr(content, "model_options")
+    if whole or id(content) in above or len(above) > 12:
+        return _name(type(content))
+    below = functools.partial(described, above=(*above, id(content)))
+    if isinstance(content, dict):
+        return {str(key): below(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [below(each) for each in content]
+    if isinstance(content, torch.nn.Module):
+        return [_name(type(content)), [tensor for _, tensor in zip(range(8), content.parameters())]]
+    if isinstance(content, functools.partial):
+        return below([content.func, content.args, content.keywords])
+    if isinstance(content, types.MethodType):
+        return below([content.__func__, content.__self__])
+    if isinstance(content, types.FunctionType):
+        held = [cell.cell_contents for cell in content.__closure__ or () if cell != types.CellType()]
+        return [_name(content), below([held, content.__defaults__, content.__kwdefaults__])]
+    held = {key: value for key, value in getattr(content, "__dict__", {}).items() if key[0] != "_"}
+    named = hasattr(content, "__qualname__")                        # a class, or a function that is not Python's
+    return _name(content) if named else [_name(type(content)), below(held)]
+
+
+def _name(named) -> str:
+    """"module:Class:name", the same wherever the module was loaded from and whatever method made a local function."""
+    words, module = named.__qualname__.split("."), str(named.__module__).replace("\\", "/")
+    return ":".join([module.split("/")[-1].split(".")[-1], words[0], words[-1]])
 
 
 def _feed(into, content, exact: bool) -> None:

@@ -27,9 +27,9 @@ from ...training.source import Source
 from ...training.sources import take_teacher
 from ..core import experts, preset_file
 from ..core.lists import range_text
-from ..core.preset_file import Preset
+from ..core.preset_file import Model, Preset
 from ..core.scores import size_record, size_text
-from ..library import ENDING, Library, ModelFacts, file_name, save_scores, save_version, suits
+from ..library import ENDING, PATCHES, Library, ModelFacts, file_name, save_scores, save_version, suits
 from ..select.cfg import at_cfg
 from ..select.dispatch import TWO_SAMPLERS
 from ..select.match import turns_text
@@ -194,7 +194,7 @@ class Training:
         name, model = self.config.name, source.model
         there = self.host.presets / f"{file_name(name)}{ENDING}"
         other = readable(there)                             # a file nobody can use may go
-        if other is not None and (other.model.family, other.model.hashes) != (model.family, model.hashes):
+        if other is not None and (other.model.family, _weights(other.model)) != (model.family, _weights(model)):
             raise ValueError(f"{there} is a preset for another model ({other.model.family}): give this one another "
                              "name")
         key = run_key(self.config, model, self.order.settings)
@@ -251,6 +251,11 @@ class Training:
         except (OSError, ValueError) as problem:
             when, kept = "", f". What was learned could not be saved as a preset ({problem})"
         self.host.say(f"stopped{when}; the same settings resume it{kept}", True)       # a node shows two lines at first
+
+
+def _weights(model: Model) -> dict:
+    """What a model's weights are known by, whatever LoRAs and patches change them."""
+    return {kind: value for kind, value in model.hashes.items() if kind != PATCHES}
 
 
 def _report(preset: Preset, held: RaceResult, saved: str) -> str:

@@ -1,7 +1,8 @@
-"""What a MODEL is known by: its network's norms and biases as they were loaded, and what LoRAs and patches add to them.
+"""What a MODEL is known by: its network's norms and biases as they were loaded, and all that changes its answer.
 
 A LoRA changes the matrices alone, so the norms and biases would call it the base model. Patches are known by their
-strengths and by numbers sampled from their tensors: fast enough for every sampling, and no two LoRAs share them.
+strengths and by numbers sampled from their tensors: fast enough for every sampling, and no two LoRAs share them. What
+is hung into the network or its guidance (FreeU, perturbed attention, RescaleCFG) is known by its name and its numbers.
 """
 
 import hashlib
@@ -11,9 +12,17 @@ from collections import OrderedDict
 import torch
 
 from ...library import PATCHES
-from ..digest import digest, sketch_of
+from ..digest import described, digest, sketch_of
 
 _OF_STORAGE = ("scale_weight", "scale_input", "weight_scale", "input_scale")     # only a quantised file has them
+# what changes the network's answer, of a MODEL's options and of the wrappers around it
+_OPTIONS = ("sampler_pre_cfg_function", "sampler_cfg_function", "sampler_post_cfg_function", "context_handler",
+            "sampler_calc_cond_batch_function", "model_function_wrapper")
+_WRAPPERS = ("predict_noise", "calc_cond_batch", "apply_model", "diffusion_model")
+# and what does not: kinds of attention and precision, what the host notes for itself while it samples, levels
+_SAME = ("wrappers", "callbacks", "optimized_attention_override", "sample_sigmas", "sigmas", "cond_or_uncond", "uuids")
+_SAME_OBJECTS = ("model_sampling", "latent_format", "manual_cast_dtype")
+_COMPILED = "torch.compile"                             # the host's key of its wrapper
 KEPT = 100                  # sets of patches whose digest is kept
 _sketches: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()      # loaded network -> its sketch
 _digests: OrderedDict = OrderedDict()                                   # the host's id of a set of patches -> digest
@@ -36,17 +45,35 @@ def _sketch(network, patcher) -> dict:
 
 
 def changes(patcher) -> str:
-    """16 hex digits of all that changes a MODEL's weights, in whatever order it was added; "" where nothing does."""
-    parts = [_patches(patcher)]
-    for key, value in getattr(patcher, "object_patches", {}).items():
-        if key.startswith("diffusion_model") and isinstance(value, torch.Tensor):
-            parts.append(digest([key, value]))
-        elif key.startswith("diffusion_model") and isinstance(value, torch.nn.Module):
-            compiled = hasattr(value, "_orig_mod")                  # the same weights, faster
-            parts.append("" if compiled else digest([key, type(value).__name__]))
+    """16 hex digits of all that changes a MODEL's answer, in whatever order it was added; "" where nothing does."""
+    parts = [_patches(patcher), *(_object(*item) for item in getattr(patcher, "object_patches", {}).items())]
     parts += [digest([key, _injected(each)]) for key, each in getattr(patcher, "injections", {}).items()]
+    parts += [digest([key, described(each)]) for key, each in _hung_in(patcher) if each]
     parts = sorted(filter(None, parts))
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:16] if parts else ""
+
+
+def _object(key: str, value) -> str:
+    """Of a part of the model that is exchanged for another."""
+    if key == "model_sampling":                                     # its levels and prediction are known
+        return digest("LCM") if any(kind.__name__ == "LCM" for kind in type(value).__mro__) else ""
+    if key in _SAME_OBJECTS or hasattr(value, "_orig_mod"):         # compiled: the same weights, faster
+        return ""
+    if isinstance(value, torch.nn.Module):
+        return digest([key, type(value).__name__])
+    return digest([key, value if isinstance(value, torch.Tensor) else described(value)])
+
+
+def _hung_in(patcher):
+    """(where, what) of the functions and numbers that are hung into the network and its guidance."""
+    options = getattr(patcher, "model_options", {})
+    inside = options.get("transformer_options", {})
+    yield from ((key, options.get(key)) for key in _OPTIONS)
+    yield from ((key, value) for key, value in inside.items() if key not in _SAME)
+    yield "weights", getattr(patcher, "weight_wrapper_patches", {})
+    for wrappers in (inside.get("wrappers", {}), getattr(patcher, "wrappers", {})):
+        for kind in _WRAPPERS:
+            yield kind, [wrapper for key, wrapper in wrappers.get(kind, {}).items() if wrapper and key != _COMPILED]
 
 
 def _patches(patcher) -> str:

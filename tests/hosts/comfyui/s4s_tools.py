@@ -1,5 +1,6 @@
 """What the tests in a host's process share: tiny models, conditioning, latents, presets for them, one way to sample."""
 
+import importlib
 from dataclasses import dataclass
 
 import s4s_host
@@ -44,6 +45,14 @@ def v_prediction(model, zsnr: bool = False):
     """The model with the host's own ModelSamplingDiscrete patch to v-prediction."""
     from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
     return ModelSamplingDiscrete().patch(model, "v_prediction", zsnr)[0]
+
+
+def through(model, module: str, name: str, **inputs):
+    """The MODEL that a node of the host's gives out."""
+    node = getattr(importlib.import_module(module), name)
+    if hasattr(node, "define_schema"):
+        return node.execute(model, **inputs).args[0]
+    return node().patch(model, **inputs)[0]
 
 
 def conditioning(name: str, seed: int = 0, tokens: int = 8) -> list:

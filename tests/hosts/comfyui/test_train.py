@@ -8,6 +8,7 @@ import comfy.model_management
 import comfy.samplers
 import folder_paths
 import pytest
+import s4s_tools
 import torch
 from training_kit import latent, load, ours, prompt, same_state, sampled, state_of, train
 
@@ -240,6 +241,15 @@ def test_a_finished_preset_of_another_run_stays(sd3):
     assert (second.name, "another preset is called twice, and stays" in report) == ("twice-2", True)
     for name, made in (("twice", first), ("twice-2", second)):
         assert ours("core.preset_file").load(presets() / f"{name}.safetensors").short_hash == made.short_hash
+
+
+def test_a_finished_training_is_not_that_of_a_model_with_something_hung_into_it(sd3):
+    """Under the same name and settings: it learns anew, and is saved beside the other."""
+    first, *_ = train(sd3, "tiny_sd3", **SMALL, name="hung")
+    model = s4s_tools.through(sd3, "comfy_extras.nodes_model_advanced", "RescaleCFG", multiplier=0.7)
+    second, report, *_ = train(model, "tiny_sd3", **SMALL, name="hung")
+    assert "trained before" not in report and second.short_hash != first.short_hash and second.name == "hung-2"
+    assert second.model.hashes == {**first.model.hashes, "patches": second.model.hashes["patches"]}
 
 
 # --- how it is stopped and goes on ----------------------------------------------------------------------------------

@@ -153,6 +153,73 @@ def test_a_lora_in_the_forward_pass_is_known_too(models):
     assert digests[0] != digests[1]
 
 
+# --- what the host's nodes hang into a model -------------------------------------------------------------------------
+
+STEERED = {"FreeU_V2": ("comfy_extras.nodes_freelunch", {"b1": 1.3, "b2": 1.4, "s1": 0.9}, "s2", 0.2, 0.3),
+           "RescaleCFG": ("comfy_extras.nodes_model_advanced", {}, "multiplier", 0.7, 0.5),
+           "PerturbedAttentionGuidance": ("comfy_extras.nodes_pag", {}, "scale", 3.0, 2.0)}
+
+
+@pytest.mark.parametrize("name", STEERED)
+def test_a_guidance_or_a_block_that_is_changed_makes_another_model(models, name):
+    module, others, key, one, two = STEERED[name]
+
+    def changed(value):
+        return t.through(models("sd15"), module, name, **others, **{key: value})
+    model = changed(one)
+    digest = known(model)["patches"]
+    t.sample(model, "sd15", "euler", t.sigmas_of(model, "normal", 2))
+    assert known(model) == {**known(models("sd15")), "patches": digest} == known(changed(one)) != known(changed(two))
+
+
+def test_what_leaves_the_answer_as_it_is_makes_no_other_model(models):
+    from comfy.patcher_extension import WrappersMP
+    model = models("sd3").clone()
+    model.model_options["transformer_options"]["optimized_attention_override"] = lambda *_: None
+    model.model_options["denoise_mask_function"] = lambda *_: None          # differential diffusion: masks alone
+    model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "torch.compile", lambda *_: None)
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "a preview", lambda *_: None)
+    model.set_model_compute_dtype(torch.float16)
+    model = s4s_host.pack("s4s_nodes.hosts.comfyui.sampler").pin(model, t.preset_for(model), False)
+    assert known(model) == known(models("sd3"))
+
+
+def test_lcms_answer_is_another_models(models):
+    from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+    assert "patches" in known(ModelSamplingDiscrete().patch(models("sd15"), "lcm", False)[0])
+    assert "patches" not in known(models("v"))
+
+
+def test_functions_are_known_by_their_name_and_what_they_hold(models):
+    def wrapped(*held):
+        class Held:
+            def __init__(self):
+                self.strength, self.image, self.model = held[0], torch.zeros(held[1]), model
+
+            def __call__(self, apply, given):
+                return apply(given["input"], given["timestep"], **given["c"])
+        model = models("sd3").clone()
+        model.set_model_unet_function_wrapper(Held())
+        return known(model)["patches"]
+    assert wrapped(0.5, 1) == wrapped(0.5, 2) != wrapped(0.6, 1)    # another image is another prompt, no other model
+
+
+def test_a_preset_runs_for_what_is_hung_into_the_model_it_was_learned_on(models, installed, caplog):
+    plain, model = models("sd15"), t.through(models("sd15"), "comfy_extras.nodes_freelunch", "FreeU_V2", b1=1.3, b2=1.4,
+                                             s1=0.9, s2=0.2)
+    installed(t.preset_for(plain, name="plain"))
+    ran = []
+    for name in ("plain", "steered"):
+        installed(t.preset_for(plain if name == "plain" else model, name=name))
+        for each in (plain, model):
+            caplog.clear()
+            with caplog.at_level("INFO"):
+                t.sample(each, "sd15", "s4s", t.sigmas_of(each, "s4s", 4))
+            ran.append([line for line in caplog.messages if line.startswith("S4S")][-1])
+    assert ran[0].startswith("S4S plain") and "plain was learned on this model without LoRAs and patches" in ran[1]
+    assert ran[2].startswith("S4S plain") and ran[3].startswith("S4S steered")
+
+
 def test_packed_latents_of_any_rank(models, figure):
     """Audio and video models hand over (B, 1, N); the sampler sees only numbers."""
     model, preset = models("wan"), t.preset_for(models("wan"))
