@@ -196,15 +196,20 @@ def save_new(preset: Preset, folder, overwrite: bool = False) -> Path:
 def save_version(preset: Preset, folder) -> tuple[Preset, Path]:
     """Save what a training learned, and return (preset as saved, file). It replaces only its own run's preset.
 
-    If another run's preset has the name, "name-2" is used, and so on; training["run"] identifies the run. A finished
-    preset ("created") of the same run is kept and returned if `preset` is unfinished.
+    If another run's preset has the name, or a finished one ("created") with other numbers, "name-2" is used, and so
+    on; training["run"] identifies the run. With the same numbers its scores are kept. If `preset` is unfinished, a
+    finished one of its run is kept and returned.
     """
     for number in range(1, 10_000):
         named = preset if number == 1 else replace(preset, name=numbered(preset.name, number))
         path = Path(folder) / (file_name(named.name) + ENDING)
         before = _of_same_run(path, preset)
-        if before is not None and "created" in before.training and "created" not in preset.training:
-            return before, path
+        if before is not None and "created" in before.training:
+            if "created" not in preset.training:
+                return before, path
+            if before.hash != preset.hash:
+                continue
+            named = preset_file.with_scores(replace(named, scores=before.scores), preset.scores)
         with suppress(FileExistsError):             # another process may have taken the name by now
             if before is not None or not path.exists():
                 return named, preset_file.save(named, path, new=before is None)

@@ -19,7 +19,7 @@ from .core.model import PresetError, is_number, model_of
 from .core.preset_file import Preset
 from .core.scores import size_record
 from .core.table import MAX_CALLS, Table, check_float32
-from .select.match import HASHES, PATCHES, cfg_range, is_solver, trained_sizes
+from .select.match import HASHES, PATCHES, cfg_range, is_solver
 from .select.model_facts import ModelFacts
 
 ENTRY = "s4s_table"         # names such a record, and holds the version of its layout
@@ -94,7 +94,7 @@ def unpack(letters: str) -> str:
 
 def _training(preset: Preset, table: str) -> dict:
     kept = {key: preset.training[key] for key in _KEPT if isinstance(preset.training.get(key), (str, bool))}
-    trained = {"cfg": cfg_range(preset, table), "resolution": size_record(trained_sizes(preset))}
+    trained = {"cfg": cfg_range(preset, table), "resolution": size_record(preset.trained_sizes)}
     return kept | {key: list(value) for key, value in trained.items() if value}
 
 

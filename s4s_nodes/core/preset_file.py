@@ -99,7 +99,8 @@ class Preset:
 
     def score(self, table: str, cfg: float | None = None, size=None) -> dict:
         """What a race measured of a table at this cfg and size, else where it was trained; {} for nothing."""
-        return scores.chosen(self.scores.get(table, {}), cfg, self.trained_cfg, size)
+        sizes = self.trained_sizes if size is None else [size]
+        return scores.chosen(self.scores.get(table, {}), cfg, self.trained_cfg, sizes)
 
     def recommends(self, table: str, cfg: float | None = None, size=None) -> bool:
         """Whether no race there says that a baseline did better than this table; files of old have one verdict."""
@@ -111,6 +112,12 @@ class Preset:
         """The guidance scales that it records it was trained at; [] if unknown."""
         recorded = self.training.get("cfg")
         return [cfg for cfg in (recorded if isinstance(recorded, (list, tuple)) else [recorded]) if is_number(cfg)]
+
+    @property
+    def trained_sizes(self) -> list[tuple]:
+        """(height, width) of the latents it was trained on, one or several, a video's with its frames; [] if unknown.
+        """
+        return [tuple(map(int, shape)) for shape in scores.shapes_of(self.training.get("resolution")) if len(shape) > 1]
 
     @property
     def boundary(self) -> float | None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from .model import is_number
 
 TOLERANCE = 0.1             # of cfg: a score counts for guidance this near
+SIZE_TOLERANCE = 2.0        # and on half to twice the area; so does a table
 
 
 def condition(score: dict) -> str:
@@ -54,19 +55,27 @@ def near(results: dict, low: float, high: float | None = None) -> list[dict]:
             or low * (1 - TOLERANCE) <= score["cfg"] <= (low if high is None else high) * (1 + TOLERANCE)]
 
 
-def chosen(results: dict, cfg: float | None, trained: Sequence, size: Sequence | None = None) -> dict:
-    """The score of this cfg, else one of those the table was trained at; {} for none.
+def near_size(size: Sequence, shapes: Sequence) -> bool:
+    """Whether a (..., height, width) has half to twice the area of some of these; true for none."""
+    ratios = [size[-2] * size[-1] / (shape[-2] * shape[-1]) for shape in shapes if len(shape) > 1]
+    return not ratios or any(1 / SIZE_TOLERANCE <= ratio <= SIZE_TOLERANCE for ratio in ratios)
 
-    Of several the one of this size, of the nearest cfg, of the most seeds.
+
+def chosen(results: dict, cfg: float | None, trained: Sequence, sizes: Sequence = ()) -> dict:
+    """The score of this cfg, else one of those the table was trained at, near one of the sizes; {} for none.
+
+    Of several the one of just this size, of the nearest cfg, of the most seeds.
     """
+    results = {key: score for key, score in results.items() if not sizes or any(
+        near_size(size, shapes_of(score.get("size"))) for size in sizes)}
     here = near(results, cfg) if cfg is not None else []
     pool = here or (near(results, min(trained), max(trained)) if trained else list(results.values()))
 
     def rank(score):
         far = abs(score["cfg"] - cfg) if here and is_number(score.get("cfg")) else 0.0
         seeds = score["seeds"] if is_number(score.get("seeds")) else 0
-        other = size is not None and tuple(size)[-2:] not in [shape[-2:] for shape in shapes_of(score.get("size"))]
-        return other, far, -seeds
+        same = {tuple(shape[-2:]) for shape in shapes_of(score.get("size"))} & {tuple(size[-2:]) for size in sizes}
+        return bool(sizes) and not same, far, -seeds
     return min(pool, key=rank, default={})
 
 

@@ -3,18 +3,16 @@
 Pure: nothing is read or hashed here. Which preset runs is decided in selection.py.
 """
 
-from ..core import experts, sketch
+from ..core import experts, scores, sketch
 from ..core.levels import same_top
 from ..core.lists import range_text
 from ..core.preset_file import Preset
-from ..core.scores import shapes_of
 from .cfg import learned_at
 from .model_facts import ModelFacts
 
 HASHES = (sketch.KIND, "tensors_sha256", "sha256_10")       # the most telling first; a file's name tells nothing
 PATCHES = "patches"         # digest of LoRAs and other changes to the weights; none for the weights as they were loaded
 CFG_TOLERANCE = 0.1         # a table learned at cfg 7 runs from 6.3 to 7.7: docs/constants.md
-SIZE_TOLERANCE = 2.0        # and on half to twice the area
 # The published schedules that run for a family automatically, by the hash of their numbers. Optimal Steps' for Flux and
 # Wan are left out: on our models they ended 1.2 to 4.5 times further away than the plain choice (solver_presets)
 FAMILY_SCHEDULES = {"sd15": "94e0369df7", "sdxl": "5a94b10665"}
@@ -150,18 +148,9 @@ def middle_cfg(preset: Preset) -> float:
     return sum(cfg_range(preset) or (1.0, 1.0)) / 2
 
 
-def trained_sizes(preset: Preset) -> list[tuple]:
-    """(height, width) of the latents it was trained on, one or several; [] if not recorded."""
-    return [tuple(map(int, shape[-2:])) for shape in shapes_of(preset.training.get("resolution")) if len(shape) > 1]
-
-
 def near_size(preset: Preset, size: tuple | None) -> bool:
-    """Whether latents of this (height, width) have half to twice the area of some that it was trained on."""
-    trained = trained_sizes(preset)
-    if not trained or size is None:
-        return True
-    ratios = [size[-2] * size[-1] / (height * width) for height, width in trained]
-    return any(1 / SIZE_TOLERANCE <= ratio <= SIZE_TOLERANCE for ratio in ratios)
+    """Whether latents of this (..., height, width) have half to twice the area of some that it was trained on."""
+    return size is None or scores.near_size(size, preset.trained_sizes)
 
 
 def remarks(preset: Preset, cfg: float | None, table: str = "") -> str:

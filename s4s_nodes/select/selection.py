@@ -164,7 +164,7 @@ def _judged(preset: Preset, levels: np.ndarray, request: Request, own: bool) -> 
         (not there.recommends(table, cfg, request.size),
          f"{table} of {name} lost its race against the classical solvers", "choose it by name to run it"),
         (not match.near_size(preset, request.size),
-         f"{name} was learned on latents of {size_text(match.trained_sizes(preset))}, this one is "
+         f"{name} was learned on latents of {size_text([size[-2:] for size in preset.trained_sizes])}, this one is "
          f"{size_text((request.size or ())[-2:])}", "train at this size"),
         (not match.near_cfg(preset, table, cfg),
          f"{name} was learned at cfg {range_text(match.cfg_range(preset, table) or 0)}, you use {cfg or 0:g}",

@@ -39,6 +39,16 @@ def test_a_score_is_replaced_by_one_of_the_same_condition_alone():
     assert made.score("calls4", 2.0, (96, 64))["size"] == [96, 64]                              # of this size
 
 
+def test_a_race_at_another_size_decides_nothing():
+    made = preset(training={"cfg": [2.0, 2.0], "resolution": [64, 64]})
+    lost = preset_file.with_scores(made, {"calls4": score(2.0, lost=True, size=[96, 96])})
+    assert lost.recommended and lost.recommends("calls4", 2.0, (64, 64)) and lost.score("calls4", 7.0) == {}
+    assert not lost.recommends("calls4", 2.0, (96, 96)) and not lost.recommends("calls4", 2.0, (96, 64))
+    near = preset_file.with_scores(made, {"calls4": score(2.0, lost=True, size=[[96, 96], [64, 80]])})
+    assert not near.recommends("calls4", 2.0, (64, 64))
+    assert not preset_file.with_scores(preset(), {"calls4": score(2.0, lost=True, size=[96, 96])}).recommended
+
+
 @pytest.mark.parametrize("old, lost", [
     ({"ratio": 0.9, "recommended": False, "cfg": 3.0, "seeds": 8}, True), ({"ratio": 1.3, "recommended": True}, False),
     ({"ratio": 0.9}, None), ({}, None)])

@@ -365,6 +365,20 @@ def test_a_training_replaces_its_own_preset_only(mine):
     assert preset_file.load(mine / "one.safetensors").training["run"] == "aa"
 
 
+def test_what_a_race_found_of_a_finished_preset_outlives_its_training_again(mine):
+    """The same numbers keep their scores; other numbers of the same run stand beside them."""
+    def saved(raced, calls=6):
+        made = replace(preset("one", calls=calls), training={"run": "aa", "created": "now", "cfg": [4.0, 4.0]})
+        return save_version(preset_file.with_scores(made, {f"calls{calls}": raced}), mine)[0]
+    first = saved({"cfg": 4.0, "seeds": 64, "lost": True})
+    assert not first.recommended and first.scores["calls6"]
+    again = saved({"cfg": 4.0, "seeds": 8, "lost": False})
+    assert sorted(again.scores["calls6"]) == ["cfg 4, 64 seeds", "cfg 4, 8 seeds"] and not again.recommended
+    assert preset_file.load(mine / "one.safetensors").scores == again.scores
+    other = saved({"cfg": 4.0, "seeds": 8, "lost": False}, calls=5)
+    assert other.name == "one-2" and preset_file.load(mine / "one.safetensors").hash == first.hash
+
+
 def test_files_has_the_unreadable_ones_too(mine, shipped):
     path = save_new(preset("half"), mine)
     path.write_bytes(path.read_bytes()[:100])
