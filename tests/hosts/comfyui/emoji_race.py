@@ -21,7 +21,8 @@ import torch
 from safetensors.torch import load_file
 
 EMOJI = s4s_host.ROOT / "tests" / "assets" / "emoji"
-CFG = 2.0
+CFG = 4.0                               # as in ComfyUI's template for SD 3
+USUAL = ("euler", "simple")             # likewise
 TEACHER = ("deis", "simple", 50)
 LEARNED_ON = ("face", "heart", "moon", "zodiac")
 RACED_ON = ("face", "cat", "heart", "fruit", "moon", "zodiac")      # two of them were never trained on
@@ -141,10 +142,15 @@ def table(errors: dict, calls: int, shown: int = 10) -> str:
 
 
 def sheet(server, calls: int, best: tuple, path: Path) -> None:
-    """Teacher, best core pair and s4s from the same noise, decoded by the host's VAELoader taesd3."""
+    """Teacher, the usual and the best core pair and s4s from the same noise, decoded by the host's VAELoader taesd3.
+
+    The first two images of each class.
+    """
     from PIL import Image, ImageDraw, ImageFont
-    rows = [(f"teacher: {TEACHER[0]}, {TEACHER[2]} calls", TEACHER), (f"core: {best[0]}, {best[1]}, {calls} calls",
-            (*best, calls)), (f"S4S, {calls} calls", ("s4s", "s4s", calls))]
+    rows = [(f"Teacher: {TEACHER[0]} {TEACHER[1]}, {TEACHER[2]} calls", TEACHER),
+            (f"S4S, {calls} calls", ("s4s", "s4s", calls)),
+            (f"Best of core: {' '.join(best)}, {calls} calls", (*best, calls)),
+            (f"Usual choice: {' '.join(USUAL)}, {calls} calls", (*USUAL, calls))]
     pictures = []
     for word in RACED_ON:
         prompt = runs([pair for _, pair in rows], word, 1001, 2) | {"vae": node("VAELoader", vae_name="taesd3")}
