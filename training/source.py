@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..s4s_nodes.core import Model, experts
 from ..s4s_nodes.core.scores import size_record
+from .weights import digest_of
 
 MOST_AT_ONCE = 64           # images per network call, unless the source says less
 SIZE = "size"               # in `extra`, of a source of several sizes: the number of each image's size
@@ -40,6 +41,8 @@ class Source:
     (core/experts.py) it holds {"experts": {"boundary": sigma, "cfg": the second's}}; cfg is the first's.
     cfg: the guidance scale; any_cfg: the network is also told it, as cfg (B,), and can be asked at any.
     conditioning: words that tell its conditions apart from others', where neither settings nor `about` do.
+    weights: what tells its network's weights apart from others', see weights.py; None: a digest of the torch modules
+    that can be seen from `network`.
     model_calls counts network evaluations, one per image (a guided pair counts once); calls_before, those of a run's
     earlier sessions.
     """
@@ -63,6 +66,7 @@ class Source:
     feature_space: str = ""
     about: dict = field(default_factory=dict)
     conditioning: str = ""
+    weights: str | None = None
     calls_before: int = 0
 
     @property
@@ -166,20 +170,22 @@ def by_turns(prompts: int, device: torch.device) -> Callable:
 
 
 def host_source(network: Callable, model: Model, levels: Tensor, x: Tensor, prompts: int, cfg: float,
-                chunk: int, **about) -> Source:
+                chunk: int, weights: str = "", **about) -> Source:
     """The Source of a host's guided network for states like x (n, ...).
 
     network(x, sigma (B,), which (B,), cfg (B,)): one cfg for a whole call; which: the number of each image's prompt.
+    weights: digest of what the model's hashes leave out.
     """
     return Source(model.family, model, levels.detach().double().cpu().numpy().copy(), tuple(x.shape[1:]), network,
-                  by_turns(prompts, x.device), cfg, x.device, chunk=chunk, any_cfg=True, about=about)
+                  by_turns(prompts, x.device), cfg, x.device, chunk=chunk, any_cfg=True, about=about, weights=weights)
 
 
 def identity_of(source: Source) -> str:
-    """A text that identifies the targets of a source: its model, guidance, size and prompts."""
+    """A text that identifies the targets of a source: its model with its weights, guidance, size and prompts."""
     about = sorted(map(str, source.about.items()))
     first, *others = source.shapes
-    facts = (source.name, source.model, (first, *others) if others else first, source.cfg, about, source.conditioning)
+    facts = (source.name, source.model, (first, *others) if others else first, source.cfg, about, source.conditioning,
+             digest_of(source.network) if source.weights is None else source.weights)
     levels = np.ascontiguousarray(source.levels, dtype="<f8").tobytes()
     return hashlib.sha256(repr(facts).encode() + levels).hexdigest()
 

@@ -197,7 +197,7 @@ class Training:
         if other is not None and (other.model.family, _weights(other.model)) != (model.family, _weights(model)):
             raise ValueError(f"{there} is a preset for another model ({other.model.family}): give this one another "
                              "name")
-        key = run_key(self.config, model, self.order.settings)
+        key = run_key(self.config, model, [self.order.settings, source.weights])
         self.place, seed = run_folder(self.host.runs, name, key, self.config.data.seed, self.order.resume)
         self.config, self.run, self.file = self.config.replace(seed=seed), f"{key}-{seed}", self.place / there.name
 

@@ -49,7 +49,7 @@ class Place:
         host.show = lambda done, total, line, preview=None: (self.shown.append(line), self.bar.append(done / total),
                                                              show(done, total, line))
 
-    any_cfg = False
+    any_cfg, weights = False, ""
 
     def source(self):
         levels = import_module(f"{self.package}.s4s_nodes.core.schedules").sd_levels()
@@ -58,7 +58,7 @@ class Place:
         return import_module(f"{self.package}.training.source").Source(
             "toy", model, levels, (2,), self.network,
             lambda seeds: {"label": torch.tensor([int(seed) % 3 for seed in seeds])}, 1.0, torch.device("cpu"),
-            any_cfg=self.any_cfg)
+            any_cfg=self.any_cfg, weights=self.weights)
 
     def order(self, **changes):
         config = self.session.Config.of(**{**SMALL, **{k: v for k, v in changes.items() if k != "resume"}})
@@ -438,3 +438,11 @@ def test_no_message_speaks_of_a_terminal(place):
     with contextlib.suppress(Interrupted):
         place.train()
     assert not [text for text in place.said if re.search(r" --|WARNING|; -\d", text)], place.said
+
+
+def test_other_weights_of_the_same_name_are_trained_anew(place):
+    """Merged matrices leave the norms, which a preset knows its model by, as they were."""
+    first = place.train()
+    place.weights = "merged"
+    assert place.train().preset.training["run"] != first.preset.training["run"]
+    assert not any("trained before" in text for text in place.said)

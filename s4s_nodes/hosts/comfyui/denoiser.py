@@ -18,9 +18,11 @@ from torch import Tensor
 
 from ....training.sizes import of_sizes
 from ....training.source import NOISE_SCALE, Source, host_source
+from ....training.weights import digest
 from ...core import experts
 from ...core.levels import starts_at
 from ...core.preset_file import Model
+from . import fingerprint
 
 MOST_IMAGES = 16            # per network call: beyond it a GPU is full and a CPU gains nothing
 
@@ -129,9 +131,10 @@ def inside(scene: Scene, model: Model, work: Callable):
         sampling, states = guider.inner_model.model_sampling, [noise, *map(noise.new_zeros, guider.others)]
         scale = getattr(sampling, "noise_scale", 1.0)               # of HiDream O1
         about = {} if scale == 1.0 else {NOISE_SCALE: scale}
+        weights = digest(fingerprint.weights(guider.inner_model, scene.patcher).values())
         return work(of_sizes([
             host_source(Network(guider, extra_args, prepared), model, sampling.sigmas, state, len(scene.positives),
-                        scene.cfg, images, **about)
+                        scene.cfg, images, weights, **about)
             for prepared, state in zip(guider.prepared, states, strict=True)], len(scene.positives)))
     sampler = Inside(in_place)
     sigmas = torch.tensor([model.sigma_max, 0.0])
@@ -219,7 +222,7 @@ class Both:
 def of_both(high: Source, low: Source, boundary: float) -> Source:
     """The Source that asks the first model above the boundary, and the second from there on, each at its cfg."""
     network = Both((high.network, low.network), boundary)
-    return replace(high, network=network, chunk=min(high.chunk, low.chunk),
+    return replace(high, network=network, chunk=min(high.chunk, low.chunk), weights=f"{high.weights}{low.weights}",
                    about={experts.KEY: {"boundary": boundary, "cfg": low.cfg}})
 
 

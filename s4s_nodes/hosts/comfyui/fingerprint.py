@@ -37,11 +37,16 @@ def of(network, patcher) -> dict:
 
 def _sketch(network, patcher) -> dict:
     if network not in _sketches:
-        originals = {key: saved.weight for key, saved in getattr(patcher, "backup", {}).items()}
-        weights = {name: originals.get(name, tensor) for name, tensor in network.named_parameters()
-                   if tensor.ndim == 1 and name.startswith("diffusion_model.") and not name.endswith(_OF_STORAGE)}
-        _sketches[network] = sketch_of(weights)
+        _sketches[network] = sketch_of({name: tensor for name, tensor in weights(network, patcher).items()
+                                        if tensor.ndim == 1 and not name.endswith(_OF_STORAGE)})
     return _sketches[network]
+
+
+def weights(network, patcher) -> dict:
+    """{name: tensor} of the network as it was loaded, whatever the host has patched in place."""
+    originals = {key: saved.weight for key, saved in getattr(patcher, "backup", {}).items()}
+    return {name: originals.get(name, tensor) for name, tensor in network.named_parameters()
+            if name.startswith("diffusion_model.")}
 
 
 def changes(patcher) -> str:

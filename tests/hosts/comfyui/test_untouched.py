@@ -123,6 +123,27 @@ def test_a_lora_leaves_the_sketch_and_is_known_beside_it(models):
     assert set(plain) == {"weights_1d"} and known(model) == {**plain, "patches": known(lora(models, 0.8))["patches"]}
 
 
+def test_a_merged_lora_is_another_run_and_one_that_is_patched_in_leaves_the_weights(models):
+    fingerprint, digest = (s4s_host.pack(name) for name in ("s4s_nodes.hosts.comfyui.fingerprint", "training.weights"))
+
+    def weights(model) -> str:
+        return digest.digest(fingerprint.weights(model.model, model).values())
+    model, sd3 = lora(models, 0.8), models("sd3")
+    plain, sketch = weights(sd3), known(sd3)
+    t.sample(model, "sd3", "euler", t.sigmas_of(model, "normal", 2))
+    assert weights(model) == plain
+    t.sample(sd3, "sd3", "euler", t.sigmas_of(sd3, "normal", 2))            # the host takes the LoRA out again
+    matrix = dict(sd3.model.named_parameters())[NAME]
+    before = matrix.detach().clone()
+    try:
+        with torch.inference_mode():
+            matrix.add_(0.01)
+        assert weights(sd3) != plain and known(sd3) == sketch
+    finally:
+        with torch.inference_mode():
+            matrix.copy_(before)
+
+
 def test_every_lora_strength_and_set_of_them_is_another_model(models):
     both, swapped = lora(models, 0.8, 0.5), models("sd3").clone()
     for patch in reversed(both.patches[NAME]):                      # the same two, loaded in the other order
