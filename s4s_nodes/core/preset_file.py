@@ -110,8 +110,12 @@ class Preset:
     @property
     def trained_cfg(self) -> list[float]:
         """The guidance scales that it records it was trained at; [] if unknown."""
-        recorded = self.training.get("cfg")
-        return [cfg for cfg in (recorded if isinstance(recorded, (list, tuple)) else [recorded]) if is_number(cfg)]
+        return _numbers(self.training.get("cfg"))
+
+    @property
+    def trained_guidance(self) -> list[float]:
+        """What it was trained to be told by a model that is distilled for guidance; [] if unknown or for others."""
+        return _numbers(self.training.get("guidance"))
 
     @property
     def trained_sizes(self) -> list[tuple]:
@@ -152,6 +156,11 @@ class Preset:
         now = self_test(self)
         got, wanted = (np.array([answers[key] for key in now], dtype=float) for answers in (now, recorded))
         return float(np.max(np.abs(got - wanted) / (1 + np.abs(got))))
+
+
+def _numbers(recorded) -> list[float]:
+    """The numbers in a record of one or several."""
+    return [each for each in (recorded if isinstance(recorded, (list, tuple)) else [recorded]) if is_number(each)]
 
 
 def self_test(preset: Preset) -> dict:

@@ -12,6 +12,7 @@ from .model_facts import ModelFacts
 
 HASHES = (sketch.KIND, "tensors_sha256", "sha256_10")       # the most telling first; a file's name tells nothing
 PATCHES = "patches"         # digest of LoRAs and other changes to the weights; none for the weights as they were loaded
+HOOKS = "hooks"             # of a training record: what hooks of its prompts changed the model, in words
 CFG_TOLERANCE = 0.1         # a table learned at cfg 7 runs from 6.3 to 7.7: docs/constants.md
 # The published schedules that run for a family automatically, by the hash of their numbers. Optimal Steps' for Flux and
 # Wan are left out: on our models they ended 1.2 to 4.5 times further away than the plain choice (solver_presets)
@@ -151,6 +152,26 @@ def middle_cfg(preset: Preset) -> float:
 def near_size(preset: Preset, size: tuple | None) -> bool:
     """Whether latents of this (..., height, width) have half to twice the area of some that it was trained on."""
     return size is None or scores.near_size(size, preset.trained_sizes)
+
+
+def near_guidance(preset: Preset, told) -> bool:
+    """Whether a distilled model is told about the guidance that it was told in training; true where one is unknown."""
+    learned = preset.trained_guidance
+    return not learned or all(min(learned) * (1 - CFG_TOLERANCE) <= guidance + 1e-9
+                              and guidance - 1e-9 <= max(learned) * (1 + CFG_TOLERANCE) for guidance in told)
+
+
+def same_around(preset: Preset, around: str | None) -> bool:
+    """Whether in this sampling the same changes the model as in training; true where that is unknown."""
+    return around is None or around == preset.training.get(HOOKS, "")
+
+
+def frames_text(preset: Preset, size: tuple | None) -> str:
+    """A clause where a video has another number of latent frames than those it was trained on, else ""."""
+    counts = {shape[-3] for shape in preset.trained_sizes if len(shape) > 2}
+    if size is None or len(size) < 3 or not counts or size[-3] in counts:
+        return ""
+    return f" (learned on {counts_text(counts)} latent frames, you have {size[-3]})"
 
 
 def remarks(preset: Preset, cfg: float | None, table: str = "") -> str:

@@ -33,7 +33,9 @@ class Request:
     calls: int | None = None            # the last of these steps that will run
     levels: object = None               # (N+1,), what the host samples on
     cfg: float | None = None
-    size: tuple | None = None           # (height, width) of the state
+    size: tuple | None = None           # (height, width) of the state, a video's with its frames before
+    guidance: Sequence = ()             # that a distilled model is told, of each prompt
+    around: str | None = None           # what changes the model in this sampling alone, in words: hooks, a guider
     named: Preset | None = None         # the preset the user chose; None for auto
     strict: bool = False                # refuse a named preset that was learned on another model
     own_schedule: bool | None = None    # whether levels are a cut of our schedule; None: found by comparing
@@ -148,7 +150,8 @@ def _on_levels(request: Request, levels: np.ndarray) -> Selection:
     problems = [problem for _, problem in judged if problem is not None]
     details = "; ".join(f"{match.name_text(problem.preset)}: {problem.why}" for problem in problems)
     if running:
-        return replace(_best(running, request, own, levels), details=details)
+        best = _best(running, request, own, levels)
+        return replace(best, why=best.why + match.frames_text(_preset(best), request.size), details=details)
     return replace(_fallback(request, levels, origin, problems), details=details)
 
 
@@ -168,7 +171,13 @@ def _judged(preset: Preset, levels: np.ndarray, request: Request, own: bool) -> 
          f"{size_text((request.size or ())[-2:])}", "train at this size"),
         (not match.near_cfg(preset, table, cfg),
          f"{name} was learned at cfg {range_text(match.cfg_range(preset, table) or 0)}, you use {cfg or 0:g}",
-         f"train at cfg {cfg or 0:g}, or use that"))
+         f"train at cfg {cfg or 0:g}, or use that"),
+        (not match.near_guidance(preset, request.guidance),
+         f"{name} was learned at distilled guidance {range_text(preset.trained_guidance or 0)}, you use "
+         f"{range_text(request.guidance or 0)}", "train with that guidance, or use the learned one"),
+        (not match.same_around(preset, request.around),
+         f"{name} was learned with {preset.training.get(match.HOOKS) or 'cfg alone'}, this sampling has "
+         f"{request.around or 'cfg alone'}", "choose it by name to run it"))
     for stage, (holds, why, advice) in enumerate(problems):
         if holds:
             return selection, _Problem(whole, stage, why, advice)
@@ -211,9 +220,11 @@ def _of_the_named(named: Preset, request: Request, levels: np.ndarray, own: bool
     else:
         selection = table_for(levels, facts, named, cfg, own)
     near = match.near_cfg(match.as_seen(named, facts), selection.table_name, cfg)
-    near = near and match.near_size(named, request.size)
+    near = near and match.near_size(named, request.size) and match.near_guidance(named, request.guidance)
+    near = near and match.same_around(named, request.around)
     warns = selection.fallback or not (mine and near)
-    return replace(selection, belongs=mine or selection.fallback, about=named, warns=warns)
+    why = selection.why + match.frames_text(named, request.size) * (not selection.fallback)
+    return replace(selection, why=why, belongs=mine or selection.fallback, about=named, warns=warns)
 
 
 # --- whose levels these are, and the fallback -----------------------------------------------------------------------

@@ -110,6 +110,28 @@ def test_a_preset_learned_through_a_lora_is_for_that_lora_and_no_other():
     assert ask([plain, styled], facts["other"]).warns
 
 
+@pytest.mark.parametrize("record, asked, why", [
+    ({"guidance": 3.5}, {"guidance": (3.5,)}, ""), ({"guidance": 3.5}, {"guidance": (3.8,)}, ""),
+    ({"guidance": 3.5}, {"guidance": (3.5, 30.0)}, "learned at distilled guidance 3.5, you use 3.5 to 30"),
+    ({"guidance": [3.0, 5.0]}, {"guidance": (4.0,)}, ""), ({"guidance": 3.5}, {}, ""), ({}, {"guidance": (30.0,)}, ""),
+    ({}, {"around": ""}, ""), ({"hooks": "hooks 12"}, {}, ""), ({"hooks": "hooks 12"}, {"around": "hooks 12"}, ""),
+    ({"hooks": "hooks 12"}, {"around": ""}, "learned with hooks 12, this sampling has cfg alone"),
+    ({}, {"around": "a refiner"}, "learned with cfg alone, this sampling has a refiner")])
+def test_what_else_acts_in_a_sampling_is_compared_where_it_is_known(record, asked, why):
+    made = own("one", training=record)
+    found, named = ask([made], **asked), ask([], named=made, **asked)
+    assert (found.fallback, found.warns) == (bool(why),) * 2 and f"one was {why}" * bool(why) in found.message()
+    assert named.preset is made and named.warns == bool(why)
+
+
+@pytest.mark.parametrize("size, words", [((2, 8, 8), ""), ((8, 8), ""), (
+    (20, 8, 8), " (learned on 1 and 2 latent frames, you have 20)")])
+def test_another_number_of_frames_is_said_and_runs(size, words):
+    made = own("clip", training={"resolution": [[1, 8, 8], [2, 8, 8]]})
+    for found in (ask([made], size=size), ask([], named=made, size=size)):
+        assert found.preset is made and not found.warns and found.why.endswith(f"its levels{words}"), found.why
+
+
 def test_a_lora_of_the_command_line_is_not_taken_for_the_base_model():
     assert ran([own("styled", training={"loras": ["style.safetensors:0.8"]})]) is None
 

@@ -60,6 +60,8 @@ class Asking:
     calls: int | None = None        # how many of the steps will run; the host cuts off the first for a denoise below 1
     cfg: float | None = None
     size: tuple | None = None
+    guidance: tuple = ()
+    around: str | None = None
 
 
 def of_asking(sampling, steps: int) -> Asking:
@@ -77,7 +79,12 @@ def of_asking(sampling, steps: int) -> Asking:
             known.setdefault("patcher", model)
             known.setdefault("calls", _calls(asker, here.get("steps"), steps))
             known.setdefault("cfg", float(here["cfg"]) if is_number(here.get("cfg")) else None)
-            known.setdefault("size", _size(here.get("noise")))
+            known.setdefault("size", size_of(here.get("noise")))
+            if isinstance(here.get("positive"), list) and isinstance(here.get("negative"), list):
+                prompts = {name: conditions(here[name]) for name in ("positive", "negative")}
+                told = {each["guidance"] for each in prompts["positive"] if is_number(each.get("guidance"))}
+                known.setdefault("guidance", tuple(sorted(told)))
+                known.setdefault("around", fingerprint.of_hooks(prompts))
             known.setdefault("left_out", _left_out(here))
             known = {name: value for name, value in known.items() if value is not None}
     if "patcher" not in known:
@@ -112,8 +119,36 @@ def _left_out(here: dict) -> int | None:
     return start if isinstance(start, int) and not here.get("disable_noise") else None
 
 
-def _size(noise) -> tuple | None:
-    return tuple(noise.shape[-2:]) if isinstance(noise, torch.Tensor) and noise.ndim > 3 else None
+def size_of(noise) -> tuple | None:
+    """(height, width) of states (n, channels, height, width), of a video's with its frames before."""
+    return tuple(noise.shape[2:]) if isinstance(noise, torch.Tensor) and noise.ndim > 3 else None
+
+
+def conditions(conditioning: list) -> list[dict]:
+    """What the host's CONDITIONING, [[tokens, {...}], ...], says beside its tokens."""
+    return [each[1] for each in conditioning if isinstance(each, (list, tuple)) and isinstance(each[-1], dict)]
+
+
+def of_guider(guider) -> dict:
+    """{"cfg", "guidance", "around"} of a running guider, as a Request takes them.
+
+    A guider that combines the network's answers in its own way has no cfg that a preset could be compared by.
+    """
+    usual = all(getattr(type(guider), name, None) in (None, getattr(comfy.samplers.CFGGuider, name, None))
+                for name in ("predict_noise", "outer_predict_noise"))
+    own = "" if usual else f"the guidance of {type(guider).__name__}"
+    hooks = fingerprint.of_hooks(getattr(guider, "original_conds", {}))
+    return {"cfg": getattr(guider, "cfg", None) if usual else None, "around": " and ".join(filter(None, [own, hooks])),
+            "guidance": told(guider, [getattr(guider, "conds", {})])}
+
+
+def told(guider, every: list[dict]) -> tuple:
+    """What the prepared positives tell a model that is distilled for guidance; () for another one."""
+    network = getattr(getattr(guider, "inner_model", None), "diffusion_model", None)
+    if not getattr(getattr(network, "params", None), "guidance_embed", True):       # Flux schnell does not listen
+        return ()
+    found = [each.get("model_conds", {}).get("guidance") for conds in every for each in conds.get("positive") or ()]
+    return tuple(sorted({round(float(each.cond.flatten()[0]), 4) for each in found if each is not None}))
 
 
 def of_running(denoiser) -> ModelFacts:

@@ -103,3 +103,19 @@ def _injected(injections) -> list:
     """A LoRA that the host adds in the forward pass keeps its adapters where only its functions see them."""
     cells = [cell.cell_contents for each in injections for cell in getattr(each.inject, "__closure__", None) or ()]
     return [getattr(content, "adapters", type(content).__name__) for content in cells]
+
+
+def of_hooks(conds: dict) -> str:
+    """What the hooks of prompts {"positive": [condition, ...], "negative": ...} change in the model, in words."""
+    hung = {(name.split()[0], _hook(hook)) for name, conditions in conds.items() for condition in conditions
+            if (group := condition.get("hooks")) is not None for hook in group.hooks
+            if getattr(hook, "_strength_model", 1)}                 # 0: for the text encoder alone
+    return f"hooks {digest(sorted(hung))[:8]}" if hung else ""
+
+
+def _hook(hook) -> str:
+    """Of one hook: of a LoRA its numbers, of others their functions; and when it holds."""
+    held = {key: value for key, value in vars(hook).items() if not key.startswith(("hook_", "_", "custom", "weights"))}
+    when = [(key.strength, key.start_percent) for key in hook.hook_keyframe.keyframes]
+    return digest([type(hook).__name__, getattr(hook, "weights", None), getattr(hook, "_strength_model", 1), when,
+                   described(held)])

@@ -44,7 +44,7 @@ def sample_s4s(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None,
     if len(sigmas) < 2:
         return x
     _check_falling(sigmas)
-    request = request_of(model, sigmas, preset, strict, tuple(x.shape[-2:]))
+    request = request_of(model, sigmas, preset, strict, facts.size_of(x) or tuple(x.shape[-2:]))
     selection = selection_of(request)
     record.tell(selection, request.facts)
     if request.strict and selection.fallback:
@@ -63,7 +63,7 @@ def request_of(model, sigmas: Tensor, preset=None, strict: bool = False, size: t
     if preset is None and pinned is not None:
         preset, strict = pinned.preset, pinned.strict or strict
     return Request(facts.of_running(model), presets().candidates(), levels=sigmas.detach().double().cpu().numpy(),
-                   cfg=getattr(guider, "cfg", None), size=size, named=preset, strict=strict)
+                   size=size, named=preset, strict=strict, **facts.of_guider(guider))
 
 
 def selection_of(request: Request) -> Selection:
@@ -78,7 +78,8 @@ def s4s_scheduler(sampling, steps: int) -> Tensor:
     seen = facts.of_asking(sampling, steps)
     pinned, cfg = pin_of(seen.patcher), record.cfg_behind() if seen.cfg is None else seen.cfg
     levels = schedule(Request(seen.facts, presets().candidates(), steps, seen.calls, cfg=cfg, size=seen.size,
-                              named=pinned and pinned.preset, strict=bool(pinned and pinned.strict)))
+                              guidance=seen.guidance, around=seen.around, named=pinned and pinned.preset,
+                              strict=bool(pinned and pinned.strict)))
     return torch.tensor(levels, dtype=torch.float32)
 
 

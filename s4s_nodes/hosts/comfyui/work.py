@@ -20,7 +20,7 @@ from ... import picture
 from ...core import Model, experts, write_atomically
 from ...library import file_name
 from ..session import Outcome
-from . import facts, folder, parts, record
+from . import facts, fingerprint, folder, parts, record
 from .denoiser import Scene, inside
 from .previews import as_pictures, as_pil, painter
 
@@ -145,6 +145,9 @@ def settings_of(scene: Scene, teacher: tuple | None) -> list:
                                            teacher[0].extra_options, teacher[1])
     second = scene.low_noise
     both = [] if second is None else [list(second.patcher.object_patches), second.cfg, scene.boundary]
+    hooks = fingerprint.of_hooks({"positive": [each for positive in scene.positives for each in
+                                               facts.conditions(positive)],
+                                  "negative": facts.conditions(scene.negative or [])})
     return [list(scene.patcher.object_patches), taught, scene.positives, scene.negative, scene.cfg,
             list(scene.latent["samples"].shape[1:]), *both,
-            *(list(latent["samples"].shape[1:]) for latent in scene.more_latents)]
+            *(list(latent["samples"].shape[1:]) for latent in scene.more_latents), *([hooks] if hooks else [])]
