@@ -23,6 +23,7 @@ from .levels import starts_below
 from .lists import range_text
 from .loop import sample
 from .model import Model, PresetError, is_name, is_number, model_of
+from .records import check_records
 from .table import PARTS, Table, check_float32
 
 FORMAT_VERSION = 1
@@ -63,6 +64,7 @@ class Preset:
         if not all(isinstance(results, dict) for results in self.scores.values()):
             raise PresetError(f"preset {self.name!r}: scores must be {{table: {{condition: {{measure: result}}}}}}")
         object.__setattr__(self, "scores", scores.by_condition(self.scores))
+        check_records(self.training, self.scores)
         object.__setattr__(self, "experts", experts_of(self))
 
     @property

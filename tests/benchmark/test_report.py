@@ -107,3 +107,8 @@ def test_a_run_shows_how_its_error_fell(raced, tmp_path):
     page = Reader(html_report.page(*raced, tmp_path))
     assert [attributes["points"] for tag, attributes in page.tags if tag == "polyline"] == ["0.0,0.0 600.0,160.0"]
     assert "1,000" in page.text and "3,000" in page.text            # one of calls5; a single point of calls4 is none
+
+
+def test_a_score_without_an_interval_is_shown_without_one(raced, tmp_path):
+    page = html_report.page(replace(raced[0], scores={"calls5": {"ratio": 1.2}}), {}, tmp_path)
+    assert "1.20 ×" in page and "[" not in page.split("1.20 ×")[1].split("</a>")[0]

@@ -56,6 +56,14 @@ def with_model(**changed) -> bytes:
     return with_content(model={**parts()[0]["model"], **changed})
 
 
+def with_training(**changed) -> bytes:
+    return with_content(training={**parts()[0]["training"], **changed})
+
+
+def with_scores(**result) -> bytes:
+    return with_content(scores={"calls3": {"cfg 3": result}})
+
+
 def with_answers(answer) -> bytes:
     return with_content(training={"self_test": {"calls2": [answer] * 4, "calls3": [0.0] * 4}})
 
@@ -127,6 +135,12 @@ REFUSED = {
     "a tensor without table": (lambda: with_tensors(sigmas=np.zeros(2)), "table '' lacks query"),
     "a table that is a path": (lambda: with_tensors(**{f"../x__{p}": parts()[1][f"calls2/{p}"] for p in
                                ("sigmas", "query", "scale", "carry", "weights")}), "table name '../x'"),
+    "a ratio that is a list": (lambda: with_scores(ratio=[1]), "calls3: ratio is '\\[1\\]': expected a number"),
+    "an interval of one": (lambda: with_scores(ratio=1.0, ratio_95=[1]), "ratio_95 is .*expected two numbers"),
+    "an error of 401 digits": (lambda: with_scores(rmse=10 ** 400), "rmse is .*expected a number"),
+    "calls that are no number": (lambda: with_training(model_calls="x"), "model_calls is 'x': expected a number"),
+    "a size without numbers": (lambda: with_training(size=[]), "size is .*expected a width and a height"),
+    "errors that are no pairs": (lambda: with_training(held_out_rmse={"a": 1}), "held_out_rmse .*two numbers for each"),
     "a newer format": (lambda: with_content(format_version=2), "version 2, this program reads 1: update S4S"),
     "no format": (lambda: without("format_version"), "version None.*damaged"),
     "a format that is true": (lambda: with_content(format_version=True), "version True"),
