@@ -138,8 +138,8 @@ def race(host: Host, preset: Preset, terms: Terms, write: bool = False) -> Outco
                 _quietly(host.say, "stopped: the race is not finished, and nothing was written", True)
             raise
         head = f"{preset.name} ({preset.short_hash}) on this model ({source.model.family}), {held.summary}"
-        outcome = Outcome(held.preset, "\n".join([head, *_results(held.raced), *kept]))
-        for line in (head, *kept):
+        outcome = Outcome(held.preset, "\n".join([head, *held.notes, *_results(held.raced), *kept]))
+        for line in (head, *held.notes, *kept):
             host.say(line)
         outcome.pictures = host.draw(source, held)
         return outcome

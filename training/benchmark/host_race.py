@@ -34,8 +34,8 @@ class Terms:
     """These tables on these seeds (counted from the range that no training uses), for at most so many network calls (0:
     no limit).
 
-    teacher_calls: at first; more where they are too few and the budget affords them. samplers(source, calls): a host's
-    own, as entries for tables of so many calls. where: the program it runs in. match: as in `race`.
+    teacher_calls: at first; more where they are too few and the budget affords them. samplers(source, counts): a host's
+    own, as ({calls: entries}, what to say of them). where: the program it runs in. match: as in `race`.
     """
 
     tables: tuple
@@ -61,13 +61,14 @@ class RaceProgress:
 
 @dataclass
 class RaceResult:
-    """What came of it: the preset with its scores, {table: TableResult}, the teacher's pairs of whole images, and
-    a summary in one line."""
+    """What came of it: the preset with its scores, {table: TableResult}, the teacher's pairs of whole images, a summary
+    in one line, and what to say of the host's own samplers."""
 
     preset: Preset
     raced: dict = field(default_factory=dict)
     whole: Pairs | None = None
     summary: str = ""
+    notes: list[str] = field(default_factory=list)
 
     @property
     def scores(self) -> dict:
@@ -90,7 +91,7 @@ def hold_race(source: Source, preset: Preset, terms: Terms, progress: RaceProgre
     source.teacher = source.teacher or recorded_teacher(source, preset)
     terms = replace(terms, tables=tuple(preset.tables))
     before, began, held = source.model_calls, time.monotonic(), RaceResult(whole)
-    samplers = _samplers(source, preset, terms, progress)
+    samplers, held.notes = _samplers(source, preset, terms, progress)
     if source.features is None and any(entry.frechet_only for entries in samplers.values() for entry in entries):
         source.features, source.feature_space = moments, "means and deviations of the latent's channels"
     with counted(source, progress):
@@ -163,15 +164,15 @@ def plan_race(source: Source, preset: Preset, terms: Terms, progress: RaceProgre
     return teacher, effort
 
 
-def _samplers(source: Source, preset: Preset, terms: Terms, progress: RaceProgress) -> dict:
-    """{table: the host's own samplers as entries}; for whole images alone."""
-    if terms.samplers is None:
-        return {}
+def _samplers(source: Source, preset: Preset, terms: Terms, progress: RaceProgress) -> tuple[dict, list[str]]:
+    """({table: the host's own samplers as entries}, what to say of them); for whole images alone."""
+    whole = {name: preset.tables[name].calls for name in terms.tables
+             if window_of(source, preset.tables[name]) is None}
+    if terms.samplers is None or not whole:
+        return {}, []
     progress.status("race: the host's samplers")
-    by_calls = {calls: terms.samplers(source, calls) for calls in sorted({preset.tables[name].calls
-                                                                        for name in terms.tables})}
-    return {name: by_calls[preset.tables[name].calls] for name in terms.tables
-            if window_of(source, preset.tables[name]) is None}
+    by_calls, notes = terms.samplers(source, sorted(set(whole.values())))
+    return {name: by_calls[calls] for name, calls in whole.items()}, notes
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The node that races a preset against the classical samplers on the MODEL it is given."""
 
+from collections.abc import Iterable
 from functools import partial
 
 import comfy.samplers
@@ -17,8 +18,8 @@ from .denoiser import teacher_of
 from .train import FIXED, scene_inputs, scene_of, second_model_inputs
 from .work import Node
 
-SAMPLERS = ("Samplers of ComfyUI that take part besides, by name, on all its schedulers, e.g. res_multistep, er_sde. "
-            "Stochastic ones and CFG++ are compared by the Fréchet distance only.")
+SAMPLERS = ("Samplers of ComfyUI that take part besides, by name, on all its schedulers, e.g. res_multistep, er_sde; "
+            "or all. Stochastic ones and CFG++ are compared by the Fréchet distance only.")
 
 
 class S4SRace(io.ComfyNode):
@@ -96,26 +97,20 @@ def sampler_names(samplers: str) -> tuple:
     return tuple(name for name in str(samplers).replace(",", " ").split() if not name.isdigit())
 
 
-def entries(names: tuple, source: Source, calls: int) -> list[Entry]:
-    """ComfyUI's own samplers by name, as KSampler would run them on its schedulers, for a race at so many calls.
-
-    Raises ValueError for a name that is not there.
-    """
-    taking_part = []
-    for name in names:
-        if name not in comfy.samplers.SAMPLER_NAMES:
-            known = ", ".join(comfy.samplers.SAMPLER_NAMES)
-            raise ValueError(f"unknown sampler {name!r} here: use some of {known}")
+def entries(names: tuple, source: Source, counts: Iterable[int]) -> tuple[dict[int, list[Entry]], list[str]]:
+    """ComfyUI's own samplers by name, as KSampler would run them on its schedulers; as `samplers.entries`."""
+    def made(name: str) -> samplers.Sampler:
         discards = name in getattr(comfy.samplers.KSampler, "DISCARD_PENULTIMATE_SIGMA_SAMPLERS", ())
 
-        def levels(scheduler, steps, discards=discards):
+        def levels(scheduler, steps):
             sampling = source.network.guider.inner_model.model_sampling
             sigmas = comfy.samplers.calculate_sigmas(sampling, scheduler, steps + discards)
             return torch.cat([sigmas[:-2], sigmas[-1:]]) if discards else sigmas
         function, _ = teacher_of(source, comfy.samplers.sampler_object(name), torch.tensor([source.sigma_max, 0.0]))
-        ours = [scheduler for scheduler in comfy.samplers.SCHEDULER_NAMES if not scheduler.startswith("s4s")]
-        taking_part += samplers.entries(name, "ComfyUI", source, calls, ours, levels, function)
-    return taking_part
+        return samplers.Sampler(function, levels)
+    known, schedulers = ([name for name in names if not name.startswith("s4s")]
+                         for names in (comfy.samplers.SAMPLER_NAMES, comfy.samplers.SCHEDULER_NAMES))
+    return samplers.entries(names, known, made, "ComfyUI", source, counts, schedulers)
 
 
 NODES = [S4SRace]

@@ -69,7 +69,7 @@ def race() -> tuple:
     with gr.Row():
         budget = gr.Number(label=say("Most network calls of the race (0: no limit)"), value=20000, precision=0,
                            elem_id="s4s_race_budget")
-    samplers = gr.Textbox(label=say("Samplers of this WebUI that take part besides, e.g. Heun, LMS"),
+    samplers = gr.Textbox(label=say("Samplers of this WebUI that take part besides, e.g. Heun, LMS; or all"),
                           elem_id="s4s_race_samplers")
     write = gr.Checkbox(label=say("Write the scores into the preset"), value=False, elem_id="s4s_race_write")
     start = gr.Button(say("Race"), variant="primary", elem_id="s4s_race")

@@ -1,6 +1,6 @@
 """The tab's trainings and races, to the session: the host's txt2img of a scene, the tab's report, its folders."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import fields
 from functools import partial
 from inspect import signature
@@ -92,7 +92,7 @@ def race(label: str, calls: tuple = (), seeds: int = 16, budget: int = 0, write:
     checkpoint; it gives None where the host's interrupt ended it. Raises ValueError as the session, and where scores
     would change a preset of a server that is open to others.
 
-    samplers: the host's own that take part, by name.
+    samplers: the host's own that take part, by name, or "all".
     """
     if write:
         collection.check_access()
@@ -118,22 +118,21 @@ class HostModel:
         return self.denoiser(x, sigma, **extra)
 
 
-def entries(names: tuple, source: Source, calls: int) -> list[Entry]:
-    """These samplers, for so many calls. Raises ValueError for a name that is not there, or has no k-diffusion form."""
-    return [entry for name in names for entry in _entries(name, source, calls)]
+def entries(names: tuple, source: Source, counts: Iterable[int]) -> tuple[dict[int, list[Entry]], list[str]]:
+    """The WebUI's own samplers by name, on its own schedule types; as `host_samplers.entries`."""
+    known = [data.name for data in sd_samplers.all_samplers if not data.name.startswith("S4S")]
+    types = [kind.name for kind in sd_schedulers.schedulers if kind.function is not None]
+    return host_samplers.entries(names, known, partial(_made, source=source), "WebUI", source, counts, types)
 
 
-def _entries(name: str, source: Source, calls: int) -> list[Entry]:
-    known = {data.name.lower(): data.name for data in sd_samplers.all_samplers if not data.name.startswith("S4S")}
-    if name.lower() not in known:
-        raise ValueError(f"unknown sampler {name!r} here: use some of {', '.join(known.values())}")
-    sampler = sd_samplers.create_sampler(known[name.lower()], shared.sd_model)
+def _made(name: str, source: Source) -> host_samplers.Sampler:
+    sampler = sd_samplers.create_sampler(name, shared.sd_model)
     function, options = getattr(sampler, "func", None), sampler.config.options
     arguments = signature(function).parameters if callable(function) else {}
     if "sigmas" not in arguments:
         raise ValueError(f"{name} runs its own loop and cannot be raced: leave it out")
     discards, inner = bool(options.get("discard_next_to_last_sigma")), source.network.denoiser.inner_model
-    types = {kind.name: kind for kind in sd_schedulers.schedulers if kind.function is not None}
+    types = {kind.name: kind for kind in sd_schedulers.schedulers}
 
     def levels(schedule: str, steps: int):
         kind = types[schedule]
@@ -147,7 +146,4 @@ def _entries(name: str, source: Source, calls: int) -> list[Entry]:
         if "noise_sampler" in arguments and not options.get("brownian_noise"):
             more["noise_sampler"] = lambda *levels: torch.randn_like(x)     # the host's is for its txt2img's images
         return function(HostModel(denoiser, source.network), x, sigmas, extra_args=extra_args, disable=disable, **more)
-    try:
-        return host_samplers.entries(known[name.lower()], "WebUI", source, calls, types, levels, run)
-    except (AttributeError, KeyError, TypeError) as error:          # it reads more of the host than a race has
-        raise ValueError(f"{name} cannot be raced ({error}): leave it out") from error
+    return host_samplers.Sampler(run, levels)

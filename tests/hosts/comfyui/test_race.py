@@ -1,6 +1,7 @@
 """The Race node in the real host: equal calls, unseen seeds, scores that reach the file."""
 
 import dataclasses
+import re
 
 import comfy.samplers
 import pytest
@@ -93,8 +94,19 @@ def test_samplers_of_the_host_take_part_by_name(sd3, preset):
     raced, report, _ = race(sd3, preset, samplers="heunpp2, res_multistep, euler_ancestral", budget=4000, seeds=6)
     assert raced.score("calls4")["seeds"] == 6 and "euler_ancestral of ComfyUI, simple" in report
     assert "the Fréchet distance alone may judge them. It needs more seeds" in report       # 32 features
-    with pytest.raises(ValueError, match="unknown sampler 'dpmpp_9m' here: use some of euler, "):
+    with pytest.raises(ValueError, match="unknown sampler 'dpmpp_9m' here: use some of all, euler, "):
         race(sd3, preset, samplers="dpmpp_9m")
+    with pytest.raises(ValueError, match="dpm_adaptive chooses its own number of calls: leave it out"):
+        race(sd3, preset, samplers="dpm_adaptive")
+
+
+def test_all_samplers_of_the_host_take_part_and_the_report_says_what_does_not(sd3, preset):
+    with pytest.raises(ValueError, match="too small for this race: at least [0-9,]+ are needed") as refused:
+        race(sd3, preset, calls="3", samplers="all", budget=2000, seeds=2)
+    needed = int(re.search("at least ([0-9,]+)", str(refused.value))[1].replace(",", ""))
+    _, report, _ = race(sd3, preset, calls="3", samplers="all", budget=needed, seeds=2)
+    assert "dpm_adaptive takes no part" in report and "CFG++ samplers ran at the teacher's cfg 3" in report
+    assert "dpmpp_2m_sde of ComfyUI, simple" in report
 
 
 def test_stochastic_samplers_are_compared_by_the_frechet_distance():
@@ -115,7 +127,7 @@ def test_the_hosts_euler_is_ours_and_stochastic_samplers_are_told_apart():
 
     def work(source):
         for name in ("euler", "heun", "dpmpp_2m", "uni_pc", "euler_ancestral", "dpmpp_sde", "euler_cfg_pp"):
-            found[name] = ours("hosts.comfyui.race").entries((name,), source, 5)
+            found[name] = ours("hosts.comfyui.race").entries((name,), source, [5])[0][5]
         some = pairs.known_pairs(source, range(3), None)
         [theirs] = [entry.table for entry in found["euler"] if entry.schedule_name == "simple"]
         return pairs.ends(source, theirs, some), pairs.ends(source, ours("core").classical.euler(theirs.sigmas), some)
@@ -125,6 +137,34 @@ def test_the_hosts_euler_is_ours_and_stochastic_samplers_are_told_apart():
         **dict.fromkeys(("euler", "heun", "dpmpp_2m", "uni_pc"), {False}),
         **dict.fromkeys(("euler_ancestral", "dpmpp_sde", "euler_cfg_pp"), {True})}
     assert {(entry.table.calls, len(entry.table.sigmas)) for entry in found["heun"]} == {(5, 4)}     # two calls a step
+
+
+def test_every_sampler_that_is_stochastic_or_cfg_pp_is_told_apart_at_two_calls_too():
+    """Most stochastic samplers add no noise in their last step, and with two calls a step that is all they make."""
+    stochastic = {name for name in comfy.samplers.SAMPLER_NAMES if "ancestral" in name or "sde" in name or
+                  name.startswith(("sa_solver", "seeds_"))} | {"ddpm", "lcm"}
+    found = inside(load("tiny_sd15"), "tiny_sd15",
+                   lambda source: ours("hosts.comfyui.race").entries(("all",), source, [2, 5]))
+    by_calls, notes = found
+    names = {calls: {entry.solver_name.removesuffix(" of ComfyUI"): entry.frechet_only for entry in entries}
+             for calls, entries in by_calls.items()}
+    for judged in names.values():
+        assert {name for name, frechet_only in judged.items() if frechet_only} == {
+            name for name in judged if name in stochastic or "cfg_pp" in name}
+    known = {name for name in comfy.samplers.SAMPLER_NAMES if not name.startswith("s4s") and not name.endswith("_gpu")}
+    assert set(names[5]) == known - {"dpm_adaptive"} and {"dpmpp_sde", "seeds_2", "dpm_2_ancestral"} <= set(names[2])
+    assert all(len(entry.table.sigmas) - 1 <= entry.table.calls <= calls
+               for calls, entries in by_calls.items() for entry in entries)
+    assert "dpm_adaptive takes no part: dpm_adaptive chooses its own number of calls: leave it out" in notes
+    assert "seeds_3 takes no part at 2 calls: not one of its steps fits" in notes or "seeds_3" in names[2]
+    assert any("without the schedules ddim_uniform, which" in note for note in notes)
+    assert any(note.startswith("CFG++ samplers ran at the teacher's cfg ") for note in notes)
+
+
+def test_a_sampler_of_a_pack_is_recognised_as_cfg_pp_however_it_is_spelled():
+    is_cfg_pp = ours("hosts.samplers")._is_cfg_pp
+    assert all(map(is_cfg_pp, ("euler_cfg_pp", "cfgpp_ud10_ab", "Euler CFG++", "DPM++ 2M CFG++")))
+    assert not any(map(is_cfg_pp, ("dpmpp_2m", "DPM++ 2M", "euler")))
 
 
 def test_a_small_budget_searches_less_and_too_small_a_one_says_what_would_do(sd3, preset):
