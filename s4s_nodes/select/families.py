@@ -33,15 +33,31 @@ OFFICIAL = {
     "ltxav": Official("euler", "ltxv"), "ltxv": Official("euler", "ltxv"),
     **dict.fromkeys(("lumina2", "minimaxh3", "zimage"), Official("res_multistep", "simple")),
     "sd3": Official("euler", "sgm_uniform"),
-    "wan21": Official("unipc_bh1_sigma", "simple, open"),       # two experts of Wan 2.2, seen as this, have euler
+    "wan21": Official("unipc_bh1_sigma", "simple, open"),
     "wan22": Official("unipc_bh1_sigma", "simple, open"),
+    **dict.fromkeys(("wan21, 14b", "wan22, 14b"), Official("euler", "simple")),
 }
+_EXPERTS, _EXPERTS_WIDTH = ("wan21_t2v", "wan21_funcontrol2v", "wan22_camera"), 5120    # of Wan 2.2's: the hosts' names
 _LEVELS: dict[str, Callable] = {                                # (steps, shift) -> levels; else even, shifted
     "beta": lambda steps, shift: schedules.beta(steps, schedules.flow_levels(shift)),
     "flux2": lambda steps, shift: schedules.flux2(steps),
     "ltxv": lambda steps, shift: schedules.ltxv(steps),
     "simple, open": lambda steps, shift: np.delete(schedules.linear_flow(steps + 1, shift), -2),
 }
+
+
+def family_of(config) -> str:
+    """A host's name for the architecture without what it is for: WAN21_I2V and WAN21_T2V are both "wan21".
+
+    The two experts of Wan 2.2 are "wan21, 14b" (or wan22), and so is Wan 2.1's text to video network of that width,
+    which looks the same. Forge keeps Flux schnell's configuration for Chroma, under another repository.
+    """
+    known, name = vars(config), type(config).__name__.lower()
+    if known.get("huggingface_repo") == "Chroma":
+        return "chroma"
+    width = (known.get("unet_config") or {}).get("dim")
+    base = name if name.startswith("stable_") else name.split("_")[0]
+    return f"{base}, 14b" if name in _EXPERTS and width == _EXPERTS_WIDTH else base
 
 
 def official(family: str | None) -> Official | None:

@@ -17,6 +17,7 @@ CFG_TOLERANCE = 0.1         # a table learned at cfg 7 runs from 6.3 to 7.7: doc
 # The published schedules that run for a family automatically, by the hash of their numbers. Optimal Steps' for Flux and
 # Wan are left out: on our models they ended 1.2 to 4.5 times further away than the plain choice (solver_presets)
 FAMILY_SCHEDULES = {"sd15": "94e0369df7", "sdxl": "5a94b10665"}
+FAMILY_CALLS = {4.0: 7, 5.0: 9, 6.0: 10}    # cfg from which on they beat it up to so many calls, on a model of latents
 TRAIN_ONE = "train one for this model"
 
 
@@ -94,16 +95,18 @@ def of_two_models(presets, facts: ModelFacts) -> list[Preset]:
     return [preset for preset in presets if any(_same_base(part, ours) for part in preset.experts)]
 
 
-def family_schedule(presets, facts: ModelFacts) -> Preset | None:
-    """The published schedule that is selected automatically for the model's family."""
+def family_schedule(presets, facts: ModelFacts, cfg: float | None, calls: int) -> Preset | None:
+    """The published schedule that is selected automatically for the model's family, where it is at this cfg."""
     wanted = FAMILY_SCHEDULES.get(facts.family or "")
-    return next((preset for preset in presets if wanted and preset.model.family.lower() == facts.family
-                 and suits(preset, facts) is None and preset.short_hash == wanted), None)
+    most = max((most for least, most in FAMILY_CALLS.items() if cfg is not None and cfg >= least - 1e-9), default=0)
+    return next((preset for preset in presets if wanted and calls <= most and preset.model.family.lower() ==
+                 facts.family and suits(preset, facts) is None and preset.short_hash == wanted), None)
 
 
 def belongs(preset: Preset, facts: ModelFacts) -> bool:
     """Whether a preset belongs to the model: learned on its weights, or published for its family."""
-    if str(preset.training.get("imported", "")).startswith("schedule") and preset.model.family.lower() == facts.family:
+    family = (facts.family or "").partition(",")[0]
+    if str(preset.training.get("imported", "")).startswith("schedule") and preset.model.family.lower() == family:
         return True
     return is_solver(preset) or bool(own_presets([preset], facts))
 

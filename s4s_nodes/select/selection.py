@@ -131,8 +131,8 @@ def _serves_a_window(preset: Preset, request: Request, steps: int) -> Selection 
 
 
 def _schedule_with(steps: int, request: Request) -> Preset | None:
-    """The family's published schedule if it has this number of steps."""
-    published = match.family_schedule(request.installed, request.facts)
+    """The family's published schedule if it has this number of steps and wins there."""
+    published = match.family_schedule(request.installed, request.facts, request.cfg, steps)
     return published if published is not None and steps in published.counts else None
 
 
@@ -243,7 +243,8 @@ def _origin(request: Request, levels: np.ndarray, own: list[Preset]) -> tuple[in
 
 def _fallback(request: Request, levels: np.ndarray, origin, problems: list[_Problem]) -> Selection:
     """The family's published schedule if it has a table, else a classical solver; as if no preset were there."""
-    facts, published = request.facts, match.family_schedule(request.installed, request.facts)
+    facts = request.facts
+    published = match.family_schedule(request.installed, facts, request.cfg, len(levels) - 1)
     plain = is_own(levels, None, facts) or published is not None and is_own(levels, published, facts)
     there = levels if origin is None or plain else _without_preset(levels, origin, request)
     ours = bool(request.own_schedule) or plain or origin is not None

@@ -4,7 +4,7 @@
 
 MODEL: digits-eps, digits-flow, emoji-sd3, or one of the transfer study's own (CACHE holds its folder "models"). NAME-ve
 is a rectified flow on Stable Diffusion's noise levels, x / (1 - s) = x0 + sigma noise with sigma = s / (1 - s): so
-emoji-sd3-ve is a model of latents for the grids that were made for latents. 16 seeds take 2 to 5 minutes on one core.
+emoji-sd3-ve is a model of latents for the grids that were made for latents. 16 seeds take half an hour on one core.
 Each line is a pair: how many times closer to a 50-call teacher than the plain choice (select/dispatch.py without a
 preset) it ends, by calls; for each cfg, and as the geometric mean over all.
 """
@@ -23,7 +23,7 @@ from s4s.training.benchmark.race import unseen_pairs  # noqa: E402
 from s4s.training.teacher.pairs import ends, errors  # noqa: E402
 from tests.bench.transfer import models  # noqa: E402
 
-CALLS, CFGS = (4, 5, 6, 7, 8, 10, 12), (1.0, 3.0, 7.0)
+CALLS, CFGS = range(4, 13), (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0)
 SOLVERS = ("euler", "dpmpp_2m", "unipc_bh2_2", "ipndm_2")
 PUBLISHED = {False: ("ays_sd1", "ays_sdxl", "gits_1.10", "gits_1.20"), True: ("oss_flux", "oss_wan", "oss_chroma")}
 

@@ -50,8 +50,8 @@ def test_what_ships_is_said_by_its_steps_where_nothing_was_trained(host, tmp_pat
     """The WebUI's default of 20 steps on a checkpoint that nobody trained for."""
     host.shared.sd_model.sd_checkpoint_info.shorthash = "another"
     found = seen(host, steps=20, cfg_scale=7.0)
-    assert found.warning.startswith("gits-sd15 has 4 to 12 steps, you asked for 20.") and found.steps == 12
-    published = seen(host, steps=6)
+    assert found.warning.startswith("no preset was trained for this model. UniPC") and found.steps == 10
+    published = seen(host, steps=6, cfg_scale=7.0)
     assert published.warning == "" and published.preset.name == "gits-sd15"     # said, but nothing the user can set
     assert "no preset was trained for this model" in published.text.lower()
 

@@ -255,6 +255,12 @@ def test_facts_of_the_hosts_models(host):
     v = of(host.wrap, SimpleNamespace(is_sd2=True, parameterization="v", latent_channels=4))
     assert (v.prediction, v.family, v.channels) == ("v", "sd20", 4)
     assert of(host.wrap, SimpleNamespace(model_config=_config("WAN21_I2V"))).family == "wan21"
+    wide = _config("WAN21_T2V", unet_config={"dim": 5120})
+    assert of(host.wrap, SimpleNamespace(model_config=wide)).family == "wan21, 14b"
+    chroma = _config("FluxSchnell", huggingface_repo="Chroma")              # as Forge's loader leaves it
+    assert of(host.wrap, SimpleNamespace(model_config=chroma)).family == "chroma"
+    schnell = _config("FluxSchnell", huggingface_repo="black-forest-labs/FLUX.1-schnell")
+    assert of(host.wrap, SimpleNamespace(model_config=schnell)).family == "fluxschnell"
     flux = SimpleNamespace(prediction_type="const", mu=1.15)
     wrap = SimpleNamespace(sigmas=np.linspace(0.0003, 1, 10000), predictor=flux)
     seen = of(wrap, SimpleNamespace(model_config=_config("Flux")))
@@ -282,8 +288,10 @@ def test_another_checkpoint_in_the_same_network_is_hashed_anew(host, tmp_path):
     assert hashes()["weights_1d"] != first["weights_1d"] and hashes()["file"] == first["file"]
 
 
-def _config(name: str):
-    return type(name, (), {"__module__": "huggingface_guess.model_list"})()
+def _config(name: str, **more):
+    config = type(name, (), {"__module__": "huggingface_guess.model_list"})()
+    vars(config).update(more)
+    return config
 
 
 def test_the_script_room_holds_one_file_and_no_package():

@@ -217,7 +217,7 @@ def test_an_interrupt_passes_through(host):
 
 def test_a_preset_of_another_model_runs_by_name_with_a_warning_and_not_where_matching_is_strict(host, caplog):
     host.shared.sd_model.sd_checkpoint_info.shorthash = "another"
-    p = host.process()
+    p = host.process(cfg_scale=7.0)
     ran(host, p)
     assert p.extra_generation_params["S4S"].startswith("fallback gits-sd15 ")   # by itself: never
     p = host.process(scheduler=TOY)
@@ -236,14 +236,15 @@ def test_what_ships_runs_for_its_family_at_its_numbers_of_calls(host):
     host.shared.sd_model.is_sd1, host.shared.sd_model.is_sdxl = False, True
     for matching in ("loose", "strict"):
         host.shared.opts.s4s_matching = matching
-        p = host.process(steps=7)
+        p = host.process(steps=7, cfg_scale=7.0)
         _, sampler = ran(host, p)
         assert sampler.used == 7 and p.extra_generation_params["Schedule type"] == "S4S ays-sdxl"
         assert p.extra_generation_params["S4S"].startswith("fallback ays-sdxl ")
         assert " calls7 exact " in p.extra_generation_params["S4S"]
-    p = host.process(steps=20)
-    ran(host, p)
-    assert p.extra_generation_params["S4S"].startswith("fallback ")
+    for more in ({"steps": 20, "cfg_scale": 7.0}, {"steps": 7, "cfg_scale": 3.0}):
+        p = host.process(**more)
+        ran(host, p)
+        assert p.extra_generation_params["S4S"].startswith("fallback UniPC")
 
 
 def test_where_a_stop_is_wished_nothing_is_sampled(host):

@@ -45,7 +45,7 @@ def test_the_page_is_what_the_files_say():
 SD, FLOW = {"prediction": "eps", "sigma_min": 0.0292, "sigma_max": 14.6146, "channels": 4}, {
     "prediction": "flow", "sigma_min": 0.0003, "sigma_max": 1.0, "channels": 16}
 ENDLESS = {**SD, "prediction": "v", "sigma_max": 4518.0, "zero_terminal_snr": True}
-FEW = (4, 5, 6, 7, 8, 10, 12)
+FEW = (4, 5, 6, 7, 8, 10)
 
 
 @pytest.mark.parametrize("family, seen, taken", [
@@ -56,8 +56,8 @@ FEW = (4, 5, 6, 7, 8, 10, 12)
     (None, SD, {}), (None, {**SD, "channels": None}, {})])
 def test_what_ships_is_the_familys_fallback_at_its_calls_and_nothing_else_runs(family, seen, taken):
     facts = ModelFacts(family=family, **seen)
-    for calls in taken if seen["channels"] is None else (*FEW, 20, 30):
-        found = select(Request(facts, Library([]).presets(), calls, cfg=5.0))
+    for calls in taken if seen["channels"] is None else (*FEW, 12, 20, 30):
+        found = select(Request(facts, Library([]).presets(), calls, cfg=7.0))
         assert found.fallback and (found.preset and found.preset.name) == taken.get(calls), calls
         assert found.table.calls == calls and found.schedule.tolist() == found.table.sigmas.tolist()
         assert ("not measured on this checkpoint" in found.message()) == (calls in taken)
@@ -68,10 +68,12 @@ def test_the_schedules_that_run_unasked_are_these_files():
     assert {family: made.short_hash for family, made in shipped.items()} == match.FAMILY_SCHEDULES
 
 
-def test_a_step_count_that_a_schedule_lacks_is_said():
-    found = select(Request(ModelFacts(family="sd15", **SD), Library([]).presets(), 20))
-    assert found.message() == ("S4S fallback: gits-sd15 has 4 to 12 steps, you asked for 20. UniPC bh2 of order 2 on "
-                               "the model's own levels ran; set the steps to one of these, or train for 20.")
+def test_at_a_cfg_where_a_schedule_was_not_better_the_plain_choice_runs():
+    facts = ModelFacts(family="sd15", **SD)
+    for cfg, calls in ((None, 6), (1.0, 6), (3.0, 8), (4.0, 8), (5.0, 10), (7.0, 12)):
+        found = select(Request(facts, Library([]).presets(), calls, cfg=cfg))
+        assert found.message() == ("S4S fallback: no preset was trained for this model. UniPC bh2 of order 2 on the "
+                                   "model's own levels ran; train one for this model.")
 
 
 def test_the_digits_are_for_digits_only():

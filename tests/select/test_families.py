@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from s4s.s4s_nodes.core import classical, schedules
+from s4s.s4s_nodes.library import Library
 from s4s.s4s_nodes.select import ModelFacts
 from s4s.s4s_nodes.select.dispatch import FALLBACK, levels_for, table_for
-from s4s.s4s_nodes.select.families import OFFICIAL, flow_schedule
+from s4s.s4s_nodes.select.families import OFFICIAL, family_of, flow_schedule
 from s4s.s4s_nodes.select.selection import Request, select
 
 FLOW = ModelFacts("flow", 0.003, 1.0, shift=3.0)
@@ -21,6 +22,26 @@ def test_without_a_preset_a_family_runs_what_its_official_workflow_runs(family, 
     assert found.fallback and found.table.calls == steps and found.schedule[0] == 1 and found.schedule[-1] == 0
     wanted = classical.SOLVERS[OFFICIAL[family].solver](found.schedule, True)
     assert found.table.same_as(wanted)
+
+
+@pytest.mark.parametrize("name, network, family", [
+    ("WAN21_T2V", {"dim": 5120}, "wan21, 14b"), ("WAN22_Camera", {"dim": 5120}, "wan22, 14b"),
+    ("WAN21_T2V", {"dim": 1536}, "wan21"), ("WAN21_I2V", {"dim": 5120}, "wan21"), ("WAN22_S2V", {"dim": 5120}, "wan22"),
+    ("WAN21_T2V", None, "wan21"), ("Stable_Cascade_C", {}, "stable_cascade_c"), ("SDXL", {}, "sdxl")])
+def test_a_family_is_named_as_the_host_names_the_architecture(name, network, family):
+    """The experts of Wan 2.2 14B have a template of their own: Euler, simple."""
+    config = type(name, (), {})()
+    config.unet_config = network
+    assert family_of(config) == family
+    if family.endswith("14b"):
+        assert OFFICIAL[family] == ("euler", "simple")
+
+
+def test_oss_wan_is_of_a_wide_wan_too():
+    wide = replace(FLOW, family="wan21, 14b", sigma_min=0.008, channels=16)
+    named = next(preset for preset in Library([]).presets() if preset.name == "oss-wan")
+    found = select(Request(wide, steps=20, named=named, strict=True))
+    assert found.preset is named and found.belongs
 
 
 def test_the_official_schedules():

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from s4s.s4s_nodes.core import Model, Preset, classical, preset_file, schedules
-from s4s.s4s_nodes.select import ModelFacts, Request, match, select, suits, table_for
+from s4s.s4s_nodes.select import ModelFacts, Request, levels_for, match, select, suits, table_for
 
 SD15 = ModelFacts("eps", 0.0292, 14.6146, family="sd15", channels=4)
 FLUX = ModelFacts("flow", 0.0003, 1.0, family="flux", channels=16, shift=3.16)
@@ -284,6 +284,16 @@ def test_a_preset_that_was_named_runs_on_another_model_and_says_so_unless_matchi
 
 # --- a family's published schedule ------------------------------------------------------------------------------
 
+def ask7(presets, facts=MINE, **more):
+    """At a cfg at which published schedules run."""
+    return ask(presets, facts, **{"cfg": 7.0, **more})
+
+
+def ran7(*arguments, **more) -> str | None:
+    found = ask7(*arguments, **more).preset
+    return found and found.name
+
+
 def published(name="gits", calls=(4, 6), **more) -> Preset:
     return preset(name, calls, {"imported": "schedule with the solver ipndm_2"}, **more)
 
@@ -295,34 +305,48 @@ def ships(monkeypatch):
 
 
 def test_published_numbers_run_as_a_fallback_on_their_family_only():
-    found = ask([published()])
+    found = ask7([published()])
     assert found.fallback and found.warns and found.preset.name == "gits" and found.kind == "exact"
     assert found.message() == (
         f"S4S fallback: no preset was trained for this model. gits ({found.preset.short_hash}), calls6 ran (published "
         "numbers, not measured on this checkpoint); train one for this model.")
     for family in ("sdxl", "sd20", None):
-        assert ran([published()], replace(MINE, family=family)) is None
+        assert ran7([published()], replace(MINE, family=family)) is None
 
 
 def test_published_numbers_that_do_not_ship_run_only_by_name():
     stranger = published("mine", (5, 6))
-    assert ran([stranger]) is None and ran([stranger], named=stranger) == "mine"
-    assert "published numbers, not measured on this checkpoint" in ask([], named=stranger).message()
-    assert not ask([], named=stranger, strict=True).fallback                 # it is for this family
+    assert ran7([stranger]) is None and ran7([stranger], named=stranger) == "mine"
+    assert "published numbers, not measured on this checkpoint" in ask7([], named=stranger).message()
+    assert not ask7([], named=stranger, strict=True).fallback                 # it is for this family
 
 
 def test_published_numbers_run_at_their_numbers_of_calls_only():
-    found = ask([published(calls=(4, 6))], calls=20)
-    assert found.preset is None and "gits has 4 and 6 steps, you asked for 20" in found.message()
+    for calls in (5, 20):
+        assert ran7([published(calls=(4, 6))], calls=calls) is None
+    assert "no preset was trained for this model. UniPC" in ask7([published(calls=(4, 6))], calls=20).message()
+
+
+@pytest.mark.parametrize("cfg, most", [(None, 0), (1.0, 0), (3.0, 0), (4.0, 7), (5.0, 9), (6.0, 10), (7.5, 10)])
+def test_published_numbers_run_where_they_were_measured_to_be_better(cfg, most, monkeypatch):
+    """Unknown cfg, a low one, many calls: the plain choice, with its own levels."""
+    everywhere = published(calls=tuple(range(4, 14)))
+    monkeypatch.setattr(match, "FAMILY_SCHEDULES", {"sd15": everywhere.short_hash})
+    for calls in range(4, 14):
+        found = ask([everywhere], cfg=cfg, calls=calls)
+        assert (found.preset is everywhere) == (calls <= most)
+        if found.preset is None:
+            assert found.message().startswith("S4S fallback: no preset was trained for this model. UniPC bh2")
+            assert found.table.sigmas.tolist() == levels_for(None, MINE, calls).tolist()
 
 
 @pytest.mark.parametrize("calls", [4, 6])
 def test_a_preset_of_ones_own_beats_published_numbers(calls):
-    assert ran([published(), own("mine", (4, 6))], calls=calls) == "mine"
+    assert ran7([published(), own("mine", (4, 6))], calls=calls) == "mine"
 
 
 def test_published_numbers_step_in_where_ones_own_preset_has_no_table():
-    found = ask([published(), own("mine", (5,))], calls=6)
+    found = ask7([published(), own("mine", (5,))], calls=6)
     assert found.preset.name == "gits" and found.fallback and "mine has 5 steps, you asked for 6" in found.message()
 
 
@@ -330,16 +354,16 @@ def test_published_numbers_that_lost_a_race_on_these_weights_are_not_taken_there
     lost = {"calls4": {"ratio": 0.9, "recommended": False}, "calls6": {"ratio": 1.2, "recommended": True}}
     raced = replace(published("gits raced", hashes=OURS), scores=lost)
     others = replace(SD15, fingerprint=lambda: {"weights_1d": "cd"})
-    assert ran([published(), raced], calls=4) is None
-    assert "lost its race" in ask([published(), raced], calls=4).message()
-    found = ask([published(), raced], calls=6)
+    assert ran7([published(), raced], calls=4) is None
+    assert "lost its race" in ask7([published(), raced], calls=4).message()
+    found = ask7([published(), raced], calls=6)
     assert found.preset is raced and not found.fallback and "not measured" not in found.message()
-    assert ran([published(), raced], others, calls=4) == "gits"
+    assert ran7([published(), raced], others, calls=4) == "gits"
 
 
 def test_published_numbers_for_these_weights_are_theirs():
     mine = published("mine", hashes=OURS)
-    found = ask([mine], replace(MINE, family=None))
+    found = ask7([mine], replace(MINE, family=None))
     assert found.preset is mine and not found.fallback
 
 

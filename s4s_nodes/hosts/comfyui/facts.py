@@ -9,6 +9,7 @@ import torch
 
 from ...core.model import is_number
 from ...library import ModelFacts
+from ...select.families import family_of
 from ..callers import callers
 from . import fingerprint
 
@@ -18,7 +19,8 @@ _CLASSES = (("x0", "IMG_TO_IMG_FLOW"), ("flow", "CONST"), ("x0", "X0"), ("x0", "
 _UNFIT = {"IMG_TO_IMG": "this model turns one image into another and denoises nothing",
           "IMG_TO_IMG_FLOW": "this model turns one image into another and denoises nothing",
           "ModelSamplingAV": "this model's latent holds video and sound in one, and tables are learned for one of them"}
-_AV_FAMILIES = ("ltxav",)               # whose sampling does not tell
+_NESTED = {"ltxav": _UNFIT["ModelSamplingAV"],          # whose sampling does not tell
+           "triposplat": "this model's latent holds a shape and a camera in one, and tables are for one of them"}
 _CALLERS = 12               # how far up a schedule's asker is looked for: the host's own are 1 to 4 away
 
 
@@ -32,8 +34,8 @@ def of_schedule(sampling) -> ModelFacts:
 
 def _unfit(sampling, family: str | None = None) -> str:
     """Why no table can be learned for a model that samples like this; mostly nothing."""
-    if family in _AV_FAMILIES:
-        return _UNFIT["ModelSamplingAV"]
+    if family in _NESTED:
+        return _NESTED[family]
     names = {parent.__name__ for parent in type(sampling).__mro__}
     return next((words for name, words in _UNFIT.items() if name in names), "")
 
@@ -163,19 +165,12 @@ def of_running(denoiser) -> ModelFacts:
 
 def _of(network, sampling, patcher) -> ModelFacts:
     seen = of_schedule(sampling)
-    latent, family = getattr(network, "latent_format", None), _family(getattr(network, "model_config", None))
+    latent, config = getattr(network, "latent_format", None), getattr(network, "model_config", None)
+    family = None if config is None else family_of(config)
     return ModelFacts(
         seen.prediction, seen.sigma_min, seen.sigma_max, family=family, unfit=_unfit(sampling, family),
         channels=getattr(latent, "latent_channels", None), zero_terminal_snr=seen.zero_terminal_snr,
         shift=seen.shift, fingerprint=lambda: fingerprint.of(network, patcher))
-
-
-def _family(config) -> str | None:
-    """The host's name for the architecture without what it is for: WAN21_I2V and WAN21_T2V are both "wan21"."""
-    if config is None:
-        return None
-    name = type(config).__name__.lower()
-    return name if name.startswith("stable_") else name.split("_")[0]
 
 
 def _prediction(sampling) -> str:

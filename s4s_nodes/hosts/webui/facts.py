@@ -10,6 +10,7 @@ from modules import sd_samplers_common
 from ...core.files import stamp
 from ...core.levels import ENDLESS
 from ...library import PATCHES, ModelFacts
+from ...select.families import family_of
 from ..callers import callers
 from ..digest import digest, sketch_of
 
@@ -44,10 +45,9 @@ def _prediction(predictor, model, high: float) -> str:
 
 def _family(model) -> str | None:
     """The loader's own name for the architecture, as in ComfyUI, where the host keeps it; else a flag it sets."""
-    config = type(getattr(model, "model_config", None))
-    if config.__module__.startswith("huggingface_guess"):
-        name = config.__name__.lower()
-        return name if name.startswith("stable_") else name.split("_")[0]      # wan21_i2v and wan21_t2v: wan21
+    config = getattr(model, "model_config", None)
+    if type(config).__module__.startswith("huggingface_guess"):
+        return family_of(config)
     return next((family for flag, family in _FAMILIES.items() if getattr(model, flag, False)), None)
 
 

@@ -55,7 +55,7 @@ def test_some_of_these_families_have_a_preset_and_some_have_none(models):
 
 
 def test_sdxl_is_told_from_sd15_by_the_loaders_word(models, installed, monkeypatch):
-    monkeypatch.setattr(s4s_host.pack("s4s_nodes.hosts.comfyui.facts"), "_family", lambda config: "sdxl")
+    monkeypatch.setattr(s4s_host.pack("s4s_nodes.hosts.comfyui.facts"), "family_of", lambda config: "sdxl")
     choice = ran(models("sd15"), t.sigmas_of(models("sd15"), "s4s", 6))
     assert choice.preset.model.family == "sdxl" and choice.kind == "exact"
 

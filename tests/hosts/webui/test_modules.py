@@ -215,9 +215,9 @@ def test_what_ships_is_the_familys_fallback_where_nothing_of_the_users_is(model,
     shelf, select = part("shelf"), importlib.import_module("s4s_webui_clone.s4s_nodes.library").select
     monkeypatch.setattr(shelf, "library", lambda: shelf.Library([]))
     facts = part("facts").of(made(model).model_wrap, model.shown)
-    for calls in (6, 10, 25):
-        found = select(shelf.request("S4S Auto", facts, steps=calls, cfg=7.0))
-        wanted = "gits-sd15" if facts.family == "sd15" and calls < 25 else None
+    for calls, cfg in ((6, 7.0), (10, 7.0), (25, 7.0), (6, 3.0)):
+        found = select(shelf.request("S4S Auto", facts, steps=calls, cfg=cfg))
+        wanted = "gits-sd15" if facts.family == "sd15" and calls < 25 and cfg == 7 else None
         assert found.fallback and (found.preset and found.preset.name) == wanted, found.message()
 
 
@@ -234,6 +234,7 @@ def test_the_hosts_samplers_take_part_in_a_race_with_any_number_of_images_or_are
     """The host itself draws noise for the images of its txt2img alone: two here."""
     from modules import sd_samplers
     work, inside, ends, refused = part("work"), part("inside"), {}, {}
+    every = {}
 
     class Network(inside.Network):
         def _for(self, which):
@@ -245,15 +246,19 @@ def test_the_hosts_samplers_take_part_in_a_race_with_any_number_of_images_or_are
         for name in (data.name for data in sd_samplers.all_samplers if data.name != "S4S"):
             try:
                 ends[name] = [entry.table(source.denoiser, source.noise([0]) * source.sigma_max, source.extra([0]))
-                              for entry in work.entries((name,), source, 4)[:1]]
+                              for entry in work.entries((name,), source, [4])[0][4][:1]]
             except ValueError as error:
                 refused[name] = str(error)
+        every.update(work.entries(("all",), source, [2, 4])[0])
         return x
     sampled(eps, in_process.process(steps=4, scheduler=TOY, s4s_work=entries))
     assert {"Euler", "Euler a", "Heun", "DPM++ 2M", "DPM++ SDE"} <= set(ends) and "DPM fast" in refused
     why = (": leave it out", "the state shown was already not finite")          # the second: samplers for flows alone
     assert all(any(words in error for words in why) for error in refused.values()), refused
     assert all(end.shape == (1, 4, 8, 8) for made in ends.values() for end in made)
+    assert {entry.solver_name for entry in every[4]} == {f"{name} of WebUI" for name in ends}
+    judged = {entry.solver_name: entry.frechet_only for entry in every[2]}
+    assert not judged["Heun of WebUI"] and judged["DPM++ SDE of WebUI"] and judged["DPM2 a of WebUI"]
 
 
 def test_no_image_violates_an_invariant(model, data, monkeypatch, figure):
