@@ -18,38 +18,43 @@ at 8 steps. Made by `tests/hosts/comfyui/families_page.py` from tiny random netw
 family's sampling does not depend on the network's size. The official settings are those of ComfyUI's workflow templates
 (`s4s_nodes/select/families.py`); the shift is always the model's, after any ModelSampling node.
 
-| Model | Prediction | Shift | Clock | Levels | Without a preset |
-|---|---|---|---|---|---|
+| Model | Prediction | Shift | Clock | Levels | Without a preset | Checked how | Measured on |
+|---|---|---|---|---|---|---|---|
 """
 TAIL = """
 Mu is the logarithm of the shift. The clock is what the network is told: the level times 1 or 1000, the number of the
-level in the model's table, or another function of it. Measured: the classical solver that is best on small models of
-this prediction, where the family has no official setting that draws no noise. HunyuanImage has no official template: it
+level in the model's table, or another function of it. General: the classical solver that is best on small models, flows
+or others, where the family has no official setting that draws no noise. HunyuanImage has no official template: it
 runs HunyuanVideo's. HiDream's template and those of Qwen-Image, Chroma and Wan set other shifts by a node, which S4S
-follows. Two experts of Wan 2.2 look like Wan 2.1.
+follows. A text to video network of Wan's 14B width runs what the template of Wan 2.2's two experts runs, Euler on
+simple: Wan 2.1's network of that width looks the same. In a WebUI the same table decides.
 
-Each of these went through the real KSampler for 3 steps with sampler and scheduler `s4s`, and where the setting is an
-official one its result is that of the host's own sampler on the same levels (`tests/hosts/comfyui/test_families.py`).
-In a WebUI the same table decides.
+**Checked how**: *sampled* means that a tiny random network of this family went through the real KSampler for 3 steps
+with sampler and scheduler `s4s`; *equal to the host's* means that the result is that of the host's own sampler of that
+setting, on the same levels (`tests/hosts/comfyui/test_families.py`). *Read* means that only its configuration was read.
 
-Models whose latent holds video and sound in one fall back, and so do models that turn one image into another, such as
-FlowRVS: no table can be learned for them, and the log says so. HiDream O1's noise is eight times as strong as that of
-the others, in a training too.
+**Measured on**: no checkpoint of any family was measured. *Small models* are those of [the results](../measured.md) and
+[the limits](../limits.md): flows, zero terminal SNR, or Stable Diffusion's levels as here, but of another size and on
+other data. They say what to expect, no more. Race a preset on your checkpoint.
+
+Models whose latent holds several things in one, such as video and sound, fall back, and so do models that turn one
+image into another, such as FlowRVS: no table can be learned for them, and the log says so. HiDream O1's noise is eight
+times as strong as that of the others, in a training too.
 
 ## Not sampled here
 
 The other models that ComfyUI {version} knows, by the name of its configuration: read off the configuration alone.
 
-| Model | Prediction | Shift | Clock | Levels | Without a preset |
-|---|---|---|---|---|---|
+| Model | Prediction | Shift | Clock | Levels | Without a preset | Checked how | Measured on |
+|---|---|---|---|---|---|---|---|
 """
 UNREAD = """
 Not even read, as the host needs the weights for it: {names}.
 """
 
 
-def row(title: str, model) -> str:
-    """One line of the page."""
+def row(title: str, model, sampled: bool) -> str:
+    """One line of the page; sampled: by test_families.py."""
     import comfy.model_sampling
     facts = s4s_host.pack("s4s_nodes.hosts.comfyui.facts")
     seen, sampling = facts.of_model(model), model.get_model_object("model_sampling")
@@ -58,33 +63,38 @@ def row(title: str, model) -> str:
     clock = "level x 1" if mu else f"level x {sampling.multiplier:g}" if seen.flow else "number" if \
         type(sampling).__bases__[0] is comfy.model_sampling.ModelSamplingDiscrete else "function of the level"
     prediction = seen.prediction + (", zero terminal SNR" if seen.zero_terminal_snr else "")
-    return " | ".join([title, prediction, shift, clock,
-                       f"{seen.sigma_min:.3g} to {seen.sigma_max:.4g}", plain(seen)])
+    runs = plain(seen)
+    equal = sampled and runs.endswith(("official", "as none suits"))
+    checked = ("sampled" + ", equal to the host's" * equal) if sampled else "read"
+    small = seen.prediction != "x0" and (seen.flow or seen.zero_terminal_snr or seen.sigma_max < 20)
+    measured = "nothing: no table is for it" if seen.unfit else "small models" if small else "nothing"
+    return " | ".join([title, prediction, shift, clock, f"{seen.sigma_min:.3g} to {seen.sigma_max:.4g}", runs,
+                       checked, measured])
 
 
 def plain(seen) -> str:
-    """What runs without a preset of the model's own, at 8 steps."""
+    """What runs without a preset of the model's own, at 8 steps; `match.FAMILY_CALLS` has the cfg."""
     selection, families = s4s_host.pack("s4s_nodes.select.selection"), s4s_host.pack("s4s_nodes.select.families")
     shipped = s4s_host.pack("s4s_nodes.library").Library([]).presets()
 
+    published = selection.select(selection.Request(seen, shipped, steps=8, cfg=7.0)).preset
     found = selection.select(selection.Request(seen, shipped, steps=8))
-    if found.preset is not None:
-        return f"{found.preset.name}, published for the family"
+    before = "" if published is None else f"from cfg 5 on {published.name}, published for the family; else "
     named = families.official(seen.family) if seen.flow else None
     levels = named.schedule if named is not None else "even, shifted" if seen.flow else "simple" if \
         seen.zero_terminal_snr else "Karras, rho 5"
     solver = found.classical.split(" on ")[0]
-    whose = "official" if named is not None else "as none suits" if seen.unfit else "measured"
-    return f"{solver}; {levels}, {whose}"
+    whose = "official" if named is not None else "as none suits" if seen.unfit else "general"
+    return f"{before}{solver}; {levels}, {whose}"
 
 
 def page() -> str:
     """The whole page."""
     from comfyui_version import __version__
-    rows = "".join(f"| {row(tiny.title, tiny_families.build(name))} |\n" for name, tiny in
+    rows = "".join(f"| {row(tiny.title, tiny_families.build(name), True)} |\n" for name, tiny in
                    tiny_families.FAMILIES.items())
     others = tiny_families.build_others()
-    rest = "".join(f"| {row(name, model)} |\n" for name, model in others.items() if model is not None)
+    rest = "".join(f"| {row(name, model, False)} |\n" for name, model in others.items() if model is not None)
     names = ", ".join(name for name, model in others.items() if model is None)
     return HEAD.format(version=__version__) + rows + TAIL.format(version=__version__) + rest + UNREAD.format(
         names=names)

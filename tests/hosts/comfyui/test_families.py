@@ -70,19 +70,20 @@ def test_the_official_schedule_is_the_hosts_to_a_hundredth(models, name, steps):
     torch.testing.assert_close(torch.tensor(ours, dtype=torch.float32), theirs, rtol=0.01, atol=0.01)
 
 
-@pytest.mark.parametrize("name", ["ltxav", "minimaxh3"])
-def test_a_model_of_video_and_sound_runs_its_official_setting_and_says_why(models, name, caplog):
+@pytest.mark.parametrize("name, solver, holds", [
+    ("ltxav", "Euler", "video and sound"), ("minimaxh3", "RES multistep", "video and sound"),
+    ("triposplat", "Euler", "a shape and a camera")])
+def test_a_model_of_several_latents_in_one_runs_a_classical_solver_and_says_why(models, name, solver, holds, caplog):
     sampled(models(name), name)
     [said] = [each.getMessage() for each in caplog.records if "S4S fallback" in each.getMessage()]
-    assert "this model's latent holds video and sound in one, and tables are learned for one of them. " in said
-    solver = {"ltxav": "Euler", "minimaxh3": "RES multistep"}[name]
+    assert f"this model's latent holds {holds} in one, and tables are " in said
     assert said.endswith(f"{solver} on the model's own levels ran.")
 
 
-@pytest.mark.parametrize("name", ["ltxav", "minimaxh3", "flowrvs"])
+@pytest.mark.parametrize("name", ["ltxav", "minimaxh3", "triposplat", "flowrvs"])
 def test_no_table_is_learned_for_a_model_that_none_suits(models, name):
     scene = scene_of(models(name), name)
-    with pytest.raises(ValueError, match="(video and sound|denoises nothing).*connect another MODEL"):
+    with pytest.raises(ValueError, match="(video and sound|and a camera|denoises nothing).*connect another MODEL"):
         work.model_of(scene)
 
 

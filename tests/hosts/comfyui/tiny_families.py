@@ -119,6 +119,9 @@ FAMILIES = {
         "num_attention_heads": 1, "attention_head_dim": 128, "ffn_hidden_size": 128, "text_dim": 32,
         "timestep_input_dim": 32, "time_embed_hidden_size": 64, "time_embed_dim": 64},
         ((24, 2, 4, 4), (32, 2, 8))),
+    "triposplat": Tiny("TripoSplat", "TripoSplat", {
+        "image_model": "triposplat", "q_token_length": 16, "model_channels": 128, "cond_channels": 32,
+        "cond2_channels": None, "num_blocks": 1, "num_refiner_blocks": 1}, ((16, 16), (1, 5))),
     "flowrvs": Tiny("FlowRVS", "WAN21_FlowRVS", {"image_model": "wan2.1", **WAN}, (16, 2, 8, 8)),
 }
 NO_DENOISERS = {"RT_DETR_v4", "SAM3", "SAM31", "DepthAnything3"}        # of the host's models
