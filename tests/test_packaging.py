@@ -19,7 +19,8 @@ from tests import ships
 
 ROOT = Path(__file__).parents[1]
 LANGUAGES = ("en", "zh", "ja")
-CORE_NODES = {"CheckpointLoaderSimple", "UNETLoader", "CLIPLoader", "DualCLIPLoader", "ModelSamplingSD3",
+CORE_NODES = {"CheckpointLoaderSimple", "UNETLoader", "CLIPLoader", "DualCLIPLoader", "ModelSamplingAuraFlow",
+              "ModelSamplingSD3",
               "EmptyHunyuanLatentVideo", "SaveAnimatedWEBP", "VAELoader", "CLIPTextEncode", "FluxGuidance",
               "EmptyLatentImage", "EmptySD3LatentImage", "LoadImage", "ImageScale", "VAEEncode", "VAEEncodeForInpaint",
               "KSampler", "KSamplerAdvanced", "RandomNoise", "CFGGuider", "BasicGuider", "SamplerCustomAdvanced",
@@ -86,6 +87,17 @@ def test_the_registry_finds_what_it_asks_for():
 
 def test_the_version_is_one():
     assert field("version") == __version__
+
+
+@pytest.mark.skipif(os.name == "nt", reason="runs the publish action's shell")
+def test_the_registry_gets_this_versions_part_of_the_changelog(tmp_path):
+    text = (ROOT / ".github/workflows/publish.yml").read_text(encoding="utf-8")
+    [shell] = re.findall(r"- run: \|.*\n((?: {10}.*\n)+)", text)
+    for name in ("pyproject.toml", "CHANGELOG.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    subprocess.run(["bash", "-e", "-c", shell], cwd=tmp_path, check=True)
+    sent, whole = (tmp_path / "updates.md").read_text(), (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert sent.strip() == whole.split(f"## [{__version__}]")[1].split("\n", 1)[1].split("\n## [")[0].strip()
 
 
 def test_every_package_of_the_tree_is_listed():

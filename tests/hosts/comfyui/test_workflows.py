@@ -16,7 +16,7 @@ from workflow_files import to_prompt, to_workflow
 
 pytestmark = pytest.mark.server
 MODEL_FILES = {"ckpt_name", "unet_name", "clip_name", "clip_name1", "clip_name2", "vae_name"}
-ON_SD3 = ("s4s_flux", "s4s_sd3", "s4s_train", "s4s_several_cfg", "s4s_race")          # the quicker of the tiny models
+ON_SD3 = ("s4s_flux", "s4s_sd3", "s4s_z_image", "s4s_train", "s4s_several_cfg", "s4s_race")     # the quicker tiny model
 SMALL = {       # settings of a workflow, made small: what stays is the graph
     "ImageScale": {"width": 64, "height": 64}, "EmptyLatentImage": {"width": 64, "height": 64},
     "EmptySD3LatentImage": {"width": 64, "height": 64},
@@ -73,7 +73,7 @@ def on_tiny_models(prompt: dict, name: str) -> dict:
             made[key] = {"class_type": "TestConditioning", "inputs": words}
         if node["class_type"] == "VAELoader":
             made[key] = made[vae[0]]
-    return {key: node for key, node in made.items() if node["class_type"] != "DualCLIPLoader"}
+    return {key: node for key, node in made.items() if node["class_type"] not in ("CLIPLoader", "DualCLIPLoader")}
 
 
 def only(prompt: dict, kind: str) -> str:
@@ -105,6 +105,7 @@ def test_the_host_misses_nothing_but_the_model_files(comfy, info, name):
 
 @pytest.mark.parametrize("name, kind", [("s4s_text_to_image", "exact"), ("s4s_custom_sampling", "exact"),
                                         ("s4s_flux", "exact"), ("s4s_sdxl", "exact"), ("s4s_sd3", "exact"),
+                                        ("s4s_z_image", "exact"),
                                         ("s4s_image_to_image", "window"),
                                         ("s4s_inpaint", "exact")])
 def test_an_image_is_made_with_the_learned_table(comfy, info, name, kind):

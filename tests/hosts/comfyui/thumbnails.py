@@ -163,6 +163,7 @@ def of_others(pictures: list) -> dict[str, Image.Image]:
     wan = experts.pinned(schedules.linear_flow(6, SHIFT), BOUNDARY)
     return {"s4s_sdxl": path("SDXL in 6 calls", schedules.published("ays_sdxl", 6), pictures[4], flow=False),
             "s4s_flux": path("Flux in 6 calls", schedules.linear_flow(6, math.exp(1.15)), pictures[6]),
+            "s4s_z_image": path("Z-Image in 6 calls", flow_schedule("zimage", 6, 3.0), pictures[5]),
             "s4s_wan": path("Wan 2.1 in 6 calls", flow_schedule("wan21", 6, SHIFT), pictures[1], film=True),
             "s4s_wan22": path("Wan 2.2: two models, 6 calls", wan, pictures[0], boundary=BOUNDARY, film=True),
             "s4s_wan22_train": path("Wan 2.2: train one preset", wan, pictures[0], boundary=BOUNDARY,

@@ -40,10 +40,10 @@ def empty(size: int = 512) -> dict:
     return {"latent": ("EmptyLatentImage", {"width": size, "height": size, "batch_size": 1})}
 
 
-def ksampler(latent: str = "latent", denoise: float = 1.0) -> dict:
+def ksampler(latent: str = "latent", denoise: float = 1.0, cfg: float = CFG) -> dict:
     """A plain KSampler on the two dropdown rows."""
     return {"sampler": ("KSampler", {
-        "model": ("checkpoint", 0), "seed": 1, "steps": CALLS, "cfg": CFG, "sampler_name": "s4s", "scheduler": "s4s",
+        "model": ("checkpoint", 0), "seed": 1, "steps": CALLS, "cfg": cfg, "sampler_name": "s4s", "scheduler": "s4s",
         "positive": ("positive", 0), "negative": ("negative", 0), "latent_image": (latent, 0), "denoise": denoise})}
 
 
@@ -160,6 +160,24 @@ SD3 = Example(
      "latent": ("EmptySD3LatentImage", {"width": 1024, "height": 1024, "batch_size": 1}), **ksampler(),
      **saved("sd3", told=False)},
     [("", [["note"]]), ("Model and prompts", [["checkpoint", "latent"], ["positive", "negative"]]),
+     ("Sampler s4s, scheduler s4s", [["sampler"]]), ("Image", [["decode", "save"]])])
+
+Z_IMAGE = Example(
+    {"note": note("## Z-Image in 6 calls\n\n"
+                  "A plain **KSampler** with sampler `s4s` **and** scheduler `s4s`. Until you have trained a preset "
+                  "for your model, RES multistep runs on an even schedule with the model's own shift, as the "
+                  "official workflow has it, and the node says *S4S fallback*.\n\n"
+                  "This is Z-Image with cfg. For **Z-Image-Turbo** set the cfg to 1, and train its preset against the "
+                  "Turbo's own sampler: connect **teacher_sampler** and **teacher_sigmas** of *S4S Train Preset*."),
+     "model": ("UNETLoader", {"unet_name": "z_image_bf16.safetensors", "weight_dtype": "default"}),
+     "checkpoint": ("ModelSamplingAuraFlow", {"model": ("model", 0), "shift": 3.0}),
+     "clip": ("CLIPLoader", {"clip_name": "qwen_3_4b.safetensors", "type": "lumina2", "device": "default"}),
+     "vae": ("VAELoader", {"vae_name": "ae.safetensors"}),
+     "positive": ("CLIPTextEncode", {"text": FOX, "clip": ("clip", 0)}),
+     "negative": ("CLIPTextEncode", {"text": "", "clip": ("clip", 0)}),
+     "latent": SD3.nodes["latent"], **ksampler(cfg=4.0), **saved("z_image", vae=("vae", 0), told=False)},
+    [("", [["note"]]), ("Model and prompts", [["model", "checkpoint", "clip", "vae"],
+                                              ["positive", "negative", "latent"]]),
      ("Sampler s4s, scheduler s4s", [["sampler"]]), ("Image", [["decode", "save"]])])
 
 WAN = Example(
@@ -316,7 +334,7 @@ RACE = Example(
                   "Unseen seeds, the same number of calls for everyone: how far does each end from what the model "
                   "makes in 50 calls or more? All classical samplers on all schedules take part.\n\n"
                   "* **seeds**: more give firmer numbers\n"
-                  "* **samplers**: samplers of ComfyUI that take part besides, by name\n"
+                  "* **samplers**: samplers of ComfyUI that take part besides, by name, or all\n"
                   "* **budget**: the most network calls to spend; a larger one finds the best sampler more surely\n"
                   "* **write_scores** writes the result into the preset's file; one that loses is no longer selected "
                   "automatically"),
@@ -332,6 +350,6 @@ RACE = Example(
      ("The preset", [["preset"]]), ("Race", [["race"]]), ("Result", [["report", "sheet"]])])
 
 EXAMPLES = {"s4s_text_to_image": TEXT_TO_IMAGE, "s4s_custom_sampling": CUSTOM, "s4s_flux": FLUX, "s4s_sdxl": SDXL,
-            "s4s_sd3": SD3, "s4s_wan": WAN, "s4s_wan22": WAN22, "s4s_wan22_train": WAN22_TRAIN,
+            "s4s_sd3": SD3, "s4s_z_image": Z_IMAGE, "s4s_wan": WAN, "s4s_wan22": WAN22, "s4s_wan22_train": WAN22_TRAIN,
             "s4s_image_to_image": IMAGE_TO_IMAGE, "s4s_inpaint": INPAINT, "s4s_train": TRAIN,
             "s4s_several_cfg": SEVERAL_CFG, "s4s_race": RACE}
