@@ -29,6 +29,8 @@ def locked(folder: Path, say: Callable) -> Iterator[BinaryIO | None]:
     except (FileExistsError, NotADirectoryError):
         raise ValueError(f"{folder} is no folder, or lies in a file: choose another folder") from None
     except OSError as error:
+        if not folder.is_dir():
+            raise ValueError(f"{folder} cannot be made ({error.strerror or error}): choose another folder") from None
         _warn(folder, error, say)
         yield None
         return

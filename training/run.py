@@ -31,7 +31,7 @@ PREVIEWED = 4               # images of a preview
 SHARE_OF_CHECK = 0.15       # of the budget, that measuring the teacher may cost
 
 
-class Stopped(Exception):
+class Stopped(KeyboardInterrupt):
     """The user stopped the run. It is saved, and the message says how to resume."""
 
 

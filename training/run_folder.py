@@ -43,9 +43,13 @@ class Folder:
         self._read(lambda: self._open(resume))
 
     def _open(self, resume: bool) -> None:
-        if link := next((path for path in self.path.rglob("*") if path.is_symlink()), None):
-            raise ValueError(f"{link} is a link, and a run writes nothing outside its folder: put the file itself "
-                             "there, or choose another folder")
+        for path in self.path.rglob("*"):
+            if path.is_symlink():
+                raise ValueError(f"{path} is a link, and a run writes nothing outside its folder: put the file itself "
+                                 "there, or choose another folder")
+            own = path.name in (CONFIG, STATE, LOG, self._place.name)
+            if not path.is_file() and (own or not path.is_dir()):
+                raise ValueError(f"{path} is not a plain file: put it elsewhere, or choose another folder")
         with locked(self.path, self.say):
             known = check_same(self.path, self.config, resume)
             if known is None:

@@ -8,6 +8,7 @@ from .config import Config
 from .source import Source, identity_of
 
 CONFIG, STATE, LOG = "config.json", "state.safetensors", "log.jsonl"
+MOST_BYTES = 2 ** 20        # of CONFIG
 RUN = "s4s_run"             # the entry of CONFIG that is no setting: {"identity", "program", "sha256"}
 OLDER = "was made by version 0.4 or older, whose optimizers were removed: start a new run in another folder"
 
@@ -20,9 +21,8 @@ def identity(config: Config, source: Source) -> str:
 def read_config(folder) -> tuple[Config, dict]:
     """(settings of the folder's run, {"identity", "program"}). Raises ValueError for a damaged or older file."""
     path = Path(folder) / CONFIG
-    text = path.read_bytes()
     try:
-        content = json.loads(text)
+        content = json.loads(path.read_bytes() if path.is_file() and path.stat().st_size < MOST_BYTES else b"")
         facts = content.pop(RUN, None)
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{path} is damaged: put it back from a copy, or start a new run in another folder") from None

@@ -29,6 +29,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict]:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
         text = metadata[FACTS]
         facts = json.loads(text)
+    except MemoryError:
+        raise ValueError("it does not fit into memory") from None
     except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(str(error)) from None
     if metadata.get(CHECKSUM) != checksum(tensors, text):

@@ -1,6 +1,7 @@
 """s4s import and s4s export."""
 
 import json
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -47,6 +48,20 @@ def test_a_published_schedule_becomes_a_file_and_goes_out_again(s4s, tmp_path):
 def test_mistakes_get_one_sentence(s4s, words, said):
     code, output = s4s(*words)
     assert code == 1 and said in output and "Traceback" not in output
+
+
+def test_a_file_in_place_of_a_folder_is_said(s4s, tmp_path):
+    assert s4s("import", "ays-sdxl", "--name", "mine")[0] == 0
+    code, output = s4s("export", "mine.safetensors", "--to", "diffusers", "--out", "mine.safetensors")
+    assert code == 1 and "mine.safetensors is a file: name a folder" in output
+    code, output = s4s("train", "--name", "x", "--out", "mine.safetensors/below")
+    assert code == 1 and "is no folder" in output
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a folder where nothing can be made")
+def test_a_folder_that_cannot_be_made_is_said_once(s4s):
+    code, output = s4s("train", "--name", "x", "--out", "/proc/x")
+    assert code == 1 and "/proc/x cannot be made" in output and "WARNING" not in output
 
 
 def test_nothing_is_overwritten_without_force(s4s, tmp_path):

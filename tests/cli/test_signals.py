@@ -24,7 +24,7 @@ def heard():
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_training_that_is_ended_saves_and_says_how_to_resume(tmp_path, kind):
     out = tmp_path / "run"
     with started("train", "--calls", 3, "--budget", 0, "--pairs", 64, "--validation", 8,
@@ -42,13 +42,16 @@ def test_a_training_that_is_ended_saves_and_says_how_to_resume(tmp_path, kind):
     assert (out / "state.safetensors").exists() and not list(out.rglob("*.part"))
 
 
-def test_ctrl_c_while_the_program_is_being_imported_gives_no_traceback():
+@pytest.mark.parametrize("where", ["click", "s4s.training.cli.main", "s4s.training.run", "torch"])
+def test_ctrl_c_while_the_program_is_being_imported_gives_no_traceback(where):
     code = ("import sys, s4s.__main__ as door\n"
             "class Stop:\n"
             "    def find_spec(name, *_):\n"
-            "        if name == 'click':\n"
+            f"        if name == {where!r}:\n"
             "            raise KeyboardInterrupt\n"
             "sys.meta_path.insert(0, Stop)\n"
+            "sys.argv = ['s4s', 'train', '--name', 'x']\n"
             "door.main()")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (130, "\nstopped\n")
+    more = "" if where == "click" else "; nothing was left half-written"
+    assert (done.returncode, done.stderr) == (130, f"\nstopped{more}\n")

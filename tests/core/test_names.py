@@ -16,7 +16,9 @@ BAD = {"": "1 to 100 printable", "a" * 101: "1 to 100 printable", "a\nb": "print
        "a\\b": "letters", "a:b": "letters", "C:": "letters", "a*b": "letters", "a?": "letters", "a|b": "letters",
        "a<b>": "letters", "a\uff0fb": "letters", "$HOME": "letters", ".hidden": "begin or end", "..": "begin or end",
        "dot.": "begin or end", " a": "begin or end", "a ": "begin or end", "CON": "Windows", "nul.txt": "Windows",
-       "com1": "Windows", "LPT\u00b9.x": "Windows",
+       "com1": "Windows", "nul .x": "Windows", "con .x.y": "Windows", "-rf": "with a dash", "\u0301": "mark",
+       "\uff53tate": "a run keeps", "\u017ftate": "a run keeps", "a\u3164": "letters", "\u115f": "letters",
+       "\u2800": "letters", "a\u034fb": "letters", "LPT\u00b9.x": "Windows",
        "state": "a run keeps", "Config": "a run keeps", "絵" * 100: "300 bytes"}
 
 
@@ -42,7 +44,8 @@ def test_only_a_text_is_a_name(name):
 @pytest.mark.parametrize("name", BAD)
 def test_the_file_of_an_older_name_is_a_plain_one(name):
     file = file_name(name)
-    assert Path(file).name == file and file[0] not in " ." and len(file.encode()) <= MOST_BYTES and file.isprintable()
+    assert Path(file).name == file and file[0] not in " .-" and len(file.encode()) <= MOST_BYTES and file.isprintable()
+    assert not set(file) & set("\u3164\u115f\u2800\u034f")
 
 
 @pytest.mark.parametrize("name", ["mine", "a" * LONGEST, "絵" * 66])

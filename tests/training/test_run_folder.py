@@ -19,6 +19,7 @@ from s4s.training.benchmark.report_run import draw_run
 from s4s.training.lock import locked
 from s4s.training.run import Run, Stopped
 from s4s.training.run_identity import read_config
+from tests.bench.proof.forked import Child
 from tests.toy import small, toy_source
 from tests.training.test_run import interrupt_after, run_in
 
@@ -157,6 +158,33 @@ def test_a_folder_that_is_a_file_is_no_place_for_a_run(tmp_path):
         with pytest.raises(ValueError, match="is no folder"):
             run_in(place)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes there")
+@pytest.mark.parametrize("name", ["state.safetensors", "config.json", ".lock", "pairs", "log.jsonl"])
+def test_a_pipe_or_a_folder_in_place_of_a_file_is_refused_without_waiting(copy, name):
+    place = copy / name
+    shutil.rmtree(place) if place.is_dir() else place.unlink()
+    os.mkfifo(place)
+    with pytest.raises(ValueError, match=f"{name} is not a plain file"):
+        resumed(copy)
+    if name == "config.json":
+        with pytest.raises(ValueError, match="is damaged"):
+            read_config(copy)
+    if name in ("state.safetensors", "config.json"):
+        place.unlink()
+        place.mkdir()
+        with pytest.raises(ValueError, match=f"{name} is not a plain file"):
+            resumed(copy)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a limit as Linux has it")
+@pytest.mark.parametrize("name", ["state.safetensors", "config.json"])
+def test_a_file_of_40_gb_is_refused(copy, name):
+    with open(copy / name, "r+b") as file:
+        file.truncate(40_000_000_000)
+    done = Child(lambda: what(resumed(copy)), megabytes=1000).result()
+    assert done["words"] and f"{name} is damaged" in done["error"], done
 
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="making links needs a right there")

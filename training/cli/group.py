@@ -1,5 +1,7 @@
 """All commands together, listed without being imported: torch and the trainer take a second."""
 
+import sys
+from contextlib import suppress
 from importlib import import_module
 
 import click
@@ -15,7 +17,15 @@ WORDS = {                   # the first sentence of the help of those that impor
 
 
 class Group(click.Group):
-    """Imports the trainer when a command that needs it is asked for."""
+    """Imports the trainer when a command that needs it is asked for. Ends in words where a signal stops it."""
+
+    def invoke(self, context):
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt as stopped:
+            with suppress(OSError):                 # of a terminal that was closed
+                click.echo(f"\n{str(stopped) or 'stopped; nothing was left half-written'}", err=True)
+            sys.exit(130)
 
     def list_commands(self, context) -> list[str]:
         return sorted({*self.commands, *WORDS})

@@ -2,7 +2,6 @@
 
 import functools
 import os
-import sys
 from pathlib import Path
 
 import click
@@ -50,15 +49,8 @@ def user_errors(command):
     """Turn what users can mend into one message and an exit code, and leave tracebacks to real bugs."""
     @functools.wraps(command)
     def wrapped(*args, **kwargs):
-        from ..run import Stopped
         try:
             return command(*args, **kwargs)
-        except Stopped as stopped:
-            click.echo(f"\n{stopped}", err=True)
-            sys.exit(130)
-        except KeyboardInterrupt:
-            click.echo("\nstopped; nothing was left half-written", err=True)
-            sys.exit(130)
         except (ValueError, RuntimeError, OSError) as error:
             raise click.ClickException(str(error)) from None
     return wrapped

@@ -146,6 +146,8 @@ def export(preset_file, to, calls, out, force):
             click.echo(sigmas_text(preset, count))
         return
     out = out or preset_file.with_name(f"{preset_file.stem}-diffusers")
+    if out.is_file():
+        raise ValueError(f"{out} is a file: name a folder with --out")
     file = check_free(out / "scheduler_config.json", force)
     from ...s4s_nodes.exporters.scheduler import S4SScheduler
     S4SScheduler.from_preset(preset).save_config(out)
