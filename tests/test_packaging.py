@@ -235,7 +235,7 @@ def test_there_is_a_workflow_for_every_use():
 
 
 SHIPS = {"", ".css", ".html", ".ini", ".jpg", ".js", ".json", ".md", ".png", ".py", ".safetensors", ".svg", ".toml",
-         ".typed", ".yml"}
+         ".typed", ".webp", ".yml"}
 
 
 def test_nothing_that_ships_is_compiled_or_runs_when_it_is_read():
