@@ -24,7 +24,7 @@ ORDER = (       # a room may import those of the lines above it; rooms of one li
     "training.optimizers",
     "training.starts",
     "training.config",
-    "training.sources training.convergence training.checks training.run_identity",
+    "training.sources training.teacher.convergence training.checks training.run_identity",
     "training.run_folder",
     "training.budget training.run_pairs",
     "training.cfg_range",

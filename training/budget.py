@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from .baselines.halving import EVERY, Effort
 from .baselines.schedules import schedules_for
 from .config import Config
-from .convergence import probe_calls, probes
 from .optimizers.gauss_newton import pair_cost as pair_cost_of
 from .optimizers.state import FIRST_BATCH
 from .parametrization.parameters import Parameters
 from .source import Source
 from .starts.search import search_calls
+from .teacher.convergence import probe_calls, probes
 from .teacher.solvers import calls_of
 
 UNLIMITED = 100_000         # of a run without a budget: more was not measured to help

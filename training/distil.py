@@ -25,7 +25,7 @@ from . import run_identity
 from .benchmark.race import TableResult, race, unseen_pairs
 from .config import Config
 from .estimate import Estimate, estimate, own
-from .progress import Progress
+from .progress import Progress, RunProgress
 from .run import Run
 from .source import Source
 
@@ -48,8 +48,7 @@ def distil(source: Source, config: Config, folder, *, resume: bool = False,
     """
     config = own(config, source)
     with torch.inference_mode(False), torch.no_grad():          # hosts run nodes under inference mode
-        return Run(config, Path(folder), resume, quiet=False, source=source, on_progress=on_progress,
-                   say=say or _log.info).carry_out()
+        return Run(config, Path(folder), resume, source, RunProgress(on_progress, say or _log.info)).carry_out()
 
 
 def identity(source: Source, config: Config) -> str:

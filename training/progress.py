@@ -42,7 +42,7 @@ class RunProgress:
     terminal shows bars. total: a forecast of the run's network calls.
     """
 
-    def __init__(self, on_progress: Callable | None, say: Callable | None, quiet: bool):
+    def __init__(self, on_progress: Callable | None = None, say: Callable | None = None, quiet: bool = False):
         self.on_progress, self.quiet, self._write = on_progress, quiet, say or tqdm.write
         self.bars = not (quiet or say or on_progress)
         self._opened, self.total = time.monotonic(), 0

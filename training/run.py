@@ -1,6 +1,5 @@
 """A run on disk: configuration, cached teacher pairs, state, log, preset. A stop at any time loses only seconds."""
 
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,6 @@ from .budget import NOISE_CALLS, forecast
 from .cfg_range import CfgNode, nodes_of, run_calls
 from .checks import check
 from .config import Config
-from .convergence import Convergence, converge, probes
 from .optimizers.gauss_newton import learn
 from .optimizers.noise import noise_of
 from .optimizers.state import State
@@ -23,6 +21,8 @@ from .run_folder import Folder
 from .run_identity import check_same, identity
 from .run_pairs import PairCache, Window
 from .run_tables import RunTables, TableStart
+from .source import Source
+from .teacher.convergence import Convergence, converge, probes
 from .teacher.pairs import VALIDATION_SEEDS, ends, of_one_size
 from .teacher.solvers import Teacher, teacher_of
 from .teacher.windows import table_name, window_top
@@ -38,14 +38,14 @@ class Stopped(KeyboardInterrupt):
 class Run:
     """One training run in its folder: of the bundled model its configuration names, or of a source from outside.
 
-    on_progress(Progress) is called before every network call, say(text) with messages. world: the processes to use.
-    Raises ValueError if the folder holds another run or the configuration cannot work.
+    progress: whom it reports to; by default a terminal. world: the processes to use (parallel.World). Raises ValueError
+    if the folder holds another run or the configuration cannot work.
     """
 
-    def __init__(self, config: Config, folder, resume: bool = False, quiet: bool = False, source=None,
-                 on_progress: Callable | None = None, say: Callable | None = None, world=None):
+    def __init__(self, config: Config, folder, resume: bool = False, source: Source | None = None,
+                 progress: RunProgress | None = None, world=None):
         self.config, self.folder, self.world = config, Path(folder), world
-        self.progress = RunProgress(on_progress, say, quiet or bool(world) and not world.first)
+        self.progress = progress or RunProgress(quiet=world is not None and not world.first)
         self.facts: dict[str, dict] = {}            # settled once for the whole run: "teacher"
         self.images: dict[str, Tensor] = {}         # the teacher's results for whole images, by kind of pairs
         self.seconds_before = 0.0

@@ -43,8 +43,8 @@ class Source:
     conditioning: words that tell its conditions apart from others', where neither settings nor `about` do.
     weights: what tells its network's weights apart from others', see weights.py; None: a digest of the torch modules
     that can be seen from `network`.
-    model_calls counts network evaluations, one per image (a guided pair counts once); calls_before, those of a run's
-    earlier sessions.
+    model_calls counts network evaluations, one per image (under guidance, with and without the prompt, once);
+    calls_before, those of a run's earlier sessions.
     """
 
     name: str

@@ -32,6 +32,13 @@ def even(flow: bool) -> tuple[Callable, Callable]:
     return (np.asarray, np.asarray) if flow else (np.arctan, np.tan)
 
 
+def along(levels, places, flow: bool) -> np.ndarray:
+    """Levels at places from 0 (the first) to 1 (the last) of a schedule: linear between its own in `even`'s coordinate.
+    """
+    into, back = even(flow)
+    return back(np.interp(places, np.linspace(0, 1, len(levels)), into(levels)))
+
+
 @cache
 def gauss(count: int) -> tuple[np.ndarray, np.ndarray]:
     """Points and weights of the Gauss-Legendre rule on [0, 1]: exact for polynomials of degree 2 count - 1."""

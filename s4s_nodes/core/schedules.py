@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .levels import even
+from .levels import along
 
 
 def sd_levels(beta_start: float = 0.00085, beta_end: float = 0.012, count: int = 1000, root: int = 2) -> np.ndarray:
@@ -33,7 +33,11 @@ def zero_snr_levels(top: float, **betas) -> np.ndarray:
 
 def flow_levels(shift: float = 1.0, count: int = 1000) -> np.ndarray:
     """A rectified flow's levels, rising to 1: s = shift t / (1 + (shift - 1) t) (Esser et al. 2024, eq. 23)."""
-    time = np.arange(1, count + 1) / count
+    return shifted(np.arange(1, count + 1) / count, shift)
+
+
+def shifted(time, shift: float):
+    """The levels of a rectified flow at times from 0 to 1 (array or tensor)."""
     return shift * time / (1 + (shift - 1) * time)
 
 
@@ -161,8 +165,7 @@ def flux2(calls: int, tokens: int = 4096) -> np.ndarray:
 def linear_flow(calls: int, shift: float = 1.0) -> np.ndarray:
     """A rectified flow's even levels from 1 to 0, shifted as `flow_levels`."""
     check_calls(calls)
-    time = 1 - _ramp(calls + 1)
-    return shift * time / (1 + (shift - 1) * time)
+    return shifted(1 - _ramp(calls + 1), shift)
 
 
 @cache
@@ -196,15 +199,13 @@ def whole_list(name: str, calls: int) -> np.ndarray:
 def stretched(levels, calls: int, flow: bool) -> np.ndarray:
     """A schedule stretched to another number of calls: even in the index, with the same ends.
 
-    levels (n+1,) fall. Between two of them it is linear in arctan sigma (a flow: in its level; levels.even).
+    levels (n+1,) fall.
     """
     check_calls(calls)
     levels = np.array(levels, dtype=np.float64)
     if calls == len(levels) - 1:
         return levels
-    into, back = even(flow)
-    between = np.interp(np.linspace(0, len(levels) - 1, calls + 1)[1:-1], np.arange(len(levels)), into(levels))
-    return np.concatenate([levels[:1], back(between), levels[-1:]])
+    return np.concatenate([levels[:1], along(levels, np.linspace(0, 1, calls + 1)[1:-1], flow), levels[-1:]])
 
 
 def published_counts(name: str) -> tuple[int, ...]:

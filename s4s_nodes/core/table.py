@@ -82,13 +82,14 @@ class Table:
         return all(np.array_equal(getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
 
 
-def end_response(table) -> tuple[float, float]:
-    """(weight of x[0], total weight of the predictions) in the last state for a constant denoiser."""
+def end_response(table) -> tuple:
+    """(weight of x[0], total weight of the predictions) in the last state for a constant denoiser; a TensorTable's
+    are tensors."""
     start, total = 1.0, 0.0
     with np.errstate(over="ignore", invalid="ignore"):     # a hostile table overflows, quietly
         for i in range(len(table.carry)):
             start, total = table.carry[i] * start, table.carry[i] * total + table.weights[i].sum()
-    return float(start), float(total)
+    return start, total
 
 
 def lawful_total(first, end, flow: bool):

@@ -139,7 +139,7 @@ def _check_flow(preset: Preset) -> None:
     """diffusers' flow pipelines start from plain noise and show the network the state as it is."""
     for calls in preset.counts:
         table = preset.table(calls)
-        if table.sigmas[0] < 0.99 or not np.allclose(table.scale, 1.0):
+        if not starts_at(table.sigmas[0], 1.0) or not np.allclose(table.scale, 1.0):
             raise ValueError(f"preset {preset.name!r}, {calls} calls, starts at level {table.sigmas[0]:g} or scales "
                              "what the network is shown: diffusers' flow pipelines cannot do that")
 

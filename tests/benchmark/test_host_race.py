@@ -36,7 +36,7 @@ def test_the_terms_are_kept_and_every_step_is_told():
     assert finished == ["calls3", "calls4"] and seen == [
         "race: how far the teacher is off", "race of calls3: the teacher on 6 unseen seeds",
         "race of calls3 on 6 unseen seeds", "race of calls4 on 6 unseen seeds"]            # one teacher for both
-    assert all(scores["pairs_raced"] > 60 and scores["seeds"] == 6 for scores in held.scores.values())
+    assert all(scores["baselines_raced"] > 60 and scores["seeds"] == 6 for scores in held.scores.values())
     assert {name: held.preset.score(name) for name in held.scores} == held.scores
     assert held.preset.short_hash == preset(3, 4).short_hash
     assert "6 unseen seeds; teacher unipc_bh2_3, " in held.summary
@@ -45,7 +45,7 @@ def test_the_terms_are_kept_and_every_step_is_told():
     made = source.model_calls
     assert [done for done, _ in steps] == sorted(done for done, _ in steps) and steps[-1] == (made, made)
     assert all(abs(total - made) < 0.25 * made for _, total in steps)                   # from the first call on
-    taken = held.scores["calls4"]["pairs_raced"]
+    taken = held.scores["calls4"]["baselines_raced"]
     assert f"of {taken} baselines that took part" in table_lines(held.raced["calls4"])[-1]
 
 
@@ -116,7 +116,8 @@ def test_a_budget_is_kept_and_a_larger_one_searches_more():
     raced = []
     for budget in (1500, 3000, 20_000):
         source = toy_source()
-        raced.append(hold_race(source, preset(4), terms(budget=budget), RaceProgress()).scores["calls4"]["pairs_raced"])
+        held = hold_race(source, preset(4), terms(budget=budget), RaceProgress())
+        raced.append(held.scores["calls4"]["baselines_raced"])
         assert source.model_calls <= budget
     assert raced == sorted(raced) and raced[-1] == len(baselines(toy_source(), 4))
     with pytest.raises(ValueError, match="too small for this race: at least [0-9,]{3,5} are needed"):

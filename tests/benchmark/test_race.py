@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from s4s.s4s_nodes.core import Preset, classical, schedules
-from s4s.training.baselines.halving import EFFORTS, Effort, search_cost, searched
+from s4s.training.baselines.halving import EFFORTS, Effort, Entrants, search_cost, searched
 from s4s.training.baselines.measure import Entry, baselines, measure, measured
 from s4s.training.baselines.schedules import schedules_for
 from s4s.training.benchmark import report
@@ -122,7 +122,7 @@ def test_fewer_seeds_are_never_ranked_among_all_and_the_start_runs_them_all():
     worst = searched(source, every, pairs.part(slice(0, 2)), Effort(0, 99, ((2, 999),)))[-1].name
     before, effort = source.model_calls, Effort(1, 3, ((1, 999), (12, 4)))
     ranked = searched(source, every, pairs, effort, kept=[worst])
-    assert source.model_calls - before <= search_cost(effort, 5, 12, len(schedules_for(source)), source.flow)
+    assert source.model_calls - before <= search_cost(effort, Entrants(5, len(schedules_for(source)), source.flow), 12)
     counts = [len(entry.errors) for entry in ranked]
     assert counts == sorted(counts, reverse=True) and counts.count(12) == 5
     assert worst in [entry.name for entry in ranked[:5]]

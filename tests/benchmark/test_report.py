@@ -14,6 +14,7 @@ from s4s.training.baselines.halving import Effort
 from s4s.training.benchmark import html_report, report
 from s4s.training.benchmark.race import race, unseen_pairs
 from s4s.training.benchmark.report_run import draw_run
+from s4s.training.progress import RunProgress
 from s4s.training.run import Run
 from tests.toy import small, toy_source
 
@@ -82,7 +83,7 @@ def test_the_race_is_told_whole_with_the_losers_and_whoever_is_closer(raced, tmp
 
 
 def test_a_run_has_its_page_with_every_picture_inside(tmp_path):
-    run = Run(small(iterations=2), tmp_path, quiet=True, source=toy_source())
+    run = Run(small(iterations=2), tmp_path, progress=RunProgress(quiet=True), source=toy_source())
     made = run.train()
     page = Reader(draw_run(run, made).read_text(encoding="utf-8"))
     pictures = [attributes for tag, attributes in page.tags if tag == "img"]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from s4s.s4s_nodes.core.classical import SOLVERS
-from s4s.training.baselines.halving import EFFORTS, search_cost, searched
+from s4s.training.baselines.halving import EFFORTS, Entrants, search_cost, searched
 from s4s.training.baselines.measure import STARTS, baselines, measure, measured
 from s4s.training.baselines.schedules import schedules_for
 from s4s.training.baselines.shared import shared_calls, shared_ends
@@ -69,5 +69,5 @@ def test_no_search_costs_more_than_it_says(source, calls):
     for effort, features in ((EFFORTS[0], False), (EFFORTS[-1], True)):
         before = source.model_calls
         searched(source, entries, pairs, effort, [entries[-1].name], features)
-        most = search_cost(effort, calls, 10, len(schedules_for(source)), source.flow, features=features)
+        most = search_cost(effort, Entrants(calls, len(schedules_for(source)), source.flow), 10, features)
         assert 0.3 * most < source.model_calls - before <= most

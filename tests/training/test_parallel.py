@@ -11,6 +11,7 @@ import pytest
 
 from s4s.s4s_nodes.core import preset_file
 from s4s.training.parallel import launched_alone
+from s4s.training.progress import RunProgress
 from s4s.training.run import Run
 from tests.toy import toy_source
 from tests.training.parallel_worker import MODES, settings
@@ -67,7 +68,7 @@ def test_two_processes_train_a_checkpoint(tmp_path):
     together = preset_file.load(tmp_path / "two" / "tiny.safetensors")
     settings = dict(zip([word[2:].replace("-", "_") for word in QUICK[::2]], QUICK[1::2]))
     alone = Run(Config.of(**{**settings, **given, "calls": (3,), "cfg": (4,), "checkpoint": str(place), "device": "cpu",
-                          "prompts": str(given["prompts"])}), tmp_path / "one", quiet=True)
+                          "prompts": str(given["prompts"])}), tmp_path / "one", progress=RunProgress(quiet=True))
     wanted = alone.train()
     assert together.training["processes"] == 2
     assert together.training["model_calls"] == wanted.training["model_calls"]
@@ -93,7 +94,7 @@ def told(world, name):
 
 @pytest.mark.parametrize("name", MODES)
 def test_two_processes_learn_the_table_of_one(world, tmp_path, name):
-    alone = Run(settings(name), tmp_path, quiet=True, source=toy_source())
+    alone = Run(settings(name), tmp_path, progress=RunProgress(quiet=True), source=toy_source())
     wanted = alone.train().tables["calls4"]
     together = preset_file.load(world / name / "my-preset.safetensors")
     for part in ("sigmas", "query", "carry", "weights"):

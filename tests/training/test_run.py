@@ -9,13 +9,14 @@ import torch
 
 from s4s.s4s_nodes.core import preset_file
 from s4s.training import run_folder
+from s4s.training.progress import RunProgress
 from s4s.training.run import Run, Stopped
 from s4s.training.source import NaNFromModel
 from tests.toy import small, toy_source
 
 
 def run_in(folder, resume=False, source=None, **changes):
-    return Run(small(**changes), folder, resume=resume, quiet=True, source=source or toy_source())
+    return Run(small(**changes), folder, resume, source or toy_source(), RunProgress(quiet=True))
 
 
 def interrupt_after(count):

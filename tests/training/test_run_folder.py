@@ -17,6 +17,7 @@ from s4s.s4s_nodes.core import preset_file
 from s4s.training import records, run, run_folder
 from s4s.training.benchmark.report_run import draw_run
 from s4s.training.lock import locked
+from s4s.training.progress import RunProgress
 from s4s.training.run import Run, Stopped
 from s4s.training.run_identity import read_config
 from tests.bench.proof.forked import Child
@@ -46,7 +47,7 @@ def copy(whole, tmp_path):
 def resumed(folder, said=None, **changes):
     """The run in the folder, opened to be resumed."""
     return Run(small(**SHORT, **changes), folder, resume=True, source=toy_source(),
-               say=(said if said is not None else []).append)
+               progress=RunProgress(say=(said if said is not None else []).append))
 
 
 def what(opened) -> list:
@@ -314,7 +315,7 @@ def test_another_number_of_threads_changes_a_real_network_by_rounding_alone(tmp_
     made = []
     for threads in (2, 1):
         torch.set_num_threads(threads)
-        run = Run(small(**settings), tmp_path / str(threads), quiet=True)
+        run = Run(small(**settings), tmp_path / str(threads), progress=RunProgress(quiet=True))
         made.append((run.carry_out().tables["calls3"].weights, run.states["calls3"].best_error))
     assert made[0][0] == pytest.approx(made[1][0], abs=1e-3) and made[0][1] == pytest.approx(made[1][1], rel=1e-2)
 

@@ -9,6 +9,7 @@ import torch
 from s4s.s4s_nodes.core import Model, mixture, preset_file, schedules
 from s4s.training.benchmark.host_race import RaceProgress, Terms, hold_race, sheet_rows
 from s4s.training.distil import identity
+from s4s.training.progress import RunProgress
 from s4s.training.run import Run, Stopped
 from s4s.training.sizes import of_sizes, pack, unpack
 from s4s.training.source import NaNFromModel, Source
@@ -43,7 +44,7 @@ def size_of(seed, source=None):
 
 
 def run_in(folder, resume=False, source=None, **changes):
-    return Run(small(**{"pairs": 16, **changes}), folder, resume=resume, quiet=True, source=source or both())
+    return Run(small(**{"pairs": 16, **changes}), folder, resume, source or both(), RunProgress(quiet=True))
 
 
 def test_every_image_ends_where_its_own_size_alone_ends_at_the_same_rmse():

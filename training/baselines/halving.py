@@ -66,13 +66,23 @@ def searched(source: Source, entries: Sequence[Entry], pairs: Pairs, effort: Eff
     return sorted(ran.values(), key=lambda entry: (-len(entry.errors), entry.errors.mean()))
 
 
-def search_cost(effort: Effort, calls: int, seeds: int, schedules: int, flow: bool, own: int = 0,
-                solvers: tuple[str, ...] = tuple(classical.SOLVERS), features: bool = False,
-                likely: bool = False) -> int:
-    """The most network calls that `searched` makes on so many seeds and schedules, one entry kept to the end.
-
-    own: entries on schedules of their own. likely: not the most, but if those left share as much as all did.
+class Entrants(NamedTuple):
+    """Who takes part in a search, in numbers: all these solvers on each schedule; own: entries on their own schedules.
     """
+
+    calls: int
+    schedules: int
+    flow: bool
+    own: int = 0
+    solvers: tuple[str, ...] = tuple(classical.SOLVERS)
+
+
+def search_cost(effort: Effort, entrants: Entrants, seeds: int, features: bool = False, likely: bool = False) -> int:
+    """The most network calls that `searched` makes on so many seeds, with one entry kept to the end.
+
+    likely: not the most, but if those left share as much as all did.
+    """
+    calls, schedules, flow, own, solvers = entrants
     cost = min(effort.probes, seeds) * schedules * shared_on_a_schedule(PROBES, calls, flow)
     left = min(effort.schedules, schedules) if effort.probes else schedules
     together = left * shared_on_a_schedule(solvers, calls, flow) + calls * (own + 1)

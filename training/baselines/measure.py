@@ -61,8 +61,8 @@ class Entry:
         return float(np.median(self.errors))
 
 
-def start_pairs(source: Source, top: float | None = None) -> set:
-    """(solver, schedule) of the pairs that a training tries as its start."""
+def start_baselines(source: Source, top: float | None = None) -> set:
+    """(solver, schedule) of the baselines that a training tries as its start."""
     tried = [name for name in schedules_for(source, top) if name not in NO_START_SCHEDULES]
     return {(solver, name) for solver in STARTS for name in (*tried, CURVE)}
 

@@ -15,9 +15,9 @@ from ...s4s_nodes.core import Preset
 from ...s4s_nodes.core.preset_file import with_scores
 from ...s4s_nodes.select.cfg import running
 from ..baselines.halving import EFFORTS, Effort
-from ..convergence import Convergence, converge, probe_calls
 from ..source import Source
 from ..sources import recorded_teacher
+from ..teacher.convergence import Convergence, converge, probe_calls
 from ..teacher.pairs import TEST_SEEDS, Pairs, ends, of_one_size
 from ..teacher.solvers import calls_of, teacher_of
 from .frechet import distance, moments

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ...s4s_nodes.core import Preset, Table
 from ...s4s_nodes.core.levels import starts_below
-from ..baselines.halving import EFFORTS, EVERY, Effort, search_cost, searched
+from ..baselines.halving import EFFORTS, EVERY, Effort, Entrants, search_cost, searched
 from ..baselines.measure import Entry, baselines, features_of, measure, measured
 from ..baselines.schedules import schedules_for
 from ..source import Source
@@ -104,8 +104,8 @@ def race_calls(source: Source, preset: Preset, table: str, seeds: int, effort: E
     """The most network calls that `race` makes, its teacher's left out; likely: as in `search_cost`."""
     calls, schedules = preset.tables[table].calls, len(schedules_for(source, window_of(source, preset.tables[table])))
     apart = sum(entry.frechet_only for entry in samplers)
-    search = search_cost(effort, calls, seeds, schedules + 1, source.flow, len(samplers) - apart,
-                         features=source.features is not None, likely=likely)
+    entrants = Entrants(calls, schedules + 1, source.flow, len(samplers) - apart)
+    search = search_cost(effort, entrants, seeds, source.features is not None, likely)
     return search + calls * (seeds * (1 + apart) + CHECKED * (effort.rounds[-1][1] + 2))
 
 

@@ -45,34 +45,30 @@ def draw_run(run, preset: Preset, races: dict[str, TableResult] | None = None) -
     return html_report.write(folder, preset, races)
 
 
-def race_file(preset: Preset, calls, cfg: float | None, seeds: int | None, seed: int, budget: int, device: str,
-              opening: dict, out: Path | None) -> Preset:
-    """Race a preset on the checkpoint that is named, else on the bundled model it is for; the preset with its scores.
+def source_for(preset: Preset, opening: dict, cfg: float | None, device: str) -> Source:
+    """The checkpoint that is named, else the bundled model that the preset is for.
 
     opening: CHECKPOINT_SETTINGS by name; what is None is as the preset was trained. Raises ValueError for a model that
     the preset does not suit.
     """
-    tables = tuple(sorted(tables_of(preset, calls or ()), key=lambda name: "_from" in name))      # whole pictures first
     if opening["checkpoint"]:
         source = sources.of(settings(preset, opening, cfg), device, click.echo)
         click.echo(fit_text(preset, source))
-        terms = host_race.Terms(tables, range(seed, seed + (seeds or CHECKPOINT_SEEDS)), budget)
-    else:
-        source = _bundled(preset, middle_cfg(preset) if cfg is None else cfg, device)
-        terms = host_race.Terms(tables, range(seed, seed + (seeds or BUNDLED_SEEDS)), 0, TEACHER_CALLS, match=True)
-    held = race_and_show(source, preset, terms, out)
-    if out is not None:
-        click.echo(f"the page: {html_report.write(out, held.preset, held.raced)}")
-    return held.preset
-
-
-def _bundled(preset: Preset, cfg: float, device: str) -> Source:
+        return source
     from ..demo_models import NAMES
     from ..demo_models.source import bundled
     if preset.model.family not in NAMES:
         raise ValueError(f"preset {preset.name!r} is for {preset.model.family!r}, which does not come with S4S: add "
                          f"--checkpoint and --prompts (those of the package are {', '.join(NAMES)})")
-    return bundled(preset.model.family, cfg, pick_device(device))
+    return bundled(preset.model.family, middle_cfg(preset) if cfg is None else cfg, pick_device(device))
+
+
+def terms_of(preset: Preset, calls, first: int, seeds: int | None, budget: int | None) -> host_race.Terms:
+    """Of a race of the tables with these calls. budget: of a checkpoint's race; None: a bundled model's."""
+    tables = tuple(sorted(tables_of(preset, calls or ()), key=lambda name: "_from" in name))      # whole pictures first
+    if budget is None:
+        return host_race.Terms(tables, range(first, first + (seeds or BUNDLED_SEEDS)), 0, TEACHER_CALLS, match=True)
+    return host_race.Terms(tables, range(first, first + (seeds or CHECKPOINT_SEEDS)), budget)
 
 
 def race_and_show(source: Source, preset: Preset, terms: host_race.Terms, out) -> host_race.RaceResult:

@@ -30,7 +30,7 @@ def summary(learned: Entry, ranked: list[Entry]) -> dict:
     ratio_median = interval(by_median.errors, learned.errors, np.median)
     won = min(wins(learned, by_rmse), wins(learned, by_median))
     scores = {
-        "seeds": len(learned.errors), "pairs_raced": len(ranked),
+        "seeds": len(learned.errors), "baselines_raced": len(ranked),
         "rmse": round(learned.rmse, 5), "rmse_95": [round(v, 5) for v in interval(learned.errors)],
         "median": round(learned.median, 5),
         "median_95": [round(v, 5) for v in interval(learned.errors, statistic=np.median)],

@@ -91,7 +91,7 @@ def discrete(scheduler: dict, v: bool, zero_terminal_snr: bool) -> Discrete:
 def flow(shift: float, steps: float = 1000.0) -> Flow:
     """The clock of Stable Diffusion 3 (shift 3) and Flux schnell (shift 1, steps 1)."""
     times = torch.arange(1, 1001) / 1000 * steps / steps            # as the host has it, rounding and all
-    return Flow(times if shift == 1 else shift * times / (1 + (shift - 1) * times), shift, steps)
+    return Flow(times if shift == 1 else schedules.shifted(times, shift), shift, steps)
 
 
 def flux(mu: float = FLUX_SHIFT) -> Flow:

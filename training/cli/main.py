@@ -117,8 +117,12 @@ def race(preset_file, calls, cfg, seeds, seed, budget, device, out, write, **ope
     """
     from ...s4s_nodes.core import preset_file as preset_file_module
     preset = preset_file_module.load(preset_file)
-    from ..benchmark.report_run import race_file
-    preset = race_file(preset, calls, cfg, seeds, seed, budget, device, opening, out)
+    from ..benchmark import html_report, report_run
+    source = report_run.source_for(preset, opening, cfg, device)
+    terms = report_run.terms_of(preset, calls, seed, seeds, budget if opening["checkpoint"] else None)
+    held = report_run.race_and_show(source, preset, terms, out)
+    if out is not None:
+        click.echo(f"the page: {html_report.write(out, held.preset, held.raced)}")
     if write:
-        preset_file_module.save(preset, preset_file)
+        preset_file_module.save(held.preset, preset_file)
         click.echo(f"scores written into {preset_file}")

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from ...s4s_nodes.core import Table, TensorTable, classical, experts, lawful_total
+from ...s4s_nodes.core import Table, TensorTable, classical, end_response, experts, lawful_total
 from ...s4s_nodes.select import adapt
 
 LEAST_STEP = adapt.SMALLEST_STEP                        # of 1 - sigma' / sigma: the unit of a residual never vanishes
@@ -96,8 +96,10 @@ class Parameters:
         query = free.clamp(max=self._most).detach() + (free - free.detach())    # at the highest level it can still fall
         rows, units = self._places[0], (1 - sigmas[1:] / sigmas[:-1]).clamp(min=LEAST_STEP)
         weights = base.weights.index_put(self._places, residuals * units[rows], accumulate=True)
-        weights = _obey_constant_law(weights, base.carry, sigmas, self.flow)
-        return TensorTable(sigmas, query, base.scale, base.carry, weights)
+        table = TensorTable(sigmas, query, base.scale, base.carry, weights)
+        missing = lawful_total(sigmas[0], sigmas[-1], self.flow) - end_response(table)[1]       # of the constant law
+        newest = torch.tensor([self.calls - 1])
+        return table._replace(weights=weights.index_put((newest, newest), missing, accumulate=True))
 
     def bounded(self, vector: Tensor) -> Tensor:
         """The vector with every query at most the model's highest level, where its offset would have no effect."""
@@ -123,13 +125,3 @@ class Parameters:
     def _sigmas(self, gaps: Tensor) -> Tensor:
         first, end = torch.from_numpy(self.start[[0, -1]]).split(1)
         return torch.cat([first, end + (first - end) * torch.exp(-softplus(gaps).cumsum(0)), end])
-
-
-def _obey_constant_law(weights: Tensor, carry: Tensor, sigmas: Tensor, flow: bool) -> Tensor:
-    """Set the last row's newest weight so that a constant denoiser is reproduced at the end level."""
-    total = torch.zeros((), dtype=torch.float64)
-    for i in range(len(carry) - 1):
-        total = carry[i] * total + weights[i].sum()
-    newest = lawful_total(sigmas[0], sigmas[-1], flow) - carry[-1] * total - weights[-1, :-1].sum()
-    last = torch.cat([weights[-1, :-1], newest[None]])
-    return torch.cat([weights[:-1], last[None]])

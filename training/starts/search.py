@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ...s4s_nodes.core import Table, experts
-from ..baselines.halving import search_cost, searched
-from ..baselines.measure import STARTS, Entry, baselines, start_pairs
+from ..baselines.halving import Entrants, search_cost, searched
+from ..baselines.measure import STARTS, Entry, baselines, start_baselines
 from ..baselines.schedules import NO_START_SCHEDULES, schedules_for
 from ..parametrization.parameters import Parameters
 from ..source import Source
@@ -63,7 +63,7 @@ def ranked_baselines(source: Source, calls: int, held_out: Pairs, config,
     """
     top = None if curve is None else float(curve[0])
     asked = {(solver, config.schedule) for solver in STARTS} if config.schedule in schedules_for(source, top) else set()
-    for names in filter(None, (asked, start_pairs(source, top))):
+    for names in filter(None, (asked, start_baselines(source, top))):
         if entries := baselines(source, calls, names, top, curve, pin=True):
             break
     return searched(source, entries, held_out, config.effort)
@@ -73,7 +73,8 @@ def search_calls(source: Source, calls: int, config) -> int:
     """The most network calls that `ranked_baselines` makes for a whole table."""
     tried = set(schedules_for(source)) - set(NO_START_SCHEDULES)
     tried = {config.schedule} if config.schedule != "auto" else tried
-    return search_cost(config.effort, calls, config.effort.rounds[-1][0], len(tried) + 1, source.flow, solvers=STARTS)
+    entrants = Entrants(calls, len(tried) + 1, source.flow, solvers=STARTS)
+    return search_cost(config.effort, entrants, config.effort.rounds[-1][0])
 
 
 def vector_of(parameters: Parameters, table: Table) -> Tensor | None:

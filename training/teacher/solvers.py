@@ -15,6 +15,7 @@ from ..source import Source
 
 MOST_KARRAS = 1000.0        # highest level of a model whose teacher takes Karras' levels
 CHECKED_BY = ("dpmpp_3m", "unipc_bh2_3")    # the solver that checks a teacher, and the one for a teacher of the first
+CLEARLY_BELOW = 0.99        # times a window's first level: what lies above that would be a step too short to count
 SAME = 1e-3                 # of the result's size: two runs of a deterministic teacher differ by rounding only
 
 
@@ -123,7 +124,7 @@ def teacher_name(source: Source, name: str) -> str:
 
 def below(levels: np.ndarray, top: float) -> np.ndarray:
     """The levels from `top` on: it, and those clearly below it."""
-    return np.append(top, levels[levels < 0.99 * top])
+    return np.append(top, levels[levels < CLEARLY_BELOW * top])
 
 
 def tried(source: Source, sampler: HostSampler) -> tuple[int, float]:

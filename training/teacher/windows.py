@@ -6,24 +6,17 @@ largest full table.
 
 import numpy as np
 
-from ...s4s_nodes.core.levels import even
-
-
-def levels_on(curve: np.ndarray, places, flow: bool) -> np.ndarray:
-    """The curve's levels at places 0 (its first level) to 1 (its end); between its own levels linear in
-    arctan(sigma), for a flow in s."""
-    into, back = even(flow)
-    return back(np.interp(places, np.linspace(0, 1, len(curve)), into(curve)))
+from ...s4s_nodes.core.levels import along
 
 
 def window_top(curve: np.ndarray, denoise: float, flow: bool) -> float:
     """The level at which this denoise strength begins."""
-    return float(levels_on(curve, 1 - denoise, flow))
+    return float(along(curve, 1 - denoise, flow))
 
 
 def window_levels(curve: np.ndarray, denoise: float, calls: int, flow: bool) -> np.ndarray:
     """The curve's own levels for so many calls of a window, (calls + 1,)."""
-    return levels_on(curve, np.linspace(1 - denoise, 1, calls + 1), flow)
+    return along(curve, np.linspace(1 - denoise, 1, calls + 1), flow)
 
 
 def table_name(calls: int, top: float | None = None) -> str:

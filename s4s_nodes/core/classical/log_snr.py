@@ -36,15 +36,14 @@ def dpmpp_3m(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
         x = _towards(x, past[0], sigma, after)
         steps = [h_before, *steps][:2]
         if len(past) > 1 and after > 0:
-            end = 1 - after if flow else 1.0                    # alpha at the end of the step
-            phi_2 = torch.expm1(-h) / h + 1
+            share = _slope_share(after, h, flow)
             first = (past[0] - past[1]) / (steps[0] / h)
             if len(past) > 2:
                 r0, r1 = steps[0] / h, steps[1] / h
                 second = (first - (past[1] - past[2]) / r1) / (r0 + r1)
                 first = first + second * r0
-                x = x - end * (phi_2 / h - 0.5) * second
-            x = x + end * phi_2 * first
+                x = x - (share / h - (1 - after if flow else 1.0) / 2) * second
+            x = x + share * first
     return x
 
 
@@ -73,33 +72,31 @@ def _unipc(trace: Trace, sigmas: Tensor, flow: bool, order: int, kind: str) -> T
         raise ValueError(f"UniPC kind {kind!r} is not known: use bh1 or bh2")
     levels = list(_log_steps(sigmas, flow))
     logs = _half_log_snr(sigmas, flow)
-    shown, past, before, used = trace.start, [], None, 1
+
+    def step(x, past, i, used, newest=None):
+        """UniP from level i, of order `used`; with `newest`, the prediction at the step's end, its UniC correction."""
+        after, h = sigmas[i + 1], logs[i + 1] - logs[i]
+        moved = _towards(x, past[0], sigmas[i], after)
+        if used == 1 and newest is None:
+            return moved
+        ratios = [(logs[i - k] - logs[i]) / h for k in range(1, used)]
+        differences = [(past[k] - past[0]) / ratios[k - 1] for k in range(1, used)]
+        if newest is not None:
+            ratios, differences = [*ratios, torch.ones_like(h)], [*differences, newest - past[0]]
+        width = -h if kind == "bh1" else torch.expm1(-h)             # B(h)
+        weights = _unipc_weights(ratios, -h, width)
+        end = 1 - after if flow else 1.0
+        return moved - end * width * sum(w * d for w, d in zip(weights, differences))
+    x = predicted = trace.start
+    past, used = [], 1
     for i, (sigma, *_) in enumerate(levels):
-        newest = trace.call(shown, sigma)
-        base = shown
-        if before is not None:
-            base = _unipc_step(before, past, i - 1, logs, sigmas, flow, kind, used, newest)
+        newest = trace.call(predicted, sigma)
+        if i > 0:
+            x = step(x, past, i - 1, used, newest)
         past = [newest, *past][:order]
         used = min(order, i + 1, len(levels) - i)
-        shown = _unipc_step(base, past, i, logs, sigmas, flow, kind, used)
-        before = base
-    return shown
-
-
-def _unipc_step(x, past, i, logs, sigmas, flow, kind, order, newest=None):
-    """One UniP step from level i, or with `newest` (the prediction at the end of the step) its UniC correction."""
-    after, h = sigmas[i + 1], logs[i + 1] - logs[i]
-    moved = _towards(x, past[0], sigmas[i], after)
-    if order == 1 and newest is None:
-        return moved
-    ratios = [(logs[i - k] - logs[i]) / h for k in range(1, order)]
-    differences = [(past[k] - past[0]) / ratios[k - 1] for k in range(1, order)]
-    if newest is not None:
-        ratios, differences = [*ratios, torch.ones_like(h)], [*differences, newest - past[0]]
-    width = -h if kind == "bh1" else torch.expm1(-h)             # B(h)
-    weights = _unipc_weights(ratios, -h, width)
-    end = 1 - after if flow else 1.0
-    return moved - end * width * sum(w * d for w, d in zip(weights, differences))
+        predicted = step(x, past, i, used)
+    return predicted
 
 
 def _unipc_weights(ratios: list, hh: Tensor, width: Tensor) -> list:

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from s4s.training.parallel import World
+from s4s.training.progress import RunProgress
 from s4s.training.run import Run
 from tests.bench.proof.forked import Child
 from tests.toy import small, toy_source
@@ -31,7 +32,8 @@ def train(folder: Path, name: str, prepare: Callable = lambda run: None, world=N
     """Begin or resume the run of these settings to its end; what it came to, JSON-ready. prepare(run) comes first."""
     config = small(**{**SMALL, **SETTINGS[name], **changes})
     said = []
-    run = Run(config, folder, resume=True, source=toy_source(), say=said.append, world=world)
+    run = Run(config, folder, resume=True, source=toy_source(),
+              progress=RunProgress(say=said.append, quiet=bool(world) and not world.first), world=world)
     prepare(run)
     made = run.carry_out()
     return {"preset": made.hash, "states": states(run), "said": said}

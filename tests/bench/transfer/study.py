@@ -16,6 +16,7 @@ from s4s.s4s_nodes.library import shipped_folder
 from s4s.training.baselines.measure import Entry, baselines, measure
 from s4s.training.config import Config
 from s4s.training.parametrization.parameters import Parameters
+from s4s.training.progress import RunProgress
 from s4s.training.run import Run
 from s4s.training.teacher.pairs import TEST_SEEDS, VALIDATION_SEEDS, ends, rmse
 from s4s.training.teacher.solvers import teacher_of
@@ -165,7 +166,7 @@ class Study:
             source = self.source(on)
             config = Config.of(name="own", model=source.name, cfg=on.cfg, calls=(calls,), budget=BUDGET)
             with tempfile.TemporaryDirectory() as folder:
-                made = Run(config, folder, quiet=True, source=source).train()
+                made = Run(config, folder, progress=RunProgress(quiet=True), source=source).train()
             found = measure(source, Entry("S4S", "own", made.table(calls)), self.pairs(on, "test"))
             return {"errors": found.errors.tolist(), "calls": made.training["model_calls"],
                     "start": made.training["start"], "words": f"{found.rmse:.4f}"}

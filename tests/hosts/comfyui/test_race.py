@@ -36,9 +36,9 @@ def test_equal_calls_unseen_seeds_and_the_model_stays_as_it_was(sd3, preset):
     before, picture = state_of(sd3), sampled(sd3, NAME)
     raced, report, sheet = race(sd3, preset)
     [scores] = [each for each in raced.scores["calls4"].values() if each["seeds"] == 4]
-    assert scores["pairs_raced"] > 40 and scores["cfg"] == 3.0 and scores["where"] == "ComfyUI cpu"
+    assert scores["baselines_raced"] > 40 and scores["cfg"] == 3.0 and scores["where"] == "ComfyUI cpu"
     assert raced.short_hash == preset.short_hash and raced.scores["calls3"] == preset.scores["calls3"]
-    assert f"of {scores['pairs_raced']} baselines that took part" in report and "4 unseen seeds" in report
+    assert f"of {scores['baselines_raced']} baselines that took part" in report and "4 unseen seeds" in report
     assert sheet.ndim == 4 and float(sheet.std()) > 0
     assert same_state(before, state_of(sd3)) and torch.equal(picture, sampled(sd3, NAME))
 
@@ -171,7 +171,7 @@ def test_a_sampler_of_a_pack_is_recognised_as_cfg_pp_however_it_is_spelled():
 
 def test_a_small_budget_searches_less_and_too_small_a_one_says_what_would_do(sd3, preset):
     raced, *_ = race(sd3, preset, budget=1400)
-    assert 3 <= raced.score("calls4")["pairs_raced"] < 200
+    assert 3 <= raced.score("calls4")["baselines_raced"] < 200
     with pytest.raises(ValueError, match="too small for this race: at least"):
         race(sd3, preset, budget=100)
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
-from .baselines.measure import baselines, measured
-from .source import Source
-from .teacher.pairs import make_pairs, rmse, run
-from .teacher.solvers import Teacher, teacher_of
+from ..baselines.measure import baselines, measured
+from ..source import Source
+from .pairs import make_pairs, rmse, run
+from .solvers import Teacher, teacher_of
 
 SHARE = 5                   # the student's expected error over the teacher's, at least
 GAIN = 3                    # the student's expected error: the best of a few baselines' over this
