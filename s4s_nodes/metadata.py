@@ -35,8 +35,6 @@ NOTE = "its numbers come from an image's metadata: the table as it ran there"
 _KEPT = ("imported", "trainer", "created", "unfinished")        # of a preset's training, beside cfg and size
 
 
-# --- to text --------------------------------------------------------------------------------------------------------
-
 def to_text(selection, facts: ModelFacts) -> str | None:
     """The table of a Selection as compact JSON, of a fallback too; None where it would take more than MAX_TEXT.
 
@@ -99,12 +97,9 @@ def _training(preset: Preset, table: str) -> dict:
 
 
 def _plain(numbers: np.ndarray) -> list:
-    """JSON's shortest numbers that read back exactly."""
     return [int(value) if value == int(value) and abs(value) < 2 ** 53 and (value or not np.signbit(value))
             else float(value) for value in numbers]
 
-
-# --- and back -------------------------------------------------------------------------------------------------------
 
 def from_text(text: str) -> Preset:
     """The preset of one table that `to_text` wrote. Raises PresetError for whatever is wrong with the text."""
@@ -157,8 +152,6 @@ def _numbers(values) -> np.ndarray:
         raise PresetError("some of its entries are not numbers")
     return np.array(values, dtype=np.float64)
 
-
-# --- images ---------------------------------------------------------------------------------------------------------
 
 def is_image(path) -> bool:
     """Whether a path names an image of a kind that is looked into."""

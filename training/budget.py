@@ -82,7 +82,6 @@ def _growing_cost(plan: Plan, calls: int, total: int, pair: int) -> int:
 
 
 def _learning_cost(plan: Plan, calls: int, total: int, pair: int) -> int:
-    """Network calls of the iterations."""
     return math.ceil(total / USUAL_BATCH) * plan.data.validation * calls + total * pair
 
 

@@ -68,7 +68,6 @@ class Run:
             self._load()
 
     def _load(self) -> None:
-        """Take up the state that the folder holds, if any."""
         self.tables.states, saved = self.files.load_state()
         self.tables.starts = {name: TableStart(**start) for name, start in saved.get("starts", {}).items()}
         self.facts, self.seconds_before = saved.get("facts", {}), saved.get("seconds", 0.0)
@@ -82,8 +81,6 @@ class Run:
                               "from those of one version; the preset names both")
             before = [*before, TRAINER]
         self.programs = before
-
-    # --- the course of a run ------------------------------------------------------------------------------------
 
     def train(self) -> Preset:
         """`carry_out` for a terminal: Ctrl-C becomes Stopped, whose message says how to resume."""
@@ -211,8 +208,6 @@ class Run:
         self.progress.say(self.tables.judge(name))
         self.save()
 
-    # --- progress ---------------------------------------------------------------------------------------------
-
     def _count(self, images: int) -> None:
         self.progress.count(images, self.model_calls, self.source.model_calls, self.states.get(self.progress.table),
                               self.preview)
@@ -238,8 +233,6 @@ class Run:
     @property
     def seconds(self) -> float:
         return self.seconds_before + self.progress.seconds
-
-    # --- files --------------------------------------------------------------------------------------------------
 
     def save(self) -> None:
         """Write state and log atomically. A failing disk is reported once, and the run continues."""

@@ -81,8 +81,6 @@ class Folder:
     def _writes(self) -> bool:
         return self.world is None or self.world.first
 
-    # --- state and log ------------------------------------------------------------------------------------------
-
     def save_state(self, states: dict[str, State], facts: dict) -> None:
         """Write state and log atomically."""
         tensors, about = {"version": torch.ones(1)}, {}
@@ -119,8 +117,6 @@ class Folder:
         raise ValueError(f"{path} is of another run: put the right file back, or delete it to start over with the "
                          "cached pairs")
 
-    # --- pairs --------------------------------------------------------------------------------------------------
-
     def load_targets(self, name: str, shape: tuple, maker: str):
         """The saved targets of this shape and maker; None if they are missing, damaged, or another run's.
 
@@ -149,8 +145,6 @@ class Folder:
 
     def _pairs(self, name: str) -> Path:
         return self.path / "pairs" / f"{name}.safetensors"
-
-    # --- preset -------------------------------------------------------------------------------------------------
 
     @property
     def _place(self) -> Path:

@@ -40,7 +40,6 @@ def config_text(config: Config, facts: dict) -> bytes:
 
 
 def _checksum(settings: dict, facts: dict) -> str:
-    """SHA-256 in hex over the settings and what else is noted of the run."""
     kept = {key: value for key, value in facts.items() if key != "sha256"}
     return hashlib.sha256(json.dumps([settings, kept], sort_keys=True).encode()).hexdigest()
 

@@ -56,7 +56,6 @@ def recorded_teacher(source: Source, preset: Preset) -> tuple | None:
 
 
 def _sampler(solver: str, name: str, flow: bool) -> Callable:
-    """A classical solver as a k-diffusion sampler function."""
     def run(model, x, sigmas, extra_args=None, disable=None):
         return sample(model, x, classical.SOLVERS[solver](sigmas.double().cpu().numpy(), flow=flow), extra_args)
     run.__name__ = name

@@ -42,7 +42,6 @@ def numbered(name: str, number: int) -> str:
 
 
 def _reason(text) -> str | None:
-    """Why a preset may not have this name, or None."""
     if not isinstance(text, str) or not 0 < len(text) <= LONGEST or not text.isprintable():
         return f"expected 1 to {LONGEST} printable characters, without line breaks or marks of direction"
     if len(text.encode()) > MOST_BYTES:

@@ -145,6 +145,5 @@ def _check_flow(preset: Preset) -> None:
 
 
 def _levels(betas: dict) -> np.ndarray:
-    """sigma of each trained timestep, rising, by diffusers' own betas."""
     kept = EulerDiscreteScheduler(**betas).alphas_cumprod.double().numpy()
     return np.sqrt((1 - kept) / kept)

@@ -304,7 +304,6 @@ def _race_progress(host: Host) -> RaceProgress:
 
 
 def _left(seconds: float) -> list[str]:
-    """How long it still takes, where that is known."""
     return [f"about {duration(seconds)} left"] if math.isfinite(seconds) else []
 
 

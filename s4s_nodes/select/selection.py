@@ -74,8 +74,6 @@ def _running(request: Request, whole: np.ndarray) -> np.ndarray:
     return checked_levels(whole[-min(request.calls or len(whole), len(whole) - 1) - 1:])
 
 
-# --- the schedule ---------------------------------------------------------------------------------------------------
-
 def _schedule(request: Request) -> np.ndarray:
     """The levels of the table that will run, else those of the fallback; (steps + 1,)."""
     facts, steps = request.facts, request.steps
@@ -135,8 +133,6 @@ def _schedule_with(steps: int, request: Request) -> Preset | None:
     published = match.family_schedule(request.installed, request.facts, request.cfg, steps)
     return published if published is not None and steps in published.counts else None
 
-
-# --- the table ------------------------------------------------------------------------------------------------------
 
 def _on_levels(request: Request, levels: np.ndarray) -> Selection:
     own = match.own_presets(request.installed, request.facts)
@@ -226,8 +222,6 @@ def _of_the_named(named: Preset, request: Request, levels: np.ndarray, own: bool
     why = selection.why + match.frames_text(named, request.size) * (not selection.fallback)
     return replace(selection, why=why, belongs=mine or selection.fallback, about=named, warns=warns)
 
-
-# --- whose levels these are, and the fallback -----------------------------------------------------------------------
 
 def _origin(request: Request, levels: np.ndarray, own: list[Preset]) -> tuple[int, int] | None:
     """(steps, index) of the learned preset's schedule that levels were cut from; None if of none.

@@ -144,7 +144,6 @@ def _ends(source: Source, tables: list, pairs: Pairs) -> Iterator[tuple[Any, Ten
 
 
 def _with(entry: Entry, some: Tensor, pairs: Pairs) -> Entry:
-    """The entry with the errors of its next results."""
     begin = len(entry.errors)
     far = errors(some, pairs.target[begin:begin + len(some)])
     return replace(entry, errors=np.append(entry.errors, np.nan_to_num(far, nan=np.inf, posinf=np.inf)))

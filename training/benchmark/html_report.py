@@ -82,7 +82,6 @@ def _curve(log: Path, name: str) -> dict | None:
 
 
 def _said(scores: dict) -> str:
-    """What a tile says below the ratio."""
     words = {BETTER: "closer to the teacher than the best baseline",
              WORSE: "as close to the teacher as the best baseline",
              UNSURE: "as close as the best baseline: too few seeds to say",
@@ -107,7 +106,6 @@ def _race(race: TableResult) -> dict:
 
 
 def _numbers(table: Table) -> list[list[str]]:
-    """Rows of the table as text: call, sigma, query, scale, carry, weights."""
     columns = (table.sigmas, table.query, table.scale, table.carry)
     return [[str(i), *(f"{column[i]:.4g}" for column in columns),
              *(f"{weight:.4f}" if j <= i else "" for j, weight in enumerate(table.weights[i]))]
@@ -115,7 +113,6 @@ def _numbers(table: Table) -> list[list[str]]:
 
 
 def _uri(path: Path) -> str | None:
-    """The picture itself in place of its address."""
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.exists() else None
 
 
@@ -126,7 +123,6 @@ def _settings(config: Path) -> list[tuple[str, str]]:
 
 
 def _spoken(value) -> str:
-    """A record as people read it."""
     if isinstance(value, dict):
         return "; ".join(f"{key}: {_spoken(part)}" for key, part in value.items())
     if isinstance(value, (list, tuple)):

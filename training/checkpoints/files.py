@@ -136,8 +136,6 @@ def prediction(contents: Contents | None, asked: str, scheduler: dict) -> tuple[
     return kind == "v_prediction", bool(scheduler.get("rescale_betas_zero_snr"))
 
 
-# --- hashes ---------------------------------------------------------------------------------------------------------
-
 def hashes(contents: Contents) -> dict:
     """What the hosts know this file by: its norms and biases, the whole file, its name."""
     return {sketch.KIND: weights_sketch(contents), "sha256_10": digest(contents.path)[:10], "file": contents.path.stem}

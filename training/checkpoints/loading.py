@@ -104,8 +104,6 @@ def _opening(path):
                          "with --config one for this very architecture?") from error
 
 
-# --- a folder -------------------------------------------------------------------------------------------------------
-
 def _folder(diffusers, path: Path, dtype: torch.dtype) -> Checkpoint:
     index = path / "model_index.json"
     if not index.exists():
@@ -133,8 +131,6 @@ def _folder_family(name: str, pipeline) -> str:
         return "sd20" if pipeline.unet.config.cross_attention_dim == 1024 else "sd15"
     return next(family for family, pipeline_name in PIPELINES.items() if pipeline_name == name)
 
-
-# --- a file ---------------------------------------------------------------------------------------------------------
 
 def _file(diffusers, path: Path, dtype: torch.dtype, given: str, say) -> Checkpoint:
     contents = files.read(path)

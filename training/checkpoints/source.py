@@ -103,7 +103,6 @@ def _check_guidance(checkpoint: Checkpoint, settings: ModelSettings, cfgs: tuple
 
 
 def _ask(family: str, asked, settings: ModelSettings, factor: int) -> Callable:
-    """How this family's network is asked."""
     if family in FLUX:
         return network.transformer_flux(asked, settings.guidance)
     if family == "sd3":

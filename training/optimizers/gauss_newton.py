@@ -96,7 +96,6 @@ def places(state: State, count: int) -> list[int]:
 
 
 def _measure(source: Source, parameters: Parameters, block: Pairs, state: State) -> None:
-    """Measure a block of pairs."""
     new = measured(source, parameters, state.vector, block, state.rank, state.sizes, state.noise)
     known = state.memory or {name: getattr(new, name)[:0] for name in PARTS}
     state.memory = {name: torch.cat([known[name], getattr(new, name)]) for name in PARTS}

@@ -121,7 +121,6 @@ class Linearized:
         return state, moved
 
     def _answer(self, i: int, level: float, state: Tensor) -> Tensor:
-        """The answer (n, b) of call i to this state (n, 1, b) at this level."""
         change = self._response(i, state - self.states[:, i, None])[:, 0]
         return self.answers[:, i] + change + (math.log(level) - self.levels[:, i].log())[:, None] * self.slopes[:, i]
 

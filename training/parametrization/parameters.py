@@ -111,7 +111,6 @@ class Parameters:
 
     @property
     def _most(self) -> float:
-        """The highest level that the network may be asked at."""
         return max(float(self.start[0]), self.highest or 0.0)
 
     def split(self, vector: Tensor) -> tuple[Tensor, ...]:

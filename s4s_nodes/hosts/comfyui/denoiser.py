@@ -234,8 +234,6 @@ def places_of_each(which: Tensor) -> list[Tensor]:
     return [torch.nonzero(which == index).flatten() for index in which.unique()]
 
 
-# --- a SAMPLER of the host as the teacher ---------------------------------------------------------------------------
-
 class HostModel:
     """A Source's denoiser with what the host's sampler functions look for on the model they are called with."""
 

@@ -25,22 +25,12 @@ class S4SPresets(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         names = presets().listed()
-        return io.Schema(
-            node_id="S4SPresets", display_name="S4S My Presets", category=parts.CATEGORY,
-            description="Shows every preset with what it is for and what was measured, and the files that cannot be "
-                        "read; renames and deletes your own. What ships with S4S stays.",
-            inputs=[
-                io.Combo.Input("preset", options=names, default=names[0] if names else None,
-                               tooltip="The preset to rename or delete; list shows them all."),
-                io.Combo.Input("action", options=[LIST, RENAME, DELETE], default=LIST,
-                               tooltip="list changes nothing. rename gives a preset of yours another name, in the "
-                                       "file and of the file. delete removes its file for good."),
-                io.String.Input("name", default="",
-                                tooltip="For rename the new name. For delete, so that nothing goes by mistake, the "
-                                        "preset's name and the ten digits beside it in the list.")],
-            outputs=[io.String.Output(display_name="text", tooltip="The list, or what was done.")],
-            hidden=[io.Hidden.unique_id], is_output_node=True, not_idempotent=True,
-            **parts.aliases("list presets", "rename preset", "delete preset", "manage presets", "s4s"))
+        return parts.schema("S4SPresets", [
+            io.Combo.Input("preset", options=names, default=names[0] if names else None),
+            io.Combo.Input("action", options=[LIST, RENAME, DELETE], default=LIST),
+            io.String.Input("name", default=""),
+        ], [io.String], ("list presets", "rename preset", "delete preset", "manage presets", "s4s"),
+            hidden=[io.Hidden.unique_id], is_output_node=True, not_idempotent=True)
 
     @classmethod
     def validate_inputs(cls, preset):
@@ -126,21 +116,11 @@ class S4SJoinPresets(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="S4SJoinPresets", display_name="S4S Join Presets", category=parts.CATEGORY,
-            description="Makes one preset of two to four that were learned for the same model at different cfg. At a "
-                        "cfg between two of them the table between theirs runs, outside the nearest. Connect S4S "
-                        "Save Preset to keep it.",
-            inputs=[
-                parts.preset_input("A preset learned at one cfg."),
-                parts.PresetType.Input("preset_2", tooltip="One for the same model, learned at another cfg."),
-                io.String.Input("name", default="", tooltip="The joined preset's name; empty makes one of the first "
-                                                            "one's."),
-                parts.PresetType.Input("preset_3", optional=True, tooltip="One at a third cfg."),
-                parts.PresetType.Input("preset_4", optional=True, tooltip="One at a fourth cfg.")],
-            outputs=[parts.PresetType.Output(display_name="preset", tooltip="The joined preset."),
-                     io.String.Output(display_name="text", tooltip="Its range of cfg and its tables.")],
-            **parts.aliases("merge presets", "interpolate cfg", "s4s"))
+        return parts.schema("S4SJoinPresets", [
+            parts.PresetType.Input("preset"), parts.PresetType.Input("preset_2"),
+            io.String.Input("name", default=""), parts.PresetType.Input("preset_3", optional=True),
+            parts.PresetType.Input("preset_4", optional=True),
+        ], [parts.PresetType, io.String], ("merge presets", "interpolate cfg", "s4s"))
 
     @classmethod
     def validate_inputs(cls, name=None):

@@ -21,17 +21,9 @@ class S4SLoadPreset(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="S4SLoadPreset", display_name="S4S Load Preset", category=parts.CATEGORY,
-            description="Reads a preset file. Nothing in it is executed, and what is malformed is refused.",
-            inputs=[
-                parts.combo("A preset from models/s4s_presets, or one that ships."),
-                io.String.Input("path", default="", optional=True,
-                                tooltip="The full path of a preset file elsewhere; where it is given, the list above "
-                                        "is not looked at.")],
-            outputs=[parts.PresetType.Output(display_name="preset", tooltip="The preset."),
-                     io.String.Output(display_name="text", tooltip="What it is for and how it was made.")],
-            **parts.aliases("open preset", "s4s"))
+        return parts.schema("S4SLoadPreset", [
+            parts.combo(), io.String.Input("path", default="", optional=True),
+        ], [parts.PresetType, io.String], ("open preset", "s4s"))
 
     @classmethod
     def validate_inputs(cls, preset, path=""):
@@ -55,19 +47,10 @@ class S4SSavePreset(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="S4SSavePreset", display_name="S4S Save Preset", category=parts.CATEGORY,
-            description="Writes a preset into models/s4s_presets: usable at once with sampler and scheduler s4s; in "
-                        "the nodes' lists after R.",
-            inputs=[
-                parts.preset_input("The preset to keep."),
-                io.String.Input("name", default="", tooltip="A new name, also of the file; empty keeps its own."),
-                io.Boolean.Input("overwrite", default=False, tooltip="Replace a file of this name. Off, that is "
-                                                                     "refused, unless it is this very preset.")],
-            outputs=[parts.PresetType.Output(display_name="preset", tooltip="The preset under its new name."),
-                     io.String.Output(display_name="path", tooltip="The file that was written.")],
-            is_output_node=True,
-            **parts.aliases("export preset", "s4s"))
+        return parts.schema("S4SSavePreset", [
+            parts.PresetType.Input("preset"), io.String.Input("name", default=""),
+            io.Boolean.Input("overwrite", default=False),
+        ], [parts.PresetType, io.String], ("export preset", "s4s"), is_output_node=True)
 
     @classmethod
     def validate_inputs(cls, name=None):
@@ -89,14 +72,9 @@ class S4SImport(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="S4SImport", display_name="S4S Import", category=parts.CATEGORY,
-            description="Makes a preset of a published schedule (AYS, GITS, OSS). It was not made for your checkpoint: "
-                        "race it before you trust it. Connect S4S Save Preset to keep it.",
-            inputs=[io.Combo.Input("source", options=[*published.names()], tooltip="The schedule to import.")],
-            outputs=[parts.PresetType.Output(display_name="preset", tooltip="The imported preset."),
-                     io.String.Output(display_name="text", tooltip="Where it comes from, its licence and its tables.")],
-            **parts.aliases("AYS", "align your steps", "GITS", "OSS"))
+        return parts.schema("S4SImport", [
+            io.Combo.Input("source", options=[*published.names()]),
+        ], [parts.PresetType, io.String], ("AYS", "align your steps", "GITS", "OSS"))
 
     @classmethod
     def validate_inputs(cls, source):
@@ -117,20 +95,10 @@ class S4SFromImage(io.ComfyNode):
     def define_schema(cls):
         folder = Path(folder_paths.get_input_directory())
         names = sorted(each.name for each in folder.iterdir() if metadata.is_image(each)) if folder.is_dir() else []
-        return io.Schema(
-            node_id="S4SFromImage", display_name="S4S Preset from Image", category=parts.CATEGORY,
-            description="The preset that an image was made with, as far as it ran there, to the digit: also when it "
-                        "was deleted or trained again since. Connect it to S4S Use Preset and queue the image's own "
-                        "workflow to make the image again, or to S4S Save Preset to keep it.",
-            inputs=[
-                io.Combo.Input("image", options=names, upload=io.UploadType.image,
-                               tooltip="An image that S4S made, as its file: drop it on the node. A copy and paste, or "
-                                       "a site that strips the metadata, loses the numbers."),
-                io.Int.Input("number", default=1, min=1, max=metadata.MAX_TABLES, optional=True,
-                             tooltip="Which of several presets that made the image; the text lists them.")],
-            outputs=[parts.PresetType.Output(display_name="preset", tooltip="The preset with the tables that ran."),
-                     io.String.Output(display_name="text", tooltip="What it is, and what else is in the image.")],
-            **parts.aliases("reproduce", "metadata", "restore preset", "s4s"))
+        return parts.schema("S4SFromImage", [
+            io.Combo.Input("image", options=names, upload=io.UploadType.image),
+            io.Int.Input("number", default=1, min=1, max=metadata.MAX_TABLES, optional=True),
+        ], [parts.PresetType, io.String], ("reproduce", "metadata", "restore preset", "s4s"))
 
     @classmethod
     def validate_inputs(cls, image):
@@ -156,15 +124,8 @@ class S4SShowPreset(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="S4SShowPreset", display_name="S4S Show Preset", category=parts.CATEGORY,
-            description="Shows what a preset is for, how it was made, its scores, and a picture of each table; replays "
-                        "its self-test.",
-            inputs=[parts.preset_input("The preset to look at.")],
-            outputs=[io.String.Output(display_name="text", tooltip="The preset in words."),
-                     io.Image.Output(display_name="pictures", tooltip="One picture for each table.")],
-            is_output_node=True,
-            **parts.aliases("preset info", "inspect", "s4s"))
+        return parts.schema("S4SShowPreset", [parts.PresetType.Input("preset")], [io.String, io.Image],
+                            ("preset info", "inspect", "s4s"), is_output_node=True)
 
     @classmethod
     def execute(cls, preset) -> io.NodeOutput:

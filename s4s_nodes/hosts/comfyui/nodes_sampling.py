@@ -17,32 +17,11 @@ class S4SPreset(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="S4SPreset", display_name="S4S Preset", category=parts.CATEGORY,
-            description="Picks an installed preset, by name or the connected model's own, and gives its sampler "
-                        "and noise levels to SamplerCustom or SamplerCustomAdvanced.",
-            inputs=[
-                parts.combo("A preset from models/s4s_presets or one that ships with S4S; auto takes the one that "
-                            "was learned on the connected model.", parts.AUTO),
-                parts.calls_input(), parts.denoise_input(),
-                io.Boolean.Input("strict", default=False,
-                                 tooltip="Refuse to sample where the preset was learned on another model, or has no "
-                                         "table for what is asked, instead of running a fallback and saying so."),
-                io.Model.Input("model", optional=True,
-                               tooltip="The model that will be sampled. Needed for auto; otherwise it is checked "
-                                       "against the preset.")],
-            outputs=[
-                parts.PresetType.Output(display_name="preset", tooltip="The preset, for the other S4S nodes."),
-                io.Sampler.Output(display_name="sampler", tooltip="The preset as a sampler for custom sampling."),
-                io.Sigmas.Output(display_name="sigmas", tooltip="The noise levels the preset was learned on."),
-                io.Int.Output(display_name="calls", tooltip="How many network calls that is: the number of levels less "
-                                                            "one."),
-                io.Float.Output(display_name="cfg", tooltip="The guidance scale the preset was learned at; 1 where it "
-                                                            "does not say (the text tells)."),
-                io.String.Output(display_name="text", tooltip="What is used and why, in words."),
-                io.Image.Output(display_name="picture", tooltip="The table: its noise levels, its coefficients and "
-                                                                "its scores.")],
-            **parts.aliases("solver", "few steps", "learned sampler", "distilled solver", "s4s"))
+        return parts.schema("S4SPreset", [
+            parts.combo(parts.AUTO), parts.calls_input(), parts.denoise_input(),
+            io.Boolean.Input("strict", default=False), io.Model.Input("model", optional=True),
+        ], [parts.PresetType, io.Sampler, io.Sigmas, io.Int, io.Float, io.String, io.Image],
+            ("solver", "few steps", "learned sampler", "distilled solver", "s4s"))
 
     @classmethod
     def validate_inputs(cls, preset):
@@ -78,21 +57,10 @@ class S4SUsePreset(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="S4SUsePreset", display_name="S4S Use Preset", category=parts.CATEGORY,
-            description="Makes the sampler and the scheduler s4s of every KSampler on this model use one preset. Put "
-                        "it between the model's loader and the KSampler.",
-            inputs=[
-                io.Model.Input("model", tooltip="The model as it will be sampled, with its LoRAs and patches."),
-                parts.combo("The preset to use, even one for another model: a warning then says so."),
-                io.Boolean.Input("strict", default=False,
-                                 tooltip="Refuse to sample where the preset was learned on another model, or has no "
-                                         "table for what is asked, instead of running it or a classical solver."),
-                parts.PresetType.Input("other", optional=True,
-                                       tooltip="A preset from a node, such as S4S Preset from Image, to use instead of "
-                                               "the one chosen above.")],
-            outputs=[io.Model.Output(display_name="model", tooltip="The same model, which carries the preset.")],
-            **parts.aliases("pin", "choose preset", "which solver", "s4s"))
+        return parts.schema("S4SUsePreset", [
+            io.Model.Input("model"), parts.combo(), io.Boolean.Input("strict", default=False),
+            parts.PresetType.Input("other", optional=True),
+        ], [io.Model], ("pin", "choose preset", "which solver", "s4s"))
 
     @classmethod
     def validate_inputs(cls, preset, other=NOT_LINKED):
@@ -116,17 +84,10 @@ class S4SSampler(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="S4SSampler", display_name="S4S Sampler from Preset", category=parts.CATEGORY,
-            description="A SAMPLER that runs this preset's table for the levels it is given. Pair it with S4S Sigmas.",
-            inputs=[
-                parts.preset_input("The preset to sample with."),
-                io.Combo.Input("unmatched", options=["classical solver", "error"], default="classical solver",
-                               tooltip="What to do on levels the preset has no table for: run a classical solver and "
-                                       "say so in the log, on the node and in the image's metadata, or stop.")],
-            outputs=[io.Sampler.Output(display_name="sampler", tooltip="For SamplerCustom and "
-                                                                       "SamplerCustomAdvanced.")],
-            **parts.aliases("solver", "learned sampler", "s4s"))
+        return parts.schema("S4SSampler", [
+            parts.PresetType.Input("preset"),
+            io.Combo.Input("unmatched", options=["classical solver", "error"], default="classical solver"),
+        ], [io.Sampler], ("solver", "learned sampler", "s4s"))
 
     @classmethod
     def execute(cls, preset, unmatched) -> io.NodeOutput:
@@ -138,15 +99,10 @@ class S4SSigmas(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="S4SSigmas", display_name="S4S Sigmas", category=parts.CATEGORY,
-            description="The noise levels a preset was learned on, for any sampler.",
-            inputs=[
-                parts.preset_input("The preset whose levels to use."), parts.calls_input(), parts.denoise_input(),
-                io.Model.Input("model", optional=True, tooltip="The model that will be sampled, to check that the "
-                                                               "preset suits it.")],
-            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="Falling noise levels, one more than calls.")],
-            **parts.aliases("schedule", "scheduler", "timesteps", "s4s"))
+        return parts.schema("S4SSigmas", [
+            parts.PresetType.Input("preset"), parts.calls_input(), parts.denoise_input(),
+            io.Model.Input("model", optional=True),
+        ], [io.Sigmas], ("schedule", "scheduler", "timesteps", "s4s"))
 
     @classmethod
     def execute(cls, preset, calls, denoise, model=None) -> io.NodeOutput:
@@ -160,14 +116,8 @@ class S4SSchedulerFunc(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="S4SSchedulerFunc", display_name="S4S Scheduler Function", category=parts.CATEGORY,
-            description="A preset's noise levels as a SCHEDULER_FUNC, for the detailer and sampler nodes of Impact "
-                        "Pack, Inspire Pack and others that copied the scheduler list before S4S was loaded.",
-            inputs=[parts.preset_input("The preset whose levels to use.")],
-            outputs=[SchedulerFunc.Output(display_name="scheduler_func", tooltip="Connect to scheduler_func_opt; "
-                                                                                 "choose the sampler s4s beside it.")],
-            **parts.aliases("impact pack", "detailer", "inspire pack", "schedule", "s4s"))
+        return parts.schema("S4SSchedulerFunc", [parts.PresetType.Input("preset")], [SchedulerFunc],
+                            ("impact pack", "detailer", "inspire pack", "schedule", "s4s"))
 
     @classmethod
     def execute(cls, preset) -> io.NodeOutput:
@@ -183,16 +133,8 @@ class S4SImageInfo(io.ComfyNode):
 
     @classmethod
     def define_schema(cls):
-        return io.Schema(
-            node_id="S4SImageInfo", display_name="S4S Image Info", category=parts.CATEGORY,
-            description="Passes images on and tells which presets and tables sampled them, and every fallback. The "
-                        "same is written into the metadata of saved images under the key s4s, with or without this "
-                        "node.",
-            inputs=[io.Image.Input("images", tooltip="The decoded images, on their way to Save Image.")],
-            outputs=[io.Image.Output(display_name="images", tooltip="The same images."),
-                     io.String.Output(display_name="text", tooltip="One line for each sampler that ran.")],
-            hidden=[io.Hidden.extra_pnginfo],
-            **parts.aliases("metadata", "which solver", "s4s"))
+        return parts.schema("S4SImageInfo", [io.Image.Input("images")], [io.Image, io.String],
+                            ("metadata", "which solver", "s4s"), hidden=[io.Hidden.extra_pnginfo])
 
     @classmethod
     def execute(cls, images) -> io.NodeOutput:

@@ -1,6 +1,9 @@
 """What the nodes share: their types, how a preset is picked, and how words and pictures reach the screen."""
 
+import json
 from dataclasses import fields, replace
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,36 +25,42 @@ MOST_CALLS = 1000
 WHOLE = 0.9999              # the host's KSampler takes a denoise above this for all of the schedule
 
 
-def aliases(*terms: str) -> dict:
-    """The schema's search words, where this host's schema knows them."""
-    known = {field.name for field in fields(io.Schema)}
-    return {"search_aliases": list(terms)} if "search_aliases" in known else {}
+@cache
+def _words() -> dict:
+    return json.loads((Path(__file__).parents[3] / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
 
 
-def preset_input(tooltip: str) -> io.Input:
-    """The PRESET socket."""
-    return PresetType.Input("preset", tooltip=tooltip)
+def schema(node_id: str, inputs: list, outputs: list, aliases: tuple, **more) -> io.Schema:
+    """A node's schema, with its words from locales/en/nodeDefs.json.
+
+    outputs: their types; aliases: words to find it by, which older hosts do not know.
+    """
+    words = _words()[node_id]
+    for each in inputs:
+        each.tooltip = words["inputs"][each.id]["tooltip"]
+    if "search_aliases" in {field.name for field in fields(io.Schema)}:
+        more["search_aliases"] = [*aliases]
+    return io.Schema(
+        node_id=node_id, display_name=words["display_name"], category=CATEGORY, description=words["description"],
+        inputs=inputs, outputs=[kind.Output(display_name=word["name"], tooltip=word["tooltip"])
+                                for kind, word in zip(outputs, words["outputs"].values())], **more)
 
 
 def calls_input() -> io.Input:
     """The number of network calls."""
-    return io.Int.Input("calls", default=6, min=1, max=MOST_CALLS,
-                        tooltip="Network calls, what a KSampler calls steps. A preset holds tables for a few numbers "
-                                "of calls; for others a classical solver runs on the preset's stretched schedule.")
+    return io.Int.Input("calls", default=6, min=1, max=MOST_CALLS)
 
 
 def denoise_input() -> io.Input:
     """How much of the way from noise is sampled, as in a KSampler."""
-    return io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01,
-                          tooltip="Below 1 for image to image, as in a KSampler: the share of the schedule that is "
-                                  "sampled. A preset with a table for that window uses it.")
+    return io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01)
 
 
-def combo(tooltip: str, *first: str) -> io.Input:
+def combo(*first: str) -> io.Input:
     """The installed presets; the list is made anew whenever the browser asks for the nodes (press R)."""
     names = [*first, *presets().offered()]
     tell_problems()
-    return io.Combo.Input("preset", options=names, default=names[0] if names else None, tooltip=tooltip)
+    return io.Combo.Input("preset", options=names, default=names[0] if names else None)
 
 
 def unknown(name: str, *first: str) -> str | None:

@@ -18,54 +18,23 @@ from .denoiser import teacher_of
 from .train import FIXED, scene_inputs, scene_of, second_model_inputs
 from .work import Node
 
-SAMPLERS = ("Samplers of ComfyUI that take part besides, by name, on all its schedulers, e.g. res_multistep, er_sde; "
-            "or all. Stochastic ones and CFG++ are compared by the Fréchet distance only.")
-
 
 class S4SRace(io.ComfyNode):
     """Equal calls, unseen seeds, your model: is the preset closer to many calls than the best classical sampler?"""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        inputs, optional = scene_inputs("race")
-        return io.Schema(
-            node_id="S4SRace",
-            display_name="S4S Race",
-            category=parts.CATEGORY,
-            description="Samples unseen seeds with a preset and with all classical samplers on all schedules, at the "
-                        "same number of network calls, and measures how far each ends from what the model makes in "
-                        "many calls.",
-            inputs=[
-                *inputs,
-                parts.preset_input("The preset to race, from S4S Preset, S4S Load Preset or S4S Train Preset."),
-                io.String.Input("calls", default="", tooltip="Only the tables with these numbers of calls, e.g. 5,6. "
-                                                             "Empty: every table of the preset."),
-                io.Int.Input("seeds", default=16, min=2, max=4096,
-                             tooltip="How many images each makes. With fewer than about 12 no winner can be named."),
-                io.Int.Input("seed", default=0, min=0, max=0xFFFFFF, control_after_generate=FIXED,
-                             tooltip="First of the seeds, counted within the range that no training uses."),
-                io.String.Input("samplers", default="", tooltip=SAMPLERS),
-                io.Int.Input("budget", default=20000, min=0, max=10_000_000, step=500,
-                             tooltip="Most network calls to spend. All classical samplers on all schedules take part "
-                                     "in any case; a larger budget finds the best of them more surely. 0: no limit."),
-                io.Int.Input("teacher_calls", default=50, min=4, max=1000,
-                             tooltip="Network calls of the reference they are measured against, at first: doubled "
-                                     "while its measured error is too large and the budget affords it."),
-                io.Boolean.Input("write_scores", default=False,
-                                 tooltip="Write the result into the preset's file in models/s4s_presets. A table "
-                                         "that loses is no longer selected automatically at this cfg. Scores of other "
-                                         "cfg, sizes and hosts stay."),
-                *optional,
-                *second_model_inputs(),
-            ],
-            outputs=[
-                parts.PresetType.Output(display_name="preset", tooltip="The preset with its new scores."),
-                io.String.Output(display_name="report", tooltip="The race in numbers, best first."),
-                io.Image.Output(display_name="sheet",
-                                tooltip="The same seeds by teacher, best classical sampler and preset."),
-            ],
-            is_output_node=True,
-            **parts.aliases("S4S", "compare samplers", "benchmark", "evaluate preset"))
+        inputs, optional = scene_inputs()
+        return parts.schema("S4SRace", [
+            *inputs, parts.PresetType.Input("preset"), io.String.Input("calls", default=""),
+            io.Int.Input("seeds", default=16, min=2, max=4096),
+            io.Int.Input("seed", default=0, min=0, max=0xFFFFFF, control_after_generate=FIXED),
+            io.String.Input("samplers", default=""),
+            io.Int.Input("budget", default=20000, min=0, max=10_000_000, step=500),
+            io.Int.Input("teacher_calls", default=50, min=4, max=1000),
+            io.Boolean.Input("write_scores", default=False), *optional, *second_model_inputs(),
+        ], [parts.PresetType, io.String, io.Image],
+            ("S4S", "compare samplers", "benchmark", "evaluate preset"), is_output_node=True)
 
     @classmethod
     def validate_inputs(cls, calls=""):

@@ -100,8 +100,6 @@ def _is_link(value) -> bool:
     return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
 
 
-# --- the host's hook ------------------------------------------------------------------------------------------------
-
 def on_prompt(data: dict) -> dict:
     """The host's hook, before a prompt is queued: prepare the entry where the prompt uses S4S."""
     if _uses_s4s(data.get("prompt")):
@@ -175,8 +173,6 @@ def _links(node, only: str | None = None) -> set:
     """The nodes that feed this one, or one input of it."""
     return {value[0] for key, value in _inputs(node).items() if _is_link(value) and only in (None, key)}
 
-
-# --- what ran -------------------------------------------------------------------------------------------------------
 
 def entry(selection, facts) -> dict:
     """A library Selection, JSON-ready, as it is embedded; reason: why nothing of the model's own ran."""

@@ -49,16 +49,12 @@ class Node:
         self.bar, self.paint = comfy.utils.ProgressBar(1), None
         self._shown = self._drawn = 0.0
 
-    # --- sampling ---------------------------------------------------------------------------------------------------
-
     def inside(self, work: Callable) -> None:
         """In a sampling of the host's. Raises ValueError as `model_of`."""
         def shown(source: Source):
             self.paint = painter(self.scene.patcher.model, source.device)
             return work(source)
         inside(self.scene, model_of(self.scene), shown)
-
-    # --- the node's face --------------------------------------------------------------------------------------------
 
     def say(self, text: str, warning: bool = False) -> None:
         log.log(logging.WARNING if warning else logging.INFO, "S4S: %s", text)

@@ -115,8 +115,6 @@ def _file(model) -> tuple:
         return path, ()
 
 
-# --- LoRAs: a preset that was learned with them is not for the model without ------------------------------------------
-
 def _changes(model) -> str:
     """16 hex digits of what LoRAs add to the network; "" where there are none.
 

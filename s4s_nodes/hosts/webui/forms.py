@@ -121,7 +121,6 @@ def _scene_of(prompts, negative, cfg, width, height) -> dict:
 
 
 def _scales(cfg) -> tuple:
-    """The guidance scales of the field. Raises ValueError."""
     return cfg_nodes("" if cfg is None else str(cfg))
 
 

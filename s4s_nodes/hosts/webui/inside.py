@@ -169,7 +169,6 @@ class Network:
         return answer.clone()                                       # outside: a tensor that may be worked with
 
     def _for(self, which: list) -> dict:
-        """The host's arguments for a batch of these prompts."""
         cond, uncond, image = (self.extra_args[name] for name in ("cond", "uncond", "image_cond"))
         picked = copy(cond)
         picked.batch = [cond.batch[i] for i in which]

@@ -106,8 +106,6 @@ def race(label: str, calls: tuple = (), seeds: int = 16, budget: int = 0, write:
     return lambda show: session.race(Tab(scene, steps, show), preset, terms, write)
 
 
-# --- the WebUI's own samplers by name, on its own schedule types, as entries of a race -------------------------------
-
 class HostModel:
     """A Source's denoiser with the host's own, for samplers that read it, as its `inner_model`."""
 

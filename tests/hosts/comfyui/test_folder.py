@@ -22,7 +22,7 @@ def test_presets_that_ship_are_there_and_other_files_are_not(base, installed):
     (base / "models" / "s4s_presets" / "notes.txt").write_text("no preset")
     assert "digits-eps-cfg3" in folder.presets().names()
     parts = s4s_host.pack("s4s_nodes.hosts.comfyui.parts")
-    options = parts.combo("", "auto").options
+    options = parts.combo("auto").options
     assert "gits-sd15" in options and "digits-eps-cfg3" not in options          # for no model of the host
     assert parts.unknown("digits-eps-cfg3") is None                             # a saved workflow may name it
     assert "digits-" not in parts.unknown("other") and "gits-sd15" in parts.unknown("other")

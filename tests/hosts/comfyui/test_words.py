@@ -28,7 +28,6 @@ def shape(content):
 
 
 def test_the_english_words_are_the_nodes_own(ours):
-    """Made again by `python workflow_files.py URL` where a tooltip changed."""
     assert words("en") == ours
 
 

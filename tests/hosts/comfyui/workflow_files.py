@@ -1,7 +1,7 @@
 """Workflows as the browser saves them: written from workflow_examples, drawn small, and read back as prompts.
 
-`python workflow_files.py http://127.0.0.1:8188` asks a running ComfyUI for its nodes and writes example_workflows/ and
-locales/en/nodeDefs.json anew (the pictures only where there are none). The tests write none: they compare.
+`python workflow_files.py http://127.0.0.1:8188` asks a running ComfyUI for its nodes and writes example_workflows/
+anew (the pictures only where there are none). The tests write none: they compare.
 """
 
 import json
@@ -221,7 +221,7 @@ def curve(pen, start: tuple, end: tuple, ink: str) -> None:
 # --- words ----------------------------------------------------------------------------------------------------------
 
 def locale_of(info: dict) -> dict:
-    """locales/en/nodeDefs.json: what the nodes themselves say, in the shape of a translation."""
+    """What the nodes themselves say, in the shape of a translation."""
     return {kind: {"display_name": spec["display_name"], "description": spec["description"],
                    "inputs": {name: {"name": options(s).get("display_name") or name, "tooltip": options(s)["tooltip"]}
                               for name, s in declared(info, kind)},
@@ -251,9 +251,6 @@ def main(url: str) -> None:
         (FOLDER / f"{name}.json").write_text(written(workflow) + "\n", encoding="utf-8")
         if not (FOLDER / f"{name}.jpg").exists():
             drawn(workflow).save(FOLDER / f"{name}.jpg", quality=88)
-    place_ = ROOT / "locales" / "en" / "nodeDefs.json"
-    place_.parent.mkdir(parents=True, exist_ok=True)
-    place_.write_text(written(locale_of(info)) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
