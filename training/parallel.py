@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .source import Source, out_of_memory
+from .source import Source, halved
 
 
 class World:
@@ -115,9 +115,7 @@ class Share:
             try:
                 done.append(work(some))
             except (RuntimeError, MemoryError) as error:
-                if not out_of_memory(error) or len(some) < 2:
-                    raise
-                self.chunk = len(some) // 2
+                self.chunk = halved(len(some), error)
                 continue
             start, self.images = start + len(some), self.images + len(some)
         return done

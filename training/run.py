@@ -145,13 +145,8 @@ class Run:
         self.convergence = Convergence(*(self.facts["teacher"][name] for name in Convergence._fields))
         self.teacher = teacher_of(self.source, plan.teacher.solver, self.convergence.calls)
         self.progress.total = run_calls(self.nodes, self.source, self.convergence.calls, self.convergence.spent)
-        if self.convergence.suffices:
-            doubt = ""
-        elif self.source.teacher is None:
-            doubt = "; WARNING: more than a fifth of the tables' expected error"
-        else:                                       # the user's choice, which nothing may change
-            doubt = ", as expected of a distilled model; any other model needs more teacher calls"
-        self.progress.say(f"teacher {self.teacher.description}: off by RMSE {self.convergence.error:.2g}{doubt}")
+        self.progress.say(f"teacher {self.teacher.description}: off by RMSE {self.convergence.error:.2g}"
+                          f"{self.convergence.doubt(self.source)}")
 
     def _affords(self, calls: int, spent: int) -> bool:
         """Whether the budget suffices for a teacher of so many calls, once measuring it has cost so much."""

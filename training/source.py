@@ -122,22 +122,12 @@ class Source:
         try:
             answer = self.network(x, sigma, **extra)
         except (RuntimeError, MemoryError) as error:
-            if not self._halve(error, len(x)):
-                raise
+            self.chunk = halved(len(x), error)
+            if self.say is not None:
+                self.say(f"memory ran out with {len(x)} images in one call: continuing with {self.chunk}")
             return None
         self.model_calls += len(x)
         return self._checked(answer, x, sigma)
-
-    def _halve(self, error: BaseException, images: int) -> bool:
-        """Halve the parts and return True if the error means out of memory and smaller parts are possible."""
-        if not out_of_memory(error) or (smaller := min(images, self.chunk) // 2) < 1:
-            return False
-        self.chunk = smaller
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        if self.say is not None:
-            self.say(f"memory ran out with {images} images in one call: continuing with {smaller}")
-        return True
 
     def _checked(self, denoised: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
         if not bool(torch.isfinite(denoised).all()):
@@ -195,6 +185,15 @@ def out_of_memory(error: BaseException) -> bool:
     named = isinstance(error, (MemoryError, getattr(torch, "OutOfMemoryError", MemoryError)))
     text = str(error).lower()
     return named or isinstance(error, RuntimeError) and ("out of memory" in text or "can't allocate memory" in text)
+
+
+def halved(images: int, error: Exception) -> int:
+    """How many images to try next where memory ran out with these; any other error is raised, and that of one image."""
+    if images < 2 or not out_of_memory(error):
+        raise error
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return images // 2
 
 
 def guided(denoise: Callable, scale: float, null: int) -> Callable:

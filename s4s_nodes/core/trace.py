@@ -44,18 +44,17 @@ class Trace:
     def __init__(self, sigmas: Tensor, calls: int):
         self._sigmas = sigmas
         self._basis = torch.eye(calls + 1, dtype=torch.float64)
-        self._shown, self._query, self._scale, self._levels = [], [], [], []
+        self._shown, self._query, self._levels = [], [], []
 
     @property
     def start(self) -> Tensor:
         """x[0]."""
         return self._basis[0]
 
-    def call(self, x: Tensor, sigma, scale=1.0, level=None) -> Tensor:
-        """D of the next network call, on scale * x at level sigma; level: that of the state, if another."""
+    def call(self, x: Tensor, sigma, level=None) -> Tensor:
+        """D of the next network call, on x at level sigma; level: that of the state, if another."""
         self._shown.append(x)
         self._query.append(_as_scalar(sigma))
-        self._scale.append(_as_scalar(scale))
         self._levels.append(_as_scalar(sigma if level is None else level))
         return self._basis[len(self._shown)]
 
@@ -67,7 +66,7 @@ class Trace:
         carry = _clean(after[:, 0] / before[:, 0])
         weights = _clean(after[:, 1:] - carry[:, None] * before[:, 1:])
         levels = torch.cat([torch.stack(self._levels), self._sigmas[-1:]])
-        return TensorTable(levels, torch.stack(self._query), torch.stack(self._scale), carry, weights)
+        return TensorTable(levels, torch.stack(self._query), torch.ones(calls, dtype=torch.float64), carry, weights)
 
 
 def _as_scalar(value) -> Tensor:

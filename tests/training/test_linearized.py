@@ -5,8 +5,7 @@ import torch
 
 from s4s.s4s_nodes.core import sample, schedules
 from s4s.training.demo_models.source import bundled
-from s4s.training.optimizers import differences as differences_module, gauss_newton, linearized
-from s4s.training.optimizers.differences import LEAST_SHARE, level_nudge, nudge_for
+from s4s.training.optimizers import gauss_newton, linearized, noise as noise_module
 from s4s.training.optimizers.linearized import (
     RANK,
     SKETCHED,
@@ -16,6 +15,7 @@ from s4s.training.optimizers.linearized import (
     measured,
     sketch,
 )
+from s4s.training.optimizers.noise import LEAST_SHARE, level_nudge, nudge_for
 from s4s.training.parametrization.parameters import Parameters
 from s4s.training.teacher.pairs import ends, known_pairs
 from tests.toy import noisy, toy_source
@@ -164,7 +164,7 @@ def test_near_a_flows_top_differences_are_short(monkeypatch):
     vector = parameters.initial()
     true = slopes_of(measured(source, parameters, vector, pairs, 12), parameters, vector)[1]
     for least in (LEAST_SHARE, 1.0):
-        monkeypatch.setattr(differences_module, "LEAST_SHARE", least)
+        monkeypatch.setattr(noise_module, "LEAST_SHARE", least)
         wide = slopes_of(measured(source, parameters, vector, pairs, 12, None, 0.01), parameters, vector)[1]
         off.append((wide - true).norm(dim=(0, 2)) / true.norm(dim=(0, 2)))
     first = slice(parameters.calls - 1, parameters.calls + 1)                   # queries of the first two calls

@@ -113,7 +113,7 @@ def test_a_window_keeps_the_levels_the_teacher_would_visit_there():
 
 @pytest.mark.parametrize(("chosen", "words"), [
     (True, ", as expected of a distilled model; any other model needs more teacher calls"),
-    (False, "; WARNING: more than a fifth of the tables' expected error")])
+    (False, ", WARNING: more than a fifth of the tables' expected error")])
 def test_only_a_teacher_that_nobody_chose_is_warned_about(tmp_path, monkeypatch, chosen, words):
     source, said = toy_source(), []
     monkeypatch.setattr(Run, "_affords", lambda *_: False)          # a budget that pays for no finer one

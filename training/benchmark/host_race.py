@@ -115,17 +115,11 @@ def hold_race(source: Source, preset: Preset, terms: Terms, progress: RaceProgre
             progress.total += source.model_calls - expected
             progress.finished(name, held.raced[name])
     held.preset = with_scores(_of_here(whole, source), held.scores)
-    if convergence.suffices:
-        doubt = ""
-    elif source.teacher is None:
-        doubt = ", more than a fifth of what a table may reach"
-    else:                                           # the user's choice
-        doubt = ", as expected of a distilled model"
     few = (f"; this budget ran all solvers on {effort.schedules} schedules alone, so a closer baseline can be missed"
            if effort.probes else "")
     held.summary = (f"cfg {source.cfg:g}, {len(terms.seeds)} unseen seeds; teacher {teacher.description}, off by RMSE "
-                    f"{convergence.error:.2g}{doubt}; {source.model_calls - before:,} network calls, "
-                    f"{time.monotonic() - began:.0f} s{few}")
+                    f"{convergence.error:.2g}{convergence.doubt(source)}; {source.model_calls - before:,} network "
+                    f"calls, {time.monotonic() - began:.0f} s{few}")
     return held
 
 

@@ -49,13 +49,12 @@ class TableResult:
         return next(entry for entry in self.ranked if entry.name == self.scores["best_classical"])
 
 
-def unseen_pairs(source: Source, seeds: int, table: Table | None = None, teacher: str = "auto",
-                 teacher_calls: int = 50, seed: int = 0) -> Pairs:
+def unseen_pairs(source: Source, seeds: int, table: Table | None = None) -> Pairs:
     """Teacher pairs on seeds no training run uses; for a window's table, from the teacher's images noised."""
-    maker = teacher_of(source, teacher, teacher_calls)
-    whole = pairs_from(source, maker, range(seed, seed + seeds))
+    maker = teacher_of(source, "auto", 50)
+    whole = pairs_from(source, maker, range(seeds))
     top = window_of(source, table) if table is not None else None
-    return whole if top is None else pairs_from(source, maker, range(seed, seed + seeds), top, whole.target)
+    return whole if top is None else pairs_from(source, maker, range(seeds), top, whole.target)
 
 
 def pairs_from(source: Source, teacher: Teacher, seeds: range, top: float | None = None,

@@ -32,11 +32,10 @@ def list_(folders):
 def _saved(preset, folder: Path, force: bool) -> Path:
     """The file of the preset, written; of two programs that write one name at once, one is told."""
     from ...s4s_nodes.library import ENDING, PresetError, file_name, save_new
-    path = check_free(folder / (file_name(preset.name) + ENDING), force)
     try:
         return save_new(preset, folder, force)
     except PresetError:
-        check_free(path, force)             # written by another program meanwhile: says what to do here
+        check_free(folder / (file_name(preset.name) + ENDING), force)           # says what to do here
         raise
 
 
@@ -55,8 +54,7 @@ def join(name, preset_files, folder, force):
     """
     from ...s4s_nodes.core import names, preset_file as preset_module
     from ...s4s_nodes.select.cfg import join_presets
-    check_free(folder / f"{names.preset_name(name)}.safetensors", force)
-    preset = join_presets([preset_module.load(file) for file in preset_files], name)
+    preset = join_presets([preset_module.load(file) for file in preset_files], names.preset_name(name))
     path = _saved(preset, folder, force)
     low, high = preset.training["cfg"]
     click.echo(f"{path}: {len(preset.tables)} tables of {', '.join(map(str, preset.counts))} calls, for cfg {low:g} to "

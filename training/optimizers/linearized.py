@@ -26,7 +26,7 @@ from ...s4s_nodes.core import Table
 from ..parametrization.parameters import Parameters
 from ..source import Source
 from ..teacher.pairs import Pairs
-from .differences import level_nudge, nudge_for
+from .noise import level_nudge, nudge_for
 
 RANK = 6                    # principal directions of a state, at first
 SKETCHED = 4096             # numbers an image is kept in; larger ones are hashed down to as many

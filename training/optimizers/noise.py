@@ -1,4 +1,5 @@
-"""How noisy a network's answers are: in half precision, quantised, or by kernels that do not repeat."""
+"""How noisy a network's answers are, in half precision, quantised, or by kernels that do not repeat; and how far from a
+state finite differences ask it."""
 
 import math
 
@@ -9,6 +10,9 @@ from ..teacher.pairs import known_pairs
 
 APART = 2 ** -8             # relative distance of two states that half precision tells apart
 LEAST = 2.5e-5              # of a float32 network: less is rounding
+NUDGE = 1e-2                # length of a finite difference, as a share of the state
+WIDEST = 0.1                # where the network's answers are noisy
+LEAST_SHARE = 0.05          # of a level's logarithm, at a flow's top: its half-logSNR has no end there
 
 
 @torch.no_grad()
@@ -27,3 +31,19 @@ def noise_of(source: Source, seeds: range) -> float:
     variance = float((below - 2 * here + above).square().mean() / 6)
     noise = math.sqrt(variance / float(here.square().mean().clamp(min=1e-24)))
     return noise if noise > LEAST else 0.0
+
+
+def nudge_for(noise: float) -> float:
+    """The finite difference for a network whose answers carry relative noise.
+
+    A difference over a step h is off by noise / h, and by curvature times h: the best h is near the root.
+    """
+    return min(max(math.sqrt(noise), NUDGE), WIDEST)
+
+
+def level_nudge(nudge: float, level: float, flow: bool) -> float:
+    """The difference in a level's logarithm: twice the nudge in half-logSNR.
+
+    Of a flow, the half-logSNR changes by d log(s) / (1 - s): near its top a network changes as fast with s.
+    """
+    return 2 * nudge * (max(1 - level, LEAST_SHARE) if flow else 1.0)

@@ -28,6 +28,14 @@ class Convergence(NamedTuple):
     def suffices(self) -> bool:
         return self.error * SHARE <= self.student
 
+    def doubt(self, source: Source) -> str:
+        """A clause that says so where the teacher is too coarse; one that the source brings is the user's choice."""
+        if self.suffices:
+            return ""
+        if source.teacher is not None:
+            return ", as expected of a distilled model; any other model needs more teacher calls"
+        return ", WARNING: more than a fifth of the tables' expected error"
+
 
 def probes(budget: int) -> int:
     """Held-out seeds that a teacher is measured on."""

@@ -52,10 +52,9 @@ def refreshed(components: dict, shown=(), renamed: dict | None = None) -> list:
 
 def _update(name: str, component):
     """The host's own choices, and ours behind them. Set on the component too, for pages that are opened later."""
-    theirs = [] if name in OURS else [plain for plain in map(_plain, component.choices)
-                                      if not shelf.is_ours(plain)]
-    choices = [*theirs, *_ours(name)]
-    pairs = bool(component.choices) and isinstance(component.choices[0], tuple)
+    pairs = bool(component.choices) and isinstance(component.choices[0], tuple)     # gradio 4: (label, value)
+    theirs = [] if name in OURS else [each[1] for each in component.choices] if pairs else component.choices
+    choices = [*(each for each in theirs if not shelf.is_ours(each)), *_ours(name)]
     component.choices = [(choice, choice) for choice in choices] if pairs else choices
     return gr.update(choices=choices)
 
@@ -74,8 +73,3 @@ def _ours(name: str) -> list[str]:
     if name in (COLLECTION, SEVERAL):
         return shelf.library().listed() if name == COLLECTION else list(shelf.library().offered())
     return [row.label for row in sd_schedulers.schedulers if shelf.is_ours(row.label)]
-
-
-def _plain(choice) -> str:
-    """Gradio 4 keeps a choice as (label, value)."""
-    return choice[1] if isinstance(choice, (tuple, list)) else choice
