@@ -225,8 +225,8 @@ def test_an_open_host_adds_renames_deletes_and_joins_nothing(host):
 
 
 def test_an_open_host_writes_no_races_scores_into_a_preset(host, monkeypatch):
-    parts = dict.fromkeys(("Show", "inside", "sheet"))
-    monkeypatch.setitem(sys.modules, f"{host.collection.__package__}.inside", SimpleNamespace(Scene=dict, **parts))
+    parts = {"Scene": dict, "Show": object, "inside": None, "sheet": None}
+    monkeypatch.setitem(sys.modules, f"{host.collection.__package__}.inside", SimpleNamespace(**parts))
     work = import_module(f"{host.collection.__package__}.work")
     race, label = work.race, "S4S toy_ sd15"
     host.shared.cmd_opts = SimpleNamespace(disable_extension_access=True)
