@@ -31,7 +31,6 @@ class Canvas:
         self._draw.text((x * _SCALE, y * _SCALE), text, font=font, fill=colour, anchor=_anchor(font, anchor))
 
     def line(self, points, colour=INK, width: float = 1.5):
-        """A line through points."""
         self._draw.line([(x * _SCALE, y * _SCALE) for x, y in points], fill=colour,
                         width=max(round(width * _SCALE), 1), joint="curve")
 
@@ -41,7 +40,6 @@ class Canvas:
         self._draw.ellipse(box, fill="white" if hollow else colour, outline=colour, width=2 * _SCALE)
 
     def box(self, x: float, y: float, width: float, height: float, fill=None):
-        """A rectangle."""
         self._draw.rectangle([x * _SCALE, y * _SCALE, (x + width) * _SCALE, (y + height) * _SCALE], fill=fill)
 
     def paste(self, image: Image.Image, x: float, y: float, size: tuple[int, int]):

@@ -92,7 +92,6 @@ def _distinct(plan: Plan, total: int) -> int:
 
 
 def pair_cost(source: Source, calls: int) -> int:
-    """Network calls of one pair in one iteration."""
     return pair_cost_of(Parameters.of(source, schedules_for(source)["time_uniform"](calls)))
 
 

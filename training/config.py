@@ -28,8 +28,6 @@ def calls_of_budget(budget) -> int:
 
 @dataclass(frozen=True)
 class TeacherSettings(Group):
-    """The solver that makes the targets."""
-
     solver: str = setting("auto", "what makes the targets: a classical solver; auto: unipc_bh2_3; or solver and "
                                   "schedule, such as \"euler, sgm_uniform\", for a distilled model", "teacher")
     calls: int = setting(32, "the teacher's calls: at first, doubled, up to 128, while its measured error is above a "
@@ -41,8 +39,6 @@ class TeacherSettings(Group):
 
 @dataclass(frozen=True)
 class DataSettings(Group):
-    """The pairs and their seeds."""
-
     pairs: int = setting(256, "cached teacher pairs to learn from")
     validation: int = setting(64, "held-out pairs that choose the best state")
     seed: int = setting(0, "first seed: the seeds of training, validation and test follow from it")

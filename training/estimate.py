@@ -116,6 +116,5 @@ def _seconds(source: Source) -> float:
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people."""
     minutes = round(seconds / 60)
     return f"{seconds:.0f} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{seconds / 3600:.1f} h"

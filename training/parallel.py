@@ -85,7 +85,6 @@ def launched_alone() -> bool:
 
 
 def leave_world() -> None:
-    """Leave the world if one was joined."""
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()
 

@@ -72,7 +72,6 @@ class RunProgress:
                 self._bar = None
 
     def note_iteration(self, state, loss: float, all_calls: int) -> None:
-        """Note an iteration's loss and show it on the bar."""
         self.loss = loss
         if self._bar is None:
             return

@@ -217,7 +217,6 @@ class Run:
 
     @property
     def states(self) -> dict[str, State]:
-        """The optimizer's state of each table begun so far."""
         return self.tables.states
 
     @property

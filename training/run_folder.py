@@ -82,7 +82,6 @@ class Folder:
         return self.world is None or self.world.first
 
     def save_state(self, states: dict[str, State], facts: dict) -> None:
-        """Write state and log atomically."""
         tensors, about = {"version": torch.ones(1)}, {}
         for name, state in states.items():
             content = {f.name: getattr(state, f.name) for f in fields(state) if f.name != "memory"}

@@ -82,11 +82,9 @@ class RunTables:
                        at_best=False, levels_name=self.starts[other].schedule)
 
     def starts_record(self) -> dict[str, dict]:
-        """The starts as a run's state keeps them."""
         return {name: asdict(start) for name, start in self.starts.items()}
 
     def parameters(self, name: str) -> Parameters:
-        """The parametrisation of a table."""
         return Parameters.of(self.source, np.array(self.starts[name].sigmas))
 
     def table(self, name: str) -> Table:

@@ -9,7 +9,6 @@ def setting(default, help_text: str, flag: str = ""):
 
 
 def flag_of(one: Field) -> str:
-    """The flat name of a setting."""
     return one.metadata["flag"] or one.name
 
 

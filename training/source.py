@@ -71,7 +71,6 @@ class Source:
 
     @property
     def all_calls(self) -> int:
-        """Network calls of all sessions together."""
         return self.calls_before + self.model_calls
 
     @property
@@ -150,7 +149,6 @@ class Source:
         return torch.stack(drawn).to(self.device) * self.about.get(NOISE_SCALE, 1.0)
 
     def images(self, states: Tensor, extra: dict) -> Tensor:
-        """The images (n, ...) of states of one size."""
         return states
 
 

@@ -45,7 +45,6 @@ class TableResult:
 
     @property
     def best(self) -> Entry:
-        """The best baseline."""
         return next(entry for entry in self.ranked if entry.name == self.scores["best_classical"])
 
 

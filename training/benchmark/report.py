@@ -17,7 +17,6 @@ from .verdict import interval, within_text
 
 
 def draw_table(preset: Preset, name: str, path) -> Path:
-    """A table of the preset as a picture file."""
     return _save_image(picture.table(preset, name), path)
 
 
@@ -61,7 +60,6 @@ class Row(NamedTuple):
 
 
 def row_of(entry: Entry, race: TableResult) -> Row:
-    """The line of an entry."""
     learned = race.learned
     far = None if entry.features is None or race.teacher is None else frechet.distance(entry.features, race.teacher)
     times = entry.rmse / float(np.sqrt(np.mean(learned.errors[:len(entry.errors)] ** 2)))

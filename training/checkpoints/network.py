@@ -52,7 +52,6 @@ def unet(network, factor: int = 0) -> Callable:
 
 
 def transformer_sd3(network) -> Callable:
-    """Asks the transformer of Stable Diffusion 3."""
     def ask(x, timestep, context, pooled):
         return network(x, context, pooled, timestep, return_dict=False)[0]
     return ask

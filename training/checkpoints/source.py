@@ -39,7 +39,6 @@ def checkpoint(settings: ModelSettings, cfgs: tuple, device: torch.device, say: 
 
 def source_of(checkpoint: Checkpoint, texts: list[str], settings: ModelSettings, cfgs: tuple, device: torch.device,
               dtype: torch.dtype, say: Callable) -> Source:
-    """The Source of an opened checkpoint."""
     pipeline, clock = checkpoint.pipeline, clock_of(checkpoint, settings)
     (width, height, shape), *_ = several = sizes_of(checkpoint, settings)
     _check_guidance(checkpoint, settings, cfgs)

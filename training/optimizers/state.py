@@ -49,7 +49,6 @@ class State:
     finished: bool = False
 
     def begin(self, error: float, median: float, network_calls: int) -> None:
-        """Note the start's held-out RMSE."""
         self.start_error, self.start_median = error, median
         self.best_error, self.best_median, self.best_score = error, median, math.sqrt(error * median)
         self.curve = [[self.iteration, math.nan, error, network_calls]]

@@ -78,7 +78,6 @@ def known_pairs(source: Source, seeds, target: Tensor | None, clean: Tensor | No
 
 
 def joined(parts: list[Pairs]) -> Pairs:
-    """Several sets of pairs as one."""
     clean = None if parts[0].clean is None else torch.cat([part.clean for part in parts])
     return Pairs([seed for part in parts for seed in part.seeds], torch.cat([part.noise for part in parts]),
                  {key: torch.cat([part.extra[key] for part in parts]) for key in parts[0].extra},

@@ -118,7 +118,6 @@ def teacher_levels(source: Source, steps: int) -> np.ndarray:
 
 
 def teacher_name(source: Source, name: str) -> str:
-    """The solver "auto" stands for."""
     return "unipc_bh2_3" if name == "auto" else name
 
 

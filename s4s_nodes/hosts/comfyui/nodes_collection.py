@@ -112,8 +112,6 @@ def _passport(preset: Preset, path: Path, name: str, ships: bool) -> str:
 
 
 class S4SJoinPresets(io.ComfyNode):
-    """Presets of one model, learned at different cfg, as one."""
-
     @classmethod
     def define_schema(cls):
         return parts.schema("S4SJoinPresets", [

@@ -17,8 +17,6 @@ from .record import presets_changed
 
 
 class S4SLoadPreset(io.ComfyNode):
-    """A preset from the folder, or from anywhere."""
-
     @classmethod
     def define_schema(cls):
         return parts.schema("S4SLoadPreset", [
@@ -43,8 +41,6 @@ class S4SLoadPreset(io.ComfyNode):
 
 
 class S4SSavePreset(io.ComfyNode):
-    """A preset into the folder, where the dropdown rows and the other nodes find it."""
-
     @classmethod
     def define_schema(cls):
         return parts.schema("S4SSavePreset", [
@@ -68,8 +64,6 @@ class S4SSavePreset(io.ComfyNode):
 
 
 class S4SImport(io.ComfyNode):
-    """Published schedules as presets."""
-
     @classmethod
     def define_schema(cls):
         return parts.schema("S4SImport", [
@@ -89,8 +83,6 @@ class S4SImport(io.ComfyNode):
 
 
 class S4SFromImage(io.ComfyNode):
-    """The preset an image was made with, from the tables in its metadata."""
-
     @classmethod
     def define_schema(cls):
         folder = Path(folder_paths.get_input_directory())
@@ -120,8 +112,6 @@ class S4SFromImage(io.ComfyNode):
 
 
 class S4SShowPreset(io.ComfyNode):
-    """A preset in words and pictures."""
-
     @classmethod
     def define_schema(cls):
         return parts.schema("S4SShowPreset", [parts.PresetType.Input("preset")], [io.String, io.Image],

@@ -13,8 +13,6 @@ SchedulerFunc = io.Custom("SCHEDULER_FUNC")         # Impact Pack's and Inspire 
 
 
 class S4SPreset(io.ComfyNode):
-    """Everything a custom-sampling graph needs from one preset."""
-
     @classmethod
     def define_schema(cls):
         return parts.schema("S4SPreset", [
@@ -53,8 +51,6 @@ class S4SPreset(io.ComfyNode):
 
 
 class S4SUsePreset(io.ComfyNode):
-    """A preset for a model, in a graph with a plain KSampler."""
-
     @classmethod
     def define_schema(cls):
         return parts.schema("S4SUsePreset", [
@@ -80,8 +76,6 @@ class S4SUsePreset(io.ComfyNode):
 
 
 class S4SSampler(io.ComfyNode):
-    """A preset as a SAMPLER."""
-
     @classmethod
     def define_schema(cls):
         return parts.schema("S4SSampler", [
@@ -95,8 +89,6 @@ class S4SSampler(io.ComfyNode):
 
 
 class S4SSigmas(io.ComfyNode):
-    """A preset's noise levels."""
-
     @classmethod
     def define_schema(cls):
         return parts.schema("S4SSigmas", [
@@ -112,8 +104,6 @@ class S4SSigmas(io.ComfyNode):
 
 
 class S4SSchedulerFunc(io.ComfyNode):
-    """A preset's schedule as other packs take one."""
-
     @classmethod
     def define_schema(cls):
         return parts.schema("S4SSchedulerFunc", [parts.PresetType.Input("preset")], [SchedulerFunc],
@@ -129,8 +119,6 @@ class S4SSchedulerFunc(io.ComfyNode):
 
 
 class S4SImageInfo(io.ComfyNode):
-    """What the S4S samplers of this run used, as text beside the image."""
-
     @classmethod
     def define_schema(cls):
         return parts.schema("S4SImageInfo", [io.Image.Input("images")], [io.Image, io.String],

@@ -47,12 +47,10 @@ def schema(node_id: str, inputs: list, outputs: list, aliases: tuple, **more) ->
 
 
 def calls_input() -> io.Input:
-    """The number of network calls."""
     return io.Int.Input("calls", default=6, min=1, max=MOST_CALLS)
 
 
 def denoise_input() -> io.Input:
-    """How much of the way from noise is sampled, as in a KSampler."""
     return io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01)
 
 

@@ -20,8 +20,6 @@ from .work import Node
 
 
 class S4SRace(io.ComfyNode):
-    """Equal calls, unseen seeds, your model: is the preset closer to many calls than the best classical sampler?"""
-
     @classmethod
     def define_schema(cls) -> io.Schema:
         inputs, optional = scene_inputs()

@@ -54,7 +54,6 @@ def second_model_inputs() -> list:
 
 
 def setting_inputs() -> list:
-    """How to train."""
     return [
         io.String.Input("calls", default="6"),
         io.String.Input("windows", default="1.0"),
@@ -80,8 +79,6 @@ def scene_of(model, positive, latent, cfg, negative=None, scales=(), low_noise_m
 
 
 class S4STrainPreset(io.ComfyNode):
-    """Learn a few-call solver for a model, race it, save it."""
-
     @classmethod
     def define_schema(cls) -> io.Schema:
         inputs, optional = scene_inputs()

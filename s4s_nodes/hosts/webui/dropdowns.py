@@ -20,7 +20,6 @@ host_page: dict = {}                        # elem_id -> the component of the pa
 
 
 def register() -> None:
-    """Have the host tell of its components."""
     script_callbacks.on_after_component(remember)
 
 

@@ -119,7 +119,6 @@ def follow() -> Iterator[tuple]:
 
 
 def link() -> str:
-    """To the last one's page, if it has one."""
     page = JOBS.listed[-1].show.page if JOBS.listed else None
     return shelf.link_to(page) if page else ""
 

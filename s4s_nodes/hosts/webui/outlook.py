@@ -82,7 +82,6 @@ class Outlook:
 
 
 def of(asked: Settings, img2img: bool) -> Outlook:
-    """What Generate would do."""
     seen = loaded()
     passes = [("", asked, "img2img" if img2img else "txt2img")]
     if asked.hires and not img2img:

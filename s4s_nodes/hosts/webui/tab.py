@@ -14,7 +14,6 @@ _MANY = {"concurrency_limit": None} if not gr.__version__.startswith("3.") else 
 
 
 def register() -> None:
-    """Have the host build the tab with its page."""
     script_callbacks.on_ui_tabs(tabs)
 
 
@@ -87,7 +86,6 @@ def asked_before(fields: int) -> list:
 
 
 def start_race(*asked) -> str:
-    """The same of a race."""
     return queue_job(f"{say('Race')}: {asked[5]}", lambda work: work.race(**forms.race_of(*asked)))
 
 
