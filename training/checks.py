@@ -1,8 +1,8 @@
 """Checks of a configuration against a source, before the first network call."""
 
+from .baselines.schedules import schedules_for
 from .config import Config
 from .source import Source
-from .starts.search import check_schedule
 from .teacher.solvers import check_teacher
 
 
@@ -14,7 +14,8 @@ def check(config: Config, source: Source) -> None:
     if source.boundary is not None:
         check_two_models(config, source.boundary, source.sigma_max)
     check_teacher(source, config.teacher.solver, config.teacher.calls)
-    check_schedule(source, config)
+    if config.schedule not in ("auto", *(known := schedules_for(source))):
+        raise ValueError(f"no schedule {config.schedule!r} for {source.name}; there are: auto, {', '.join(known)}")
 
 
 def check_two_models(config: Config, boundary: float, top: float = 1.0) -> None:

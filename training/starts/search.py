@@ -102,10 +102,3 @@ def vector_of(parameters: Parameters, table: Table) -> Tensor | None:
     same = all(np.allclose(getattr(rebuilt, part), getattr(table, part), rtol=0, atol=1e-8)
                for part in ("weights", "carry"))
     return vector if same and np.array_equal(table.query, table.sigmas[:-1]) else None
-
-
-def check_schedule(source: Source, config) -> None:
-    """Raises ValueError for an unknown schedule, before anything is spent."""
-    known = schedules_for(source)
-    if config.schedule not in ("auto", *known):
-        raise ValueError(f"no schedule {config.schedule!r} for {source.name}; there are: auto, {', '.join(known)}")

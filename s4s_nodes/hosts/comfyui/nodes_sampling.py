@@ -16,8 +16,8 @@ class S4SPreset(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return parts.schema("S4SPreset", [
-            parts.combo(parts.AUTO), parts.calls_input(), parts.denoise_input(),
-            io.Boolean.Input("strict", default=False), io.Model.Input("model", optional=True),
+            parts.combo(parts.AUTO), *parts.calls_and_denoise(), io.Boolean.Input("strict", default=False),
+            io.Model.Input("model", optional=True),
         ], [parts.PresetType, io.Sampler, io.Sigmas, io.Int, io.Float, io.String, io.Image],
             ("solver", "few steps", "learned sampler", "distilled solver", "s4s"))
 
@@ -92,8 +92,7 @@ class S4SSigmas(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         return parts.schema("S4SSigmas", [
-            parts.PresetType.Input("preset"), parts.calls_input(), parts.denoise_input(),
-            io.Model.Input("model", optional=True),
+            parts.PresetType.Input("preset"), *parts.calls_and_denoise(), io.Model.Input("model", optional=True),
         ], [io.Sigmas], ("schedule", "scheduler", "timesteps", "s4s"))
 
     @classmethod

@@ -46,12 +46,9 @@ def schema(node_id: str, inputs: list, outputs: list, aliases: tuple, **more) ->
                                 for kind, word in zip(outputs, words["outputs"].values())], **more)
 
 
-def calls_input() -> io.Input:
-    return io.Int.Input("calls", default=6, min=1, max=MOST_CALLS)
-
-
-def denoise_input() -> io.Input:
-    return io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01)
+def calls_and_denoise() -> list:
+    return [io.Int.Input("calls", default=6, min=1, max=MOST_CALLS),
+            io.Float.Input("denoise", default=1.0, min=0.0, max=1.0, step=0.01)]
 
 
 def combo(*first: str) -> io.Input:

@@ -30,18 +30,10 @@ DELETED: Counter = Counter()
 
 def scene_inputs() -> tuple[list, list]:
     """(required, optional) inputs of what is sampled, for a node that would train or race."""
-    required = [
-        io.Model.Input("model"),
-        io.Conditioning.Input("positive"),
-        io.Latent.Input("latent"),
-        io.Float.Input("cfg", default=5.0, min=0.0, max=100.0, step=0.1, round=0.01),
-    ]
-    optional = [
-        io.Conditioning.Input("negative", optional=True),
-        *(io.Conditioning.Input(name, optional=True) for name in MORE_PROMPTS),
-        io.Vae.Input("vae", optional=True),
-    ]
-    return required, optional
+    required = [io.Model.Input("model"), io.Conditioning.Input("positive"), io.Latent.Input("latent"),
+                io.Float.Input("cfg", default=5.0, min=0.0, max=100.0, step=0.1, round=0.01)]
+    optional = [io.Conditioning.Input(name, optional=True) for name in ("negative", *MORE_PROMPTS)]
+    return required, [*optional, io.Vae.Input("vae", optional=True)]
 
 
 def second_model_inputs() -> list:
@@ -50,22 +42,6 @@ def second_model_inputs() -> list:
         io.Model.Input("low_noise_model", optional=True),
         io.Float.Input("boundary", default=0.875, min=0.0, max=1.0, step=0.001, round=0.0001, optional=True),
         io.Float.Input("low_noise_cfg", default=0.0, min=0.0, max=100.0, step=0.1, round=0.01, optional=True),
-    ]
-
-
-def setting_inputs() -> list:
-    return [
-        io.String.Input("calls", default="6"),
-        io.String.Input("windows", default="1.0"),
-        io.Combo.Input("mode", options=[*MODES], default="auto"),
-        io.Combo.Input("budget", options=[*BUDGETS, ESTIMATE], default="normal"),
-        io.Int.Input("teacher_calls", default=32, min=4, max=1000),
-        io.Int.Input("race_seeds", default=8, min=2, max=1024),
-        io.String.Input("name", default="my-preset"),
-        io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFF, control_after_generate=FIXED),
-        io.Boolean.Input("resume", default=True),
-        io.Sampler.Input("teacher_sampler", optional=True),
-        io.Sigmas.Input("teacher_sigmas", optional=True),
     ]
 
 
@@ -83,7 +59,14 @@ class S4STrainPreset(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         inputs, optional = scene_inputs()
         return parts.schema("S4STrainPreset", [
-            *inputs, *setting_inputs(), *optional,
+            *inputs, io.String.Input("calls", default="6"), io.String.Input("windows", default="1.0"),
+            io.Combo.Input("mode", options=[*MODES], default="auto"),
+            io.Combo.Input("budget", options=[*BUDGETS, ESTIMATE], default="normal"),
+            io.Int.Input("teacher_calls", default=32, min=4, max=1000),
+            io.Int.Input("race_seeds", default=8, min=2, max=1024), io.String.Input("name", default="my-preset"),
+            io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFF, control_after_generate=FIXED),
+            io.Boolean.Input("resume", default=True), io.Sampler.Input("teacher_sampler", optional=True),
+            io.Sigmas.Input("teacher_sigmas", optional=True), *optional,
             io.String.Input("cfg_range", default="", optional=True),        # last: saved values keep their places
             *second_model_inputs(), *(io.Latent.Input(name, optional=True) for name in MORE_LATENTS),
         ], [parts.PresetType, io.String, io.Image, io.Image, io.Image],
