@@ -35,7 +35,6 @@ class Canvas:
                         width=max(round(width * _SCALE), 1), joint="curve")
 
     def dot(self, x: float, y: float, radius: float, colour=INK, hollow: bool = False):
-        """A disc, or with hollow a ring."""
         box = [(x - radius) * _SCALE, (y - radius) * _SCALE, (x + radius) * _SCALE, (y + radius) * _SCALE]
         self._draw.ellipse(box, fill="white" if hollow else colour, outline=colour, width=2 * _SCALE)
 

@@ -159,7 +159,6 @@ class Run:
         return True
 
     def _enter(self, node: CfgNode) -> None:
-        """Turn to a guidance scale. What was measured at the first holds for all."""
         self.node, self.source.cfg = node, node.cfg
         self.plan = node.plan(self.source, self.convergence.calls, self.convergence.spent)
         if len(self.nodes) > 1:

@@ -70,7 +70,6 @@ class RunTables:
         self.states[name] = state                       # last: a stop between the two lines repeats the start
 
     def _start(self, calls: int, window: Window, plan: Plan, node: CfgNode) -> Start:
-        """Where a table begins: at the best baseline, or where its neighbour's ended."""
         curve = None
         if window.top is not None:
             curve = window_levels(self.curve, window.denoise, calls, self.source.flow)

@@ -61,7 +61,6 @@ def family_of(config) -> str:
 
 
 def official(family: str | None) -> Official | None:
-    """The official setting of a family, or None."""
     return OFFICIAL.get(family or "")
 
 

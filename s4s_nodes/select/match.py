@@ -187,7 +187,6 @@ def remarks(preset: Preset, cfg: float | None, table: str = "") -> str:
 
 
 def name_text(preset: Preset) -> str:
-    """A preset's name and hash, for a sentence."""
     return f"{preset.name} ({preset.short_hash})"
 
 

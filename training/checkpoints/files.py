@@ -153,7 +153,6 @@ def weights_sketch(contents: Contents) -> str:
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of the whole file."""
     whole = hashlib.sha256()
     with open(path, "rb") as file:
         while block := file.read(_HASHED_AT_ONCE):

@@ -40,7 +40,6 @@ class Checkpoint:
 
     @property
     def network(self) -> torch.nn.Module:
-        """The denoising network: U-Net or transformer."""
         return self.pipeline.unet if hasattr(self.pipeline, "unet") else self.pipeline.transformer
 
     @property

@@ -230,7 +230,6 @@ def of_both(high: Source, low: Source, boundary: float) -> Source:
 
 
 def places_of_each(which: Tensor) -> list[Tensor]:
-    """The places of each number."""
     return [torch.nonzero(which == index).flatten() for index in which.unique()]
 
 

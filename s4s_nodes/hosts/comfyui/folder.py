@@ -45,5 +45,4 @@ def tell_problems() -> None:
 
 
 def home() -> Path:
-    """Where new presets are written."""
     return Path(folder_paths.get_folder_paths(NAME)[0])

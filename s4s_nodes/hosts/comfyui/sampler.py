@@ -29,7 +29,6 @@ def pin(model, preset: Preset, strict: bool):
 
 
 def pin_of(patcher) -> Pin | None:
-    """What is pinned to a MODEL, or None."""
     return getattr(patcher, "attachments", {}).get(_PIN)
 
 

@@ -31,7 +31,6 @@ EVERY = 4.0                 # seconds between live previews: each costs a few ne
 
 
 def runs() -> Path:
-    """Where the folders of trainings lie."""
     return Path(folder_paths.get_output_directory()) / "s4s_runs"
 
 
@@ -187,5 +186,4 @@ def as_pictures(vae, latents: Tensor) -> Tensor:
 
 
 def as_pil(pictures: Tensor) -> list[Image.Image]:
-    """Pictures (n, H, W, 3) in 0..1 as PIL's."""
     return [Image.fromarray(each) for each in (pictures.numpy() * 255).round().astype(np.uint8)]

@@ -39,7 +39,7 @@ def build() -> dict:
             part["chosen"] = gr.Dropdown(label=say("Preset"), choices=shelf.library().listed(), value=None,
                                          elem_id="s4s_collection_preset")
             part["about"] = gr.HTML(value="", elem_id="s4s_collection_about")
-            part["file"] = gr.File(label=say("Its file, to be shared"), interactive=False, visible=False,
+            part["file"] = gr.File(label=say("Its file, for sharing"), interactive=False, visible=False,
                                    elem_id="s4s_collection_file")
             with gr.Row():
                 part["name"] = gr.Textbox(label=say("New name"), elem_id="s4s_collection_name")
@@ -52,7 +52,7 @@ def build() -> dict:
                 label=say("Preset files to add"), file_count="multiple", elem_id="s4s_collection_files")
             part["add"] = gr.Button(say("Add"), elem_id="s4s_collection_add")
             part["several"] = gr.Dropdown(
-                label=say("Presets for one model, learned at different cfg, to be joined into one"),
+                label=say("Presets for one model, learned at different cfg, to join into one"),
                 choices=list(shelf.library().offered()), value=[], multiselect=True, elem_id="s4s_collection_several")
             with gr.Row():
                 part["whole"] = gr.Textbox(label=say("Name of the joined preset"), elem_id="s4s_collection_whole")
@@ -110,7 +110,6 @@ def _message(error: Exception) -> str:
 
 
 def _labels() -> dict[str, str]:
-    """{preset name: schedule type}"""
     return {name: label for label, name in shelf.names().items()}
 
 

@@ -85,7 +85,6 @@ def of_asking() -> dict:
 
 
 def is_hires(p) -> bool:
-    """Whether this is the second pass of a hires fix."""
     return bool(getattr(p, "is_hr_pass", False))
 
 

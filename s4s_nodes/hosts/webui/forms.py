@@ -10,7 +10,7 @@ from .words import say
 
 def scene() -> list:
     """The fields of inside.Scene, in its order."""
-    prompts = gr.Textbox(label=say("Prompts, one a line"), lines=4, elem_id="s4s_prompts")
+    prompts = gr.Textbox(label=say("Prompts, one per line"), lines=4, elem_id="s4s_prompts")
     negative = gr.Textbox(label=say("Negative prompt"), elem_id="s4s_negative")
     with gr.Row():
         cfg = gr.Textbox(label=say("CFG, or a range such as 3-7"), value="5", elem_id="s4s_cfg")
@@ -31,7 +31,7 @@ def source() -> tuple:
 def training() -> tuple:
     """(the fields of `training_of` behind the scene's, the button Estimate, the button Train)"""
     gr.HTML(say("Learns a solver of few steps for the loaded checkpoint: it samples the prompts in many steps and "
-                "turns a table until few steps give the same. The checkpoint is not changed; LoRAs in the prompts "
+                "adjusts a table until few steps give the same. The checkpoint is not changed; LoRAs in the prompts "
                 "take part."))
     name = gr.Textbox(label=say("Name of the preset"), value="my-preset", elem_id="s4s_name")
     with gr.Row():
@@ -69,7 +69,7 @@ def race() -> tuple:
     with gr.Row():
         budget = gr.Number(label=say("Most network calls of the race (0: no limit)"), value=20000, precision=0,
                            elem_id="s4s_race_budget")
-    samplers = gr.Textbox(label=say("Samplers of this WebUI that take part besides, e.g. Heun, LMS; or all"),
+    samplers = gr.Textbox(label=say("More samplers of this WebUI to race, e.g. Heun, LMS; or all"),
                           elem_id="s4s_race_samplers")
     write = gr.Checkbox(label=say("Write the scores into the preset"), value=False, elem_id="s4s_race_write")
     start = gr.Button(say("Race"), variant="primary", elem_id="s4s_race")

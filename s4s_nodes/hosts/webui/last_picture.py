@@ -56,8 +56,8 @@ def fields(settings: dict) -> tuple:
     steps, strength = settings.get("steps"), settings.get("strength")
     note = ""
     if steps is not None and steps > USEFUL:
-        note = say("It was made in {} steps: learned tables pay off up to about {}, so the steps were left as they "
-                   "are.").format(steps, USEFUL)
+        note = say("It was made in {} steps. Learned tables pay off up to about {}, so the steps were not taken "
+                   "over.").format(steps, USEFUL)
         steps = None
     cfg = f"{settings['cfg']:g}" if "cfg" in settings else None
     return (settings.get("prompts"), settings.get("negative"), cfg, settings.get("width"), settings.get("height"),

@@ -147,12 +147,10 @@ def _lines(text: str) -> str:
 
 
 def description(preset) -> str:
-    """A preset's description, as a page shows it."""
     return f'<pre style="white-space: pre-wrap; max-height: 18em; overflow: auto">{escape(describe(preset))}</pre>'
 
 
 def draw(shown: str, table):
-    """The picture of a table of the preset that is shown."""
     preset = shelf.preset_of(shown.partition("\n")[0])
     if preset is None or table not in preset.tables:
         return gr.update()

@@ -26,7 +26,6 @@ def preset(texts: str, hires: bool = False) -> Preset:
 
 
 def same(there: Preset | None, preset: Preset) -> bool:
-    """Whether a preset is the one that an image's table is of."""
     return there is not None and there.hash.startswith(metadata.origin_of(preset)["preset"][:16])
 
 

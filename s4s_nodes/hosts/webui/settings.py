@@ -41,7 +41,6 @@ def default_for(family: str | None) -> str | None:
 
 
 def families_with(name: str) -> list[str]:
-    """The families this preset is the chosen default of."""
     return [key.removeprefix(_FAMILY) for key in shared.opts.data_labels
             if key.startswith(_FAMILY) and getattr(shared.opts, key, FREE) == name]
 
@@ -57,7 +56,6 @@ def stops_without_preset() -> bool:
 
 
 def writes_table() -> bool:
-    """Whether an infotext carries the table that ran."""
     return bool(getattr(shared.opts, TABLE, True))
 
 

@@ -24,12 +24,10 @@ def library() -> Library:
 
 
 def folder() -> Path:
-    """Where this host's users put presets."""
     return Path(paths.models_path) / "s4s_presets"
 
 
 def runs() -> Path:
-    """The folder of the trainings' own folders, and of the reports."""
     return Path(paths.data_path) / "s4s_runs"
 
 

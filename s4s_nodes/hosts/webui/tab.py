@@ -67,7 +67,6 @@ def _seen() -> tuple:
 
 
 def start_estimate(*asked) -> str:
-    """Queue an estimate; returns the refusal to show, or ""."""
     return queue_job(say("Estimate"), lambda work: work.forecast(**forms.training_of(*asked)))
 
 

@@ -334,7 +334,7 @@ RACE = Example(
                   "Unseen seeds, the same number of calls for everyone: how far does each end from what the model "
                   "makes in 50 calls or more? All classical samplers on all schedules take part.\n\n"
                   "* **seeds**: more give firmer numbers\n"
-                  "* **samplers**: samplers of ComfyUI that take part besides, by name, or all\n"
+                  "* **samplers**: more samplers to race, by their ComfyUI names, or all\n"
                   "* **budget**: the most network calls to spend; a larger one finds the best sampler more surely\n"
                   "* **write_scores** writes the result into the preset's file; one that loses is no longer selected "
                   "automatically"),
