@@ -25,11 +25,11 @@ class S4SPresets(io.ComfyNode):
     @classmethod
     def define_schema(cls):
         names = presets().listed()
-        return parts.schema("S4SPresets", [
+        return parts.Schema(node_id="S4SPresets", inputs=[
             io.Combo.Input("preset", options=names, default=names[0] if names else None),
             io.Combo.Input("action", options=[LIST, RENAME, DELETE], default=LIST),
             io.String.Input("name", default=""),
-        ], [io.String], ("list presets", "rename preset", "delete preset", "manage presets", "s4s"),
+        ], outputs=[io.String], aliases=("list presets", "rename preset", "delete preset", "manage presets", "s4s"),
             hidden=[io.Hidden.unique_id], is_output_node=True, not_idempotent=True)
 
     @classmethod
@@ -114,11 +114,11 @@ def _passport(preset: Preset, path: Path, name: str, ships: bool) -> str:
 class S4SJoinPresets(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return parts.schema("S4SJoinPresets", [
+        return parts.Schema(node_id="S4SJoinPresets", inputs=[
             parts.PresetType.Input("preset"), parts.PresetType.Input("preset_2"),
             io.String.Input("name", default=""), parts.PresetType.Input("preset_3", optional=True),
             parts.PresetType.Input("preset_4", optional=True),
-        ], [parts.PresetType, io.String], ("merge presets", "interpolate cfg", "s4s"))
+        ], outputs=[parts.PresetType, io.String], aliases=("merge presets", "interpolate cfg", "s4s"))
 
     @classmethod
     def validate_inputs(cls, name=None):

@@ -19,9 +19,9 @@ from .record import presets_changed
 class S4SLoadPreset(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return parts.schema("S4SLoadPreset", [
+        return parts.Schema(node_id="S4SLoadPreset", inputs=[
             parts.combo(), io.String.Input("path", default="", optional=True),
-        ], [parts.PresetType, io.String], ("open preset", "s4s"))
+        ], outputs=[parts.PresetType, io.String], aliases=("open preset", "s4s"))
 
     @classmethod
     def validate_inputs(cls, preset, path=""):
@@ -43,10 +43,10 @@ class S4SLoadPreset(io.ComfyNode):
 class S4SSavePreset(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return parts.schema("S4SSavePreset", [
+        return parts.Schema(node_id="S4SSavePreset", inputs=[
             parts.PresetType.Input("preset"), io.String.Input("name", default=""),
             io.Boolean.Input("overwrite", default=False),
-        ], [parts.PresetType, io.String], ("export preset", "s4s"), is_output_node=True)
+        ], outputs=[parts.PresetType, io.String], aliases=("export preset", "s4s"), is_output_node=True)
 
     @classmethod
     def validate_inputs(cls, name=None):
@@ -66,9 +66,9 @@ class S4SSavePreset(io.ComfyNode):
 class S4SImport(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return parts.schema("S4SImport", [
+        return parts.Schema(node_id="S4SImport", inputs=[
             io.Combo.Input("source", options=[*published.names()]),
-        ], [parts.PresetType, io.String], ("AYS", "align your steps", "GITS", "OSS"))
+        ], outputs=[parts.PresetType, io.String], aliases=("AYS", "align your steps", "GITS", "OSS"))
 
     @classmethod
     def validate_inputs(cls, source):
@@ -87,10 +87,10 @@ class S4SFromImage(io.ComfyNode):
     def define_schema(cls):
         folder = Path(folder_paths.get_input_directory())
         names = sorted(each.name for each in folder.iterdir() if metadata.is_image(each)) if folder.is_dir() else []
-        return parts.schema("S4SFromImage", [
+        return parts.Schema(node_id="S4SFromImage", inputs=[
             io.Combo.Input("image", options=names, upload=io.UploadType.image),
             io.Int.Input("number", default=1, min=1, max=metadata.MAX_TABLES, optional=True),
-        ], [parts.PresetType, io.String], ("reproduce", "metadata", "restore preset", "s4s"))
+        ], outputs=[parts.PresetType, io.String], aliases=("reproduce", "metadata", "restore preset", "s4s"))
 
     @classmethod
     def validate_inputs(cls, image):
@@ -114,8 +114,9 @@ class S4SFromImage(io.ComfyNode):
 class S4SShowPreset(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return parts.schema("S4SShowPreset", [parts.PresetType.Input("preset")], [io.String, io.Image],
-                            ("preset info", "inspect", "s4s"), is_output_node=True)
+        return parts.Schema(
+            node_id="S4SShowPreset", inputs=[parts.PresetType.Input("preset")],
+            outputs=[io.String, io.Image], aliases=("preset info", "inspect", "s4s"), is_output_node=True)
 
     @classmethod
     def execute(cls, preset) -> io.NodeOutput:

@@ -15,11 +15,11 @@ SchedulerFunc = io.Custom("SCHEDULER_FUNC")         # Impact Pack's and Inspire 
 class S4SPreset(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return parts.schema("S4SPreset", [
+        return parts.Schema(node_id="S4SPreset", inputs=[
             parts.combo(parts.AUTO), *parts.calls_and_denoise(), io.Boolean.Input("strict", default=False),
             io.Model.Input("model", optional=True),
-        ], [parts.PresetType, io.Sampler, io.Sigmas, io.Int, io.Float, io.String, io.Image],
-            ("solver", "few steps", "learned sampler", "distilled solver", "s4s"))
+        ], outputs=[parts.PresetType, io.Sampler, io.Sigmas, io.Int, io.Float, io.String, io.Image],
+            aliases=("solver", "few steps", "learned sampler", "distilled solver", "s4s"))
 
     @classmethod
     def validate_inputs(cls, preset):
@@ -53,10 +53,10 @@ class S4SPreset(io.ComfyNode):
 class S4SUsePreset(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return parts.schema("S4SUsePreset", [
+        return parts.Schema(node_id="S4SUsePreset", inputs=[
             io.Model.Input("model"), parts.combo(), io.Boolean.Input("strict", default=False),
             parts.PresetType.Input("other", optional=True),
-        ], [io.Model], ("pin", "choose preset", "which solver", "s4s"))
+        ], outputs=[io.Model], aliases=("pin", "choose preset", "which solver", "s4s"))
 
     @classmethod
     def validate_inputs(cls, preset, other=NOT_LINKED):
@@ -78,10 +78,10 @@ class S4SUsePreset(io.ComfyNode):
 class S4SSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return parts.schema("S4SSampler", [
+        return parts.Schema(node_id="S4SSampler", inputs=[
             parts.PresetType.Input("preset"),
             io.Combo.Input("unmatched", options=["classical solver", "error"], default="classical solver"),
-        ], [io.Sampler], ("solver", "learned sampler", "s4s"))
+        ], outputs=[io.Sampler], aliases=("solver", "learned sampler", "s4s"))
 
     @classmethod
     def execute(cls, preset, unmatched) -> io.NodeOutput:
@@ -91,9 +91,9 @@ class S4SSampler(io.ComfyNode):
 class S4SSigmas(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return parts.schema("S4SSigmas", [
+        return parts.Schema(node_id="S4SSigmas", inputs=[
             parts.PresetType.Input("preset"), *parts.calls_and_denoise(), io.Model.Input("model", optional=True),
-        ], [io.Sigmas], ("schedule", "scheduler", "timesteps", "s4s"))
+        ], outputs=[io.Sigmas], aliases=("schedule", "scheduler", "timesteps", "s4s"))
 
     @classmethod
     def execute(cls, preset, calls, denoise, model=None) -> io.NodeOutput:
@@ -105,8 +105,9 @@ class S4SSigmas(io.ComfyNode):
 class S4SSchedulerFunc(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return parts.schema("S4SSchedulerFunc", [parts.PresetType.Input("preset")], [SchedulerFunc],
-                            ("impact pack", "detailer", "inspire pack", "schedule", "s4s"))
+        return parts.Schema(
+            node_id="S4SSchedulerFunc", inputs=[parts.PresetType.Input("preset")],
+            outputs=[SchedulerFunc], aliases=("impact pack", "detailer", "inspire pack", "schedule", "s4s"))
 
     @classmethod
     def execute(cls, preset) -> io.NodeOutput:
@@ -120,8 +121,10 @@ class S4SSchedulerFunc(io.ComfyNode):
 class S4SImageInfo(io.ComfyNode):
     @classmethod
     def define_schema(cls):
-        return parts.schema("S4SImageInfo", [io.Image.Input("images")], [io.Image, io.String],
-                            ("metadata", "which solver", "s4s"), hidden=[io.Hidden.extra_pnginfo])
+        return parts.Schema(
+            node_id="S4SImageInfo", inputs=[io.Image.Input("images")],
+            outputs=[io.Image, io.String], aliases=("metadata", "which solver", "s4s"),
+            hidden=[io.Hidden.extra_pnginfo])
 
     @classmethod
     def execute(cls, images) -> io.NodeOutput:

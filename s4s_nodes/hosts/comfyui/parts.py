@@ -30,8 +30,8 @@ def _words() -> dict:
     return json.loads((Path(__file__).parents[3] / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
 
 
-def schema(node_id: str, inputs: list, outputs: list, aliases: tuple, **more) -> io.Schema:
-    """A node's schema, with its words from locales/en/nodeDefs.json.
+def Schema(node_id: str, inputs: list, outputs: list, aliases: tuple, **more) -> io.Schema:
+    """A node's schema, with its words from locales/en/nodeDefs.json. A registry's scanner looks for Schema(node_id="...
 
     outputs: their types; aliases: words to find it by, which older hosts do not know.
     """

@@ -23,7 +23,7 @@ class S4SRace(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         inputs, optional = scene_inputs()
-        return parts.schema("S4SRace", [
+        return parts.Schema(node_id="S4SRace", inputs=[
             *inputs, parts.PresetType.Input("preset"), io.String.Input("calls", default=""),
             io.Int.Input("seeds", default=16, min=2, max=4096),
             io.Int.Input("seed", default=0, min=0, max=0xFFFFFF, control_after_generate=FIXED),
@@ -31,8 +31,8 @@ class S4SRace(io.ComfyNode):
             io.Int.Input("budget", default=20000, min=0, max=10_000_000, step=500),
             io.Int.Input("teacher_calls", default=50, min=4, max=1000),
             io.Boolean.Input("write_scores", default=False), *optional, *second_model_inputs(),
-        ], [parts.PresetType, io.String, io.Image],
-            ("S4S", "compare samplers", "benchmark", "evaluate preset"), is_output_node=True)
+        ], outputs=[parts.PresetType, io.String, io.Image],
+            aliases=("S4S", "compare samplers", "benchmark", "evaluate preset"), is_output_node=True)
 
     @classmethod
     def validate_inputs(cls, calls=""):

@@ -58,7 +58,7 @@ class S4STrainPreset(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         inputs, optional = scene_inputs()
-        return parts.schema("S4STrainPreset", [
+        return parts.Schema(node_id="S4STrainPreset", inputs=[
             *inputs, io.String.Input("calls", default="6"), io.String.Input("windows", default="1.0"),
             io.Combo.Input("mode", options=[*MODES], default="auto"),
             io.Combo.Input("budget", options=[*BUDGETS, ESTIMATE], default="normal"),
@@ -69,8 +69,8 @@ class S4STrainPreset(io.ComfyNode):
             io.Sigmas.Input("teacher_sigmas", optional=True), *optional,
             io.String.Input("cfg_range", default="", optional=True),        # last: saved values keep their places
             *second_model_inputs(), *(io.Latent.Input(name, optional=True) for name in MORE_LATENTS),
-        ], [parts.PresetType, io.String, io.Image, io.Image, io.Image],
-            ("S4S", "distill", "few steps", "train sampler", "learned sampler", "fast sampling"),
+        ], outputs=[parts.PresetType, io.String, io.Image, io.Image, io.Image],
+            aliases=("S4S", "distill", "few steps", "train sampler", "learned sampler", "fast sampling"),
             hidden=[io.Hidden.unique_id], is_output_node=True)
 
     @classmethod
