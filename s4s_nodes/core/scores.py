@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from .model import is_number
 
-TOLERANCE = 0.1             # of cfg: a score counts for guidance this near
+CFG_TOLERANCE = 0.1         # a table learned or raced at cfg 7 is for 6.3 to 7.7: docs/constants.md
 SIZE_TOLERANCE = 2.0        # and on half to twice the area; so does a table
 
 
@@ -52,7 +52,12 @@ def added(scores: dict, new: dict) -> dict:
 def near(results: dict, low: float, high: float | None = None) -> list[dict]:
     """The scores of this cfg, or of a range of cfg; those that do not say theirs among them."""
     return [score for score in results.values() if not is_number(score.get("cfg"))
-            or low * (1 - TOLERANCE) <= score["cfg"] <= (low if high is None else high) * (1 + TOLERANCE)]
+            or near_cfg(score["cfg"], low, low if high is None else high)]
+
+
+def near_cfg(cfg: float, low: float, high: float) -> bool:
+    """Whether a guidance scale lies in the range, up to `CFG_TOLERANCE`."""
+    return low * (1 - CFG_TOLERANCE) <= cfg + 1e-9 and cfg - 1e-9 <= high * (1 + CFG_TOLERANCE)
 
 
 def near_size(size: Sequence, shapes: Sequence) -> bool:

@@ -13,7 +13,6 @@ from .model_facts import ModelFacts
 HASHES = (sketch.KIND, "tensors_sha256", "sha256_10")       # the most telling first; a file's name tells nothing
 PATCHES = "patches"         # digest of LoRAs and other changes to the weights; none for the weights as they were loaded
 HOOKS = "hooks"             # of a training record: what hooks of its prompts changed the model, in words
-CFG_TOLERANCE = 0.1         # a table learned at cfg 7 runs from 6.3 to 7.7: docs/constants.md
 # The published schedules that run for a family automatically, by the hash of their numbers. Optimal Steps' for Flux and
 # Wan are left out: on our models they ended 1.2 to 4.5 times further away than the plain choice (solver_presets)
 FAMILY_SCHEDULES = {"sd15": "94e0369df7", "sdxl": "5a94b10665"}
@@ -140,11 +139,11 @@ def cfg_distance(preset: Preset, table: str, cfg: float | None) -> tuple[float, 
 
 
 def near_cfg(preset: Preset, table: str, cfg: float | None) -> bool:
-    """Whether a table was learned for this cfg, up to `CFG_TOLERANCE`."""
+    """Whether a table was learned for this cfg, up to `scores.CFG_TOLERANCE`."""
     trained = cfg_range(preset, table)
     if cfg is None or trained is None:
         return True
-    return trained[0] * (1 - CFG_TOLERANCE) <= cfg + 1e-9 and cfg - 1e-9 <= trained[1] * (1 + CFG_TOLERANCE)
+    return scores.near_cfg(cfg, *trained)
 
 
 def middle_cfg(preset: Preset) -> float:
@@ -160,8 +159,7 @@ def near_size(preset: Preset, size: tuple | None) -> bool:
 def near_guidance(preset: Preset, told) -> bool:
     """Whether a distilled model is told about the guidance that it was told in training; true where one is unknown."""
     learned = preset.trained_guidance
-    return not learned or all(min(learned) * (1 - CFG_TOLERANCE) <= guidance + 1e-9
-                              and guidance - 1e-9 <= max(learned) * (1 + CFG_TOLERANCE) for guidance in told)
+    return not learned or all(scores.near_cfg(guidance, min(learned), max(learned)) for guidance in told)
 
 
 def same_around(preset: Preset, around: str | None) -> bool:

@@ -113,7 +113,7 @@ def belongs(found, facts, cfg: float, mine: list) -> bool:
     made = next((each for each in mine if each.name == found.preset.name), None)
     return (made is not None and made.recommended and not made.unfinished
             and made.training.get("resolution", [8, 8]) == [8, 8]
-            and abs(cfg / made.training["cfg"][0] - 1) <= match.CFG_TOLERANCE + 1e-9
+            and abs(cfg / made.training["cfg"][0] - 1) <= match.scores.CFG_TOLERANCE + 1e-9
             and adapt.starts_near(made.tables[found.table_name].sigmas[0], found.table.sigmas[0], facts.flow))
 
 

@@ -15,7 +15,7 @@ import s4s_webui_host as hosts
 import torch
 from webui_presets import HASHES
 
-from s4s.s4s_nodes.core import Model, Preset, classical, preset_file, schedules
+from s4s.s4s_nodes.core import Model, Preset, classical, preset_file, schedules, scores
 from s4s.s4s_nodes.select import adapt, match
 
 LORAS, CFGS, RUNS = (None, "style"), (1.0, 4.2, 7.0), ((4, 4), (6, 6), (4, 8), (6, 10))      # calls, of so many steps
@@ -116,7 +116,7 @@ class Images:
         made = next((each for each in mine if each.name == found.preset.name), None)
         return (made is not None and made.recommended and not made.unfinished
                 and made.training.get("resolution", [8, 8]) == [8, 8]
-                and abs(cfg / made.training["cfg"][0] - 1) <= match.CFG_TOLERANCE + 1e-9
+                and abs(cfg / made.training["cfg"][0] - 1) <= scores.CFG_TOLERANCE + 1e-9
                 and adapt.starts_near(made.tables[found.table_name].sigmas[0], found.table.sigmas[0], flow))
 
 
