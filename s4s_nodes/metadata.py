@@ -16,9 +16,9 @@ from PIL import Image
 
 from .core.container import parsed
 from .core.model import PresetError, is_number, model_of
-from .core.preset_file import Preset
+from .core.preset_file import MOST_CALLS, Preset
 from .core.scores import size_record
-from .core.table import MAX_CALLS, Table, check_float32
+from .core.table import Table, check_float32
 from .select.match import HASHES, PATCHES, cfg_range, is_solver
 from .select.model_facts import ModelFacts
 
@@ -36,10 +36,13 @@ _KEPT = ("imported", "trainer", "created", "unfinished")        # of a preset's 
 
 
 def to_text(selection, facts: ModelFacts) -> str | None:
-    """The table of a Selection as compact JSON, of a fallback too; None where it would take more than MAX_TEXT.
+    """The table of a Selection as compact JSON, of a fallback too; None where it would take more than MAX_TEXT, or has
+    more calls than a preset's.
 
     facts: of the model it ran on; of a preset's table the preset's own record of its model is kept.
     """
+    if selection.table.calls > MOST_CALLS:
+        return None
     text = json.dumps(_record(selection, facts), separators=(",", ":"), allow_nan=False)
     return text if len(text) <= MAX_TEXT else None
 
@@ -135,8 +138,8 @@ def from_record(record) -> Preset:
 
 def _table(record: dict) -> Table:
     sigmas, rows = _numbers(record["sigmas"]), record["weights"]
-    if not 1 <= len(rows) <= MAX_CALLS:
-        raise PresetError(f"it has {len(rows)} rows: expected 1 to {MAX_CALLS}")
+    if not 1 <= len(rows) <= MOST_CALLS:
+        raise PresetError(f"it has {len(rows)} rows: expected 1 to {MOST_CALLS}")
     weights = np.zeros((len(rows), len(rows)))
     for i, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != i + 1:

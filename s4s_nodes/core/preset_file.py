@@ -27,6 +27,7 @@ from .records import check_records
 from .table import PARTS, Table, check_float32
 
 FORMAT_VERSION = 1
+MOST_CALLS, MOST_TABLES = 150, 200      # of a preset: what draws and interpolates its tables stays quick
 _TABLE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _SELF_TEST_LIMIT = 1e-9
 _ENTRIES = {"name": str, "model": dict, "training": dict, "scores": dict, "recommended": bool, "licence": str,
@@ -56,11 +57,14 @@ class Preset:
     def __post_init__(self):
         if not is_name(self.name):
             raise PresetError(f"preset name {str(self.name)[:120]!r}: expected 1 to 100 printable characters")
-        if not self.tables:
-            raise PresetError(f"preset {self.name!r} holds no table: it needs at least one")
-        for key in self.tables:
+        if not 0 < len(self.tables) <= MOST_TABLES:
+            raise PresetError(f"preset {self.name!r} holds {len(self.tables) or 'no'} tables: expected 1 to "
+                              f"{MOST_TABLES}")
+        for key, table in self.tables.items():
             if not isinstance(key, str) or not _TABLE_NAME.fullmatch(key):
                 raise PresetError(f"table name {str(key)[:80]!r}: use up to 64 of a-z, 0-9, '.', '_', '-'")
+            if table.calls > MOST_CALLS:
+                raise PresetError(f"table {key!r} has {table.calls} calls: those of a preset have {MOST_CALLS} at most")
         if not all(isinstance(results, dict) for results in self.scores.values()):
             raise PresetError(f"preset {self.name!r}: scores must be {{table: {{condition: {{measure: result}}}}}}")
         object.__setattr__(self, "scores", scores.by_condition(self.scores))

@@ -172,6 +172,9 @@ def test_with_scores_changes_only_scores_and_verdict():
 
 UNUSABLE = {
     "no table": ({"tables": {}}, "holds no table"),
+    "too many tables": ({"tables": dict.fromkeys(map(str, range(201)), example().tables["calls6"])},
+                        "holds 201 tables: expected 1 to 200"),
+    "a table too large": ({"tables": {"calls151": classical.euler(np.linspace(14.6, 0, 152))}}, "has 151 calls"),
     "an empty name": ({"name": ""}, "1 to 100 printable characters"),
     "a name with a line break": ({"name": "a\nb"}, "printable"),
     "a name that is a number": ({"name": 7}, "printable"),

@@ -42,10 +42,10 @@ def hostile() -> dict[str, bytes]:
                                                    "data_offsets": [0, 31_200_000]}}, 31_200_000),
         "an empty tensor of 2^60 rows": header({"a/weights": {"dtype": "F64", "shape": [2 ** 60, 0, 2 ** 60],
                                                               "data_offsets": [0, 0]}}, 0),
-        "3 tables of 1000 calls, changed": preset_file.to_bytes(_preset({
-            f"t{k}": classical.euler(np.linspace(14.6 + k, 0, 1001)) for k in range(3)}))[:-8] + b"\1" * 8,
-        "a whole preset of 3 tables of 1000 calls": preset_file.to_bytes(_preset({
-            f"t{k}": classical.euler(np.linspace(14.6 + k, 0, 1001)) for k in range(3)})),
+        "40 tables of 150 calls, changed": preset_file.to_bytes(_preset({
+            f"t{k}": classical.euler(np.linspace(14.6 + k, 0, 151)) for k in range(40)}))[:-8] + b"\1" * 8,
+        "a whole preset of 40 tables of 150 calls": preset_file.to_bytes(_preset({
+            f"t{k}": classical.euler(np.linspace(14.6 + k, 0, 151)) for k in range(40)})),
         "a tensor of 2^63 bytes": header({"a/weights": {"dtype": "F64", "shape": [2 ** 60],
                                                         "data_offsets": [0, 2 ** 63]}}, 64),
     }
