@@ -7,15 +7,23 @@ import json
 import random
 import tempfile
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from click.testing import CliRunner
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from s4s.s4s_nodes import library, metadata
-from s4s.s4s_nodes.core import Preset, PresetError, classical, mixture, names, preset_file, sample, schedules
+from s4s.s4s_nodes.core import Preset, PresetError, classical, mixture, model, names, preset_file, sample, schedules
 from s4s.s4s_nodes.library import Library, ModelFacts, Request, save_new, select
+from s4s.training.benchmark import html_report
+from s4s.training.benchmark.report_run import settings
+from s4s.training.cli.main import main as commands
 from s4s.training.config import Config
 from tests.bench.proof import presets
 from tests.bench.proof.attack import Attack
@@ -90,7 +98,12 @@ def _usable(held: Preset | None, folder: Path) -> None:
         preset_file.to_bytes(held)
     shelf = Library([folder], folder / "none")
     assert shelf.names() == ["theirs"] and library.measured_text(held) and library.recommended_text(held)
-    for request in (Request(FACTS, [held], steps=3, cfg=3.0), Request(FACTS, [held], steps=3, cfg=3.0, named=held)):
+    assert "<script" not in html_report.page(held, {}, folder / "none").replace("&lt;script", "")
+    with suppress(ValueError):
+        settings(held, {}, None)
+    facts = replace(FACTS, fingerprint=lambda: presets.GOOD.model.hashes)
+    for request in (Request(facts, [held], steps=3, cfg=3.0), Request(facts, [held], steps=4, cfg=5.0),
+                    Request(facts, [held], steps=4, cfg=5.0, named=held), Request(facts, [held], steps=3, named=held)):
         try:
             found = select(request)
         except ValueError:
@@ -103,15 +116,39 @@ def _usable(held: Preset | None, folder: Path) -> None:
 
 def of_an_image(chance: random.Random, folder: Path) -> None:
     """A record in an image's metadata, with characters changed or any value anywhere."""
-    text = record()
+    recorded(_changed(record(), chance).encode("utf-8", "surrogatepass"), folder)
+
+
+def _changed(text: str, chance: random.Random) -> str:
     if chance.random() < 0.5:
         content = json.loads(text)
         presets._edit(content, chance)
-        text = json.dumps(content)
-    else:
-        start, end = sorted(chance.randrange(len(text)) for _ in range(2))
-        text = text[:start] + chance.choice(["", "9" * 400, "[" * 2000, text[start:end] * 3, "\0"]) + text[end:]
-    recorded(text.encode("utf-8", "surrogatepass"), folder)
+        return json.dumps(content)
+    start, end = sorted(chance.randrange(len(text)) for _ in range(2))
+    return text[:start] + chance.choice(["", "9" * 400, "[" * 2000, text[start:end] * 3, "\0"]) + text[end:]
+
+
+def of_an_image_file(chance: random.Random, folder: Path) -> None:
+    """Whole images: records as they are, changed or packed, in texts or in EXIF."""
+    texts = [_changed(record(), chance) if chance.random() < 0.7 else record() for _ in range(chance.choice([1, 1, 3]))]
+    texts = [chance.choice([text, f"S4S table: {metadata.pack(text)}", json.dumps([{"numbers": text}]), text[:-1]])
+             for text in texts]
+    path = folder / chance.choice(["theirs.png", "theirs.jpg", "theirs.webp"])
+    info, exif = PngInfo(), Image.Exif()
+    for number, text in enumerate(texts):
+        text = text.encode("utf-8", "replace").decode()
+        info.add_text(f"s4s{number}", text, zip=chance.random() < 0.5)
+        exif[0x010F - number] = f"s4s:{text}"[:60_000]
+    Image.new("RGB", (8, 8)).save(path, **({"pnginfo": info} if path.suffix == ".png" else {"exif": exif}))
+    if chance.random() < 0.2:
+        content = bytearray(path.read_bytes())
+        content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+        path.write_bytes(content)
+    try:
+        made = metadata.from_image(path)
+    except PresetError:
+        return
+    assert all(preset_file.describe(one).replace("\n", "").isprintable() and preset_file.to_bytes(one) for one in made)
 
 
 def recorded(content: bytes, folder: Path) -> None:
@@ -143,7 +180,7 @@ def named(chance: random.Random, folder: Path) -> None:
 def doors(name: str, folder: Path) -> None:
     home = folder / "a" / "home"
     home.mkdir(parents=True, exist_ok=True)
-    for door in (_new, _saved, _renamed, _configured):
+    for door in (_new, _saved, _renamed, _configured, _joined, _imported, _plotted):
         before = {path for path in folder.rglob("*") if home not in path.parents}
         try:
             door(name, home)
@@ -153,7 +190,7 @@ def doors(name: str, folder: Path) -> None:
             assert door is _configured, error
         after = {path for path in folder.rglob("*") if home not in path.parents}
         assert after == before, f"{name!r} made {after - before}"
-        assert all(path.parent == home and path.suffix == ".safetensors" for path in home.rglob("*")), name
+        assert all(path.parent == home and path.suffix in (".safetensors", ".png") for path in home.rglob("*")), name
         for path in list(home.iterdir()):
             path.unlink()
 
@@ -172,6 +209,28 @@ def _renamed(name: str, home: Path) -> None:
     Library([home], home / "none").rename("old", name)
 
 
+def _joined(name: str, home: Path) -> None:
+    given = [str(save_new(Preset(f"cfg{cfg}", TABLES, presets.GOOD.model, {"cfg": cfg}), home)) for cfg in (3, 7)]
+    _command("join", "--folder", str(home), "--", name, *given)
+
+
+def _imported(name: str, home: Path) -> None:
+    _command("import", "ays-sd15", f"--name={name}", "--out", str(home))
+
+
+def _plotted(name: str, home: Path) -> None:
+    """A picture of a file that holds any name; few of them, since drawing takes long."""
+    if model.is_name(name) and zlib.crc32(name.encode("utf-8", "replace")) % 64 == 0:
+        with tempfile.TemporaryDirectory() as theirs:
+            path = preset_file.save(Preset(name, TABLES, presets.GOOD.model), Path(theirs) / "theirs.safetensors")
+            _command("show", str(path), "--plot", str(home))
+
+
+def _command(*arguments: str) -> None:
+    done = CliRunner().invoke(commands, arguments)
+    assert done.exit_code in (0, 1, 2) and (done.exception is None or isinstance(done.exception, SystemExit)), done
+
+
 def _configured(name: str, home: Path) -> None:
     (home / f"{Config.of(name=name).name}.safetensors").write_bytes(b"")
 
@@ -183,5 +242,7 @@ ATTACKS = [
     Attack("fuzz", "a forged preset: any value, right checksum", "refused in words, or usable everywhere",
            limited(forged), 2),
     Attack("fuzz", "a table in an image's metadata", "refused in words, or usable", limited(of_an_image)),
+    Attack("fuzz", "an image: records changed, packed, in EXIF", "refused in words, or usable",
+           limited(of_an_image_file)),
     Attack("fuzz", "a name in every door", "refused, or one file in its folder", limited(named)),
 ]

@@ -20,6 +20,7 @@ from tests.bench.proof.fuzz import BATCH, MEGABYTES, SECONDS
 PACKAGE = str(Path(core.__file__).parents[1])
 LONGEST = 65_536            # bytes of an input
 TOKENS = [b"null", b"true", b"NaN", b"1e999", b"-1", b"0", b"9" * 400, b"[]", b"{}", b'"', b'"":', b",", b"[" * 2000,
+          b"[" * 600 + b"]" * 600, b'"ratio_95":', b'"cfg":', b'"size":[],', b"S4S table: ",
           b"\\u0000", b"\\ud800", b"\x00" * 8, b"\xff" * 8, b"../", b"calls2", b"sigmas", b"<script>", b"\x1b[2J",
           b".", b"}", b"]"]
 
