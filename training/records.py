@@ -28,8 +28,7 @@ def training(run) -> dict:
     levels = {"teacher_levels": [float(level) for level in own[1]]} if own else {}
     return {"teacher": run.teacher.description, **levels, "teacher_error": run.facts["teacher"]["error"],
             "cfg": [min(scales), max(scales)], "resolution": run.source.size,
-            "seed": plan.data.seed, "budget": run.config.budget,
-            "pairs": plan.data.pairs,
+            "seed": plan.data.seed, "budget": run.config.budget, "pairs": plan.data.pairs,
             "iterations": {name: state.iteration for name, state in begun(run).items()},
             "held_out_rmse": {name: [state.curve[0][2], state.best_error] for name, state in begun(run).items()},
             "start": {name: start.schedule for name, start in starts.items()},
@@ -37,5 +36,4 @@ def training(run) -> dict:
             "nothing_gained": [name for name, start in starts.items() if not start.gained],
             "denoise": {name: start.denoise for name, start in starts.items()},
             "model_calls": run.model_calls, "seconds": round(run.seconds, 1), "trainer": ", then ".join(run.programs),
-            "identity": run.identity,
-            **run.source.about, **({"processes": run.world.size} if run.world else {})}
+            "identity": run.identity, **run.source.about, **({"processes": run.world.size} if run.world else {})}

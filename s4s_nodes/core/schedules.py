@@ -42,7 +42,7 @@ def shifted(time, shift: float):
 
 
 def level_at(levels, position) -> np.ndarray:
-    """The level at a fractional position in the model's table, linear in log sigma as k-diffusion has it."""
+    """The level at a fractional position in a list of levels, linear in log sigma as k-diffusion has it."""
     return np.exp(np.interp(position, np.arange(len(levels)), np.log(np.asarray(levels, dtype=np.float64))))
 
 
@@ -185,15 +185,14 @@ def published(name: str, calls: int) -> np.ndarray:
     check_calls(calls)
     tables = {len(table) - 1: table for table in published_grids()[name]["tables"]}
     table = tables.get(calls) or tables[min(tables, key=lambda count: abs(count - calls))]
-    index = np.linspace(0, len(table) - 1, calls + 1)
-    return _ended(np.exp(np.interp(index, np.arange(len(table)), np.log(table)))[:-1])
+    return _ended(level_at(table, np.linspace(0, len(table) - 1, calls + 1))[:-1])
 
 
 def whole_list(name: str, calls: int) -> np.ndarray:
     """A published list of levels as A1111 and Forge run it: all of its levels, stretched to `calls`, and then 0."""
     check_calls(calls)
     table = published_grids()[name]["tables"][0]
-    return _ended(np.exp(np.interp(np.linspace(0, len(table) - 1, calls), np.arange(len(table)), np.log(table))))
+    return _ended(level_at(table, np.linspace(0, len(table) - 1, calls)))
 
 
 def stretched(levels, calls: int, flow: bool) -> np.ndarray:
