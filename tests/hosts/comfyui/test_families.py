@@ -59,7 +59,7 @@ def test_a_family_runs_and_its_official_setting_is_the_hosts(models, name):
         torch.testing.assert_close(found, theirs, rtol=0, atol=5e-3 * float(theirs.std()))    # uni_pc ends at 0.001
 
 
-@pytest.mark.parametrize("name", ["flux", "sd3", "zimage", "wan21", "chroma"])
+@pytest.mark.parametrize("name", ["flux", "sd3", "zimage", "wan21", "wan14b", "chroma"])
 @pytest.mark.parametrize("steps", [4, 8, 20])
 def test_the_official_schedule_is_the_hosts_to_a_hundredth(models, name, steps):
     model = models(name)

@@ -11,13 +11,13 @@ library = s4s_host.pack("s4s_nodes.library")
 sampler = s4s_host.pack("s4s_nodes.hosts.comfyui.sampler")
 
 
-def ran(model, sigmas):
+def ran(model, sigmas, cfg: float = 7.0):
     """The choice of the row's sampler on a model as it runs: with its object patches in place."""
     network = type("Network", (), {"model_sampling": model.get_model_object("model_sampling"),
                                    "latent_format": model.model.latent_format,
                                    "model_config": model.model.model_config,
                                    "named_parameters": model.model.named_parameters})
-    guider = type("Guider", (), {"inner_model": network, "model_patcher": model, "cfg": 3.0})
+    guider = type("Guider", (), {"inner_model": network, "model_patcher": model, "cfg": cfg})
     return sampler.selection_of(sampler.request_of(type("Denoiser", (), {"inner_model": guider}), sigmas))
 
 
@@ -48,6 +48,14 @@ def test_the_rows_take_what_ships_for_the_family_or_a_classical_solver(models, i
         assert choice.fallback and choice.table.sigmas == pytest.approx(plain, rel=1e-5)
 
 
+def test_at_a_low_cfg_nothing_that_ships_runs(models, installed):
+    """A BasicScheduler knows no cfg: its levels are the plain ones, which the sampler keeps at a low cfg."""
+    levels = t.sigmas_of(models("sd15"), "s4s", 6)
+    low, high = ran(models("sd15"), levels, 3.0), ran(models("sd15"), levels, 7.0)
+    assert low.preset is None and low.table.sigmas == pytest.approx(levels.numpy(), rel=1e-5)
+    assert high.preset.name == "gits-sd15" and high.own_levels
+
+
 def test_some_of_these_families_have_a_preset_and_some_have_none(models):
     assert {shipped(models(name), calls) is None for name in ("sd15", "sd3") for calls in (4, 6, 10, 20)} == {
         True, False}
@@ -61,7 +69,7 @@ def test_sdxl_is_told_from_sd15_by_the_loaders_word(models, installed, monkeypat
 
 
 def test_a_preset_of_the_users_own_comes_first(models, installed):
-    own = installed(t.preset_for(models("sd15"), calls=(6,)))
+    own = installed(t.preset_at(models("sd15"), 7.0, "own", calls=(6,)))
     assert ran(models("sd15"), t.sigmas_of(models("sd15"), "s4s", 6)).preset.name == own.name
 
 

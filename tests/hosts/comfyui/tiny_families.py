@@ -36,7 +36,8 @@ LTX = {"in_channels": 128, "cross_attention_dim": 64, "attention_head_dim": 32, 
 class Tiny:
     """A family: what people call it, its configuration class, a small network's settings, one latent's shape (or those
     of a video and its sound), and the width of its conditioning and of what is pooled. state: what its file says
-    besides. cfg: of LTX 1, as the host's attention on the CPU takes its mask for one image only."""
+    besides. told: what its configuration says of the network as people run it, by which a family is known.
+    cfg: of LTX 1, as the host's attention on the CPU takes its mask for one image only."""
 
     title: str
     config: str
@@ -46,6 +47,7 @@ class Tiny:
     pooled: int = 0
     state: tuple = ()
     extra: dict = field(default_factory=dict)
+    told: dict = field(default_factory=dict)
     cfg: float = 3.0
 
 
@@ -89,7 +91,9 @@ FAMILIES = {
     "hunyuanimage21": Tiny("HunyuanImage 2.1", "HunyuanImage21", {
         **HUNYUAN, "in_channels": 64, "out_channels": 64, "vec_in_dim": None, "axes_dim": [64, 64],
         "patch_size": [1, 1]}, (64, 4, 4)),
-    "wan21": Tiny("Wan 2.1, Wan 2.2 14B", "WAN21_T2V", {"image_model": "wan2.1", **WAN}, (16, 2, 8, 8)),
+    "wan21": Tiny("Wan 2.1", "WAN21_T2V", {"image_model": "wan2.1", **WAN}, (16, 2, 8, 8)),
+    "wan14b": Tiny("Wan 2.2 14B, both experts, and Wan 2.1 14B text to video", "WAN21_T2V", {
+        "image_model": "wan2.1", **WAN}, (16, 2, 8, 8), told={"dim": 5120}),
     "wan22": Tiny("Wan 2.2 5B", "WAN22_T2V", {"image_model": "wan2.1", **WAN, "in_dim": 48, "out_dim": 48},
                   (48, 2, 4, 4)),
     "ltxv": Tiny("LTX Video", "LTXV", {"image_model": "ltxv", **LTX}, (128, 2, 4, 4), cfg=1.0,
@@ -132,7 +136,9 @@ OF_THE_TEXT = {"text_input_ids": lambda shape, _: torch.tensor([[*range(shape[1]
 def build(name: str):
     """A MODEL of this family."""
     tiny = FAMILIES[name]
-    return _patcher(tiny.config, tiny.network, tiny.state)
+    model = _patcher(tiny.config, tiny.network, tiny.state)
+    model.model.model_config.unet_config.update(tiny.told)
+    return model
 
 
 def build_others() -> dict:
