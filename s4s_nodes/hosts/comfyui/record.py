@@ -16,17 +16,23 @@ import sys
 import uuid
 import weakref
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import suppress
 
 from comfy_execution.utils import get_executing_context
 
 from ... import metadata
+from ...core.k_sampler import close
 from ...core.preset_file import FORMAT_VERSION, PresetError
+from ...select.match import name_text
 from .folder import folder_mark, presets
 
 KEY = "s4s"
 MARK = "s4s_presets"
 REMEMBERED = 500            # samplers whose last entries are kept, about 2 kB each
 DEEPEST = 200               # nodes one behind the other that a sampler's sign looks back over
+SOLVER = "a classical solver"
+FROM_IMAGE = "S4S Preset from Image, connected to S4S Use Preset, takes the old one from the image"
 
 _notes: weakref.WeakValueDictionary = weakref.WeakValueDictionary()    # prompt id -> Notes, while the host keeps it
 _remembered: OrderedDict = OrderedDict()            # sign of a sampler -> [(when, entry)] of the last run of it
@@ -169,6 +175,15 @@ def cfg_behind() -> float | None:
     return float(scales.pop()) if len(scales) == 1 else None
 
 
+def level_left() -> float | None:
+    """The level at which the sampler before the running node left the latent; None where it finished, or is unknown."""
+    context = get_executing_context()
+    notes = None if context is None else _notes.get(context.prompt_id)
+    before = set() if notes is None else _links(notes.prompt.get(context.node_id), "latent_image")
+    ends = [note["numbers"]["sigmas"][-1] for note in notes or () if note["node"] in before and "numbers" in note]
+    return float(ends[-1]) or None if ends else None
+
+
 def _links(node, only: str | None = None) -> set:
     """The nodes that feed this one, or one input of it."""
     return {value[0] for key, value in _inputs(node).items() if _is_link(value) and only in (None, key)}
@@ -212,19 +227,34 @@ def face(text: str, node_id: str | None) -> None:
 
 
 def _changed(selection, earlier: list) -> str:
-    """What to say where the workflow's image was made here with a preset that is gone, or is no longer the same."""
-    for note in earlier:
-        try:
-            old = metadata.from_record(note.get("numbers"))
-        except PresetError:
-            continue
-        name, digits = old.name, old.training["from_image"]["preset"]
-        installed = {each.long_hash: each.name for each in presets().candidates()} if digits else {digits: ""}
-        if digits not in installed and not any(table.same_as(selection.table) for table in old.tables.values()):
-            what = "has changed since" if name in installed.values() else "is gone"
-            return (f"this workflow's image was made with {name} ({digits[:10]}), which {what}. S4S Preset from Image "
-                    "takes the old one from the image")
+    """What to say where the workflow's image was made here with a preset that is gone, or is no longer the same, or,
+    in as many calls, with another selection than now."""
+    recorded = list(_recorded(earlier))
+    if any(table.same_as(selection.table) for old in recorded for table in old.tables.values()):
+        return ""
+    installed = {each.long_hash: each.name for each in presets().candidates()}
+    now = "" if selection.preset is None else metadata.origin_of(selection.preset)["preset"]
+    for old in recorded:
+        [table], digits = old.tables.values(), old.training["from_image"]["preset"]
+        name = f"{old.name} ({digits[:10]})" if digits else SOLVER
+        made = f"this workflow's image was made with {name}"
+        if digits and digits not in installed:
+            what = "has changed since" if old.name in installed.values() else "is gone"
+            return f"{made}, which {what}. {FROM_IMAGE}"
+        if table.calls == selection.table.calls and (digits != now or not digits and close(
+                table.sigmas[0], selection.table.sigmas[0])):
+            runs = "another one" if name == SOLVER else SOLVER
+            runs = runs if selection.preset is None else name_text(selection.preset)
+            how = f"To run the old one, choose {installed[digits]} in S4S Use Preset" if digits else FROM_IMAGE
+            return f"{made}, and now {runs} runs. {how}"
     return ""
+
+
+def _recorded(earlier: list) -> Iterator:
+    """The presets of one table that entries of an image hold; what is damaged is left out."""
+    for note in earlier:
+        with suppress(PresetError):
+            yield metadata.from_record(note.get("numbers"))
 
 
 def listen() -> None:

@@ -379,6 +379,34 @@ def test_a_changed_preset_of_the_same_name_is_said_once_the_image_is_dropped_in(
     assert words in note["changed"] and words in comfy.log() and words in dict(run.texts)["samples"]
 
 
+@pytest.mark.parametrize("before, words", [
+    ("served-sd3", "choose served-sd3 in S4S Use Preset"), (None, "S4S Preset from Image, connected to S4S Use")])
+def test_another_selection_than_recorded_is_said_once_the_image_is_dropped_in(comfy, base, models, presets, before,
+                                                                              words):
+    """A newer preset of the same model, or the first one where the image was a fallback's; with how to get the old."""
+    def run(prefix, workflow, steps=4):
+        return done(comfy.run(saved(ksampler("sd3", seed=86, steps=steps), "sd3", prefix), workflow=workflow))
+    path, aside = base / "models" / "s4s_presets" / "served-sd3.safetensors", base / "served.aside"
+    if before is None:
+        path.rename(aside)
+    try:
+        made = png(comfy, run("before", {"nodes": []}))
+        workflow = json.loads(made.info["workflow"])
+        again = json.loads(png(comfy, run("again", json.loads(json.dumps(workflow)))).info["s4s"])[0]
+        newer = replace(t.preset_at(models("sd3"), 3.2, name="newer"), training={"cfg": 3.0, "created": "9"})
+        newer = t.install(base, newer)
+        replayed = run("replayed", json.loads(json.dumps(workflow)))
+        longer = json.loads(png(comfy, run("longer", json.loads(json.dumps(workflow)), 5)).info["s4s"])[0]
+    finally:
+        newer.unlink()
+        if before is None:
+            aside.rename(path)
+    [old], [note] = (json.loads(each.info["s4s"]) for each in (made, png(comfy, replayed)))
+    assert old.get("preset") == before and "changed" not in again and note["preset"] == "newer"
+    assert "and now newer (" in note["changed"] and words in note["changed"] and note["changed"] in comfy.log()
+    assert note["changed"] in dict(replayed.texts)["samples"] and "changed" not in longer
+
+
 def test_a_prompt_that_waits_sees_the_preset_that_came_meanwhile(comfy, base, presets):
     """Queued behind what saves the preset, it had the mark of before; its result of before is not taken."""
     path = base / "models" / "s4s_presets" / "served-sd3.safetensors"
