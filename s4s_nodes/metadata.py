@@ -66,7 +66,7 @@ def _record(selection, facts: ModelFacts) -> dict:
                if not np.array_equal(getattr(table, part), expected)}
     if not table.keeps_constants:
         record["breaks_constants"] = True
-    return {**record, "hash": Preset(record["name"], {record["table"]: table}, model).long_hash}
+    return {**record, "hash": Preset(name, {record["table"]: table}, model).long_hash}
 
 
 def origin_of(preset: Preset) -> dict:

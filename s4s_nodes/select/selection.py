@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..core.experts import turn_of
 from ..core.k_sampler import close, same_levels
 from ..core.levels import same_top
 from ..core.lists import range_text
@@ -39,6 +40,8 @@ class Request:
     named: Preset | None = None         # the preset the user chose; None for auto
     strict: bool = False                # refuse a named preset that was learned on another model
     own_schedule: bool | None = None    # whether levels are a cut of our schedule; None: found by comparing
+    part: tuple | None = None           # (first, last) of the steps, between which this sampler runs
+    start: float | None = None          # the level at which another sampler left the state to this one
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def _schedule(request: Request) -> np.ndarray:
         usable = match.suits(request.named, facts) is None
         return _levels_at(request.named, request, steps) if usable else levels_for(None, facts, steps)
     own = match.own_presets(request.installed, facts)
-    if (both := _of_two_models(request, steps)) is not None:
+    if (both := _of_two_models(request, steps, own)) is not None:
         return levels_for(both, facts, steps)
     for serves in (_serves_all, _serves_a_window):
         serving = [each for preset in own if (each := serves(preset, request, steps)) is not None]
@@ -92,12 +95,21 @@ def _schedule(request: Request) -> np.ndarray:
     return levels_for(_schedule_with(steps, request), facts, steps)
 
 
-def _of_two_models(request: Request, steps: int) -> Preset | None:
-    """The newest preset that this model shares with another. Its levels hold whatever the cfg and the LoRAs: both
-    models must sample on one schedule, also where one of them falls back."""
-    usable = [preset for preset in match.of_two_models(request.installed, request.facts)
-              if steps in preset.counts and not preset.unfinished and preset.recommended]
-    return max(usable, key=_created, default=None)
+def _of_two_models(request: Request, steps: int, own: list[Preset]) -> Preset | None:
+    """The newest preset for this model and another of which a half will run here; both models need its levels.
+
+    What continues another sampler's state follows that one, also where its own half may not run.
+    """
+    def usable(preset: Preset) -> bool:
+        whole = levels_for(preset, request.facts, steps)
+        if request.start is not None and request.part is not None:
+            return close(whole[request.part[0]], request.start)
+        turn = turn_of(whole, preset.boundary or 0.0)
+        parts = [(0, turn), (turn, steps)] if request.part is None else [request.part]
+        return preset in own and any(_judged(preset, whole[first:last + 1], request, own=True)[1] is None
+                                     for first, last in parts)
+    shared = match.of_two_models(request.installed, request.facts)
+    return max((preset for preset in shared if steps in preset.counts and usable(preset)), key=_created, default=None)
 
 
 def _levels_at(preset: Preset, request: Request, steps: int) -> np.ndarray:
@@ -241,7 +253,7 @@ def _fallback(request: Request, levels: np.ndarray, origin, problems: list[_Prob
     published = match.family_schedule(request.installed, facts, request.cfg, len(levels) - 1)
     plain = is_own(levels, None, facts) or published is not None and is_own(levels, published, facts)
     there = levels if origin is None or plain else _without_preset(levels, origin, request)
-    ours = bool(request.own_schedule) or plain or origin is not None
+    ours = bool(request.own_schedule) or plain or there is not levels
     selection = None
     why, advice = (facts.unfit, "") if facts.unfit else match.none_of_its_own(request.installed, facts)
     if published is not None:

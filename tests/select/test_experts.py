@@ -8,6 +8,7 @@ import pytest
 from s4s.s4s_nodes.core import Model, Preset, PresetError, classical, experts
 from s4s.s4s_nodes.select import ModelFacts, Request, match, select
 from s4s.s4s_nodes.select.cfg import join_presets
+from s4s.s4s_nodes.select.selection import schedule
 
 BOUNDARY, STEPS, TURN = 0.875, 5, 2
 LEVELS = np.array([1.0, 0.95, BOUNDARY, 0.6, 0.3, 0.0])
@@ -40,14 +41,46 @@ def test_each_model_runs_its_half(weights, levels, rows):
     assert found.table.same_as(half)
 
 
+PARTS = {"high": (0, TURN), "low": (TURN, STEPS)}
+
+
+def levels_of(weights: str, patches: dict | None = None, **asked) -> np.ndarray:
+    """The schedule that this model gets in one of two samplers."""
+    given = {"cfg": CFG[weights], "size": (60, 104), "part": PARTS[weights], **asked}
+    return schedule(Request(model(weights, **(patches or {})), [PAIR], STEPS, **given))
+
+
 @pytest.mark.parametrize("weights", ["high", "low"])
-@pytest.mark.parametrize("cfg", [1.0, 3.5, 5.0, None])
-def test_both_models_get_one_schedule_whatever_the_cfg(weights, cfg):
-    request = Request(model(weights), [PAIR], STEPS, cfg=cfg)
-    np.testing.assert_array_equal(select(request).schedule, LEVELS)
-    patched = replace(request, facts=model(weights, patches="a LoRA"))
-    np.testing.assert_array_equal(select(patched).schedule, LEVELS)
-    assert select(request).fallback                     # of all steps in one sampler none is the model's
+def test_both_models_get_one_schedule(weights):
+    np.testing.assert_array_equal(levels_of(weights), LEVELS)
+    np.testing.assert_array_equal(levels_of(weights, part=None), LEVELS)                # of BasicScheduler
+    np.testing.assert_array_equal(levels_of(weights, part=None, cfg=None, size=None), LEVELS)
+    assert select(Request(model(weights), [PAIR], STEPS)).fallback          # of all steps in one sampler none is its
+
+
+@pytest.mark.parametrize("weights", ["high", "low"])
+@pytest.mark.parametrize("unlike", [
+    {"cfg": 1.0}, {"cfg": 7.0}, {"patches": {"patches": "a Lightning LoRA"}}, {"size": (240, 416)},
+    {"part": (0, STEPS)}, {"part": (0, TURN + 1)}, {"part": (TURN - 1, STEPS)}])
+def test_levels_are_the_models_own_where_no_half_belongs(weights, unlike):
+    """At another cfg, with a LoRA, at another size, in one sampler, or where the models change at another step."""
+    plain = schedule(Request(model(weights), [], STEPS))
+    np.testing.assert_array_equal(levels_of(weights, **unlike), plain)
+    found = select(Request(model(weights, **unlike.get("patches", {})), [PAIR], levels=plain, cfg=1.0))
+    assert found.fallback and "on the model's own levels" in found.message() and not found.own_levels
+
+
+@pytest.mark.parametrize("unlike", [{}, {"cfg": 1.0}, {"patches": {"patches": "a LoRA"}}])
+def test_what_continues_another_sampler_follows_its_levels(unlike):
+    plain = schedule(Request(model("low"), [], STEPS))
+    np.testing.assert_array_equal(levels_of("low", start=BOUNDARY, **unlike), LEVELS)
+    np.testing.assert_array_equal(levels_of("low", start=float(plain[TURN]), **unlike), plain)
+
+
+def test_a_fallback_on_levels_of_the_pair_does_not_call_them_the_models_own():
+    found = asked("high", HEAD, cfg=1.0)
+    assert found.fallback and "on the given levels" in found.message()
+    assert np.array_equal(found.table.sigmas, HEAD)
 
 
 def test_a_stranger_and_another_number_of_steps_get_no_level_of_it():

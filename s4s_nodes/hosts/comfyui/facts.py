@@ -64,6 +64,7 @@ class Asking:
     size: tuple | None = None
     guidance: tuple = ()
     around: str | None = None
+    part: tuple | None = None       # (first, last) of the steps, between which a KSampler runs
 
 
 def of_asking(sampling, steps: int) -> Asking:
@@ -88,6 +89,7 @@ def of_asking(sampling, steps: int) -> Asking:
                 known.setdefault("guidance", tuple(sorted(told)))
                 known.setdefault("around", fingerprint.of_hooks(prompts))
             known.setdefault("left_out", _left_out(here))
+            known.setdefault("part", _part(here, steps))
             known = {name: value for name, value in known.items() if value is not None}
     if "patcher" not in known:
         return Asking(of_schedule(sampling))
@@ -119,6 +121,15 @@ def _left_out(here: dict) -> int | None:
     """How many steps a KSamplerAdvanced skips that adds its own noise; where another began, it is one schedule."""
     start = here.get("start_step")
     return start if isinstance(start, int) and not here.get("disable_noise") else None
+
+
+def _part(here: dict, steps: int) -> tuple | None:
+    """(first, last) of the steps that a KSampler's caller will run; None if it is none."""
+    asked, first, last = (here.get(name) for name in ("steps", "start_step", "last_step"))
+    if not {"start_step", "last_step", "force_full_denoise"} <= set(here) or not is_number(asked):
+        return None
+    last = asked if last is None or here["force_full_denoise"] else min(last, asked)    # that ends at 0, as a whole
+    return steps - asked + (first or 0), steps - asked + last
 
 
 def size_of(noise) -> tuple | None:

@@ -77,8 +77,8 @@ def s4s_scheduler(sampling, steps: int) -> Tensor:
     seen = facts.of_asking(sampling, steps)
     pinned, cfg = pin_of(seen.patcher), record.cfg_behind() if seen.cfg is None else seen.cfg
     levels = schedule(Request(seen.facts, presets().candidates(), steps, seen.calls, cfg=cfg, size=seen.size,
-                              guidance=seen.guidance, around=seen.around, named=pinned and pinned.preset,
-                              strict=bool(pinned and pinned.strict)))
+                              named=pinned and pinned.preset, strict=bool(pinned and pinned.strict), part=seen.part,
+                              start=record.level_left(), guidance=seen.guidance, around=seen.around))
     return torch.tensor(levels, dtype=torch.float32)
 
 

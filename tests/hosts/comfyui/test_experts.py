@@ -28,14 +28,20 @@ def turn(preset) -> int:
 
 @torch.inference_mode()
 def advanced(models, at: int, steps: int = CALLS, sampler: str = "s4s", scheduler: str = "s4s", seed: int = 1, cfg=CFG):
-    """Two KSamplerAdvanced in a row, which change at a step."""
+    """Two KSamplerAdvanced in a row, which change at a step, as the host runs them from a prompt."""
     import nodes
-    made = latent("tiny_wan")
-    for model, scale, more in ((models[0], cfg[0], {"start_step": 0, "last_step": at}),
-                               (models[1], cfg[1], {"start_step": at, "last_step": 10000, "disable_noise": True,
-                                                    "force_full_denoise": True})):
-        made = nodes.common_ksampler(model, seed, steps, scale, sampler, scheduler, prompt("tiny_wan"),
-                                     prompt("tiny_wan", 9), made, **more)[0]
+    from comfy_execution.utils import CurrentNodeContext
+    asked, made = {"sampler_name": sampler, "scheduler": scheduler, "noise_seed": seed}, latent("tiny_wan")
+    graph = {"first": {"class_type": "KSamplerAdvanced", "inputs": asked},
+             "second": {"class_type": "KSamplerAdvanced", "inputs": {**asked, "latent_image": ["first", 0]}}}
+    queued = ours("hosts.comfyui.record").on_prompt({"prompt": graph, "prompt_id": "two"})
+    for node, model, scale, more in (
+            ("first", models[0], cfg[0], {"start_step": 0, "last_step": at}),
+            ("second", models[1], cfg[1], {"start_step": at, "last_step": 10000, "disable_noise": True,
+                                           "force_full_denoise": True})):
+        with CurrentNodeContext(queued["prompt_id"], node):
+            made = nodes.common_ksampler(model, seed, steps, scale, sampler, scheduler, prompt("tiny_wan"),
+                                         prompt("tiny_wan", 9), made, **more)[0]
     return made["samples"]
 
 
@@ -110,12 +116,50 @@ def test_exchanged_models_fall_back_with_a_warning(both, learned, caplog):
 
 
 def test_a_second_model_with_a_lora_falls_back_with_a_warning_on_the_levels_of_the_first(both, learned, caplog):
-    other = both[1].clone()
-    key = next(key for key in other.model.state_dict() if key.endswith("ffn.0.weight"))
-    other.add_patches({key: ("diff", (torch.full((256, 128), 0.01),))}, 1.0)
-    first, second = told(caplog, (both[0], other), turn(learned[1][0]))
+    first, second = told(caplog, (both[0], with_lora(both[1])), turn(learned[1][0]))
     assert "of the high-noise model" in first
     assert second.startswith("S4S fallback: two was learned on this model without LoRAs") and "given levels" in second
+
+
+def with_lora(model):
+    other = model.clone()
+    key = next(key for key in other.model.state_dict() if key.endswith("ffn.0.weight"))
+    other.add_patches({key: ("diff", (torch.full((256, 128), 0.01),))}, 1.0)
+    return other
+
+
+@pytest.mark.parametrize("loras, cfg", [(True, (1.0, 1.0)), (True, CFG), (False, (1.0, 1.0)), (False, (1.0, CFG[1]))])
+def test_where_the_pair_does_not_belong_images_are_as_without_its_preset(both, learned, caplog, loras, cfg):
+    """Both models with a LoRA (such as Lightning's), or at another cfg: at the step of the pair's change, too."""
+    preset, models = learned[1][0], [with_lora(each) for each in both] if loras else both
+    first, second = told(caplog, models, turn(preset), cfg=cfg)
+    assert first.startswith("S4S fallback") and second.startswith("S4S fallback")
+    assert all("on the model's own levels" in each for each in (first, second)), (first, second)
+    assert torch.equal(advanced(models, turn(preset), cfg=cfg), without(advanced, models, turn(preset), cfg=cfg))
+
+
+def test_one_model_alone_samples_as_without_the_preset(both, learned, caplog):
+    """In one KSampler for all steps, at any cfg."""
+    from training_kit import sampled
+    for cfg in (1.0, CFG[0]):
+        asked = (sampled, both[0], "tiny_wan", "s4s", "s4s", CALLS, cfg)
+        caplog.clear()
+        with caplog.at_level(logging.INFO):
+            assert torch.equal(asked[0](*asked[1:]), without(*asked))
+        assert "on the model's own levels" in caplog.text
+
+
+def without(sample, *given, **more):
+    """What it gives while no preset is installed."""
+    folder = ours("hosts.comfyui.folder").home()
+    aside = folder.with_name("aside")
+    folder.rename(aside)
+    try:
+        folder.mkdir()
+        return sample(*given, **more)
+    finally:
+        folder.rmdir()
+        aside.rename(folder)
 
 
 @pytest.mark.parametrize("moved", [-1, 1])
