@@ -17,7 +17,7 @@ from ..core.table import MAX_CALLS, Table
 from .adapt import adapted, distance, from_start, head, start_ratio, starts_near
 from .cfg import at_cfg
 from .families import flow_schedule, official
-from .match import as_seen, counts_text, name_text, remarks, suits, turns_text, unproven
+from .match import as_seen, counts_text, name_text, remarks, suits, turns_text, unknown_text, unproven
 from .model_facts import ModelFacts
 
 # both by whether it is a flow; docs/constants.md has the measurements
@@ -59,11 +59,27 @@ class Selection:
         """At most two sentences for the log, the node and the picture's metadata: what ran, and what to do."""
         if self.fallback or self.preset is None:
             ran = self.classical + " ran" if self.preset is None else f"{name_text(self.preset)}, {self.table_name} ran"
-            if self.preset is not None and unproven(self.preset):
-                ran += " (published numbers, not measured on this checkpoint)"
-            return f"S4S fallback: {self.why}. {ran}{self.advice and f'; {self.advice}'}."
-        stranger = "" if self.belongs else ". You named it: it was not learned on this model"
-        return f"S4S {name_text(self.preset)}, {self.table_name}, {self.kind}: {self.why}{stranger}"
+            return f"S4S fallback: {self.why}. {ran}{self._published}{self.advice and f'; {self.advice}'}."
+        return f"S4S {name_text(self.preset)}, {self.table_name}, {self.kind}: {self.why}{self._stranger}"
+
+    def schedule_message(self, cfg: float | None, size: tuple | None) -> str:
+        """The same of the levels alone, for another sampler; cfg and size as far as the scheduler knows them."""
+        if self.fallback or self.preset is None:
+            whose = self.classical.partition(" on ")[2]
+            if self.preset is not None:
+                whose = f"the levels of {name_text(self.preset)}{self._published}"
+            return f"S4S schedule, fallback: {self.why}. It has {whose}{self.advice and f'; {self.advice}'}."
+        clauses = unknown_text(self.preset, cfg, size) + self._stranger
+        return f"S4S schedule: {name_text(self.preset)}, {self.table_name}{clauses}"
+
+    @property
+    def _published(self) -> str:
+        shown = self.preset is not None and unproven(self.preset)
+        return " (published numbers, not measured on this checkpoint)" * shown
+
+    @property
+    def _stranger(self) -> str:
+        return "" if self.belongs else ". You named it: it was not learned on this model"
 
 
 def levels_for(preset: Preset | None, facts: ModelFacts, steps: int) -> np.ndarray:
@@ -135,8 +151,8 @@ def _of_experts(levels: np.ndarray, facts: ModelFacts, preset: Preset, cfg: floa
                 continue
             whose, end = experts.NAMES[place], ("first", "last")[place]
             if mine is preset.experts[1 - place]:
-                return fall_back(levels, facts, f"these are the levels of the {whose} model of {preset.name}, and "
-                                 "this is the other one", "exchange the two models")
+                return fall_back(levels, facts, f"this is the {experts.NAMES[1 - place]} model of {preset.name}, in "
+                                 f"the place of the {whose} one", "exchange the two models")
             why = f"the {end} {table.calls} of its {preset.tables[name].calls} calls, of the {whose} model"
             return Selection(table, preset, name, "exact", why + remarks(part, cfg, name))
     return fall_back(levels, facts, f"{preset.name} changes models at {turns_text(preset)}, and these levels go "

@@ -195,6 +195,14 @@ def cfg_text(preset: Preset, cfg: float | None) -> str:
     return f" (trained at cfg {range_text(trained)}, not at {cfg:g})"
 
 
+def unknown_text(preset: Preset, cfg: float | None, size: tuple | None) -> str:
+    """Clauses on what is not known where a preset was learned at some cfg and size, usually empty."""
+    trained, sizes = cfg_range(preset), trained_sizes(preset)
+    clauses = [f"cfg is not known here, learned at {range_text(trained)}"] if trained and cfg is None else []
+    clauses += [f"size is not known here, learned on latents of {scores.size_text(sizes)}"] if sizes and size is None else []
+    return "".join(f"; {clause}" for clause in clauses)
+
+
 def turns_text(preset: Preset) -> str:
     """Where the models of a preset for two change, in a sentence."""
     steps = " or ".join(f"step {half.calls} of {preset.tables[name].calls}"

@@ -62,19 +62,20 @@ def select(request: Request) -> Selection:
     if request.levels is not None:
         return _on_levels(request, checked_levels(request.levels))
     whole = _schedule(request)
-    return replace(_on_levels(replace(request, own_schedule=True), _running(request, whole)), schedule=whole)
+    return replace(_on_levels(replace(request, own_schedule=True), running(request, whole)), schedule=whole)
 
 
 def schedule(request: Request) -> np.ndarray:
     """The whole schedule (steps + 1,) that `select` returns, for a host that samples elsewhere. Raises as it does."""
     whole = _schedule(request)
-    _running(request, whole)
+    running(request, whole)
     return whole
 
 
-def _running(request: Request, whole: np.ndarray) -> np.ndarray:
-    """The levels of the last calls of a schedule, those that will run."""
-    return checked_levels(whole[-min(request.calls or len(whole), len(whole) - 1) - 1:])
+def running(request: Request, whole: np.ndarray) -> np.ndarray:
+    """The levels of a schedule that will run: a part of it, else the last calls."""
+    first, last = request.part or (len(whole) - 1 - min(request.calls or len(whole), len(whole) - 1), len(whole) - 1)
+    return checked_levels(whole[first:last + 1])
 
 
 def _schedule(request: Request) -> np.ndarray:
@@ -253,7 +254,7 @@ def _fallback(request: Request, levels: np.ndarray, origin, problems: list[_Prob
     published = match.family_schedule(request.installed, facts, request.cfg, len(levels) - 1)
     plain = is_own(levels, None, facts) or published is not None and is_own(levels, published, facts)
     there = levels if origin is None or plain else _without_preset(levels, origin, request)
-    ours = bool(request.own_schedule) or plain or there is not levels
+    ours = bool(request.own_schedule) and request.start is None or plain or there is not levels
     selection = None
     why, advice = (facts.unfit, "") if facts.unfit else match.none_of_its_own(request.installed, facts)
     if published is not None:
@@ -264,7 +265,8 @@ def _fallback(request: Request, levels: np.ndarray, origin, problems: list[_Prob
             why, advice, selection = f"{published.name} lost its race on this model", match.TRAIN_ONE, None
     if plain:
         # on the fallback's own schedule: what made the scheduler give that, if anything did
-        problems = [_judged(problem.preset, levels, request, own=True)[1] or problem for problem in problems]
+        problems = [_judged(problem.preset, _of_its_own(problem.preset, levels, facts), request, own=True)[1] or problem
+                    for problem in problems]
     nearest = max(problems, key=lambda problem: problem.stage, default=None)
     if nearest is not None:
         why, advice = nearest.why, nearest.advice
@@ -272,6 +274,12 @@ def _fallback(request: Request, levels: np.ndarray, origin, problems: list[_Prob
     return replace(selection, why=why, advice=advice, fallback=True, warns=True,
                    about=published if nearest is None else nearest.preset,
                    own_levels=selection.own_levels or there is not levels)
+
+
+def _of_its_own(preset: Preset, levels: np.ndarray, facts: ModelFacts) -> np.ndarray:
+    """Of a preset for two models its own levels in the place of these plain ones; else the levels."""
+    steps, first = (preset.experts and cut_of(levels, None, facts)) or (0, 0)
+    return levels_for(preset, facts, steps)[first:first + len(levels)] if steps in preset.counts else levels
 
 
 def _without_preset(levels: np.ndarray, cut: tuple[int, int], request: Request) -> np.ndarray:

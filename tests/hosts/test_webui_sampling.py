@@ -1,5 +1,6 @@
 """What runs in a WebUI host, on which slice, and what is said of it: in the stand-in, whose slices are the hosts'."""
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -266,3 +267,25 @@ def test_the_function_has_the_parameters_hosts_look_for(host):
     parameters = inspect.signature(host.sampler().func).parameters
     assert list(parameters)[:3] == ["model", "x", "sigmas"] and "eta" not in parameters
     assert " " in str(host.sampler().func)                                      # ersatzForge reads its name from it
+
+
+@pytest.mark.parametrize("steps, scheduler, written, type_", [
+    (6, TOY, "toy sd15 {hash}", TOY), (6, "S4S Auto", "toy sd15 {hash}", TOY),
+    (13, "S4S Auto", "fallback the model's own levels - toy sd15 has 4 6 and 8 steps you asked for 13", "S4S Auto")])
+def test_levels_for_another_sampler_are_written_and_told(host, caplog, steps, scheduler, written, type_):
+    p = host.process(steps=steps, scheduler=scheduler, sampler_name="Euler")
+    with caplog.at_level("INFO"):
+        levels = euler_levels(host, p, steps)
+    preset = eps_preset()
+    assert p.extra_generation_params == {"Schedule type": type_, "S4S schedule": written.format(hash=preset.long_hash)}
+    assert len(levels) == steps + 1 and "S4S schedule" in caplog.text
+    assert bool(warnings_of(caplog)) == bool(p.comments) == (steps == 13)
+
+
+def euler_levels(host, p, steps):
+    """The host's own sampler asks for the levels of its schedule type."""
+    class Sampler(sys.modules["modules.sd_samplers_common"].Sampler):
+        def get_sigmas(self, p):
+            [row] = [row for row in host.schedules.schedulers if row.label == p.scheduler]
+            return row.function(steps, 0.03, 14.6, inner_model=host.wrap, device="cpu")
+    return Sampler().get_sigmas(p)

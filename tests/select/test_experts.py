@@ -70,6 +70,19 @@ def test_levels_are_the_models_own_where_no_half_belongs(weights, unlike):
     assert found.fallback and "on the model's own levels" in found.message() and not found.own_levels
 
 
+@pytest.mark.parametrize("weights", ["high", "low"])
+def test_on_the_models_own_levels_it_still_says_why_no_half_runs(weights):
+    first, last = PARTS[weights]
+    plain = schedule(Request(model(weights), [], STEPS))
+
+    def said(cut, **more):
+        return asked(weights, plain[cut], **more).message()
+    mine, other = slice(first, last + 1), slice(0, TURN + 1) if weights == "low" else slice(TURN, STEPS + 1)
+    assert f"pair was learned at cfg {CFG[weights]:g}, you use 1" in said(mine, cfg=1.0)
+    assert "in the place of the" in said(other) and "exchange the two models" in said(other)
+    assert "changes models at step 2 of 5" in said(slice(0, TURN + 2)) and "changes models" in said(slice(None))
+
+
 @pytest.mark.parametrize("unlike", [{}, {"cfg": 1.0}, {"patches": {"patches": "a LoRA"}}])
 def test_what_continues_another_sampler_follows_its_levels(unlike):
     plain = schedule(Request(model("low"), [], STEPS))

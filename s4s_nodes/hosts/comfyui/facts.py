@@ -65,6 +65,7 @@ class Asking:
     guidance: tuple = ()
     around: str | None = None
     part: tuple | None = None       # (first, last) of the steps, between which a KSampler runs
+    sampler: str | None = None      # the KSampler's
 
 
 def of_asking(sampling, steps: int) -> Asking:
@@ -90,6 +91,7 @@ def of_asking(sampling, steps: int) -> Asking:
                 known.setdefault("around", fingerprint.of_hooks(prompts))
             known.setdefault("left_out", _left_out(here))
             known.setdefault("part", _part(here, steps))
+            known.setdefault("sampler", asker.sampler if isinstance(asker, comfy.samplers.KSampler) else None)
             known = {name: value for name, value in known.items() if value is not None}
     if "patcher" not in known:
         return Asking(of_schedule(sampling))
@@ -129,7 +131,8 @@ def _part(here: dict, steps: int) -> tuple | None:
     if not {"start_step", "last_step", "force_full_denoise"} <= set(here) or not is_number(asked):
         return None
     last = asked if last is None or here["force_full_denoise"] else min(last, asked)    # that ends at 0, as a whole
-    return steps - asked + (first or 0), steps - asked + last
+    first = first or 0
+    return (steps - asked + first, steps - asked + last) if first < last else None
 
 
 def size_of(noise) -> tuple | None:

@@ -4,7 +4,7 @@ import comfy.samplers
 import torch
 from comfy_api.latest import io
 
-from ...library import Request, schedule
+from ...library import Request, select
 from . import facts, parts, record
 from .sampler import pin, sample_s4s
 
@@ -34,6 +34,7 @@ class S4SPreset(io.ComfyNode):
         named = parts.preset_named(preset, model)
         seen = parts.facts_for(named, model)
         sigmas, selection = parts.plan(named, seen, calls, denoise, strict)
+        _tell_levels(selection, seen, sigmas)
         used = named
         if used is None:
             chosen = selection or parts.plan(None, seen, calls, 1.0)[1]
@@ -99,7 +100,9 @@ class S4SSigmas(io.ComfyNode):
     def execute(cls, preset, calls, denoise, model=None) -> io.NodeOutput:
         seen = parts.facts_for(preset, model)
         parts.check_suits(preset, seen)
-        return io.NodeOutput(parts.plan(preset, seen, calls, denoise)[0])
+        sigmas, selection = parts.plan(preset, seen, calls, denoise)
+        _tell_levels(selection, seen, sigmas)
+        return io.NodeOutput(sigmas)
 
 
 class S4SSchedulerFunc(io.ComfyNode):
@@ -114,7 +117,10 @@ class S4SSchedulerFunc(io.ComfyNode):
         def levels(model, sampler_name, steps):
             seen = facts.of_model(model)
             parts.check_suits(preset, seen)
-            return torch.tensor(schedule(Request(seen, steps=steps, named=preset)), dtype=torch.float32)
+            selection = select(Request(seen, steps=steps, named=preset))
+            if sampler_name != record.KEY:
+                record.tell_schedule(selection, seen, selection.schedule, {sampler_name})
+            return torch.tensor(selection.schedule, dtype=torch.float32)
         return io.NodeOutput(levels)
 
 
@@ -132,6 +138,13 @@ class S4SImageInfo(io.ComfyNode):
         text = "\n".join(note["text"] for note in notes) or (
             "no S4S sampler ran for this image: it was made by another one, or its result was reused from before")
         return io.NodeOutput(images, text, ui=parts.shown(cls, text))
+
+
+def _tell_levels(selection, seen, sigmas) -> None:
+    """Tell of levels that a node gives to other samplers than ours."""
+    samplers = record.samplers_behind()
+    if selection is not None and samplers - {record.KEY}:
+        record.tell_schedule(selection, seen, sigmas, samplers)
 
 
 NODES = [S4SPreset, S4SUsePreset, S4SSampler, S4SSigmas, S4SSchedulerFunc, S4SImageInfo]

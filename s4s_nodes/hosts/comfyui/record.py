@@ -18,12 +18,15 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 from comfy_execution.utils import get_executing_context
 
 from ... import metadata
-from ...core.k_sampler import close
+from ...core.classical import SOLVERS
+from ...core.k_sampler import close, same_levels
 from ...core.preset_file import FORMAT_VERSION, PresetError
+from ...select.dispatch import checked_levels
 from ...select.match import name_text
 from .folder import folder_mark, presets
 
@@ -145,8 +148,7 @@ def presets_changed() -> None:
 
 def _uses_s4s(prompt) -> bool:
     nodes = prompt.values() if isinstance(prompt, dict) else ()
-    return any(str(node.get("class_type", "")).startswith("S4S") or KEY in _inputs(node).values()
-               for node in nodes if isinstance(node, dict))
+    return any(_is_ours(node) or KEY in _inputs(node).values() for node in nodes if isinstance(node, dict))
 
 
 def mark_rows(prompt: dict, mark: str) -> None:
@@ -172,6 +174,7 @@ def cfg_behind() -> float | None:
     asked = [node for name in reached - {context.node_id} for node in
              (notes.prompt[name], *(notes.prompt.get(link) for link in _links(notes.prompt[name], "guider")))]
     scales = {cfg for node in asked if isinstance(cfg := _inputs(node).get("cfg"), (int, float))}
+    scales |= {1.0 for node in asked if isinstance(node, dict) and node.get("class_type") == "BasicGuider"}
     return float(scales.pop()) if len(scales) == 1 else None
 
 
@@ -182,6 +185,25 @@ def level_left() -> float | None:
     before = set() if notes is None else _links(notes.prompt.get(context.node_id), "latent_image")
     ends = [note["numbers"]["sigmas"][-1] for note in notes or () if note["node"] in before and "numbers" in note]
     return float(ends[-1]) or None if ends else None
+
+
+def samplers_behind() -> set:
+    """The names of the samplers that get the running node's levels, as its prompt says; of a preset node's, KEY."""
+    context = get_executing_context()
+    notes = None if context is None else _notes.get(context.prompt_id)
+    if notes is None:
+        return set()
+    reached, new = set(), {context.node_id}
+    while new:
+        reached |= new
+        new = {name for name, node in notes.prompt.items() if _links(node, "sigmas") & new} - reached
+    found = [notes.prompt.get(link) or {} for name in reached for link in _links(notes.prompt.get(name), "sampler")]
+    return {str(_inputs(node).get("sampler_name") or (KEY if _is_ours(node) else node.get("class_type")))
+            for node in found}
+
+
+def _is_ours(node: dict) -> bool:
+    return str(node.get("class_type", "")).startswith("S4S")
 
 
 def _links(node, only: str | None = None) -> set:
@@ -203,17 +225,36 @@ def entry(selection, facts) -> dict:
 
 def tell(selection, facts) -> None:
     """Log what runs, show it on the node that runs, and write it into the prompt's entry, the numbers too."""
-    logging.log(logging.WARNING if selection.warns else logging.INFO, selection.message())
+    _tell(selection, entry(selection, facts))
+
+
+def tell_schedule(selection, facts, levels, samplers, cfg=None, size=None) -> None:
+    """The same of levels on which other samplers run; cfg and size as far as they are known here.
+
+    The numbers are those of the selected table if these are its levels, else of Euler's method on them.
+    """
+    levels = checked_levels(levels)
+    if not same_levels(selection.table, levels):
+        euler = SOLVERS["euler"](levels, facts.flow)
+        selection = replace(selection, table=euler, table_name=f"levels{euler.calls}", kind="classical")
+    of = {"kind": "schedule", "sampler": ", ".join(sorted(samplers)), "levels": levels.tolist(),
+          "text": selection.schedule_message(cfg, size)}
+    _tell(selection, {**entry(selection, facts), **of})
+
+
+def _tell(selection, written: dict) -> None:
+    text = written["text"]
+    logging.log(logging.WARNING if selection.warns else logging.INFO, text)
     if selection.details:
         logging.debug("S4S did not run %s", selection.details)
     context = get_executing_context()
     if context is None:
         return
-    text, notes = selection.message(), _notes.get(context.prompt_id)
+    notes = _notes.get(context.prompt_id)
     if notes is not None:
         changed = _changed(selection, [note for note in notes.earlier
                                        if isinstance(note, dict) and note.get("node") == context.node_id])
-        notes.add(context.node_id, {**entry(selection, facts), **({"changed": changed} if changed else {})})
+        notes.add(context.node_id, {**written, **({"changed": changed} if changed else {})})
         if changed:
             logging.warning("S4S: %s", changed)
             text = f"{changed}\n{text}"

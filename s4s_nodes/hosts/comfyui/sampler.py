@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...core import end_response, sample_table
 from ...library import Preset, Request, Selection, schedule, select
+from ...select.selection import running
 from . import facts, record
 from .folder import presets
 
@@ -76,9 +77,13 @@ def s4s_scheduler(sampling, steps: int) -> Tensor:
     """The host's scheduler handler: (model_sampling, steps) -> steps + 1 falling levels, float32, the last one 0."""
     seen = facts.of_asking(sampling, steps)
     pinned, cfg = pin_of(seen.patcher), record.cfg_behind() if seen.cfg is None else seen.cfg
-    levels = schedule(Request(seen.facts, presets().candidates(), steps, seen.calls, cfg=cfg, size=seen.size,
-                              named=pinned and pinned.preset, strict=bool(pinned and pinned.strict), part=seen.part,
-                              start=record.level_left(), guidance=seen.guidance, around=seen.around))
+    request = Request(seen.facts, presets().candidates(), steps, seen.calls, cfg=cfg, size=seen.size,
+                      named=pinned and pinned.preset, strict=bool(pinned and pinned.strict), part=seen.part,
+                      start=record.level_left(), guidance=seen.guidance, around=seen.around)
+    others = {seen.sampler} if seen.sampler else record.samplers_behind()
+    levels = schedule(request)
+    if others != {record.KEY} or cfg is None:       # that sampler tells what it runs by itself
+        record.tell_schedule(selection_of(request), seen.facts, running(request, levels), others, cfg, seen.size)
     return torch.tensor(levels, dtype=torch.float32)
 
 

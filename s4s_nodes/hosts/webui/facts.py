@@ -67,8 +67,9 @@ def _hashes(model) -> dict:
     return {kind: value for kind, value in known.items() if value}
 
 
-def of_asking() -> dict:
-    """{"cfg", "size", "calls"} as a Request takes them, where a schedule is asked for; what is not known is left out.
+def of_asking() -> tuple[dict, object]:
+    """({"cfg", "size", "calls"} as a Request takes them, where a schedule is asked for, and the host's processing);
+    what is not known is left out, or None.
 
     The host shows a schedule its number of steps alone. Whoever asks is a sampler of the host, whose functions hold p,
     the latent x and, of an img2img or a hires pass, t_enc, the index of the last step that runs.
@@ -81,7 +82,7 @@ def of_asking() -> dict:
     asked = {"cfg": is_hires(p) and getattr(p, "hr_cfg", None) or getattr(p, "cfg_scale", None),
              "size": tuple(x.shape[-2:]) if getattr(x, "ndim", 0) > 3 else None,
              "calls": None if last is None else int(last) + 1}
-    return {name: value for name, value in asked.items() if value is not None}
+    return {name: value for name, value in asked.items() if value is not None}, p
 
 
 def is_hires(p) -> bool:

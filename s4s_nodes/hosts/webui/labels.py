@@ -9,7 +9,9 @@ SAMPLER = "S4S"
 AUTO = "S4S Auto"
 BY_SCHEDULE = "by Schedule type"            # the panel's first choice of a preset: none of its own
 KEY, HIRES_KEY = "S4S", "Hires S4S"         # infotext keys
+SCHEDULE_KEY, HIRES_SCHEDULE_KEY = "S4S schedule", "Hires S4S schedule"
 TABLE_KEY, HIRES_TABLE_KEY = INFOTEXT, f"Hires {INFOTEXT}"
+OF_RUN = (KEY, HIRES_KEY, SCHEDULE_KEY, HIRES_SCHEDULE_KEY, TABLE_KEY, HIRES_TABLE_KEY)
 
 
 def labelled(names) -> dict[str, str]:
@@ -45,6 +47,13 @@ def hires_schedule(written: dict) -> str:
 def plain(text: str) -> str:
     """Words for an infotext's value: one line without commas, colons and quotes, which would have to be escaped."""
     return " ".join(re.sub(r'[,:"\\]', " ", text).split())[:300]
+
+
+def of_schedule(selection) -> str:
+    """What an infotext says of levels that another sampler ran on: whose they are."""
+    preset = selection.preset
+    whose = "the model's own levels" if preset is None else f"{preset.name} {origin_of(preset)['preset']}"
+    return plain(f"fallback {whose} - {selection.why}" if selection.fallback else whose)
 
 
 def infotext(selection) -> str:

@@ -79,7 +79,7 @@ class S4SScript(scripts.Script):
     def before_process(self, p, *arguments):
         """XYZ cells share one dictionary: what the last cell said of itself must not stand in this one's infotext."""
         written = p.extra_generation_params
-        for key in (labels.KEY, labels.HIRES_KEY, labels.TABLE_KEY, labels.HIRES_TABLE_KEY):
+        for key in labels.OF_RUN:
             written.pop(key, None)
         for key in ("Schedule type", labels.hires_schedule(written)):
             if shelf.is_ours(written.get(key)):

@@ -4,7 +4,7 @@ from functools import partial
 
 from modules import sd_samplers, sd_samplers_common, sd_schedulers, shared
 
-from ...library import schedule
+from ...library import schedule, select
 from . import facts, labels, sampler, shelf
 
 
@@ -64,5 +64,8 @@ def _replace(rows: list, ours: list) -> None:
 
 def levels(label: str, n: int, sigma_min: float, sigma_max: float, inner_model, device):
     """A schedule function for any sampler: n + 1 levels of the preset for the loaded model, n from 1."""
-    seen = facts.of(inner_model, shared.sd_model)
-    return sampler.as_tensor(schedule(shelf.request(label, seen, steps=n, **facts.of_asking()))).to(device)
+    asked, p = facts.of_asking()
+    request = shelf.request(label, facts.of(inner_model, shared.sd_model), steps=n, **asked)
+    if p is not None and not hasattr(p, "s4s_work"):
+        sampler.tell_schedule(p, label, select(request), request)
+    return sampler.as_tensor(schedule(request)).to(device)

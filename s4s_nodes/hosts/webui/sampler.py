@@ -23,15 +23,16 @@ class S4SSampler(sd_samplers_kdiffusion.KDiffusionSampler):
         hires = facts.is_hires(p)
         label = shelf.meant(getattr(p, "s4s_preset", None), getattr(p, "hr_scheduler" if hires else "scheduler", None))
         seen = facts.of(self.model_wrap, shared.sd_model)
+        asked, _ = facts.of_asking()
         named, missing = self._of_picture(p, hires) if label == pasted.CHOICE else (None, shelf.missing(label))
-        request = shelf.request(label, seen, getattr(p, "s4s_strict", False), named, steps=steps, **facts.of_asking())
-        self.s4s_run = run = Run(p, hires, request, missing)
+        request = shelf.request(label, seen, getattr(p, "s4s_strict", False), named, steps=steps, **asked)
+        self.s4s_run = Run(p, hires, request, missing)
         if getattr(p, "sampler_noise_scheduler_override", None) is not None or not shelf.is_ours(label):
             return super().get_sigmas(p, steps)
         selection = select(request)
         if named is not None:
             label = labels.AUTO if is_solver(named) else labels.label_for(named.name)
-        run.name_schedule(label, selection.preset if named is None else None)
+        name_schedule(p, label, selection.preset if named is None else None)
         return as_tensor(selection.schedule)
 
     @staticmethod
@@ -56,15 +57,6 @@ class Run:
     request: Request                        # for the schedule; for the table the same with the levels
     missing: str = ""                       # why the schedule type's preset is not there
 
-    def name_schedule(self, label: str, preset: Preset | None) -> None:
-        """Put the preset's own schedule type into the infotext: replayed, it comes back whatever Auto takes then."""
-        label = label if preset is None else shelf.label_of(preset, label)
-        written = self.p.extra_generation_params
-        if not self.hires:
-            written["Schedule type"] = label
-        elif label != written.get("Schedule type"):
-            written[labels.hires_schedule(written)] = label
-
     def table(self, x, sigmas):
         """The table for the levels the host came with; infotext and log say which. Raises where a stop is wished."""
         size = tuple(x.shape[-2:])
@@ -74,7 +66,7 @@ class Run:
         self._write(selection)
         if selection.fallback and settings.stops_without_preset():
             raise RuntimeError(f"{selection.message()} It was stopped by your setting S4S, fallback")
-        self._tell(selection)
+        _tell(self.p, selection, selection.message())
         return selection.table
 
     def _write(self, selection: Selection) -> None:
@@ -85,17 +77,36 @@ class Run:
         if text is not None:
             written[labels.HIRES_TABLE_KEY if self.hires else labels.TABLE_KEY] = metadata.pack(text)
 
-    def _tell(self, selection: Selection) -> None:
-        """Once a generation, however many batches it has; a warning in the console and under the picture."""
-        said = getattr(self.p, "s4s_said", ())
-        if selection.message() in said:
-            return
-        self.p.s4s_said = (*said, selection.message())
-        log.log(logging.WARNING if selection.warns else logging.INFO, "%s", selection.message())
-        if selection.details:
-            log.debug("did not run: %s", selection.details)
-        if selection.warns and hasattr(self.p, "comment"):
-            self.p.comment(selection.message())
+
+def name_schedule(p, label: str, preset: Preset | None) -> None:
+    """Put the preset's own schedule type into the infotext: replayed, it comes back whatever Auto takes then."""
+    label = label if preset is None else shelf.label_of(preset, label)
+    written = p.extra_generation_params
+    if not facts.is_hires(p):
+        written["Schedule type"] = label
+    elif label != written.get("Schedule type"):
+        written[labels.hires_schedule(written)] = label
+
+
+def tell_schedule(p, label: str, selection: Selection, request: Request) -> None:
+    """Of levels that another sampler runs on: whose they are, in the infotext and the log."""
+    key = labels.HIRES_SCHEDULE_KEY if facts.is_hires(p) else labels.SCHEDULE_KEY
+    p.extra_generation_params[key] = labels.of_schedule(selection)
+    name_schedule(p, label, selection.preset)
+    _tell(p, selection, selection.schedule_message(request.cfg, request.size))
+
+
+def _tell(p, selection: Selection, text: str) -> None:
+    """Once a generation, however many batches it has; a warning in the console and under the picture."""
+    said = getattr(p, "s4s_said", ())
+    if text in said:
+        return
+    p.s4s_said = (*said, text)
+    log.log(logging.WARNING if selection.warns else logging.INFO, "%s", text)
+    if selection.details:
+        log.debug("did not run: %s", selection.details)
+    if selection.warns and hasattr(p, "comment"):
+        p.comment(text)
 
 
 def sample_s4s(model, x, sigmas, extra_args=None, callback=None, disable=None, s4s_run=None):

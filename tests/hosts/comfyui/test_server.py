@@ -144,6 +144,65 @@ def test_a_fallback_is_written_too(comfy):
     assert "S4S fallback" in comfy.log()
 
 
+@pytest.mark.parametrize("asked, words", [
+    ({}, "S4S schedule: served-sd3 ("),
+    ({"cfg": 7.0}, "S4S schedule, fallback: served-sd3 was learned at cfg 3, you use 7. It has the model's own levels"),
+    ({"steps": 5}, "S4S schedule, fallback: served-sd3 has 4 and 6 steps, you asked for 5. It has the model's own")])
+def test_levels_for_another_sampler_are_told_and_written(comfy, presets, asked, words):
+    prompt = saved(ksampler("sd3", "euler", seed=61), "sd3")
+    prompt["samples"]["inputs"] |= asked
+    run = done(comfy.run(prompt))
+    [note] = json.loads(png(comfy, run).info["s4s"])
+    assert note["text"].startswith(words) and note["text"] in comfy.log() and note["text"] in dict(run.texts)["samples"]
+    assert (note["kind"], note["sampler"], note["fallback"]) == ("schedule", "euler", bool(asked))
+    assert len(note["levels"]) == prompt["samples"]["inputs"]["steps"] + 1 and note["levels"][-1] == 0
+    assert asked or note["hash"] == presets["served-sd3"].long_hash
+    assert note["numbers"]["sigmas"] == note["levels"]
+
+
+def basic(name: str, sampler: str, **more) -> dict:
+    """BasicScheduler's levels for SamplerCustom."""
+    prompt = custom(name, "auto", advanced=False) | {
+        "levels": node("BasicScheduler", model=["model", 0], scheduler="s4s", steps=4, denoise=1.0),
+        "select": node("KSamplerSelect", sampler_name=sampler)}
+    del prompt["preset"]
+    prompt["samples"]["inputs"] |= {"sampler": ["select", 0], "sigmas": ["levels", 0], "noise_seed": 62, **more}
+    return saved(prompt, name)
+
+
+def test_levels_of_basic_scheduler_are_told_for_another_sampler_alone(comfy, presets):
+    [note] = json.loads(png(comfy, done(comfy.run(basic("sd3", "euler")))).info["s4s"])
+    assert (note["node"], note["sampler"], note["hash"]) == ("levels", "euler", presets["served-sd3"].long_hash)
+    assert note["text"].startswith("S4S schedule: served-sd3 (") and "not known" not in note["text"]
+    [note] = json.loads(png(comfy, done(comfy.run(basic("sd3", "euler", cfg=7.0)))).info["s4s"])
+    assert note["fallback"] and "you use 7" in note["text"]
+    [note] = json.loads(png(comfy, done(comfy.run(basic("sd3", "s4s")))).info["s4s"])
+    assert note["node"] == "samples" and note["kind"] == "exact"
+
+
+def test_a_cfg_that_basic_scheduler_cannot_know_is_said(comfy):
+    """Behind it are two samplers, at cfg 3 and 7."""
+    prompt = basic("sd3", "euler")
+    prompt["other"] = node("SamplerCustom", **prompt["samples"]["inputs"] | {"cfg": 7.0})
+    prompt |= {"seen": node("VAEDecode", samples=["other", 0], vae=["vae", 0]),
+               "kept": node("SaveImage", images=["seen", 0], filename_prefix="other")}
+    [note] = json.loads(png(comfy, done(comfy.run(prompt))).info["s4s"])
+    assert "cfg is not known here, learned at 3" in note["text"] and note["text"] in comfy.log()
+
+
+def test_levels_of_the_nodes_are_told_for_another_sampler(comfy, presets):
+    """S4S Preset's and S4S Sigmas'; with their own sampler the sampler alone tells."""
+    prompt = saved(custom("sd3", "served-sd3") | {"select": node("KSamplerSelect", sampler_name="euler")}, "sd3")
+    prompt["samples"]["inputs"]["sampler"] = ["select", 0]
+    [note] = json.loads(png(comfy, done(comfy.run(prompt))).info["s4s"])
+    assert (note["node"], note["kind"], note["hash"]) == ("preset", "schedule", presets["served-sd3"].long_hash)
+    prompt["loaded"] = node("S4SLoadPreset", preset="served-sd3", path="")
+    prompt["two"] = node("S4SSigmas", preset=["loaded", 0], calls=4, denoise=1.0, model=["model", 0])
+    prompt["samples"]["inputs"]["sigmas"] = ["two", 0]
+    [note] = json.loads(png(comfy, done(comfy.run(prompt))).info["s4s"])
+    assert (note["node"], note["sampler"]) == ("two", "euler")
+
+
 def test_a_result_the_host_reuses_has_the_entry_of_the_run_that_made_it(comfy):
     prompt = ksampler("sd3", seed=21)
     first, again = (done(comfy.run(saved(prompt, "sd3", prefix))) for prefix in ("first", "again"))
@@ -340,7 +399,8 @@ def from_image(comfy, prompt: dict, path: Path) -> dict:
 
 @pytest.mark.parametrize("name, options", [
     ("sd3", {}), ("sd15", {}), ("sd3", {"scheduler": "normal"}), ("sd15", {"scheduler": "karras", "steps": 5}),
-    ("sd3", {"denoise": 0.5}), ("sd15", {"denoise": 0.6, "steps": 3}), ("sd3", {"steps": 7})])
+    ("sd3", {"denoise": 0.5}), ("sd15", {"denoise": 0.6, "steps": 3}), ("sd3", {"steps": 7}),
+    ("sd3", {"sampler": "euler"}), ("sd3", {"sampler": "euler", "denoise": 0.5})])
 def test_an_image_is_made_again_after_its_preset_is_gone(comfy, base, presets, name, options):
     """From the table in its metadata, be it exact, moved, a window's or a fallback's: the pixels are the same."""
     prompt = saved(ksampler(name, seed=81, **options), name, "before")

@@ -160,6 +160,12 @@ def test_a_lora_in_the_prompt_makes_another_model_of_the_checkpoint(server):
 def test_another_sampler_may_use_the_schedule(server):
     _, [text] = txt2img(server, sampler_name="Euler")
     assert text["Sampler"] == "Euler" and text["Schedule type"] == TOY and "S4S" not in text
+    assert text["S4S schedule"] == f"toy sd15 {HASH}"
+    _, [text] = txt2img(server, sampler_name="Euler", scheduler="S4S Auto")
+    assert text["Schedule type"] == TOY and text["S4S schedule"] == f"toy sd15 {HASH}"
+    _, [text] = txt2img(server, sampler_name="Euler", scheduler="S4S Auto", steps=13)
+    assert text["S4S schedule"].startswith("fallback the model's own levels - ") and "S4S schedule, fallback" in \
+        server.text()
 
 
 def test_a_batch_is_its_pictures(server):
