@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 
 import pytest
 import torch
+from PIL import Image
 
 from s4s.s4s_nodes.core import Model, Preset, classical, schedules
 from s4s.s4s_nodes.core.preset_file import with_scores
@@ -24,7 +25,7 @@ HOSTILE = "</title><script>alert('x')</script><img src=x onerror=alert(1)>\"'"
 class Reader(HTMLParser):
     """The tags that are open, their attributes and the text."""
 
-    ALONE = {"meta", "img"}
+    ALONE = {"meta", "img", "input"}
 
     def __init__(self, page: str):
         super().__init__()
@@ -113,3 +114,11 @@ def test_a_run_shows_how_its_error_fell(raced, tmp_path):
 def test_a_score_without_an_interval_is_shown_without_one(raced, tmp_path):
     page = html_report.page(replace(raced[0], scores={"calls5": {"ratio": 1.2}}), {}, tmp_path)
     assert "1.20 ×" in page and "[" not in page.split("1.20 ×")[1].split("</a>")[0]
+
+
+def test_the_sheet_of_a_race_is_zoomed_by_a_click_without_a_script(raced, tmp_path):
+    Image.new("RGB", (4000, 300)).save(tmp_path / "sheet.png")
+    page = Reader(html_report.page(*raced, tmp_path))
+    [at] = [i for i, (tag, attributes) in enumerate(page.tags) if tag == "label" and attributes["class"] == "zoom"]
+    assert [tag for tag, _ in page.tags[at:at + 3]] == ["label", "input", "img"]
+    assert "Click to see it in full size" in page.text and "script" not in {tag for tag, _ in page.tags}
