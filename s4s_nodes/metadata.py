@@ -8,6 +8,7 @@ import base64
 import json
 import re
 import zlib
+from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -66,7 +67,7 @@ def _record(selection, facts: ModelFacts) -> dict:
                if not np.array_equal(getattr(table, part), expected)}
     if not table.keeps_constants:
         record["breaks_constants"] = True
-    return {**record, "hash": Preset(name, {record["table"]: table}, model).long_hash}
+    return {**record, "hash": Preset(record["name"], {record["table"]: table}, model).long_hash}
 
 
 def origin_of(preset: Preset) -> dict:
@@ -166,16 +167,21 @@ def from_image(path) -> list[Preset]:
 
     Raises PresetError where there is none, or where one is damaged.
     """
-    path, presets = Path(path), {}
-    for text in _Records(_texts(path)).found:
-        preset = from_text(text)
-        key = (preset.name, preset.training["from_image"]["preset"], repr(preset.model))
-        before = presets.get(key)
-        presets[key] = preset if before is None else _with(before, preset)
+    path = Path(path)
+    presets = grouped(map(from_text, _Records(_texts(path)).found))
     if not presets:
         raise PresetError(f"{path.name} carries no table of S4S: another sampler or an older S4S made it, or its "
                           "metadata was removed")
-    return list(presets.values())
+    return presets
+
+
+def grouped(presets: Iterable[Preset]) -> list[Preset]:
+    """Presets of one table, as `from_record` gives them: the tables of one preset together, each once."""
+    made: dict = {}
+    for preset in presets:
+        key = (preset.name, preset.training["from_image"]["preset"], repr(preset.model))
+        made[key] = _with(made[key], preset) if key in made else preset
+    return list(made.values())
 
 
 def _with(before: Preset, preset: Preset) -> Preset:

@@ -4,7 +4,7 @@ import { app } from "../../scripts/app.js";
 import { ComfyWidgets } from "../../scripts/widgets.js";
 
 const TRAIN = "S4STrainPreset";
-const SAMPLERS = ["KSampler", "KSamplerAdvanced"];
+const SAMPLERS = ["KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced"];
 const USEFUL = 12; // steps up to which a learned table pays off
 const TEXT = "s4s_text";
 const REPORT = "open report";
@@ -87,28 +87,70 @@ function share(from, name, to, target) {
   return true;
 }
 
+// the node that feeds an input, as far as it is in the same graph
+function before(node, name) {
+  const link = node.graph.links[node.inputs[node.findInputSlot(name)]?.link];
+  return link && node.graph.getNodeById(link.origin_id);
+}
+
+// the settings of what a sampler makes, of a custom one from the nodes that feed it
+function settingsOf(sampler) {
+  const guider = before(sampler, "guider") ?? sampler;
+  let levels = before(sampler, "sigmas");
+  while (levels && !find(levels, "steps") && !find(levels, "calls")) levels = before(levels, "sigmas"); // SplitSigmas
+  const widgets = [levels, guider, sampler].flatMap((node) => node?.widgets ?? []);
+  const values = Object.fromEntries(widgets.map(({ name, value }) => [name, value]));
+  const { cfg = 1, calls, steps = calls, start_at_step: start = 0 } = values;
+  const left = Math.floor((1000 * (steps - start)) / steps) / 1000; // rounded down, as many steps come of it again
+  return { guider, cfg, steps: steps - start, denoise: values.denoise ?? left };
+}
+
 // a Train node for what a sampler makes: fed by the same nodes, with its cfg, steps and denoise
 function trainFor(sampler) {
   const node = window.LiteGraph.createNode(TRAIN);
   sampler.graph.add(node);
   node.pos = [sampler.pos[0], sampler.pos[1] + sampler.size[1] + 60];
-  for (const name of ["model", "positive", "negative"]) share(sampler, name, node, name);
+  const { guider, cfg, steps, denoise } = settingsOf(sampler);
+  for (const name of ["model", "positive", "negative"]) share(guider, name, node, name);
+  share(guider, "conditioning", node, "positive"); // of BasicGuider
   share(sampler, "latent_image", node, "latent");
-  const decoder = sampler.getOutputNodes(0)?.find((next) => next.findInputSlot("vae") >= 0);
+  const next = sampler.outputs.flatMap((_, slot) => sampler.getOutputNodes(slot) ?? []);
+  const decoder = next.find((each) => each.findInputSlot("vae") >= 0);
   if (decoder) share(decoder, "vae", node, "vae");
-  const { cfg, steps, denoise = 1 } = Object.fromEntries(sampler.widgets.map(({ name, value }) => [name, value]));
-  if (!share(sampler, "cfg", node, "cfg")) find(node, "cfg").value = cfg;
+  if (!share(guider, "cfg", node, "cfg")) find(node, "cfg").value = cfg;
   if (steps <= USEFUL) find(node, "calls").value = String(steps);
   if (denoise < 1) find(node, "windows").value = `1.0, ${denoise}`;
 }
 
 function offerTraining(type) {
-  const before = type.prototype.getExtraMenuOptions;
+  const usual = type.prototype.getExtraMenuOptions;
   type.prototype.getExtraMenuOptions = function (canvas, options) {
-    const more = before?.apply(this, arguments);
+    const more = usual?.apply(this, arguments);
     options.push({ content: "S4S: train a preset for this", callback: () => trainFor(this) });
     return more;
   };
+}
+
+async function recorded(notes, save) {
+  const answer = await api.fetchApi("/s4s/recorded", { method: "POST", body: JSON.stringify({ notes, save }) });
+  return answer.json();
+}
+
+// an image's workflow holds the tables that made it: where their preset is lost, they can be saved again, once asked
+async function offerTables() {
+  const notes = [].concat(app.graph?.extra?.s4s ?? []).filter((note) => note?.numbers);
+  const { text } = notes.length ? await recorded(notes, false) : {};
+  if (!text || sessionStorage.getItem(text)) return;
+  sessionStorage.setItem(text, "asked");
+  const { dialog, toast } = app.extensionManager ?? {};
+  const message = `This image was made with a preset that is lost here: ${text}. Save its tables as a preset again?`;
+  const wanted = dialog ? await dialog.confirm({ title: "S4S", message }) : window.confirm(message);
+  if (!wanted) return;
+  const saved = await recorded(notes, true);
+  const names = saved.names?.join(", ");
+  const detail = names ? `Saved as ${names}. Choose it in S4S Use Preset to make the image again.` : saved.text;
+  toast?.add({ severity: names ? "success" : "error", summary: "S4S", detail, life: 15000 });
+  app.refreshComboInNodes?.();
 }
 
 app.registerExtension({
@@ -119,11 +161,14 @@ app.registerExtension({
   beforeRegisterNodeDef(type, data) {
     if (SAMPLERS.includes(data.name)) offerTraining(type);
     if (!ours(data.name)) return;
-    const before = type.prototype.onExecuted;
+    const usual = type.prototype.onExecuted;
     type.prototype.onExecuted = function (output) {
-      before?.apply(this, arguments);
+      usual?.apply(this, arguments);
       show(this, output);
     };
+  },
+  afterConfigureGraph() {
+    offerTables().catch((error) => console.warn("S4S:", error)); // in the way of no workflow
   },
   nodeCreated(node) {
     // an older host would draw another seed for every run; what a workflow saved is set after this

@@ -197,9 +197,10 @@ def cfg_text(preset: Preset, cfg: float | None) -> str:
 
 def unknown_text(preset: Preset, cfg: float | None, size: tuple | None) -> str:
     """Clauses on what is not known where a preset was learned at some cfg and size, usually empty."""
-    trained, sizes = cfg_range(preset), trained_sizes(preset)
+    trained, sizes = cfg_range(preset), [shape[-2:] for shape in preset.trained_sizes]
     clauses = [f"cfg is not known here, learned at {range_text(trained)}"] if trained and cfg is None else []
-    clauses += [f"size is not known here, learned on latents of {scores.size_text(sizes)}"] if sizes and size is None else []
+    if sizes and size is None:
+        clauses.append(f"size is not known here, learned on latents of {scores.size_text(sizes)}")
     return "".join(f"; {clause}" for clause in clauses)
 
 

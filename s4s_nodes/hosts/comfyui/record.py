@@ -8,7 +8,6 @@ The rows choose among the installed presets, which the host's cache knows nothin
 one input more, the mark of the presets: after a preset came or went the host runs them again.
 """
 
-import hashlib
 import itertools
 import json
 import logging
@@ -16,26 +15,22 @@ import sys
 import uuid
 import weakref
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import replace
 
 from comfy_execution.utils import get_executing_context
 
 from ... import metadata
 from ...core.classical import SOLVERS
-from ...core.k_sampler import close, same_levels
-from ...core.preset_file import FORMAT_VERSION, PresetError
+from ...core.k_sampler import same_levels
+from ...core.preset_file import FORMAT_VERSION
 from ...select.dispatch import checked_levels
-from ...select.match import name_text
-from .folder import folder_mark, presets
+from . import graph, recorded
+from .folder import folder_mark
+from .graph import KEY
 
-KEY = "s4s"
 MARK = "s4s_presets"
+LEVELS = ("S4SPreset", "S4SSigmas")                 # our nodes that give levels, beside those with a row
 REMEMBERED = 500            # samplers whose last entries are kept, about 2 kB each
-DEEPEST = 200               # nodes one behind the other that a sampler's sign looks back over
-SOLVER = "a classical solver"
-FROM_IMAGE = "S4S Preset from Image, connected to S4S Use Preset, takes the old one from the image"
 
 _notes: weakref.WeakValueDictionary = weakref.WeakValueDictionary()    # prompt id -> Notes, while the host keeps it
 _remembered: OrderedDict = OrderedDict()            # sign of a sampler -> [(when, entry)] of the last run of it
@@ -57,7 +52,7 @@ class Notes(list):
 
     def sign(self) -> None:
         """Look at the prompt's inputs, again where they changed."""
-        self.signs = signs(self.prompt)
+        self.signs = graph.signs(self.prompt)
         self.refresh()
 
     def refresh(self) -> None:
@@ -79,34 +74,6 @@ class Notes(list):
             _remembered.popitem(last=False)
         for notes in [each for each in _notes.values() if sign in each.signs.values()]:
             notes.refresh()
-
-
-def signs(prompt: dict) -> dict:
-    """{node: digest of all that its result depends on, as the prompt says it}."""
-    known: dict = {}
-
-    def sign(name: str, depth: int) -> str:
-        node = prompt.get(name)
-        if name not in known and isinstance(node, dict) and depth:
-            known[name] = ""                        # a circle, which the host will refuse, ends here
-            links = {key: [sign(value[0], depth - 1), value[1]] if _is_link(value) else value
-                     for key, value in _inputs(node).items()}
-            text = json.dumps([node.get("class_type"), links], sort_keys=True, default=str)
-            known[name] = hashlib.sha256(text.encode()).hexdigest()
-        return known.get(name, name)
-    for name in prompt:
-        sign(name, DEEPEST)
-    return known
-
-
-def _inputs(node) -> dict:
-    """A node's inputs in a prompt; {} for anything else."""
-    inputs = node.get("inputs") if isinstance(node, dict) else None
-    return inputs if isinstance(inputs, dict) else {}
-
-
-def _is_link(value) -> bool:
-    return isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
 
 
 def on_prompt(data: dict) -> dict:
@@ -133,8 +100,8 @@ def typed_inputs(node) -> dict:
 
     The host reports a refusal once for every input that validate_inputs names. So it names one, and looks here.
     """
-    inputs = _inputs(_checked.get(str(getattr(node.hidden, "unique_id", ""))))
-    return {key: value for key, value in inputs.items() if not _is_link(value)}
+    inputs = graph.inputs(_checked.get(str(getattr(node.hidden, "unique_id", ""))))
+    return {key: value for key, value in inputs.items() if not graph.is_link(value)}
 
 
 def presets_changed() -> None:
@@ -148,67 +115,45 @@ def presets_changed() -> None:
 
 def _uses_s4s(prompt) -> bool:
     nodes = prompt.values() if isinstance(prompt, dict) else ()
-    return any(_is_ours(node) or KEY in _inputs(node).values() for node in nodes if isinstance(node, dict))
+    return any(graph.is_ours(node) or KEY in graph.inputs(node).values() for node in nodes if isinstance(node, dict))
 
 
 def mark_rows(prompt: dict, mark: str) -> None:
-    """Put the mark of the installed presets into every node with a row `s4s`; the host ignores inputs it lacks."""
-    for node in prompt.values():
-        if KEY in (inputs := _inputs(node)).values():
-            inputs[MARK] = mark
+    """Put the mark of the installed presets into every node with a row `s4s`; the host ignores inputs it lacks.
+
+    What gives levels without a cfg of its own is marked by what samples on them, too: it runs again where that changed.
+    """
+    for name, node in prompt.items():
+        row, inputs = KEY in graph.inputs(node).values(), graph.inputs(node)
+        if row or isinstance(node, dict) and node.get("class_type") in LEVELS:
+            inputs[MARK] = mark * row
+            if "cfg" not in inputs:
+                inputs[MARK] += f" {graph.cfg_behind(prompt, name)} {sorted(graph.samplers_behind(prompt, name))}"
 
 
 def cfg_behind() -> float | None:
-    """The one cfg at which what the running node gives out is sampled, as its prompt says; None for none or several.
+    """graph.cfg_behind of the running node; None where no prompt is known."""
+    return _of_running(graph.cfg_behind, None)
 
-    A node that only makes levels knows none: the sampler behind it does, or that sampler's guider.
-    """
+
+def samplers_behind() -> set:
+    """graph.samplers_behind of the running node; none where no prompt is known."""
+    return _of_running(graph.samplers_behind, set())
+
+
+def _of_running(look, otherwise):
+    """look(prompt, node) of the node that runs now; otherwise where no prompt is known."""
     context = get_executing_context()
     notes = None if context is None else _notes.get(context.prompt_id)
-    if notes is None:
-        return None
-    reached, new = set(), {context.node_id}
-    while new:
-        reached |= new
-        new = {name for name, node in notes.prompt.items() if _links(node) & new} - reached
-    asked = [node for name in reached - {context.node_id} for node in
-             (notes.prompt[name], *(notes.prompt.get(link) for link in _links(notes.prompt[name], "guider")))]
-    scales = {cfg for node in asked if isinstance(cfg := _inputs(node).get("cfg"), (int, float))}
-    scales |= {1.0 for node in asked if isinstance(node, dict) and node.get("class_type") == "BasicGuider"}
-    return float(scales.pop()) if len(scales) == 1 else None
+    return otherwise if notes is None else look(notes.prompt, context.node_id)
 
 
 def level_left() -> float | None:
     """The level at which the sampler before the running node left the latent; None where it finished, or is unknown."""
-    context = get_executing_context()
-    notes = None if context is None else _notes.get(context.prompt_id)
-    before = set() if notes is None else _links(notes.prompt.get(context.node_id), "latent_image")
+    before = _of_running(lambda prompt, name: graph.links(prompt.get(name), "latent_image"), set())
+    notes = _notes.get(get_executing_context().prompt_id) if before else ()
     ends = [note["numbers"]["sigmas"][-1] for note in notes or () if note["node"] in before and "numbers" in note]
     return float(ends[-1]) or None if ends else None
-
-
-def samplers_behind() -> set:
-    """The names of the samplers that get the running node's levels, as its prompt says; of a preset node's, KEY."""
-    context = get_executing_context()
-    notes = None if context is None else _notes.get(context.prompt_id)
-    if notes is None:
-        return set()
-    reached, new = set(), {context.node_id}
-    while new:
-        reached |= new
-        new = {name for name, node in notes.prompt.items() if _links(node, "sigmas") & new} - reached
-    found = [notes.prompt.get(link) or {} for name in reached for link in _links(notes.prompt.get(name), "sampler")]
-    return {str(_inputs(node).get("sampler_name") or (KEY if _is_ours(node) else node.get("class_type")))
-            for node in found}
-
-
-def _is_ours(node: dict) -> bool:
-    return str(node.get("class_type", "")).startswith("S4S")
-
-
-def _links(node, only: str | None = None) -> set:
-    """The nodes that feed this one, or one input of it."""
-    return {value[0] for key, value in _inputs(node).items() if _is_link(value) and only in (None, key)}
 
 
 def entry(selection, facts) -> dict:
@@ -252,8 +197,8 @@ def _tell(selection, written: dict) -> None:
         return
     notes = _notes.get(context.prompt_id)
     if notes is not None:
-        changed = _changed(selection, [note for note in notes.earlier
-                                       if isinstance(note, dict) and note.get("node") == context.node_id])
+        changed = recorded.changed(selection, [note for note in notes.earlier
+                                               if isinstance(note, dict) and note.get("node") == context.node_id])
         notes.add(context.node_id, {**written, **({"changed": changed} if changed else {})})
         if changed:
             logging.warning("S4S: %s", changed)
@@ -267,42 +212,24 @@ def face(text: str, node_id: str | None) -> None:
         server.send_progress_text(text, node_id)
 
 
-def _changed(selection, earlier: list) -> str:
-    """What to say where the workflow's image was made here with a preset that is gone, or is no longer the same, or,
-    in as many calls, with another selection than now."""
-    recorded = list(_recorded(earlier))
-    if any(table.same_as(selection.table) for old in recorded for table in old.tables.values()):
-        return ""
-    installed = {each.long_hash: each.name for each in presets().candidates()}
-    now = "" if selection.preset is None else metadata.origin_of(selection.preset)["preset"]
-    for old in recorded:
-        [table], digits = old.tables.values(), old.training["from_image"]["preset"]
-        name = f"{old.name} ({digits[:10]})" if digits else SOLVER
-        made = f"this workflow's image was made with {name}"
-        if digits and digits not in installed:
-            what = "has changed since" if old.name in installed.values() else "is gone"
-            return f"{made}, which {what}. {FROM_IMAGE}"
-        if table.calls == selection.table.calls and (digits != now or not digits and close(
-                table.sigmas[0], selection.table.sigmas[0])):
-            runs = "another one" if name == SOLVER else SOLVER
-            runs = runs if selection.preset is None else name_text(selection.preset)
-            how = f"To run the old one, choose {installed[digits]} in S4S Use Preset" if digits else FROM_IMAGE
-            return f"{made}, and now {runs} runs. {how}"
-    return ""
-
-
-def _recorded(earlier: list) -> Iterator:
-    """The presets of one table that entries of an image hold; what is damaged is left out."""
-    for note in earlier:
-        with suppress(PresetError):
-            yield metadata.from_record(note.get("numbers"))
-
-
 def listen() -> None:
-    """Hang on_prompt into the running server, once; without a server (a test, a script) there is nothing to do."""
+    """Hang on_prompt and a route into the running server, once; without one (a test, a script) nothing is done."""
     server = _server()
     if server is not None and on_prompt not in server.on_prompt_handlers:
         server.add_on_prompt_handler(on_prompt)
+        server.routes.post("/s4s/recorded")(_recorded)
+
+
+async def _recorded(request):
+    """What the browser asks of a workflow's entries: which presets are lost here, or to save those again."""
+    from aiohttp import web  # the server's own
+
+    try:
+        answer = recorded.answer(await request.read())
+    except (ValueError, OSError) as error:
+        return web.json_response({"text": str(error)}, status=400)
+    presets_changed()
+    return web.json_response(answer)
 
 
 def _server():

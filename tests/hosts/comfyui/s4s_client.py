@@ -10,6 +10,7 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import aiohttp
@@ -84,6 +85,14 @@ class Server:
         """Send JSON and wait for no more than the answer."""
         urlopen(Request(self.url + path, json.dumps(content).encode(), {"Content-Type": "application/json"}),
                 timeout=60).read()
+
+    def ask(self, path: str, content: dict):
+        """What it answers to JSON, also where it refuses."""
+        try:
+            with urlopen(Request(self.url + path, json.dumps(content).encode()), timeout=60) as answer:
+                return json.loads(answer.read())
+        except HTTPError as refused:
+            return json.loads(refused.read())
 
     def run(self, prompt: dict, on_event=None, timeout: float = 300, workflow: dict | None = None) -> Run:
         """Queue a prompt and follow it to its end; on_event(post, event) may post, e.g. await post("/interrupt")."""

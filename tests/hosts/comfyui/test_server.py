@@ -199,6 +199,7 @@ def test_levels_of_the_nodes_are_told_for_another_sampler(comfy, presets):
     prompt["loaded"] = node("S4SLoadPreset", preset="served-sd3", path="")
     prompt["two"] = node("S4SSigmas", preset=["loaded", 0], calls=4, denoise=1.0, model=["model", 0])
     prompt["samples"]["inputs"]["sigmas"] = ["two", 0]
+    del prompt["preset"]
     [note] = json.loads(png(comfy, done(comfy.run(prompt))).info["s4s"])
     assert (note["node"], note["sampler"]) == ("two", "euler")
 
@@ -465,6 +466,31 @@ def test_another_selection_than_recorded_is_said_once_the_image_is_dropped_in(co
     assert old.get("preset") == before and "changed" not in again and note["preset"] == "newer"
     assert "and now newer (" in note["changed"] and words in note["changed"] and note["changed"] in comfy.log()
     assert note["changed"] in dict(replayed.texts)["samples"] and "changed" not in longer
+
+
+def test_lost_tables_of_a_dropped_image_are_named_and_saved_again_once_asked(comfy, base, presets):
+    """As the browser asks; the preset that comes back runs by itself, and makes the image again."""
+    prompt, path = saved(ksampler("sd3", seed=87), "sd3"), base / "models" / "s4s_presets" / "served-sd3.safetensors"
+    before, aside = image_of(comfy, done(comfy.run(prompt, workflow={"nodes": []}))), base / "served.aside"
+    notes = json.loads(Image.open(before).info["workflow"])["extra"]["s4s"]
+
+    def asked(save=False, notes=notes):
+        return comfy.ask("/s4s/recorded", {"notes": notes, "save": save})
+    assert asked() == {"text": "", "names": []} == asked(notes=[3, None, {"numbers": {"s4s_table": 1}}])
+    path.rename(aside)
+    try:
+        lost = asked()
+        assert lost["text"].startswith("served-sd3 (") and lost["text"].endswith(") is gone") and not path.exists()
+        assert asked(save=True)["names"] == ["served-sd3"] and asked()["text"] == ""
+        again = image_of(comfy, done(comfy.run(saved(ksampler("sd3", seed=87), "sd3", "back"))))
+        note, = json.loads(Image.open(again).info["s4s"])
+        hostile = [{"numbers": {**notes[0]["numbers"], "preset": "0" * 16, "name": name}}
+                   for name in ("../away", "con", "x" * 300, "")]
+        assert all(asked(save=True, notes=[each]).get("names", []) == [] for each in hostile)
+    finally:
+        aside.rename(path)
+    assert np.array_equal(Image.open(before), Image.open(again)) and note["preset"] == "served-sd3"
+    assert not list(base.glob("**/away*"))
 
 
 def test_a_prompt_that_waits_sees_the_preset_that_came_meanwhile(comfy, base, presets):
