@@ -12,6 +12,7 @@ from pathlib import Path
 
 from s4s.s4s_nodes.core import files, preset_file
 from s4s.s4s_nodes.library import save_version
+from s4s.training import records, run, run_folder
 from tests.bench.proof.attack import Attack
 from tests.bench.proof.forked import Child
 from tests.bench.proof.runs import DIFFERENT, SETTINGS, folder, of_two, train, undisturbed, verdict, whole
@@ -64,14 +65,14 @@ def kills_in_a_write(chance: random.Random) -> Iterator[str | None]:
 
 
 def full_disks(chance: random.Random) -> Iterator[str | None]:
-    """The disk is full from one write to another; the run goes on in memory, or is resumed."""
+    """The disk is full, read-only or failing from one write to another; the run goes on in memory, or is resumed."""
     while True:
         name, first = chance.choice(list(SETTINGS)), chance.randint(1, 60)
-        last = first + chance.choice([1, 3, 1000])
+        last, error = first + chance.choice([1, 3, 1000]), chance.choice([errno.ENOSPC, errno.EROFS, errno.EIO])
 
         def full(count):
             if first <= count < last:
-                raise OSError(errno.ENOSPC, "No space left on device")
+                raise OSError(error, os.strerror(error))
         with folder() as place:
             failure = verdict(Child(lambda: _with_calls(place / "run", name, full)).result(), whole(name), True)
             yield failure or resumed(place / "run", name)
@@ -124,6 +125,18 @@ def broken_networks(chance: random.Random) -> Iterator[str | None]:
             failure = resumed(place / "run", name)
             warned = any("answered NaN" in words for words in done.get("result", {}).get("said", []))
             yield None if warned and DIFFERENT in (failure or "") else failure
+
+
+def other_versions(chance: random.Random) -> Iterator[str | None]:
+    """A run that was stopped is resumed by a version of another name, with the same arithmetic."""
+    def of_another(place: Path, name: str) -> dict:
+        run_folder.TRAINER = run.TRAINER = records.TRAINER = "s4s 99.0"
+        return train(place, name)
+    while True:
+        name = chance.choice(list(SETTINGS))
+        with folder() as place:
+            stop_somewhere(place / "run", name, chance)
+            yield verdict(Child(lambda: of_another(place / "run", name)).result(), whole(name), True)
 
 
 def two_trainings(chance: random.Random) -> Iterator[str | None]:
@@ -243,10 +256,11 @@ ATTACKS = [
            kills_of_two, 2),
     Attack("faults", "kill -9 around a system call that writes", _EQUAL, kills_in_a_write, 2),
     Attack("faults", "a file of the run flipped, cut, swapped, deleted", _OR_WORDS, damages, 4),
-    Attack("faults", "a full disk for some writes, then resumed", _EQUAL, full_disks),
+    Attack("faults", "a full, read-only or failing disk for some writes, then resumed", _EQUAL, full_disks),
     Attack("faults", "files limited in size, then resumed", _EQUAL, small_limits),
     Attack("faults", "the network fails in a random call, then resumed",
            f"{_EQUAL}, or a warning of NaN", broken_networks),
+    Attack("faults", "stopped, then resumed by another version", _OR_WORDS, other_versions, 0.5),
     Attack("faults", "two trainings start in one folder", "one ends as alone, the other too or is told", two_trainings),
     Attack("faults", "two trainings of other settings in one folder", "one of them, whole", two_settings, 0.3),
     Attack("faults", "four presets saved at once under one name", "all four are there", one_name, 0.3),

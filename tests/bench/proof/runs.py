@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -15,13 +16,17 @@ import torch.distributed as dist
 from s4s.training.parallel import World
 from s4s.training.progress import RunProgress
 from s4s.training.run import Run
+from s4s.training.source import Source
 from tests.bench.proof.forked import Child
 from tests.toy import small, toy_source
+from tests.training.test_sizes import both
 
 SETTINGS = {        # windows, several calls, what the optimizer keeps between its iterations
     "plain": dict(iterations=3, pairs=16),
     "windows": dict(iterations=2, pairs=8, calls=(2, 3), windows=(1.0, 0.5)),
     "budget": dict(budget=3000, calls=(3,), iterations=0),
+    "cfg range": dict(iterations=2, pairs=8, cfg=(1.0, 3.0)),
+    "sizes": dict(iterations=2, pairs=8),
 }
 
 DIFFERENT = "SILENTLY DIFFERENT"
@@ -32,11 +37,23 @@ def train(folder: Path, name: str, prepare: Callable = lambda run: None, world=N
     """Begin or resume the run of these settings to its end; what it came to, JSON-ready. prepare(run) comes first."""
     config = small(**{**SMALL, **SETTINGS[name], **changes})
     said = []
-    run = Run(config, folder, resume=True, source=toy_source(),
+    run = Run(config, folder, resume=True, source=source_of(name),
               progress=RunProgress(say=said.append, quiet=bool(world) and not world.first), world=world)
     prepare(run)
     made = run.carry_out()
     return {"preset": made.hash, "states": states(run), "said": said}
+
+
+def source_of(name: str) -> Source:
+    """What the run of these settings learns on."""
+    if name == "sizes":
+        return both()
+    source = toy_source()
+    plain = source.network
+
+    def asked(x, sigma, label, cfg):
+        return plain(x, sigma, label) * (1 + 0.01 * cfg[:, None])
+    return replace(source, network=asked, any_cfg=True) if name == "cfg range" else source
 
 
 def of_two(folder: Path, name: str) -> list[Child]:
