@@ -10,6 +10,13 @@ import torch
 from ..core.sketch import KIND, sketch
 
 SAMPLED = 64                # numbers of a tensor
+# what changes the network's answer, of a patched model's options and of the wrappers around it
+_OPTIONS = ("sampler_pre_cfg_function", "sampler_cfg_function", "sampler_post_cfg_function", "context_handler",
+            "sampler_calc_cond_batch_function", "model_function_wrapper", "conditioning_modifiers")
+_WRAPPERS = ("predict_noise", "calc_cond_batch", "apply_model", "diffusion_model")
+# and what does not: kinds of attention, what the host notes for itself while it samples
+_SAME = ("wrappers", "callbacks", "optimized_attention_override", "sample_sigmas", "sigmas", "cond_or_uncond", "uuids")
+_COMPILED = "torch.compile"                             # the host's key of its wrapper
 
 
 def sketch_of(weights: dict) -> dict:
@@ -30,6 +37,19 @@ def digest(content, exact: bool = False) -> str:
     seen = hashlib.sha256()
     _feed(seen, content, exact)
     return seen.hexdigest()
+
+
+def hung_in(patcher) -> list[str]:
+    """Digests of the functions and numbers that are hung into a network and its guidance, as ComfyUI's and Forge's
+    patched models keep them."""
+    options = getattr(patcher, "model_options", {})
+    inside = options.get("transformer_options", {})
+    hung = [(key, options.get(key)) for key in _OPTIONS]
+    hung += [(key, value) for key, value in inside.items() if key not in _SAME]
+    hung += [("weights", getattr(patcher, "weight_wrapper_patches", {}))]
+    for wrappers in (inside.get("wrappers", {}), getattr(patcher, "wrappers", {})):
+        hung += [(kind, each) for kind in _WRAPPERS for key, each in wrappers.get(kind, {}).items() if key != _COMPILED]
+    return [digest([key, described(each)]) for key, each in hung if each]
 
 
 def described(content, above: tuple = ()):

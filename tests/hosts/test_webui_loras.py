@@ -1,4 +1,5 @@
-"""LoRAs in the stand-in for a host: a preset that was learned with them belongs to the checkpoint with them alone."""
+"""LoRAs and the like in the stand-in for a host: a preset that was learned with them belongs to the checkpoint with
+them alone."""
 
 import sys
 from dataclasses import replace
@@ -53,7 +54,7 @@ def host(request, monkeypatch, tmp_path):
         else:
             made.shared.sd_model.forge_objects = SimpleNamespace(unet=kept)
         return made.part("facts")._changes(made.shared.sd_model)
-    made.use = use
+    made.use, made.kind = use, request.param
     return made
 
 
@@ -74,3 +75,53 @@ def test_a_preset_runs_by_itself_only_with_the_loras_it_was_learned_with(host):
         p = host.process()
         ran(host, p)
         assert p.extra_generation_params["S4S"].startswith(wanted), loras
+
+
+def freeu(scale: float):
+    """What Forge's FreeU hangs into a UNet."""
+    def output_block_patch(h, hsp, transformer_options):
+        return h * scale, hsp
+    return {"transformer_options": {"patches": {"output_block_patch": [output_block_patch]}}}
+
+
+def thresholded(strength: float):
+    return {"transformer_options": {}, "sampler_cfg_function": lambda args: args["cond"] * strength}
+
+
+def test_what_extensions_hang_into_forges_network_makes_another_model(host):
+    if host.kind == "a1111":
+        pytest.skip("A1111 has no patched UNet")
+    unet, changes = host.shared.sd_model, host.part("facts")._changes
+
+    def seen(options):
+        unet.forge_objects.unet.model_options = options
+        return changes(unet)
+    host.use()
+    plain = seen({"transformer_options": {"optimized_attention_override": print, "sample_sigmas": torch.ones(3)},
+                  "memory_peak_estimation_modifier": print})
+    found = [plain, *map(seen, (freeu(1.1), freeu(1.2), thresholded(1.1), thresholded(1.2)))]
+    assert plain == "" and len(set(found)) == 5 and seen(freeu(1.1)) == found[1]
+    p = host.process()
+    ran(host, p)
+    assert p.extra_generation_params["S4S"].startswith("fallback ")
+    host.use((1, 1.0))
+    assert seen({}) == host.use((1, 1.0)) != seen(freeu(1.1))
+
+
+def test_a1111s_hypernetworks_and_merged_tokens_make_another_model(host):
+    if host.kind != "a1111":
+        pytest.skip("only A1111 has hypernetworks, and merges tokens by itself")
+    host.use()
+
+    def seen(*networks, merged=0):
+        host.shared.loaded_hypernetworks, host.shared.sd_model.applied_token_merged_ratio = list(networks), merged
+        return host.part("facts")._changes(host.shared.sd_model)
+
+    def network(strength, value=1.0, name="style"):
+        layer = torch.nn.Linear(2, 2)
+        torch.nn.init.constant_(layer.weight, value)
+        torch.nn.init.zeros_(layer.bias)
+        layer.multiplier = strength
+        return SimpleNamespace(name=name, layers={320: (layer, layer)})
+    found = [seen(), seen(network(1.0)), seen(network(0.5)), seen(network(1.0, 2.0)), seen(merged=0.5)]
+    assert found[0] == "" and len(set(found)) == 5 and seen(network(1.0)) == found[1]

@@ -289,3 +289,29 @@ def euler_levels(host, p, steps):
             [row] = [row for row in host.schedules.schedulers if row.label == p.scheduler]
             return row.function(steps, 0.03, 14.6, inner_model=host.wrap, device="cpu")
     return Sampler().get_sigmas(p)
+
+
+@pytest.mark.parametrize("settings, options, what", [
+    ({"refiner_checkpoint_info": "another", "refiner_switch_at": 0.8}, {}, "a refiner"),
+    ({"refiner_checkpoint_info": "another", "refiner_switch_at": 1.0}, {}, ""),
+    ({"refiner_checkpoint_info": "another", "enable_hr": True}, {"hires_fix_refiner_pass": "second pass"}, ""),
+    ({"refiner_checkpoint_info": "another", "enable_hr": True, "is_hr_pass": True}, {}, "a refiner"),
+    ({"s_min_uncond": 1.0}, {"skip_early_cond": 0.1}, "NGMS and Skip Early CFG"), ({"s_min_uncond": 0.0}, {}, "")])
+def test_what_takes_turns_with_the_network_is_a_fallback(host, settings, options, what):
+    vars(host.shared.opts).update(options)
+    p = host.process(**settings)
+    ran(host, p)
+    written = p.extra_generation_params["Hires S4S" if p.is_hr_pass else "S4S"]
+    assert written.startswith("fallback ") == bool(what), written
+    assert any(f"was learned with cfg alone, this sampling has {what}." in text for text in p.comments) == bool(what)
+
+
+def test_another_distilled_guidance_than_the_learned_one_is_a_fallback(monkeypatch, tmp_path):
+    host, made = Host(monkeypatch, tmp_path, flow=True), flow_preset()
+    host.load()
+    save(replace(made, training={"guidance": [3.5]}), tmp_path / "s4s_presets" / "toy.safetensors")
+    for distilled, told, runs in ((True, 3.5, True), (True, 30.0, False), (False, 30.0, True)):
+        host.shared.sd_model.use_distilled_cfg_scale = distilled
+        p = host.process(steps=4, distilled_cfg_scale=told)
+        ran(host, p)
+        assert p.extra_generation_params["S4S"].startswith("fallback ") is not runs

@@ -12,17 +12,10 @@ from collections import OrderedDict
 import torch
 
 from ...library import PATCHES
-from ..digest import described, digest, sketch_of
+from ..digest import described, digest, hung_in, sketch_of
 
 _OF_STORAGE = ("scale_weight", "scale_input", "weight_scale", "input_scale")     # only a quantised file has them
-# what changes the network's answer, of a MODEL's options and of the wrappers around it
-_OPTIONS = ("sampler_pre_cfg_function", "sampler_cfg_function", "sampler_post_cfg_function", "context_handler",
-            "sampler_calc_cond_batch_function", "model_function_wrapper")
-_WRAPPERS = ("predict_noise", "calc_cond_batch", "apply_model", "diffusion_model")
-# and what does not: kinds of attention and precision, what the host notes for itself while it samples, levels
-_SAME = ("wrappers", "callbacks", "optimized_attention_override", "sample_sigmas", "sigmas", "cond_or_uncond", "uuids")
-_SAME_OBJECTS = ("model_sampling", "latent_format", "manual_cast_dtype")
-_COMPILED = "torch.compile"                             # the host's key of its wrapper
+_SAME_OBJECTS = ("latent_format", "manual_cast_dtype")
 KEPT = 100                  # sets of patches whose digest is kept
 _sketches: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()      # loaded network -> its sketch
 _digests: OrderedDict = OrderedDict()                                   # the host's id of a set of patches -> digest
@@ -53,7 +46,7 @@ def changes(patcher) -> str:
     """16 hex digits of all that changes a MODEL's answer, in whatever order it was added; "" where nothing does."""
     parts = [_patches(patcher), *(_object(*item) for item in getattr(patcher, "object_patches", {}).items())]
     parts += [digest([key, _injected(each)]) for key, each in getattr(patcher, "injections", {}).items()]
-    parts += [digest([key, described(each)]) for key, each in _hung_in(patcher) if each]
+    parts += hung_in(patcher)
     parts = sorted(filter(None, parts))
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:16] if parts else ""
 
@@ -67,18 +60,6 @@ def _object(key: str, value) -> str:
     if isinstance(value, torch.nn.Module):
         return digest([key, type(value).__name__])
     return digest([key, value if isinstance(value, torch.Tensor) else described(value)])
-
-
-def _hung_in(patcher):
-    """(where, what) of the functions and numbers that are hung into the network and its guidance."""
-    options = getattr(patcher, "model_options", {})
-    inside = options.get("transformer_options", {})
-    yield from ((key, options.get(key)) for key in _OPTIONS)
-    yield from ((key, value) for key, value in inside.items() if key not in _SAME)
-    yield "weights", getattr(patcher, "weight_wrapper_patches", {})
-    for wrappers in (inside.get("wrappers", {}), getattr(patcher, "wrappers", {})):
-        for kind in _WRAPPERS:
-            yield kind, [wrapper for key, wrapper in wrappers.get(kind, {}).items() if wrapper and key != _COMPILED]
 
 
 def _patches(patcher) -> str:

@@ -5,18 +5,19 @@ import sys
 import weakref
 from functools import partial
 
-from modules import sd_samplers_common
+from modules import sd_samplers_common, shared
 
 from ...core.files import stamp
 from ...core.levels import ENDLESS
 from ...library import PATCHES, ModelFacts
 from ...select.families import family_of
 from ..callers import callers
-from ..digest import digest, sketch_of
+from ..digest import described, digest, hung_in, sketch_of
 
 _PREDICTORS = {"epsilon": "eps", "v_prediction": "v", "const": "flow"}         # Forge's names
 _FAMILIES = {"is_sdxl": "sdxl", "is_sd3": "sd3", "is_flux": "flux", "is_wan": "wan21", "is_sd2": "sd20",
              "is_sd1": "sd15"}
+TURNS = ("s_min_uncond", "skip_early_cond")         # settings of the host that leave out the negative prompt at times
 _CALLERS = 6                # how far up a schedule's asker is looked for: the host's own are 1 to 3 away
 _sketches: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()              # network -> (file, its sketch)
 _digests: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()       # the host's patched UNet -> (patches, digest)
@@ -68,8 +69,8 @@ def _hashes(model) -> dict:
 
 
 def of_asking() -> tuple[dict, object]:
-    """({"cfg", "size", "calls"} as a Request takes them, where a schedule is asked for, and the host's processing);
-    what is not known is left out, or None.
+    """({"cfg", "size", "calls", "guidance", "around"} as a Request takes them, where a schedule is asked for, and the
+    host's processing); what is not known is left out, or None.
 
     The host shows a schedule its number of steps alone. Whoever asks is a sampler of the host, whose functions hold p,
     the latent x and, of an img2img or a hires pass, t_enc, the index of the last step that runs.
@@ -80,9 +81,27 @@ def of_asking() -> tuple[dict, object]:
             held = {**{name: here[name] for name in ("p", "x", "t_enc") if name in here}, **held}
     p, x, last = (held.get(name) for name in ("p", "x", "t_enc"))
     asked = {"cfg": is_hires(p) and getattr(p, "hr_cfg", None) or getattr(p, "cfg_scale", None),
-             "size": tuple(x.shape[-2:]) if getattr(x, "ndim", 0) > 3 else None,
-             "calls": None if last is None else int(last) + 1}
+             "size": tuple(x.shape[2:]) if getattr(x, "ndim", 0) > 3 else None,
+             "calls": None if last is None else int(last) + 1, "guidance": told(p), "around": _around(p)}
     return {name: value for name, value in asked.items() if value is not None}, p
+
+
+def told(p) -> tuple:
+    """What a pass tells a model that is distilled for guidance; () for another one."""
+    if not getattr(shared.sd_model, "use_distilled_cfg_scale", False):
+        return ()
+    return (float(getattr(p, "hr_distilled_cfg" if is_hires(p) else "distilled_cfg_scale", None) or 3.5),)
+
+
+def _around(p) -> str:
+    """What changes the network in this pass alone, in words: the host's settings that take turns while it samples."""
+    where = getattr(shared.opts, "hires_fix_refiner_pass", "second pass") if getattr(p, "enable_hr", False) else ""
+    refiner, switch = getattr(p, "refiner_checkpoint_info", None), getattr(p, "refiner_switch_at", None)
+    refined = refiner not in (None, getattr(shared.sd_model, "sd_checkpoint_info", None)) and (
+        switch is None or switch < 1) and where != ("first pass" if is_hires(p) else "second pass")
+    acts = {"a refiner": refined, "NGMS": getattr(p, "s_min_uncond", None) or getattr(shared.opts, TURNS[0], 0),
+            "Skip Early CFG": getattr(shared.opts, TURNS[1], 0)}
+    return " and ".join(name for name, on in acts.items() if on)
 
 
 def is_hires(p) -> bool:
@@ -116,12 +135,21 @@ def _file(model) -> tuple:
 
 
 def _changes(model) -> str:
-    """16 hex digits of what LoRAs add to the network; "" where there are none.
+    """16 hex digits of all that changes the network's answer; "" for nothing.
 
-    Forge and reForge keep a LoRA's tensors as patches of their UNet; A1111 merges them and keeps a list.
+    Forge and reForge keep a LoRA's tensors as patches of their UNet, and FreeU and the like as its options; A1111 keeps
+    lists, and merges tokens by itself.
     """
     unet = getattr(getattr(model, "forge_objects", None), "unet", None)
-    return _of_list(sys.modules.get("networks")) if unet is None else _of_patches(unet)
+    if unet is not None:
+        parts = [_of_patches(unet), *hung_in(unet)]
+    else:
+        merged = getattr(model, "applied_token_merged_ratio", 0)
+        parts = [_of_list(sys.modules.get("networks")), digest(["merged", merged]) if merged else "", *(
+            digest([each.name, [[layer.multiplier for layer in layers] for layers in each.layers.values()],
+                    described(each.layers)]) for each in getattr(shared, "loaded_hypernetworks", ()))]
+    parts = sorted(filter(None, parts))
+    return parts[0][:16] if len(parts) == 1 else digest(parts)[:16] if parts else ""
 
 
 def _of_patches(unet) -> str:

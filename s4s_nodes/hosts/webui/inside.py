@@ -19,7 +19,7 @@ from torch import Tensor
 from ....training.sizes import of_sizes
 from ....training.source import host_source
 from ... import picture
-from . import labels, sampler, shelf
+from . import facts, labels, sampler, shelf
 
 log = logging.getLogger("S4S")
 AT_ONCE = 4                 # images in a network call at most
@@ -113,7 +113,8 @@ def inside(scene: Scene, steps: int, show: Show, work: Callable) -> None:
             p = processing.StableDiffusionProcessingTxt2Img(
                 sd_model=shared.sd_model, prompt=prompts, negative_prompt=scene.negative, batch_size=len(prompts),
                 width=scene.sizes[0][0], height=scene.sizes[0][1], cfg_scale=scene.cfg, steps=steps, seed=0,
-                sampler_name=labels.SAMPLER, do_not_save_samples=True, do_not_save_grid=True)
+                sampler_name=labels.SAMPLER, do_not_save_samples=True, do_not_save_grid=True, s_min_uncond=0.0,
+                override_settings={name: 0.0 for name in facts.TURNS if name in shared.opts.data_labels})
             p.s4s_work = Stage(scene, work)
             p.setup_conds = partial(p.s4s_work.prepare, p, p.setup_conds)
             p.scripts, p.script_args = scripts.ScriptRunner(), ()   # of no script: reForge takes it for granted
@@ -143,8 +144,9 @@ class Stage:
             states.append(x.new_zeros(*x.shape[:-2], x.shape[-2] * height // high, x.shape[-1] * width // wide))
             image = run.p.txt2img_image_conditioning(states[-1], width, height)
             told.append({**extra_args, **self.prepared[width, height], "image_cond": image})
+        about = {"guidance": list(guidance)} if (guidance := facts.told(run.p)) else {}
         self.work(of_sizes([host_source(Network(denoiser, each), run.request.facts.model, denoiser.inner_model.sigmas,
-                                        state, len(self.scene.prompts), self.scene.cfg, AT_ONCE)
+                                        state, len(self.scene.prompts), self.scene.cfg, AT_ONCE, **about)
                             for each, state in zip(told, states, strict=True)], len(self.scene.prompts)))
         raise Finished
 

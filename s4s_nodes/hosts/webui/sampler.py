@@ -59,7 +59,7 @@ class Run:
 
     def table(self, x, sigmas):
         """The table for the levels the host came with; infotext and log say which. Raises where a stop is wished."""
-        size = tuple(x.shape[-2:])
+        size = tuple(x.shape[2:]) or None
         selection = select(replace(self.request, steps=None, calls=None, levels=sigmas, size=size))
         if self.missing:
             selection = replace(selection, why=self.missing, advice="choose another one", fallback=True, warns=True)

@@ -1,4 +1,4 @@
-"""The invariants in the host's own samplers, over families x LoRAs x cfg x calls, each with random installed presets.
+"""The invariants in the host's own samplers, over families x changes x cfg x calls, each with random installed presets.
 
 Learned numbers run alone only where they were learned; a preset for something else changes no image; the scheduler's
 levels are those of the table that the sampler runs.
@@ -21,22 +21,27 @@ from comfy_execution.utils import CurrentNodeContext
 sampler, record, match, adapt = (s4s_host.pack(f"s4s_nodes.{name}") for name in (
     "hosts.comfyui.sampler", "hosts.comfyui.record", "select.match", "select.adapt"))
 select, levels_for = s4s_host.pack("s4s_nodes.library").select, s4s_host.pack("s4s_nodes.select").levels_for
-LORAS, CFGS = (None, "style", "other"), (1.0, 4.2, 7.0)
+CHANGES, CFGS = (None, "LoRA", "guidance", "other LoRA"), (1.0, 4.2, 7.0)     # the last one's models make no image
 RUNS = ((4, 4), (6, 6), (4, 8), (6, 10))            # calls, of so many steps
 ROUNDS = 1                                          # of the whole product; each has other presets
 
 
 @pytest.fixture(scope="module")
 def changed(models):
-    """(kind, LoRA) -> MODEL."""
+    """(kind, change) -> MODEL; a change of guidance is FreeU in a UNet and PAG in a transformer."""
     @cache
-    def get(kind: str, lora: str | None):
-        if lora is None:
+    def get(kind: str, change: str | None):
+        if change is None:
             return t.v_prediction(models("sd15"), zsnr=True) if "," in kind else models(kind)
+        if change == "guidance" and t.kind(kind.split(",")[0]) == "sd15":
+            scales = {"b1": 1.3, "b2": 1.4, "s1": 0.9, "s2": 0.2}
+            return t.through(get(kind, None), "comfy_extras.nodes_freelunch", "FreeU_V2", **scales)
+        if change == "guidance":
+            return t.through(get(kind, None), "comfy_extras.nodes_pag", "PerturbedAttentionGuidance", scale=3.0)
         model = get(kind, None).clone()
         key = next(name for name, tensor in model.model_state_dict().items()
                    if name.startswith("diffusion_model.") and tensor.ndim == 2)
-        change = torch.full(model.model_state_dict()[key].shape, 0.01 * LORAS.index(lora))
+        change = torch.full(model.model_state_dict()[key].shape, 0.01 * CHANGES.index(change))
         model.add_patches({key: ("diff", (change,))})
         return model
     return get
@@ -44,24 +49,24 @@ def changed(models):
 
 @pytest.fixture(scope="module")
 def learned(changed):
-    """(kind, LoRA, cfg, counts, (calls, steps) of windows) -> a preset as learned there."""
+    """(kind, change, cfg, counts, (calls, steps) of windows) -> a preset as learned there."""
     @cache
-    def get(kind: str, lora, cfg: float, counts: tuple, windows: tuple):
-        model = changed(kind, lora)
+    def get(kind: str, change, cfg: float, counts: tuple, windows: tuple):
+        model = changed(kind, change)
         full = t.preset_at(model, cfg, "full", calls=counts)
         starts = [(calls, float(levels_for(full, t.facts(model), steps)[-calls - 1])) for calls, steps in windows]
         return t.preset_at(model, cfg, "full", calls=counts, starts=tuple(starts))
     return get
 
 
-def drawn(chance, learned, kind: str, lora, cfgs, sizes):
+def drawn(chance, learned, kind: str, change, cfgs, sizes):
     """A preset of a model: some tables and windows; sometimes unfinished, beaten, or for another size."""
     counts = tuple(sorted(chance.sample((4, 6, 8, 10), chance.randint(2, 4))))
     windows = tuple(chance.sample(RUNS[2:], chance.randint(0, 2)))
     record = {"run": "k"} | ({"created": chance.choice("12")} if chance.random() < 0.9 else {})
     if (size := chance.choice(sizes)) is not None:
         record["resolution"] = [size, size]
-    made = learned(kind, lora, chance.choice(cfgs), counts, windows)
+    made = learned(kind, change, chance.choice(cfgs), counts, windows)
     return replace(made, name=f"p{chance.randrange(10 ** 6)}", training={**made.training, **record},
                    recommended=chance.random() < 0.9)
 
@@ -121,14 +126,14 @@ def cases(base, changed, learned):
     """(the image's settings, presets of its model, others that are installed), every one of the product."""
     kinds = [*(each for each in t.FAMILIES if (base / "models" / f"{t.KINDS[t.kind(each)].file}.safetensors").exists()),
              "v, zero terminal SNR"]
-    for number, (kind, lora, cfg) in enumerate(list(product(kinds, LORAS[:2], CFGS)) * ROUNDS):
+    for number, (kind, change, cfg) in enumerate(list(product(kinds, CHANGES[:3], CFGS)) * ROUNDS):
         chance = random.Random(number)
         way, (calls, steps) = chance.choice(("ksampler", "advanced", "custom")), chance.choice(RUNS)
         sizes = (None, 8) if way == "custom" else (None, 8, 32)         # BasicScheduler cannot know the size
-        mine = [drawn(chance, learned, kind, lora, (*CFGS, *[cfg] * 4), sizes) for _ in range(chance.randint(0, 3))]
-        strangers = [(kind, LORAS[1 - LORAS.index(lora)]), (kind, "other"), (chance.choice(kinds), "other")]
+        mine = [drawn(chance, learned, kind, change, (*CFGS, *[cfg] * 4), sizes) for _ in range(chance.randint(0, 3))]
+        strangers = [*((kind, other) for other in CHANGES if other != change), (chance.choice(kinds), CHANGES[-1])]
         others = [drawn(chance, learned, *whose, (cfg,), sizes) for whose in chance.sample(strangers, 2)]
-        yield (way, changed(kind, lora), t.kind(kind.split(",")[0]), calls, steps, cfg), mine, others
+        yield (way, changed(kind, change), t.kind(kind.split(",")[0]), calls, steps, cfg), mine, others
 
 
 def test_no_image_violates_an_invariant(changed, learned, base, monkeypatch, installed, figure):
