@@ -11,7 +11,9 @@ def _pair(value) -> bool:
 _NUMBER = (lambda value: is_number(value)), "a number"
 _COUNT = (lambda value: is_number(value) and value >= 0), "a number of at least 0"
 _TRAINING = {               # entry: (whether a value fits, what is expected)
-    "model_calls": _COUNT, "seconds": _COUNT, "guidance": _NUMBER,
+    "model_calls": _COUNT, "seconds": _COUNT,
+    "guidance": (lambda value: is_number(value) or isinstance(value, list) and value and all(map(is_number, value)),
+                 "a number, or one for each prompt"),
     "size": (lambda value: _pair(value) and min(value) >= 1, "a width and a height"),
     "held_out_rmse": (lambda value: isinstance(value, dict) and all(map(_pair, value.values())),
                       "two numbers for each table")}

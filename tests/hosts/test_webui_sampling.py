@@ -309,7 +309,7 @@ def test_what_takes_turns_with_the_network_is_a_fallback(host, settings, options
 def test_another_distilled_guidance_than_the_learned_one_is_a_fallback(monkeypatch, tmp_path):
     host, made = Host(monkeypatch, tmp_path, flow=True), flow_preset()
     host.load()
-    save(replace(made, training={"guidance": [3.5]}), tmp_path / "s4s_presets" / "toy.safetensors")
+    save(replace(made, training={"guidance": 3.5}), tmp_path / "s4s_presets" / "toy.safetensors")
     for distilled, told, runs in ((True, 3.5, True), (True, 30.0, False), (False, 30.0, True)):
         host.shared.sd_model.use_distilled_cfg_scale = distilled
         p = host.process(steps=4, distilled_cfg_scale=told)

@@ -123,8 +123,8 @@ def settings(preset: Preset, opening: dict, cfg: float | None) -> Config:
     trained, size = preset.training, preset.training.get("size")
     if size and not {"width", "height"} & set(given):
         given |= {"width": int(size[0]), "height": int(size[1])}
-    if "guidance" in trained:
-        given.setdefault("guidance", float(trained["guidance"]))
+    if preset.trained_guidance:
+        given.setdefault("guidance", float(preset.trained_guidance[0]))
     if preset.model.flow and preset.model.shift:
         given.setdefault("shift", preset.model.shift)
     if trained.get("negative") and "negative" not in given:

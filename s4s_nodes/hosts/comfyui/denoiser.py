@@ -22,7 +22,6 @@ from ....training.weights import digest
 from ...core import experts
 from ...core.levels import starts_at
 from ...core.preset_file import Model
-from ...select.match import HOOKS
 from . import facts, fingerprint
 
 MOST_IMAGES = 16            # per network call: beyond it a GPU is full and a CPU gains nothing
@@ -131,9 +130,7 @@ def inside(scene: Scene, model: Model, work: Callable):
     def in_place(guider, extra_args, noise):
         sampling, states = guider.inner_model.model_sampling, [noise, *map(noise.new_zeros, guider.others)]
         scale = getattr(sampling, "noise_scale", 1.0)               # of HiDream O1
-        told = facts.told(guider, [one for prompts in guider.prepared for one in prompts])
-        about = {NOISE_SCALE: scale, "guidance": list(told), HOOKS: fingerprint.of_hooks(guider.original_conds)}
-        about = {key: value for key, value in about.items() if value not in (1.0, [], "")}      # the usual
+        about = {**({} if scale == 1.0 else {NOISE_SCALE: scale}), **facts.recorded(guider)}
         weights = digest(fingerprint.weights(guider.inner_model, scene.patcher).values())
         return work(of_sizes([
             host_source(Network(guider, extra_args, prepared), model, sampling.sigmas, state, len(scene.positives),

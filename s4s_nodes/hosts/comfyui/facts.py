@@ -10,6 +10,7 @@ import torch
 from ...core.model import is_number
 from ...library import ModelFacts
 from ...select.families import family_of
+from ...select.match import HOOKS
 from ..callers import callers
 from . import fingerprint
 
@@ -156,6 +157,14 @@ def of_guider(guider) -> dict:
     hooks = fingerprint.of_hooks(getattr(guider, "original_conds", {}))
     return {"cfg": getattr(guider, "cfg", None) if usual else None, "around": " and ".join(filter(None, [own, hooks])),
             "guidance": told(guider, [getattr(guider, "conds", {})])}
+
+
+def recorded(guider) -> dict:
+    """What a training records of its prompts' distilled guidance and hooks; guider: the trainer's."""
+    several = told(guider, [prompt for size in guider.prepared for prompt in size])
+    hooks = fingerprint.of_hooks(guider.original_conds)
+    guidance = {"guidance": several[0] if len(several) == 1 else list(several)} if several else {}
+    return guidance | ({HOOKS: hooks} if hooks else {})
 
 
 def told(guider, every: list[dict]) -> tuple:

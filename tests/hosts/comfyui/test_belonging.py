@@ -90,8 +90,8 @@ def test_distilled_guidance_is_recorded_and_compared(models, installed, ran):
         return [[tokens, {**extra, **dict.fromkeys(["guidance"][:len(guidance)], *guidance)}]
                 for tokens, extra in t.conditioning("flux")]
     source = inside(model, "tiny_flux", lambda source: source, [told(4.0)], cfg=1.0)
-    assert source.about == {"guidance": [4.0]}
-    assert inside(model, "tiny_flux", lambda source: source, [told()], cfg=1.0).about == {"guidance": [3.5]}
+    assert source.about == {"guidance": 4.0}
+    assert inside(model, "tiny_flux", lambda source: source, [told()], cfg=1.0).about == {"guidance": 3.5}
     assert inside(model, "tiny_flux", lambda source: source, [told(4.0), told(5.0)], cfg=1.0).about == {
         "guidance": [4.0, 5.0]}
     made = t.preset_at(model, 1.0, "four", calls=(4,))
