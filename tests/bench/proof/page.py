@@ -22,8 +22,8 @@ leaves its folder, or takes more than a second and 100 MB to refuse. This page a
 repeats it on your machine (Linux, from a clone with the `test` extra).
 """
 WORDS = """
-*Faults* are real trainings of a second on a closed-form denoiser, in processes of their own:
-windows, several numbers of calls, one process and two. "The same tensors" compares the preset and every
+*Faults* are real trainings of a second on a closed-form denoiser, in processes of their own: windows, several numbers
+of calls, a range of cfg, several sizes, one process and two. "The same tensors" compares the preset and every
 number that learning left with the run that nobody disturbed, bit for bit. *Fuzz* makes seeded changes; guided by
 coverage, it keeps those that reach new lines of the package and changes them further. Each try has a second of
 processor time, and a batch of 100 has 100 MB of memory. *Hosts* are a real ComfyUI and a real WebUI on the CPU, with
