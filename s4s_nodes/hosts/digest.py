@@ -49,21 +49,28 @@ def hung_in(patcher) -> list[str]:
     hung += [("weights", getattr(patcher, "weight_wrapper_patches", {}))]
     for wrappers in (inside.get("wrappers", {}), getattr(patcher, "wrappers", {})):
         hung += [(kind, each) for kind in _WRAPPERS for key, each in wrappers.get(kind, {}).items() if key != _COMPILED]
-    return [digest([key, described(each)]) for key, each in hung if each]
+    own = own_parts(patcher) if any(each for _, each in hung) else frozenset()
+    return [digest([key, described(each, own)]) for key, each in hung if each]
 
 
-def described(content, above: tuple = ()):
+def own_parts(patcher) -> frozenset:
+    """The ids of the network's own modules, whose weights are known elsewhere."""
+    network = getattr(patcher, "model", None)
+    return frozenset(map(id, network.modules())) if isinstance(network, torch.nn.Module) else frozenset()
+
+
+def described(content, own: frozenset = frozenset(), above: tuple = ()):
     """What `digest` tells one patch of a model from another by: names of functions and classes, the plain values that
     they hold, and a few weights of networks; not the tensors, which are mostly prompts or images.
 
-    above: what it is held by, by id. A whole MODEL counts by its kind.
+    own: as `own_parts`; these, and a whole MODEL, count by their kind. above: what it is held by, by id.
     """
     if content is None or isinstance(content, (str, int, float, bool)):
         return content
     whole = isinstance(content, torch.Tensor) or hasattr(content, "model_options")
-    if whole or id(content) in above or len(above) > 12:
+    if whole or id(content) in own or id(content) in above or len(above) > 12:
         return _name(type(content))
-    below = functools.partial(described, above=(*above, id(content)))
+    below = functools.partial(described, own=own, above=(*above, id(content)))
     if isinstance(content, dict):
         return {str(key): below(value) for key, value in content.items()}
     if isinstance(content, (list, tuple)):

@@ -12,7 +12,7 @@ from collections import OrderedDict
 import torch
 
 from ...library import PATCHES
-from ..digest import described, digest, hung_in, sketch_of
+from ..digest import described, digest, hung_in, own_parts, sketch_of
 
 _OF_STORAGE = ("scale_weight", "scale_input", "weight_scale", "input_scale")     # only a quantised file has them
 _SAME_OBJECTS = ("latent_format", "manual_cast_dtype")
@@ -44,14 +44,15 @@ def weights(network, patcher) -> dict:
 
 def changes(patcher) -> str:
     """16 hex digits of all that changes a MODEL's answer, in whatever order it was added; "" where nothing does."""
-    parts = [_patches(patcher), *(_object(*item) for item in getattr(patcher, "object_patches", {}).items())]
+    parts = [_patches(patcher)]
+    parts += [_object(patcher, *item) for item in getattr(patcher, "object_patches", {}).items()]
     parts += [digest([key, _injected(each)]) for key, each in getattr(patcher, "injections", {}).items()]
     parts += hung_in(patcher)
     parts = sorted(filter(None, parts))
     return hashlib.sha256("".join(parts).encode()).hexdigest()[:16] if parts else ""
 
 
-def _object(key: str, value) -> str:
+def _object(patcher, key: str, value) -> str:
     """Of a part of the model that is exchanged for another."""
     if key == "model_sampling":                                     # its levels and prediction are known
         return digest("LCM") if any(kind.__name__ == "LCM" for kind in type(value).__mro__) else ""
@@ -59,7 +60,7 @@ def _object(key: str, value) -> str:
         return ""
     if isinstance(value, torch.nn.Module):
         return digest([key, type(value).__name__])
-    return digest([key, value if isinstance(value, torch.Tensor) else described(value)])
+    return digest([key, value if isinstance(value, torch.Tensor) else described(value, own_parts(patcher))])
 
 
 def _patches(patcher) -> str:

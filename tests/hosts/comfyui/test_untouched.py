@@ -225,6 +225,16 @@ def test_functions_are_known_by_their_name_and_what_they_hold(models):
     assert wrapped(0.5, 1) == wrapped(0.5, 2) != wrapped(0.6, 1)    # another image is another prompt, no other model
 
 
+def test_a_patch_that_holds_a_part_of_the_network_is_known_with_its_loras_loaded_or_not(models):
+    model = lora(models, 0.8)
+    part = model.model.diffusion_model.joint_blocks[0].x_block.attn
+    model.set_model_unet_function_wrapper(lambda apply, given: part and apply(given["input"], given["timestep"],
+                                                                              **given["c"]))
+    before = known(model)
+    t.sample(model, "sd3", "euler", t.sigmas_of(model, "normal", 2))
+    assert known(model) == before
+
+
 def test_a_preset_runs_for_what_is_hung_into_the_model_it_was_learned_on(models, installed, caplog):
     plain, model = models("sd15"), t.through(models("sd15"), "comfy_extras.nodes_freelunch", "FreeU_V2", b1=1.3, b2=1.4,
                                              s1=0.9, s2=0.2)
