@@ -41,11 +41,12 @@ ROOT = Path(__file__).resolve().parents[3]
 SEEDS, FINE = 128, 120                  # unseen seeds, and the calls of the teacher that judges
 EFFORT = Effort(0, EVERY, ((4, EVERY), (24, 60), (EVERY, 12)))        # of the search for the baseline
 COUNTS, NOISY_COUNTS = (4, 6, 8, 10), (6,)
+NO_BUDGET_COUNTS = (6,)
 NOISE = 0.01
-IN_NOISE = """Tables run with the noisy network, as whoever has such a network runs them: the one learned from it, and
+IN_NOISE = """Tables run with the noisy network, as a user of such a network runs them: the one learned from it, and
     those that *normal* and *thorough* learned without noise. Mean RMSE to the exact teacher; noise adds to every
     solver's error. The share is of what the best of these tables gains."""
-BUTTONS = (*BUDGETS, "normal, noise", "normal, bf16")
+BUTTONS = (*BUDGETS, "none", "normal, noise", "normal, bf16")
 
 
 class Bench:
@@ -102,7 +103,7 @@ class Bench:
             counted[0] += len(x)
             return learned_from(x, sigma, **extra)
         tried: Source = replace(self.source, network=network, model_calls=0)
-        config = Config.of(name="bench", calls=(calls,), budget=BUDGETS[budget])
+        config = Config.of(name="bench", calls=(calls,), budget=BUDGETS.get(budget, 0))
         with tempfile.TemporaryDirectory() as folder:
             made = distil(tried, config, folder, say=lambda text: None)
         preset_file.save(made, self._preset(calls, button))
@@ -125,7 +126,8 @@ class Bench:
 def cell(bench: Bench, calls: int) -> list[dict]:
     """A cell for each button."""
     baseline, runs = bench.piece(f"baseline-{calls}", lambda: bench.baseline(calls)), {}
-    counts = {"normal, noise": NOISY_COUNTS, "normal, bf16": () if bench.name in BUNDLED else NOISY_COUNTS}
+    counts = {"none": NO_BUDGET_COUNTS if judged(bench.name) else (), "normal, noise": NOISY_COUNTS,
+              "normal, bf16": () if bench.name in BUNDLED else NOISY_COUNTS}
     for button in BUTTONS:
         if calls not in counts.get(button, (calls,)):
             continue
@@ -161,15 +163,16 @@ def page(cells: list[dict]) -> str:
     """The table as Markdown."""
     names = {row["model"]: row["judged"] for row in cells}
     tuned, held = len(names) - sum(names.values()), sum(names.values())
+    counts = sorted({row["calls"] for row in cells})
     about = f"""{len(names)} of the {len(NAMES)} small models of the study, most of them of kinds the package does
         not ship. We chose the trainer's constants on others{f' and on {tuned} of these' if tuned else ''}, none on
-        the {held} *judged* ones, but that flow-emoji suggested `WIDEST`. Errors
-        are the mean RMSE to a fine teacher over {SEEDS} unseen seeds. The baseline is the best classical solver
-        on any schedule, chosen on these very seeds. The limit is the best table of all the runs here, mostly
-        that of *thorough*: the true limit may be lower. Share: of the possible gain, in logarithms. Two runs
-        that differ in their seeds alone can differ by 0.1 to 0.2. The buttons *noise* and *bf16* learn from a
-        network with 1 % of noise, or in bfloat16, and are measured here with the plain one. Made by
-        `python -m tests.bench.limits --data FOLDER --write`."""
+        the {held} *judged* ones, with one exception: flow-emoji suggested `WIDEST`. Errors are the mean RMSE to a
+        fine teacher over {SEEDS} unseen seeds. The baseline is the best classical solver on any schedule, chosen on
+        these very seeds. The limit is the best table of all the runs here, mostly that of *thorough* or of *none*
+        (no budget, 100,000 calls); the true limit may be lower. Share: how much of the possible gain was found, in
+        logarithms. Two runs that differ only in their seeds can differ by 0.1 to 0.25. The runs marked *noise* and
+        *bf16* learn from a network with 1 % of noise, or in bfloat16, and are measured here with the plain one. Made
+        by `python -m tests.bench.limits --data FOLDER --write --counts {','.join(map(str, counts))}`."""
     lines = ["# How far each training is from what a table can give", "", fill(" ".join(about.split()), 110), "",
              "| model | calls | judged | button | network calls | baseline | found | limit | times closer: mean "
              "| median | RMSE | share |", "|---|" + "---|" * 11]
