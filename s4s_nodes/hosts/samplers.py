@@ -16,7 +16,8 @@ FRECHET_SCHEDULES = ("simple", "beta", "karras")      # of samplers that the Fr√
 OF_SIGMA = ("karras", "exponential", "polyexponential")     # schedules that no flow has
 TELLING_STEPS = 6           # of a trial for randomness: most stochastic samplers add no noise in the last step
 USUAL_CFG_PP = 2.0          # people run CFG++ at most at this cfg
-FAILS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+FAILS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError,
+         ValueError)
 
 
 class Sampler(NamedTuple):
