@@ -53,10 +53,11 @@ def _record(selection, facts: ModelFacts) -> dict:
     model = replace(facts, fingerprint=None).model if preset is None else preset.model
     model = replace(model, hashes={kind: model.hashes[kind] for kind in (*HASHES, PATCHES) if kind in model.hashes})
     solver = preset is None or is_solver(preset)
-    record: dict = {ENTRY: VERSION, "name": "classical solver" if preset is None else preset.name,
-              "table": selection.table_name or f"calls{table.calls}", "kind": "classical" if solver else selection.kind,
-              "model": {key: value for key, value in asdict(model).items()
-                        if value is not None and value is not False and value != {}}}
+    record: dict = {
+        ENTRY: VERSION, "name": "classical solver" if preset is None else preset.name,
+        "table": selection.table_name or f"calls{table.calls}", "kind": "classical" if solver else selection.kind,
+        "model": {key: value for key, value in asdict(model).items()
+                  if value is not None and value is not False and value != {}}}
     if preset is not None:
         record |= {"preset": origin_of(preset)["preset"], "recommended": preset.recommends(selection.table_name),
                    "training": _training(preset, selection.table_name)}

@@ -81,10 +81,11 @@ def s4s_scheduler(sampling, steps: int) -> Tensor:
                       named=pinned and pinned.preset, strict=bool(pinned and pinned.strict), part=seen.part,
                       start=record.level_left(), guidance=seen.guidance, around=seen.around)
     others = {seen.sampler} if seen.sampler else record.samplers_behind()
-    levels = schedule(request)
-    if others != {record.KEY} or cfg is None:       # that sampler tells what it runs by itself
-        record.tell_schedule(selection_of(request), seen.facts, running(request, levels), others, cfg, seen.size)
-    return torch.tensor(levels, dtype=torch.float32)
+    if others == {record.KEY} and cfg is not None:  # that sampler tells what it runs by itself
+        return torch.tensor(schedule(request), dtype=torch.float32)
+    selection = selection_of(request)
+    record.tell_schedule(selection, seen.facts, running(request, selection.schedule), others, cfg, seen.size)
+    return torch.tensor(selection.schedule, dtype=torch.float32)
 
 
 def _check_falling(sigmas: Tensor) -> None:

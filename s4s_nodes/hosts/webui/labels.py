@@ -44,6 +44,11 @@ def hires_schedule(written: dict) -> str:
     return next((key for key in written if key.lower() == usual.lower()), usual)         # ersatzForge: HiRes
 
 
+def has_hires(written: dict) -> bool:
+    """Whether an infotext is of a picture with a hires pass, whose strength it then holds."""
+    return any(str(key).startswith("Hires") for key in written)
+
+
 def plain(text: str) -> str:
     """Words for an infotext's value: one line without commas, colons and quotes, which would have to be escaped."""
     return " ".join(re.sub(r'[,:"\\]', " ", text).split())[:300]

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 
 from modules import images
 
+from . import labels
 from .words import say
 
 USEFUL = 12                 # steps up to which a learned table pays off
@@ -40,7 +41,7 @@ def of_infotext(text: str) -> dict:
     wanted = {"prompts": ("Prompt", lambda prompt: " ".join(prompt.split())), "negative": ("Negative prompt", str),
               "cfg": ("CFG scale", float), "width": ("Size-1", int), "height": ("Size-2", int), "steps": ("Steps", int),
               "strength": ("Denoising strength", float)}
-    if any(key.startswith("Hires") for key in map(str, read)):
+    if labels.has_hires(read):
         del wanted["strength"]              # of the second pass, not of an img2img
     settings = {}
     for name, (key, kind) in wanted.items():

@@ -178,8 +178,8 @@ def _runs_again(preset: Preset, hires: bool, written: dict) -> bool:
                                                     if key in written}})
     except ValueError:
         return False
-    hires_too = any(key.startswith("Hires") for key in written)
-    kind = "hires" if hires else "img2img" if "Denoising strength" in written and not hires_too else "txt2img"
+    img2img = "Denoising strength" in written and not labels.has_hires(written)
+    kind = "hires" if hires else "img2img" if img2img else "txt2img"
     now = selection(label, asked.second() if hires else asked, kind, seen)
     return now.table.same_as(next(iter(preset.tables.values())))
 

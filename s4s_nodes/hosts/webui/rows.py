@@ -66,6 +66,8 @@ def levels(label: str, n: int, sigma_min: float, sigma_max: float, inner_model, 
     """A schedule function for any sampler: n + 1 levels of the preset for the loaded model, n from 1."""
     asked, p = facts.of_asking()
     request = shelf.request(label, facts.of(inner_model, shared.sd_model), steps=n, **asked)
-    if p is not None and not hasattr(p, "s4s_work"):
-        sampler.tell_schedule(p, label, select(request), request)
-    return sampler.as_tensor(schedule(request)).to(device)
+    if p is None or hasattr(p, "s4s_work"):
+        return sampler.as_tensor(schedule(request)).to(device)
+    selection = select(request)
+    sampler.tell_schedule(p, label, selection, request)
+    return sampler.as_tensor(selection.schedule).to(device)

@@ -40,6 +40,17 @@ def empty(size: int = 512) -> dict:
     return {"latent": ("EmptyLatentImage", {"width": size, "height": size, "batch_size": 1})}
 
 
+def of_files(unet: str, shift: tuple, clip: tuple, vae: str, positive: str, negative: str) -> dict:
+    """A flow in a file for each part, and two prompts; shift: (node, value), clip: (file, type)."""
+    (sampling, value), (encoder, kind) = shift, clip
+    return {"model": ("UNETLoader", {"unet_name": f"{unet}.safetensors", "weight_dtype": "default"}),
+            "checkpoint": (sampling, {"model": ("model", 0), "shift": value}),
+            "clip": ("CLIPLoader", {"clip_name": f"{encoder}.safetensors", "type": kind, "device": "default"}),
+            "vae": ("VAELoader", {"vae_name": f"{vae}.safetensors"}),
+            "positive": ("CLIPTextEncode", {"text": positive, "clip": ("clip", 0)}),
+            "negative": ("CLIPTextEncode", {"text": negative, "clip": ("clip", 0)})}
+
+
 def ksampler(latent: str = "latent", denoise: float = 1.0, cfg: float = CFG) -> dict:
     """A plain KSampler on the two dropdown rows."""
     return {"sampler": ("KSampler", {
@@ -169,12 +180,7 @@ Z_IMAGE = Example(
                   "official workflow has it, and the node says *S4S fallback*.\n\n"
                   "This is Z-Image with cfg. For **Z-Image-Turbo** set the cfg to 1, and train its preset against the "
                   "Turbo's own sampler: connect **teacher_sampler** and **teacher_sigmas** of *S4S Train Preset*."),
-     "model": ("UNETLoader", {"unet_name": "z_image_bf16.safetensors", "weight_dtype": "default"}),
-     "checkpoint": ("ModelSamplingAuraFlow", {"model": ("model", 0), "shift": 3.0}),
-     "clip": ("CLIPLoader", {"clip_name": "qwen_3_4b.safetensors", "type": "lumina2", "device": "default"}),
-     "vae": ("VAELoader", {"vae_name": "ae.safetensors"}),
-     "positive": ("CLIPTextEncode", {"text": FOX, "clip": ("clip", 0)}),
-     "negative": ("CLIPTextEncode", {"text": "", "clip": ("clip", 0)}),
+     **of_files("z_image_bf16", ("ModelSamplingAuraFlow", 3.0), ("qwen_3_4b", "lumina2"), "ae", FOX, ""),
      "latent": SD3.nodes["latent"], **ksampler(cfg=4.0), **saved("z_image", vae=("vae", 0), told=False)},
     [("", [["note"]]), ("Model and prompts", [["model", "checkpoint", "clip", "vae"],
                                               ["positive", "negative", "latent"]]),
@@ -184,18 +190,11 @@ WAN = Example(
     {"note": note("## Wan 2.1 text to video in 6 calls\n\n"
                   "A plain **KSampler** with sampler `s4s` **and** scheduler `s4s` on one Wan model. Until you have "
                   "trained a preset for it, UniPC runs with the model's own shift, as the official workflow has it, "
-                  "and "
-                  "the node says *S4S fallback*.\n\n"
+                  "and the node says *S4S fallback*.\n\n"
                   "Train on short, small videos of the kind you make: a preset runs on half to twice the area of a "
                   "frame, whatever the length. For the two experts of Wan 2.2 14B open *s4s_wan22*."),
-     "model": ("UNETLoader", {"unet_name": "wan2.1_t2v_1.3B_fp16.safetensors", "weight_dtype": "default"}),
-     "checkpoint": ("ModelSamplingSD3", {"model": ("model", 0), "shift": 8.0}),
-     "clip": ("CLIPLoader", {"clip_name": "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "type": "wan",
-                             "device": "default"}),
-     "vae": ("VAELoader", {"vae_name": "wan_2.1_vae.safetensors"}),
-     "positive": ("CLIPTextEncode", {"text": "a red fox trots through the snow, soft morning light",
-                                     "clip": ("clip", 0)}),
-     "negative": ("CLIPTextEncode", {"text": "blurry, still, low quality", "clip": ("clip", 0)}),
+     **of_files("wan2.1_t2v_1.3B_fp16", ("ModelSamplingSD3", 8.0), ("umt5_xxl_fp8_e4m3fn_scaled", "wan"), "wan_2.1_vae",
+                "a red fox trots through the snow, soft morning light", "blurry, still, low quality"),
      "latent": ("EmptyHunyuanLatentVideo", {"width": 832, "height": 480, "length": 33, "batch_size": 1}),
      **ksampler(),
      "decode": ("VAEDecode", {"samples": ("sampler", 0), "vae": ("vae", 0)}),

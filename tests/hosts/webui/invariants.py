@@ -73,18 +73,19 @@ class Images:
     def __init__(self, model, folder, monkeypatch):
         self.model, self.folder, self.monkeypatch = model, folder, monkeypatch
         self.schedule = self.table = self.levels = None
-        whole, levels = part("sampler").select, part("rows").schedule
+        whole, under_another = part("sampler").select, part("rows").select
 
         def select(request):
             found = whole(request)
             setattr(self, "schedule" if request.levels is None else "table", found)
             return found
 
-        def schedule(request):
-            self.levels = levels(request)
-            return self.levels
+        def select_for_another(request):
+            found = under_another(request)
+            self.levels = found.schedule
+            return found
         monkeypatch.setattr(part("sampler"), "select", select)
-        monkeypatch.setattr(part("rows"), "schedule", schedule)
+        monkeypatch.setattr(part("rows"), "select", select_for_another)
 
     def install(self, presets) -> None:
         for path in self.folder.glob("*.safetensors"):
