@@ -66,6 +66,16 @@ def test_wrong_input_is_answered_in_words_without_a_traceback(words, said, tmp_p
     assert not list(tmp_path.iterdir())                     # a refused command leaves nothing behind
 
 
+def test_memory_that_runs_out_is_told_without_a_traceback(preset_file, monkeypatch):
+    from s4s.s4s_nodes.core import preset_file as module
+
+    def greedy(path):
+        raise MemoryError
+    monkeypatch.setattr(module, "load", greedy)
+    answer = s4s("show", preset_file)
+    assert answer.exit_code == 1 and answer.output == "Error: memory ran out\n"
+
+
 def test_a_truncated_preset_is_refused(preset_file):
     preset_file.write_bytes(preset_file.read_bytes()[:200])
     answer = s4s("race", preset_file)

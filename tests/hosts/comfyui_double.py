@@ -45,6 +45,7 @@ def install(monkeypatch, models, output) -> None:
         if parent:
             setattr(made[parent], child, part)
     made["comfy.samplers"].CFGGuider = made["comfy.samplers"].Sampler = object
+    made["comfy_api.latest"].io = MagicMock(ComfyNode=object)
     made["comfy_execution.utils"].get_executing_context = lambda: None
     made["comfy.utils"].ProgressBar = ProgressBar
     paths = made["folder_paths"]

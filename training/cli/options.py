@@ -51,6 +51,6 @@ def user_errors(command):
     def wrapped(*args, **kwargs):
         try:
             return command(*args, **kwargs)
-        except (ValueError, RuntimeError, OSError) as error:
-            raise click.ClickException(str(error)) from None
+        except (ValueError, RuntimeError, OSError, MemoryError) as error:
+            raise click.ClickException(str(error) or "memory ran out") from None
     return wrapped

@@ -1,4 +1,4 @@
-"""A training whose surroundings change: its folder goes away, the clock jumps, it goes on with more threads."""
+"""A training whose surroundings change: its folder goes away, the clock jumps, memory runs out, threads are more."""
 
 import os
 import random
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from s4s.s4s_nodes.core import preset_file
 from tests.bench.proof.attack import Attack
@@ -86,6 +87,51 @@ def set_clock(seconds: float) -> None:
     time.time = lambda: time.time_ns() / 1e9
 
 
+def memory(chance: random.Random) -> Iterator[str | None]:
+    """Memory runs out for some network calls, for some operations of PyTorch, or the system gives no more of it."""
+    while True:
+        name, how = chance.choice(list(SETTINGS)), chance.choice(["calls", "operations", "limit"])
+        first = chance.randint(1, 400 if how == "calls" else 400_000)
+        last, error = first + chance.choice([1, 3, 1000]), chance.choice(MEMORY_ERRORS)
+        megabytes = 10 ** chance.uniform(-1, 1.5) if how == "limit" else None
+
+        def fail(count, first=first, last=last, error=error):
+            if first <= count < last:
+                raise error
+
+        def work(run_folder, name=name, how=how, fail=fail):
+            if how == "operations":
+                with Operations(fail):
+                    return train(run_folder, name)
+            return train(run_folder, name, lambda run: at_calls(run.source, fail) if how == "calls" else None)
+        with folder() as place:
+            done = Child(lambda: work(place / "run"), megabytes).result()
+            failure = None if out_of_memory(done) else verdict(done, whole(name), False)
+            failure = failure or resumed(place / "run", name)
+            yield failure and f"{name}, {how} from {first} to {last}, {megabytes} MB: {failure}"
+
+
+MEMORY_ERRORS = [MemoryError(), torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+                 RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried 8 bytes")]
+
+
+class Operations(TorchDispatchMode):
+    """Calls act(1), act(2), ... before PyTorch's operations."""
+
+    def __init__(self, act: Callable[[int], object]):
+        super().__init__()
+        self.act, self.count = act, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += 1
+        self.act(self.count)
+        return func(*args, **(kwargs or {}))
+
+
+def out_of_memory(done: dict) -> bool:
+    return any(words in done.get("trace", "") for words in ("MemoryError", "allocate", "failed to map segment"))
+
+
 def threads(chance: random.Random) -> Iterator[str | None]:
     """Stopped with one number of threads and resumed with another."""
     while True:
@@ -119,6 +165,8 @@ ATTACKS = [
            "the same tensors as never disturbed; what moved in is as it was", folders, 2),
     Attack("faults", "the clock jumps by years at every call and between sessions",
            "the same tensors as never disturbed", clocks),
+    Attack("faults", "memory runs out in calls or operations, or is limited; then resumed",
+           "the same tensors as never disturbed", memory),
     Attack("faults", "stopped, then resumed with two to four threads",
            "the same tensors as never disturbed (of operations that PyTorch does not split)", threads, 0.5),
 ]

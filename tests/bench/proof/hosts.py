@@ -82,9 +82,9 @@ UNDER_LOAD = {"comfyui": Host(COMFYUI, "comfyui/under_load.py", "COMFYUI_PATH"),
               "webui": Host([*FORGE, *A1111, *REFORGE], "webui/under_load.py", "S4S_WEBUI_HOST")}
 _ALONE = "latent and note as from a fresh server alone; memory flat"
 ATTACKS = [
-    Attack("hosts", "prompts queued in a real ComfyUI: presets change, trainings run, prompts are interrupted",
+    Attack("hosts", "prompts queued in a real ComfyUI: presets and models change, trainings run, some are interrupted",
            _ALONE, UNDER_LOAD["comfyui"].tries, 0, lambda: UNDER_LOAD["comfyui"].words),
-    Attack("hosts", "requests of four clients to a real WebUI, with other presets, samplers, steps",
+    Attack("hosts", "requests of four clients to a real WebUI, with other checkpoints, presets, samplers",
            "picture and infotext as alone, before and after; memory flat", UNDER_LOAD["webui"].tries, 0,
            lambda: UNDER_LOAD["webui"].words),
 ]

@@ -1,4 +1,4 @@
-"""Four clients ask one server for pictures at once, with other presets, samplers and steps.
+"""Four clients ask one server for pictures at once, with other checkpoints, presets, samplers and steps.
 
     S4S_WEBUI_HOST=FOLDER PYTHON_OF_THE_HOST tests/hosts/webui/under_load.py --tries 200 [--seed 0]
 
@@ -14,10 +14,12 @@ import shutil
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 CLIENTS, MOST_GROWTH = 4, 60.0          # MB of the server, from a quarter of the requests on
+MODELS, BLOCK = ("tiny", "other"), 8    # checkpoints, and requests in a row for one
 BASE = {"prompt": "a cat", "negative_prompt": "bad", "width": 64, "height": 64, "cfg_scale": 3, "seed": 1}
 ROWS = [{"sampler_name": "S4S", "scheduler": "S4S toy_ sd15", "steps": 8},
         {"sampler_name": "S4S", "scheduler": "S4S toy_ sd15", "steps": 4},
@@ -35,6 +37,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     wanted = parser.parse_args()
     data = hosts.make_data(Path(tempfile.mkdtemp(prefix="s4s-load-")), learned_on_it=True)
+    write_other(data / "models" / "Stable-diffusion")
     server = hosts.Server(data)
     try:
         load(server, wanted.tries, random.Random(wanted.seed))
@@ -43,12 +46,24 @@ def main() -> None:
         shutil.rmtree(data, ignore_errors=True)
 
 
+def write_other(folder: Path) -> None:
+    """A second checkpoint, on which no preset was learned."""
+    from safetensors.torch import load_file, save_file
+    first, other = (folder / f"{name}.safetensors" for name in MODELS)
+    save_file({name: tensor * 0.8 if ".out.2." in name else tensor for name, tensor in load_file(first).items()}, other)
+    shutil.copy(first.with_suffix(".yaml"), other.with_suffix(".yaml"))
+
+
 def load(server, tries: int, chance: random.Random) -> None:
-    def asked(place) -> dict:
-        return {**BASE, **ROWS[place[0]], "seed": place[1]}
-    kinds = [(row, seed) for row in range(len(ROWS)) for seed in (1, 2)]
+    def asked(kind) -> dict:
+        row, seed, model = kind
+        return {**BASE, **ROWS[row], "seed": seed, "override_settings": {"sd_model_checkpoint": f"{model}.safetensors"}}
+    kinds = [(row, seed, model) for model in MODELS for row in range(len(ROWS)) for seed in (1, 2)]
     alone = {kind: answered(server, asked(kind)) for kind in kinds}
-    some, held = [chance.choice(kinds) for _ in range(tries)], []
+    models = [chance.choice(MODELS) for _ in range(tries // BLOCK + 1)]
+    some = [(*chance.choice(kinds)[:2], models[number // BLOCK]) for number in range(tries)]
+    held, changes = [], sum(one != other for one, other in pairwise(models))
+    assert len({alone[0, 1, model][0] for model in MODELS}) == len(MODELS)
 
     def one(kind) -> str | None:
         try:
@@ -64,8 +79,8 @@ def load(server, tries: int, chance: random.Random) -> None:
     tell(None if held[-1] - first < MOST_GROWTH else f"the server grew by {held[-1] - first:.0f} MB")
     after = all(answered(server, asked(kind)) == alone[kind] for kind in kinds)
     tell(None if after else "the same request alone gives another answer afterwards")
-    tell({"figures": f"{CLIENTS} clients; the server held {first:.0f} MB after {len(held) // 4} requests and "
-                     f"{held[-1]:.0f} MB at the end"})
+    tell({"figures": f"{CLIENTS} clients, {changes} changes of checkpoint or more; the server held {first:.0f} MB "
+                     f"after {len(held) // 4} requests and {held[-1]:.0f} MB at the end"})
 
 
 def answered(server, request: dict) -> tuple:
