@@ -99,6 +99,7 @@ def test_the_cost_is_measured_in_every_cell_and_the_page_shows_them(monkeypatch)
     assert len(made.cells) == (2 + 4) * 6 and len(made.missing) == 4
     assert all(cell.shares["dpmpp_2m"] > 0 and cell.shares["lms"] > 0 for cell in made.cells)
     assert all(2 <= cell.states < 2.2 for cell in loop_cost.ours(made.cells) if cell.calls == 8)
+    assert all(cell.least < cell.moved < 2.5 * cell.least for cell in loop_cost.ours(made.cells) if cell.calls == 8)
     assert made.starts["`s4s --help`"].ours < 10 < made.starts["`s4s list`"].ours      # no torch for the help
     text = page.page([carry_out(fuzz.ATTACKS[0], 0, most=3)], made, "Made by hand", page.machine())
     assert text.count("| 1x4x8x8 |") == 2 * 4 + 2 and "| 3 | 3 |" in text

@@ -21,6 +21,7 @@ from s4s.s4s_nodes.core import Table, classical, sample_table, schedules
 SHAPES = ((1, 4, 64, 64), (1, 4, 128, 128), (8, 4, 128, 128), (1, 16, 128, 128), (1, 16, 21, 90, 160))
 DTYPES = ("float32", "bfloat16")
 CALLS = 8
+FROM_LEVELS = "S4S, made from the levels"
 GROWTH, GROWN = (4, 8, 16, 32, 50), (1, 16, 128, 128)         # numbers of calls, on which latent
 
 
@@ -39,6 +40,8 @@ class Cell:
     microseconds: float
     shares: dict[str, float]
     states: float
+    moved: float
+    least: float | None
 
 
 def of_k_diffusion(sampling) -> dict[str, Callable]:
@@ -64,7 +67,10 @@ def measured(shape: tuple, dtype: str, calls: int, theirs: dict[str, Callable], 
     taken = times(runs, seconds)
     for name, run in runs.items():
         shares = {other: median(mine / its for mine, its in zip(taken[name], taken[other])) for other in theirs}
-        yield Cell(shape, dtype, calls, name, median(taken[name]) / calls * 1e6, shares, peak(run) / x.nbytes)
+        with Meter() as meter:
+            run()
+        yield Cell(shape, dtype, calls, name, median(taken[name]) / calls * 1e6, shares, meter.highest / x.nbytes,
+                   meter.moved / x.nbytes / calls, least(table) if (table := tables(calls).get(name)) else None)
 
 
 def samplers(theirs: dict[str, Callable], x: torch.Tensor, calls: int) -> dict[str, Callable]:
@@ -84,8 +90,19 @@ def samplers(theirs: dict[str, Callable], x: torch.Tensor, calls: int) -> dict[s
     def our(table):
         return lambda: sample_table(denoiser, x, levels, disable=True, table=table)
     return {**{name: their(sampler) for name, sampler in theirs.items()},
-            "S4S, 2 terms": our(classical.dpmpp_2m(sigmas)), "S4S, 3 terms": our(learned(sigmas, 3)),
-            "S4S, full history": our(learned(sigmas, calls)), "S4S, made from the levels": our(classical.dpmpp_2m)}
+            **{name: our(table) for name, table in tables(calls).items()}, FROM_LEVELS: our(classical.dpmpp_2m)}
+
+
+def tables(calls: int) -> dict[str, Table]:
+    sigmas = schedules.karras(calls, 0.03, 14.6)
+    two = classical.dpmpp_2m(sigmas)
+    return {"S4S, 2 terms": two, "S4S, 3 terms": learned(sigmas, 3), "S4S, full history": learned(sigmas, calls),
+            FROM_LEVELS: two}
+
+
+def least(table: Table) -> float:
+    """States that a call has to read and write: its predictions, the state where it is carried on, the new state."""
+    return sum((row.carry != 0) + len(row.terms) + 1 for row in table.rows) / table.calls
 
 
 def learned(sigmas: np.ndarray, terms: int) -> Table:
@@ -110,26 +127,21 @@ def times(runs: dict[str, Callable], seconds: float) -> dict[str, list[float]]:
     return taken
 
 
-def peak(run: Callable) -> int:
-    """Bytes of tensors that live at once, at most, beside what was there before."""
-    with Meter() as meter:
-        run()
-    return meter.highest
-
-
 class Meter(TorchDispatchMode):
-    """Counts the bytes of the tensors made inside it: `held` now, `highest` so far."""
+    """Counts the bytes of the tensors made inside it: `held` now, `highest` so far; and `moved`: read and written."""
 
     def __init__(self):
         super().__init__()
-        self.held, self.highest, self._known = 0, 0, {}
+        self.held, self.highest, self.moved, self._known = 0, 0, 0, {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        before = {id(leaf.untyped_storage()) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)}
-        result = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor) and id(leaf.untyped_storage()) not in before:
+        given, result = _tensors((args, kwargs)), func(*args, **(kwargs or {}))
+        before, made = {id(leaf.untyped_storage()) for leaf in given}, _tensors(result)
+        for leaf in made:
+            if id(leaf.untyped_storage()) not in before:
                 self._count(leaf.untyped_storage())
+        if not func.is_view:
+            self.moved += sum(leaf.nbytes for leaf in (*given, *made))
         return result
 
     def _count(self, storage) -> None:
@@ -143,6 +155,10 @@ class Meter(TorchDispatchMode):
         self._known[key] = weakref.ref(storage, gone)
         self.held += size
         self.highest = max(self.highest, self.held)
+
+
+def _tensors(tree) -> list[torch.Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
 
 
 def ours(found: list[Cell]) -> list[Cell]:

@@ -37,10 +37,10 @@ once beside its start, in states.
 """
 PASSES = f"""
 A table makes one pass over the latent for every prediction that a row weighs, and rounds to the latent's type after
-each: full history over {CALLS} calls makes 5.4 passes a call on average, over 50 calls 26. ComfyUI samples in float32.
-In bfloat16 on this CPU PyTorch's own pass takes 0.4 to 1.2 ns an element once a latent exceeds the cache, by where its
-memory lies (float16's: 0.25). Not kept: a new tensor for every term halves that there, but takes a state more, and 1.4
-times the time in float32; blocks in the cache, or the history stacked for one matrix product, gave no less time.
+each: full history over {CALLS} calls makes 5.4 passes a call on average, over 50 calls 26. PyTorch has no operation
+that weighs two tensors and adds them, so a row of n predictions moves 3n + 2 states, not n + 2. ComfyUI samples in
+float32. Not kept: a row in blocks that fit the cache takes 0.9 to 2 times as long, with the same bits; the history as a
+matrix, times the weights, 0.6 to 1.4 times as long in float32, with other bits, and 2.4 to 12 times in bfloat16.
 """
 NOT_HERE = """
 ## Not attacked here
@@ -88,7 +88,9 @@ def costs(made: Costs) -> str:
         f"### The loop, {CALLS} calls, beside {made.of}'s own samplers\n",
         f"Rows of ours that take at most {GOAL:g} of the time of each, and the median and highest share:\n",
         _reached(some), "\nEach row:\n", _shares(some),
-        f"\n{made.of}'s own, µs a call, and the peak in states:\n", _theirs(some), PASSES,
+        f"\n{made.of}'s own, µs a call, and the peak in states:\n", _theirs(some),
+        f"\n### Memory moved, {_shape(GROWN)}, float32\n\nStates a call that PyTorch's operations read and write, "
+        "and that a call of the table has to.\n", _moved(some), PASSES,
         f"### More calls, {_shape(GROWN)}, float32, µs a call\n", _growth(made.cells),
         "\n### Start\n\nSeconds of the processor, in one process each.\n", _starts(made.starts),
         *(f"\nNot on this machine: {words}." for words in made.missing)])
@@ -119,6 +121,13 @@ def _theirs(cells: list[Cell]) -> str:
     known = {(_place(cell), cell.sampler): f"{cell.microseconds:,.0f}, {cell.states:.1f}" for cell in cells}
     return _table(["Latent", "Type"], [f"`{name}`" for name in names],
                   [[*place, *(known[place, name] for name in names)] for place in places])
+
+
+def _moved(cells: list[Cell]) -> str:
+    return _table(["Sampler"], ["moved", "least", "moved / least"],
+                  [[cell.sampler, f"{cell.moved:.1f}", f"{cell.least:.1f}" if cell.least else "",
+                    f"{cell.moved / cell.least:.1f}" if cell.least else ""] for cell in cells
+                   if (cell.shape, cell.dtype) == (GROWN, "float32")])
 
 
 def _growth(cells: list[Cell]) -> str:
