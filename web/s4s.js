@@ -4,6 +4,7 @@ import { app } from "../../scripts/app.js";
 import { ComfyWidgets } from "../../scripts/widgets.js";
 
 const TRAIN = "S4STrainPreset";
+const USE = "S4SUsePreset";
 const SAMPLERS = ["KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced"];
 const USEFUL = 12; // steps up to which a learned table pays off
 const TEXT = "s4s_text";
@@ -131,6 +132,15 @@ function offerTraining(type) {
   };
 }
 
+// a workflow from before `unmatched` was there: its strict alone refused every fallback
+function keepStrict(type) {
+  const usual = type.prototype.onConfigure;
+  type.prototype.onConfigure = function ({ widgets_values: saved }) {
+    usual?.apply(this, arguments);
+    if (saved?.length === 2 && saved[1]) find(this, "unmatched").value = "error";
+  };
+}
+
 async function recorded(notes, save) {
   const answer = await api.fetchApi("/s4s/recorded", { method: "POST", body: JSON.stringify({ notes, save }) });
   return answer.json();
@@ -161,6 +171,7 @@ app.registerExtension({
   beforeRegisterNodeDef(type, data) {
     if (SAMPLERS.includes(data.name)) offerTraining(type);
     if (!ours(data.name)) return;
+    if (data.name === USE) keepStrict(type);
     const usual = type.prototype.onExecuted;
     type.prototype.onExecuted = function (output) {
       usual?.apply(this, arguments);

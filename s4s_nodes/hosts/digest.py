@@ -5,9 +5,11 @@ import hashlib
 import logging
 import types
 
+import numpy as np
 import torch
 
 from ..core.sketch import KIND, sketch
+from . import changing
 
 SAMPLED = 64                # numbers of a tensor
 # what changes the network's answer, of a patched model's options and of the wrappers around it
@@ -59,34 +61,51 @@ def own_parts(patcher) -> frozenset:
     return frozenset(map(id, network.modules())) if isinstance(network, torch.nn.Module) else frozenset()
 
 
-def described(content, own: frozenset = frozenset(), above: tuple = ()):
+def described(content, own: frozenset = frozenset(), above: tuple = (), changed: changing.Paths = frozenset(),
+              asked: frozenset = frozenset({"__call__"})):
     """What `digest` tells one patch of a model from another by: names of functions and classes, the plain values that
-    they hold, and a few weights of networks; not the tensors, which are mostly prompts or images.
+    they hold, and a few weights of networks; not the tensors, which are mostly prompts or images, and not what they
+    change themselves when they are called.
 
-    own: as `own_parts`; these, and a whole MODEL, count by their kind. above: what it is held by, by id.
+    own: as `own_parts`; these, and a whole MODEL, count by their kind. above: what it is held by, by id. changed: paths
+    to what the code above changes. asked: the methods it may call.
     """
     if content is None or isinstance(content, (str, int, float, bool)):
         return content
-    whole = isinstance(content, torch.Tensor) or hasattr(content, "model_options")
+    if isinstance(content, (np.generic, torch.Tensor)) and content.ndim == 0 and not getattr(content, "is_meta", False):
+        return content.item()
+    whole = isinstance(content, (torch.Tensor, types.ModuleType, logging.Logger)) or hasattr(content, "model_options")
     if whole or id(content) in own or id(content) in above or len(above) > 12:
         return _name(type(content))
-    below = functools.partial(described, own=own, above=(*above, id(content)))
+
+    def below(each, changed=changed, asked=asked):
+        return described(each, own, (*above, id(content)), changed, asked)
+
+    def parts(named, changed=changed, asked=asked) -> dict:
+        """Of everything by a name or a key that is not changed as a whole."""
+        kept = [(name, each, changing.below(changed, name)) for name, each in named]
+        return {str(name): below(each, paths, asked) for name, each, paths in kept if () not in paths}
     if isinstance(content, dict):
-        return {str(key): below(value) for key, value in content.items()}
+        return parts(content.items())
     if isinstance(content, (list, tuple)):
-        return [below(each) for each in content]
+        return [*parts(enumerate(content)).values()]
     if isinstance(content, torch.nn.Module):
         return [_name(type(content)), [tensor for _, tensor in zip(range(8), content.parameters())]]
     if isinstance(content, functools.partial):
-        return below([content.func, content.args, content.keywords])
+        return below([content.func, content.args, content.keywords], frozenset())
     if isinstance(content, types.MethodType):
-        return below([content.__func__, content.__self__])
+        here = below(content.__self__, frozenset(), frozenset({content.__func__.__name__}))
+        return [below(content.__func__, frozenset()), here]
     if isinstance(content, types.FunctionType):
-        held = [cell.cell_contents for cell in content.__closure__ or () if cell != types.CellType()]
-        return [_name(content), below([held, content.__defaults__, content.__kwdefaults__])]
-    held = {key: value for key, value in getattr(content, "__dict__", {}).items() if key[0] != "_"}
-    named = hasattr(content, "__qualname__")                        # a class, or a function that is not Python's
-    return _name(content) if named else [_name(type(content)), below(held)]
+        paths, names = changing.by_function(content)
+        cells = zip(content.__code__.co_freevars, content.__closure__ or ())
+        held = [(name, cell.cell_contents) for name, cell in cells if cell != types.CellType()]
+        given = below([content.__defaults__, content.__kwdefaults__], frozenset(), names)
+        return [_name(content), [*parts(held, paths, names).values()], given]
+    if hasattr(content, "__qualname__"):                            # a class, or a function that is not Python's
+        return _name(content)
+    paths, names = changing.by_object(content, asked)
+    return [_name(type(content)), parts(getattr(content, "__dict__", {}).items(), changed | paths, names)]
 
 
 def _name(named) -> str:

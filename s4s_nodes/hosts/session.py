@@ -29,10 +29,10 @@ from ..core import experts, preset_file
 from ..core.lists import range_text
 from ..core.preset_file import Model, Preset
 from ..core.scores import size_record, size_text
-from ..library import ENDING, PATCHES, Library, ModelFacts, file_name, save_scores, save_version, suits
+from ..library import ENDING, Library, ModelFacts, file_name, save_scores, save_version, suits
 from ..select.cfg import at_cfg
 from ..select.dispatch import TWO_SAMPLERS
-from ..select.match import turns_text
+from ..select.match import same_base, turns_text
 from .runs import check_places, check_writable, has_learned, readable, run_folder, run_key, unfinished
 
 log = logging.getLogger("s4s")
@@ -194,7 +194,7 @@ class Training:
         name, model = self.config.name, source.model
         there = self.host.presets / f"{file_name(name)}{ENDING}"
         other = readable(there)                             # a file nobody can use may go
-        if other is not None and (other.model.family, _weights(other.model)) != (model.family, _weights(model)):
+        if other is not None and not _same_model(other, model):
             raise ValueError(f"{there} is a preset for another model ({other.model.family}): give this one another "
                              "name")
         key = run_key(self.config, model, [self.order.settings, source.weights])
@@ -253,9 +253,12 @@ class Training:
         self.host.say(f"stopped{when}; the same settings resume it{kept}", True)       # a node shows two lines at first
 
 
-def _weights(model: Model) -> dict:
-    """What a model's weights are known by, whatever LoRAs and patches change them."""
-    return {kind: value for kind, value in model.hashes.items() if kind != PATCHES}
+def _same_model(preset: Preset, model: Model) -> bool:
+    """Whether a preset was learned on this model or these two, in any precision and with whatever LoRAs and patches."""
+    learned, second = preset.experts or (preset,), model.hashes.get(experts.LOW_NOISE)
+    ours = [model.hashes, second] if second else [model.hashes]
+    same = len(learned) == len(ours) and all(map(same_base, learned, ours))
+    return preset.model.family == model.family and (same or preset.model.hashes == model.hashes)
 
 
 def _report(preset: Preset, held: RaceResult, saved: str) -> str:

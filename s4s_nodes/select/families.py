@@ -60,6 +60,11 @@ def family_of(config) -> str:
     return f"{base}, 14b" if name in _EXPERTS and width == _EXPERTS_WIDTH else base
 
 
+def base_of(family: str | None) -> str:
+    """The family whose published numbers a variety of it runs, too: "wan21" of "wan21, 14b"."""
+    return (family or "").partition(",")[0]
+
+
 def official(family: str | None) -> Official | None:
     return OFFICIAL.get(family or "")
 

@@ -8,6 +8,7 @@ from ..core.levels import same_top
 from ..core.lists import range_text
 from ..core.preset_file import Preset
 from .cfg import learned_at
+from .families import base_of
 from .model_facts import ModelFacts
 
 HASHES = (sketch.KIND, "tensors_sha256", "sha256_10")       # the most telling first; a file's name tells nothing
@@ -60,7 +61,7 @@ def as_seen(preset: Preset, facts: ModelFacts) -> Preset:
 
 def _same_weights(preset: Preset, ours: dict) -> bool:
     """Whether the most specific hash that both sides have is the same, with the same LoRAs and patches."""
-    return changed_by(preset) == ours.get(PATCHES) and _same_base(preset, ours)
+    return changed_by(preset) == ours.get(PATCHES) and same_base(preset, ours)
 
 
 def changed_by(preset: Preset) -> str | None:
@@ -69,7 +70,8 @@ def changed_by(preset: Preset) -> str | None:
     return preset.model.hashes.get(PATCHES) or (f"LoRAs {words}" if words else None)
 
 
-def _same_base(preset: Preset, ours: dict) -> bool:
+def same_base(preset: Preset, ours: dict) -> bool:
+    """Whether the most specific hash that both sides have is the same, whatever LoRAs and patches change it."""
     for kind in HASHES:
         theirs, here = preset.model.hashes.get(kind), ours.get(kind)
         if theirs and here:
@@ -81,7 +83,7 @@ def none_of_its_own(presets, facts: ModelFacts) -> tuple[str, str]:
     """(why the model has no preset of its own, what to do)."""
     presets, ours = _hashed(presets, facts)
     others = [part for preset in presets for part in preset.experts or (preset,)
-              if _same_base(part, ours) and changed_by(part) != ours.get(PATCHES)]
+              if same_base(part, ours) and changed_by(part) != ours.get(PATCHES)]
     if not others:
         return "no preset was trained for this model", TRAIN_ONE
     how = "with other" if changed_by(others[0]) else "without"
@@ -91,7 +93,7 @@ def none_of_its_own(presets, facts: ModelFacts) -> tuple[str, str]:
 def of_two_models(presets, facts: ModelFacts) -> list[Preset]:
     """Those for two models of which this is one, with whatever LoRAs and patches."""
     presets, ours = _hashed([preset for preset in presets if preset.experts], facts)
-    return [preset for preset in presets if any(_same_base(part, ours) for part in preset.experts)]
+    return [preset for preset in presets if any(same_base(part, ours) for part in preset.experts)]
 
 
 def family_schedule(presets, facts: ModelFacts, cfg: float | None, calls: int) -> Preset | None:
@@ -104,8 +106,8 @@ def family_schedule(presets, facts: ModelFacts, cfg: float | None, calls: int) -
 
 def belongs(preset: Preset, facts: ModelFacts) -> bool:
     """Whether a preset belongs to the model: learned on its weights, or published for its family."""
-    family = (facts.family or "").partition(",")[0]
-    if str(preset.training.get("imported", "")).startswith("schedule") and preset.model.family.lower() == family:
+    schedule = str(preset.training.get("imported", "")).startswith("schedule")
+    if schedule and preset.model.family.lower() == base_of(facts.family):
         return True
     return is_solver(preset) or bool(own_presets([preset], facts))
 

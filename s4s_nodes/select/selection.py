@@ -84,7 +84,7 @@ def _schedule(request: Request) -> np.ndarray:
     if steps is None:
         raise ValueError("a request has neither steps nor levels: give one of them")
     if request.named is not None:
-        usable = match.suits(request.named, facts) is None
+        usable = match.suits(request.named, facts) is None and not _refused(request)
         return _levels_at(request.named, request, steps) if usable else levels_for(None, facts, steps)
     own = match.own_presets(request.installed, facts)
     if (both := _of_two_models(request, steps, own)) is not None:
@@ -223,7 +223,8 @@ def _of_the_named(named: Preset, request: Request, levels: np.ndarray, own: bool
     """What the preset that the user named runs, even if it is of another model, unless strict."""
     facts, cfg = request.facts, request.cfg
     mine = match.belongs(named, facts)
-    if request.strict and not mine and match.suits(named, facts) is None:
+    if _refused(request):
+        own = bool(request.own_schedule) or is_own(levels, None, facts)
         selection = fall_back(levels, facts, f"{named.name} was not learned on this model, and matching is strict",
                               "turn strict off to run it", own)
     else:
@@ -234,6 +235,13 @@ def _of_the_named(named: Preset, request: Request, levels: np.ndarray, own: bool
     warns = selection.fallback or not (mine and near)
     why = selection.why + match.frames_text(named, request.size) * (not selection.fallback)
     return replace(selection, why=why, belongs=mine or selection.fallback, about=named, warns=warns)
+
+
+def _refused(request: Request) -> bool:
+    """Whether the named preset was learned on another model of this kind, and matching is strict."""
+    named, facts = request.named, request.facts
+    return request.strict and named is not None and match.suits(named, facts) is None and not match.belongs(
+        named, facts)
 
 
 def _origin(request: Request, levels: np.ndarray, own: list[Preset]) -> tuple[int, int] | None:

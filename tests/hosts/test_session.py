@@ -49,12 +49,12 @@ class Place:
         host.show = lambda done, total, line, preview=None: (self.shown.append(line), self.bar.append(done / total),
                                                              show(done, total, line))
 
-    any_cfg, weights = False, ""
+    any_cfg, weights, hashes = False, "", {}
 
     def source(self):
         levels = import_module(f"{self.package}.s4s_nodes.core.schedules").sd_levels()
         model = import_module(f"{self.package}.s4s_nodes.core").Model("toy", "eps", float(levels[0]),
-                                                                       float(levels[-1]))
+                                                                       float(levels[-1]), hashes=self.hashes)
         return import_module(f"{self.package}.training.source").Source(
             "toy", model, levels, (2,), self.network,
             lambda seeds: {"label": torch.tensor([int(seed) % 3 for seed in seeds])}, 1.0, torch.device("cpu"),
@@ -363,6 +363,19 @@ def test_what_cannot_be_saved_is_refused_before_the_first_network_call(place, re
     with pytest.raises(ValueError, match="cannot be saved in .*or choose another name|for another model"):
         place.train(seed=1)
     assert place.network.calls == 0
+
+
+@pytest.mark.parametrize("apart, refused", [(2, False), (40, True)])
+def test_a_model_in_another_precision_is_the_same_and_a_fine_tune_of_it_another(place, apart, refused):
+    """As hosts match it. The second training is of another run, and is saved beside the first."""
+    place.hashes = {"weights_1d": 16 * "0010", "patches": "ab"}
+    place.train()
+    place.hashes = {"weights_1d": 16 * f"{0x10 + apart:04x}"}
+    if refused:
+        with pytest.raises(ValueError, match="a preset for another model"):
+            place.train()
+    else:
+        assert place.train().preset.name == "mine-2"
 
 
 def test_a_race_that_is_stopped_writes_nothing(place):

@@ -174,6 +174,13 @@ def test_settings_are_taken_from_the_last_picture_or_from_one_that_is_shown(made
     made.remember(SimpleNamespace(infotexts=["a grid", str(INFOTEXT)], index_of_first_image=1))
     wanted = ("a cat in a <lora:hat:1>", "bad", "6.5", 640, 512, "8", None, "")
     assert made.fields(made.of_last()) == wanted
+    hung = {"transformer_options": {"patches": {"output_block_patch": [lambda h, *_: h]}}}
+    unet = SimpleNamespace(model_options=hung)
+    for objects, note in ((SimpleNamespace(unet=unet), "A training leaves it out"), (None, "")):    # FreeU on, then off
+        made.facts.shared.sd_model = SimpleNamespace(forge_objects=objects)
+        made.remember(SimpleNamespace(infotexts=[str(INFOTEXT)], index_of_first_image=0))
+        assert made.fields(made.of_last())[:7] == wanted[:7] and note in made.fields(made.of_last())[7]
+    assert made.fields(made.of_last()) == wanted
     made.images.read_info_from_image = lambda picture: (picture, {})
     assert made.fields(made.of_picture(str(INFOTEXT))) == wanted
     with pytest.raises(ValueError, match="carries no generation parameters"):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from s4s.s4s_nodes.core import Model, Preset, classical, preset_file, schedules
@@ -278,6 +279,12 @@ def test_a_preset_that_was_named_runs_on_another_model_and_says_so_unless_matchi
     assert found.message().endswith("You named it: it was not learned on this model")
     strict = ask([], named=other, strict=True)
     assert strict.fallback and "other was not learned on this model, and matching is strict" in strict.message()
+    plain = ask([])                                 # nothing of it runs: the levels are the model's own, too
+    assert strict.message().split(". ")[1].startswith("UniPC bh2 of order 2 on the model's own levels ran")
+    assert np.array_equal(strict.schedule, plain.schedule) and not np.array_equal(strict.schedule, found.schedule)
+    for levels, whose in ((plain.schedule, "the model's own"), (found.schedule, "the given")):
+        later = select(Request(MINE, [], levels=levels, named=other, strict=True))      # its sampler, told of neither
+        assert f"on {whose} levels ran" in later.message()
     for mine in (own("mine"), own("mine", family="sdxl")):
         assert not ask([], named=mine, strict=True).fallback and not ask([], named=mine).warns
 

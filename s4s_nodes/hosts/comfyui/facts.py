@@ -22,6 +22,7 @@ _UNFIT = {"IMG_TO_IMG": "this model turns one image into another and denoises no
           "ModelSamplingAV": "this model's latent holds video and sound in one, and tables are learned for one of them"}
 _NESTED = {"ltxav": _UNFIT["ModelSamplingAV"],          # whose sampling does not tell
            "triposplat": "this model's latent holds a shape and a camera in one, and tables are for one of them"}
+ANSWERING = ("__call__", "outer_predict_noise", "predict_noise")        # of a guider: what asks the network
 _CALLERS = 12               # how far up a schedule's asker is looked for: the host's own are 1 to 4 away
 
 
@@ -146,13 +147,18 @@ def conditions(conditioning: list) -> list[dict]:
     return [each[1] for each in conditioning if isinstance(each, (list, tuple)) and isinstance(each[-1], dict)]
 
 
+def _defined(kind: type, name: str):
+    """What a class or one that it derives from defines by this name."""
+    return next((vars(parent)[name] for parent in kind.__mro__ if name in vars(parent)), None)
+
+
 def of_guider(guider) -> dict:
     """{"cfg", "guidance", "around"} of a running guider, as a Request takes them.
 
     A guider that combines the network's answers in its own way has no cfg that a preset could be compared by.
     """
-    usual = all(getattr(type(guider), name, None) in (None, getattr(comfy.samplers.CFGGuider, name, None))
-                for name in ("predict_noise", "outer_predict_noise"))
+    usual = not any(name in getattr(guider, "__dict__", ()) or _defined(type(guider), name) not in (
+        None, _defined(comfy.samplers.CFGGuider, name)) for name in ANSWERING)
     own = "" if usual else f"the guidance of {type(guider).__name__}"
     hooks = fingerprint.of_hooks(getattr(guider, "original_conds", {}))
     return {"cfg": getattr(guider, "cfg", None) if usual else None, "around": " and ".join(filter(None, [own, hooks])),

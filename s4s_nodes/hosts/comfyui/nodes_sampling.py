@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ...library import Request, select
 from . import facts, parts, record
-from .sampler import pin, sample_s4s
+from .sampler import CLASSICAL, ERROR, UNMATCHED, pin, sample_s4s
 
 NOT_LINKED = "not linked"           # before a prompt runs the host gives None for what a node will give
 SchedulerFunc = io.Custom("SCHEDULER_FUNC")         # Impact Pack's and Inspire Pack's: (model, sampler name, steps)
@@ -56,6 +56,7 @@ class S4SUsePreset(io.ComfyNode):
     def define_schema(cls):
         return parts.Schema(node_id="S4SUsePreset", inputs=[
             io.Model.Input("model"), parts.combo(), io.Boolean.Input("strict", default=False),
+            io.Combo.Input("unmatched", options=[*UNMATCHED], default=CLASSICAL, optional=True),
             parts.PresetType.Input("other", optional=True),
         ], outputs=[io.Model], aliases=("pin", "choose preset", "which solver", "s4s"))
 
@@ -68,12 +69,11 @@ class S4SUsePreset(io.ComfyNode):
         return parts.mark(preset) if other is NOT_LINKED else ""
 
     @classmethod
-    def execute(cls, model, preset, strict, other=None) -> io.NodeOutput:
-        if other is None:
-            other = parts.preset_named(preset, model)
-        else:
+    def execute(cls, model, preset, strict, unmatched=None, other=None) -> io.NodeOutput:
+        other = other or parts.preset_named(preset)
+        if unmatched != CLASSICAL:
             parts.check_suits(other, facts.of_model(model))
-        return io.NodeOutput(pin(model, other, strict))
+        return io.NodeOutput(pin(model, other, strict, unmatched))
 
 
 class S4SSampler(io.ComfyNode):
@@ -81,12 +81,13 @@ class S4SSampler(io.ComfyNode):
     def define_schema(cls):
         return parts.Schema(node_id="S4SSampler", inputs=[
             parts.PresetType.Input("preset"),
-            io.Combo.Input("unmatched", options=["classical solver", "error"], default="classical solver"),
+            io.Combo.Input("unmatched", options=[*UNMATCHED], default=CLASSICAL),
         ], outputs=[io.Sampler], aliases=("solver", "learned sampler", "s4s"))
 
     @classmethod
     def execute(cls, preset, unmatched) -> io.NodeOutput:
-        return io.NodeOutput(comfy.samplers.KSAMPLER(sample_s4s, {"preset": preset, "strict": unmatched == "error"}))
+        refused = {"strict": unmatched == ERROR, "unmatched": unmatched}
+        return io.NodeOutput(comfy.samplers.KSAMPLER(sample_s4s, {"preset": preset, **refused}))
 
 
 class S4SSigmas(io.ComfyNode):

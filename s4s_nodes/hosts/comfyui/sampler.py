@@ -12,20 +12,32 @@ from . import facts, record
 from .folder import presets
 
 _PIN = "s4s_preset"
+CLASSICAL, ERROR = UNMATCHED = ("classical solver", "error")       # what to do where no learned table runs
 
 
 @dataclass(frozen=True)
 class Pin:
-    """What every sampler and scheduler `s4s` on a MODEL uses, as S4S Use Preset says."""
+    """What a sampler `s4s` uses, and every one on a MODEL behind S4S Use Preset; preset: None for the model's own.
 
-    preset: Preset
+    strict: not where it was learned on another model. unmatched: of UNMATCHED; None is an error where strict is on.
+    """
+
+    preset: Preset | None
     strict: bool
+    unmatched: str | None = None
+
+    def check(self, selection: Selection) -> None:
+        """Raise ValueError for a fallback that the user does not want."""
+        if selection.fallback and (self.unmatched == ERROR or self.strict and self.unmatched is None):
+            why, cure = ("strict is on", "turn strict off") if self.unmatched is None else (
+                "unmatched is error", f"set that to {CLASSICAL}")
+            raise ValueError(f"{selection.message()} It was refused because {why}: change what it says, or {cure}")
 
 
-def pin(model, preset: Preset, strict: bool):
-    """A clone of the MODEL that carries the preset, as the host carries attachments; the weights are shared."""
+def pin(model, preset: Preset, strict: bool, unmatched: str | None = None):
+    """A clone of the MODEL that carries a Pin, as the host carries attachments; the weights are shared."""
     clone = model.clone()
-    clone.set_attachments(_PIN, Pin(preset, strict))
+    clone.set_attachments(_PIN, Pin(preset, strict, unmatched))
     return clone
 
 
@@ -34,36 +46,40 @@ def pin_of(patcher) -> Pin | None:
 
 
 def sample_s4s(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None, callback=None,
-               disable: bool | None = None, preset=None, strict: bool = False) -> Tensor:
+               disable: bool | None = None, preset=None, strict: bool = False, unmatched=None) -> Tensor:
     """k-diffusion's sampler signature: run the table for this model, these levels; len(sigmas) - 1 calls.
 
     preset is used where it is given, else the one pinned to the model, else the model's own. Where none was learned
-    for what is asked, a fallback runs and says so; with strict it is refused.
-    Raises ValueError for rising levels, and in strict mode.
+    for what is asked, a fallback runs and says so, or is refused, see Pin.
+    Raises ValueError for rising levels, and for a fallback that is refused.
     """
     if len(sigmas) < 2:
         return x
     _check_falling(sigmas)
-    request = request_of(model, sigmas, preset, strict, facts.size_of(x) or tuple(x.shape[-2:]))
+    pinned = pinned_to(model, Pin(preset, strict, unmatched))
+    request = request_of(model, sigmas, pinned, facts.size_of(x) or tuple(x.shape[-2:]))
     selection = selection_of(request)
     record.tell(selection, request.facts)
-    if request.strict and selection.fallback:
-        raise ValueError(f"{selection.message()} It was refused because strict is on: change what it says, or turn "
-                         "strict off")
+    pinned.check(selection)
     extra_args, table = extra_args or {}, selection.table
     levels = torch.tensor(table.sigmas)
     end = sample_table(model, x, levels, _with_levels(extra_args, levels, sigmas), callback, disable, table=table)
     return _restored(end, x, model, extra_args.get("denoise_mask"), table)
 
 
-def request_of(model, sigmas: Tensor, preset=None, strict: bool = False, size: tuple | None = None) -> Request:
-    """The library's request for a running model, a host's levels and perhaps a given preset."""
-    guider = getattr(model, "inner_model", None)
-    pinned = pin_of(getattr(guider, "model_patcher", None))
-    if preset is None and pinned is not None:
-        preset, strict = pinned.preset, pinned.strict or strict
+def pinned_to(model, asked: Pin) -> Pin:
+    """What a sampler was asked for, else what the running model carries."""
+    carried = pin_of(getattr(getattr(model, "inner_model", None), "model_patcher", None))
+    if asked.preset is not None or carried is None:
+        return asked
+    return replace(asked, preset=carried.preset) if asked.strict else carried
+
+
+def request_of(model, sigmas: Tensor, pinned: Pin = Pin(None, False), size: tuple | None = None) -> Request:
+    """The library's request for a running model and a host's levels."""
+    guider = facts.of_guider(getattr(model, "inner_model", None))
     return Request(facts.of_running(model), presets().candidates(), levels=sigmas.detach().double().cpu().numpy(),
-                   size=size, named=preset, strict=strict, **facts.of_guider(guider))
+                   size=size, named=pinned.preset, strict=pinned.strict, **guider)
 
 
 def selection_of(request: Request) -> Selection:
@@ -76,15 +92,17 @@ def selection_of(request: Request) -> Selection:
 def s4s_scheduler(sampling, steps: int) -> Tensor:
     """The host's scheduler handler: (model_sampling, steps) -> steps + 1 falling levels, float32, the last one 0."""
     seen = facts.of_asking(sampling, steps)
-    pinned, cfg = pin_of(seen.patcher), record.cfg_behind() if seen.cfg is None else seen.cfg
+    pinned, cfg = pin_of(seen.patcher) or Pin(None, False), record.cfg_behind() if seen.cfg is None else seen.cfg
     request = Request(seen.facts, presets().candidates(), steps, seen.calls, cfg=cfg, size=seen.size,
-                      named=pinned and pinned.preset, strict=bool(pinned and pinned.strict), part=seen.part,
+                      named=pinned.preset, strict=pinned.strict, part=seen.part,
                       start=record.level_left(), guidance=seen.guidance, around=seen.around)
     others = {seen.sampler} if seen.sampler else record.samplers_behind()
     if others == {record.KEY} and cfg is not None:  # that sampler tells what it runs by itself
         return torch.tensor(schedule(request), dtype=torch.float32)
     selection = selection_of(request)
     record.tell_schedule(selection, seen.facts, running(request, selection.schedule), others, cfg, seen.size)
+    if others - {record.KEY}:                       # ours sees more, and checks for itself
+        pinned.check(selection)
     return torch.tensor(selection.schedule, dtype=torch.float32)
 
 

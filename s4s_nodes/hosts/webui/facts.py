@@ -152,6 +152,12 @@ def _changes(model) -> str:
     return parts[0][:16] if len(parts) == 1 else digest(parts)[:16] if parts else ""
 
 
+def is_patched() -> bool:
+    """Whether the last picture's network had something hung into it, beside LoRAs, that a training has not."""
+    unet = getattr(getattr(shared.sd_model, "forge_objects", None), "unet", None)
+    return unet is not None and bool(hung_in(unet))
+
+
 def _of_patches(unet) -> str:
     """Of a Forge's UNet: {(file, strength, ...): {weight: [patch, ...]}}; of a reForge's {weight: [patch, ...]}."""
     loras = getattr(unet, "lora_patches", None)

@@ -31,8 +31,10 @@ def source() -> tuple:
 def training() -> tuple:
     """(the fields of `training_of` behind the scene's, the button Estimate, the button Train)"""
     gr.HTML(say("Learns a solver of few steps for the loaded checkpoint: it samples the prompts in many steps and "
-                "adjusts a table until few steps give the same. The checkpoint is not changed; LoRAs in the prompts "
-                "take part."))
+                "adjusts a table until few steps give the same. The checkpoint is not changed; LoRAs and "
+                "hypernetworks in the prompts take part."))
+    gr.HTML(say("FreeU, Perturbed-Attention Guidance and other patches of the network do not take part in a training: "
+                "the preset is for the model without them, and will not run while one is on."), elem_id="s4s_without")
     name = gr.Textbox(label=say("Name of the preset"), value="my-preset", elem_id="s4s_name")
     with gr.Row():
         calls = gr.Textbox(label=say("Sampling steps, e.g. 4,6,8"), value="6", elem_id="s4s_calls")

@@ -5,24 +5,24 @@ from importlib.util import find_spec
 
 from modules import images
 
-from . import labels
+from . import facts, labels
 from .words import say
 
 USEFUL = 12                 # steps up to which a learned table pays off
-_last: list[str] = []       # the infotext of this server's last picture
+_last: list = []            # the infotext of this server's last picture, and whether the network was patched
 
 
 def remember(processed) -> None:
     """Keep what a generation said of its first picture."""
     texts = getattr(processed, "infotexts", None) or [getattr(processed, "info", "")]
-    _last[:] = [texts[min(getattr(processed, "index_of_first_image", 0), len(texts) - 1)]]
+    _last[:] = [texts[min(getattr(processed, "index_of_first_image", 0), len(texts) - 1)], facts.is_patched()]
 
 
 def of_last() -> dict:
     """Of the last picture. Raises ValueError where there is none yet."""
     if not _last or not _last[0]:
         raise ValueError("no picture was made here since the server started: make one in txt2img, then press again")
-    return of_infotext(_last[0])
+    return of_infotext(_last[0]) | {"patched": _last[1]}
 
 
 def of_picture(picture) -> dict:
@@ -55,11 +55,15 @@ def of_infotext(text: str) -> dict:
 def fields(settings: dict) -> tuple:
     """(prompts, negative, cfg, width, height, steps, strengths, words on it): None for what stays as it is."""
     steps, strength = settings.get("steps"), settings.get("strength")
-    note = ""
+    notes = []
     if steps is not None and steps > USEFUL:
-        note = say("It was made in {} steps. Learned tables pay off up to about {}, so the steps were not taken "
-                   "over.").format(steps, USEFUL)
+        notes = [say("It was made in {} steps. Learned tables pay off up to about {}, so the steps were not taken "
+                     "over.").format(steps, USEFUL)]
         steps = None
+    if settings.get("patched"):
+        notes.append(say("This picture was made with a patch of the network, such as FreeU or Perturbed-Attention "
+                         "Guidance. A training leaves it out: the preset will not run while it is on."))
     cfg = f"{settings['cfg']:g}" if "cfg" in settings else None
     return (settings.get("prompts"), settings.get("negative"), cfg, settings.get("width"), settings.get("height"),
-            None if steps is None else str(steps), f"1, {strength:g}" if strength and strength < 1 else None, note)
+            None if steps is None else str(steps), f"1, {strength:g}" if strength and strength < 1 else None,
+            " ".join(notes))

@@ -12,6 +12,7 @@ import torch
 from test_sampler import ksampled
 from test_train_denoiser import inside
 
+facts = s4s_host.pack("s4s_nodes.hosts.comfyui.facts")
 record = s4s_host.pack("s4s_nodes.hosts.comfyui.record")
 NAME = "diffusion_model.joint_blocks.0.x_block.attn.qkv.weight"
 
@@ -59,6 +60,29 @@ def test_a_guider_whose_cfg_cannot_be_read_is_a_fallback(models, installed, ran)
     found = ran(lambda: under(model, "sd15", dual))
     assert found.fallback and found.warns and ("one was learned with cfg alone, this sampling has the guidance of "
                                                "Guider_DualCFG") in found.message()
+
+
+def test_a_guider_that_answers_in_its_own_way_is_a_fallback_whatever_it_overrides(models, installed, ran):
+    """In a class, in one that it derives from, or on the object; what only takes its settings otherwise is usual."""
+    model, usual = models("sd15"), comfy.samplers.CFGGuider
+    installed(t.preset_at(model, 3.0, "one"))
+
+    def found(own):
+        own.set_conds(t.conditioning("sd15", 0), t.conditioning("sd15", 1))
+        own.set_cfg(3.0)
+        return ran(lambda: under(model, "sd15", own))
+
+    def other(self, *given, **more):
+        return getattr(usual, name)(self, *given, **more)
+    for name in facts.ANSWERING:
+        parent = type("Own", (usual,), {name: other})
+        assert "this sampling has the guidance of Own" in found(parent(model)).message()
+        assert "has the guidance of Derived" in found(type("Derived", (parent,), {})(model)).message()
+    hung = usual(model)
+    hung.predict_noise = hung.predict_noise
+    assert "has the guidance of CFGGuider" in found(hung).message()
+    name = "set_cfg"
+    assert found(type("Taking", (usual,), {name: other})(model)).preset.name == "one"
 
 
 def test_a_lora_in_a_prompts_hooks_is_no_part_of_the_model_without(models, installed, ran):

@@ -285,7 +285,7 @@ def test_auto_takes_the_preset_with_a_window_for_this_denoise(models, installed)
 
 
 def test_a_pinned_preset_runs_in_a_plain_ksampler(models, installed):
-    """S4S Use Preset: also one of another model, with a warning; strict refuses it."""
+    """S4S Use Preset: also one of another model, with a warning; strict refuses it, alone as in older prompts."""
     model, rows = models("sd3"), s4s_host.pack("s4s_nodes.hosts.comfyui.sampler")
     installed(t.preset_for(model, calls=(4,), name="own"))
     other = t.preset_at(model, 3.0, "other", calls=(4,), family="another")
@@ -298,3 +298,38 @@ def test_a_pinned_preset_runs_in_a_plain_ksampler(models, installed):
         ksampled(rows.pin(model, other, True), "sd3", 4, cfg=3.0)
     mine = rows.pin(model, t.preset_for(model, calls=(4,), name="own"), True)
     assert torch.equal(ksampled(mine, "sd3", 4, cfg=3.0), ksampled(model, "sd3", 4, cfg=3.0))
+
+
+def test_what_happens_where_the_named_preset_does_not_run_is_the_users_choice(models, caplog):
+    """Of S4S Use Preset: strict and unmatched in all combinations, the node's own default among them."""
+    model, node = models("sd3"), s4s_host.pack("s4s_nodes.hosts.comfyui.nodes_sampling").S4SUsePreset
+    other = t.preset_at(model, 3.0, "other", calls=(4,), family="another")
+    suits_not = t.preset_at(models("sd15"), 3.0, "eps", calls=(4,))
+    plain, stopped, refused = ksampled(model, "sd3", 4, cfg=3.0), "unmatched is error", "was not learned on this model"
+
+    def asked(preset, steps, sampler="s4s", strict=False, unmatched="classical solver"):
+        model_ = node.execute(model, "", strict, unmatched, preset).args[0]
+        return ksampled(model_, "sd3", steps, sampler, cfg=3.0)
+    runs = asked(other, 4, unmatched="error")
+    assert torch.equal(runs, asked(other, 4)) and not torch.equal(runs, plain)
+    assert torch.equal(asked(other, 4, strict=True), plain)                 # on the plain levels, too
+    assert refused in caplog.text and caplog.records[-1].levelname == "WARNING"
+    five = ksampled(model, "sd3", 5, cfg=3.0)
+    assert asked(other, 5).shape == five.shape
+    assert torch.equal(asked(suits_not, 5), five)
+    assert "eps does not suit: it is for eps prediction" in caplog.records[-1].message
+    for preset, steps, sampler, strict, words in ((other, 4, "s4s", True, f"{refused}.*{stopped}"),
+                                                  (other, 5, "s4s", False, f"you asked for 5.*{stopped}"),
+                                                  (other, 5, "euler", False, f"you asked for 5.*{stopped}"),
+                                                  (suits_not, 4, "s4s", False, "does not suit this model")):
+        with pytest.raises(ValueError, match=words):
+            asked(preset, steps, sampler, strict=strict, unmatched="error")
+
+
+def test_the_sampler_from_a_preset_says_which_of_its_settings_refused(models):
+    node = s4s_host.pack("s4s_nodes.hosts.comfyui.nodes_sampling").S4SSampler
+    model, preset = models("sd3"), t.preset_for(models("sd3"), calls=(4,))
+    levels = t.sigmas_of(model, "normal", 5)
+    with pytest.raises(ValueError, match="unmatched is error: change what it says, or set that to classical solver"):
+        t.sample(model, "sd3", node.execute(preset, "error").args[0], levels)
+    assert t.sample(model, "sd3", node.execute(preset, "classical solver").args[0], levels).isfinite().all()

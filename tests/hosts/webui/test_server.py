@@ -159,12 +159,18 @@ def test_a_lora_in_the_prompt_makes_another_model_of_the_checkpoint(server):
 
 def test_what_changes_the_networks_answer_is_a_fallback(server):
     """The host's own settings, and what its extensions hang into the network."""
+    page = Page(server)
+
     def ran(**asked) -> str:
         return txt2img(server, scheduler="S4S Auto", **asked)[1][0]["S4S"]
     if hosts.kind() == "forge":
         freeu = {"FreeU Integrated (SD 1.x, SD 2.x, SDXL)": {"args": [True, 1.3, 1.4, 0.9, 0.2, 0.0, 1.0]}}
         assert "toy sd15 was learned on this model without LoRAs and patches" in ran(alwayson_scripts=freeu)
+        page.press("s4s_take_last")
+        assert "A training leaves it out: the preset will not run while it is on" in page.shows["s4s_notice"]
     assert ran().startswith("toy sd15 ")
+    page.press("s4s_take_last")
+    assert page.shows["s4s_notice"] == "" and "do not take part in a training" in page.shows["s4s_without"]
     server.call("/sdapi/v1/options", {"s_min_uncond": 2.0})
     assert "toy sd15 was learned with cfg alone this sampling has NGMS" in ran()
     server.call("/sdapi/v1/options", {"s_min_uncond": 0.0})
