@@ -4,7 +4,6 @@ import { app } from "../../scripts/app.js";
 import { ComfyWidgets } from "../../scripts/widgets.js";
 
 const TRAIN = "S4STrainPreset";
-const USE = "S4SUsePreset";
 const SAMPLERS = ["KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced"];
 const USEFUL = 12; // steps up to which a learned table pays off
 const TEXT = "s4s_text";
@@ -118,7 +117,7 @@ function trainFor(sampler) {
   const next = sampler.outputs.flatMap((_, slot) => sampler.getOutputNodes(slot) ?? []);
   const decoder = next.find((each) => each.findInputSlot("vae") >= 0);
   if (decoder) share(decoder, "vae", node, "vae");
-  if (!share(guider, "cfg", node, "cfg")) find(node, "cfg").value = cfg;
+  if (!share(guider, "cfg", node, "cfg")) find(node, "cfg").value = String(cfg);
   if (steps <= USEFUL) find(node, "calls").value = String(steps);
   if (denoise < 1) find(node, "windows").value = `1.0, ${denoise}`;
 }
@@ -132,12 +131,25 @@ function offerTraining(type) {
   };
 }
 
-// a workflow from before `unmatched` was there: its strict alone refused every fallback
-function keepStrict(type) {
+// of saved workflows: what stands in nodes whose inputs have changed since
+const OLD = {
+  // from before `unmatched`: strict alone refused every fallback
+  S4SUsePreset(node, saved) {
+    if (saved?.length === 2 && saved[1]) find(node, "unmatched").value = "error";
+  },
+  // cfg was a number; a range had a field of its own before the last two
+  S4STrainPreset(node, saved) {
+    const [range, boundary, lowNoiseCfg] = saved?.length === 14 ? saved.slice(11) : [];
+    if (boundary != null) [find(node, "boundary").value, find(node, "low_noise_cfg").value] = [boundary, lowNoiseCfg];
+    find(node, "cfg").value = String(range || find(node, "cfg").value);
+  },
+};
+
+function readOld(type, name) {
   const usual = type.prototype.onConfigure;
   type.prototype.onConfigure = function ({ widgets_values: saved }) {
     usual?.apply(this, arguments);
-    if (saved?.length === 2 && saved[1]) find(this, "unmatched").value = "error";
+    OLD[name](this, saved);
   };
 }
 
@@ -171,7 +183,7 @@ app.registerExtension({
   beforeRegisterNodeDef(type, data) {
     if (SAMPLERS.includes(data.name)) offerTraining(type);
     if (!ours(data.name)) return;
-    if (data.name === USE) keepStrict(type);
+    if (OLD[data.name]) readOld(type, data.name);
     const usual = type.prototype.onExecuted;
     type.prototype.onExecuted = function (output) {
       usual?.apply(this, arguments);

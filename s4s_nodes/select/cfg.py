@@ -49,6 +49,12 @@ def cfg_nodes(given) -> tuple[float, ...]:
     return nodes
 
 
+def middle_node(nodes: tuple[float, ...]) -> float:
+    """The one that a training samples and races at. Not 1 if another is learned: at 1 hosts read no negative prompt."""
+    guided = [cfg for cfg in nodes if cfg != 1] or nodes
+    return guided[len(guided) // 2]
+
+
 def name_at(stem: str, cfg: float) -> str:
     """The name of a table that was learned at one of several guidance scales."""
     return f"{stem}_cfg{cfg:g}"

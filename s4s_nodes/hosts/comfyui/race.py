@@ -22,7 +22,7 @@ from .work import Node
 class S4SRace(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        inputs, optional = scene_inputs()
+        inputs, optional = scene_inputs(io.Float.Input("cfg", default=5.0, min=0.0, max=100.0, step=0.1, round=0.01))
         return parts.Schema(node_id="S4SRace", inputs=[
             *inputs, parts.PresetType.Input("preset"), io.String.Input("calls", default=""),
             io.Int.Input("seeds", default=16, min=2, max=4096),

@@ -10,6 +10,7 @@ from ....training.config import BUDGETS, Config
 from ... import picture
 from ...core.lists import numbers
 from ...library import ENDING, file_name
+from ...select.cfg import cfg_nodes, middle_node
 from .. import session
 from ..runs import check_places
 from . import parts, record
@@ -21,17 +22,16 @@ MODES = ("auto", "forward-only")                            # one and the same, 
 # an older host knows none: there web/s4s.js sets it on a new node, and saved workflows still fit its widgets
 FIXED = getattr(getattr(io, "ControlAfterGenerate", None), "fixed", True)
 ESTIMATE = "only estimate"
-CHECKED = ("calls", "windows", "budget", "teacher_calls", "name", "seed", "cfg_range")       # before anything runs
+CHECKED = ("calls", "windows", "budget", "teacher_calls", "name", "seed", "cfg")       # before anything runs
 MORE_PROMPTS = ("positive_2", "positive_3", "positive_4")
 MORE_LATENTS = ("latent_2", "latent_3")
 SAVED: dict = {}            # the file of each name's last training since the host's start
 DELETED: Counter = Counter()
 
 
-def scene_inputs() -> tuple[list, list]:
+def scene_inputs(cfg: io.Input) -> tuple[list, list]:
     """(required, optional) inputs of what is sampled, for a node that would train or race."""
-    required = [io.Model.Input("model"), io.Conditioning.Input("positive"), io.Latent.Input("latent"),
-                io.Float.Input("cfg", default=5.0, min=0.0, max=100.0, step=0.1, round=0.01)]
+    required = [io.Model.Input("model"), io.Conditioning.Input("positive"), io.Latent.Input("latent"), cfg]
     optional = [io.Conditioning.Input(name, optional=True) for name in ("negative", *MORE_PROMPTS)]
     return required, [*optional, io.Vae.Input("vae", optional=True)]
 
@@ -57,7 +57,7 @@ def scene_of(model, positive, latent, cfg, negative=None, scales=(), low_noise_m
 class S4STrainPreset(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        inputs, optional = scene_inputs()
+        inputs, optional = scene_inputs(io.MultiType.Input(io.String.Input("cfg", default="5"), [io.Float]))
         return parts.Schema(node_id="S4STrainPreset", inputs=[
             *inputs, io.String.Input("calls", default="6"), io.String.Input("windows", default="1.0"),
             io.Combo.Input("mode", options=[*MODES], default="auto"),
@@ -67,7 +67,6 @@ class S4STrainPreset(io.ComfyNode):
             io.Int.Input("seed", default=0, min=0, max=0xFFFFFFFF, control_after_generate=FIXED),
             io.Boolean.Input("resume", default=True), io.Sampler.Input("teacher_sampler", optional=True),
             io.Sigmas.Input("teacher_sigmas", optional=True), *optional,
-            io.String.Input("cfg_range", default="", optional=True),        # last: saved values keep their places
             *second_model_inputs(), *(io.Latent.Input(name, optional=True) for name in MORE_LATENTS),
         ], outputs=[parts.PresetType, io.String, io.Image, io.Image, io.Image],
             aliases=("S4S", "distill", "few steps", "train sampler", "learned sampler", "fast sampling"),
@@ -77,6 +76,8 @@ class S4STrainPreset(io.ComfyNode):
     def validate_inputs(cls, calls):
         try:
             typed = {"calls": calls, **record.typed_inputs(cls)}
+            if typed.get("cfg_range"):
+                raise ValueError("cfg_range is an input of before: write the range into cfg")
             name = _config(**{key: typed[key] for key in CHECKED if key in typed}).name
             check_places(home(), runs(), name)
         except ValueError as error:
@@ -93,12 +94,11 @@ class S4STrainPreset(io.ComfyNode):
 
     @classmethod
     def execute(cls, cfg, calls, windows, mode, budget, teacher_calls, race_seeds, name, seed, resume,
-                teacher_sampler=None, teacher_sigmas=None, vae=None, cfg_range="", **scene) -> io.NodeOutput:
+                teacher_sampler=None, teacher_sigmas=None, vae=None, **scene) -> io.NodeOutput:
         config = _config(calls=calls, windows=windows, budget=budget, teacher_calls=teacher_calls, name=name, seed=seed,
-                         cfg_range=cfg_range)
-        scales = config.cfg if cfg_range.strip() else (cfg,)
-        nearest = min(scales, key=lambda scale: abs(scale - cfg))
-        node = Node(scene_of(cfg=nearest, scales=scales, **scene))
+                         cfg=cfg)
+        scales = cfg_nodes(cfg)
+        node = Node(scene_of(cfg=middle_node(scales), scales=scales, **scene))
         teacher = both_or_none(teacher_sampler, teacher_sigmas)
         if node.scene.low_noise is not None:
             check_two_models(config, node.scene.boundary)
@@ -123,10 +123,10 @@ class S4STrainPreset(io.ComfyNode):
                              ui={**parts.shown(cls, outcome.report, sheet), **node.page(outcome)})
 
 
-def _config(calls="6", windows="1", budget="normal", name="", cfg_range="", **more) -> Config:
+def _config(calls="6", windows="1", budget="normal", name="", cfg="5", **more) -> Config:
     """The settings of a training as they are written on the node. Raises ValueError for what cannot work."""
-    if str(cfg_range).strip():
-        more["cfg"] = str(cfg_range)
+    if len(scales := cfg_nodes(cfg)) > 1:                           # one: the scene's
+        more["cfg"] = scales
     return Config.of(calls=numbers(calls, int, "calls"), windows=numbers(windows, float, "windows"),
                      budget="normal" if budget == ESTIMATE else budget, name=str(name).strip(), **more)
 

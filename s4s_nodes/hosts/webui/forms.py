@@ -3,7 +3,7 @@
 import gradio as gr
 
 from ...core.lists import numbers, sizes
-from ...select.cfg import cfg_nodes
+from ...select.cfg import cfg_nodes, middle_node
 from . import shelf
 from .words import say
 
@@ -118,18 +118,12 @@ def _teacher_of(text: str) -> dict:
 
 def _scene_of(prompts, negative, cfg, width, height) -> dict:
     return {"prompts": tuple(line.strip() for line in str(prompts or "").splitlines() if line.strip()),
-            "negative": negative or "", "cfg": _middle(_scales(cfg)), "width": int(number(width, say("Width"), 8)),
+            "negative": negative or "", "cfg": middle_node(_scales(cfg)), "width": int(number(width, say("Width"), 8)),
             "height": int(number(height, say("Height"), 8))}
 
 
 def _scales(cfg) -> tuple:
     return cfg_nodes("" if cfg is None else str(cfg))
-
-
-def _middle(scales: tuple) -> float:
-    """The one the host samples and races at. Not 1 if another is learned: at 1 the host reads no negative prompt."""
-    guided = [cfg for cfg in scales if cfg != 1] or scales
-    return guided[len(guided) // 2]
 
 
 def number(value, label: str, least: float = 0) -> float:

@@ -59,7 +59,7 @@ BLUEPRINTS = {
         {"image": ("info", 0), "latent": ("sampler", 0), "text": ("info", 1)}),
     "S4S train": Blueprint(
         "Trains a preset for the model, races it and saves it: S4S Train Preset with the settings that most need.",
-        Example({"train": ("S4STrainPreset", {"cfg": CFG, "calls": str(CALLS)})}, [("", [["train"]])]),
+        Example({"train": ("S4STrainPreset", {"cfg": f"{CFG:g}", "calls": str(CALLS)})}, [("", [["train"]])]),
         scene("train", "cfg", "calls", "budget", "name"),
         {"preset": ("train", 0), "report": ("train", 1), "sheet": ("train", 3), "before_after": ("train", 4)}),
     "S4S race": Blueprint(

@@ -1,6 +1,5 @@
 """The browser's part of S4S in the host's own page: the samplers' menus, an image that is dropped in, old nodes."""
 
-import json
 import shutil
 import time
 
@@ -105,8 +104,8 @@ def train_node(page, kind: str) -> dict:
 
 
 @pytest.mark.parametrize("kind, cfg, calls, windows", [
-    ("KSampler", 4.5, "6", "1.0, 0.6"), ("KSamplerAdvanced", 3.0, "6", "1.0, 0.75"), ("SamplerCustom", 2.0, "5", "1.0"),
-    ("SamplerCustomAdvanced", 7.0, "5", "1.0")])
+    ("KSampler", "4.5", "6", "1.0, 0.6"), ("KSamplerAdvanced", "3", "6", "1.0, 0.75"),
+    ("SamplerCustom", "2", "5", "1.0"), ("SamplerCustomAdvanced", "7", "5", "1.0")])
 def test_the_menu_of_a_sampler_adds_a_train_node_for_what_it_makes(page, kind, cfg, calls, windows):
     page.evaluate("(nodes) => s4s.build(nodes)", around(SAMPLERS[kind]))
     made = train_node(page, kind)
@@ -139,7 +138,16 @@ def test_an_image_that_is_dropped_in_offers_its_lost_tables_and_to_train_for_it(
     page.get_by_text("Choose it in S4S Use Preset").first.wait_for()
     assert [path.stem for path in folder.glob("browser-sd3*")] == ["browser-sd3"]
     made = train_node(page, "KSampler")
-    assert (made["cfg"], made["calls"], made["windows"], len(made["linked"])) == (3.0, "4", "1.0", 5)
+    assert (made["cfg"], made["calls"], made["windows"], len(made["linked"])) == ("3", "4", "1.0", 5)
+
+
+def reloaded(page, kind: str, saved: list) -> dict:
+    """What stands in a node of a workflow that was saved with these values."""
+    page.evaluate("(nodes) => s4s.build(nodes)", {"old": [kind, {}, {}]})
+    workflow = page.evaluate("app.graph.serialize()")
+    workflow["nodes"][0]["widgets_values"] = saved
+    page.evaluate("(workflow) => app.loadGraphData(workflow)", workflow)
+    return page.evaluate("(kind) => s4s.read(s4s.find(kind))", kind)
 
 
 @pytest.mark.parametrize("saved, unmatched", [
@@ -147,8 +155,12 @@ def test_an_image_that_is_dropped_in_offers_its_lost_tables_and_to_train_for_it(
     (["any", True, "classical solver"], "classical solver")])
 def test_a_use_preset_node_from_before_unmatched_refuses_as_it_did(page, saved, unmatched):
     """The saved values of a workflow: strict alone meant an error."""
-    page.evaluate("(nodes) => s4s.build(nodes)", {"use": ["S4SUsePreset", {}, {}]})
-    workflow = page.evaluate("app.graph.serialize()")
-    workflow["nodes"][0]["widgets_values"] = saved
-    page.evaluate("(workflow) => app.loadGraphData(workflow)", json.loads(json.dumps(workflow)))
-    assert page.evaluate("s4s.read(s4s.find('S4SUsePreset'))")["unmatched"] == unmatched
+    assert reloaded(page, "S4SUsePreset", saved)["unmatched"] == unmatched
+
+
+@pytest.mark.parametrize("cfg, range_, wanted", [(4.5, [""], "4.5"), (5.0, ["3-7"], "3-7"), ("3-7", [], "3-7")])
+def test_a_train_node_keeps_the_values_it_had_when_cfg_was_a_number(page, cfg, range_, wanted):
+    values = [cfg, "4,5", "1.0", "auto", "quick", 32, 8, "mine", 7, "fixed", True, *range_, 0.9, 2.5]
+    made = reloaded(page, "S4STrainPreset", values)
+    assert (made["cfg"], made["boundary"], made["low_noise_cfg"]) == (wanted, 0.9, 2.5)
+    assert [made[name] for name in ("calls", "budget", "name", "seed", "resume")] == ["4,5", "quick", "mine", 7, True]

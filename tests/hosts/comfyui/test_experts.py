@@ -187,7 +187,7 @@ def test_one_sampler_alone_falls_back(both, learned, caplog):
 
 @pytest.mark.parametrize("more, words", [
     ({"windows": "1,0.5"}, "windows 1"), ({"calls": "1"}, "calls of at least 2"),
-    ({"cfg_range": "2-4"}, "one cfg"), ({"boundary": 0.0}, "boundary 0"), ({"boundary": 1.0}, "boundary 1")])
+    ({"cfg": "2-4"}, "one cfg"), ({"boundary": 0.0}, "boundary 0"), ({"boundary": 1.0}, "boundary 1")])
 def test_what_cannot_be_learned_for_two_is_refused_at_once(both, more, words):
     with pytest.raises(ValueError, match=words):
         train(both[0], "tiny_wan", low_noise_model=both[1], **more)

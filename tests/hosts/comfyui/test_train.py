@@ -145,8 +145,8 @@ def test_a_window_gets_its_own_table_which_an_image_to_image_run_uses(sd3, caplo
 
 def test_one_preset_serves_a_range_of_cfg(sd3):
     before = state_of(sd3)
-    preset, report, *_ = train(sd3, "tiny_sd3", **SMALL, cfg=2.2, cfg_range="2-4", name="range")
-    assert set(preset.tables) == {"calls3_cfg2", "calls3_cfg4"} and set(preset.scores) == {"calls3_cfg2"}
+    preset, report, *_ = train(sd3, "tiny_sd3", **SMALL, cfg="2-4", name="range")
+    assert set(preset.tables) == {"calls3_cfg2", "calls3_cfg4"} and set(preset.scores) == {"calls3_cfg4"}
     assert "cfg 2 to 4" in report and same_state(before, state_of(sd3))
     assert not (preset.tables["calls3_cfg2"].weights == preset.tables["calls3_cfg4"].weights).all()
     assert "between those learned at cfg 2 and 4" in ours("select.cfg").at_cfg(preset, 3.0)[1]
@@ -167,8 +167,8 @@ def test_a_stochastic_teacher_is_refused_with_the_reason(sd3):
 
 @pytest.mark.parametrize("settings, words", [
     ({"negative": None}, "no negative conditioning is connected"),
-    ({"negative": None, "cfg": 1.0, "cfg_range": "1-3"}, "cfg is 1.7 but no negative conditioning is connected"),
-    ({"cfg_range": "3 to 7"}, "a range such as 3-7"),
+    ({"negative": None, "cfg": "1-3"}, "cfg is 3 but no negative conditioning is connected"),
+    ({"cfg": "3 to 7"}, "a range such as 3-7"),
     ({"teacher_sampler": "any"}, "needs both teacher_sampler and teacher_sigmas"),
     ({"name": "a/b"}, "letters, digits"),
     ({"budget": 500, "calls": "12"}, "too small for a table of 12 calls"),
@@ -195,7 +195,8 @@ def checked(monkeypatch, **values):
 @pytest.mark.parametrize("values, words", [
     ({"calls": "four"}, "is not a list of whole numbers"), ({"calls": ""}, "calls is empty: write one number"),
     ({"windows": "0.5"}, "including 1"), ({"budget": "long"}, "use quick, normal, thorough"),
-    ({"cfg_range": "7-3"}, "a range such as 3-7"), ({"name": "a/b"}, "letters, digits"),
+    ({"cfg": "7-3"}, "a range such as 3-7"), ({"cfg_range": "3-7"}, "write the range into cfg"),
+    ({"name": "a/b"}, "letters, digits"),
     *(({"name": name}, "Choose another name") for name in ("../x", "a\nb", "x" * 101, "state", ""))])
 def test_settings_are_checked_before_anything_runs(monkeypatch, values, words):
     assert words in checked(monkeypatch, **values)
@@ -203,7 +204,7 @@ def test_settings_are_checked_before_anything_runs(monkeypatch, values, words):
 
 @pytest.mark.parametrize("values", [{"calls": "4,5", "windows": "1.0,0.5"}, {"calls": "4; 5 6", "windows": "1 0.5"},
                                     {"budget": "quick"}, {"budget": "only estimate"}, {"budget": 10000},
-                                    {"cfg_range": ""}, {"cfg_range": "3-7"}, {"cfg_range": "4"}])
+                                    {"cfg": "5"}, {"cfg": "3-7"}, {"cfg": 4.0, "cfg_range": ""}])
 def test_settings_that_can_work_are_taken(monkeypatch, values):
     assert checked(monkeypatch, **values) is True
 

@@ -74,7 +74,7 @@ def shown(text: tuple) -> tuple:
 def trained(cfg: float, name: str, **more) -> tuple:
     """S4S Train Preset on the checkpoint, under a name."""
     return "S4STrainPreset", {
-        "model": ("checkpoint", 0), "positive": ("positive", 0), "latent": ("latent", 0), "cfg": cfg,
+        "model": ("checkpoint", 0), "positive": ("positive", 0), "latent": ("latent", 0), "cfg": f"{cfg:g}",
         "calls": str(CALLS), "windows": "1.0", "mode": "auto", "budget": "normal", "teacher_calls": 50, "race_seeds": 8,
         "name": name, "seed": 0, "resume": True, "negative": ("negative", 0), **more, "vae": ("checkpoint", 2)}
 

@@ -56,7 +56,8 @@ def declared(info: dict, kind: str) -> list[tuple[str, list]]:
 
 def is_widget(spec: list) -> bool:
     """Whether an input is a field on the node rather than a socket."""
-    return isinstance(spec[0], list) or spec[0] in WIDGETS and not options(spec).get("forceInput")
+    kind = options(spec).get("widgetType", spec[0])             # of an input that also takes links of other types
+    return isinstance(kind, list) or kind in WIDGETS and not options(spec).get("forceInput")
 
 
 def options(spec: list) -> dict:
