@@ -77,7 +77,7 @@ class S4STrainPreset(io.ComfyNode):
         try:
             typed = {"calls": calls, **record.typed_inputs(cls)}
             if typed.get("cfg_range"):
-                raise ValueError("cfg_range is an input of before: write the range into cfg")
+                raise ValueError("cfg_range is gone: write the range into cfg")
             name = _config(**{key: typed[key] for key in CHECKED if key in typed}).name
             check_places(home(), runs(), name)
         except ValueError as error:

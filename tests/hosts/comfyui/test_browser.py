@@ -141,6 +141,21 @@ def test_an_image_that_is_dropped_in_offers_its_lost_tables_and_to_train_for_it(
     assert (made["cfg"], made["calls"], made["windows"], len(made["linked"])) == ("3", "4", "1.0", 5)
 
 
+@pytest.mark.parametrize("vue", [False, True], ids=["classic nodes", "Nodes 2.0"])
+def test_what_a_node_says_stands_on_it(page, comfy, vue):
+    if vue and page.evaluate("app.extensionManager.setting.get('Comfy.VueNodes.Enabled')") is None:
+        pytest.skip("this ComfyUI has no Nodes 2.0")
+    page.evaluate("(on) => app.extensionManager.setting.set('Comfy.VueNodes.Enabled', on)", vue)
+    page.evaluate("(nodes) => s4s.build(nodes)", {
+        "list": ["S4SPresets", {"preset": "browser-sd3"}, {}], "load": ["S4SLoadPreset", {"preset": "browser-sd3"}, {}],
+        "show": ["S4SShowPreset", {}, {"preset": ["load", 0]}]})
+    page.evaluate("app.queuePrompt(0)")
+    for words in ("of yours in ", "prediction, sigma"):
+        page.wait_for_function("""(words) => [...document.querySelectorAll("textarea")].some(
+            (field) => field.checkVisibility() && field.value.includes(words))""", arg=words)
+    page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
+
+
 def reloaded(page, kind: str, saved: list) -> dict:
     """What stands in a node of a workflow that was saved with these values."""
     page.evaluate("(nodes) => s4s.build(nodes)", {"old": [kind, {}, {}]})
