@@ -64,17 +64,27 @@ def _check_depth(content, left: int) -> None:
 def checksum(content: dict, tensors: dict) -> str:
     """SHA-256 in hex over the whole preset: its description (except CHECKSUM itself) and every tensor.
 
-    content: as `parsed` gives it. Raises ValueError for a number that JSON lacks, or for too deep nesting.
+    content: as `parsed` gives it. Raises ValueError for a number that JSON lacks.
     """
     kept = {key: value for key, value in content.items() if key != CHECKSUM}
-    try:
-        digest = hashlib.sha256(json.dumps(kept, sort_keys=True, allow_nan=False).encode())
-    except RecursionError:
-        raise ValueError("its description is nested too deeply") from None
+    digest = hashlib.sha256(json.dumps(kept, sort_keys=True, allow_nan=False).encode())
     for name, array in sorted(tensors.items()):
         digest.update(f"\n{name} {array.dtype} {array.shape}\n".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
+
+
+def check_sum(content: dict, tensors: dict, known: set) -> None:
+    """Raise PresetError for a description that changed since it was saved.
+
+    known: the entries of versions up to 0.4, which wrote no checksum.
+    """
+    if CHECKSUM not in content:
+        if unknown := sorted(set(content) - known):
+            raise PresetError(f"has the unknown entry {unknown[0][:60]!r} and no checksum: download or save it again")
+    elif content[CHECKSUM] != (now := checksum(content, tensors)):
+        raise PresetError(f"has checksum {now[:10]}... and says {str(content[CHECKSUM])[:10]}...: the file was changed "
+                          "or damaged; download or save it again")
 
 
 def header(path) -> bytes:

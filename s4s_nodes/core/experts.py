@@ -68,7 +68,7 @@ def pinned(levels, boundary: float) -> np.ndarray:
     return levels
 
 
-def halves(table: Table, boundary: float) -> tuple[Table, Table]:
+def halves(table: Table, boundary: float) -> tuple[Table, ...]:
     """(what the high-noise model runs, what the low-noise one runs). Raises ValueError for another kind of table."""
     turn = int(np.argmin(np.abs(table.sigmas - boundary)))
     inside = 0 < turn < table.calls and abs(table.sigmas[turn] - boundary) <= 1e-9
@@ -76,12 +76,9 @@ def halves(table: Table, boundary: float) -> tuple[Table, Table]:
         raise ValueError(f"does not change models at level {boundary:g}: its maker must train it again")
     if table.weights[turn:, :turn].any():
         raise ValueError(f"uses predictions from before level {boundary:g} after it: its maker must train it again")
-
-    def part(begin: int, end: int) -> Table:
-        rows = slice(begin, end)
-        return Table(table.sigmas[begin:end + 1], table.query[rows], table.scale[rows], table.carry[rows],
-                     table.weights[rows, rows], table.keeps_constants)
-    return part(0, turn), part(turn, table.calls)
+    return tuple(Table(table.sigmas[rows.start:rows.stop + 1], table.query[rows], table.scale[rows], table.carry[rows],
+                       table.weights[rows, rows], table.keeps_constants)
+                 for rows in (slice(0, turn), slice(turn, table.calls)))
 
 
 def experts_of(preset) -> tuple:

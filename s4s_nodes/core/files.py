@@ -10,8 +10,7 @@ def write_atomically(path, content: bytes, new: bool = False) -> Path:
     """Write content to path atomically: a crash or a full disk leaves the old file, never half a new one.
 
     A symbolic link is followed and kept, and so is the file's mode. new: fail if the path exists, even as a broken
-    link; of two processes, one succeeds. Raises FileExistsError, or OSError from the system (disk full, no permission),
-    with nothing left behind.
+    link; of two processes, one succeeds. Raises FileExistsError, or OSError from the system; nothing is left behind.
     """
     path = Path(path)
     place = path if new or not path.is_symlink() else Path(os.path.realpath(path))

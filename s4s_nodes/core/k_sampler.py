@@ -44,14 +44,12 @@ def sample_table(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = Non
 def check_levels(table: Table, sigmas) -> None:
     """Raise ValueError unless the host's levels are those the table was made for, to 1 part in 1000."""
     offered = np.asarray(sigmas.detach().double().cpu() if isinstance(sigmas, Tensor) else sigmas, dtype=np.float64)
-    wanted = table.sigmas
-    if same_levels(table, offered):
-        return
-    raise ValueError(
-        f"this table makes {table.calls} calls from sigma {wanted[0]:g} to {wanted[-1]:g}, the host offers "
-        f"{len(offered) - 1} steps from {offered[0]:g} to {offered[-1]:g}"
-        + (" with other levels between" if len(offered) == len(wanted) else "")
-        + ": use the schedule that comes with the preset")
+    if not same_levels(table, offered):
+        between = " with other levels between" if len(offered) == len(table.sigmas) else ""
+        raise ValueError(
+            f"this table makes {table.calls} calls from sigma {table.sigmas[0]:g} to {table.sigmas[-1]:g}, the host "
+            f"offers {len(offered) - 1} steps from {offered[0]:g} to {offered[-1]:g}{between}: use the schedule that "
+            "comes with the preset")
 
 
 def same_levels(table: Table, levels: np.ndarray) -> bool:

@@ -33,8 +33,7 @@ def even(flow: bool) -> tuple[Callable, Callable]:
 
 
 def along(levels, places, flow: bool) -> np.ndarray:
-    """Levels at places from 0 (the first) to 1 (the last) of a schedule: linear between its own in `even`'s coordinate.
-    """
+    """Levels at places from 0 (first) to 1 (last) of a schedule: linear between its own in `even`'s coordinate."""
     into, back = even(flow)
     return back(np.interp(places, np.linspace(0, 1, len(levels)), into(levels)))
 

@@ -18,8 +18,7 @@ _OF_A_RUN = {"state", "config"}     # state.safetensors and config.json lie in a
 def preset_name(text) -> str:
     """Return the text if a new preset may have this name: a file of this name is safe on every system.
 
-    Raises PresetError otherwise. Older files may hold other names: those are displayed, and `file_name` turns them into
-    a file name.
+    Raises PresetError otherwise. Older files may hold other names: they are displayed, and have a `file_name`, too.
     """
     if reason := _reason(text):
         raise PresetError(f"preset name {str(text)[:120]!r}: {reason}. Choose another name")

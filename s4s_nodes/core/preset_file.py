@@ -16,14 +16,13 @@ import torch
 
 from . import scores
 from .analytic import mixture
-from .container import CHECKSUM, KEY, checksum, contents, parsed
+from .container import CHECKSUM, KEY, check_sum, checksum, contents, parsed
 from .experts import experts_of
 from .files import write_atomically
 from .levels import starts_below
 from .lists import range_text
 from .loop import sample
-from .model import Model, PresetError, is_name, is_number, model_of
-from .records import check_records
+from .model import Model, PresetError, check_records, is_name, is_number, model_of
 from .table import PARTS, Table, check_float32
 
 FORMAT_VERSION = 1
@@ -58,8 +57,8 @@ class Preset:
         if not is_name(self.name):
             raise PresetError(f"preset name {str(self.name)[:120]!r}: expected 1 to 100 printable characters")
         if not 0 < len(self.tables) <= MOST_TABLES:
-            raise PresetError(f"preset {self.name!r} holds {len(self.tables) or 'no'} tables: expected 1 to "
-                              f"{MOST_TABLES}")
+            many = len(self.tables) or "no"
+            raise PresetError(f"preset {self.name!r} holds {many} tables: expected 1 to {MOST_TABLES}")
         for key, table in self.tables.items():
             if not isinstance(key, str) or not _TABLE_NAME.fullmatch(key):
                 raise PresetError(f"table name {str(key)[:80]!r}: use up to 64 of a-z, 0-9, '.', '_', '-'")
@@ -125,8 +124,7 @@ class Preset:
 
     @property
     def trained_sizes(self) -> list[tuple]:
-        """(height, width) of the latents it was trained on, one or several, a video's with its frames; [] if unknown.
-        """
+        """(height, width) of the latents it was trained on, one or several, a video's with frames; [] if unknown."""
         return [tuple(map(int, shape)) for shape in scores.shapes_of(self.training.get("resolution")) if len(shape) > 1]
 
     @property
@@ -187,8 +185,8 @@ def to_bytes(preset: Preset) -> bytes:
         "breaks_constants": sorted(key for key, table in preset.tables.items() if not table.keeps_constants),
     }
     try:
-        text = json.dumps(content, sort_keys=True, allow_nan=False)
-        content = parsed(text)                      # as a reader will see it: texts for keys, lists for tuples
+        # as a reader will see it: texts for keys, lists for tuples
+        content = parsed(json.dumps(content, sort_keys=True, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise PresetError(f"preset {preset.name!r} cannot be written: {error}") from None
     tensors = {f"{key}/{part}": np.array(getattr(table, part)) for key, table in preset.tables.items()
@@ -233,20 +231,13 @@ def _from_parts(content, tensors: dict) -> Preset:
     if content.get("hash") != preset.short_hash:
         raise PresetError(f"says its numbers have hash {str(content.get('hash'))[:20]!r}, but they have "
                           f"{preset.short_hash!r}: the file was changed or damaged; download or train it again")
-    _check_self_test(preset)
-    _check_sum(content, tensors)                    # last: where it can be said what is wrong, that is said
+    recorded = preset.training.get("self_test")
+    if not isinstance(recorded, dict) or set(recorded) != set(preset.tables) or not all(
+            isinstance(row, list) and len(row) == 4 and all(map(is_number, row)) for row in recorded.values()):
+        raise PresetError("its self-test is missing or damaged: download or save it again")
+    # last: where it can be said what is wrong, that is said
+    check_sum(content, tensors, {*_ENTRIES, "format_version", "hash"})
     return preset
-
-
-def _check_sum(content: dict, tensors: dict) -> None:
-    """Refuse a description that changed since it was saved. Versions up to 0.4 wrote no checksum and no other keys."""
-    if CHECKSUM not in content:
-        unknown = sorted(set(content) - {*_ENTRIES, "format_version", "hash"})
-        if unknown:
-            raise PresetError(f"has the unknown entry {unknown[0][:60]!r} and no checksum: download or save it again")
-    elif content[CHECKSUM] != (now := checksum(content, tensors)):
-        raise PresetError(f"has checksum {now[:10]}... and says {str(content[CHECKSUM])[:10]}...: the file was changed "
-                          "or damaged; download or save it again")
 
 
 def _tables(tensors: dict, breaks_constants: list) -> dict:
@@ -257,22 +248,13 @@ def _tables(tensors: dict, breaks_constants: list) -> dict:
             raise PresetError(f"holds tensor {name[:80]!r} of type {array.dtype}: only float64 tensors named "
                               f"TABLE/{'|'.join(PARTS)} belong in a preset")
         parts.setdefault(key, {})[part] = array
+    tables = {}
     for key, arrays in parts.items():
         if missing := [part for part in PARTS if part not in arrays]:
             raise PresetError(f"table {key[:80]!r} lacks {', '.join(missing)}")
-    tables = {key: Table(**arrays, keeps_constants=key not in breaks_constants) for key, arrays in parts.items()}
-    for key, table in tables.items():
-        check_float32(key, table)
+        tables[key] = Table(**arrays, keeps_constants=key not in breaks_constants)
+        check_float32(key, tables[key])
     return tables
-
-
-def _check_self_test(preset: Preset) -> None:
-    recorded = preset.training.get("self_test")
-    shaped = isinstance(recorded, dict) and set(recorded) == set(preset.tables) and all(
-        isinstance(row, list) and len(row) == 4 and all(is_number(x) for x in row)
-        for row in recorded.values())
-    if not shaped:
-        raise PresetError("its self-test is missing or damaged: download or save it again")
 
 
 def verify(preset: Preset) -> float:
@@ -296,8 +278,8 @@ def with_scores(preset: Preset, new: dict) -> Preset:
 def describe(preset: Preset) -> str:
     """A description of the preset for people; safe to print, whatever the file holds."""
     model, training = preset.model, preset.training
-    verdict = "" if preset.recommended else "  NOT RECOMMENDED: a classical solver did better in its race"
-    verdict = "  UNFINISHED: its training was stopped; the same settings resume it" if preset.unfinished else verdict
+    verdict = "  UNFINISHED: its training was stopped; the same settings resume it" if preset.unfinished else \
+        "" if preset.recommended else "  NOT RECOMMENDED: a classical solver did better in its race"
     lines = [f"{preset.name}  ({preset.short_hash}){verdict}",
              f"  model      {model.family}, {model.prediction} prediction, sigma {model.sigma_min:g} to "
              f"{model.sigma_max:g}"]

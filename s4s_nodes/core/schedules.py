@@ -14,8 +14,7 @@ from .levels import along
 
 
 def sd_levels(beta_start: float = 0.00085, beta_end: float = 0.012, count: int = 1000, root: int = 2) -> np.ndarray:
-    """Stable Diffusion's levels, rising: betas even in their square root (root 1: in themselves), 0.0292 to 14.6146
-    (Rombach et al., 2022)."""
+    """Stable Diffusion's levels, 0.0292 to 14.6146 (Rombach et al., 2022): betas even in their `root`-th root."""
     betas = np.linspace(beta_start ** (1 / root), beta_end ** (1 / root), count) ** root
     kept = np.cumprod(1 - betas)
     return np.sqrt((1 - kept) / kept)

@@ -117,19 +117,16 @@ def check_float32(key: str, table: Table) -> None:
     """
     sigmas, limit = table.sigmas, float(np.finfo(np.float32).max)
     if sigmas.max() > limit:
-        raise ValueError(f"table {key!r} has a level of {sigmas.max():g}, more than float32 can hold: its maker must "
-                         "train it again")
+        raise ValueError(f"table {key!r} has a level of {sigmas.max():g}, more than float32 can hold: train it again")
     if max(float(np.abs(getattr(table, part)).max()) for part in PARTS) > limit:
-        raise ValueError(f"table {key!r} has a number beyond {limit:.2g}, the most float32 can hold: its maker must "
-                         "train it again")
+        raise ValueError(f"table {key!r} has a number beyond {limit:.2g}, the most float32 can hold: train it again")
     with np.errstate(under="ignore"):
         rounded = sigmas.astype(np.float32)
     merged = np.flatnonzero((np.diff(rounded) == 0) & (np.diff(sigmas) != 0))
     if len(merged):
         i = int(merged[0])
         raise ValueError(f"levels {i} and {i + 1} of table {key!r} are both {sigmas[i]:.7g} after rounding to "
-                         "float32, so no host can sample between them: its maker must train it with levels further "
-                         "apart")
+                         "float32, so no host can sample between them: train it with levels further apart")
 
 
 def _frozen(name: str, values) -> np.ndarray:
@@ -148,8 +145,7 @@ def _frozen(name: str, values) -> np.ndarray:
 def _check_shapes(table: Table) -> None:
     calls = table.sigmas.size - 1
     if table.sigmas.ndim != 1 or calls < 1:
-        raise ValueError(f"sigmas has shape {table.sigmas.shape}: a solver of N >= 1 calls needs N + 1 levels "
-                         "in one dimension")
+        raise ValueError(f"sigmas has shape {table.sigmas.shape}: N >= 1 calls need N + 1 levels in one dimension")
     if calls > MAX_CALLS:
         raise ValueError(f"{calls} calls asked for: a table holds at most {MAX_CALLS}")
     wanted = {"query": (calls,), "scale": (calls,), "carry": (calls,), "weights": (calls, calls)}

@@ -54,8 +54,8 @@ class Trace:
     def call(self, x: Tensor, sigma, level=None) -> Tensor:
         """D of the next network call, on x at level sigma; level: that of the state, if another."""
         self._shown.append(x)
-        self._query.append(_as_scalar(sigma))
-        self._levels.append(_as_scalar(sigma if level is None else level))
+        self._query.append(torch.as_tensor(sigma, dtype=torch.float64))
+        self._levels.append(torch.as_tensor(sigma if level is None else level, dtype=torch.float64))
         return self._basis[len(self._shown)]
 
     def finish(self, x: Tensor) -> TensorTable:
@@ -67,10 +67,6 @@ class Trace:
         weights = _clean(after[:, 1:] - carry[:, None] * before[:, 1:])
         levels = torch.cat([torch.stack(self._levels), self._sigmas[-1:]])
         return TensorTable(levels, torch.stack(self._query), torch.ones(calls, dtype=torch.float64), carry, weights)
-
-
-def _as_scalar(value) -> Tensor:
-    return torch.as_tensor(value, dtype=torch.float64)
 
 
 def _clean(values: Tensor) -> Tensor:

@@ -9,8 +9,7 @@ from ..core.table import PARTS
 def sigmas_text(preset: Preset, calls: int) -> str:
     """The levels of one table, "14.61, 6.475, ..., 0.0": for ManualSigmas and the hosts' custom-sigma fields.
 
-    They are the schedule only: with another solver the coefficients are its own. A flow's levels are as the model
-    sees them, its shift included.
+    They are the schedule only: another solver has coefficients of its own. A flow's levels include its shift.
     """
     return ", ".join(repr(float(f"{level:.9g}")) for level in preset.table(calls).sigmas)
 

@@ -27,8 +27,7 @@ class S4SScheduler(SchedulerMixin, ConfigMixin):
     """Tables of a preset behind diffusers' set_timesteps, scale_model_input and step.
 
     tables: {calls: {"sigmas", "query", "scale", "carry", "weights"}} as lists. The betas give the network's clock and
-    must be the model's. States are x0 + sigma noise (flow: (1-s) x0 + s noise), as in the core and in
-    EulerDiscreteScheduler.
+    must be the model's. States are x0 + sigma noise (flow: (1-s) x0 + s noise), as in EulerDiscreteScheduler.
     """
 
     _compatibles: list = []
@@ -87,14 +86,11 @@ class S4SScheduler(SchedulerMixin, ConfigMixin):
         table = self._tables[num_inference_steps]
         self.num_inference_steps, self._rows = num_inference_steps, table.rows
         self.sigmas = torch.tensor(table.sigmas, dtype=torch.float32)
-        self.timesteps = torch.tensor(self._clock(table.query), dtype=torch.float32, device=device)
+        # the network's clock: a flow's are its levels, others lie between the trained ones
+        clock = table.query * self.config.num_train_timesteps if self._flow else np.interp(
+            np.log(table.query), np.log(self._levels), np.arange(len(self._levels)))
+        self.timesteps = torch.tensor(clock, dtype=torch.float32, device=device)
         self._call, self._history = 0, {}
-
-    def _clock(self, query: np.ndarray) -> np.ndarray:
-        """The network's timesteps for levels: a flow's are its levels, others lie between the trained ones."""
-        if self._flow:
-            return query * self.config.num_train_timesteps
-        return np.interp(np.log(query), np.log(self._levels), np.arange(len(self._levels)))
 
     def scale_model_input(self, sample: Tensor, timestep=None) -> Tensor:
         """What the network is shown: the row's factor, and for a VP network 1 / sqrt(1 + sigma^2)."""

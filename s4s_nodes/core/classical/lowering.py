@@ -52,8 +52,7 @@ def lowered(calls_per_step: int = 1, lawful: bool = True) -> Callable[[Callable]
 
 def _check(levels: Tensor, flow: bool) -> None:
     if levels.ndim != 1 or len(levels) < 2:
-        raise ValueError(f"sigmas has shape {tuple(levels.shape)}: a solver needs at least two levels, the start "
-                         "and the end")
+        raise ValueError(f"sigmas has shape {tuple(levels.shape)}: a solver needs at least two levels")
     if len(levels) > MAX_CALLS + 1:
         raise ValueError(f"{len(levels) - 1} steps asked for: a table holds at most {MAX_CALLS}")
     if not bool(torch.isfinite(levels).all()):
