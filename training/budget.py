@@ -1,9 +1,11 @@
-"""What a run costs, and the plan that fits it into a budget of network calls."""
+"""What a run costs, and the plan that fits it into a budget of network calls; for each cfg of a run of several."""
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
+from ..s4s_nodes.select.cfg import name_at
 from .baselines.halving import EVERY, Effort
 from .baselines.schedules import schedules_for
 from .config import Config
@@ -23,6 +25,7 @@ USUAL_BATCH = 6             # pairs of an iteration, about
 MOST_TURNS = 4              # of a training pair in the iterations
 VALIDATIONS = 2             # besides those of the iterations: of the best baseline, and of a start that is another
 NOISE_CALLS = 6             # that measure how noisy the network's answers are
+OTHERS = 0.7                # of the first cfg's budget, for all others together: docs/how-to/several-cfg.md
 
 
 @dataclass(frozen=True)
@@ -59,16 +62,14 @@ def plan_for(config: Config, source: Source, teacher_calls: int = 0, checked: in
     afforded = {calls: affordable(plan, source, calls) for calls in plan.calls}
     calls = min(afforded, key=lambda count: afforded[count])
     if afforded[calls] < LEAST_PAIRS:
-        pair = pair_cost(source, calls)
-        least = fixed_cost(plan, source, calls) + _growing_cost(plan, calls, LEAST_PAIRS, pair)
+        least = fixed_cost(plan, source, calls) + _growing_cost(plan, calls, LEAST_PAIRS, pair_cost(source, calls))
         raise ValueError(f"a budget of {plan.budget:,} network calls is too small for a table of {calls} calls: at "
                          f"least {math.ceil(least):,} are needed")
     return plan.replace(pairs=_distinct(plan, afforded[calls]), pairs_cut=True)
 
 
 def affordable(plan: Plan, source: Source, calls: int) -> int:
-    """The most pairs that can be measured, with all that goes with them, in a table's budget; with `pairs_cut` they
-    are made already."""
+    """The most pairs that a table's budget can measure, with all that goes with them; made already with `pairs_cut`."""
     pair, fixed = pair_cost(source, calls), fixed_cost(plan, source, calls)
     most = bisect_right(range(1, MOST_TURNS * plan.data.pairs + 1), plan.most_calls,
                         key=lambda total: fixed + _growing_cost(plan, calls, total, pair))
@@ -116,13 +117,45 @@ def shared_cost(plan: Plan, pairs: int) -> int:
     return math.ceil(pairs * plan.teacher.calls / len(plan.calls))
 
 
-def forecast(plan: Plan, source: Source, calls: int | None = None) -> int:
-    """Network calls of one table after its start is chosen, or of the whole run with its teacher: an upper bound."""
-    if calls is None:
-        each = sum(fixed_cost(plan, source, calls) + shared_cost(plan, plan.data.pairs)
-                   + forecast(plan, source, calls) for calls in plan.calls)
-        return each * len(plan.windows)
+def forecast(plan: Plan, source: Source, calls: int) -> int:
+    """Network calls of one table after its start is chosen: an upper bound."""
     total = affordable(plan, source, calls)
     if plan.iterations:                                 # each has at most twice the pairs of the one before
         total = min(total, FIRST_BATCH * (2 ** min(plan.iterations, 30) - 1))
     return _learning_cost(plan, calls, total, pair_cost(source, calls))
+
+
+class CfgNode(NamedTuple):
+    """One guidance scale of a run, its configuration cut to its share of the budget, and the cfg of the node whose
+    tables its own start from; None: the first.
+
+    Tables learned so lie in one valley, and a host can interpolate between them (s4s_nodes/select/cfg.py); tables
+    learned apart do not interpolate.
+    """
+
+    cfg: float
+    config: Config
+    neighbour: float | None = None
+
+    def plan(self, source: Source, teacher_calls: int = 0, checked: int = 0) -> Plan:
+        """Raises ValueError for too small a budget."""
+        return plan_for(self.config, source, teacher_calls, checked, self.neighbour is not None)
+
+    def name(self, stem: str, cfg: float | None = None) -> str:
+        """The table's name in a run: at the node's own cfg, or at another."""
+        return name_at(stem, self.cfg if cfg is None else cfg) if len(self.config.cfg) > 1 else stem
+
+
+def nodes_of(config: Config) -> list[CfgNode]:
+    """The nodes of a configuration: the highest cfg first, where a teacher has the hardest time, then downwards."""
+    falling = sorted(config.cfg, reverse=True)
+    share = OTHERS / max(1, len(falling) - 1)
+    other = replace(config, budget=int(share * (config.budget or UNLIMITED)))
+    return [CfgNode(falling[0], config), *(CfgNode(cfg, other, above) for above, cfg in zip(falling, falling[1:]))]
+
+
+def run_calls(nodes: list[CfgNode], source: Source, *teacher: int) -> int:
+    """Network calls of a whole run with its teacher, at most. teacher: its calls and cost, as in `plan_for`."""
+    plans = [node.plan(source, *teacher) for node in nodes]
+    return sum(len(plan.windows) * (fixed_cost(plan, source, calls) + shared_cost(plan, plan.data.pairs)
+                                    + forecast(plan, source, calls)) for plan in plans for calls in plan.calls)

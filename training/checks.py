@@ -9,8 +9,7 @@ from .teacher.solvers import check_teacher
 def check(config: Config, source: Source) -> None:
     """Raises ValueError for an unknown schedule or teacher, or a range of cfg that cannot be had."""
     if len(config.cfg) > 1 and not source.any_cfg:
-        raise ValueError(f"{source.name} can be asked at cfg {source.cfg:g} only: give one cfg, or a source whose "
-                         "network is told it (any_cfg)")
+        raise ValueError(f"{source.name} can be asked at cfg {source.cfg:g} only: give one cfg, or an any_cfg source")
     if source.boundary is not None:
         check_two_models(config, source.boundary, source.sigma_max)
     check_teacher(source, config.teacher.solver, config.teacher.calls)
@@ -21,8 +20,7 @@ def check(config: Config, source: Source) -> None:
 def check_two_models(config: Config, boundary: float, top: float = 1.0) -> None:
     """Raise ValueError for settings that a table for two models cannot have."""
     if not 0 < boundary < top:
-        raise ValueError(f"boundary {boundary:g}: give the level at which the models change, between 0 and {top:g}, "
-                         "e.g. 0.875")
+        raise ValueError(f"boundary {boundary:g}: give the level where the models change, 0 to {top:g}, e.g. 0.875")
     fixed = {"calls of at least 2": min(config.calls) >= 2, "windows 1": config.windows == (1.0,),
              "one cfg for each": len(config.cfg) == 1}
     if refused := [words for words, kept in fixed.items() if not kept]:

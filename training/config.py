@@ -5,16 +5,16 @@ groups, and config.json and the command line use the flat names.
 """
 
 import json
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, NamedTuple, TypeVar
 
 from ..s4s_nodes.core import names
+from ..s4s_nodes.core.lists import sizes
 from ..s4s_nodes.select.cfg import cfg_nodes
-from .checkpoints.settings import ModelSettings
-from .settings import Group, check_distinct, flag_of, setting
 
 MOST_CALLS = 50        # a learned table pays off below about 12 calls
 
+PREDICTIONS, DTYPES = ("auto", "eps", "v", "v_zsnr"), ("auto", "fp32", "fp16", "bf16")
 BUDGETS = {"quick": 3_000, "normal": 10_000, "thorough": 40_000}        # network calls per table, by name
 
 
@@ -26,25 +26,72 @@ def calls_of_budget(budget) -> int:
         raise ValueError(f"budget {budget!r}: use {', '.join(BUDGETS)}, or a number of network calls") from None
 
 
+def setting(default, help_text: str, flag: str = "", **limits):
+    """A setting: its help text, the name of its flag where that is not the field's, and its limits (least, choices)."""
+    return field(default=default, metadata={"help": help_text, "flag": flag, **limits})
+
+
+def flag_of(one: Field) -> str:
+    return one.metadata["flag"] or one.name
+
+
+@dataclass(frozen=True)
+class Group:
+    """Settings that belong together. Raises ValueError for one beyond its limits."""
+
+    def __post_init__(self):
+        for one in fields(self):
+            value, limits = getattr(self, one.name), one.metadata
+            if "least" in limits and value < limits["least"]:
+                raise ValueError(f"{flag_of(one)} is {value}: use {limits['least']} or more")
+            if "choices" in limits and value not in limits["choices"]:
+                raise ValueError(f"{one.name} {value!r}: use one of {', '.join(limits['choices'])}")
+
+
+@dataclass(frozen=True)
+class ModelSettings(Group):
+    """What is distilled: a bundled model, or a checkpoint and how it is opened."""
+
+    name: str = setting("digits-eps", "the bundled model to train for: digits-eps or digits-flow", "model")
+    checkpoint: str = setting("", "use this checkpoint instead of a bundled model: a .safetensors file, or a "
+                                  "folder in diffusers' layout")
+    prompts: str = setting("", "for a checkpoint: a text file with one prompt per line; seeds take turns")
+    negative: str = setting("", "for a checkpoint: the negative prompt, for a cfg above 1")
+    width: int = setting(0, "for a checkpoint: image width in pixels; 0: the model's native size", least=0)
+    height: int = setting(0, "for a checkpoint: image height in pixels; 0: the width", least=0)
+    more_sizes: str = setting("", "for a checkpoint: other sizes to learn for in the same tables, in pixels, e.g. "
+                                  "768x512,1024x1024")
+    dtype: str = setting("auto", "for a checkpoint: fp32, fp16 or bf16; auto: a half type on a GPU, fp32 on a CPU",
+                         choices=DTYPES)
+    config: str = setting("", "for a checkpoint: a folder in diffusers' layout that describes the model, with the "
+                              "weights of what its file lacks; default: diffusers' cache on this machine")
+    prediction: str = setting("auto", "for a checkpoint: eps, v or v_zsnr, if its file does not say",
+                              choices=PREDICTIONS)
+    shift: float = setting(0.0, "for a flow checkpoint: the shift of its levels; 0: its own", least=0)
+    guidance: float = setting(3.5, "for Flux dev: the distilled guidance; use --cfg 1 with it")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if sizes(self.more_sizes, "more_sizes") and not self.checkpoint:
+            raise ValueError("--more-sizes is for checkpoints: the bundled models have one size")
+        if bool(self.checkpoint) != bool(self.prompts):
+            raise ValueError("--checkpoint and --prompts go together: the bundled models have no prompts")
+
+
 @dataclass(frozen=True)
 class TeacherSettings(Group):
     solver: str = setting("auto", "what makes the targets: a classical solver; auto: unipc_bh2_3; or solver and "
                                   "schedule, such as \"euler, sgm_uniform\", for a distilled model", "teacher")
     calls: int = setting(32, "the teacher's calls: at first, doubled, up to 128, while its measured error is above a "
-                             "fifth of the student's; with solver and schedule exactly that many", "teacher_calls")
-
-    def __post_init__(self):
-        self.check_least(1, "calls")
+                             "fifth of the student's; with solver and schedule exactly that many", "teacher_calls",
+                         least=1)
 
 
 @dataclass(frozen=True)
 class DataSettings(Group):
-    pairs: int = setting(256, "cached teacher pairs to learn from")
-    validation: int = setting(64, "held-out pairs that choose the best state")
+    pairs: int = setting(256, "cached teacher pairs to learn from", least=1)
+    validation: int = setting(64, "held-out pairs that choose the best state", least=1)
     seed: int = setting(0, "first seed: the seeds of training, validation and test follow from it")
-
-    def __post_init__(self):
-        self.check_least(1, "pairs", "validation")
 
 
 C = TypeVar("C", bound="Config")
@@ -60,9 +107,9 @@ class Config(Group):
     cfg: tuple = setting((3.0,), "guidance scale of teacher and student; a range, e.g. 3:7: tables at a few of "
                                  "them, interpolated between; or a list of these, e.g. 3,5,7")
     budget: int = setting(10_000, "most network calls per table, its share of the teacher's included: quick (3,000), "
-                                  "normal (10,000), thorough (40,000), or a number; 0: no limit")
+                                  "normal (10,000), thorough (40,000), or a number; 0: no limit", least=0)
     schedule: str = setting("auto", "start on this schedule of the race; auto: on the best of all")
-    iterations: int = setting(0, "optimizer steps per table; 0: as many as the budget allows")
+    iterations: int = setting(0, "optimizer steps per table; 0: as many as the budget allows", least=0)
     device: str = setting("auto", "cpu, cuda, mps, or auto")
     model: ModelSettings = field(default_factory=ModelSettings)
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
@@ -73,7 +120,7 @@ class Config(Group):
                             ("windows", tuple(float(w) for w in self.windows)), ("cfg", cfg_nodes(self.cfg))):
             object.__setattr__(self, name, value)
         names.preset_name(self.name)                    # the name of a file, too: before anything is learned
-        self.check_least(0, "budget", "iterations")
+        super().__post_init__()
         self._check_tables()
 
     def _check_tables(self) -> None:
@@ -84,7 +131,8 @@ class Config(Group):
                 raise ValueError(f"{calls} calls asked for: a learned table has 1 to {MOST_CALLS} (they pay off "
                                  "below about 12; above that use a classical solver)")
         for several in (self.calls, self.windows):
-            check_distinct(several)
+            if len(set(several)) < len(several):
+                raise ValueError(f"{', '.join(map(str, several))}: give each value once, not twice")
         if 1.0 not in self.windows or not all(0 < window <= 1 for window in self.windows):
             raise ValueError(f"windows {self.windows}: use denoise strengths above 0 and up to 1, including 1 "
                              "(the others start on the levels it learns)")
@@ -93,8 +141,7 @@ class Config(Group):
     def of(cls, **settings) -> "Config":
         """A configuration from the flat names of settings. Raises ValueError for an unknown name or a bad value."""
         if unknown := sorted(set(settings) - set(SETTINGS)):
-            raise ValueError(f"unknown settings {', '.join(unknown)}: check the spelling, or use the version that "
-                             "wrote them")
+            raise ValueError(f"unknown settings {', '.join(unknown)}: check the spelling and this program's version")
         groups = _grouped(settings)
         return cls(**groups.pop("", {}), **{group: GROUPS[group](**values) for group, values in groups.items()})
 
@@ -111,11 +158,6 @@ class Config(Group):
 
     def to_json(self) -> str:
         return json.dumps(self.flat(), indent=1)
-
-    @classmethod
-    def from_json(cls, text: str) -> "Config":
-        """Raises ValueError for unknown settings."""
-        return cls.of(**json.loads(text))
 
 
 class Setting(NamedTuple):

@@ -41,8 +41,7 @@ def distil(source: Source, config: Config, folder, *, resume: bool = False,
     """Learn config's tables for the source and return the preset, also written to folder/NAME.safetensors.
 
     The model's name is taken from the source, and config.cfg where it is not a range. resume: resume the run in the
-    folder exactly where it stopped, or begin where there is none. say(text) gets what a person should read; default:
-    logging.
+    folder exactly where it stopped, or begin one. say(text) gets what a person should read; default: logging.
     Raises ValueError in words for settings that cannot work, a folder with another run, a budget that is too small,
     a stochastic teacher, a network that answers NaN.
     """

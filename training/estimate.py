@@ -1,14 +1,14 @@
 """What a training will cost on this device, told before it starts: network calls and seconds."""
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 
 from .baselines.schedules import schedules_for
-from .budget import plan_for
-from .cfg_range import nodes_of, run_calls
+from .budget import nodes_of, plan_for, run_calls
 from .checks import check
 from .config import BUDGETS, Config
 from .parametrization.parameters import Parameters
@@ -82,10 +82,8 @@ def prices(source: Source, config: Config, pace: float) -> tuple[Price, ...]:
     """
     known = []
     for budget in BUDGETS:
-        try:
+        with suppress(ValueError):
             known.append(price_of(source, config.replace(budget=budget), pace))
-        except ValueError:
-            continue
     return tuple(known)
 
 

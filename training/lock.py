@@ -39,8 +39,7 @@ def locked(folder: Path, say: Callable) -> Iterator[BinaryIO | None]:
             _take(file.fileno())
         except OSError as error:
             if error.errno in _TAKEN:
-                raise ValueError(f"another training is running in {folder}: wait for it, or choose another folder"
-                                 ) from None
+                raise ValueError(f"another training is running in {folder}: wait, or choose another folder") from None
             _warn(folder, error, say)
         yield file
 

@@ -49,12 +49,6 @@ class World:
             raise held[1]
         return held[0]
 
-    def all(self, flag: bool) -> bool:
-        """Whether the flag is true in every process."""
-        flags = [None] * self.size
-        dist.all_gather_object(flags, flag)
-        return all(flags)
-
     def spread(self, source: Source) -> Source:
         """The source with every network call split over the processes; its calls are still counted all together."""
         return replace(source, network=Share(self, source.network, source.chunk), chunk=source.chunk * self.size)
@@ -102,7 +96,10 @@ class Share:
     def __call__(self, x: Tensor, sigma: Tensor, **extra) -> Tensor:
         def work(some):
             return self.network(x[some], sigma[some], **{key: value[some] for key, value in extra.items()})
-        return self._gathered(torch.cat(self._in_parts(work, x)), len(x))
+        mine = torch.cat(self._in_parts(work, x)).contiguous()
+        everyone = [torch.empty_like(mine) for _ in range(self.world.size)]
+        dist.all_gather(everyone, mine)
+        return torch.cat(everyone)[:len(x)]             # in order, without what lies past the end
 
     def _in_parts(self, work: Callable, x: Tensor) -> list:
         """work(places) over this process's share: as many as every other has, past the end the last image again."""
@@ -118,10 +115,3 @@ class Share:
                 continue
             start, self.images = start + len(some), self.images + len(some)
         return done
-
-    def _gathered(self, mine: Tensor, count: int) -> Tensor:
-        """Every process's part, in order, without what lies past the end."""
-        mine = mine.contiguous()
-        everyone = [torch.empty_like(mine) for _ in range(self.world.size)]
-        dist.all_gather(everyone, mine)
-        return torch.cat(everyone)[:count]

@@ -47,7 +47,7 @@ class RunProgress:
         self.bars = not (quiet or say or on_progress)
         self._opened, self.total = time.monotonic(), 0
         self.phase, self.table, self.loss = "teacher", "", math.nan
-        self._bar: tqdm | None = None
+        self._bar = tqdm(disable=True)
 
     @property
     def seconds(self) -> float:
@@ -64,25 +64,19 @@ class RunProgress:
     @contextlib.contextmanager
     def bar(self, calls: int):
         """A bar over the network calls of the table that is learned meanwhile."""
-        with tqdm(total=calls, desc=f"learning {self.table}", unit="call", disable=None if self.bars else True) as bar:
-            self._bar = bar
-            try:
-                yield
-            finally:
-                self._bar = None
+        off = None if self.bars else True
+        with tqdm(total=calls, desc=f"learning {self.table}", unit="call", disable=off) as self._bar:
+            yield
 
     def note_iteration(self, state, loss: float, all_calls: int) -> None:
         self.loss = loss
-        if self._bar is None:
-            return
         self._bar.set_postfix({"iteration": str(state.iteration), "loss": f"{loss:.4f}",
                                "times closer": f"{state.baseline / max(state.best_error, 1e-12):.2f}",
                                "all calls": f"{all_calls:,}"})
 
     def count(self, images: int, done: int, made: int, state, preview: Callable) -> None:
         """Report `images` more network calls. done: the run's so far, made: this session's; state: the table's."""
-        if self._bar is not None:
-            self._bar.update(images)
+        self._bar.update(images)
         if self.on_progress is None:
             return
         total = max(done, self.total)

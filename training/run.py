@@ -8,25 +8,23 @@ from torch import Tensor
 
 from ..s4s_nodes.core import Preset
 from . import sources
-from .budget import NOISE_CALLS, forecast
-from .cfg_range import CfgNode, nodes_of, run_calls
+from .budget import NOISE_CALLS, CfgNode, forecast, nodes_of, run_calls
 from .checks import check
 from .config import Config
 from .optimizers.gauss_newton import learn
 from .optimizers.noise import noise_of
 from .optimizers.state import State
 from .progress import RunProgress
-from .records import TRAINER, preset_of
 from .run_folder import Folder
-from .run_identity import check_same, identity
-from .run_pairs import PairCache, Window
-from .run_tables import RunTables, TableStart
+from .run_identity import TRAINER, check_same, identity
+from .run_tables import RunTables, TableStart, Window
 from .source import Source
 from .teacher.convergence import Convergence, converge, probes
-from .teacher.pairs import VALIDATION_SEEDS, ends, of_one_size
+from .teacher.pairs import VALIDATION_SEEDS, Pairs, ends, joined, known_pairs, make_pairs, of_one_size
 from .teacher.solvers import Teacher, teacher_of
 from .teacher.windows import table_name, window_top
 
+CHUNK = 64                  # teacher pairs made, then saved, at a time
 PREVIEWED = 4               # images of a preview
 SHARE_OF_CHECK = 0.15       # of the budget, that measuring the teacher may cost
 
@@ -62,8 +60,7 @@ class Run:
         self.plan = [node.plan(self.source) for node in self.nodes][0]
         self.identity, self.programs = identity(config, self.source), [TRAINER]
         self.files = Folder(self.folder, config, resume, self.progress.say, world, self.identity)
-        self.tables = RunTables(config, self.source, self.node.cfg)
-        self.cache = PairCache(self.source, self.files, not self.progress.bars, self.save)
+        self.tables = RunTables(self.source, self.node.cfg)
         if resume:
             self._load()
 
@@ -72,15 +69,11 @@ class Run:
         self.tables.starts = {name: TableStart(**start) for name, start in saved.get("starts", {}).items()}
         self.facts, self.seconds_before = saved.get("facts", {}), saved.get("seconds", 0.0)
         self.source.calls_before = saved.get("model_calls", 0)
-        self._note_program(saved.get("programs", self.programs))
-
-    def _note_program(self, before: list) -> None:
-        """Say that another version began the run, and note both: no two versions promise the same bits."""
-        if before[-1] != TRAINER:
-            self.progress.say(f"WARNING: {before[-1]} began this run and {TRAINER} resumes it. The tables can differ "
-                              "from those of one version; the preset names both")
-            before = [*before, TRAINER]
-        self.programs = before
+        self.programs = saved.get("programs", self.programs)
+        if (before := self.programs[-1]) != TRAINER:            # no two versions promise the same bits
+            self.progress.say(f"WARNING: {before} began this run and {TRAINER} resumes it. The tables can differ from "
+                              "those of one version; the preset names both")
+            self.programs = [*self.programs, TRAINER]
 
     def train(self) -> Preset:
         """`carry_out` for a terminal: Ctrl-C becomes Stopped, whose message says how to resume."""
@@ -174,14 +167,31 @@ class Run:
         pairs: dict = {}
         for kind, seeds in (("train", range(plan.data.seed, plan.data.seed + plan.data.pairs)),
                             ("validation", range(first, first + plan.data.validation))):
-            pairs[kind] = self.cache.pairs(kind, mark, seeds, table, self.teacher.description,
-                                           None if top is None else self.images[kind])
+            pairs[kind] = self._pairs(kind, mark, seeds, table, None if top is None else self.images[kind])
         shared = sum(map(len, pairs.values())) * table.calls
         if top is None:
             self.images = {kind: some.target for kind, some in pairs.items()}
             if self.node.neighbour is None:
                 shared += self.convergence.spent + self.teacher.check_calls
         return Window(denoise, top, pairs["train"], pairs["validation"], shared)
+
+    def _pairs(self, kind: str, mark: str, seeds: range, table, clean: Tensor | None) -> Pairs:
+        """The pairs of these seeds, from the folder, or made by this table and saved, some after others.
+
+        clean (n, ...): images that are noised to the table's first level; None: its starts are noise.
+        """
+        parts = []
+        for i in range(0, len(seeds), CHUNK):
+            some, images = seeds[i:i + CHUNK], None if clean is None else clean[i:i + CHUNK]
+            file, maker = f"{kind}{mark}-{some.start}-{some.stop}", self.teacher.description
+            if (target := self.files.load_targets(file, (len(some), *self.source.shape), maker)) is not None:
+                parts.append(known_pairs(self.source, some, target.to(self.source.device), images))
+                continue
+            label = f"teacher, {kind} pairs {i + 1}-{i + len(some)} of {len(seeds)}"
+            parts.append(make_pairs(self.source, some, table, label, not self.progress.bars, images))
+            self.files.save_targets(file, parts[-1].target, maker)
+            self.save()
+        return joined(parts)
 
     def _learn_table(self, calls: int, window: Window) -> None:
         name, plan = self.node.name(table_name(calls, window.top)), self.plan
@@ -210,8 +220,7 @@ class Run:
         """(student, teacher): a few held-out images by the best table so far; these calls are not counted."""
         few = of_one_size(self._window.held_out, PREVIEWED)
         uncounted = replace(self.source, on_model_calls=None)
-        name = self.progress.table
-        both = ends(uncounted, self.tables.table(name), few), few.target
+        both = ends(uncounted, self.tables.table(self.progress.table), few), few.target
         return tuple(self.source.images(states, few.extra) for states in both)
 
     @property
@@ -248,4 +257,32 @@ class Run:
 
     def preset(self) -> Preset:
         """The best tables learned so far. Raises ValueError while there is none."""
-        return preset_of(self)
+        tables = {name: self.tables.table(name) for name in self._begun()}
+        if not tables or self.teacher is None:      # of a run that was stopped before it was under way again
+            raise ValueError("no table has been learned yet")
+        return Preset(self.plan.name, tables, self.source.model, self._record(), licence="CC0-1.0",
+                      source="trained with S4S")
+
+    def _begun(self) -> dict[str, State]:
+        """The states by name of the tables that have been measured at least once."""
+        return {name: state for name, state in self.states.items() if state.curve}
+
+    def _record(self) -> dict:
+        """How its tables were made: teacher, settings, pairs, errors, price."""
+        plan, begun = self.plan, self._begun()
+        starts = {name: self.tables.starts[name] for name in begun}
+        scales = {start.cfg for start in starts.values()}
+        own = self.source.teacher           # a sampler with its levels: a race judges by it, too
+        levels = {"teacher_levels": [float(level) for level in own[1]]} if own else {}
+        return {"teacher": self.teacher.description, **levels, "teacher_error": self.facts["teacher"]["error"],
+                "cfg": [min(scales), max(scales)], "resolution": self.source.size,
+                "seed": plan.data.seed, "budget": self.config.budget, "pairs": plan.data.pairs,
+                "iterations": {name: state.iteration for name, state in begun.items()},
+                "held_out_rmse": {name: [state.curve[0][2], state.best_error] for name, state in begun.items()},
+                "start": {name: start.schedule for name, start in starts.items()},
+                "baseline": {name: ", ".join(start.baseline) for name, start in starts.items()},
+                "nothing_gained": [name for name, start in starts.items() if not start.gained],
+                "denoise": {name: start.denoise for name, start in starts.items()},
+                "model_calls": self.model_calls, "seconds": round(self.seconds, 1),
+                "trainer": ", then ".join(self.programs), "identity": self.identity, **self.source.about,
+                **({"processes": self.world.size} if self.world else {})}

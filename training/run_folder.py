@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import fields
+from functools import wraps
 from glob import escape
 from pathlib import Path
 from typing import BinaryIO
@@ -23,30 +24,40 @@ from . import sealed
 from .config import Config
 from .lock import holds, locked
 from .optimizers.state import State
-from .records import TRAINER
-from .run_identity import CONFIG, LOG, STATE, check_same, config_text, read_config
+from .run_identity import CONFIG, LOG, STATE, TRAINER, check_same, config_text, read_config
+
+PAIRS = "pairs/{}.safetensors"
+
+
+def _in_the_first_process(read: Callable) -> Callable:
+    """The method's result in the first process, for all processes; if it raises, all raise."""
+    @wraps(read)
+    def shared(self, *given):
+        return self.world.shared(lambda: read(self, *given)) if self.world else read(self, *given)
+    return shared
 
 
 class Folder:
     """The folder of a run. Raises ValueError if it holds another run, or if another training runs there.
 
-    identity: of the run, see run_identity.py. world: of a run of many processes, the first of which alone reads and
-    writes.
+    identity: of the run, see run_identity.py. world: of a run of many processes, whose first alone reads and writes.
     """
 
     def __init__(self, path, config: Config, resume: bool, say: Callable, world=None, identity: str = ""):
         self.path, self.config, self.say, self.world, self.identity = Path(path), config, say, world, identity
         self._warned, self._facts = False, {"identity": identity, "program": TRAINER}
+        self._writes = world is None or world.first
         self._stack = ExitStack()
         self._lock: BinaryIO | None = None
+        self._place = self.path / f"{config.name}.safetensors"
         self.preset_path = self._place              # where the preset is, or will be
-        self._read(lambda: self._open(resume))
+        self._open(resume)
 
+    @_in_the_first_process
     def _open(self, resume: bool) -> None:
         for path in self.path.rglob("*"):
             if path.is_symlink():
-                raise ValueError(f"{path} is a link, and a run writes nothing outside its folder: put the file itself "
-                                 "there, or choose another folder")
+                raise ValueError(f"{path} is a link, and a run writes in its folder only: choose another folder")
             own = path.name in (CONFIG, STATE, LOG, self._place.name)
             if not path.is_file() and (own or not path.is_dir()):
                 raise ValueError(f"{path} is not a plain file: put it elsewhere, or choose another folder")
@@ -55,16 +66,16 @@ class Folder:
             if known is None:
                 write_atomically(self.path / CONFIG, config_text(self.config, self._facts))
             elif known["identity"] != self.identity:
-                raise ValueError(f"{self.path} holds a run of another model or of other conditions: choose another "
-                                 "folder")
+                raise ValueError(f"{self.path} holds a run of another model or of other conditions: use another folder")
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Lock the folder, and delete half-written files of a killed training."""
         with self._stack:
-            self._read(self._hold)
+            self._hold()
             yield
 
+    @_in_the_first_process
     def _hold(self) -> None:
         self._lock = self._stack.enter_context(locked(self.path, self.say))
         for pattern in (*(f".{escape(name)}.*.part" for name in (CONFIG, STATE, LOG, self._place.name)),
@@ -72,14 +83,6 @@ class Folder:
             for part in self.path.glob(pattern):
                 with suppress(OSError):
                     part.unlink()
-
-    def _read(self, read: Callable):
-        """The result of read() in the first process, for all processes; if it raises, all raise."""
-        return self.world.shared(read) if self.world else read()
-
-    @property
-    def _writes(self) -> bool:
-        return self.world is None or self.world.first
 
     def save_state(self, states: dict[str, State], facts: dict) -> None:
         tensors, about = {"version": torch.ones(1)}, {}
@@ -92,14 +95,12 @@ class Folder:
         self.write(STATE, sealed.to_bytes(tensors, {**self._facts, "states": about, **facts}))
         self.write(LOG, _log(states).encode())
 
+    @_in_the_first_process
     def load_state(self) -> tuple[dict[str, State], dict]:
         """(states, facts) as saved; ({}, {}) if no state was saved.
 
         Raises ValueError for a damaged state, or that of another run.
         """
-        return self._read(self._load_state)
-
-    def _load_state(self) -> tuple[dict[str, State], dict]:
         path, program = self.path / STATE, TRAINER
         if not path.exists():
             return {}, {}
@@ -113,19 +114,15 @@ class Folder:
                 raise ValueError(f"{path} is of {program}, and {TRAINER} cannot read it: start a new run in another "
                                  "folder") from None
             raise ValueError(f"{path} is damaged ({error}): delete it to start over with the cached pairs") from None
-        raise ValueError(f"{path} is of another run: put the right file back, or delete it to start over with the "
-                         "cached pairs")
+        raise ValueError(f"{path} is of another run: put the right one back, or delete it to start over with the pairs")
 
+    @_in_the_first_process
     def load_targets(self, name: str, shape: tuple, maker: str):
         """The saved targets of this shape and maker; None if they are missing, damaged, or another run's.
 
-        maker: words that tell the teacher apart from all others. Targets of another version of this program are made
-        again, too.
+        maker: words that tell the teacher apart from all others. Another version of this program makes its own.
         """
-        return self._read(lambda: self._load_targets(name, shape, maker))
-
-    def _load_targets(self, name: str, shape: tuple, maker: str):
-        path, why = self._pairs(name), "of another teacher, run or version"
+        path, why = self.path / PAIRS.format(name), "of another teacher, run or version"
         try:
             tensors, facts = sealed.read(path)
             target, wanted = tensors["target"], {**self._facts, "name": name, "maker": maker}
@@ -139,15 +136,8 @@ class Folder:
         return None
 
     def save_targets(self, name: str, target: torch.Tensor, maker: str) -> None:
-        content = sealed.to_bytes({"target": target}, {**self._facts, "name": name, "maker": maker})
-        self.write(self._pairs(name).relative_to(self.path), content)
-
-    def _pairs(self, name: str) -> Path:
-        return self.path / "pairs" / f"{name}.safetensors"
-
-    @property
-    def _place(self) -> Path:
-        return self.path / f"{self.config.name}.safetensors"
+        facts = {**self._facts, "name": name, "maker": maker}
+        self.write(PAIRS.format(name), sealed.to_bytes({"target": target}, facts))
 
     def save_preset(self, preset: Preset) -> None:
         """Write the preset, if necessary into a temporary folder. Raises OSError if neither has room."""
@@ -184,8 +174,7 @@ class Folder:
             self._warned = True
 
     def _check_still_here(self) -> None:
-        """Put lock and configuration back where the folder was deleted. Raises OSError where it holds another run now,
-        or another training runs there."""
+        """Put lock and configuration back if the folder was deleted. Raises OSError if another run has taken it."""
         there = (self.path / CONFIG).exists()
         try:
             if there and read_config(self.path)[1]["identity"] != self.identity:

@@ -4,13 +4,14 @@ import hashlib
 import json
 from pathlib import Path
 
+from ..s4s_nodes import __version__
 from .config import Config
 from .source import Source, identity_of
 
+TRAINER = f"s4s {__version__}"
 CONFIG, STATE, LOG = "config.json", "state.safetensors", "log.jsonl"
 MOST_BYTES = 2 ** 20        # of CONFIG
 RUN = "s4s_run"             # the entry of CONFIG that is no setting: {"identity", "program", "sha256"}
-OLDER = "was made by version 0.4 or older, whose optimizers were removed: start a new run in another folder"
 
 
 def identity(config: Config, source: Source) -> str:
@@ -27,11 +28,11 @@ def read_config(folder) -> tuple[Config, dict]:
     except (ValueError, TypeError, AttributeError, RecursionError):
         raise ValueError(f"{path} is damaged: put it back from a copy, or start a new run in another folder") from None
     if facts is None:
-        raise ValueError(f"the run in {folder} {OLDER}")
+        raise ValueError(f"the run in {folder} was made by version 0.4 or older, whose optimizers were removed: start "
+                         "a new run in another folder")
     if not isinstance(facts, dict) or facts.get("sha256") != _checksum(content, facts):
-        raise ValueError(f"{path} was changed or is damaged: put it back as it was, or start a new run in another "
-                         "folder")
-    return Config.from_json(json.dumps(content)), facts
+        raise ValueError(f"{path} was changed or is damaged: put it back, or start a new run in another folder")
+    return Config.of(**content), facts
 
 
 def config_text(config: Config, facts: dict) -> bytes:
@@ -56,12 +57,10 @@ def check_same(folder, config: Config, resume: bool) -> dict | None:
             raise ValueError(f"{there[0]} is there already: choose another folder with --out, or another --name")
         return None
     if not resume:
-        raise ValueError(f"{folder} already holds a run: resume it with --resume {folder}, or choose another folder "
-                         "with --out")
+        raise ValueError(f"{folder} already holds a run: resume it with --resume {folder}, or choose another --out")
     earlier, facts = read_config(folder)
     began, wanted = earlier.flat(), config.flat()
     if settings := ", ".join(f"{name} {began.get(name, '')!r}" for name in {**began, **wanted}
                              if began.get(name) != wanted.get(name)):
-        raise ValueError(f"{folder} holds a run with other settings ({settings}): give these to resume it, or choose "
-                         "another folder")
+        raise ValueError(f"{folder} holds a run with other settings ({settings}): use these, or another folder")
     return facts

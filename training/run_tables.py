@@ -8,17 +8,27 @@ import numpy as np
 
 from ..s4s_nodes.core import Table
 from ..s4s_nodes.core.table import PARTS
-from .baselines.measure import Entry, measure
-from .budget import LEAST_PAIRS, Plan, pair_cost
-from .cfg_range import CfgNode
-from .config import Config
+from .baselines.measure import measure
+from .budget import LEAST_PAIRS, CfgNode, Plan, pair_cost
 from .optimizers.linearized import first_rank
 from .optimizers.state import State
 from .parametrization.parameters import Parameters
-from .run_pairs import Window
 from .source import Source
 from .starts.search import Start, choose_start
+from .teacher.pairs import Pairs
 from .teacher.windows import table_name, window_levels
+
+
+@dataclass
+class Window:
+    """A denoise strength, the level it starts at (None: the model's highest), its pairs, and the network calls they
+    and the checks cost, which its tables share."""
+
+    denoise: float
+    top: float | None
+    pairs: Pairs
+    held_out: Pairs
+    shared: int
 
 
 @dataclass
@@ -37,17 +47,12 @@ class TableStart:
     baseline_table: dict[str, Any]
     gained: bool = True
 
-    @classmethod
-    def of(cls, schedule: str, parameters: Parameters, cfg: float, denoise: float, best: Entry) -> "TableStart":
-        numbers = {part: getattr(best.table, part).tolist() for part in PARTS}
-        return cls(schedule, parameters.start.tolist(), cfg, denoise, [best.solver_name, best.schedule_name], numbers)
-
 
 class RunTables:
     """states and starts by table name. first_cfg: the guidance scale whose full tables give the preset's curve."""
 
-    def __init__(self, config: Config, source: Source, first_cfg: float):
-        self.config, self.source, self.first_cfg = config, source, first_cfg
+    def __init__(self, source: Source, first_cfg: float):
+        self.source, self.first_cfg = source, first_cfg
         self.states: dict[str, State] = {}
         self.starts: dict[str, TableStart] = {}
 
@@ -66,7 +71,9 @@ class RunTables:
         state.left = max(plan.most_calls - state.spent, least if plan.warm else 0)
         if start.at_best:                               # measured just now
             state.begin(state.baseline, state.baseline_median, self.source.all_calls)
-        self.starts[name] = TableStart.of(start.levels_name, start.parameters, node.cfg, window.denoise, start.best)
+        self.starts[name] = TableStart(
+            start.levels_name, start.parameters.start.tolist(), node.cfg, window.denoise,
+            [best.solver_name, best.schedule_name], {part: getattr(best.table, part).tolist() for part in PARTS})
         self.states[name] = state                       # last: a stop between the two lines repeats the start
 
     def _start(self, calls: int, window: Window, plan: Plan, node: CfgNode) -> Start:

@@ -40,8 +40,7 @@ class SeveralSizes(Source):
         return unpack(states, self.shapes[int(extra[SIZE][0])])
 
     def _size_of(self, seed: int) -> int:
-        """The sizes take turns, and each prompt (number seed modulo prompts) meets every size as often: a Latin square.
-        """
+        """Sizes take turns, and each prompt (number seed modulo prompts) meets all as often: a Latin square."""
         turn, prompt = divmod(int(seed), self.prompts)
         return (turn + prompt) % len(self.parts)
 

@@ -32,17 +32,16 @@ class Source:
     network(x, sigma (B,), **extra) -> denoised of x's shape, k-diffusion's convention, guidance included;
     conditions(seeds) -> the extra of these seeds, tensors whose first dimension is the batch (a host with several
     conditions gives {"which": LongTensor} and groups by it); levels: the model's own noise levels, rising.
-    decode: latents (n, *shape) -> images (n, 1 or 3, H, W) in -1..1; None: they are images. teacher: (k-diffusion
-    sampler function, its sigmas); None: the configuration's classical one. chunk: images per network call, halved when
-    memory runs out.
+    decode: latents (n, *shape) -> images (n, 1 or 3, H, W) in -1..1; None: they are images.
+    teacher: (k-diffusion sampler function, its sigmas); None: the configuration's classical one.
+    chunk: images per network call, halved when memory runs out.
     features: images (n, 1 or 3, H, W) -> (n, F), the space in which a race also measures the Fréchet distance, and
     feature_space, its name; None: it does not.
     about: what a preset records of it besides; a resumed run must find the same. Of two models that take turns
     (core/experts.py) it holds {"experts": {"boundary": sigma, "cfg": the second's}}; cfg is the first's.
     cfg: the guidance scale; any_cfg: the network is also told it, as cfg (B,), and can be asked at any.
     conditioning: words that tell its conditions apart from others', where neither settings nor `about` do.
-    weights: what tells its network's weights apart from others', see weights.py; None: a digest of the torch modules
-    that can be seen from `network`.
+    weights: what tells its network's weights apart from others'; None: a digest of the modules seen from `network`.
     model_calls counts network evaluations, one per image (under guidance, with and without the prompt, once);
     calls_before, those of a run's earlier sessions.
     """
@@ -129,8 +128,8 @@ class Source:
         return self._checked(answer, x, sigma)
 
     def _checked(self, denoised: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
-        if not bool(torch.isfinite(denoised).all()):
-            bad = ~torch.isfinite(denoised.flatten(1)).all(1)
+        bad = ~torch.isfinite(denoised.flatten(1)).all(1)
+        if bool(bad.any()):
             diverged = not bool(torch.isfinite(x).all())
             state = "already not finite" if diverged else "finite"
             level = float(sigma.detach()[bad][0])
@@ -217,6 +216,5 @@ def pick_device(name: str) -> torch.device:
     try:
         torch.empty(1, device=name)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} cannot be used here ({str(error).splitlines()[0][:80]}): try "
-                         "--device cpu") from None
+        raise ValueError(f"no device {name!r} here ({str(error).splitlines()[0][:80]}): try --device cpu") from None
     return torch.device(name)

@@ -25,8 +25,7 @@ def of(config: Config, device: str, say: Callable = print) -> Source:
 
 
 def take_teacher(source: Source, config: Config) -> None:
-    """Give the source the teacher that its configuration names by solver and schedule, if it does. Raises ValueError
-    as `baseline_teacher`."""
+    """Give the source the teacher that its configuration names, if any. Raises ValueError as `baseline_teacher`."""
     if "," in config.teacher.solver:
         source.teacher = baseline_teacher(source, config.teacher.solver, config.teacher.calls)
 

@@ -11,7 +11,7 @@ from s4s.training import demo_models
 from s4s.training.cli.main import main
 from s4s.training.demo_models import features, models
 from s4s.training.demo_models.source import bundled as source_of
-from s4s.training.teacher.pairs import run
+from s4s.training.teacher.pairs import ends, known_pairs
 
 
 @pytest.fixture(scope="module", params=demo_models.NAMES)
@@ -25,11 +25,10 @@ def levels(source, calls):
 
 def test_samples_are_the_digits_asked_for(source):
     table = classical.unipc(levels(source, 12), source.flow, order=2)
-    seeds = range(40)
-    extra = source.conditions(seeds)
-    images = run(source, table, source.noise(seeds), extra)
+    pairs = known_pairs(source, range(40), None)
+    images = ends(source, table, pairs)
     read = features.load()(images).argmax(1)
-    assert (read == extra["label"]).float().mean() >= 0.9            # 100 % of 2,000 at 49 calls; 3 deviations of 40
+    assert (read == pairs.extra["label"]).float().mean() >= 0.9      # 100 % of 2,000 at 49 calls; 3 deviations of 40
     assert 0.4 < images.std() < 0.9                                  # of digits in -1..1; noise would be 1 or more
 
 

@@ -8,7 +8,7 @@ import torch
 
 from s4s.s4s_nodes.core import mixture, preset_file
 from s4s.s4s_nodes.select.cfg import at_cfg, cfg_nodes, learned_at
-from s4s.training.cfg_range import OTHERS, nodes_of
+from s4s.training.budget import OTHERS, nodes_of
 from s4s.training.config import Config
 from s4s.training.distil import distil, estimate
 from tests.toy import small, toy_source

@@ -23,10 +23,10 @@ def test_flat_names_fill_the_groups_and_come_back():
     assert (config.model.name, config.teacher.calls, config.schedule) == ("toy", 50, "beta")
     assert (config.data.pairs, config.data.seed) == (9, 3)
     assert CHANGED.items() <= config.flat().items()
-    assert Config.of(**config.flat()) == config == Config.from_json(config.to_json())
+    assert Config.of(**config.flat()) == config == Config.of(**json.loads(config.to_json()))
     assert set(json.loads(config.to_json())) == set(SETTINGS) - {"more_sizes"}      # older runs have none
     several = Config.of(checkpoint="a", prompts="b", more_sizes="64x96")
-    assert set(json.loads(several.to_json())) == set(SETTINGS) and Config.from_json(several.to_json()) == several
+    assert set(json.loads(several.to_json())) == set(SETTINGS) and Config.of(**json.loads(several.to_json())) == several
 
 
 def test_a_copy_differs_in_what_is_named():

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from s4s.s4s_nodes.core import preset_file
-from s4s.training import records, run, run_folder
+from s4s.training import run, run_folder, run_identity
 from s4s.training.benchmark.report_run import draw_run
 from s4s.training.lock import locked
 from s4s.training.progress import RunProgress
@@ -274,11 +274,11 @@ def test_a_folder_that_goes_away_is_still_one_trainings(copy, taken, tmp_path, m
 
 
 def test_another_version_that_resumes_a_run_says_so_and_signs_beside_the_first(copy, monkeypatch):
-    for module in (records, run, run_folder):
+    for module in (run, run_folder):
         monkeypatch.setattr(module, "TRAINER", "s4s 9.9")
     said = []
     made = resumed(copy, said).train()
-    assert made.training["trainer"] == f"s4s {records.__version__}, then s4s 9.9"
+    assert made.training["trainer"] == f"s4s {run_identity.__version__}, then s4s 9.9"
     assert any("began this run and s4s 9.9 resumes it" in words for words in said)
     assert sum("they are made again" in words for words in said) == 3
 

@@ -14,6 +14,7 @@ from ...s4s_nodes.core import classical
 from ...s4s_nodes.core.schedules import polyexponential
 from ..source import Source
 from ..teacher.pairs import Pairs
+from ..teacher.solvers import HostSampler
 from .measure import Entry, measured, table_within
 from .shared import shared_calls
 
@@ -44,8 +45,8 @@ def searched(source: Source, entries: Sequence[Entry], pairs: Pairs, effort: Eff
              features: bool = False) -> list[Entry]:
     """All that ran, best mean error first, those that ran the most pairs before all others.
 
-    kept: names of entries that run every round. An entry on a schedule of its own (`measure.Entry.own_schedule`) is not
-    probed. features: of the last round.
+    kept: names of entries that run every round. A host's own sampler, on a schedule of its own, is not probed.
+    features: of the last round.
     """
     ran: dict[str, Entry] = {}
 
@@ -58,8 +59,8 @@ def searched(source: Source, entries: Sequence[Entry], pairs: Pairs, effort: Eff
     if effort.probes:
         probes = run([entry for entry in entries if entry.solver_name in PROBES], effort.probes)
         best = list(dict.fromkeys(entry.schedule_name for entry in probes))[:effort.schedules]
-        running = [entry for entry in entries
-                   if entry.schedule_name in best or entry.name in kept or entry.own_schedule]
+        running = [entry for entry in entries if entry.schedule_name in best or entry.name in kept
+                   or isinstance(entry.table, HostSampler)]
     for number, (seeds, most) in enumerate(effort.rounds):
         running = running[:most] + [entry for entry in running[most:] if entry.name in kept]
         running = run(running, seeds, features and number == len(effort.rounds) - 1)
@@ -67,8 +68,7 @@ def searched(source: Source, entries: Sequence[Entry], pairs: Pairs, effort: Eff
 
 
 class Entrants(NamedTuple):
-    """Who takes part in a search, in numbers: all these solvers on each schedule; own: entries on their own schedules.
-    """
+    """Who takes part in a search, in numbers: all these solvers on each schedule; own: entries on others."""
 
     calls: int
     schedules: int

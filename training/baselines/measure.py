@@ -1,9 +1,9 @@
 """Classical solvers on schedules, and how far they and learned tables end from the teacher."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from itertools import chain
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from ...s4s_nodes.core import Table, classical, experts, schedules
 from ..source import Source
 from ..teacher.pairs import Pairs, ends, errors
 from ..teacher.solvers import HostSampler
-from .schedules import NO_START_SCHEDULES, schedules_for
+from .schedules import schedules_for
 from .shared import shared_ends
 
 AT_ONCE = 64                                       # images shown to the feature network together
@@ -29,8 +29,7 @@ class Entry:
     """A baseline or learned table and its errors: RMSE to the teacher per seed, for the first len(errors) seeds.
 
     features: (n, F) of its results where it ran all seeds and the source has a feature space. finer: errors to a finer
-    teacher, of the first seeds. frechet_only: the Fréchet distance alone may judge it: it is stochastic, or guided
-    otherwise than the teacher.
+    teacher, of the first seeds. frechet_only: stochastic or guided otherwise: for the Fréchet distance alone.
     """
 
     solver_name: str
@@ -46,11 +45,6 @@ class Entry:
         return f"{self.solver_name}, {self.schedule_name}"
 
     @property
-    def own_schedule(self) -> bool:
-        """Whether it takes part whatever other solvers do on its schedule."""
-        return isinstance(self.table, HostSampler)
-
-    @property
     def rmse(self) -> float:
         """Over all pixels of all seeds together."""
         return float(np.sqrt(np.mean(self.errors ** 2)))
@@ -59,12 +53,6 @@ class Entry:
     def median(self) -> float:
         """Of the seeds' own RMSE."""
         return float(np.median(self.errors))
-
-
-def start_baselines(source: Source, top: float | None = None) -> set:
-    """(solver, schedule) of the baselines that a training tries as its start."""
-    tried = [name for name in schedules_for(source, top) if name not in NO_START_SCHEDULES]
-    return {(solver, name) for solver in STARTS for name in (*tried, CURVE)}
 
 
 def baselines(source: Source, calls: int, names: set | None = None, top: float | None = None,
@@ -128,25 +116,19 @@ def measured(source: Source, entries: Sequence[Entry], pairs: Pairs, features: b
             if len(entry.errors) == begin:
                 places.setdefault(id(entry.table), []).append(place)
         tables = [done[first].table for first, *_ in places.values()]
-        for table, some in _ends(source, tables, pairs.part(slice(begin, None))):
+        left = pairs.part(slice(begin, None))
+        shared = shared_ends(source, [table for table in tables if isinstance(table, Table)], left)
+        alone = ((table, ends(source, table, left)) for table in tables if not isinstance(table, Table))
+        for table, some in chain(shared, alone):
             for place in places[id(table)]:
-                done[place] = _with(done[place], some, pairs)
+                ran = done[place].errors
+                far = errors(some, pairs.target[len(ran):len(ran) + len(some)])
+                far = np.append(ran, np.nan_to_num(far, nan=np.inf, posinf=np.inf))
+                done[place] = replace(done[place], errors=far)
                 if features:
                     results[place].append(some)
-    return [replace(entry, features=features_of(source, torch.cat(ends)) if features else None)
-            for entry, ends in zip(done, results)]
-
-
-def _ends(source: Source, tables: list, pairs: Pairs) -> Iterator[tuple[Any, Tensor]]:
-    """(a table or a host's sampler, where it carries the pairs' starts), some pairs after others."""
-    yield from shared_ends(source, [table for table in tables if isinstance(table, Table)], pairs)
-    yield from ((table, ends(source, table, pairs)) for table in tables if not isinstance(table, Table))
-
-
-def _with(entry: Entry, some: Tensor, pairs: Pairs) -> Entry:
-    begin = len(entry.errors)
-    far = errors(some, pairs.target[begin:begin + len(some)])
-    return replace(entry, errors=np.append(entry.errors, np.nan_to_num(far, nan=np.inf, posinf=np.inf)))
+    return [replace(entry, features=features_of(source, torch.cat(some)) if features else None)
+            for entry, some in zip(done, results)]
 
 
 @torch.no_grad()

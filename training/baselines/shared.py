@@ -59,8 +59,14 @@ def _ask(source: Source, pairs: Pairs, branches: list[Branch], call: int) -> Ite
     rows = [branch.tables[0].rows for branch in branches]
     states = [next_state(branch.state, row[call - 1], branch.history) if call else branch.state
               for branch, row in zip(branches, rows)]
+    row = rows[0][call]
+    shown = torch.cat(states) * row.scale
+    level = torch.full((len(shown),), row.query, dtype=torch.promote_types(shown.dtype, torch.float32),
+                       device=shown.device)
+    told = {name: torch.cat([value] * len(states)) for name, value in pairs.extra.items()}
+    answers = source.denoiser(shown, level, **told).split(len(pairs))
     after = []
-    for branch, state, answer in zip(branches, states, _answers(source, states, rows[0][call], pairs.extra)):
+    for branch, state, answer in zip(branches, states, answers):
         history = {**branch.history, call: answer}
         for some in _alike(branch.tables, lambda table: (_step(table.rows[call]), _question(table, call + 1))):
             if some[0].calls > call + 1:
@@ -69,14 +75,6 @@ def _ask(source: Source, pairs: Pairs, branches: list[Branch], call: int) -> Ite
             end = next_state(state, some[0].rows[call], history)
             yield from ((table, end) for table in some)
     yield from _follow(source, pairs, after, call + 1)
-
-
-def _answers(source: Source, states: list[Tensor], row: Row, extra: dict) -> tuple[Tensor, ...]:
-    shown = torch.cat(states) * row.scale
-    level = torch.full((len(shown),), row.query, dtype=torch.promote_types(shown.dtype, torch.float32),
-                       device=shown.device)
-    told = {name: torch.cat([value] * len(states)) for name, value in extra.items()}
-    return source.denoiser(shown, level, **told).split(len(states[0]))
 
 
 def _alike(items: Iterable, key: Callable) -> list[list]:

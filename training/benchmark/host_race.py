@@ -21,7 +21,7 @@ from ..teacher.convergence import Convergence, converge, probe_calls
 from ..teacher.pairs import TEST_SEEDS, Pairs, ends, of_one_size
 from ..teacher.solvers import calls_of, teacher_of
 from .frechet import distance, moments
-from .race import CHECKED, TableResult, finer_targets, pairs_from, race, race_calls, window_of
+from .race import CHECKED, TableResult, pairs_from, race, race_calls, window_of
 from .verdict import within_text
 
 SHEET, SHEET_NOTE = 4, "the same seeds in equal steps"      # images side by side in a sheet, and what it says of them
@@ -31,8 +31,7 @@ SHARE_OF_CHECK = 0.2        # of the budget, that measuring the teacher may cost
 
 @dataclass(frozen=True)
 class Terms:
-    """These tables on these seeds (counted from the range that no training uses), for at most so many network calls (0:
-    no limit).
+    """These tables on these seeds, counted from the range that no training uses, for so many network calls (0: any).
 
     teacher_calls: at first; more where they are too few and the budget affords them. samplers(source, counts): a host's
     own, as ({calls: entries}, what to say of them). where: the program it runs in. match: as in `race`.
@@ -50,8 +49,7 @@ class Terms:
 @dataclass
 class RaceProgress:
     """Callbacks of a race: status(text that the next one replaces), count(done, total) of network calls,
-    finished(table, its TableResult). Any of them may raise to stop the race. total: a forecast of the whole race's
-    network calls."""
+    finished(table, its TableResult). Any of them may raise to stop the race. total: a forecast of the network calls."""
 
     status: Callable = lambda words: None
     count: Callable = lambda done, total: None
@@ -73,13 +71,6 @@ class RaceResult:
     @property
     def scores(self) -> dict:
         return {name: result.scores for name, result in self.raced.items()}
-
-
-def _of_here(preset: Preset, source: Source) -> Preset:
-    """Published numbers that nobody measured become a preset for the model they are raced on."""
-    if preset.scores or "imported" not in preset.training:
-        return preset
-    return replace(preset, model=replace(preset.model, family=source.model.family, hashes=source.model.hashes))
 
 
 def hold_race(source: Source, preset: Preset, terms: Terms, progress: RaceProgress) -> RaceResult:
@@ -104,7 +95,7 @@ def hold_race(source: Source, preset: Preset, terms: Terms, progress: RaceProgre
                 progress.status(f"race of {name}: the teacher on {len(seeds)} unseen seeds")
                 held.whole = held.whole or pairs_from(source, teacher, seeds)
                 pairs = held.whole if top is None else pairs_from(source, teacher, seeds, top, held.whole.target)
-                pairs_at[top] = pairs, finer_targets(source, teacher, pairs, top)
+                pairs_at[top] = pairs, ends(source, teacher.finer(top), pairs.part(slice(0, CHECKED)))
             progress.status(f"race of {name} on {len(seeds)} unseen seeds")
             pairs, finer = pairs_at[top]
             expected = source.model_calls + race_calls(source, preset, name, len(seeds), effort,
@@ -114,7 +105,9 @@ def hold_race(source: Source, preset: Preset, terms: Terms, progress: RaceProgre
                                     where=f"{terms.where} {source.device.type}")
             progress.total += source.model_calls - expected
             progress.finished(name, held.raced[name])
-    held.preset = with_scores(_of_here(whole, source), held.scores)
+    if "imported" in whole.training and not whole.scores:   # published numbers become a preset for this model
+        whole = replace(whole, model=replace(whole.model, family=source.model.family, hashes=source.model.hashes))
+    held.preset = with_scores(whole, held.scores)
     few = (f"; this budget ran all solvers on {effort.schedules} schedules alone, so a closer baseline can be missed"
            if effort.probes else "")
     held.summary = (f"cfg {source.cfg:g}, {len(terms.seeds)} unseen seeds; teacher {teacher.description}, off by RMSE "
@@ -140,8 +133,7 @@ def plan_race(source: Source, preset: Preset, terms: Terms, progress: RaceProgre
             for name in terms.tables)
     if (least := check + cost(EFFORTS[0], first)) > left:
         raise ValueError(f"a budget of {terms.budget:,} network calls is too small for this race: at least "
-                         f"{math.ceil(least + terms.budget - left):,} are needed; or take fewer seeds, or fewer "
-                         "teacher calls")
+                         f"{math.ceil(least + terms.budget - left):,} are needed; or take fewer seeds or teacher calls")
 
     def largest(calls: int, left: float) -> Effort:
         return [effort for effort in EFFORTS if effort is EFFORTS[0] or cost(effort, calls) <= left][-1]

@@ -42,12 +42,13 @@ def page(preset: Preset, raced: dict[str, TableResult], folder: Path) -> str:
     template = environment.from_string((Path(__file__).parent / "page.html").read_text(encoding="utf-8"))
     tables = {**preset.tables, **{name: race.learned.table for name, race in raced.items()}}
     names = sorted(tables, key=lambda name: (tables[name].calls, name not in preset.tables, name))
-    facts = preset.training
+    facts, config = preset.training, folder / CONFIG
+    settings = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
     return template.render(
         preset=preset, tables=[_table(preset, name, tables[name], raced.get(name), folder) for name in names],
         spent=facts.get("model_calls"), seconds=facts.get("seconds"),
         sheet=_uri(folder / "sheet.png") if raced else None,
-        provenance=_provenance(preset), settings=_settings(folder / CONFIG))
+        provenance=_provenance(preset), settings=[(name, _spoken(value)) for name, value in settings.items()])
 
 
 def _provenance(preset: Preset) -> list[tuple[str, str]]:
@@ -114,12 +115,6 @@ def _numbers(table: Table) -> list[list[str]]:
 
 def _uri(path: Path) -> str | None:
     return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}" if path.exists() else None
-
-
-def _settings(config: Path) -> list[tuple[str, str]]:
-    if not config.exists():
-        return []
-    return [(name, _spoken(value)) for name, value in json.loads(config.read_text(encoding="utf-8")).items()]
 
 
 def _spoken(value) -> str:

@@ -12,7 +12,7 @@ from ..baselines.halving import EFFORTS, EVERY, Effort, Entrants, search_cost, s
 from ..baselines.measure import Entry, baselines, features_of, measure, measured
 from ..baselines.schedules import schedules_for
 from ..source import Source
-from ..teacher.pairs import TEST_SEEDS, Pairs, ends, make_pairs
+from ..teacher.pairs import TEST_SEEDS, Pairs, make_pairs
 from ..teacher.solvers import Teacher, teacher_of
 from ..teacher.windows import window_levels
 from . import frechet
@@ -27,8 +27,7 @@ MATCH_EFFORT = Effort(0, EVERY, ((8, EVERY), (EVERY, 5)))
 class TableResult:
     """A race of one table: JSON-ready scores, the baselines (best first), and one sentence.
 
-    teacher: its features, where the source has a feature space. frechet_entries: those that the Fréchet distance alone
-    may judge, all on the same seeds.
+    teacher: its features, if the source has a feature space. frechet_entries: those with `frechet_only`, on all seeds.
     """
 
     scores: dict
@@ -63,11 +62,6 @@ def pairs_from(source: Source, teacher: Teacher, seeds: range, top: float | None
     return make_pairs(source, numbers, teacher.from_level(top), "", True, clean)
 
 
-def finer_targets(source: Source, teacher: Teacher, pairs: Pairs, top: float | None = None) -> Tensor:
-    """What a finer teacher makes of the first pairs."""
-    return ends(source, teacher.finer(top), pairs.part(slice(0, CHECKED)))
-
-
 def window_of(source: Source, table: Table) -> float | None:
     """The level a window's table starts at; None for a table of whole images."""
     return float(table.sigmas[0]) if starts_below(table.sigmas[0], source.sigma_max) else None
@@ -90,7 +84,9 @@ def race(source: Source, preset: Preset, table: str, pairs: Pairs, effort: Effor
     frechet_entries = [entry for entry in samplers if entry.frechet_only]
     entries += [entry for entry in samplers if not entry.frechet_only]
     learned = measure(source, Entry("S4S", "learned", raced_table), pairs, features=True)
-    ranked = searched(source, entries, pairs, effort, began_at(preset, table), source.features is not None)
+    began_at = preset.training.get("baseline")
+    kept = [str(began_at[table])] if isinstance(began_at, dict) and table in began_at else []
+    ranked = searched(source, entries, pairs, effort, kept, source.features is not None)
     learned, *ranked = with_finer_errors(source, [learned, *ranked], pairs, finer)
     frechet_entries = measured(source, frechet_entries, pairs, features=True)
     more |= calls_to_match(source, learned, ranked, pairs) if match else {}
@@ -105,12 +101,6 @@ def race_calls(source: Source, preset: Preset, table: str, seeds: int, effort: E
     entrants = Entrants(calls, schedules + 1, source.flow, len(samplers) - apart)
     search = search_cost(effort, entrants, seeds, source.features is not None, likely)
     return search + calls * (seeds * (1 + apart) + CHECKED * (effort.rounds[-1][1] + 2))
-
-
-def began_at(preset: Preset, table: str) -> list[str]:
-    """The best baseline that the table's training knew: it runs all seeds of its race."""
-    baselines_used = preset.training.get("baseline")
-    return [str(baselines_used[table])] if isinstance(baselines_used, dict) and table in baselines_used else []
 
 
 def curve_of(preset: Preset, table: str) -> np.ndarray | None:
@@ -134,8 +124,7 @@ def with_finer_errors(source: Source, entries: list[Entry], pairs: Pairs, finer:
 
 def result_of(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs,
               frechet_entries: Sequence[Entry] = (), **more) -> TableResult:
-    """A race's results, by both measures: the RMSE, whose best come first, and in a source's feature space the Fréchet
-    distance."""
+    """A race's results, best RMSE first, and by the Fréchet distance where the source has a feature space."""
     ranked = sorted(ranked, key=lambda entry: (-len(entry.errors), entry.rmse))
     teacher = features_of(source, pairs.target)
     scores = {**summary(learned, ranked), **frechet.scores(learned, ranked, teacher, source.feature_space), **more,
@@ -146,8 +135,7 @@ def result_of(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs,
 def calls_to_match(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs) -> dict:
     """What scores say of the fewest calls at which a baseline is as good as the learned table, on `MATCH_SEEDS` seeds.
 
-    The best baselines of the equal-calls race run with growing numbers of calls, up to `MATCH_MOST` times as many; None
-    where none matched.
+    The best baselines of the equal-calls race run with growing numbers of calls, up to `MATCH_MOST` times as many.
     """
     few, most = pairs.part(slice(0, MATCH_SEEDS)), MATCH_MOST * learned.table.calls
     goal = float(np.sqrt(np.mean(learned.errors[:MATCH_SEEDS] ** 2)))

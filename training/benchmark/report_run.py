@@ -17,7 +17,6 @@ from ..config import Config
 from ..source import Source, pick_device
 from ..teacher.pairs import Pairs, ends
 from . import host_race, html_report, report as draw
-from .race import TableResult
 
 TEACHER_CALLS = 50          # of a race on a bundled model
 BUNDLED_SEEDS, CHECKPOINT_SEEDS = 256, 24       # where none are asked for
@@ -32,24 +31,23 @@ def report(run, seeds: int) -> None:
     terms = host_race.Terms(tuple(run.states), range(seeds), 0, run.convergence.calls, match=True)
     held = race_and_show(run.source, run.preset(), terms, folder)
     preset_file.save(held.preset, run.preset_path)
-    draw_run(run, held.preset, held.raced)
+    html_report.write(folder, held.preset, held.raced)
     click.echo(f"\neverything is in {folder}{'/' if not str(folder).endswith('/') else ''}; "
                f"open {html_report.NAME} first")
 
 
-def draw_run(run, preset: Preset, races: dict[str, TableResult] | None = None) -> Path:
+def draw_run(run, preset: Preset) -> Path:
     """Draw what a run learned and how, beside its preset, and write its page; the page's path."""
     folder = run.preset_path.parent                 # not the run's folder where another run holds that now
     for name in run.states:
         draw.draw_table(preset, name, folder / f"solver-{name}.png")
-    return html_report.write(folder, preset, races)
+    return html_report.write(folder, preset)
 
 
 def source_for(preset: Preset, opening: dict, cfg: float | None, device: str) -> Source:
     """The checkpoint that is named, else the bundled model that the preset is for.
 
-    opening: CHECKPOINT_SETTINGS by name; what is None is as the preset was trained. Raises ValueError for a model that
-    the preset does not suit.
+    opening: CHECKPOINT_SETTINGS by name; None: as it was trained. Raises ValueError for a model it does not suit.
     """
     if opening["checkpoint"]:
         source = sources.of(settings(preset, opening, cfg), device, click.echo)

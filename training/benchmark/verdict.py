@@ -43,8 +43,7 @@ def summary(learned: Entry, ranked: list[Entry]) -> dict:
     }
     if len(learned.finer):
         scores["teacher_moves"] = [round(teacher_moves(learned, entry), 3) for entry in (by_rmse, by_median)]
-    same = np.array_equal(by_rmse.errors, learned.errors)
-    scores["verdict"] = EVEN if same else outcome_of(scores)
+    scores["verdict"] = EVEN if np.array_equal(by_rmse.errors, learned.errors) else outcome_of(scores)
     return {**scores, "recommended": scores["verdict"] == BETTER, "lost": scores["verdict"] == WORSE}
 
 
@@ -120,18 +119,16 @@ def within_text(learned: Entry, other: Entry) -> str:
     return ", within the teacher's error" if doubtful else ""
 
 
-def interval(errors_above: np.ndarray, errors_below: np.ndarray | None = None, statistic=None, draws: int = 2000):
+def pooled(per_seed: np.ndarray, axis: int = -1) -> np.ndarray:
+    """RMSE over everything from the RMSE of each seed."""
+    return np.sqrt(np.mean(per_seed ** 2, axis=axis))
+
+
+def interval(errors_above: np.ndarray, errors_below: np.ndarray | None = None, statistic=pooled, draws: int = 2000):
     """95 % bootstrap interval over seeds of a statistic, or of the ratio of two paired ones."""
-    statistic = statistic or pooled
-    rng = np.random.default_rng(0)
     count = len(errors_above)
-    picks = rng.integers(0, count, (draws, count))
+    picks = np.random.default_rng(0).integers(0, count, (draws, count))
     values = statistic(errors_above[picks], axis=1)
     if errors_below is not None:
         values = values / statistic(errors_below[:count][picks], axis=1)
     return tuple(float(v) for v in np.quantile(values, (0.025, 0.975)))
-
-
-def pooled(per_seed: np.ndarray, axis: int = -1) -> np.ndarray:
-    """RMSE over everything from the RMSE of each seed."""
-    return np.sqrt(np.mean(per_seed ** 2, axis=axis))

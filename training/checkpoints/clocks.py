@@ -1,8 +1,7 @@
 """How a checkpoint's network is asked at a noise level: the levels, the input's scale, the timestep, the answer.
 
 The same numbers as in the hosts (ComfyUI's model_sampling: ModelSamplingDiscrete, ModelSamplingDiscreteFlow and
-ModelSamplingFlux, with EPS, V_PREDICTION and CONST; Forge has the same); tests/checkpoints/test_clocks.py holds them
-against the host itself.
+ModelSamplingFlux, with EPS, V_PREDICTION and CONST; Forge has the same), as tests/checkpoints/test_clocks.py shows.
 """
 
 import math
@@ -78,10 +77,9 @@ def discrete(scheduler: dict, v: bool, zero_terminal_snr: bool) -> Discrete:
     """
     kind, steps = scheduler.get("beta_schedule", "scaled_linear"), int(scheduler.get("num_train_timesteps", 1000))
     first, last = scheduler.get("beta_start", 0.00085), scheduler.get("beta_end", 0.012)
-    if scheduler.get("trained_betas") is not None or kind not in ("linear", "scaled_linear"):
-        own = " with betas of its own" if scheduler.get("trained_betas") is not None else ""
-        raise ValueError(f"the checkpoint's scheduler has the noise schedule {kind!r}{own}: linear and scaled_linear "
-                         "are known")
+    own = "" if scheduler.get("trained_betas") is None else " with betas of its own"
+    if own or kind not in ("linear", "scaled_linear"):
+        raise ValueError(f"the checkpoint's noise schedule is {kind!r}{own}: linear and scaled_linear are known")
     betas = {"beta_start": first, "beta_end": last, "count": steps, "root": 2 if kind == "scaled_linear" else 1}
     sigmas = torch.from_numpy(schedules.zero_snr_levels(((1 - LAST_ALPHA) / LAST_ALPHA) ** 0.5, **betas)
                               if zero_terminal_snr else schedules.sd_levels(**betas))

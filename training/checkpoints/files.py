@@ -26,6 +26,9 @@ PARTS: dict[str, dict[str, tuple[str, ...]]] = {
 }
 PARTS["fluxschnell"] = PARTS["flux"]
 _QUANTISED = ("scale_weight", "weight_scale", "scaled_fp8", "comfy_quant", "quant_state", "qweight", "input_scale")
+_UNQUANTISED = ("the command line loads fp32, fp16, bf16 or plain fp8 checkpoints; train this one in ComfyUI with the "
+                "S4S Train Preset node")
+_TEXT_TO_IMAGE = "use a text-to-image checkpoint"
 _HASHED_AT_ONCE = 1 << 24
 
 
@@ -57,8 +60,7 @@ def read(path) -> Contents:
         raise ValueError(f"{path} may execute code when it is opened: convert it to .safetensors first (the hosts and "
                          "diffusers can), and name that file")
     if path.suffix.lower() == ".gguf":
-        raise ValueError(f"{path} is quantised (GGUF): the command line loads fp32, fp16, bf16 or plain fp8 "
-                         "checkpoints; train this one in ComfyUI with the S4S Train Preset node")
+        raise ValueError(f"{path} is quantised (GGUF): {_UNQUANTISED}")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
@@ -73,16 +75,14 @@ def _family(path: Path, shapes: dict) -> str:
     """Raises ValueError for tensors that are no checkpoint, or one of a kind that cannot be loaded."""
     inner = {name.removeprefix(NETWORK): shape for name, shape in shapes.items()}
     if quantised := next((name for name in shapes if name.endswith(_QUANTISED)), None):
-        raise ValueError(f"{path} is quantised ({quantised}): the command line loads fp32, fp16, bf16 or plain fp8 "
-                         "checkpoints; train this one in ComfyUI with the S4S Train Preset node")
+        raise ValueError(f"{path} is quantised ({quantised}): {_UNQUANTISED}")
     if "input_blocks.0.0.weight" in inner:
         return _unet_family(path, inner)
     if any(name.startswith("distilled_guidance_layer.") for name in inner):
         raise ValueError(f"{path} is Chroma: of the Flux kind, dev and schnell can be loaded here")
     if "double_blocks.0.img_attn.norm.key_norm.scale" in inner:
         if (width := inner.get("img_in.weight", (0, 64))[1]) != 64:
-            raise ValueError(f"{path} is a Flux for filling or control (its input has {width} channels, not 64): "
-                             "use a text-to-image checkpoint")
+            raise ValueError(f"{path} is a Flux for filling or control ({width} channels, not 64): {_TEXT_TO_IMAGE}")
         return "flux" if "guidance_in.in_layer.weight" in inner else "fluxschnell"
     if any(name.startswith("joint_blocks.0.") for name in inner):
         return "sd3"
@@ -93,10 +93,9 @@ def _family(path: Path, shapes: dict) -> str:
 def _unet_family(path: Path, inner: dict) -> str:
     channels = inner["input_blocks.0.0.weight"][1]
     if channels != 4:
-        raise ValueError(f"{path} takes {channels} channels (a model for inpainting or editing): use a text-to-image "
-                         "checkpoint, which takes 4")
+        raise ValueError(f"{path} is for inpainting or editing ({channels} channels, not 4): {_TEXT_TO_IMAGE}")
     if any(name.startswith("embedder.model.visual.") for name in inner):
-        raise ValueError(f"{path} is an unCLIP model, which is conditioned on images: use a text-to-image checkpoint")
+        raise ValueError(f"{path} is an unCLIP model, which is conditioned on images: {_TEXT_TO_IMAGE}")
     if any(name.startswith("conditioner.embedders.0.model.") for name in inner):
         raise ValueError(f"{path} is the XL refiner, which refines another model's images: use the base model")
     if {"edm_mean", "edm_vpred.sigma_max"} & set(inner):

@@ -26,6 +26,7 @@ REPOSITORIES = {"sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5", "sd20": "
                 "fluxschnell": "black-forest-labs/FLUX.1-schnell"}
 SD35 = {38: "stabilityai/stable-diffusion-3.5-large", 24: "stabilityai/stable-diffusion-3.5-medium"}    # by its blocks
 UNNEEDED = ("safety_checker", "feature_extractor", "image_encoder")
+UNCHECKED = {"StableDiffusionPipeline": {"requires_safety_checker": False}}
 EXTRA = 'pip install "s4s-sampler[checkpoints]"'
 
 
@@ -73,9 +74,8 @@ def _diffusers():
                          ) from None
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"diffusers is installed, but does not work ({reason}): most often "
-                         "a torchvision made for another torch is in its way; install the two together, or remove "
-                         "torchvision") from error
+        raise ValueError(f"diffusers is installed, but does not work ({reason}): most often a torchvision is made for "
+                         "another torch; install the two together, or remove torchvision") from error
     return diffusers
 
 
@@ -106,8 +106,7 @@ def _opening(path):
 def _folder(diffusers, path: Path, dtype: torch.dtype) -> Checkpoint:
     index = path / "model_index.json"
     if not index.exists():
-        raise ValueError(f"{path} holds no model_index.json: use a folder in diffusers' layout, or name the "
-                         ".safetensors file itself")
+        raise ValueError(f"{path} holds no model_index.json: use a folder in diffusers' layout, or a .safetensors file")
     content = json.loads(index.read_text(encoding="utf-8"))
     name = content.get("_class_name")
     if name not in PIPELINES.values():
@@ -115,12 +114,8 @@ def _folder(diffusers, path: Path, dtype: torch.dtype) -> Checkpoint:
     without = {part: None for part in UNNEEDED if part in content}
     with _opening(path):
         pipeline = getattr(diffusers, name).from_pretrained(path, torch_dtype=dtype, local_files_only=True,
-                                                            **without, **_unchecked(name))
+                                                            **without, **UNCHECKED.get(name, {}))
     return Checkpoint(pipeline, _folder_family(name, pipeline), path, None)
-
-
-def _unchecked(name: str) -> dict:
-    return {"requires_safety_checker": False} if name == "StableDiffusionPipeline" else {}
 
 
 def _folder_family(name: str, pipeline) -> str:
@@ -144,7 +139,8 @@ def _file(diffusers, path: Path, dtype: torch.dtype, given: str, say) -> Checkpo
         parts |= _found_part(diffusers, contents, part, config, index, dtype, say)
     with _opening(path):
         pipeline = getattr(diffusers, wanted).from_single_file(
-            str(path), config=str(config), torch_dtype=dtype, local_files_only=True, **parts, **_unchecked(wanted))
+            str(path), config=str(config), torch_dtype=dtype, local_files_only=True, **parts,
+            **UNCHECKED.get(wanted, {}))
     _check_whole(pipeline, path, config)
     return Checkpoint(pipeline, contents.family, path, contents)
 
@@ -162,27 +158,22 @@ def _check_whole(pipeline, path: Path, config: Path) -> None:
 
 def config_folder(contents: files.Contents, given: str) -> Path:
     """The folder that says how the file's model is built: the given one, else the one in diffusers' cache here."""
-    folder: Path | None
     if given:
-        folder = Path(given)
-        if not (folder / "model_index.json").exists():
+        if not (Path(given) / "model_index.json").exists():
             raise ValueError(f"--config {given} holds no model_index.json: expected a folder in diffusers' layout "
                              "(weights are needed only for what the file lacks)")
-        return folder
+        return Path(given)
     name = repository(contents)
     from huggingface_hub import snapshot_download
-    try:
-        folder = Path(snapshot_download(name, local_files_only=True))
-    except (OSError, ValueError):
-        folder = None
-    if folder is None or not (folder / "model_index.json").exists():
-        raise ValueError(
-            f"how the model in {contents.path.name} ({contents.family}) is built is not on this machine, and nothing "
-            f"is fetched unasked. Either get the small files of {name}, once:\n"
-            f"  hf download {name} --include \"*.json\" \"*.txt\" \"*.model\" --local-dir {contents.family}-config\n"
-            f"and add --config {contents.family}-config; or name a folder that has them: one in diffusers' layout, or "
-            f"the one of this model in a Forge's backend/huggingface")
-    return folder
+    with contextlib.suppress(OSError, ValueError):
+        if (index := Path(snapshot_download(name, local_files_only=True)) / "model_index.json").exists():
+            return index.parent
+    raise ValueError(
+        f"how the model in {contents.path.name} ({contents.family}) is built is not on this machine, and nothing is "
+        f"fetched unasked. Either get the small files of {name}, once:\n"
+        f"  hf download {name} --include \"*.json\" \"*.txt\" \"*.model\" --local-dir {contents.family}-config\n"
+        f"and add --config {contents.family}-config; or name a folder that has them: one in diffusers' layout, or the "
+        "one of this model in a Forge's backend/huggingface")
 
 
 def repository(contents: files.Contents) -> str:

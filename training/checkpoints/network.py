@@ -41,19 +41,12 @@ class Network:
 
 
 def unet(network, factor: int = 0) -> Callable:
-    """Asks the U-Net of Stable Diffusion; factor: pixels of a latent's, for XL, which is told the whole picture's size.
-    """
+    """Asks the U-Net of Stable Diffusion; factor: pixels of a latent's, for XL, which is told the picture's size."""
     def ask(x, timestep, context, pooled):
         size = [factor * side for side in x.shape[2:]]
         ids = torch.tensor([[*size, 0, 0, *size]], dtype=torch.float32, device=x.device)
         added = {"text_embeds": pooled, "time_ids": ids.expand(len(x), -1)} if factor else None
         return network(x, timestep, encoder_hidden_states=context, added_cond_kwargs=added, return_dict=False)[0]
-    return ask
-
-
-def transformer_sd3(network) -> Callable:
-    def ask(x, timestep, context, pooled):
-        return network(x, context, pooled, timestep, return_dict=False)[0]
     return ask
 
 

@@ -33,9 +33,8 @@ def read(path: str) -> list[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise ValueError(f"the prompts in {path} cannot be read ({reason}): a text file with one prompt per line is "
-                         "wanted") from None
+        reason = getattr(error, "strerror", "it is not UTF-8 text")
+        raise ValueError(f"the prompts in {path} cannot be read ({reason}): use a text file, a prompt a line") from None
     prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not prompts:
         raise ValueError(f"{path} holds no prompt: write one per line; lines that begin with # do not count")
@@ -48,8 +47,8 @@ def remarks(prompts: list[str], pipeline) -> list[str]:
     tokenizer, most = pipeline.tokenizer, pipeline.tokenizer.model_max_length
     long = [text for text in prompts if len(tokenizer(text).input_ids) > most]
     if long and type(pipeline).__name__ not in T5_LENGTHS:         # a T5 reads on
-        said.append(f"{len(long)} prompts are longer than the {most} tokens the text encoder takes: their ends are cut "
-                    f"off ({long[0][:50]!r}...)")
+        said.append(f"{len(long)} prompts are longer than the text encoder's {most} tokens: their ends are cut off "
+                    f"({long[0][:50]!r}...)")
     if odd := [text for text in prompts if _HOST_SYNTAX.search(text)]:
         said.append(f"{len(odd)} prompts are written in a host's syntax (weights, LoRAs), which is read as plain words "
                     f"here ({odd[0][:50]!r}...)")
@@ -62,10 +61,10 @@ def embed(pipeline, prompts: list[str], negative: str, device: torch.device) -> 
     encoders = [name for name in ("text_encoder", "text_encoder_2", "text_encoder_3") if getattr(pipeline, name, None)]
     for name in encoders:
         getattr(pipeline, name).to(device).eval()       # diffusers leaves the T5 of a single file in training: dropout
-    every, parts = [*prompts, negative], []
+    every = [*prompts, negative]
     options = _length(pipeline, every)
-    for start in range(0, len(every), TOGETHER):
-        parts.append(_encoded(pipeline, every[start:start + TOGETHER], device, options))
+    parts = [_encoded(pipeline, every[start:start + TOGETHER], device, options)
+             for start in range(0, len(every), TOGETHER)]
     for name in encoders:
         setattr(pipeline, name, None)
     if device.type == "cuda":

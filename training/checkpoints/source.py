@@ -10,11 +10,11 @@ import torch
 
 from ...s4s_nodes.core import Model
 from ...s4s_nodes.core.lists import sizes
+from ..config import ModelSettings
 from ..sizes import of_sizes
 from ..source import MOST_AT_ONCE, Source, by_turns
 from . import clocks, files, network, prompts
 from .loading import Checkpoint, open_checkpoint
-from .settings import ModelSettings
 
 AT_ONCE = 8 * 512 * 512         # pixels per network call to begin with; halved when memory runs out
 HALF = {"sd3": torch.bfloat16, "flux": torch.bfloat16, "fluxschnell": torch.bfloat16}
@@ -25,9 +25,8 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 def checkpoint(settings: ModelSettings, cfgs: tuple, device: torch.device, say: Callable = print) -> Source:
     """The checkpoint that these settings name, with its prompts, guided at these cfg scales.
 
+    The text encoders run once and are freed; the network stays on the device, and the autoencoder in full precision.
     Raises ValueError for what cannot work.
-    The text encoders run once and are freed; the network stays on the device, and the autoencoder in full precision
-    beside it.
     """
     texts = prompts.read(settings.prompts)
     dtype = DTYPES.get(settings.dtype) or (torch.float32 if device.type == "cpu" else torch.float16)
@@ -89,8 +88,7 @@ def sizes_of(checkpoint: Checkpoint, settings: ModelSettings) -> list[tuple[int,
     step, channels = factor * (2 if flow else 1), asked.in_channels // (4 if checkpoint.family in FLUX else 1)
     for width, height in several:
         if width % step or height % step:
-            raise ValueError(f"a picture of {width} x {height} is not a whole number of patches: use multiples of "
-                             f"{step}")
+            raise ValueError(f"{width} x {height} is not a whole number of patches: use multiples of {step}")
     return [(width, height, (channels, height // factor, width // factor)) for width, height in several]
 
 
@@ -105,7 +103,7 @@ def _ask(family: str, asked, settings: ModelSettings, factor: int) -> Callable:
     if family in FLUX:
         return network.transformer_flux(asked, settings.guidance)
     if family == "sd3":
-        return network.transformer_sd3(asked)
+        return lambda x, timestep, context, pooled: asked(x, context, pooled, timestep, return_dict=False)[0]
     return network.unet(asked, factor if family == "sdxl" else 0)
 
 

@@ -61,8 +61,7 @@ def train(out, resume, **settings):
     if resume is not None:
         source = click.get_current_context().get_parameter_source
         if given := [f"--{name.replace('_', '-')}" for name in settings if source(name) is ParameterSource.COMMANDLINE]:
-            raise ValueError(f"--resume continues with the run's own settings: leave out {', '.join(given)}, or start "
-                             "another run with --out")
+            raise ValueError(f"--resume uses the run's own settings: leave out {', '.join(given)}, or give --out")
         if not (resume / CONFIG).exists():
             raise ValueError(f"{resume} holds no run (no config.json): name the folder of an earlier `s4s train`")
         run = Run(read_config(resume)[0], resume, resume=True, world=world)

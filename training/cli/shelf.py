@@ -117,8 +117,7 @@ def import_(sources, calls, name, out, force):
     presets = [preset for source in sources for preset in
                (metadata.from_image(source) if metadata.is_image(source) else [published.make(source, calls)])]
     if name is not None and len(presets) > 1:
-        raise ValueError(f"{', '.join(each.name for each in presets)}: --name is for one preset; import them one "
-                         "by one")
+        raise ValueError(f"{', '.join(each.name for each in presets)}: --name is for one preset; import one by one")
     for each in presets if name is None else [replace(presets[0], name=name)]:
         written = _saved(each, out, force)
         click.echo(preset_module.describe(each) + _rights(each))

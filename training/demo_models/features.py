@@ -18,10 +18,8 @@ class Classifier(nn.Module):
     def __init__(self, width=64):
         super().__init__()
         sizes = [(1, 16, 1), (16, 32, 2), (32, 32, 1), (32, 64, 2)]  # channels in, out, stride
-        layers = []
-        for inner, outer, stride in sizes:
-            convolution = nn.Conv2d(inner, outer, 3, stride, padding=1, bias=False)
-            layers += [convolution, nn.BatchNorm2d(outer), nn.SiLU()]
+        layers = [layer for inner, outer, stride in sizes for layer in (
+            nn.Conv2d(inner, outer, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outer), nn.SiLU())]
         self.body = nn.Sequential(*layers, nn.AvgPool2d(2), nn.Flatten())
         self.last = nn.Linear(64 * 9, width)
         self.head = nn.Linear(width, 10)
@@ -40,5 +38,4 @@ def load(device="cpu"):
     """The bundled classifier, in eval mode, weights frozen, float32."""
     model = Classifier()
     read_weights(model, FILE)
-    model.float().to(memory_format=torch.channels_last)
-    return model.to(device).eval().requires_grad_(False)
+    return model.float().to(device, memory_format=torch.channels_last).eval().requires_grad_(False)

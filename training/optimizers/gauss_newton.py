@@ -104,8 +104,7 @@ def _measure(source: Source, parameters: Parameters, block: Pairs, state: State)
 
 
 def _scale(model: Linearized, here: Parameters, vector: Tensor) -> Tensor:
-    """By how much (k,) a step in each free number is damped: between Marquardt's, its own curvature, and Levenberg's,
-    the same for all."""
+    """The damping (k,) of each free number: between its own curvature (Marquardt) and the same for all (Levenberg)."""
     miss, changes = model.run(here.frozen(vector), Slopes(here, vector))
     curvature = (model.squares(changes) * _weights(model, miss)[:, None]).sum(0).clamp(min=1e-12)
     return curvature + FLOOR * curvature.mean()
@@ -200,14 +199,13 @@ def solved(model: Linearized, here: Parameters, start: Tensor, damping: float, s
         return loss if math.isfinite(loss) else math.inf
     vector, loss = start, float((weights * model.squares(miss)[:, 0]).sum())
     for _ in range(SOLVING):
-        step, after = _step(model, here, vector, start, weights, damping * scale), math.inf
+        step = _step(model, here, vector, start, weights, damping * scale)
         for shortened in range(4):
             away = vector + step / SHORTER ** shortened - start
             ahead = here.bounded(start + away / (away.abs().max() / LONGEST).clamp(min=1.0))
-            after = loss_at(ahead)
-            if after < loss:
+            if (after := loss_at(ahead)) < loss:
                 break
-        if not after < loss:
+        else:
             break
         little, vector, loss = after > loss * (1 - SOLVED), ahead, after
         if little:
@@ -225,8 +223,7 @@ def _step(model: Linearized, here: Parameters, vector: Tensor, start: Tensor, we
 
 
 def _tried(source: Source, here: Parameters, vector: Tensor, pairs: Pairs) -> tuple[Tensor | None, float]:
-    """(sketches (n, N, d) of the network's answers, loss) of a real run; the loss is infinite where these numbers make
-    no valid table or no picture.
+    """(sketches (n, N, d) of the network's answers, loss) of a real run; infinite where no table or picture is valid.
 
     A network that answers NaN for a finite state may not do so again: the run continues elsewhere, and says so.
     """
@@ -257,8 +254,7 @@ def _validate(source: Source, parameters: Parameters, held_out: Pairs, state: St
     error, median = (float(found.mean()), float(np.median(found))) if np.isfinite(found).all() else (math.inf,) * 2
     if not state.curve:
         return state.begin(error, median, source.all_calls)
-    lost = error > state.start_error or median > state.start_median
-    score = math.inf if lost else math.sqrt(error * median)
+    score = math.sqrt(error * median) if error <= state.start_error and median <= state.start_median else math.inf
     if score < state.best_score:
         state.best, state.best_error, state.best_median, state.best_score = state.vector.clone(), error, median, score
     state.curve = [*state.curve, [state.iteration, loss, error, source.all_calls]]

@@ -81,14 +81,6 @@ class Linearized:
     slopes: Tensor
     levels: Tensor
 
-    @classmethod
-    def empty(cls, tensors: Tensor, calls: int) -> "Linearized":
-        """Before anything is measured."""
-        n, b, _ = tensors.shape
-        zeros = torch.zeros(n, calls, b, dtype=torch.float64)
-        return cls(tensors, zeros, zeros.clone(), zeros[..., 0].clone(), torch.zeros(n, calls, b, b).double(),
-                   zeros.clone(), torch.ones(n, calls).double())
-
     @cached_property
     def products(self) -> Tensor:
         """Inner products (n, b, b) of the tensors."""
@@ -159,10 +151,6 @@ class Linearized:
         ahead.run(table, before=correct)
         return ahead
 
-    def sketched(self) -> "Linearized":
-        """The same with sketches of its tensors, whose inner products are those of the whole on average."""
-        return replace(self, tensors=torch.stack([sketch(each) for each in self.tensors.unbind(1)], 1))
-
 
 @torch.no_grad()
 def measured(source: Source, parameters: Parameters, vector: Tensor, pairs: Pairs, rank: int = RANK,
@@ -173,8 +161,9 @@ def measured(source: Source, parameters: Parameters, vector: Tensor, pairs: Pair
     """
     table, slopes = parameters.frozen(vector), Slopes(parameters, vector)
     measurement = _Measurement(source, table, slopes, pairs, rank, sizes, noise)
-    measurement.model.run(table, slopes, measurement.ask_about)
-    return measurement.model.sketched()
+    model = measurement.model
+    model.run(table, slopes, measurement.ask_about)
+    return replace(model, tensors=torch.stack([sketch(each) for each in model.tensors.unbind(1)], 1))
 
 
 class _Measurement:
@@ -185,9 +174,12 @@ class _Measurement:
         self.source, self.slopes, self.pairs, self.rank, self.sizes = source, slopes, pairs, rank, sizes
         self.noisy, self.nudge, self.length = noise > 0, nudge_for(noise), 0
         self.start = pairs.start(float(table.sigmas[0]), source.flow)
-        most = 2 + sum(slopes.asks(i, rank, noise > 0) for i in range(table.calls))
-        self.model = Linearized.empty(torch.zeros(len(pairs), most, self.start[0].numel()), table.calls)
-        self.model.products = torch.zeros(len(pairs), most, most, dtype=torch.float64)      # filled with the tensors
+        n, calls, b = len(pairs), table.calls, 2 + sum(slopes.asks(i, rank, noise > 0) for i in range(table.calls))
+        states, answers, changes = (torch.zeros(n, calls, b).double() for _ in range(3))
+        usual, forms = torch.zeros(n, calls).double(), torch.zeros(n, calls, b, b).double()
+        self.model = Linearized(torch.zeros(n, b, self.start[0].numel()), states, answers, usual, forms, changes,
+                                torch.ones(n, calls).double())
+        self.model.products = torch.zeros(n, b, b, dtype=torch.float64)         # filled with the tensors
         self.add(self.start)
         self.add(pairs.target)
 

@@ -42,7 +42,7 @@ class State:
     measured: int = 0
     memory: dict = field(default_factory=dict)
     rank: int = RANK
-    sizes: Tensor = None
+    sizes: Tensor | None = None
     noise: float = 0.0
     damping: float = 1e-2
     rejected: int = 0

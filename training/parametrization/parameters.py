@@ -81,8 +81,7 @@ class Parameters:
         above = self.start[:-1] - self.start[-1]
         ratios = np.log(above[:-1] / above[1:])                                 # softplus(gap) must equal these
         gaps = torch.from_numpy(ratios + np.log(-np.expm1(-ratios)))
-        rest = [torch.zeros(size, dtype=torch.float64) for size in self.sizes[1:]]
-        return torch.cat([gaps, *rest])
+        return torch.cat([gaps, torch.zeros(sum(self.sizes[1:]), dtype=torch.float64)])
 
     def table(self, vector: Tensor) -> TensorTable:
         """The table of a free vector, differentiable in it."""

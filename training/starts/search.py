@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...s4s_nodes.core import Table, experts
 from ..baselines.halving import Entrants, search_cost, searched
-from ..baselines.measure import STARTS, Entry, baselines, start_baselines
+from ..baselines.measure import CURVE, STARTS, Entry, baselines
 from ..baselines.schedules import NO_START_SCHEDULES, schedules_for
 from ..parametrization.parameters import Parameters
 from ..source import Source
@@ -51,8 +51,7 @@ def choose_start(source: Source, calls: int, held_out: Pairs, config, curve: np.
         vector = vector_of(parameters, table)
         if vector is not None:
             return Start(parameters, vector, entry.name, ranked[0], entry is ranked[0])
-    raise ValueError(f"no schedule can place the levels of {calls} calls for {source.name}: take another number of "
-                     "calls, or schedule auto")
+    raise ValueError(f"no schedule can place {calls} calls for {source.name}: take another number, or schedule auto")
 
 
 def ranked_baselines(source: Source, calls: int, held_out: Pairs, config,
@@ -62,8 +61,10 @@ def ranked_baselines(source: Source, calls: int, held_out: Pairs, config,
     A schedule that was asked for is the only one, where it can place the levels.
     """
     top = None if curve is None else float(curve[0])
-    asked = {(solver, config.schedule) for solver in STARTS} if config.schedule in schedules_for(source, top) else set()
-    for names in filter(None, (asked, start_baselines(source, top))):
+    known = schedules_for(source, top)
+    asked = [config.schedule] if config.schedule in known else []
+    for tried in (asked, [name for name in (*known, CURVE) if name not in NO_START_SCHEDULES]):
+        names = {(solver, name) for solver in STARTS for name in tried}
         if entries := baselines(source, calls, names, top, curve, pin=True):
             break
     return searched(source, entries, held_out, config.effort)

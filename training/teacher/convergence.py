@@ -1,12 +1,13 @@
 """The teacher's error, and how many calls it needs: measured before its pairs are made."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 from ..baselines.measure import baselines, measured
 from ..source import Source
-from .pairs import make_pairs, rmse, run
-from .solvers import Teacher, teacher_of
+from .pairs import ends, make_pairs, rmse
+from .solvers import teacher_of
 
 SHARE = 5                   # the student's expected error over the teacher's, at least
 GAIN = 3                    # the student's expected error: the best of a few baselines' over this
@@ -51,14 +52,16 @@ def converge(source: Source, name: str, calls: int, student_calls: int, seeds: r
              affords: Callable[[int, int], bool]) -> Convergence:
     """Double the teacher's calls until its error is a fifth of the student's, while the budget affords it.
 
-    student_calls: of the table with the most calls, whose error will be the smallest. affords(calls, spent): whether
-    a teacher of so many calls may be used, once measuring has cost so much. A teacher that the source brings is
-    measured and left as it is.
+    student_calls: of the table with the most calls, whose error will be the smallest. affords(calls, spent): whether a
+    teacher of so many calls may be used, once measuring has cost so much. A source's own teacher is measured only.
     """
     before = source.model_calls
     while True:
         teacher = teacher_of(source, name, calls)
-        error, student = errors_of(source, teacher, seeds, student_calls)
+        finer = make_pairs(source, seeds, teacher.finer(None), "", quiet=True)
+        error = rmse(ends(source, teacher.from_level(None), finer), finer.target)
+        quick = measured(source, baselines(source, student_calls, QUICK), finer)
+        student = min((entry.errors.mean() for entry in quick), default=math.inf) / GAIN
         convergence = Convergence(calls, error, student, source.model_calls - before)
         seeds = seeds[:2]                           # enough to see that a finer one suffices
         following = len(seeds) * probe_calls(2 * calls, student_calls)
@@ -66,12 +69,4 @@ def converge(source: Source, name: str, calls: int, student_calls: int, seeds: r
         if convergence.suffices or fixed or not affords(2 * calls, convergence.spent + following):
             return convergence
         calls *= 2
-
-
-def errors_of(source: Source, teacher: Teacher, seeds: range, student_calls: int) -> tuple[float, float]:
-    """(RMSE of the teacher to a finer one, expected error of a learned table of so many calls) on these seeds."""
-    finer = make_pairs(source, seeds, teacher.finer(None), "", quiet=True)
-    given = run(source, teacher.from_level(None), finer.noise, finer.extra)
-    quick = measured(source, baselines(source, student_calls, QUICK), finer)
-    return rmse(given, finer.target), min((entry.errors.mean() for entry in quick), default=float("inf")) / GAIN
 

@@ -1,5 +1,6 @@
 """Cached pairs: seeds -> (noise, conditions, target)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,9 +35,9 @@ class Pairs:
     def part(self, index) -> "Pairs":
         """The pairs at these positions (a slice or a list)."""
         index = list(range(len(self)))[index] if isinstance(index, slice) else [int(i) for i in index]
+        target, clean = (None if images is None else images[index] for images in (self.target, self.clean))
         return Pairs([self.seeds[i] for i in index], self.noise[index],
-                     {key: value[index] for key, value in self.extra.items()}, self.target[index],
-                     None if self.clean is None else self.clean[index])
+                     {key: value[index] for key, value in self.extra.items()}, target, clean)
 
     def start(self, sigma: float, flow: bool) -> Tensor:
         """The states (n, ...) at this level: noise of deviation sigma, on the clean images where there are any."""
@@ -45,29 +46,18 @@ class Pairs:
 
 
 @torch.no_grad()
-def run(source: Source, table, noise: Tensor, extra: dict, batch: int = 64, bar: tqdm | None = None,
-        clean: Tensor | None = None) -> Tensor:
-    """The table's result for unit noise (n, ...), on clean images where given, in batches."""
-    done = []
-    for i in range(0, len(noise), batch):
-        part = slice(i, i + batch)
-        some = Pairs([], noise[part], {key: value[part] for key, value in extra.items()}, noise[part],
-                     None if clean is None else clean[part])
-        done.append(carried(source, table, some.start(float(table.sigmas[0]), source.flow), some.extra,
-                            None if bar is None else lambda *call: bar.update(len(call[1]))))
-    return torch.cat(done)
-
-
-def ends(source: Source, table, pairs: Pairs, batch: int = 64) -> Tensor:
-    """Where the table carries the pairs' starts (n, ...)."""
-    return run(source, table, pairs.noise, pairs.extra, batch, clean=pairs.clean)
+def ends(source: Source, table, pairs: Pairs, batch: int = 64, on_call: Callable | None = None) -> Tensor:
+    """Where the table carries the pairs' starts (n, ...), in batches. on_call: as in `sample`."""
+    parts = [pairs.part(slice(i, i + batch)) for i in range(0, len(pairs), batch)]
+    return torch.cat([carried(source, table, some.start(float(table.sigmas[0]), source.flow), some.extra, on_call)
+                      for some in parts])
 
 
 def make_pairs(source: Source, seeds, table, label: str, quiet: bool = False, clean: Tensor | None = None) -> Pairs:
     """Run the teacher on these seeds, with a progress bar in network calls; from clean images where given."""
     pairs = known_pairs(source, seeds, None, clean)
     with tqdm(total=len(pairs) * table.calls, desc=label, unit="call", disable=quiet or None) as bar:
-        return replace(pairs, target=run(source, table, pairs.noise, pairs.extra, bar=bar, clean=clean))
+        return replace(pairs, target=ends(source, table, pairs, on_call=lambda i, x, *_: bar.update(len(x))))
 
 
 def known_pairs(source: Source, seeds, target: Tensor | None, clean: Tensor | None = None) -> Pairs:

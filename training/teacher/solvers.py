@@ -14,6 +14,7 @@ from ...s4s_nodes.core import Table, classical, experts, sample, schedules
 from ..source import Source
 
 MOST_KARRAS = 1000.0        # highest level of a model whose teacher takes Karras' levels
+AUTO = "unipc_bh2_3"
 CHECKED_BY = ("dpmpp_3m", "unipc_bh2_3")    # the solver that checks a teacher, and the one for a teacher of the first
 CLEARLY_BELOW = 0.99        # times a window's first level: what lies above that would be a step too short to count
 SAME = 1e-3                 # of the result's size: two runs of a deterministic teacher differ by rounding only
@@ -40,8 +41,8 @@ class Teacher:
     """What makes the targets. description: such as "unipc_bh2_3, 32 calls".
 
     from_level(sigma) -> the Table or HostSampler that makes targets from this level on;
-    finer: a solver with about twice the calls, if possible another one, to check the teacher; check_calls: the cost of
-    the check for randomness.
+    finer: a solver with about twice the calls, if possible another one, to check the teacher;
+    check_calls: the cost of the check for randomness.
     """
 
     description: str
@@ -62,12 +63,12 @@ def teacher_of(source: Source, name: str, calls: int) -> Teacher:
 
     Raises ValueError for a stochastic sampler or an unknown name.
     """
-    if source.teacher is None:
-        words = f"{teacher_name(source, name)}, {calls} calls"
-        other = CHECKED_BY[teacher_name(source, name) == CHECKED_BY[0]]
-        return Teacher(words, lambda top: teacher_table(source, name, calls, top),
-                       lambda top: teacher_table(source, other, 2 * calls, top))
-    return _host_teacher(source, *source.teacher)
+    if source.teacher is not None:
+        return _host_teacher(source, *source.teacher)
+    name = AUTO if name == "auto" else name
+    other = CHECKED_BY[name == CHECKED_BY[0]]
+    return Teacher(f"{name}, {calls} calls", lambda top: teacher_table(source, name, calls, top),
+                   lambda top: teacher_table(source, other, 2 * calls, top))
 
 
 def check_teacher(source: Source, name: str, calls: int) -> None:
@@ -88,7 +89,7 @@ def teacher_table(source: Source, name: str, calls: int, top: float | None = Non
 
     top: start from this level of the schedule instead. Where two models take turns it starts anew at the boundary.
     """
-    name = teacher_name(source, name)
+    name = AUTO if name == "auto" else name
     if name not in classical.SOLVERS:
         raise ValueError(f"no solver {name!r}; there are: {', '.join(classical.SOLVERS)}")
     steps = max(1, calls // classical.SOLVERS[name].calls_per_step)
@@ -115,10 +116,6 @@ def teacher_levels(source: Source, steps: int) -> np.ndarray:
     squares = np.tan(np.linspace(first, last, steps)) ** 2                              # signal over noise
     inner = 1 / (1 + squares) if source.flow else 1 / squares
     return np.concatenate([[top], inner[1:], [0.0]])
-
-
-def teacher_name(source: Source, name: str) -> str:
-    return "unipc_bh2_3" if name == "auto" else name
 
 
 def below(levels: np.ndarray, top: float) -> np.ndarray:
@@ -148,8 +145,7 @@ def _host_teacher(source: Source, function: Callable, sigmas) -> Teacher:
     calls, apart = tried(source, HostSampler(function, levels, 0))
     if not apart <= SAME:
         raise ValueError(f"the teacher {words} is stochastic: two runs from the same noise end {100 * apart:.3g} % "
-                         "apart. A solver can only learn a deterministic one: choose e.g. dpmpp_2m, heun or lms, not "
-                         "an ancestral or SDE sampler")
+                         "apart. Choose a deterministic one such as dpmpp_2m, heun or lms, no ancestral or SDE one")
     per_step = calls / (len(levels) - 1)
 
     def on(levels, top):

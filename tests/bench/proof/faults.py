@@ -12,7 +12,7 @@ from pathlib import Path
 
 from s4s.s4s_nodes.core import files, preset_file
 from s4s.s4s_nodes.library import save_version
-from s4s.training import records, run, run_folder
+from s4s.training import run, run_folder
 from tests.bench.proof.attack import Attack
 from tests.bench.proof.forked import Child
 from tests.bench.proof.runs import DIFFERENT, SETTINGS, folder, of_two, train, undisturbed, verdict, whole
@@ -130,7 +130,7 @@ def broken_networks(chance: random.Random) -> Iterator[str | None]:
 def other_versions(chance: random.Random) -> Iterator[str | None]:
     """A run that was stopped is resumed by a version of another name, with the same arithmetic."""
     def of_another(place: Path, name: str) -> dict:
-        run_folder.TRAINER = run.TRAINER = records.TRAINER = "s4s 99.0"
+        run_folder.TRAINER = run.TRAINER = "s4s 99.0"
         return train(place, name)
     while True:
         name = chance.choice(list(SETTINGS))

@@ -114,9 +114,7 @@ def test_the_trainers_sampling_is_the_hosts_sampling():
     def work(source):
         core, pairs = ours("core"), trainers("teacher.pairs")
         table = core.classical.SOLVERS["euler"](levels.double().numpy(), flow=True)
-        noise, extra = source.noise([7]), source.conditions([7])
-        with torch.no_grad():
-            end = pairs.run(source, table, noise, extra)
+        end = pairs.ends(source, table, pairs.known_pairs(source, [7], None))
         return source.network.guider.inner_model.process_latent_out(end)
     host = sampled(model, name, "euler", "normal", 4, seed=7)
     torch.testing.assert_close(inside(model, name, work), host, rtol=1e-4, atol=1e-5)
