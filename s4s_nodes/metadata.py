@@ -9,6 +9,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -169,7 +170,7 @@ def from_image(path) -> list[Preset]:
     Raises PresetError where there is none, or where one is damaged.
     """
     path = Path(path)
-    presets = grouped(map(from_text, _Records(_texts(path)).found))
+    presets = grouped(map(from_text, _records(_texts(path))))
     if not presets:
         raise PresetError(f"{path.name} carries no table of S4S: another sampler or an older S4S made it, or its "
                           "metadata was removed")
@@ -208,34 +209,28 @@ def _texts(path: Path) -> list[str]:
     return sorted((text for text in texts if ENTRY in text or INFOTEXT in text), key=lambda text: (len(text), text))
 
 
-class _Records:
-    """The records of tables in texts, each once, as JSON: `found`. What exceeds the limits is not looked at."""
+def _records(texts: list[str]) -> dict[str, None]:
+    """The records of tables in texts, each once, as JSON. What exceeds the limits is not looked at."""
+    found: dict[str, None] = {}
+    room = MAX_METADATA
 
-    def __init__(self, texts: list[str]):
-        self.found: dict[str, None] = {}
-        self._room = MAX_METADATA
-        for text in texts:
-            self._look(text)
-            for match in _PACKED.finditer(text):
-                if self._room > 0 and len(self.found) < MAX_TABLES:
-                    self._look(unpack(match[1]))
-
-    def _look(self, content, depth: int = 12) -> None:
+    def look(content, depth: int = 12) -> None:
         """Add the records in parsed JSON, or in a text of it; a text inside it may be one too."""
+        nonlocal room
         if isinstance(content, str) and ENTRY in content:
-            content = self._parsed(content)
+            room -= len(content) + _OPENING * (content.count("[") + content.count("{"))
+            start = min((place for place in map(content.find, "[{") if place >= 0), default=0)    # behind a host's name
+            with suppress(ValueError):
+                content = parsed(content[start:]) if room >= 0 else None
         if isinstance(content, dict) and ENTRY in content:
-            if len(self.found) < MAX_TABLES:
-                self.found[json.dumps(content, separators=(",", ":"))] = None
+            if len(found) < MAX_TABLES:
+                found[json.dumps(content, separators=(",", ":"))] = None
         elif depth:
             for each in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
-                self._look(each, depth - 1)
-
-    def _parsed(self, text: str):
-        """The JSON in a text, which a host may have put behind the entry's name and a colon; None for other texts."""
-        self._room -= len(text) + _OPENING * (text.count("[") + text.count("{"))
-        start = min((place for place in map(text.find, "[{") if place >= 0), default=0)
-        try:
-            return parsed(text[start:]) if self._room >= 0 else None
-        except ValueError:
-            return None
+                look(each, depth - 1)
+    for text in texts:
+        look(text)
+        for match in _PACKED.finditer(text):
+            if room > 0 and len(found) < MAX_TABLES:
+                look(unpack(match[1]))
+    return found

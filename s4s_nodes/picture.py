@@ -28,7 +28,8 @@ class Canvas:
         font = _font(size * _SCALE)
         while most and len(text) > 1 and self._draw.textlength(text, font=font) > most * _SCALE:
             text = text[:-2].rstrip() + "…"
-        self._draw.text((x * _SCALE, y * _SCALE), text, font=font, fill=colour, anchor=_anchor(font, anchor))
+        self._draw.text((x * _SCALE, y * _SCALE), text, font=font, fill=colour,
+                        anchor=anchor if isinstance(font, ImageFont.FreeTypeFont) else None)
 
     def line(self, points, colour=INK, width: float = 1.5):
         self._draw.line([(x * _SCALE, y * _SCALE) for x, y in points], fill=colour,
@@ -109,7 +110,8 @@ def _levels(page: Canvas, table, flow: bool, where: tuple):
         page.text(x - 8, line, f"{value:.3g}", 13, QUIET, "rm")
     points = [at(i, level) for i, level in enumerate(levels)]
     page.line(points[:-1], BLUE, 2.5)
-    _dashed(page, points[-2], (x + width, y + height), BLUE)
+    for dash in np.linspace(points[-2], (x + width, y + height), 10).reshape(5, 2, 2):      # to 0, which no log shows
+        page.line(dash, BLUE, 2)
     every = max(1, math.ceil(calls / 12))
     for i, (px, py) in enumerate(points):
         end = i == calls
@@ -201,11 +203,6 @@ def bars(title: str, note: str, rows: list[tuple]) -> Image.Image:
     return page.finish()
 
 
-def _dashed(page: Canvas, start: tuple, end: tuple, colour):
-    for dash in np.linspace(start, end, 10).reshape(5, 2, 2):
-        page.line(dash, colour, 2)
-
-
 def _ticks(low: float, high: float, linear: bool) -> list[float]:
     """Round values between low and high; with linear False, both are logarithms and so is the spacing."""
     if linear:
@@ -241,7 +238,3 @@ def _font(size: int):
         return ImageFont.load_default(size)
     except TypeError:                       # Pillow before 10.1 has one small bitmap font
         return ImageFont.load_default()
-
-
-def _anchor(font, anchor: str) -> str | None:
-    return anchor if isinstance(font, ImageFont.FreeTypeFont) else None

@@ -17,9 +17,10 @@ MOVED_START = 1.5           # between two starts at most, in noise to signal: do
 def adapted(table: Table, sigmas, flow: bool) -> Table:
     """The table adapted to other levels (N+1,), with the same number of calls.
 
-    It keeps the residual of the weights over DPM-Solver++(2M) in units of the step, query / sigma (never above the
-    highest level of the table or of the new levels), and scale; a scale that undoes the denoiser's input scaling is
-    recomputed. The constant law sets the newest weight of the last row, unless the table breaks that law.
+    It keeps the residual of the weights over DPM-Solver++(2M) in units of the step, the carry relative to that
+    solver's, query / sigma (never above the highest level of the table or of the new levels), and scale; a scale that
+    undoes the denoiser's input scaling is recomputed. The constant law sets the newest weight of the last row, unless
+    the table breaks that law.
     Raises ValueError if lengths differ, levels repeat, or only one of the two ends at 0.
     """
     sigmas = np.array(sigmas, dtype=np.float64)
@@ -29,7 +30,8 @@ def adapted(table: Table, sigmas, flow: bool) -> Table:
     old, new = (classical.SOLVERS["dpmpp_2m"](np.array(levels), flow) for levels in (table.sigmas, sigmas))
     residual = (table.weights - old.weights) / step_units(table.sigmas)[:, None]
     weights = new.weights + residual * step_units(sigmas)[:, None]
-    carry = _carries(table, old, new)
+    ends = old.carry == 0           # the last row's, where the levels end at 0
+    carry = np.where(ends, table.carry, new.carry * table.carry / np.where(ends, 1.0, old.carry))
     top = max(table.sigmas[0], sigmas[0], table.query.max())
     query = np.minimum(sigmas[:-1] * table.query / table.sigmas[:-1], top)
     there = Table(sigmas, query, _scales(table, sigmas, query), carry, weights, keeps_constants=False)
@@ -81,13 +83,9 @@ def start_ratio(one: float, other: float, flow: bool) -> float:
 
 
 def starts_near(one: float, other: float, flow: bool) -> bool:
-    """Whether a table may be adapted from one start to the other."""
-    return start_ratio(one, other, flow) <= MOVED_START or is_noise(one, flow) and is_noise(other, flow)
-
-
-def is_noise(level: float, flow: bool) -> bool:
-    """Whether a state at this level is pure noise in practice."""
-    return _noise_to_signal(level, flow) > ENDLESS
+    """Whether a table may be adapted from one start to the other: if they are near, or both pure noise in practice."""
+    both_noise = min(_noise_to_signal(one, flow), _noise_to_signal(other, flow)) > ENDLESS
+    return start_ratio(one, other, flow) <= MOVED_START or both_noise
 
 
 def _noise_to_signal(level: float, flow: bool) -> float:
@@ -123,12 +121,6 @@ def _scales(table: Table, sigmas: np.ndarray, query: np.ndarray) -> np.ndarray:
     old, new = (np.sqrt((1 + asked ** 2) / (1 + own[:-1] ** 2))
                 for asked, own in ((table.query, table.sigmas), (query, sigmas)))
     return np.where((table.scale != 1) & np.isclose(table.scale, old, rtol=1e-6), new, table.scale)
-
-
-def _carries(table: Table, old: Table, new: Table) -> np.ndarray:
-    """The table's carry relative to DPM-Solver++(2M)'s, whose last is 0 where the levels end at 0."""
-    ends = old.carry == 0
-    return np.where(ends, table.carry, new.carry * table.carry / np.where(ends, 1.0, old.carry))
 
 
 def lawful(table: Table, flow: bool) -> Table:

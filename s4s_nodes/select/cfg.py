@@ -156,7 +156,10 @@ def join_presets(presets: list[Preset], name: str) -> Preset:
             raise PresetError(f"{preset.name} is for {preset.model.family}, {presets[0].name} for "
                               f"{presets[0].model.family}, other in {', '.join(unlike)}: only presets for one model "
                               "can be joined")
-        cfg = _only_cfg(preset)
+        recorded, scales = preset.training.get("cfg"), preset.trained_cfg
+        if len(set(scales)) != 1 or scales[0] <= 0 or recorded not in (scales[0], scales, tuple(scales)):
+            raise PresetError(f"{preset.name} says cfg {recorded!r}: expected a preset learned at one cfg above 0")
+        cfg = float(scales[0])
         if preset.experts:
             raise PresetError(f"{preset.name} is for two models: such presets cannot be joined")
         if cfg in seen:
@@ -172,10 +175,3 @@ def join_presets(presets: list[Preset], name: str) -> Preset:
     training |= {"cfg": [min(seen), max(seen)], "joined": sorted(seen.values())}
     return replace(presets[0], name=name, tables=tables, scores=scores, training=training,
                    recommended=any(preset.recommended for preset in presets))
-
-
-def _only_cfg(preset: Preset) -> float:
-    recorded, scales = preset.training.get("cfg"), preset.trained_cfg
-    if len(set(scales)) != 1 or scales[0] <= 0 or recorded not in (scales[0], scales, tuple(scales)):
-        raise PresetError(f"{preset.name} says cfg {recorded!r}: expected a preset learned at one cfg above 0")
-    return float(scales[0])

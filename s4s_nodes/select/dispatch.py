@@ -270,18 +270,13 @@ def fall_back(levels: np.ndarray, facts: ModelFacts, why: str, advice: str = "",
     name = named.solver if named is not None and facts.flow else "euler" if facts.unfit else FALLBACK[facts.flow]
     whose = _OWN if own else _GIVEN
     if bool((np.diff(levels) == 0).any()):
-        name, whose, table = "euler", f"{whose}, some of which repeat,", _euler(levels)
+        name, whose, kept = "euler", f"{whose}, some of which repeat,", levels[1:] / levels[:-1]
+        table = Table(levels, levels[:-1], np.ones_like(kept), kept, np.diag(1 - kept))     # such a row changes nothing
     else:
         table = classical.SOLVERS[name](levels, facts.flow)
     spoken = f"{_SPOKEN[name]} on {whose}"
     return Selection(table, None, "", "classical", why, classical=spoken, advice=advice, fallback=True,
                      warns=True)
-
-
-def _euler(levels: np.ndarray) -> Table:
-    """Euler's method on levels that never rise; a repeated one makes a row that changes nothing."""
-    kept = levels[1:] / levels[:-1]
-    return Table(levels, levels[:-1], np.ones_like(kept), kept, np.diag(1 - kept))
 
 
 def _classical_levels(facts: ModelFacts, steps: int) -> np.ndarray:

@@ -140,33 +140,30 @@ def cfg_distance(preset: Preset, table: str, cfg: float | None) -> tuple[float, 
     return outside, min(abs(cfg - point) for point in points) if points else outside
 
 
-def near_cfg(preset: Preset, table: str, cfg: float | None) -> bool:
-    """Whether a table was learned for this cfg, up to `scores.CFG_TOLERANCE`."""
-    trained = cfg_range(preset, table)
-    if cfg is None or trained is None:
-        return True
-    return scores.near_cfg(cfg, *trained)
-
-
 def middle_cfg(preset: Preset) -> float:
     """The middle of the cfg range the preset was trained at; 1 if unknown."""
     return sum(cfg_range(preset) or (1.0, 1.0)) / 2
 
 
-def near_size(preset: Preset, size: tuple | None) -> bool:
-    """Whether latents of this (..., height, width) have half to twice the area of some that it was trained on."""
-    return size is None or scores.near_size(size, preset.trained_sizes)
-
-
-def near_guidance(preset: Preset, told) -> bool:
-    """Whether a distilled model is told about the guidance that it was told in training; true where one is unknown."""
-    learned = preset.trained_guidance
-    return not learned or all(scores.near_cfg(guidance, min(learned), max(learned)) for guidance in told)
-
-
-def same_around(preset: Preset, around: str | None) -> bool:
-    """Whether in this sampling the same changes the model as in training; true where that is unknown."""
-    return around is None or around == preset.training.get(HOOKS, "")
+def differences(preset: Preset, table: str, cfg: float | None, size: tuple | None, guidance=(),
+                around: str | None = None) -> tuple[tuple[bool, str, str], ...]:
+    """((whether a sampling differs from the training in its size, what to say, what to do), ... its cfg, its distilled
+    guidance, and what changes the model in it alone); what is unknown does not differ."""
+    name, trained, sizes, told = preset.name, cfg_range(preset, table), preset.trained_sizes, preset.trained_guidance
+    learned_with = preset.training.get(HOOKS, "")
+    return (
+        (size is not None and not scores.near_size(size, sizes),
+         f"{name} was learned on latents of {scores.size_text([shape[-2:] for shape in sizes])}, this one is "
+         f"{scores.size_text((size or ())[-2:])}", "train at this size"),
+        (cfg is not None and trained is not None and not scores.near_cfg(cfg, *trained),
+         f"{name} was learned at cfg {range_text(trained or 0)}, you use {cfg or 0:g}",
+         f"train at cfg {cfg or 0:g}, or use that"),
+        (bool(told) and not all(scores.near_cfg(each, min(told), max(told)) for each in guidance),
+         f"{name} was learned at distilled guidance {range_text(told or 0)}, you use {range_text(guidance or 0)}",
+         "train with that guidance, or use the learned one"),
+        (around not in (None, learned_with),
+         f"{name} was learned with {learned_with or 'cfg alone'}, this sampling has {around or 'cfg alone'}",
+         "choose it by name to run it"))
 
 
 def frames_text(preset: Preset, size: tuple | None) -> str:

@@ -14,9 +14,7 @@ import numpy as np
 from ..core.experts import turn_of
 from ..core.k_sampler import close, same_levels
 from ..core.levels import same_top
-from ..core.lists import range_text
 from ..core.preset_file import Preset
-from ..core.scores import size_text
 from . import match
 from .adapt import above, from_start, starts_near
 from .cfg import at_cfg
@@ -175,18 +173,7 @@ def _judged(preset: Preset, levels: np.ndarray, request: Request, own: bool) -> 
         (selection.fallback, selection.why, selection.advice),
         (not there.recommends(table, cfg, request.size),
          f"{table} of {name} lost its race against the classical solvers", "choose it by name to run it"),
-        (not match.near_size(preset, request.size),
-         f"{name} was learned on latents of {size_text([size[-2:] for size in preset.trained_sizes])}, this one is "
-         f"{size_text((request.size or ())[-2:])}", "train at this size"),
-        (not match.near_cfg(preset, table, cfg),
-         f"{name} was learned at cfg {range_text(match.cfg_range(preset, table) or 0)}, you use {cfg or 0:g}",
-         f"train at cfg {cfg or 0:g}, or use that"),
-        (not match.near_guidance(preset, request.guidance),
-         f"{name} was learned at distilled guidance {range_text(preset.trained_guidance or 0)}, you use "
-         f"{range_text(request.guidance or 0)}", "train with that guidance, or use the learned one"),
-        (not match.same_around(preset, request.around),
-         f"{name} was learned with {preset.training.get(match.HOOKS) or 'cfg alone'}, this sampling has "
-         f"{request.around or 'cfg alone'}", "choose it by name to run it"))
+        *match.differences(preset, table, cfg, request.size, request.guidance, request.around))
     for stage, (holds, why, advice) in enumerate(problems):
         if holds:
             return selection, _Problem(whole, stage, why, advice)
@@ -229,10 +216,9 @@ def _of_the_named(named: Preset, request: Request, levels: np.ndarray, own: bool
                               "turn strict off to run it", own)
     else:
         selection = table_for(levels, facts, named, cfg, own)
-    near = match.near_cfg(match.as_seen(named, facts), selection.table_name, cfg)
-    near = near and match.near_size(named, request.size) and match.near_guidance(named, request.guidance)
-    near = near and match.same_around(named, request.around)
-    warns = selection.fallback or not (mine and near)
+    differences = match.differences(match.as_seen(named, facts), selection.table_name, cfg, request.size,
+                                    request.guidance, request.around)
+    warns = selection.fallback or not mine or any(differs for differs, *_ in differences)
     why = selection.why + match.frames_text(named, request.size) * (not selection.fallback)
     return replace(selection, why=why, belongs=mine or selection.fallback, about=named, warns=warns)
 
