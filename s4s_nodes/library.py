@@ -16,19 +16,24 @@ from .core.model import is_number
 from .core.names import file_name, numbered, preset_name
 from .core.preset_file import Preset, PresetError
 from .select.dispatch import Selection, levels_for
-from .select.match import PATCHES, cfg_range, suits, unproven
+from .select.match import PATCHES, cfg_range, suits
 from .select.model_facts import ModelFacts
 from .select.selection import Request, schedule, select
 
 ENDING = ".safetensors"
 __all__ = ["PATCHES", "Library", "ModelFacts", "Preset", "PresetError", "Request", "Selection", "cfg_range",
-           "file_name", "levels_for", "measured_text", "preset_name", "recommended_text", "save_new", "save_scores",
-           "save_version", "schedule", "select", "shipped_folder", "suits", "tables_of", "unproven"]
+           "file_in", "file_name", "levels_for", "measured_text", "preset_name", "recommended_text", "save_new",
+           "readable", "save_scores", "save_version", "schedule", "select", "shipped_folder", "suits", "tables_of"]
 
 
 def shipped_folder() -> Path:
     """The folder of the presets that ship with S4S."""
     return Path(__file__).resolve().parents[1] / "solver_presets"
+
+
+def file_in(folder, name: str) -> Path:
+    """The file in a folder of a preset of this name."""
+    return Path(folder) / (file_name(name) + ENDING)
 
 
 class Library:
@@ -64,9 +69,8 @@ class Library:
 
     def candidates(self) -> list[Preset]:
         """All readable presets to select from, those too that a namesake hides: a file's name changes no image."""
-        entries, hidden = self._scan()
-        return [each for each in (*entries.values(), *(self._entry(path)[1] for path, _ in hidden))
-                if isinstance(each, Preset)]
+        self._scan()
+        return [entry for _, entry in self._read.values() if isinstance(entry, Preset)]
 
     def get(self, name: str) -> Preset:
         """The preset with this name. Raises PresetError with the known names, or with what is wrong with the file."""
@@ -98,16 +102,14 @@ class Library:
         """The names of the user's own files, damaged ones too, and of what ships and is offered."""
         offered = self.offered()
         return [name for name, path in self.files().items()
-                if (name in offered if self.in_shipped(path) else self._why_kept(name, path) is None)]
+                if (name in offered if self.in_shipped(path) else self.why_kept(name, path) is None)]
 
-    def why_kept(self, name: str) -> str | None:
+    def why_kept(self, name: str, path: Path | None = None) -> str | None:
         """Why a file may not be renamed or deleted, or None. Raises PresetError if there is none.
 
         Only presets in the folder itself may be: links are followed for reading, never for changing.
         """
-        return self._why_kept(name, self.path(name))
-
-    def _why_kept(self, name: str, path: Path) -> str | None:
+        path = path or self.path(name)
         if self.in_shipped(path):
             return f"preset {name!r} ships with S4S: save a copy under another name instead"
         folder = next(folder for folder in self._folders if folder in path.parents)
@@ -123,7 +125,7 @@ class Library:
         Raises PresetError if it ships, is unreadable or lies elsewhere, or if the new name is taken or not a valid one.
         """
         old, preset, new = self._own(name), self.get(name), preset_name(new)
-        there = old.parent / (file_name(new) + ENDING)
+        there = file_in(old.parent, new)
         its_own = preset.name != new and there.exists() and there.samefile(old)      # a file somebody named by hand
         path = save_new(replace(preset, name=new), old.parent, overwrite=its_own)
         if not path.samefile(old):
@@ -141,9 +143,8 @@ class Library:
 
     def problems(self) -> list[str]:
         """What is wrong with files that could not be read, and which names hide others."""
-        entries, hidden = self._scan()
-        return [*(problem for problem in entries.values() if isinstance(problem, str)),
-                *(f"{path} is hidden by {other}, which has the same name" for path, other in hidden)]
+        return [*self.unreadable(),
+                *(f"{path} is hidden by {other}, which has the same name" for path, other in self._paths()[1])]
 
     def unreadable(self) -> list[str]:
         """What is wrong with files that could not be read."""
@@ -161,9 +162,8 @@ class Library:
         for folder in self._folders:
             for path in _files(folder):
                 name = path.relative_to(folder).with_suffix("").as_posix()
-                if name in paths:
+                if paths.setdefault(name, path) is not path:
                     hidden.append((path, paths[name]))
-                paths.setdefault(name, path)
         return paths, hidden
 
     def _entry(self, path: Path) -> tuple[tuple, Preset | str]:
@@ -186,7 +186,7 @@ def save_new(preset: Preset, folder, overwrite: bool = False) -> Path:
 
     Raises PresetError if the file exists, unless told to overwrite; OSError from the system.
     """
-    path = Path(folder) / (file_name(preset.name) + ENDING)
+    path = file_in(folder, preset.name)
     try:
         return preset_file.save(preset, path, new=not overwrite)
     except FileExistsError:
@@ -202,27 +202,27 @@ def save_version(preset: Preset, folder) -> tuple[Preset, Path]:
     """
     for number in range(1, 10_000):
         named = preset if number == 1 else replace(preset, name=numbered(preset.name, number))
-        path = Path(folder) / (file_name(named.name) + ENDING)
-        before = _of_same_run(path, preset)
+        path = file_in(folder, named.name)
+        before = readable(path)
+        if before is not None and before.training.get("run", "none") != preset.training.get("run"):
+            before = None                           # another run's
         if before is not None and "created" in before.training:
             if "created" not in preset.training:
                 return before, path
             if before.hash != preset.hash:
                 continue
             named = preset_file.with_scores(replace(named, scores=before.scores), preset.scores)
-        with suppress(FileExistsError):             # another process may have taken the name by now
-            if before is not None or not path.exists():
-                return named, preset_file.save(named, path, new=before is None)
+        with suppress(FileExistsError):             # also of another process that took the name just now
+            return named, preset_file.save(named, path, new=before is None)
     raise PresetError(f"{preset.name!r} exists in 9999 versions: give the preset another name")
 
 
-def _of_same_run(path: Path, preset: Preset) -> Preset | None:
-    """What the preset's run saved in a file before, or None."""
+def readable(path) -> Preset | None:
+    """The preset in a file, or None where there is none."""
     try:
-        before = preset_file.load(path) if preset.training.get("run") is not None and path.exists() else None
+        return preset_file.load(path)
     except PresetError:
         return None
-    return before if before is not None and before.training.get("run") == preset.training["run"] else None
 
 
 def is_preset_file(path) -> bool:
@@ -246,9 +246,8 @@ def save_scores(library: Library, preset: Preset, folder) -> str:
         scored = preset_file.with_scores(library.get(name), preset.scores)
         return f"scores written into {preset_file.save(scored, library.path(name))}"
     if same:
-        taken = {path.stem for path in Path(folder).glob(f"*{ENDING}")}
         names = (f"{preset.name[:85]} raced{count}" for count in ("", *(f" {n}" for n in range(2, 10_000))))
-        preset = replace(preset, name=next(name for name in names if file_name(name) not in taken))
+        preset = replace(preset, name=next(name for name in names if not file_in(folder, name).exists()))
     return f"saved with its scores as {save_new(preset, folder)}"
 
 
@@ -269,12 +268,11 @@ def recommended_text(preset: Preset) -> str:
         return "unfinished"
     if not preset.recommended:
         return "no"
-    known = {table: score for table in preset.tables if (score := preset.score(table))}
-    unclear = [table for table, score in known.items()
-               if table not in preset.lost and score.get("recommended") is False]
+    unclear = [table for table in preset.tables
+               if table not in preset.lost and preset.score(table).get("recommended") is False]
     clauses = [f"not {', '.join(preset.lost)}"] if preset.lost else []
     clauses += [f"{', '.join(sorted(unclear))} not clear"] if unclear else []
-    return "; ".join(clauses) or ("yes" if known else "not raced")
+    return "; ".join(clauses) or ("yes" if any(map(preset.score, preset.tables)) else "not raced")
 
 
 def tables_of(preset: Preset, calls: tuple, word: str = "calls") -> list[str]:

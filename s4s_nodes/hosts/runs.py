@@ -1,15 +1,21 @@
-"""What a training writes: the folder of its run, and the preset of one that was stopped."""
+"""What a training writes: the folder of its run, its report, and the preset of one that was stopped."""
 
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from ...training.benchmark.host_race import RaceResult, TableResult, table_lines
 from ...training.config import Config
-from ..core import preset_file, write_atomically
-from ..core.preset_file import Model, Preset, PresetError
-from ..library import ENDING, file_name
+from ..core import experts, write_atomically
+from ..core.lists import range_text
+from ..core.preset_file import Model, Preset
+from ..core.scores import size_text
+from ..library import file_in, file_name
+from ..select.dispatch import TWO_SAMPLERS
+from ..select.match import turns_text
 from .digest import digest
 
+SHOWN = 8                   # baselines named in a report
 ROOM = 1 << 20              # bytes that must be free for a preset or a run: either file takes less
 
 
@@ -41,7 +47,8 @@ def check_places(presets: Path, runs: Path, name: str) -> None:
 def check_writable(folder: Path, name: str) -> None:
     """Raise ValueError where a preset of this name could not be saved now: a full disk, no right, a refused name."""
     try:
-        write_atomically(folder / f".{file_name(name)}{ENDING}", os.urandom(ROOM)).unlink()
+        file = file_in(folder, name)
+        write_atomically(file.with_name(f".{file.name}"), os.urandom(ROOM)).unlink()
     except OSError as error:
         raise ValueError(f"{name!r} cannot be saved in {folder} ({error.strerror or error}). Make room there or allow "
                          "writing, or choose another name") from None
@@ -58,9 +65,23 @@ def unfinished(preset: Preset, run: str) -> Preset:
     return replace(preset, recommended=False, training={**record, "run": run, "unfinished": True})
 
 
-def readable(path: Path) -> Preset | None:
-    """The preset in a file, or None where there is none."""
-    try:
-        return preset_file.load(path) if path.exists() else None
-    except (PresetError, OSError):
-        return None
+def training_report(preset: Preset, held: RaceResult, saved: str) -> str:
+    """What was made, from what, at which cost, and how it did."""
+    record = preset.training
+    lines = [f"{preset.name} ({preset.short_hash}) for {preset.model.family}, {preset.model.prediction} prediction",
+             saved,
+             f"training: {record['model_calls']:,} network calls, {record['seconds']:.0f} s, teacher "
+             f"{record['teacher']}, {record['conditionings']} conditioning"
+             f"{'s' * (record['conditionings'] > 1)}, cfg {range_text(record['cfg'])}, "
+             f"latent {size_text(record['latent'])}", f"race: {held.summary}"]
+    if preset.experts:
+        lines.insert(3, f"two models, which change at {turns_text(preset)}; cfg "
+                        f"{preset.experts[experts.LOW].training['cfg']:g} from there. To use it, {TWO_SAMPLERS}")
+    if kept := record.get("nothing_gained"):
+        lines.append(f"Nothing was gained at {', '.join(kept)}: the best baseline is kept there.")
+    return "\n".join([*lines, *result_lines(held.raced)])
+
+
+def result_lines(raced: dict[str, TableResult]) -> list[str]:
+    """What a race found, table by table."""
+    return [line for name, one in raced.items() for line in ("", f"{name}: {one.verdict}", *table_lines(one, SHOWN))]

@@ -19,24 +19,21 @@ from pathlib import Path
 from typing import Protocol
 
 from ...training import distil as trainer
-from ...training.benchmark.host_race import RaceProgress, RaceResult, TableResult, Terms, hold_race, table_lines
+from ...training.benchmark.host_race import RaceProgress, RaceResult, Terms, hold_race
 from ...training.config import Config
 from ...training.estimate import duration
 from ...training.lock import locked
 from ...training.source import Source
 from ...training.sources import take_teacher
 from ..core import experts, preset_file
-from ..core.lists import range_text
 from ..core.preset_file import Model, Preset
-from ..core.scores import size_record, size_text
-from ..library import ENDING, Library, ModelFacts, file_name, save_scores, save_version, suits
+from ..core.scores import size_record
+from ..library import Library, ModelFacts, file_in, readable, save_scores, save_version, suits
 from ..select.cfg import at_cfg
-from ..select.dispatch import TWO_SAMPLERS
-from ..select.match import same_base, turns_text
-from .runs import check_places, check_writable, has_learned, readable, run_folder, run_key, unfinished
+from ..select.match import same_base
+from . import runs
 
 log = logging.getLogger("s4s")
-SHOWN = 8                   # baselines named in a report
 RACE_BUDGET = 3_000         # network calls of a training's race for each table, besides its teacher's
 _TERMINAL = re.compile(r" \(on the command line: [^)]*\)")
 
@@ -84,13 +81,13 @@ class TrainingOrder:
     resume: bool = True
 
 
-@dataclass
+@dataclass(frozen=True)
 class Outcome:
     """The preset with its scores, the report, and the host's pictures."""
 
     preset: Preset
     report: str
-    pictures: object = None
+    pictures: object
 
 
 def train(host: Host, order: TrainingOrder) -> Outcome | None:
@@ -98,9 +95,7 @@ def train(host: Host, order: TrainingOrder) -> Outcome | None:
 
     Raises ValueError for settings that cannot work, before the first network call.
     """
-    training = Training(host, order)
-    _inside(host, training)
-    return training.outcome
+    return _inside(host, Training(host, order))
 
 
 def forecast(host: Host, order: TrainingOrder) -> None:
@@ -119,12 +114,10 @@ def race(host: Host, preset: Preset, terms: Terms, write: bool = False) -> Outco
 
     Raises ValueError for a preset of another kind of model, or too small a budget, before the first network call.
     """
-    outcome = None
     if write:
-        check_writable(host.presets, preset.name)
+        runs.check_writable(host.presets, preset.name)
 
     def work(source: Source) -> Outcome:
-        nonlocal outcome
         if reason := suits(preset, ModelFacts.of(source.model)):
             raise ValueError(f"preset {preset.name!r} cannot be raced on this model: {reason}")
         if preset.boundary != source.boundary:
@@ -138,13 +131,11 @@ def race(host: Host, preset: Preset, terms: Terms, write: bool = False) -> Outco
                 _quietly(host.say, "stopped: the race is not finished, and nothing was written", True)
             raise
         head = f"{preset.name} ({preset.short_hash}) on this model ({source.model.family}), {held.summary}"
-        outcome = Outcome(held.preset, "\n".join([head, *held.notes, *_results(held.raced), *kept]))
         for line in (head, *held.notes, *kept):
             host.say(line)
-        outcome.pictures = host.draw(source, held)
-        return outcome
-    _inside(host, work)
-    return outcome
+        report = "\n".join([head, *held.notes, *runs.result_lines(held.raced), *kept])
+        return Outcome(held.preset, report, host.draw(source, held))
+    return _inside(host, work)
 
 
 class Training:
@@ -153,8 +144,7 @@ class Training:
     def __init__(self, host: Host, order: TrainingOrder):
         self.host, self.order, self.config = host, order, order.config
         self.learned: Preset | None = None          # all tables, before their race
-        self.outcome: Outcome | None = None
-        check_places(host.presets, host.runs, self.config.name)
+        runs.check_places(host.presets, host.runs, self.config.name)
 
     def __call__(self, source: Source) -> Outcome:
         self.check(source)
@@ -172,11 +162,11 @@ class Training:
             raise
         with suppress(OSError):
             (self.place / "saved").touch()
-        other = f": another preset is called {held.preset.name}, and stays" * (saved.name != held.preset.name)
-        self.outcome = Outcome(saved, _report(saved, held, f"saved as {path}{other}"))
-        self.host.say(f"saved as {path}{other}")
-        self.outcome.pictures = self.host.draw(source, held)
-        return self.outcome
+        where = f"saved as {path}"
+        if saved.name != held.preset.name:
+            where += f": another preset is called {held.preset.name}, and stays"
+        self.host.say(where)
+        return Outcome(saved, runs.training_report(saved, held, where), self.host.draw(source, held))
 
     def _race_budget(self, tables: int) -> int:
         return RACE_BUDGET * tables + 250 * self.order.race_seeds
@@ -192,13 +182,13 @@ class Training:
         if self.order.teacher is not None:
             source.teacher = self.order.teacher(source)
         name, model = self.config.name, source.model
-        there = self.host.presets / f"{file_name(name)}{ENDING}"
+        there = file_in(self.host.presets, name)
         other = readable(there)                             # a file nobody can use may go
         if other is not None and not _same_model(other, model):
             raise ValueError(f"{there} is a preset for another model ({other.model.family}): give this one another "
                              "name")
-        key = run_key(self.config, model, [self.order.settings, source.weights])
-        self.place, seed = run_folder(self.host.runs, name, key, self.config.data.seed, self.order.resume)
+        key = runs.run_key(self.config, model, [self.order.settings, source.weights])
+        self.place, seed = runs.run_folder(self.host.runs, name, key, self.config.data.seed, self.order.resume)
         self.config, self.run, self.file = self.config.replace(seed=seed), f"{key}-{seed}", self.place / there.name
 
     def _learn(self, source: Source) -> None:
@@ -243,8 +233,8 @@ class Training:
         when, kept = " before anything was learned", ""
         try:
             preset = self.learned or (preset_file.load(self.file) if self.file.exists() else None)
-            if preset is not None and has_learned(preset):
-                there = save_version(unfinished(preset, self.run), self.host.presets)[1]
+            if preset is not None and runs.has_learned(preset):
+                there = save_version(runs.unfinished(preset, self.run), self.host.presets)[1]
                 when, kept = "", f". The best tables so far are saved as {there}, marked as unfinished"
             elif isinstance(error, ValueError):
                 return                              # settings that were refused need no second sentence
@@ -261,29 +251,14 @@ def _same_model(preset: Preset, model: Model) -> bool:
     return preset.model.family == model.family and (same or preset.model.hashes == model.hashes)
 
 
-def _report(preset: Preset, held: RaceResult, saved: str) -> str:
-    """What was made, from what, at which cost, and how it did."""
-    record = preset.training
-    lines = [f"{preset.name} ({preset.short_hash}) for {preset.model.family}, {preset.model.prediction} prediction",
-             saved,
-             f"training: {record['model_calls']:,} network calls, {record['seconds']:.0f} s, teacher "
-             f"{record['teacher']}, {record['conditionings']} conditioning"
-             f"{'s' * (record['conditionings'] > 1)}, cfg {range_text(record['cfg'])}, "
-             f"latent {size_text(record['latent'])}", f"race: {held.summary}"]
-    if preset.experts:
-        lines.insert(3, f"two models, which change at {turns_text(preset)}; cfg "
-                        f"{preset.experts[experts.LOW].training['cfg']:g} from there. To use it, {TWO_SAMPLERS}")
-    if kept := record.get("nothing_gained"):
-        lines.append(f"Nothing was gained at {', '.join(kept)}: the best baseline is kept there.")
-    return "\n".join([*lines, *_results(held.raced)])
-
-
-def _inside(host: Host, work: Callable) -> None:
+def _inside(host: Host, work: Callable[[Source], Outcome]) -> Outcome | None:
     """Let the host do the work, and look at its presets again, however it ended."""
+    outcomes: list[Outcome] = []
     try:
-        host.inside(work)
+        host.inside(lambda source: outcomes.append(work(source)))
     finally:
         _quietly(host.changed)
+    return next(iter(outcomes), None)
 
 
 def _race_progress(host: Host) -> RaceProgress:
@@ -303,15 +278,11 @@ def _race_progress(host: Host) -> RaceProgress:
         before, of = shown
         shown = max(done, -(-before * total // of)), total
         host.show(*shown, ", ".join(part))
-    return RaceProgress(status, count, lambda name, raced: host.say("\n".join(_results({name: raced})[1:])))
+    return RaceProgress(status, count, lambda name, raced: host.say("\n".join(runs.result_lines({name: raced})[1:])))
 
 
 def _left(seconds: float) -> list[str]:
     return [f"about {duration(seconds)} left"] if math.isfinite(seconds) else []
-
-
-def _results(raced: dict[str, TableResult]) -> list[str]:
-    return [line for name, one in raced.items() for line in ("", f"{name}: {one.verdict}", *table_lines(one, SHOWN))]
 
 
 def _quietly(work: Callable, *given) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from s4s.s4s_nodes import published
 from s4s.s4s_nodes.core import preset_file
-from s4s.s4s_nodes.library import Library, Request, select, unproven
+from s4s.s4s_nodes.library import Library, Request, select
 from s4s.s4s_nodes.select import ModelFacts, match
 from tests.bench.passports import PAGE, page
 
@@ -28,7 +28,7 @@ def test_a_shipped_preset_replays_its_self_test(path):
 def test_a_shipped_preset_is_raced_or_says_that_it_is_not(path):
     made = preset_file.load(path)
     assert made.recommended and made.licence and made.source
-    if unproven(made):
+    if match.unproven(made):
         assert "not measured on your checkpoint" in made.training["note"] and not made.model.hashes
     else:
         assert set(made.scores) == set(made.tables)

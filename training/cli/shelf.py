@@ -31,11 +31,11 @@ def list_(folders):
 
 def _saved(preset, folder: Path, force: bool) -> Path:
     """The file of the preset, written; of two programs that write one name at once, one is told."""
-    from ...s4s_nodes.library import ENDING, PresetError, file_name, save_new
+    from ...s4s_nodes.library import PresetError, file_in, save_new
     try:
         return save_new(preset, folder, force)
     except PresetError:
-        check_free(folder / (file_name(preset.name) + ENDING), force)           # says what to do here
+        check_free(file_in(folder, preset.name), force)             # says what to do here
         raise
 
 

@@ -4,7 +4,6 @@ Everything between (x, sigma) and the denoised image is the host's: loading and 
 ControlNets, areas, hooks, guidance. The trainer is run where the host would run a sampler, so all of it is in place.
 """
 
-import contextlib
 import inspect
 import itertools
 from collections.abc import Callable
@@ -54,10 +53,6 @@ class Scene:
         if self.negative is None and guided:
             raise ValueError(f"cfg is {guided[0]:g} but no negative conditioning is connected: connect one, or set cfg "
                              "to 1 for a model that is sampled without guidance")
-
-    @property
-    def latents(self) -> list[dict]:
-        return [self.latent, *self.more_latents]
 
 
 class Guider(comfy.samplers.CFGGuider):
@@ -122,10 +117,10 @@ def inside(scene: Scene, model: Model, work: Callable):
         high = replace(scene, low_noise=None)
         return inside(high, model, lambda first: inside(scene.low_noise, model, lambda second: work(
             of_both(first, second, scene.boundary))))
-    images = min(images_at_once(scene.patcher, latent) for latent in scene.latents)
-    latent, *others = [empty_latent(scene.patcher, latent, images) for latent in scene.latents]
-    if others:                                      # the host loads the model for the first one's size
-        latent, *others = sorted([latent, *others], key=lambda each: -each.numel())
+    sizes = [scene.latent, *scene.more_latents]
+    images = min(images_at_once(scene.patcher, latent) for latent in sizes)
+    latent, *others = sorted((empty_latent(scene.patcher, latent, images) for latent in sizes),
+                             key=lambda each: -each.numel())       # the host loads the model for the first one's size
 
     def in_place(guider, extra_args, noise):
         sampling, states = guider.inner_model.model_sampling, [noise, *map(noise.new_zeros, guider.others)]
@@ -182,16 +177,6 @@ class Network:
         with torch.inference_mode():
             return self.guider(x, sigma, **self.extra_args)
 
-    @contextlib.contextmanager
-    def under(self, model_options: dict | None):
-        """Ask with other model options for a while: some samplers hang functions into them."""
-        before = self.extra_args
-        self.extra_args = before if model_options is None else {**before, "model_options": model_options}
-        try:
-            yield
-        finally:
-            self.extra_args = before
-
 
 class Both:
     """(x, sigma, which, cfg) -> denoised by the one of two models whose level it is; cfg is the first's.
@@ -237,8 +222,13 @@ class HostModel:
         self.denoiser, self.network, self.inner_model = denoiser, network, network.guider
 
     def __call__(self, x: Tensor, sigma: Tensor, model_options=None, seed=None, denoise_mask=None, **extra) -> Tensor:
-        with self.network.under(model_options):
+        before = self.network.extra_args
+        if model_options is not None:               # some samplers hang functions into them
+            self.network.extra_args = {**before, "model_options": model_options}
+        try:
             return self.denoiser(x, sigma, **extra)
+        finally:
+            self.network.extra_args = before
 
 
 def teacher_of(source: Source, sampler, sigmas: Tensor) -> tuple[Callable, Tensor]:

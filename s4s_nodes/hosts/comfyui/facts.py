@@ -1,14 +1,14 @@
 """What ComfyUI shows of a model, as the library's ModelFacts: from a MODEL, a running sampler, or a schedule alone."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import replace
 
 import comfy.model_sampling
 import comfy.samplers
 import torch
 
 from ...core.model import is_number
-from ...library import ModelFacts
+from ...library import ModelFacts, Request
 from ...select.families import family_of
 from ...select.match import HOOKS
 from ..callers import callers
@@ -55,23 +55,9 @@ def of_model(model) -> ModelFacts:
     return _of(model.model, model.get_model_object("model_sampling"), model)
 
 
-@dataclass(frozen=True)
-class Asking:
-    """Who asks for a schedule: the model's facts, and what else is known of the run; None where it is not."""
-
-    facts: ModelFacts
-    patcher: object = None
-    calls: int | None = None        # how many of the steps will run; the host cuts off the first for a denoise below 1
-    cfg: float | None = None
-    size: tuple | None = None
-    guidance: tuple = ()
-    around: str | None = None
-    part: tuple | None = None       # (first, last) of the steps, between which a KSampler runs
-    sampler: str | None = None      # the KSampler's
-
-
-def of_asking(sampling, steps: int) -> Asking:
-    """All that can be known where a scheduler is called, which is shown the model_sampling alone.
+def of_asking(sampling, steps: int) -> tuple[Request, object, str | None]:
+    """(all that can be known where a scheduler is called, which is shown the model_sampling alone; the MODEL; a
+    KSampler's sampler).
 
     Whoever calls it holds the MODEL: KSampler and BasicScheduler as `model`. It is looked up in the calling functions
     and believed only where its model_sampling is this very object. A KSampler's caller also has the cfg and the noise.
@@ -82,25 +68,19 @@ def of_asking(sampling, steps: int) -> Asking:
         models = (here.get("model"), getattr(asker, "model", None))
         model = next((one for one in models if _samples_by(one, sampling)), None)
         if model is not None:
-            known.setdefault("patcher", model)
-            known.setdefault("calls", _calls(asker, here.get("steps"), steps))
-            known.setdefault("cfg", float(here["cfg"]) if is_number(here.get("cfg")) else None)
-            known.setdefault("size", size_of(here.get("noise")))
+            more = {"patcher": model, "calls": _calls(asker, here.get("steps"), steps), "part": _part(here, steps),
+                    "cfg": float(here["cfg"]) if is_number(here.get("cfg")) else None, "left_out": _left_out(here),
+                    "size": size_of(here.get("noise")),
+                    "sampler": asker.sampler if isinstance(asker, comfy.samplers.KSampler) else None}
             if isinstance(here.get("positive"), list) and isinstance(here.get("negative"), list):
                 prompts = {name: conditions(here[name]) for name in ("positive", "negative")}
                 told = {each["guidance"] for each in prompts["positive"] if is_number(each.get("guidance"))}
-                known.setdefault("guidance", tuple(sorted(told)))
-                known.setdefault("around", fingerprint.of_hooks(prompts))
-            known.setdefault("left_out", _left_out(here))
-            known.setdefault("part", _part(here, steps))
-            known.setdefault("sampler", asker.sampler if isinstance(asker, comfy.samplers.KSampler) else None)
-            known = {name: value for name, value in known.items() if value is not None}
-    if "patcher" not in known:
-        return Asking(of_schedule(sampling))
-    left_out = known.pop("left_out", 0)
+                more |= {"guidance": tuple(sorted(told)), "around": fingerprint.of_hooks(prompts)}
+            known = {**{name: value for name, value in more.items() if value is not None}, **known}
+    model, sampler, left_out = known.pop("patcher", None), known.pop("sampler", None), known.pop("left_out", 0)
     if left_out < known.get("calls", 0):
         known["calls"] -= left_out
-    return Asking(of_model(known["patcher"]), **known)
+    return Request(of_schedule(sampling) if model is None else of_model(model), steps=steps, **known), model, sampler
 
 
 def _samples_by(model, sampling) -> bool:
@@ -193,13 +173,10 @@ def of_running(denoiser) -> ModelFacts:
 
 
 def _of(network, sampling, patcher) -> ModelFacts:
-    seen = of_schedule(sampling)
     latent, config = getattr(network, "latent_format", None), getattr(network, "model_config", None)
     family = None if config is None else family_of(config)
-    return ModelFacts(
-        seen.prediction, seen.sigma_min, seen.sigma_max, family=family, unfit=_unfit(sampling, family),
-        channels=getattr(latent, "latent_channels", None), zero_terminal_snr=seen.zero_terminal_snr,
-        shift=seen.shift, fingerprint=lambda: fingerprint.of(network, patcher))
+    return replace(of_schedule(sampling), family=family, channels=getattr(latent, "latent_channels", None),
+                   unfit=_unfit(sampling, family), fingerprint=lambda: fingerprint.of(network, patcher))
 
 
 def _prediction(sampling) -> str:

@@ -74,14 +74,13 @@ def _refusal(preset: str | None, action: str | None, name: str | None) -> str | 
         return f"preset {preset!r} ships with S4S and stays: set action to {LIST}, or choose one of yours"
     if reason := library.why_kept(preset):
         return f"{reason}. Or set action to {LIST}"
-    if action == RENAME and (name or "").strip():
-        return parts.bad_name(name)
-    if action == RENAME:
-        return f"write the new name of {preset!r} into name" if name is not None and not name.strip() else None
-    wanted = f"{preset} {_digits(library, preset)}"
-    if name is None or name.split() == wanted.split():
+    if name is None:
         return None
-    return f"to delete {library.path(preset)} for good, write into name: {wanted}"
+    if action == RENAME:
+        return parts.bad_name(name) if name.strip() else f"write the new name of {preset!r} into name"
+    wanted = f"{preset} {_digits(library, preset)}"
+    return None if name.split() == wanted.split() else (f"to delete {library.path(preset)} for good, write into name: "
+                                                         f"{wanted}")
 
 
 def _digits(library: Library, name: str) -> str:

@@ -10,7 +10,7 @@ from ... import metadata, picture, published
 from ...core import preset_file
 from ...core.files import stamp
 from ...core.preset_file import to_bytes
-from ...library import ENDING, file_name, preset_name, save_new
+from ...library import file_in, preset_name, save_new
 from . import parts
 from .folder import home, presets
 from .record import presets_changed
@@ -55,7 +55,7 @@ class S4SSavePreset(io.ComfyNode):
     @classmethod
     def execute(cls, preset, name, overwrite) -> io.NodeOutput:
         named = replace(preset, name=preset_name(name.strip())) if name.strip() else preset
-        there = home() / f"{file_name(named.name)}{ENDING}"
+        there = file_in(home(), named.name)
         same = there.is_file() and to_bytes(preset_file.load(there)) == to_bytes(named)     # queued once more
         path = there if same else save_new(named, home(), overwrite)
         presets_changed()

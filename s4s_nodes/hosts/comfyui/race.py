@@ -46,7 +46,7 @@ class S4SRace(io.ComfyNode):
     def execute(cls, preset, cfg, calls, seeds, seed, samplers, budget, teacher_calls, write_scores, vae=None,
                 **scene) -> io.NodeOutput:
         tables = tables_of(preset, numbers(calls, int, "calls", wanted=False))
-        own = sampler_names(samplers)
+        own = tuple(each for each in str(samplers).replace(",", " ").split() if not each.isdigit())     # 0.4: a number
         if own and scene.get("low_noise_model") is not None:
             raise ValueError("ComfyUI's own samplers keep their history where the models change: leave samplers empty "
                              "to race a preset for two models")
@@ -54,27 +54,17 @@ class S4SRace(io.ComfyNode):
                       partial(entries, own) if own else None)
         node = Node(scene_of(cfg=cfg, **scene))
         outcome = session.race(node, preset, terms, write_scores)
-        sheet = node.end(outcome.report, outcome.pictures, vae)
-        return io.NodeOutput(outcome.preset, outcome.report, sheet,
-                             ui={**parts.shown(cls, outcome.report, sheet), **node.page(outcome)})
-
-
-def sampler_names(samplers: str) -> tuple:
-    """The names in a list; a graph of version 0.4 has a number here."""
-    return tuple(name for name in str(samplers).replace(",", " ").split() if not name.isdigit())
+        sheet, shown = node.end(cls, outcome, vae)
+        return io.NodeOutput(outcome.preset, outcome.report, sheet, ui=shown)
 
 
 def entries(names: tuple, source: Source, counts: Iterable[int]) -> tuple[dict[int, list[Entry]], list[str]]:
     """ComfyUI's own samplers by name, as KSampler would run them on its schedulers; as `samplers.entries`."""
-    def made(name: str) -> samplers.Sampler:
-        discards = name in getattr(comfy.samplers.KSampler, "DISCARD_PENULTIMATE_SIGMA_SAMPLERS", ())
+    levels = partial(comfy.samplers.calculate_sigmas, source.network.guider.inner_model.model_sampling)
 
-        def levels(scheduler, steps):
-            sampling = source.network.guider.inner_model.model_sampling
-            sigmas = comfy.samplers.calculate_sigmas(sampling, scheduler, steps + discards)
-            return torch.cat([sigmas[:-2], sigmas[-1:]]) if discards else sigmas
+    def made(name: str) -> samplers.Sampler:
         function, _ = teacher_of(source, comfy.samplers.sampler_object(name), torch.tensor([source.sigma_max, 0.0]))
-        return samplers.Sampler(function, levels)
+        return samplers.Sampler(function, levels, name in comfy.samplers.KSampler.DISCARD_PENULTIMATE_SIGMA_SAMPLERS)
     known, schedulers = ([name for name in names if not name.startswith("s4s")]
                          for names in (comfy.samplers.SAMPLER_NAMES, comfy.samplers.SCHEDULER_NAMES))
     return samplers.entries(names, known, made, "ComfyUI", source, counts, schedulers)

@@ -131,27 +131,28 @@ def mark_rows(prompt: dict, mark: str) -> None:
                 inputs[MARK] += f" {graph.cfg_behind(prompt, name)} {sorted(graph.samplers_behind(prompt, name))}"
 
 
+def running() -> tuple:
+    """(the Notes of the prompt that runs now, the id of its node); None for what is not known."""
+    context = get_executing_context()
+    return (None, None) if context is None else (_notes.get(context.prompt_id), context.node_id)
+
+
 def cfg_behind() -> float | None:
     """graph.cfg_behind of the running node; None where no prompt is known."""
-    return _of_running(graph.cfg_behind, None)
+    notes, node = running()
+    return None if notes is None else graph.cfg_behind(notes.prompt, node)
 
 
 def samplers_behind() -> set:
     """graph.samplers_behind of the running node; none where no prompt is known."""
-    return _of_running(graph.samplers_behind, set())
-
-
-def _of_running(look, otherwise):
-    """look(prompt, node) of the node that runs now; otherwise where no prompt is known."""
-    context = get_executing_context()
-    notes = None if context is None else _notes.get(context.prompt_id)
-    return otherwise if notes is None else look(notes.prompt, context.node_id)
+    notes, node = running()
+    return set() if notes is None else graph.samplers_behind(notes.prompt, node)
 
 
 def level_left() -> float | None:
     """The level at which the sampler before the running node left the latent; None where it finished, or is unknown."""
-    before = _of_running(lambda prompt, name: graph.links(prompt.get(name), "latent_image"), set())
-    notes = _notes.get(get_executing_context().prompt_id) if before else ()
+    notes, node = running()
+    before = set() if notes is None else graph.links(notes.prompt.get(node), "latent_image")
     ends = [note["numbers"]["sigmas"][-1] for note in notes or () if note["node"] in before and "numbers" in note]
     return float(ends[-1]) or None if ends else None
 
@@ -192,18 +193,15 @@ def _tell(selection, written: dict) -> None:
     logging.log(logging.WARNING if selection.warns else logging.INFO, text)
     if selection.details:
         logging.debug("S4S did not run %s", selection.details)
-    context = get_executing_context()
-    if context is None:
-        return
-    notes = _notes.get(context.prompt_id)
+    notes, node = running()
     if notes is not None:
         changed = recorded.changed(selection, [note for note in notes.earlier
-                                               if isinstance(note, dict) and note.get("node") == context.node_id])
-        notes.add(context.node_id, {**written, **({"changed": changed} if changed else {})})
+                                               if isinstance(note, dict) and note.get("node") == node])
+        notes.add(node, {**written, **({"changed": changed} if changed else {})})
         if changed:
             logging.warning("S4S: %s", changed)
             text = f"{changed}\n{text}"
-    face(text, context.node_id)
+    face(text, node)
 
 
 def face(text: str, node_id: str | None) -> None:

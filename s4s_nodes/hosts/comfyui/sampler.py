@@ -91,16 +91,15 @@ def selection_of(request: Request) -> Selection:
 
 def s4s_scheduler(sampling, steps: int) -> Tensor:
     """The host's scheduler handler: (model_sampling, steps) -> steps + 1 falling levels, float32, the last one 0."""
-    seen = facts.of_asking(sampling, steps)
-    pinned, cfg = pin_of(seen.patcher) or Pin(None, False), record.cfg_behind() if seen.cfg is None else seen.cfg
-    request = Request(seen.facts, presets().candidates(), steps, seen.calls, cfg=cfg, size=seen.size,
-                      named=pinned.preset, strict=pinned.strict, part=seen.part,
-                      start=record.level_left(), guidance=seen.guidance, around=seen.around)
-    others = {seen.sampler} if seen.sampler else record.samplers_behind()
+    asked, patcher, sampler = facts.of_asking(sampling, steps)
+    pinned, cfg = pin_of(patcher) or Pin(None, False), record.cfg_behind() if asked.cfg is None else asked.cfg
+    request = replace(asked, installed=presets().candidates(), cfg=cfg, start=record.level_left(), named=pinned.preset,
+                      strict=pinned.strict)
+    others = {sampler} if sampler else record.samplers_behind()
     if others == {record.KEY} and cfg is not None:  # that sampler tells what it runs by itself
         return torch.tensor(schedule(request), dtype=torch.float32)
     selection = selection_of(request)
-    record.tell_schedule(selection, seen.facts, running(request, selection.schedule), others, cfg, seen.size)
+    record.tell_schedule(selection, asked.facts, running(request, selection.schedule), others, cfg, asked.size)
     if others - {record.KEY}:                       # ours sees more, and checks for itself
         pinned.check(selection)
     return torch.tensor(selection.schedule, dtype=torch.float32)

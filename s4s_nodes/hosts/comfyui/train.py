@@ -9,7 +9,7 @@ from ....training.checks import check_two_models
 from ....training.config import BUDGETS, Config
 from ... import picture
 from ...core.lists import numbers
-from ...library import ENDING, file_name
+from ...library import file_in
 from ...select.cfg import cfg_nodes, middle_node
 from .. import session
 from ..runs import check_places
@@ -99,15 +99,9 @@ class S4STrainPreset(io.ComfyNode):
                          cfg=cfg)
         scales = cfg_nodes(cfg)
         node = Node(scene_of(cfg=middle_node(scales), scales=scales, **scene))
-        teacher = both_or_none(teacher_sampler, teacher_sigmas)
+        teacher = _teacher(node.scene, teacher_sampler, teacher_sigmas)
         if node.scene.low_noise is not None:
             check_two_models(config, node.scene.boundary)
-            if teacher is not None:
-                raise ValueError("a training for two models uses its own teacher: leave teacher_sampler and "
-                                 "teacher_sigmas unconnected")
-        if teacher is not None and node.scene.more_latents:
-            raise ValueError("a training for several sizes uses its own teacher: leave teacher_sampler and "
-                             "teacher_sigmas unconnected")
         order = session.TrainingOrder(config, settings_of(node.scene, teacher), len(node.scene.positives),
                               teacher and (lambda source: teacher_of(source, *teacher)), race_seeds, resume)
         if budget == ESTIMATE:
@@ -116,11 +110,10 @@ class S4STrainPreset(io.ComfyNode):
             nothing = ExecutionBlocker(None)            # what hangs on the outputs does not run, without an error
             return io.NodeOutput(nothing, report, nothing, nothing, nothing, ui=parts.shown(cls, report))
         outcome = session.train(node, order)
-        SAVED[name] = home() / f"{file_name(outcome.preset.name)}{ENDING}"
+        SAVED[name] = file_in(home(), outcome.preset.name)
         tables = parts.image(*(picture.table(outcome.preset, table) for table in outcome.preset.tables))
-        sheet = node.end(outcome.report, outcome.pictures, vae)
-        return io.NodeOutput(outcome.preset, outcome.report, tables, sheet, node.before_after(),
-                             ui={**parts.shown(cls, outcome.report, sheet), **node.page(outcome)})
+        sheet, shown = node.end(cls, outcome, vae)
+        return io.NodeOutput(outcome.preset, outcome.report, tables, sheet, node.before_after(), ui=shown)
 
 
 def _config(calls="6", windows="1", budget="normal", name="", cfg="5", **more) -> Config:
@@ -131,12 +124,17 @@ def _config(calls="6", windows="1", budget="normal", name="", cfg="5", **more) -
                      budget="normal" if budget == ESTIMATE else budget, name=str(name).strip(), **more)
 
 
-def both_or_none(sampler, sigmas) -> tuple | None:
-    """(SAMPLER, SIGMAS) of a teacher, or None. Raises ValueError where one of them is missing."""
-    if (sampler is None) != (sigmas is None):
+def _teacher(scene: Scene, sampler, sigmas) -> tuple | None:
+    """(SAMPLER, SIGMAS) of a teacher, or None. Raises ValueError where one is missing, or the scene takes none."""
+    if sampler is None and sigmas is None:
+        return None
+    if sampler is None or sigmas is None:
         raise ValueError("a teacher needs both teacher_sampler and teacher_sigmas: connect the other one too, or "
                          "neither for the default teacher")
-    return None if sampler is None else (sampler, sigmas)
+    if scene.low_noise is not None or scene.more_latents:
+        raise ValueError(f"a training for {'several sizes' if scene.more_latents else 'two models'} uses its own "
+                         "teacher: leave teacher_sampler and teacher_sigmas unconnected")
+    return sampler, sigmas
 
 
 NODES = [S4STrainPreset]

@@ -12,7 +12,6 @@ import folder_paths
 import latent_preview
 import numpy as np
 import torch
-from comfy_execution.utils import get_executing_context
 from PIL import Image
 from torch import Tensor
 
@@ -43,8 +42,7 @@ class Node:
     kind = "ComfyUI"
 
     def __init__(self, scene: Scene):
-        context = get_executing_context()
-        self.scene, self.node_id = scene, None if context is None else context.node_id
+        self.scene, (_, self.node_id) = scene, record.running()
         self.library, self.presets = folder.presets(), folder.home()
         self.runs, self.said, self.held = runs(), [], None
         self.bar, self.paint = comfy.utils.ProgressBar(1), None
@@ -60,7 +58,7 @@ class Node:
     def say(self, text: str, warning: bool = False) -> None:
         log.log(logging.WARNING if warning else logging.INFO, "S4S: %s", text)
         self.said.append(text)
-        self._face(text.splitlines()[0])
+        record.face(text.splitlines()[0], self.node_id)
 
     def show(self, done: int, total: int, line: str, preview: Callable | None = None) -> None:
         now, drawn = time.monotonic(), None
@@ -74,7 +72,7 @@ class Node:
         self.bar.update_absolute(done, max(total, 1), drawn)
         if now - self._shown > 1:
             self._shown = now
-            self._face(line)
+            record.face(line, self.node_id)
 
     def draw(self, source: Source, held: RaceResult) -> list[tuple]:
         """[(label, caption, quick pictures (n, H, W, 3), latents as a VAE takes them)] of the same unseen seeds."""
@@ -86,26 +84,27 @@ class Node:
         """Prompts that wait already see the presets as they are now; the lists, when the browser asks for them."""
         record.presets_changed()
 
-    def end(self, report: str, rows: list[tuple], vae) -> Tensor:
-        """The sheet as IMAGE: decoded, or of the quick pictures without a VAE."""
+    def end(self, node, outcome: Outcome, vae) -> tuple[Tensor, dict]:
+        """(the sheet as IMAGE, what appears on the node): decoded, or of the quick pictures without a VAE."""
         self.rows = [(label, caption, quick if vae is None else as_pictures(vae, latents))
-                     for label, caption, quick, latents in rows]
-        self.sheet = picture.sheet([(label, caption, as_pil(shown)) for label, caption, shown in self.rows],
-                                   self.held.preset.name, SHEET_NOTE)
-        self._face(report.splitlines()[0])
-        return parts.image(self.sheet)
+                     for label, caption, quick, latents in outcome.pictures]
+        sheet = picture.sheet([(label, caption, as_pil(shown)) for label, caption, shown in self.rows],
+                              self.held.preset.name, SHEET_NOTE)
+        record.face(outcome.report.splitlines()[0], self.node_id)
+        images = parts.image(sheet)
+        return images, {**parts.shown(node, outcome.report, images), **self._page(outcome, sheet)}
 
     def before_after(self) -> Tensor:
         """IMAGE (2 n, H, W, 3) of n unseen seeds: each by the best classical sampler, then by the first table."""
         return torch.stack([shown for *_, shown in self.rows[:3]][-2:], 1).flatten(0, 1)
 
-    def page(self, outcome: Outcome) -> dict:
+    def _page(self, outcome: Outcome, sheet: Image.Image) -> dict:
         """{"s4s_report": where} of the report as a page in the output folder, which the host's /view serves."""
         place = Path(folder_paths.get_output_directory()) / "s4s_reports"
         path = place / f"{file_name(outcome.preset.name)}-{outcome.preset.short_hash}.html"
         try:
             with tempfile.TemporaryDirectory() as folder:
-                self.sheet.save(Path(folder) / "sheet.png")
+                sheet.save(Path(folder) / "sheet.png")
                 for name in outcome.preset.tables:
                     picture.table(outcome.preset, name).save(Path(folder) / f"solver-{name}.png")
                 write_atomically(path, html_report.page(outcome.preset, self.held.raced, Path(folder)).encode())
@@ -113,9 +112,6 @@ class Node:
             log.warning("S4S: the report's page could not be written (%s)", error)
             return {}
         return {"s4s_report": [{"filename": path.name, "subfolder": place.name, "type": "output"}]}
-
-    def _face(self, text: str) -> None:
-        record.face(text, self.node_id)
 
 
 def model_of(scene: Scene) -> Model:
@@ -142,12 +138,11 @@ def settings_of(scene: Scene, teacher: tuple | None) -> list:
                                            teacher[0].extra_options, teacher[1])
     second = scene.low_noise
     both = [] if second is None else [list(second.patcher.object_patches), second.cfg, scene.boundary]
+    sizes = [list(latent["samples"].shape[1:]) for latent in (scene.latent, *scene.more_latents)]
     hooks = fingerprint.of_hooks({"positive": [each for positive in scene.positives for each in
                                                facts.conditions(positive)],
                                   "negative": facts.conditions(scene.negative or [])})
-    return [list(scene.patcher.object_patches), taught, scene.positives, scene.negative, scene.cfg,
-            list(scene.latent["samples"].shape[1:]), *both,
-            *(list(latent["samples"].shape[1:]) for latent in scene.more_latents), *([hooks] if hooks else [])]
+    return [list(scene.patcher.object_patches), taught, scene.positives, scene.negative, scene.cfg, sizes, both, hooks]
 
 
 def painter(base_model, device) -> Callable:

@@ -14,7 +14,8 @@ from modules import shared
 from ... import published
 from ...core import preset_file
 from ...core.model import is_number
-from ...library import ENDING, Preset, PresetError, file_name, measured_text, preset_name, recommended_text, save_new
+from ...core.names import file_name, preset_name
+from ...library import ENDING, Preset, PresetError, file_in, measured_text, recommended_text, save_new
 from ...select.cfg import join_presets
 from ...select.match import counts_text
 from . import dropdowns, panel, settings, shelf
@@ -206,9 +207,7 @@ def rename(name, new) -> Done:
     path = library.path(_known(name))
     new = preset_name(str(new or "").strip())
     _check_free(path.parent, new, path)
-    there = library.rename(name, new)
-    known = next(known for known, file in library.files().items()
-                 if file.exists() and file.samefile(there))
+    known = library.rename(name, new).relative_to(shelf.folder()).with_suffix("").as_posix()
     return Done(f"{name} is {known} now{_by_setting(name)}", known, {name: known})
 
 
@@ -238,8 +237,8 @@ def _saved(preset: Preset) -> str:
 
 def check_ships(name: str) -> None:
     """Raise PresetError where a preset that ships has this name: a file of the user's would hide it."""
-    there = shelf.library().files().get(file_name(name))
-    if there is not None and shelf.library().ships(file_name(name)):
+    library = shelf.library()
+    if file_name(name) in library.files() and library.ships(file_name(name)):
         raise PresetError(f"{file_name(name)} ships with S4S, and another of that name would hide it: choose another "
                           "name")
 
@@ -247,7 +246,7 @@ def check_ships(name: str) -> None:
 def _check_free(folder: Path, name: str, own: Path | None = None) -> None:
     """Raise PresetError where a file of this name is there, but for one's own: it may be named by hand."""
     check_ships(name)
-    there = folder / f"{file_name(name)}{ENDING}"
+    there = file_in(folder, name)
     if there.exists() and not (own and there.samefile(own)):
         raise PresetError(f"{there.stem} is there already, and nothing is overwritten: choose another name, or rename "
                           "or delete that one first")

@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Callable
 from copy import copy
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -24,7 +24,7 @@ from . import facts, labels, sampler, shelf
 log = logging.getLogger("S4S")
 AT_ONCE = 4                 # images in a network call at most
 EVERY, SHARE = 4.0, 0.05    # a live preview: seconds between two at least, and of the time at most
-CHEAP = 2                   # the hosts' number for latents as pictures by linear colours
+CHEAP = 2                   # the hosts' number for linear colours, in the place of the whole autoencoder
 
 
 @dataclass(frozen=True)
@@ -50,11 +50,6 @@ class Scene:
         several = {(self.width, self.height), *map(tuple, self.more_sizes)}
         return sorted(several, key=lambda size: (-size[0] * size[1], size))
 
-    @property
-    def settings(self) -> tuple:
-        """All that a training's run is known by; without more sizes as it was before there were such."""
-        return astuple(self)[:None if self.more_sizes else -1]
-
 
 @dataclass
 class Show:
@@ -73,23 +68,21 @@ class Show:
     stopped: bool = False
     _due: float = 0.0
 
-    def say(self, words: str) -> None:
+    def say(self, words: str, warning: bool = False) -> None:
         log.warning("S4S: %s", words)
         self.messages.append(shelf.without_places(words))
 
-    def count(self, done: int, total: int, line: str) -> None:
-        """For the host's own progress bar, and a line of words."""
+    def show(self, done: int, total: int, line: str, preview: Callable | None = None) -> None:
+        """In the tab, and by the host's own progress bar and live preview, which is drawn if it is time."""
         self.done, self.total, self.line = int(done), max(int(total), 1), line
         shared.state.sampling_step, shared.state.sampling_steps = self.done, self.total
-
-    def preview(self, images: Callable | None) -> None:
-        """images() -> (student, teacher), drawn where the tab and the host's live preview show it, if it is time."""
         began = time.monotonic()
-        if images is None or began < self._due:
+        if preview is None or began < self._due:
             return
-        student, teacher = images()                   # asks the network: an interrupt passes
+        student, teacher = preview()                  # asks the network: an interrupt passes
         try:
-            self.picture = sheet([("learned so far", "", student), ("teacher", "", teacher)], cheap_decoder())
+            decoder = sd_samplers_common.approximation_indexes.get(shared.opts.show_progress_type, 0) or CHEAP
+            self.picture = sheet([("learned so far", "", student), ("teacher", "", teacher)], decoder)
             shared.state.assign_current_image(self.picture)
         except (RuntimeError, ValueError, TypeError, AttributeError) as error:      # a latent no quick decoder is for
             log.info("S4S cannot draw a preview: %s", error)
@@ -177,11 +170,6 @@ class Network:
         picked.batch = [cond.batch[i] for i in which]
         return {**self.extra_args, "cond": picked, "uncond": None if uncond is None else [uncond[i] for i in which],
                 "image_cond": image[which] if isinstance(image, Tensor) else image}
-
-
-def cheap_decoder() -> int:
-    """The host's number for the live preview's decoder, but never the whole autoencoder."""
-    return sd_samplers_common.approximation_indexes.get(shared.opts.show_progress_type, 0) or CHEAP
 
 
 def sheet(rows: list, decoder: int, title: str = "", note: str = ""):

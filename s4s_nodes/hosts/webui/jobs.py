@@ -29,10 +29,6 @@ class Job:
     outcome: object = None
     over: bool = False
 
-    @property
-    def text(self) -> str:
-        return "\n".join(self.show.messages)
-
     def carry_out(self) -> None:
         """Do the work; what it refuses stands in the report, the trace of what fails in the console too."""
         try:
@@ -113,14 +109,12 @@ def follow() -> Iterator[tuple]:
         live = gr.update(value=drawn, visible=drawn is not None) if fresh else gr.update()
         yield bar(running), report(), live, gr.update()
         time.sleep(1)
-    last = JOBS.listed[-1].outcome if JOBS.listed else None
-    sheet = next(iter(getattr(last, "pictures", None) or []), None)
-    yield link(), report(), gr.update(value=None, visible=False), gr.update(value=sheet, visible=sheet is not None)
-
-
-def link() -> str:
-    page = JOBS.listed[-1].show.page if JOBS.listed else None
-    return shelf.link_to(page) if page else ""
+    page = sheet = None
+    if JOBS.listed:
+        page = JOBS.listed[-1].show.page
+        sheet = next(iter(getattr(JOBS.listed[-1].outcome, "pictures", None) or []), None)
+    link = shelf.link_to(page) if page else ""
+    yield link, report(), gr.update(value=None, visible=False), gr.update(value=sheet, visible=sheet is not None)
 
 
 def warning(text: str) -> str:
@@ -131,7 +125,8 @@ def warning(text: str) -> str:
 def report() -> str:
     """What all the listed ones said, under their titles where there are several."""
     several = len(JOBS.listed) > 1
-    return "\n\n".join(f"{f'{job.title}:{chr(10)}' * several}{job.text}" for job in JOBS.listed if job.text)
+    return "\n\n".join("\n".join([*[f"{job.title}:"] * several, *job.show.messages])
+                       for job in JOBS.listed if job.show.messages)
 
 
 def bar(running: list) -> str:

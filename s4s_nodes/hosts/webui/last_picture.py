@@ -1,8 +1,5 @@
 """What was just made, for a training: prompt, cfg, size and steps of the last picture here, or of one that is shown."""
 
-from importlib import import_module
-from importlib.util import find_spec
-
 from modules import images
 
 from . import facts, labels
@@ -35,9 +32,8 @@ def of_picture(picture) -> dict:
 
 def of_infotext(text: str) -> dict:
     """{"prompts", "negative", "cfg", "width", "height", "steps", "strength"} as far as they stand there."""
-    place = next(place for place in ("modules.infotext_utils", "modules.generation_parameters_copypaste")
-                 if find_spec(place))
-    read = import_module(place).parse_generation_parameters(text)
+    from modules import infotext_utils
+    read = infotext_utils.parse_generation_parameters(text)
     wanted = {"prompts": ("Prompt", lambda prompt: " ".join(prompt.split())), "negative": ("Negative prompt", str),
               "cfg": ("CFG scale", float), "width": ("Size-1", int), "height": ("Size-2", int), "steps": ("Steps", int),
               "strength": ("Denoising strength", float)}

@@ -1,6 +1,6 @@
 """What the page's settings would run, before Generate: words for it, and the steps that would have a table."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 
 from modules import sd_models, sd_samplers_common
@@ -65,8 +65,7 @@ def controls(tab: str) -> dict[str, str]:
 
 def settings_of(values: dict) -> Settings:
     """Of what the page's controls show; an emptied field counts as its default."""
-    known = {field.name for field in fields(Settings)}
-    return Settings(**{name: value for name, value in values.items() if name in known and value is not None})
+    return Settings(**{name: value for name, value in values.items() if value is not None})
 
 
 @dataclass(frozen=True)
@@ -110,13 +109,14 @@ def loaded() -> ModelFacts | None:
 
 def _pass(name: str, asked: Settings, kind: str, seen: ModelFacts | None) -> Outlook:
     label = shelf.meant(asked.preset, asked.scheduler)
-    try:
-        named = pasted.preset(asked.pasted, kind == "hires") if label == pasted.CHOICE else shelf.preset_of(label)
-    except PresetError as error:
-        return Outlook(f"{name}{error}", f"{name}{error}")
-    known = seen or _facts_for(named)
+    named, missing = pasted.named(label, asked.pasted, kind == "hires")
+    if missing and label == pasted.CHOICE:
+        return Outlook(name + missing, name + missing)
+    known = seen
     if known is None:
-        return _unseen(name, asked, kind)
+        if named is None:
+            return _unseen(name, asked, kind)
+        known = replace(ModelFacts.of(named.model), fingerprint=lambda: named.model.hashes)    # taken to be for it
     choice = selection(label, asked, kind, known)
     text = name + spoken(choice) + ("" if seen else " " + say("The checkpoint is not loaded yet."))
     if "<lora:" in asked.prompt:
@@ -139,8 +139,8 @@ def selection(label: str, asked: Settings, kind: str, seen: ModelFacts) -> Selec
     if kind != "txt2img":
         whole, last = sd_samplers_common.setup_img2img_steps(p, p.steps if kind == "hires" else None)
         calls = last + 1
-    named = pasted.preset(asked.pasted, kind == "hires") if label == pasted.CHOICE else None
-    request = shelf.request(label, seen, asked.strict, named, steps=max(whole, 1), calls=calls, cfg=asked.cfg_scale,
+    request = shelf.request(*pasted.named(label, asked.pasted, kind == "hires"), seen, asked.strict,
+                            steps=max(whole, 1), calls=calls, cfg=asked.cfg_scale,
                             size=(int(asked.height) // 8, int(asked.width) // 8))
     levels = sampler.as_tensor(schedule(request))               # in the host's precision
     return select(replace(request, steps=None, calls=None, levels=levels if calls is None else levels[-calls - 1:],
@@ -188,11 +188,6 @@ def spoken(choice: Selection) -> str:
     """A selection as what is about to run."""
     text = choice.message().removeprefix("S4S fallback: ").removeprefix("S4S ")
     return text.replace(" ran", " will run", 1) if choice.fallback else f"{text}."
-
-
-def _facts_for(preset: Preset | None) -> ModelFacts | None:
-    """Before a checkpoint is loaded, a preset that is named is taken to be for it."""
-    return None if preset is None else replace(ModelFacts.of(preset.model), fingerprint=lambda: preset.model.hashes)
 
 
 def _unseen(name: str, asked: Settings, kind: str) -> Outlook:

@@ -25,6 +25,16 @@ def preset(texts: str, hires: bool = False) -> Preset:
     return metadata.from_text(metadata.unpack(text))
 
 
+def named(label: str, texts: str = "", hires: bool = False) -> tuple[Preset | None, str]:
+    """(the preset that a schedule type names, or that made the pasted picture; why it cannot be had)"""
+    try:
+        there = preset(texts, hires) if label == CHOICE else shelf.preset_of(label)
+    except PresetError as error:
+        return None, str(error)
+    lost = there is None and label != labels.AUTO and shelf.is_ours(label)
+    return there, f"{label} names a preset that is not there" if lost else ""
+
+
 def same(there: Preset | None, preset: Preset) -> bool:
     return there is not None and there.hash.startswith(metadata.origin_of(preset)["preset"][:16])
 

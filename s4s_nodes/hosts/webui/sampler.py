@@ -8,7 +8,7 @@ from modules import sd_samplers_kdiffusion, shared
 
 from ... import metadata
 from ...core import sample_table
-from ...library import Preset, PresetError, Request, Selection, select
+from ...library import Preset, Request, Selection, select
 from ...select.match import is_solver
 from . import facts, labels, pasted, settings, shelf
 
@@ -24,24 +24,17 @@ class S4SSampler(sd_samplers_kdiffusion.KDiffusionSampler):
         label = shelf.meant(getattr(p, "s4s_preset", None), getattr(p, "hr_scheduler" if hires else "scheduler", None))
         seen = facts.of(self.model_wrap, shared.sd_model)
         asked, _ = facts.of_asking()
-        named, missing = self._of_picture(p, hires) if label == pasted.CHOICE else (None, shelf.missing(label))
-        request = shelf.request(label, seen, getattr(p, "s4s_strict", False), named, steps=steps, **asked)
+        named, missing = pasted.named(label, getattr(p, "s4s_pasted", ""), hires)
+        request = shelf.request(named, missing, seen, getattr(p, "s4s_strict", False), steps=steps, **asked)
         self.s4s_run = Run(p, hires, request, missing)
         if getattr(p, "sampler_noise_scheduler_override", None) is not None or not shelf.is_ours(label):
             return super().get_sigmas(p, steps)
         selection = select(request)
-        if named is not None:
-            label = labels.AUTO if is_solver(named) else labels.label_for(named.name)
-        name_schedule(p, label, selection.preset if named is None else None)
+        if label == pasted.CHOICE and named is not None:
+            name_schedule(p, labels.AUTO if is_solver(named) else labels.label_for(named.name), None)
+        else:
+            name_schedule(p, label, selection.preset)
         return as_tensor(selection.schedule)
-
-    @staticmethod
-    def _of_picture(p, hires: bool) -> tuple[Preset | None, str]:
-        """(the preset of the pasted picture's table, why there is none)"""
-        try:
-            return pasted.preset(getattr(p, "s4s_pasted", ""), hires), ""
-        except PresetError as error:
-            return None, str(error)
 
     def initialize(self, p):
         """The host's keyword arguments for the sampling function, and ours."""

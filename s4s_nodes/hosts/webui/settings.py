@@ -60,8 +60,8 @@ def writes_table() -> bool:
 
 
 def _add(key: str, default, label: str, component, arguments, about: str) -> None:
-    info = shared.OptionInfo(default, label, component, arguments, section=("s4s", "S4S"))
-    shared.opts.add_option(key, info.info(about) if hasattr(info, "info") else info)
+    option = shared.OptionInfo(default, label, component, arguments, section=("s4s", "S4S"))
+    shared.opts.add_option(key, option.info(about))
 
 
 def _key(family: str) -> str:

@@ -1,6 +1,7 @@
 """The presets this host offers: which schedule type is which preset, and which one is meant when none is named."""
 
 import os
+from contextlib import suppress
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -8,7 +9,7 @@ from urllib.parse import quote
 
 from modules import paths
 
-from ...library import Library, ModelFacts, Preset, PresetError, Request, shipped_folder
+from ...library import Library, ModelFacts, Preset, Request, shipped_folder
 from . import labels, settings
 from .words import say
 
@@ -16,10 +17,8 @@ from .words import say
 @cache
 def library() -> Library:
     """The host's models/s4s_presets and what ships. The folder is made, so that users find it."""
-    try:
+    with suppress(OSError):                 # a models folder that is not ours to write to still serves presets
         folder().mkdir(parents=True, exist_ok=True)
-    except OSError:                         # a models folder that is not ours to write to still serves presets
-        pass
     return Library([folder()])
 
 
@@ -82,23 +81,14 @@ def meant(chosen, schedule) -> str:
     return next((label for label in (labels.AUTO, *names()) if schedule == labels.key(label)), schedule)
 
 
-def request(label, facts: ModelFacts, strict: bool = False, named: Preset | None = None, **asked) -> Request:
-    """The library's request for a schedule type: the preset it names, else the settings' for this family, else auto.
-
-    named: a preset that is not on the shelf, in the schedule type's place.
-    """
-    lost, usual = missing(label), settings.default_for(facts.family)
-    installed = [] if named is None and lost else library().candidates()        # another one may not take its place
-    default = None if lost or usual is None else _got(usual)
-    return Request(facts, installed, named=named or preset_of(label) or default, strict=strict or settings.strict(),
+def request(named: Preset | None, missing: str, facts: ModelFacts, strict: bool = False, **asked) -> Request:
+    """The library's request for what `pasted.named` gives: that preset, else the settings' for this family, else auto;
+    for a missing one no other takes its place."""
+    usual = settings.default_for(facts.family)
+    if named is None and usual is not None and not missing:
+        named = library().named().get(usual)
+    return Request(facts, [] if missing else library().candidates(), named=named, strict=strict or settings.strict(),
                    **asked)
-
-
-def missing(label) -> str:
-    """Why a schedule type's preset cannot be had, or nothing."""
-    if label == labels.AUTO or not is_ours(label) or preset_of(label) is not None:
-        return ""
-    return f"{label} names a preset that is not there"
 
 
 def label_of(preset: Preset, label: str = labels.AUTO) -> str:
@@ -110,10 +100,3 @@ def label_of(preset: Preset, label: str = labels.AUTO) -> str:
 def preset_of(label) -> Preset | None:
     """The preset a schedule type names, by its label or internal name, or None."""
     return next((preset for known, preset in presets().items() if label in (known, labels.key(known))), None)
-
-
-def _got(name: str) -> Preset | None:
-    try:
-        return library().get(name)
-    except PresetError:
-        return None

@@ -1,7 +1,7 @@
 """The tab's trainings and races, to the session: the host's txt2img of a scene, the tab's report, its folders."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import fields
+from dataclasses import astuple, fields
 from functools import partial
 from inspect import signature
 
@@ -28,19 +28,12 @@ class Tab:
 
     kind = "WebUI"
 
-    def __init__(self, scene: Scene, steps: int, show: Show | None):
-        self.scene, self.steps, self.seen = scene, steps, show
+    def __init__(self, scene: Scene, steps: int, show: Show):
+        self.scene, self.steps, self.seen, self.say, self.show = scene, steps, show, show.say, show.show
         self.library, self.presets, self.runs = shelf.library(), shelf.folder(), shelf.runs()
 
     def inside(self, work: Callable) -> None:
         inside(self.scene, self.steps, self.seen, work)
-
-    def say(self, text: str, warning: bool = False) -> None:
-        self.seen.say(text)
-
-    def show(self, done: int, total: int, line: str, preview: Callable | None = None) -> None:
-        self.seen.count(done, total, line)
-        self.seen.preview(preview)
 
     def draw(self, source: Source, held: RaceResult) -> list:
         """The same seeds in equal steps before and after, as a picture; and the page of it all, which is linked."""
@@ -63,7 +56,7 @@ def training(race_seeds: int = 8, **asked) -> Callable[[Show], Outcome | None]:
     """
     tab, order = _order(race_seeds, **asked)
     collection.check_ships(order.config.name)
-    session.Training(tab(None), order)
+    session.Training(tab(Show()), order)
     return lambda show: session.train(tab(show), order)
 
 
@@ -73,7 +66,7 @@ def forecast(race_seeds: int = 8, **asked) -> Callable[[Show], None]:
     return lambda show: session.forecast(tab(show), order)
 
 
-def _order(race_seeds: int, **asked) -> tuple[Callable[[Show | None], Tab], session.TrainingOrder]:
+def _order(race_seeds: int, **asked) -> tuple[Callable[[Show], Tab], session.TrainingOrder]:
     """(the Tab of a Show, the session's order) of the fields of a Scene, and of the trainer's Config.
 
     scales: the guidance scales to learn at; one or none: the scene's.
@@ -82,7 +75,7 @@ def _order(race_seeds: int, **asked) -> tuple[Callable[[Show | None], Tab], sess
     scales = asked.pop("scales", ())
     several = {"cfg": scales} if len(scales) > 1 else {}          # one: the scene's
     config = Config.of(**{"budget": HOST_BUDGET, **several, **asked})
-    order = session.TrainingOrder(config, scene.settings, len(scene.prompts), race_seeds=race_seeds)
+    order = session.TrainingOrder(config, astuple(scene), len(scene.prompts), race_seeds=race_seeds)
     return partial(Tab, scene, max(config.calls)), order
 
 
@@ -129,19 +122,17 @@ def _made(name: str, source: Source) -> host_samplers.Sampler:
     arguments = signature(function).parameters if callable(function) else {}
     if "sigmas" not in arguments:
         raise ValueError(f"{name} runs its own loop and cannot be raced: leave it out")
-    discards, inner = bool(options.get("discard_next_to_last_sigma")), source.network.denoiser.inner_model
     types = {kind.name: kind for kind in sd_schedulers.schedulers}
 
     def levels(schedule: str, steps: int):
         kind = types[schedule]
-        asked = {"inner_model": inner} if kind.need_inner_model else {}
-        sigmas = torch.as_tensor(kind.function(n=steps + discards, sigma_min=float(source.levels[0]),
-                                               sigma_max=source.sigma_max, device="cpu", **asked)).tolist()
-        return sigmas[:-2] + sigmas[-1:] if discards else sigmas
+        asked = {"inner_model": source.network.denoiser.inner_model} if kind.need_inner_model else {}
+        return kind.function(n=steps, sigma_min=float(source.levels[0]), sigma_max=source.sigma_max, device="cpu",
+                             **asked)
 
     def run(denoiser, x, sigmas, extra_args, disable):
         more = {"solver_type": options["solver_type"]} if "solver_type" in options else {}
         if "noise_sampler" in arguments and not options.get("brownian_noise"):
             more["noise_sampler"] = lambda *levels: torch.randn_like(x)     # the host's is for its txt2img's images
         return function(HostModel(denoiser, source.network), x, sigmas, extra_args=extra_args, disable=disable, **more)
-    return host_samplers.Sampler(run, levels)
+    return host_samplers.Sampler(run, levels, bool(options.get("discard_next_to_last_sigma")))

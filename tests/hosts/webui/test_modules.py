@@ -216,7 +216,7 @@ def test_what_ships_is_the_familys_fallback_where_nothing_of_the_users_is(model,
     monkeypatch.setattr(shelf, "library", lambda: shelf.Library([]))
     facts = part("facts").of(made(model).model_wrap, model.shown)
     for calls, cfg in ((6, 7.0), (10, 7.0), (25, 7.0), (6, 3.0)):
-        found = select(shelf.request("S4S Auto", facts, steps=calls, cfg=cfg))
+        found = select(shelf.request(None, "", facts, steps=calls, cfg=cfg))
         wanted = "gits-sd15" if facts.family == "sd15" and calls < 25 and cfg == 7 else None
         assert found.fallback and (found.preset and found.preset.name) == wanted, found.message()
 
