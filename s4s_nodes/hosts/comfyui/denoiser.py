@@ -249,19 +249,19 @@ def teacher_of(source: Source, sampler, sigmas: Tensor) -> tuple[Callable, Tenso
 
     def teach(denoiser, x, levels, extra_args, disable=True):
         # a prompt and a call's worth at a time: some samplers read off the model's last answer, whole
-        places, done = places_of_each(extra_args["which"]), []
-        while places:
-            chunk = denoiser.__self__.chunk                 # of the Source, which halves it when memory runs out
-            here = places[0][:chunk]
-            try:
-                extra = {name: values[here] for name, values in extra_args.items()}
-                end = run(denoiser, x[here], levels, extra, disable)
-            except RuntimeError:
-                if denoiser.__self__.chunk == chunk:
-                    raise
-                continue
-            done.append((here, end))
-            places = [rest for rest in (places[0][chunk:], *places[1:]) if len(rest)]
-        return torch.cat([end for _, end in done])[torch.cat([here for here, _ in done]).argsort()]
+        places, ends = [], []
+        for rest in places_of_each(extra_args["which"]):
+            while len(rest):
+                chunk = denoiser.__self__.chunk             # of the Source, which halves it when memory runs out
+                extra = {name: values[rest[:chunk]] for name, values in extra_args.items()}
+                try:
+                    ends.append(run(denoiser, x[rest[:chunk]], levels, extra, disable))
+                except RuntimeError:
+                    if denoiser.__self__.chunk == chunk:
+                        raise
+                    continue
+                places.append(rest[:chunk])
+                rest = rest[chunk:]
+        return torch.cat(ends)[torch.cat(places).argsort()]
     teach.__name__ = getattr(sampler.sampler_function, "__name__", "sampler").removeprefix("sample_")
     return teach, sigmas

@@ -87,11 +87,10 @@ def on_prompt(data: dict) -> dict:
         extra = data["extra_data"] = data.get("extra_data") or {}
         info = extra["extra_pnginfo"] = extra.get("extra_pnginfo") or {}
         workflow = info.get("workflow")
-        kept = workflow.setdefault("extra", {}) if isinstance(workflow, dict) else None
-        earlier = kept.get(KEY) if isinstance(kept, dict) else None
-        info[KEY] = _notes[str(data["prompt_id"])] = Notes(data["prompt"], earlier if isinstance(earlier, list) else ())
-        if isinstance(kept, dict):
-            kept[KEY] = info[KEY]
+        kept = workflow.setdefault("extra", {}) if isinstance(workflow, dict) else {}
+        kept = kept if isinstance(kept, dict) else {}
+        earlier = kept.get(KEY) if isinstance(kept.get(KEY), list) else ()
+        kept[KEY] = info[KEY] = _notes[str(data["prompt_id"])] = Notes(data["prompt"], earlier)
     return data
 
 
