@@ -9,6 +9,7 @@ A training for a range of cfg learns such tables at a few nodes, each from its n
 
 import math
 import re
+from contextlib import suppress
 from dataclasses import fields, replace
 
 import numpy as np
@@ -98,12 +99,8 @@ def _table_at(preset: Preset, names: dict, cfg: float | None) -> tuple[Table, li
     if cfg is not None and cfg not in names and known[0] < cfg < known[-1]:
         low, high = known[known < cfg].max(), known[known > cfg].min()
         used = [names[float(low)], names[float(high)]]
-        try:
-            low_table, high_table = (preset.tables[name] for name in used)
-            mixed = between(low_table, high_table, (cfg - low) / (high - low), preset.model.flow)
-        except ValueError:                      # a kind that cannot be moved, or other ends: the nearest it is
-            pass
-        else:
+        with suppress(ValueError):              # a kind that cannot be moved, or other ends: the nearest it is
+            mixed = between(*(preset.tables[name] for name in used), (cfg - low) / (high - low), preset.model.flow)
             return mixed, used, f", between those learned at cfg {low:g} and {high:g}"
     return preset.tables[alone], [alone], f", as learned at cfg {nearest:g}"
 

@@ -150,28 +150,25 @@ def painter(base_model, device) -> Callable:
     has switched on, else the format's linear colours, else grey."""
     latent_format = base_model.latent_format
     previewer = latent_preview.get_previewer(device, latent_format)
+    if previewer is None and latent_format.latent_rgb_factors is not None:
+        names = (f"latent_rgb_factors{what}" for what in ("", "_bias", "_reshape"))     # the last of a newer host
+        colours = [getattr(latent_format, name) for name in names if hasattr(latent_format, name)]
+        previewer = latent_preview.Latent2RGBPreviewer(*colours)
 
     def paint(latents: Tensor) -> Tensor:
         if previewer is None:
-            return coarse(latent_format, latents)
+            return grey(latents)
         return parts.image(*(previewer.decode_latent_to_preview(latents[i:i + 1]) for i in range(len(latents))))
     return paint
 
 
-def coarse(latent_format, latents: Tensor) -> Tensor:
-    """Pictures (n, H, W, 3) of a latent's first frame without a decoder: linear colours, or grey where unknown."""
-    if (reshape := getattr(latent_format, "latent_rgb_factors_reshape", None)) is not None:
-        latents = reshape(latents)
+def grey(latents: Tensor) -> Tensor:
+    """Pictures (n, H, W, 3) of a latent's first frame whose colours nobody knows."""
     flat = latents.float().cpu()
     flat = flat[:, :, 0] if flat.ndim == 5 else flat[:, :, None] if flat.ndim == 3 else flat
-    factors = getattr(latent_format, "latent_rgb_factors", None)
-    if factors is None or len(factors) != flat.shape[1]:
-        grey = flat.mean(1)
-        grey = (grey - grey.mean()) / (4 * grey.std().clamp(min=1e-6)) + 0.5
-        return grey.clamp(0, 1)[..., None].expand(-1, -1, -1, 3)
-    colours = torch.einsum("nchw,cr->nhwr", flat, torch.tensor(factors))
-    bias = getattr(latent_format, "latent_rgb_factors_bias", None)
-    return ((colours + (0 if bias is None else torch.tensor(bias)) + 1) / 2).clamp(0, 1)
+    mean = flat.mean(1)
+    mean = (mean - mean.mean()) / (4 * mean.std().clamp(min=1e-6)) + 0.5
+    return mean.clamp(0, 1)[..., None].expand(-1, -1, -1, 3)
 
 
 def as_pictures(vae, latents: Tensor) -> Tensor:

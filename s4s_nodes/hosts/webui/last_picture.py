@@ -1,5 +1,7 @@
 """What was just made, for a training: prompt, cfg, size and steps of the last picture here, or of one that is shown."""
 
+from contextlib import suppress
+
 from modules import images
 
 from . import facts, labels
@@ -41,10 +43,8 @@ def of_infotext(text: str) -> dict:
         del wanted["strength"]              # of the second pass, not of an img2img
     settings = {}
     for name, (key, kind) in wanted.items():
-        try:
+        with suppress(KeyError, TypeError, ValueError):
             settings[name] = kind(read[key])
-        except (KeyError, TypeError, ValueError):
-            continue
     return settings
 
 
