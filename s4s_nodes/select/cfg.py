@@ -100,7 +100,8 @@ def _table_at(preset: Preset, names: dict, cfg: float | None) -> tuple[Table, li
         low, high = known[known < cfg].max(), known[known > cfg].min()
         used = [names[float(low)], names[float(high)]]
         with suppress(ValueError):              # a kind that cannot be moved, or other ends: the nearest it is
-            mixed = between(*(preset.tables[name] for name in used), (cfg - low) / (high - low), preset.model.flow)
+            below, above = (preset.tables[name] for name in used)
+            mixed = between(below, above, (cfg - low) / (high - low), preset.model.flow)
             return mixed, used, f", between those learned at cfg {low:g} and {high:g}"
     return preset.tables[alone], [alone], f", as learned at cfg {nearest:g}"
 
