@@ -167,7 +167,7 @@ def checked_levels(sigmas) -> np.ndarray:
                          "and the end")
     if not bool(np.isfinite(levels).all() and (np.diff(levels) <= 0).all() and levels[-2] > 0 and levels[-1] >= 0):
         raise ValueError(f"sigmas must fall, and only their last may be 0, got {levels.tolist()[:6]}: connect a "
-                         "schedule that is not flipped")
+                         "schedule that is not flipped; for a flipped one (unsampling) use the sampler euler")
     return levels
 
 

@@ -55,7 +55,6 @@ def sample_s4s(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None,
     """
     if len(sigmas) < 2:
         return x
-    _check_falling(sigmas)
     pinned = pinned_to(model, Pin(preset, strict, unmatched))
     request = request_of(model, sigmas, pinned, facts.size_of(x) or tuple(x.shape[-2:]))
     selection = selection_of(request)
@@ -103,14 +102,6 @@ def s4s_scheduler(sampling, steps: int) -> Tensor:
     if others - {record.KEY}:                       # ours sees more, and checks for itself
         pinned.check(selection)
     return torch.tensor(selection.schedule, dtype=torch.float32)
-
-
-def _check_falling(sigmas: Tensor) -> None:
-    rises = (sigmas[1:] > sigmas[:-1]).nonzero()
-    if len(rises):
-        i = int(rises[0])
-        raise ValueError(f"the levels rise from {float(sigmas[i]):g} to {float(sigmas[i + 1]):g}: s4s goes from noise "
-                         "to image; for flipped sigmas (unsampling) use the sampler euler")
 
 
 def _with_levels(extra_args: dict, levels: Tensor, sigmas: Tensor) -> dict:

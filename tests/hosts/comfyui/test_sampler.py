@@ -124,7 +124,7 @@ def test_odd_levels(models, installed):
     sigmas = t.sigmas_of(model, "normal", 4)
     latent = t.picture(name)
     assert torch.equal(t.sample(model, name, "s4s", torch.zeros(0), latent), latent)
-    with pytest.raises(ValueError, match="rise"):
+    with pytest.raises(ValueError, match="must fall"):
         t.sample(model, name, "s4s", sigmas.flip(0))
     repeated = t.sample(model, name, "s4s", sigmas[[0, 1, 1, 2, 4]])
     assert torch.isfinite(repeated).all()
