@@ -12,6 +12,7 @@ from ..s4s_nodes.core import names
 from ..s4s_nodes.core.lists import sizes
 from ..s4s_nodes.select.cfg import cfg_nodes
 
+LATER = {"more_sizes": "more_sizes", "teacher_checkpoint": "teacher_checkpoint", "teacher_cfg": "teacher_checkpoint"}
 MOST_CALLS = 50        # a learned table pays off below about 12 calls
 
 PREDICTIONS, DTYPES = ("auto", "eps", "v", "v_zsnr"), ("auto", "fp32", "fp16", "bf16")
@@ -68,12 +69,16 @@ class ModelSettings(Group):
     prediction: str = setting("auto", "for a checkpoint: eps, v or v_zsnr, if its file does not say",
                               choices=PREDICTIONS)
     shift: float = setting(0.0, "for a flow checkpoint: the shift of its levels; 0: its own", least=0)
+    teacher_checkpoint: str = setting("", "of a distilled checkpoint: learn from this one, the undistilled")
+    teacher_cfg: float = setting(5.0, "the guidance scale of --teacher-checkpoint")
     guidance: float = setting(3.5, "for Flux dev: the distilled guidance; use --cfg 1 with it")
 
     def __post_init__(self):
         super().__post_init__()
         if sizes(self.more_sizes, "more_sizes") and not self.checkpoint:
             raise ValueError("--more-sizes is for checkpoints: the bundled models have one size")
+        if self.teacher_checkpoint and not self.checkpoint:
+            raise ValueError("--teacher-checkpoint teaches a checkpoint: add --checkpoint and --prompts")
         if bool(self.checkpoint) != bool(self.prompts):
             raise ValueError("--checkpoint and --prompts go together: the bundled models have no prompts")
 
@@ -152,9 +157,9 @@ class Config(Group):
                                                       for group, values in groups.items()})
 
     def flat(self) -> dict[str, Any]:
-        """Every setting by its flat name; more_sizes only where there are some: older runs keep their identity."""
+        """Every setting by its flat name; later ones only where they are set: older runs keep their identity."""
         return {flag: getattr(getattr(self, known.group) if known.group else self, known.name)
-                for flag, known in SETTINGS.items() if flag != "more_sizes" or self.model.more_sizes}
+                for flag, known in SETTINGS.items() if flag not in LATER or getattr(self.model, LATER[flag])}
 
     def to_json(self) -> str:
         return json.dumps(self.flat(), indent=1)

@@ -51,7 +51,9 @@ class World:
 
     def spread(self, source: Source) -> Source:
         """The source with every network call split over the processes; its calls are still counted all together."""
-        return replace(source, network=Share(self, source.network, source.chunk), chunk=source.chunk * self.size)
+        teacher = source.teacher_source and self.spread(source.teacher_source)
+        return replace(source, network=Share(self, source.network, source.chunk), chunk=source.chunk * self.size,
+                       teacher_source=teacher)
 
 
 def join_world() -> World | None:

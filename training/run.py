@@ -274,6 +274,8 @@ class Run:
         scales = {start.cfg for start in starts.values()}
         own = self.source.teacher           # a sampler with its levels: a race judges by it, too
         levels = {"teacher_levels": [float(level) for level in own[1]]} if own else {}
+        if (model := self.source.teacher_source) is not None:
+            levels["taught_by"] = model.name
         return {"teacher": self.teacher.description, **levels, "teacher_error": self.facts["teacher"]["error"],
                 "cfg": [min(scales), max(scales)], "resolution": self.source.size,
                 "seed": plan.data.seed, "budget": self.config.budget, "pairs": plan.data.pairs,

@@ -34,6 +34,7 @@ class Source:
     conditions gives {"which": LongTensor} and groups by it); levels: the model's own noise levels, rising.
     decode: latents (n, *shape) -> images (n, 1 or 3, H, W) in -1..1; None: they are images.
     teacher: (k-diffusion sampler function, its sigmas); None: the configuration's classical one.
+    teacher_source: another model that makes the targets from the same noise and conditions, at its own cfg.
     chunk: images per network call, halved when memory runs out.
     features: images (n, 1 or 3, H, W) -> (n, F), the space in which a race also measures the Fréchet distance, and
     feature_space, its name; None: it does not.
@@ -57,6 +58,7 @@ class Source:
     model_calls: int = 0
     on_model_calls: Callable | None = None      # told before every batch: on_model_calls(images)
     teacher: tuple | None = None
+    teacher_source: "Source | None" = None
     chunk: int = MOST_AT_ONCE
     say: Callable | None = None                 # told of memory that ran out, in words
     decode: Callable | None = None
@@ -168,11 +170,12 @@ def host_source(network: Callable, model: Model, levels: Tensor, x: Tensor, prom
 
 
 def identity_of(source: Source) -> str:
-    """A text that identifies the targets of a source: its model with its weights, guidance, size and prompts."""
+    """A text that identifies the targets of a source: its models with their weights, guidance, size and prompts."""
     about = sorted(map(str, source.about.items()))
     first, *others = source.shapes
     facts = (source.name, source.model, (first, *others) if others else first, source.cfg, about, source.conditioning,
-             digest_of(source.network) if source.weights is None else source.weights)
+             digest_of(source.network) if source.weights is None else source.weights,
+             *([identity_of(source.teacher_source)] if source.teacher_source else []))
     levels = np.ascontiguousarray(source.levels, dtype="<f8").tobytes()
     return hashlib.sha256(repr(facts).encode() + levels).hexdigest()
 

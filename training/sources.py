@@ -1,6 +1,7 @@
 """The source of a configuration: a bundled model or a checkpoint with its prompts; a teacher by a baseline's name."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -20,6 +21,9 @@ def of(config: Config, device: str, say: Callable = print) -> Source:
     else:
         from .checkpoints.source import checkpoint  # diffusers is imported for checkpoints only
         source = checkpoint(config.model, config.cfg, pick_device(device), say)
+        if other := config.model.teacher_checkpoint:
+            source.teacher_source = checkpoint(replace(config.model, checkpoint=other, teacher_checkpoint=""),
+                                               (config.model.teacher_cfg,), pick_device(device), say)
     take_teacher(source, config)
     return source
 

@@ -187,7 +187,8 @@ class Training:
         if other is not None and not _same_model(other, model):
             raise ValueError(f"{there} is a preset for another model ({other.model.family}): give this one another "
                              "name")
-        key = runs.run_key(self.config, model, [self.order.settings, source.weights])
+        weights = [each.weights for each in (source, source.teacher_source) if each is not None]
+        key = runs.run_key(self.config, model, [self.order.settings, *weights])
         self.place, seed = runs.run_folder(self.host.runs, name, key, self.config.data.seed, self.order.resume)
         self.config, self.run, self.file = self.config.replace(seed=seed), f"{key}-{seed}", self.place / there.name
 

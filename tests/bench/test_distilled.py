@@ -53,9 +53,11 @@ def test_a_moving_average_moves_by_its_share():
 
 def test_the_page_counts_seeds_and_says_where_nothing_was_gained():
     row = {"model": "lcm", "calls": 2, "teacher": "own", "goal": "own", "lost": False,
-           "usual": {"errors": [0.4, 0.4], "far": 3.0}, "best": {"errors": [0.2, 0.2], "far": 2.0, "name": "euler, a"},
-           "s4s": {"errors": [0.1, 0.2], "far": 1.0}}
-    assert "| 0.4000 | 0.2000 (euler, a) | 0.1500 | 1.33 | 75 % | 3.00, 2.00, 1.00 |" in table_page([row])
+           "usual": {"errors": [0.4, 0.4], "far": 3.0, "off": 0.6},
+           "s4s": {"errors": [0.1, 0.2], "far": 1.0, "off": 0.3},
+           "best": {"errors": [0.2, 0.2], "far": 2.0, "off": 0.5, "name": "euler, a"}}
+    assert ("| 0.4000 | 0.2000 (euler, a) | 0.1500 | 1.33 | 75 % | 0.6000, 0.5000, 0.3000 | 3.00, 2.00, 1.00 |"
+            in table_page([row]))
     assert "nothing gained" in table_page([{**row, "lost": True}])
 
 

@@ -192,6 +192,25 @@ def test_a_checkpoint_is_trained_at_several_sizes_and_resumed(tiny, tmp_path):
         Run(Config.of(**{**read_config(tmp_path / "run")[0].flat(), "more_sizes": ""}), tmp_path / "run", resume=True)
 
 
+def test_a_distilled_checkpoint_is_taught_by_the_undistilled_one_and_raced_against_it(tiny, tmp_path):
+    from tests.checkpoints.tiny_checkpoints import folder
+    other = folder("sd15", tmp_path / "undistilled", seed=1)
+    given = ["--checkpoint", tiny["sd15"], "--prompts", tiny["prompts"], "--teacher-checkpoint", other]
+    out = run("train", *given, "--teacher-cfg", 4, *QUICK, "--cfg", 1, "--out", tmp_path / "run")
+    assert "teacher undistilled at cfg 4: unipc_bh2_3" in out
+    assert f"--teacher-checkpoint {other} --teacher-cfg 4.0" in out
+    preset = tmp_path / "run" / "tiny.safetensors"
+    made = preset_file.load(preset)
+    assert made.training["taught_by"] == "undistilled" and f"({made.short_hash})" in run("train", "--resume",
+                                                                                        tmp_path / "run")
+    out = run("race", preset, *given, "--teacher-cfg", 4, "--seeds", 4, "--budget", 2000, "--device", "cpu")
+    assert "teacher undistilled at cfg 4" in out and "does not judge" not in out
+    out = run("race", preset, *given[:4], "--seeds", 4, "--budget", 2000, "--device", "cpu")
+    assert "it learned from undistilled, which does not judge here" in out
+    with pytest.raises(ValueError, match="--teacher-checkpoint teaches a checkpoint"):
+        Config.of(teacher_checkpoint="undistilled")
+
+
 @pytest.mark.parametrize("text", ["512", "512x", "x512", "512x512x512", "4x512", "512x99999", "a x b", "512-512"])
 def test_what_is_no_list_of_sizes_is_refused_before_a_checkpoint_is_opened(tiny, text):
     with pytest.raises(ValueError, match="is not a list of widths and heights in pixels such as 768x512,1024x1024"):

@@ -18,9 +18,9 @@ HOST_SIZED = {"sd15": {"context": 768, "network": {"block_out_channels": (320, 3
 CLOCKS = ("time_embedding.linear_1.weight", "timestep_embedder.linear_1.weight", "guidance_embedder.linear_1.weight")
 
 
-def folder(kind: str, path: Path, host_sized: bool = False) -> Path:
+def folder(kind: str, path: Path, host_sized: bool = False, seed: int = 0) -> Path:
     """A pipeline of this kind in diffusers' layout; host_sized: as wide as a host knows its family by."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     made = {"sd15": sd, "sd20": sd20, "sdxl": sdxl, "sd3": sd3, "flux": flux, "fluxschnell": schnell}[kind]
     pipeline = made(path, **(HOST_SIZED[kind] if host_sized else {}))
     network = pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer

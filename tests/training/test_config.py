@@ -24,8 +24,9 @@ def test_flat_names_fill_the_groups_and_come_back():
     assert (config.data.pairs, config.data.seed) == (9, 3)
     assert CHANGED.items() <= config.flat().items()
     assert Config.of(**config.flat()) == config == Config.of(**json.loads(config.to_json()))
-    assert set(json.loads(config.to_json())) == set(SETTINGS) - {"more_sizes"}      # older runs have none
-    several = Config.of(checkpoint="a", prompts="b", more_sizes="64x96")
+    later = {"more_sizes", "teacher_checkpoint", "teacher_cfg"}
+    assert set(json.loads(config.to_json())) == set(SETTINGS) - later               # older runs have none
+    several = Config.of(checkpoint="a", prompts="b", more_sizes="64x96", teacher_checkpoint="c", teacher_cfg=4.0)
     assert set(json.loads(several.to_json())) == set(SETTINGS) and Config.of(**json.loads(several.to_json())) == several
 
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from s4s.s4s_nodes.core import Preset, classical, schedules
+from s4s.s4s_nodes.core import Preset, classical, mixture, schedules
+from s4s.training.benchmark.host_race import RaceProgress, Terms, hold_race
 from s4s.training.distil import distil
 from s4s.training.run import Run
 from s4s.training.sources import baseline_teacher, recorded_teacher
@@ -161,3 +162,66 @@ def test_a_preset_without_a_teacher_of_its_own_leaves_the_default(changes):
     table = classical.euler(schedules.karras(4, 0.03, 14.6146))
     assert recorded_teacher(source, Preset("toy", {"calls4": table}, source.model, record)) is not None
     assert recorded_teacher(source, Preset("toy", {"calls4": table}, source.model, {**record, **changes})) is None
+
+
+def taught_source(cfg=5.0, **changes):
+    """A distilled model, whose images lie half way to the middle, with the undistilled as its teacher."""
+    def network(x, sigma, label, cfg):
+        assert (cfg == teacher.cfg).all() and label.dtype == torch.long
+        return mixture(x, sigma) * cfg[:, None] / 5.0
+    teacher = replace(toy_source(network=network), name="undistilled", cfg=cfg, any_cfg=True, **changes)
+    return replace(toy_source(network=lambda x, sigma, label, cfg=None: 0.5 * mixture(x, sigma)), any_cfg=True,
+                   teacher_source=teacher)
+
+
+def test_another_model_makes_the_targets_at_its_own_cfg_and_its_calls_count():
+    source = taught_source()
+    own, made = source.network, teacher_of(source, "auto", 20)
+    got = make_pairs(source, range(4), made.from_level(None), "", quiet=True)
+    wanted = make_pairs(toy_source(), range(4), teacher_of(toy_source(), "auto", 20).from_level(None), "", quiet=True)
+    torch.testing.assert_close(got.target, wanted.target)
+    assert made.description == "undistilled at cfg 5: unipc_bh2_3, 20 calls"
+    assert source.model_calls == 80 and source.network is own and (got.extra["cfg"] == 1).all()
+    half = make_pairs(source, range(4), classical.euler(LEVELS), "", quiet=True).target         # the student's own
+    assert half.abs().mean() < 0.6 * got.target.abs().mean()
+    window = make_pairs(source, range(4), made.from_level(1.0), "", quiet=True, clean=got.target)
+    assert float(made.from_level(1.0).sigmas[0]) == 1 and rmse(window.target, got.target) < 1
+
+
+def test_the_network_is_the_students_again_after_the_teacher_fails():
+    def broken(*_, **__):
+        raise KeyboardInterrupt
+    source = taught_source()
+    source.teacher_source.network, own = broken, source.network
+    with pytest.raises(KeyboardInterrupt):
+        make_pairs(source, range(2), teacher_of(source, "auto", 20).from_level(None), "", quiet=True)
+    assert source.network is own
+
+
+def test_a_run_learns_from_another_model_and_is_another_run_with_another_one(tmp_path):
+    said: list = []
+    made = distil(taught_source(), small(), tmp_path, say=said.append)
+    assert made.training["teacher"] == "undistilled at cfg 5: unipc_bh2_3, 20 calls"
+    assert made.training["taught_by"] == "undistilled" and made.training["cfg"] == [1.0, 1.0]
+    assert any(line.startswith("teacher undistilled at cfg 5") for line in said)
+    for other in (taught_source(cfg=4.0), replace(taught_source(), teacher_source=None), taught_source(weights="b")):
+        with pytest.raises(ValueError, match="holds a run of another model"):
+            distil(other, small(), tmp_path, resume=True)
+    race_of(made, taught_source(), "teacher undistilled at cfg 5", "does not judge")
+    race_of(made, replace(taught_source(), teacher_source=None), "it learned from undistilled, which does not judge "
+            "here", "undistilled at cfg 5")
+
+
+def race_of(preset, source, words, never):
+    summary = hold_race(source, preset, Terms(("calls4",), range(4), 0, 20), RaceProgress()).summary
+    assert words in summary and never not in summary
+
+
+@pytest.mark.parametrize("changes", [{"levels": schedules.zero_snr_levels(4518.0)}, {"shape": (3,)}, {}])
+def test_another_model_that_cannot_teach_is_refused(tmp_path, changes):
+    source = taught_source(**changes)
+    source.teacher = None if changes else (k_euler, LEVELS)
+    words = "cannot be the teacher of toy" if changes else "undistilled as the teacher runs the trainer's own solver"
+    with pytest.raises(ValueError, match=words):
+        distil(source, small(), tmp_path / "run")
+    assert source.model_calls == 0 and not (tmp_path / "run").exists()

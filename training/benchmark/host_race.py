@@ -108,11 +108,13 @@ def hold_race(source: Source, preset: Preset, terms: Terms, progress: RaceProgre
     if "imported" in whole.training and not whole.scores:   # published numbers become a preset for this model
         whole = replace(whole, model=replace(whole.model, family=source.model.family, hashes=source.model.hashes))
     held.preset = with_scores(whole, held.scores)
+    other = preset.training.get("taught_by") if source.teacher_source is None else None
+    unlike = f"; it learned from {other}, which does not judge here" if other else ""
     few = (f"; this budget ran all solvers on {effort.schedules} schedules alone, so a closer baseline can be missed"
            if effort.probes else "")
     held.summary = (f"cfg {source.cfg:g}, {len(terms.seeds)} unseen seeds; teacher {teacher.description}, off by RMSE "
                     f"{convergence.error:.2g}{convergence.doubt(source)}; {source.model_calls - before:,} network "
-                    f"calls, {time.monotonic() - began:.0f} s{few}")
+                    f"calls, {time.monotonic() - began:.0f} s{few}{unlike}")
     return held
 
 

@@ -59,16 +59,37 @@ def carried(source: Source, table, start: Tensor, extra: dict, on_call=None) -> 
 
 
 def teacher_of(source: Source, name: str, calls: int) -> Teacher:
-    """The source's own teacher if it brings one, else the classical solver of this name.
+    """The source's own teacher if it brings one, else the classical solver of this name, on its teacher's model.
 
     Raises ValueError for a stochastic sampler or an unknown name.
     """
     if source.teacher is not None:
         return _host_teacher(source, *source.teacher)
     name = AUTO if name == "auto" else name
-    other = CHECKED_BY[name == CHECKED_BY[0]]
-    return Teacher(f"{name}, {calls} calls", lambda top: teacher_table(source, name, calls, top),
-                   lambda top: teacher_table(source, other, 2 * calls, top))
+    other, model = CHECKED_BY[name == CHECKED_BY[0]], source.teacher_source
+    whose = "" if model is None else f"{model.name} at cfg {model.cfg:g}: "
+
+    def on(solver: str, calls: int) -> Callable:
+        return lambda top: on_teacher(source, teacher_table(source, solver, calls, top))
+    return Teacher(f"{whose}{name}, {calls} calls", on(name, calls), on(other, 2 * calls))
+
+
+def on_teacher(source: Source, table: Table) -> Table | HostSampler:
+    """The table, run on the source's other model if that makes the targets; its calls count as the source's."""
+    if (model := source.teacher_source) is None:
+        return table
+
+    def run(denoiser, x, levels, extra_args, disable):
+        student = denoiser.__self__                 # the Source: it counts, checks, and halves where memory runs out
+        extra = {name: value for name, value in extra_args.items() if name != "cfg"}
+        if model.any_cfg:
+            extra["cfg"] = torch.full((len(x),), model.cfg, device=x.device)
+        own, student.network = student.network, model.network
+        try:
+            return sample(denoiser, x, table, extra)
+        finally:
+            student.network = own
+    return HostSampler(run, table.sigmas.copy(), table.calls)
 
 
 def check_teacher(source: Source, name: str, calls: int) -> None:

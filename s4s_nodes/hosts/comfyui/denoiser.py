@@ -33,7 +33,7 @@ class Scene:
     positives: a list of the host's CONDITIONINGs, image i is asked for number i modulo their count; negative may
     be None where cfg is 1. latent: the host's LATENT, of which only the size counts; more_latents: those of other
     sizes. scales: other cfg that the model will be asked at. low_noise: of two models, what is sampled with the second
-    from the level `boundary` on.
+    from the level `boundary` on. teacher: what is sampled with another model, which makes the targets.
     """
 
     patcher: object
@@ -45,8 +45,12 @@ class Scene:
     low_noise: "Scene | None" = None
     boundary: float = 0.0
     more_latents: tuple = ()
+    teacher: "Scene | None" = None
 
     def __post_init__(self):
+        if self.teacher and (self.more_latents or self.low_noise):
+            raise ValueError("teacher_model is for one model at one size: leave low_noise_model, latent_2 and latent_3 "
+                             "unconnected")
         if self.more_latents and self.low_noise:
             raise ValueError("several sizes are for one model: leave latent_2 and latent_3 unconnected")
         guided = [cfg for cfg in (self.cfg, *self.scales) if cfg != 1.0]
@@ -113,6 +117,10 @@ def inside(scene: Scene, model: Model, work: Callable):
 
     Of two models one is sampled inside a sampling of the other, and the source asks both.
     """
+    if scene.teacher is not None:
+        student = replace(scene, teacher=None)
+        return inside(student, model, lambda source: inside(scene.teacher, model, lambda teacher: work(
+            taught(source, teacher))))
     if scene.low_noise is not None:
         high = replace(scene, low_noise=None)
         return inside(high, model, lambda first: inside(scene.low_noise, model, lambda second: work(
@@ -158,13 +166,16 @@ def images_at_once(patcher, latent: dict) -> int:
 class Network:
     """(x, sigma, which, cfg) -> denoised through the guider, one conditioning at a time, prepared for states of a size.
 
-    Raises the host's interruption before each call of the model.
+    Raises the host's interruption before each call of the model. turn: the one that is loaded, in a list it shares with
+    those it takes turns with: the host may have given its room to another.
     """
 
     def __init__(self, guider: Guider, extra_args: dict, prepared: list):
-        self.guider, self.extra_args, self.prepared = guider, extra_args, prepared
+        self.guider, self.extra_args, self.prepared, self.turn = guider, extra_args, prepared, [self]
 
     def __call__(self, x: Tensor, sigma: Tensor, which: Tensor, cfg: Tensor | None = None) -> Tensor:
+        if self.turn[0] is not self:
+            self._load(x)
         if cfg is not None:
             self.guider.set_cfg(float(cfg[0]))
         places = places_of_each(which)
@@ -177,38 +188,42 @@ class Network:
         with torch.inference_mode():
             return self.guider(x, sigma, **self.extra_args)
 
+    def _load(self, x: Tensor) -> None:
+        patcher, others = self.guider.model_patcher, list(self.guider.loaded_models)
+        room = patcher.memory_required([2 * len(x), *x.shape[1:]])
+        comfy.model_management.load_models_gpu([patcher, *others], memory_required=room)
+        self.turn[0] = self
+
+
 
 class Both:
-    """(x, sigma, which, cfg) -> denoised by the one of two models whose level it is; cfg is the first's.
-
-    Loads the model that is asked where the host has given its room to the other.
-    """
+    """(x, sigma, which, cfg) -> denoised by the one of two models whose level it is; cfg is the first's."""
 
     def __init__(self, networks: tuple[Network, Network], boundary: float):
-        self.networks, self.boundary, self.asked = networks, boundary, networks[experts.LOW]
+        self.networks, self.boundary = networks, boundary
         self.guider = networks[experts.HIGH].guider             # whose latents and previews are both's
 
     def __call__(self, x: Tensor, sigma: Tensor, which: Tensor, cfg: Tensor | None = None) -> Tensor:
         high, done = experts.is_high(sigma, self.boundary), torch.empty_like(x)
         for network, here, scales in zip(self.networks, (high, ~high), (cfg, None)):
             if here.any():
-                self._load(network, x[here])
                 done[here] = network(x[here], sigma[here], which[here], scales)
         return done
-
-    def _load(self, network: Network, x: Tensor) -> None:
-        if network is not self.asked:
-            patcher, others = network.guider.model_patcher, list(network.guider.loaded_models)
-            room = patcher.memory_required([2 * len(x), *x.shape[1:]])
-            comfy.model_management.load_models_gpu([patcher, *others], memory_required=room)
-            self.asked = network
 
 
 def of_both(high: Source, low: Source, boundary: float) -> Source:
     """The Source that asks the first model above the boundary, and the second from there on, each at its cfg."""
+    high.network.turn = low.network.turn
     network = Both((high.network, low.network), boundary)
     return replace(high, network=network, chunk=min(high.chunk, low.chunk), weights=f"{high.weights}{low.weights}",
                    about={**high.about, experts.KEY: {"boundary": boundary, "cfg": low.cfg}})
+
+
+def taught(student: Source, teacher: Source) -> Source:
+    """The student's Source, with the teacher's to make its targets."""
+    student.network.turn = teacher.network.turn
+    return replace(student, chunk=min(student.chunk, teacher.chunk),
+                   teacher_source=replace(teacher, name="teacher_model"))
 
 
 def places_of_each(which: Tensor) -> list[Tensor]:

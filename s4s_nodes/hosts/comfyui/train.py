@@ -37,21 +37,24 @@ def scene_inputs(cfg: io.Input) -> tuple[list, list]:
 
 
 def second_model_inputs() -> list:
-    """Of two models that take turns. They stand last, so that saved values keep their places."""
+    """Of a second model: one that takes turns, or the teacher. They stand last: saved values keep their places."""
     return [
         io.Model.Input("low_noise_model", optional=True),
         io.Float.Input("boundary", default=0.875, min=0.0, max=1.0, step=0.001, round=0.0001, optional=True),
         io.Float.Input("low_noise_cfg", default=0.0, min=0.0, max=100.0, step=0.1, round=0.01, optional=True),
+        io.Model.Input("teacher_model", optional=True),
+        io.Float.Input("teacher_cfg", default=5.0, min=0.0, max=100.0, step=0.1, round=0.01, optional=True),
     ]
 
 
 def scene_of(model, positive, latent, cfg, negative=None, scales=(), low_noise_model=None, boundary=0.875,
-             low_noise_cfg=0.0, **more) -> Scene:
+             low_noise_cfg=0.0, teacher_model=None, teacher_cfg=5.0, **more) -> Scene:
     """The Scene of a node's inputs. Raises ValueError as Scene."""
     prompts = [positive, *(more[name] for name in MORE_PROMPTS if more.get(name) is not None)]
     sizes = tuple(more[name] for name in MORE_LATENTS if more.get(name) is not None)
     low = None if low_noise_model is None else Scene(low_noise_model, prompts, negative, low_noise_cfg or cfg, latent)
-    return Scene(model, prompts, negative, cfg, latent, scales, low, boundary, sizes)
+    teacher = None if teacher_model is None else Scene(teacher_model, prompts, negative, teacher_cfg, latent)
+    return Scene(model, prompts, negative, cfg, latent, scales, low, boundary, sizes, teacher)
 
 
 class S4STrainPreset(io.ComfyNode):

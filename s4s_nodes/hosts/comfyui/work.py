@@ -138,6 +138,8 @@ def settings_of(scene: Scene, teacher: tuple | None) -> list:
                                            teacher[0].extra_options, teacher[1])
     second = scene.low_noise
     both = [] if second is None else [list(second.patcher.object_patches), second.cfg, scene.boundary]
+    if (model := scene.teacher) is not None:
+        both += [list(model.patcher.object_patches), model.cfg]
     sizes = [list(latent["samples"].shape[1:]) for latent in (scene.latent, *scene.more_latents)]
     hooks = fingerprint.of_hooks({"positive": [each for positive in scene.positives for each in
                                                facts.conditions(positive)],

@@ -27,7 +27,9 @@ level in the model's table, or another function of it. General: the classical so
 or others, where the family has no official setting that draws no noise. HunyuanImage has no official template: it
 runs HunyuanVideo's. HiDream's template and those of Qwen-Image, Chroma and Wan set other shifts by a node, which S4S
 follows. A text to video network of Wan's 14B width runs what the template of Wan 2.2's two experts runs, Euler on
-simple: Wan 2.1's network of that width looks the same. In a WebUI the same table decides.
+simple: Wan 2.1's network of that width looks the same. LTX 2's templates have `euler_ancestral`, which is stochastic;
+S4S runs Euler on the same levels. ComfyUI {version} has no configuration of its own for Qwen-Image 2.1, so that one is
+unchecked. In a WebUI the same table decides.
 
 **Checked how**: *sampled* means that a tiny random network of this family went through the real KSampler for 3 steps
 with sampler and scheduler `s4s`; *equal to the host's* means that the result is that of the host's own sampler of that

@@ -129,6 +129,44 @@ def test_several_sizes_need_the_trainers_own_teacher(sd3):
         train(sd3, "tiny_sd3", latent_2=latent("tiny_sd3"), **host_teacher(sd3, "euler"))
 
 
+@pytest.fixture(scope="module")
+def undistilled():
+    """A MODEL of other weights than the file's, as a patch makes them, and how many images its network is shown."""
+    model, shown = load("tiny_sd3").clone(), []
+    key = "diffusion_model.final_layer.linear.weight"
+    model.add_patches({key: ("diff", (0.5 * model.model_state_dict()[key].clone().float(),))}, 1.0)
+    return counting(model, lambda number, images: shown.append(images)), shown
+
+
+def test_another_model_is_the_teacher_of_a_distilled_one(sd3, undistilled, caplog):
+    (teacher, shown), before = undistilled, state_of(sd3)
+    given = {"cfg": 1.0, "teacher_model": teacher, "teacher_cfg": 4.0}
+    preset, report, *_ = train(sd3, "tiny_sd3", **SMALL, **given, name="taught")
+    assert preset.training["teacher"].startswith("teacher_model at cfg 4: unipc_bh2_3") and "cfg 1, " in report
+    assert preset.training["cfg"] == [1.0, 1.0] and sum(shown) > 2 * 12 * 16       # both halves of its guidance
+    assert same_state(before, state_of(sd3)) and "teacher teacher_model at cfg 4" in report
+    alone, *_ = train(sd3, "tiny_sd3", **SMALL, cfg=1.0, name="untaught")
+    assert alone.training["identity"] != preset.training["identity"] and "taught_by" not in alone.training
+    race = ours("hosts.comfyui.race").S4SRace
+    terms = {"positive": prompt("tiny_sd3"), "negative": prompt("tiny_sd3", 9), "latent": latent("tiny_sd3"),
+             "cfg": 1.0, "calls": "", "seeds": 2, "seed": 0, "samplers": "", "budget": 4000, "teacher_calls": 12,
+             "write_scores": False}
+    words = race.execute(model=sd3, preset=preset, **terms).args[1]
+    assert "it learned from teacher_model, which does not judge here" in words
+    words = race.execute(model=sd3, preset=preset, **terms, teacher_model=teacher, teacher_cfg=4.0).args[1]
+    assert "teacher teacher_model at cfg 4" in words and "does not judge" not in words
+
+
+@pytest.mark.parametrize("more, words", [
+    ({"latent_2": {"samples": torch.zeros(1, 16, 16, 16)}}, "teacher_model is for one model at one size"),
+    ({"sampler": "euler"}, "connect no teacher_sampler"), ({"teacher": "tiny_sd15"}, "their noise levels or latents")])
+def test_a_teacher_that_does_not_fit_is_refused(sd3, undistilled, more, words):
+    more = {**more, **(host_teacher(sd3, more.pop("sampler")) if "sampler" in more else {})}
+    teacher = load(more.pop("teacher")) if "teacher" in more else undistilled[0]
+    with pytest.raises(ValueError, match=words):
+        train(sd3, "tiny_sd3", **SMALL, teacher_model=teacher, name="refused", **more)
+
+
 def test_a_window_gets_its_own_table_which_an_image_to_image_run_uses(sd3, caplog):
     preset, *_ = train(sd3, "tiny_sd3", **SMALL, windows="1.0,0.5", name="windows")
     name, table = next((name, table) for name, table in preset.tables.items() if "_from" in name)

@@ -72,7 +72,7 @@ FAMILIES = {
         **{key: value for key, value in FLUX.items() if key != "guidance_embed"}, "image_model": "chroma",
         "in_channels": 64, "out_channels": 64, "in_dim": 64, "out_dim": 128, "hidden_dim": 64, "n_layers": 1},
         (16, 8, 8)),
-    "qwenimage": Tiny("Qwen-Image", "QwenImage", {
+    "qwenimage": Tiny("Qwen-Image, 2512 too", "QwenImage", {
         "image_model": "qwen_image", "in_channels": 64, "num_layers": 1, "attention_head_dim": 128,
         "num_attention_heads": 1, "joint_attention_dim": 32}, (16, 1, 8, 8)),
     "zimage": Tiny("Z-Image, Z-Image-Turbo", "ZImage", {
