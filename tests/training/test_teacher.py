@@ -47,7 +47,7 @@ def test_a_hosts_sampler_makes_the_targets(tmp_path):
 def test_a_stochastic_teacher_is_refused_with_the_reason():
     source = toy_source()
     source.teacher = (k_ancestral, LEVELS)
-    with pytest.raises(ValueError, match="k_ancestral is stochastic.*not an ancestral"):
+    with pytest.raises(ValueError, match="k_ancestral is stochastic.*no ancestral"):
         teacher_of(source, "auto", 50)
 
 

@@ -195,7 +195,6 @@ class Network:
         self.turn[0] = self
 
 
-
 class Both:
     """(x, sigma, which, cfg) -> denoised by the one of two models whose level it is; cfg is the first's."""
 
