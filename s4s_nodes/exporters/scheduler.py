@@ -56,7 +56,11 @@ class S4SScheduler(SchedulerMixin, ConfigMixin):
         betas = {key: like[key] for key in _BETAS if like is not None and key in like} or _STABLE_DIFFUSION
         if preset.model.flow:
             betas = {key: betas[key] for key in betas if key == "num_train_timesteps"}
-            _check_flow(preset)
+            for calls in preset.counts:     # diffusers' flows start from plain noise and show the state as it is
+                table = preset.table(calls)
+                if not starts_at(table.sigmas[0], 1.0) or not np.allclose(table.scale, 1.0):
+                    raise ValueError(f"preset {preset.name!r}, {calls} calls, starts at level {table.sigmas[0]:g} or "
+                                     "scales what the network is shown: diffusers' flow pipelines cannot do that")
         elif not starts_at(preset.model.sigma_max, top := float(_levels(betas)[-1])):
             raise ValueError(f"preset {preset.name!r} is for levels up to {preset.model.sigma_max:.4g}, these betas "
                              f"make {top:.4g}: give the config of the pipeline's own scheduler, or another preset")
@@ -129,15 +133,6 @@ class S4SScheduler(SchedulerMixin, ConfigMixin):
 
     def __len__(self) -> int:
         return self.config.num_train_timesteps
-
-
-def _check_flow(preset: Preset) -> None:
-    """diffusers' flow pipelines start from plain noise and show the network the state as it is."""
-    for calls in preset.counts:
-        table = preset.table(calls)
-        if not starts_at(table.sigmas[0], 1.0) or not np.allclose(table.scale, 1.0):
-            raise ValueError(f"preset {preset.name!r}, {calls} calls, starts at level {table.sigmas[0]:g} or scales "
-                             "what the network is shown: diffusers' flow pipelines cannot do that")
 
 
 def _levels(betas: dict) -> np.ndarray:

@@ -54,11 +54,6 @@ def check_writable(folder: Path, name: str) -> None:
                          "writing, or choose another name") from None
 
 
-def has_learned(preset: Preset) -> bool:
-    """Whether any table of a run is better than the classical solver it started from."""
-    return any(best < start for start, best in preset.training.get("held_out_rmse", {}).values())
-
-
 def unfinished(preset: Preset, run: str) -> Preset:
     """The preset of a run that was stopped: nothing selects it automatically, and the finished one replaces it."""
     record = {name: value for name, value in preset.training.items() if name != "created"}

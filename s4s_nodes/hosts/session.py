@@ -234,7 +234,8 @@ class Training:
         when, kept = " before anything was learned", ""
         try:
             preset = self.learned or (preset_file.load(self.file) if self.file.exists() else None)
-            if preset is not None and runs.has_learned(preset):
+            errors = {} if preset is None else preset.training.get("held_out_rmse", {})
+            if preset is not None and any(best < start for start, best in errors.values()):     # than where it started
                 there = save_version(runs.unfinished(preset, self.run), self.host.presets)[1]
                 when, kept = "", f". The best tables so far are saved as {there}, marked as unfinished"
             elif isinstance(error, ValueError):

@@ -87,8 +87,8 @@ def _schedule(request: Request) -> np.ndarray:
     own = match.own_presets(request.installed, facts)
     if (both := _of_two_models(request, steps, own)) is not None:
         return levels_for(both, facts, steps)
-    for serves in (_serves_all, _serves_a_window):
-        serving = [each for preset in own if (each := serves(preset, request, steps)) is not None]
+    for windows in (False, True):
+        serving = [each for preset in own if (each := _serves(preset, request, steps, windows)) is not None]
         if serving:
             return _levels_at(_preset(_best(serving, request, own)), request, steps)
     return levels_for(_schedule_with(steps, request), facts, steps)
@@ -120,23 +120,18 @@ def _levels_at(preset: Preset, request: Request, steps: int) -> np.ndarray:
     return levels_for(None, facts, steps) if window is None else above(window, facts.sigma_max, steps, facts.flow)
 
 
-def _serves_all(preset: Preset, request: Request, steps: int) -> Selection | None:
-    """What the preset runs on the requested part of its schedule; None if it may not run there."""
-    levels = _levels_at(preset, request, steps)
-    selection, problem = _judged(preset, levels[-(request.calls or steps) - 1:], request, own=True)
-    return selection if problem is None else None
+def _serves(preset: Preset, request: Request, steps: int, windows: bool) -> Selection | None:
+    """What the preset runs on the requested part of its schedule; None if it may not run there.
 
-
-def _serves_a_window(preset: Preset, request: Request, steps: int) -> Selection | None:
-    """The same for a host that does not say which part runs: a window table may start where a cut does."""
-    levels, there = _levels_at(preset, request, steps), at_cfg(preset, request.cfg)[0]
-    for table in there.tables.values():
-        if request.calls is None and table.calls < steps and starts_near(
-                table.sigmas[0], levels[-table.calls - 1], request.facts.flow):
-            selection, problem = _judged(preset, levels[-table.calls - 1:], request, own=True)
-            if problem is None:
-                return selection
-    return None
+    windows: of a host that does not say which part runs, where a window table may start where a cut does.
+    """
+    levels, counts = _levels_at(preset, request, steps), [request.calls or steps]
+    if windows:
+        tables = at_cfg(preset, request.cfg)[0].tables.values() if request.calls is None else ()
+        counts = [table.calls for table in tables if table.calls < steps
+                  and starts_near(table.sigmas[0], levels[-table.calls - 1], request.facts.flow)]
+    judged = (_judged(preset, levels[-calls - 1:], request, own=True) for calls in counts)
+    return next((selection for selection, problem in judged if problem is None), None)
 
 
 def _schedule_with(steps: int, request: Request) -> Preset | None:

@@ -68,8 +68,10 @@ def of_asking(sampling, steps: int) -> tuple[Request, object, str | None]:
         models = (here.get("model"), getattr(asker, "model", None))
         model = next((one for one in models if _samples_by(one, sampling)), None)
         if model is not None:
+            start = here.get("start_step")          # that a KSamplerAdvanced skips, unless another sampler ran them
             more = {"patcher": model, "calls": _calls(asker, here.get("steps"), steps), "part": _part(here, steps),
-                    "cfg": float(here["cfg"]) if is_number(here.get("cfg")) else None, "left_out": _left_out(here),
+                    "cfg": float(here["cfg"]) if is_number(here.get("cfg")) else None,
+                    "left_out": start if isinstance(start, int) and not here.get("disable_noise") else None,
                     "size": size_of(here.get("noise")),
                     "sampler": asker.sampler if isinstance(asker, comfy.samplers.KSampler) else None}
             if isinstance(here.get("positive"), list) and isinstance(here.get("negative"), list):
@@ -99,12 +101,6 @@ def _calls(asker, named, steps: int) -> int | None:
     if isinstance(asker, comfy.samplers.KSampler):
         return int(asker.steps)
     return named if isinstance(named, int) and not isinstance(named, bool) and 0 < named < steps else None
-
-
-def _left_out(here: dict) -> int | None:
-    """How many steps a KSamplerAdvanced skips that adds its own noise; where another began, it is one schedule."""
-    start = here.get("start_step")
-    return start if isinstance(start, int) and not here.get("disable_noise") else None
 
 
 def _part(here: dict, steps: int) -> tuple | None:
