@@ -62,6 +62,11 @@ class Selection:
             return f"S4S fallback: {self.why}. {ran}{self._published}{self.advice and f'; {self.advice}'}."
         return f"S4S {name_text(self.preset)}, {self.table_name}, {self.kind}: {self.why}{self._stranger}"
 
+    def refusal(self, because: str, cure: str) -> str:
+        """Of a fallback that may not run: what would be one, why it is refused, and what to do."""
+        advice = self.advice if cure in self.advice else ", or ".join(filter(None, [self.advice, cure]))
+        return f"S4S: {self.why}. It was refused because {because}: {advice}"
+
     def schedule_message(self, cfg: float | None, size: tuple | None) -> str:
         """The same of the levels alone, for another sampler; cfg and size as far as the scheduler knows them."""
         if self.fallback or self.preset is None:

@@ -250,7 +250,8 @@ def test_what_ships_runs_for_its_family_at_its_numbers_of_calls(host):
 
 def test_where_a_stop_is_wished_nothing_is_sampled(host):
     host.shared.opts.s4s_fallback = "stop"
-    with pytest.raises(RuntimeError, match="S4S fallback.*your setting"):
+    with pytest.raises(RuntimeError, match="S4S: toy, sd15 has .* steps, you asked for 20. It was refused because the "
+                                           "setting S4S, When no preset fits, is stop: set the steps to one of these"):
         ran(host, host.process(steps=20, scheduler=TOY))
     assert host.wrap.calls == 0
     ran(host, host.process(steps=6, scheduler=TOY))
@@ -280,6 +281,19 @@ def test_levels_for_another_sampler_are_written_and_told(host, caplog, steps, sc
     assert p.extra_generation_params == {"Schedule type": type_, "S4S schedule": written.format(hash=preset.long_hash)}
     assert len(levels) == steps + 1 and "S4S schedule" in caplog.text
     assert bool(warnings_of(caplog)) == bool(p.comments) == (steps == 13)
+
+
+def test_the_panels_strict_and_the_setting_stop_count_for_another_sampler_on_the_schedule(host):
+    host.shared.sd_model.sd_checkpoint_info.shorthash, taken = "another", []
+    for strict in (False, True):
+        p = host.process(steps=6, scheduler=TOY, sampler_name="Euler")
+        p.s4s_strict = strict
+        taken.append(euler_levels(host, p, 6))
+        assert p.extra_generation_params["S4S schedule"].startswith("fallback ") == strict
+    assert not torch.equal(*taken)
+    host.shared.opts.s4s_fallback = "stop"
+    with pytest.raises(RuntimeError, match="matching is strict. It was refused because the setting S4S"):
+        euler_levels(host, p, 6)
 
 
 def euler_levels(host, p, steps):

@@ -29,9 +29,8 @@ class Pin:
     def check(self, selection: Selection) -> None:
         """Raise ValueError for a fallback that the user does not want."""
         if selection.fallback and (self.unmatched == ERROR or self.strict and self.unmatched is None):
-            why, cure = ("strict is on", "turn strict off") if self.unmatched is None else (
-                "unmatched is error", f"set that to {CLASSICAL}")
-            raise ValueError(f"{selection.message()} It was refused because {why}: change what it says, or {cure}")
+            raise ValueError(selection.refusal(*("strict is on", "turn strict off") if self.unmatched is None else (
+                "unmatched is error", f"set that to {CLASSICAL}")))
 
 
 def pin(model, preset: Preset, strict: bool, unmatched: str | None = None):
@@ -58,8 +57,8 @@ def sample_s4s(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = None,
     pinned = pinned_to(model, Pin(preset, strict, unmatched))
     request = request_of(model, sigmas, pinned, facts.size_of(x) or tuple(x.shape[-2:]))
     selection = selection_of(request)
-    record.tell(selection, request.facts)
     pinned.check(selection)
+    record.tell(selection, request.facts)
     extra_args, table = extra_args or {}, selection.table
     levels = torch.tensor(table.sigmas)
     end = sample_table(model, x, levels, _with_levels(extra_args, levels, sigmas), callback, disable, table=table)
@@ -98,9 +97,9 @@ def s4s_scheduler(sampling, steps: int) -> Tensor:
     if others == {record.KEY} and cfg is not None:  # that sampler tells what it runs by itself
         return torch.tensor(schedule(request), dtype=torch.float32)
     selection = selection_of(request)
-    record.tell_schedule(selection, asked.facts, running(request, selection.schedule), others, cfg, asked.size)
     if others - {record.KEY}:                       # ours sees more, and checks for itself
         pinned.check(selection)
+    record.tell_schedule(selection, asked.facts, running(request, selection.schedule), others, cfg, asked.size)
     return torch.tensor(selection.schedule, dtype=torch.float32)
 
 

@@ -65,7 +65,8 @@ def _replace(rows: list, ours: list) -> None:
 def levels(label: str, n: int, sigma_min: float, sigma_max: float, inner_model, device):
     """A schedule function for any sampler: n + 1 levels of the preset for the loaded model, n from 1."""
     asked, p = facts.of_asking()
-    request = shelf.request(*pasted.named(label), facts.of(inner_model, shared.sd_model), steps=n, **asked)
+    seen, strict = facts.of(inner_model, shared.sd_model), getattr(p, "s4s_strict", False)
+    request = shelf.request(*pasted.named(label), seen, strict, steps=n, **asked)
     if p is None or hasattr(p, "s4s_work"):
         return sampler.as_tensor(schedule(request)).to(device)
     selection = select(request)

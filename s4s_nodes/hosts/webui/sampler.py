@@ -56,9 +56,8 @@ class Run:
         selection = select(replace(self.request, steps=None, calls=None, levels=sigmas, size=size))
         if self.missing:
             selection = replace(selection, why=self.missing, advice="choose another one", fallback=True, warns=True)
+        _stop_if_wished(selection)
         self._write(selection)
-        if selection.fallback and settings.stops_without_preset():
-            raise RuntimeError(f"{selection.message()} It was stopped by your setting S4S, fallback")
         _tell(self.p, selection, selection.message())
         return selection.table
 
@@ -69,6 +68,11 @@ class Run:
         text = metadata.to_text(selection, self.request.facts) if settings.writes_table() else None
         if text is not None:
             written[labels.HIRES_TABLE_KEY if self.hires else labels.TABLE_KEY] = metadata.pack(text)
+
+
+def _stop_if_wished(selection: Selection) -> None:
+    if selection.fallback and settings.stops_without_preset():
+        raise RuntimeError(selection.refusal("the setting S4S, When no preset fits, is stop", "change that setting"))
 
 
 def name_schedule(p, label: str, preset: Preset | None) -> None:
@@ -83,6 +87,7 @@ def name_schedule(p, label: str, preset: Preset | None) -> None:
 
 def tell_schedule(p, label: str, selection: Selection, request: Request) -> None:
     """Of levels that another sampler runs on: whose they are, in the infotext and the log."""
+    _stop_if_wished(selection)
     key = labels.HIRES_SCHEDULE_KEY if facts.is_hires(p) else labels.SCHEDULE_KEY
     p.extra_generation_params[key] = labels.of_schedule(selection)
     name_schedule(p, label, selection.preset)
