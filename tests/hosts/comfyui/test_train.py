@@ -291,6 +291,20 @@ def test_a_finished_training_is_not_that_of_a_model_with_something_hung_into_it(
     assert second.model.hashes == {**first.model.hashes, "patches": second.model.hashes["patches"]}
 
 
+def test_a_training_behind_a_patch_that_counts_is_known_again_and_its_preset_runs(sd3, caplog):
+    calls = []
+    model = counting(sd3, lambda number, images: calls.append(number))
+    first, *_ = train(model, "tiny_sd3", **SMALL, name="counted")
+    made = len(calls)
+    again, *_ = train(model, "tiny_sd3", **SMALL, name="counted", resume=True)      # only its race is run again
+    assert (again.name, again.short_hash) == ("counted", first.short_hash) and len(calls) - made < made / 2
+    for each, words in ((model, "S4S counted ("), (sd3, "S4S fallback: counted was learned on this model with other")):
+        caplog.clear()
+        with caplog.at_level("INFO"):
+            sampled(each, "tiny_sd3", "s4s", "s4s", 3)
+        assert [line for line in caplog.messages if line.startswith(words)], caplog.text
+
+
 # --- how it is stopped and goes on ----------------------------------------------------------------------------------
 
 @pytest.fixture
