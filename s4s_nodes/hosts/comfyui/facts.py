@@ -22,7 +22,9 @@ _UNFIT = {"IMG_TO_IMG": "this model turns one image into another and denoises no
           "ModelSamplingAV": "this model's latent holds video and sound in one, and tables are learned for one of them"}
 _NESTED = {"ltxav": _UNFIT["ModelSamplingAV"],          # whose sampling does not tell
            "triposplat": "this model's latent holds a shape and a camera in one, and tables are for one of them"}
-ANSWERING = ("__call__", "outer_predict_noise", "predict_noise")        # of a guider: what asks the network
+# what a sampler asks, and what that asks: the host's own, with what they would override to answer in another way
+ANSWERING = {comfy.samplers.CFGGuider: ("__call__", "outer_predict_noise", "predict_noise"),
+             comfy.samplers.KSamplerX0Inpaint: ("__call__",)}
 _CALLERS = 12               # how far up a schedule's asker is looked for: the host's own are 1 to 4 away
 
 
@@ -128,16 +130,24 @@ def _defined(kind: type, name: str):
     return next((vars(parent)[name] for parent in kind.__mro__ if name in vars(parent)), None)
 
 
-def of_guider(guider) -> dict:
-    """{"cfg", "guidance", "around"} of a running guider, as a Request takes them.
+def _own(each, known: type, words: str) -> str:
+    """words {of its name}, where it does not answer as the host's class of its kind; else nothing."""
+    usual = not any(name in getattr(each, "__dict__", ()) or _defined(type(each), name) not in (
+        None, _defined(known, name)) for name in ANSWERING[known])
+    return "" if usual else words.format(getattr(each, "__name__", type(each).__name__))
 
-    A guider that combines the network's answers in its own way has no cfg that a preset could be compared by.
+
+def of_sampling(denoiser) -> dict:
+    """{"cfg", "guidance", "around"} of what a sampler function is called with, as a Request takes them.
+
+    A guider that combines the network's answers in its own way has no cfg that a preset could be compared by. Some
+    packs call a sampler with a function of theirs around the model.
     """
-    usual = not any(name in getattr(guider, "__dict__", ()) or _defined(type(guider), name) not in (
-        None, _defined(comfy.samplers.CFGGuider, name)) for name in ANSWERING)
-    own = "" if usual else f"the guidance of {type(guider).__name__}"
-    hooks = fingerprint.of_hooks(getattr(guider, "original_conds", {}))
-    return {"cfg": getattr(guider, "cfg", None) if usual else None, "around": " and ".join(filter(None, [own, hooks])),
+    guider = getattr(denoiser, "inner_model", None)
+    own = _own(guider, comfy.samplers.CFGGuider, "the guidance of {}")
+    around = [own, _own(denoiser, comfy.samplers.KSamplerX0Inpaint, "{} around the model"),
+              fingerprint.of_hooks(getattr(guider, "original_conds", {}))]
+    return {"cfg": None if own else getattr(guider, "cfg", None), "around": " and ".join(filter(None, around)),
             "guidance": told(guider, [getattr(guider, "conds", {})])}
 
 

@@ -75,9 +75,8 @@ def pinned_to(model, asked: Pin) -> Pin:
 
 def request_of(model, sigmas: Tensor, pinned: Pin = Pin(None, False), size: tuple | None = None) -> Request:
     """The library's request for a running model and a host's levels."""
-    guider = facts.of_guider(getattr(model, "inner_model", None))
     return Request(facts.of_running(model), presets().candidates(), levels=sigmas.detach().double().cpu().numpy(),
-                   size=size, named=pinned.preset, strict=pinned.strict, **guider)
+                   size=size, named=pinned.preset, strict=pinned.strict, **facts.of_sampling(model))
 
 
 def selection_of(request: Request) -> Selection:

@@ -74,7 +74,7 @@ def test_a_guider_that_answers_in_its_own_way_is_a_fallback_whatever_it_override
 
     def other(self, *given, **more):
         return getattr(usual, name)(self, *given, **more)
-    for name in facts.ANSWERING:
+    for name in facts.ANSWERING[usual]:
         parent = type("Own", (usual,), {name: other})
         assert "this sampling has the guidance of Own" in found(parent(model)).message()
         assert "has the guidance of Derived" in found(type("Derived", (parent,), {})(model)).message()
@@ -83,6 +83,24 @@ def test_a_guider_that_answers_in_its_own_way_is_a_fallback_whatever_it_override
     assert "has the guidance of CFGGuider" in found(hung).message()
     name = "set_cfg"
     assert found(type("Taking", (usual,), {name: other})(model)).preset.name == "one"
+
+
+def test_a_function_of_another_pack_around_the_model_is_a_fallback(models, installed, ran):
+    """As Detail Daemon does, which tells the network other levels than those of the state."""
+    model, rows = models("sd15"), comfy.samplers.sampler_object("s4s")
+    installed(t.preset_at(model, 3.0, "one"))
+
+    def passed_on(denoiser, *given, **more):
+        return rows.sampler_function(denoiser, *given, **more)
+
+    def daemon(denoiser, *given, **more):
+        def told_less(x, sigma, **extra):
+            return denoiser(x, sigma * 0.95, **extra)
+        told_less.inner_model = denoiser.inner_model
+        return rows.sampler_function(told_less, *given, **more)
+    for function, words in ((passed_on, "S4S one ("), (daemon, "this sampling has told_less around the model")):
+        own = comfy.samplers.KSAMPLER(function)
+        assert words in ran(lambda own=own: t.sample(model, "sd15", own, t.sigmas_of(model, "s4s", 4))).message()
 
 
 def test_a_lora_in_a_prompts_hooks_is_no_part_of_the_model_without(models, installed, ran):

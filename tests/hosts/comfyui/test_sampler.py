@@ -185,7 +185,7 @@ def chosen(model, sigmas, cfg: float = 3.0):
     class Guider:
         inner_model, model_patcher = model.model, model
     Guider.cfg = cfg
-    denoiser = type("Denoiser", (), {"inner_model": Guider})
+    denoiser = type("Denoiser", (), {"inner_model": Guider()})()
     sampler = s4s_host.pack("s4s_nodes.hosts.comfyui.sampler")
     return sampler.selection_of(sampler.request_of(denoiser, sigmas))
 

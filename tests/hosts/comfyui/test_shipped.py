@@ -17,8 +17,8 @@ def ran(model, sigmas, cfg: float = 7.0):
                                    "latent_format": model.model.latent_format,
                                    "model_config": model.model.model_config,
                                    "named_parameters": model.model.named_parameters})
-    guider = type("Guider", (), {"inner_model": network, "model_patcher": model, "cfg": cfg})
-    return sampler.selection_of(sampler.request_of(type("Denoiser", (), {"inner_model": guider}), sigmas))
+    guider = type("Guider", (), {"inner_model": network, "model_patcher": model, "cfg": cfg})()
+    return sampler.selection_of(sampler.request_of(type("Denoiser", (), {"inner_model": guider})(), sigmas))
 
 
 def shipped(model, calls: int) -> str | None:
