@@ -78,6 +78,7 @@ class Listener:
         self.schedule = self.table = None
         monkeypatch.setattr(sampler, "schedule", self.scheduled)
         monkeypatch.setattr(record, "tell", lambda found, _: setattr(self, "table", found))
+        monkeypatch.setattr(record, "tell_schedule", lambda found, *_: setattr(self, "schedule", found))
 
     def scheduled(self, request):
         self.schedule = select(request)
@@ -144,6 +145,7 @@ def test_no_image_violates_an_invariant(changed, learned, base, monkeypatch, ins
             path.unlink()
         for preset in presets:
             installed(preset)
+        heard.schedule = heard.table = None
         return image(*asked), heard.schedule, heard.table
     for asked, mine, others in cases(base, changed, learned):
         way, model, *_, cfg = asked
