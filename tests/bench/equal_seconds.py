@@ -9,7 +9,8 @@ classes, two of which were never trained on. Errors are RMSE of the latents to a
 and the Fréchet distance to that run's latents in the means and deviations of their channels, as a race in ComfyUI has
 it; of a stochastic sampler only the latter, beside that of the teacher's own images from other noise. Evaluations are
 counted inside the network: a guided call is two. Time is the process's own seconds on one core over those of S4S at 6
-calls, in the same run. --write puts the table into docs/equal-seconds.md.
+calls, in the same run. --write puts the table into docs/equal-seconds.md. --full prints the seconds of a few lines on a
+Stable Diffusion 1.x network of full size instead, whose weights are random: it has no images that could be compared.
 """
 
 import argparse
@@ -38,6 +39,10 @@ PLAIN, STOCHASTIC = ("euler", "dpmpp_2m", "res_multistep"), ("er_sde",)
 OTHER_NOISE = "the teacher from other noise"        # how far two sets of so many images are apart at best
 CACHED = ((20, 0.2), (30, 0.2), (30, 0.4))              # steps and threshold
 INTERVAL = (0.15, 0.6)      # the part of the sampling that is guided, in the host's percent
+SD15 = {"image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [2] * 4,
+        "channel_mult": [1, 2, 4, 4], "num_heads": 8, "transformer_depth": [1] * 6 + [0] * 2, "context_dim": 768,
+        "transformer_depth_output": [1] * 9 + [0] * 3, "transformer_depth_middle": 1, "use_spatial_transformer": True,
+        "use_linear_in_transformer": False, "use_temporal_attention": False, "legacy": False, "adm_in_channels": None}
 MARKS = ("<!-- measured: tests/bench/equal_seconds.py -->", "<!-- end -->")
 
 
@@ -163,6 +168,38 @@ def rows_of(bench: Bench, work: Path) -> list[dict]:
     return [*rows, bench.row("S4S trained in the interval", bench.interval, ("s4s", "s4s", CALLS[1]), target, interval)]
 
 
+def full_size() -> None:
+    """Seconds on a network of full size, by the host's KSampler at cfg 7 on latents of 16 x 16."""
+    import comfy.supported_models
+    import comfy_extras.nodes_easycache as caches
+    import nodes
+    from comfy.model_patcher import ModelPatcher
+    cpu, count = torch.device("cpu"), [0]
+    with torch.inference_mode():
+        torch.manual_seed(0)
+        config = comfy.supported_models.SD15(SD15)
+        config.set_inference_dtype(torch.float32, None)
+        model = config.get_model({}, "", device="cpu").eval()
+        for module in model.diffusion_model.modules():
+            for name, weight in module.named_parameters(recurse=False):
+                torch.nn.init.normal_(weight, std=weight[0].numel() ** -0.5) if weight.ndim > 1 else weight.fill_(
+                    float(name == "weight"))
+        prompts = [[[torch.randn(1, 77, 768), {}]] for _ in range(2)]
+    model.diffusion_model.middle_block[0].register_forward_pre_hook(
+        lambda module, given: count.__setitem__(0, count[0] + len(given[0])))
+    plain = ModelPatcher(model, cpu, cpu)
+    cached = caches.EasyCacheNode.execute(plain, 0.2, 0.15, 0.95, False)[0]
+    print(f"{sum(weight.numel() for weight in model.diffusion_model.parameters()):,} weights")
+    for patcher, *sampler in ((plain, "euler", "simple", 1), (plain, "s4s", "s4s", 6), (plain, "euler", "simple", 6),
+                              (plain, "dpmpp_2m", "simple", 20), (cached, "dpmpp_2m", "simple", 20)):
+        count[0], began = 0, time.process_time()
+        with torch.inference_mode():
+            nodes.common_ksampler(patcher, 1, sampler[2], 7.0, *sampler[:2], *prompts,
+                                  {"samples": torch.zeros(1, 4, 16, 16)})
+        seconds = time.process_time() - began
+        print(*sampler, "EasyCache 0.2" * (patcher is cached), f"{count[0]} evaluations, {seconds:.2f} s", flush=True)
+
+
 def page(rows: list[dict]) -> str:
     """The table as Markdown."""
     one = next(row["seconds"] for row in rows if row["what"] == "S4S" and row["steps"] == 6)
@@ -182,6 +219,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, default=ROOT / "runs/equal", help="of the presets and the rows")
     parser.add_argument("--write", action="store_true", help="write the table into docs/equal-seconds.md")
+    parser.add_argument("--full", action="store_true", help="only the seconds on a network of full size")
     options = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {0})
@@ -191,6 +229,8 @@ def main() -> None:
     try:
         emoji_race.add_emoji(base)
         s4s_host.start(base)
+        if options.full:
+            return full_size()
         rows = rows_of(Bench(base), work)
     finally:
         shutil.rmtree(base, ignore_errors=True)
