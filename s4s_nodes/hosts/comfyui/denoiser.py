@@ -195,25 +195,16 @@ class Network:
         self.turn[0] = self
 
 
-class Both:
-    """(x, sigma, which, cfg) -> denoised by the one of two models whose level it is; cfg is the first's."""
-
-    def __init__(self, networks: tuple[Network, Network], boundary: float):
-        self.networks, self.boundary = networks, boundary
-        self.guider = networks[experts.HIGH].guider             # whose latents and previews are both's
-
-    def __call__(self, x: Tensor, sigma: Tensor, which: Tensor, cfg: Tensor | None = None) -> Tensor:
-        high, done = experts.is_high(sigma, self.boundary), torch.empty_like(x)
-        for network, here, scales in zip(self.networks, (high, ~high), (cfg, None)):
-            if here.any():
-                done[here] = network(x[here], sigma[here], which[here], scales)
-        return done
-
-
 def of_both(high: Source, low: Source, boundary: float) -> Source:
     """The Source that asks the first model above the boundary, and the second from there on, each at its cfg."""
     high.network.turn = low.network.turn
-    network = Both((high.network, low.network), boundary)
+
+    def network(x: Tensor, sigma: Tensor, which: Tensor, cfg: Tensor | None = None) -> Tensor:
+        above, done = experts.is_high(sigma, boundary), torch.empty_like(x)
+        for asked, here, scales in ((high.network, above, cfg), (low.network, ~above, None)):   # cfg is the first's
+            if here.any():
+                done[here] = asked(x[here], sigma[here], which[here], scales)
+        return done
     return replace(high, network=network, chunk=min(high.chunk, low.chunk), weights=f"{high.weights}{low.weights}",
                    about={**high.about, experts.KEY: {"boundary": boundary, "cfg": low.cfg}})
 
@@ -229,22 +220,6 @@ def places_of_each(which: Tensor) -> list[Tensor]:
     return [torch.nonzero(which == index).flatten() for index in which.unique()]
 
 
-class HostModel:
-    """A Source's denoiser with what the host's sampler functions look for on the model they are called with."""
-
-    def __init__(self, denoiser: Callable, network: Network):
-        self.denoiser, self.network, self.inner_model = denoiser, network, network.guider
-
-    def __call__(self, x: Tensor, sigma: Tensor, model_options=None, seed=None, denoise_mask=None, **extra) -> Tensor:
-        before = self.network.extra_args
-        if model_options is not None:               # some samplers hang functions into them
-            self.network.extra_args = {**before, "model_options": model_options}
-        try:
-            return self.denoiser(x, sigma, **extra)
-        finally:
-            self.network.extra_args = before
-
-
 def teacher_of(source: Source, sampler, sigmas: Tensor) -> tuple[Callable, Tensor]:
     """A SAMPLER and its SIGMAS as Source.teacher. Raises ValueError where they cannot make whole pictures."""
     if not hasattr(sampler, "sampler_function"):
@@ -257,9 +232,18 @@ def teacher_of(source: Source, sampler, sigmas: Tensor) -> tuple[Callable, Tenso
     network, seeds = source.network, itertools.count()      # another seed each time, so that drawn noise shows
 
     def run(denoiser, x, levels, extra, disable):
+        def model(x, sigma, model_options=None, seed=None, denoise_mask=None, **extra):
+            before = network.extra_args
+            if model_options is not None:           # some samplers hang functions into them
+                network.extra_args = {**before, "model_options": model_options}
+            try:
+                return denoiser(x, sigma, **extra)
+            finally:
+                network.extra_args = before
+        model.inner_model = network.guider          # which some samplers read
         arguments = {**extra, "model_options": network.extra_args["model_options"], "seed": next(seeds)}
-        return sampler.sampler_function(HostModel(denoiser, network), x, levels.clone(), extra_args=arguments,
-                                        callback=None, disable=disable, **sampler.extra_options)
+        return sampler.sampler_function(model, x, levels.clone(), extra_args=arguments, callback=None, disable=disable,
+                                        **sampler.extra_options)
 
     def teach(denoiser, x, levels, extra_args, disable=True):
         # a prompt and a call's worth at a time: some samplers read off the model's last answer, whole

@@ -31,17 +31,10 @@ _CALLERS = 12               # how far up a schedule's asker is looked for: the h
 def of_schedule(sampling) -> ModelFacts:
     """All that a scheduler is shown: the model_sampling object. Raises ValueError for a prediction unknown here."""
     low, high = float(sampling.sigma_min), float(sampling.sigma_max)
-    prediction = _prediction(sampling)
+    prediction, names = _prediction(sampling), {parent.__name__ for parent in type(sampling).__mro__}
     return ModelFacts(prediction, low, high, zero_terminal_snr=bool(getattr(sampling, "zsnr", False)),
-                      shift=_shift(sampling) if prediction == "flow" else None, unfit=_unfit(sampling))
-
-
-def _unfit(sampling, family: str | None = None) -> str:
-    """Why no table can be learned for a model that samples like this; mostly nothing."""
-    if family in _NESTED:
-        return _NESTED[family]
-    names = {parent.__name__ for parent in type(sampling).__mro__}
-    return next((words for name, words in _UNFIT.items() if name in names), "")
+                      shift=_shift(sampling) if prediction == "flow" else None,
+                      unfit=next((words for name, words in _UNFIT.items() if name in names), ""))
 
 
 def _shift(sampling) -> float | None:
@@ -180,9 +173,9 @@ def of_running(denoiser) -> ModelFacts:
 
 def _of(network, sampling, patcher) -> ModelFacts:
     latent, config = getattr(network, "latent_format", None), getattr(network, "model_config", None)
-    family = None if config is None else family_of(config)
-    return replace(of_schedule(sampling), family=family, channels=getattr(latent, "latent_channels", None),
-                   unfit=_unfit(sampling, family), fingerprint=lambda: fingerprint.of(network, patcher))
+    seen, family = of_schedule(sampling), None if config is None else family_of(config)
+    return replace(seen, family=family, channels=getattr(latent, "latent_channels", None),
+                   unfit=_NESTED.get(family, seen.unfit), fingerprint=lambda: fingerprint.of(network, patcher))
 
 
 def _prediction(sampling) -> str:

@@ -99,16 +99,6 @@ def race(label: str, calls: tuple = (), seeds: int = 16, budget: int = 0, write:
     return lambda show: session.race(Tab(scene, steps, show), preset, terms, write)
 
 
-class HostModel:
-    """A Source's denoiser with the host's own, for samplers that read it, as its `inner_model`."""
-
-    def __init__(self, denoiser, network):
-        self.denoiser, self.inner_model = denoiser, network.denoiser.inner_model
-
-    def __call__(self, x, sigma, **extra):
-        return self.denoiser(x, sigma, **extra)
-
-
 def entries(names: tuple, source: Source, counts: Iterable[int]) -> tuple[dict[int, list[Entry]], list[str]]:
     """The WebUI's own samplers by name, on its own schedule types; as `host_samplers.entries`."""
     known = [data.name for data in sd_samplers.all_samplers if not data.name.startswith("S4S")]
@@ -134,5 +124,7 @@ def _made(name: str, source: Source) -> host_samplers.Sampler:
         more = {"solver_type": options["solver_type"]} if "solver_type" in options else {}
         if "noise_sampler" in arguments and not options.get("brownian_noise"):
             more["noise_sampler"] = lambda *levels: torch.randn_like(x)     # the host's is for its txt2img's images
-        return function(HostModel(denoiser, source.network), x, sigmas, extra_args=extra_args, disable=disable, **more)
+        model = partial(denoiser)
+        model.inner_model = source.network.denoiser.inner_model             # which some samplers read
+        return function(model, x, sigmas, extra_args=extra_args, disable=disable, **more)
     return host_samplers.Sampler(run, levels, bool(options.get("discard_next_to_last_sigma")))
