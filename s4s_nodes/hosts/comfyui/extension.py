@@ -17,8 +17,7 @@ def register() -> None:
     put another list in place, that one gets the row.
     """
     setattr(k_diffusion_sampling, f"sample_{NAME}", sample_s4s)           # where the host looks samplers up by name
-    handler = comfy.samplers.SchedulerHandler(s4s_scheduler, use_ms=True)
-    comfy.samplers.SCHEDULER_HANDLERS[NAME] = handler
+    comfy.samplers.SCHEDULER_HANDLERS[NAME] = comfy.samplers.SchedulerHandler(s4s_scheduler, use_ms=True)
     for names in (comfy.samplers.KSAMPLER_NAMES, comfy.samplers.SAMPLER_NAMES, comfy.samplers.KSampler.SAMPLERS,
                   comfy.samplers.SCHEDULER_NAMES, comfy.samplers.KSampler.SCHEDULERS):
         if NAME not in names:

@@ -65,13 +65,13 @@ class Run:
         """Into the infotext: what ran, and the table itself, of a fallback too."""
         written = self.p.extra_generation_params
         written[labels.HIRES_KEY if self.hires else labels.KEY] = labels.infotext(selection)
-        text = metadata.to_text(selection, self.request.facts) if settings.writes_table() else None
+        text = metadata.to_text(selection, self.request.facts) if settings.chosen(settings.TABLE) else None
         if text is not None:
             written[labels.HIRES_TABLE_KEY if self.hires else labels.TABLE_KEY] = metadata.pack(text)
 
 
 def _stop_if_wished(selection: Selection) -> None:
-    if selection.fallback and settings.stops_without_preset():
+    if selection.fallback and settings.chosen(settings.FALLBACK) == "stop":
         raise RuntimeError(selection.refusal("the setting S4S, When no preset fits, is stop", "change that setting"))
 
 

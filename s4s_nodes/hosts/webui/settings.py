@@ -11,6 +11,7 @@ from .words import say
 MATCHING, FALLBACK, TABLE = "s4s_matching", "s4s_fallback", "s4s_write_table"
 FREE = "Auto"
 _FAMILY = "s4s_default_"
+_DEFAULTS = {MATCHING: "loose", FALLBACK: "classical", TABLE: True}         # of a family's: FREE
 
 
 def register(library) -> None:
@@ -22,22 +23,22 @@ def register(library) -> None:
 def add_options(library) -> None:
     """One default preset for each family there is a preset of, how to match, and what to do when nothing matches."""
     for family in sorted({preset.model.family for preset in library.offered().values()}):
-        _add(_FAMILY + _key(family), FREE, f"{say('Default preset for models of the family')} {family}", gr.Dropdown,
+        _add(_FAMILY + _key(family), f"{say('Default preset for models of the family')} {family}", gr.Dropdown,
              lambda: {"choices": [FREE, *library.offered()]},
              say("used where Schedule type is Automatic or S4S Auto"))
-    _add(MATCHING, "loose", say("Matching of presets to models"), gr.Radio, {"choices": ["loose", "strict"]},
+    _add(MATCHING, say("Matching of presets to models"), gr.Radio, {"choices": ["loose", "strict"]},
          say("strict: a preset you chose runs only on the model it was learned on; loose: also on others, with a "
              "warning"))
-    _add(FALLBACK, "classical", say("When no preset fits"), gr.Radio, {"choices": ["classical", "stop"]},
+    _add(FALLBACK, say("When no preset fits"), gr.Radio, {"choices": ["classical", "stop"]},
          say("classical: sample with a classical solver and say so; stop: end the generation with an error"))
-    _add(TABLE, True, say("Write the table into the infotext"), gr.Checkbox, {},
+    _add(TABLE, say("Write the table into the infotext"), gr.Checkbox, {},
          say("about 700 letters at 6 steps; a picture can be made again after its preset was changed or deleted"))
 
 
 def default_for(family: str | None) -> str | None:
     """The name of the preset chosen for a family; None where S4S may choose."""
-    chosen = getattr(shared.opts, _FAMILY + _key(family or ""), FREE)
-    return None if chosen in (None, "", FREE) else chosen
+    name = getattr(shared.opts, _FAMILY + _key(family or ""), FREE)
+    return None if name in (None, "", FREE) else name
 
 
 def families_with(name: str) -> list[str]:
@@ -45,22 +46,13 @@ def families_with(name: str) -> list[str]:
             if key.startswith(_FAMILY) and getattr(shared.opts, key, FREE) == name]
 
 
-def strict() -> bool:
-    """Whether a preset the user named is refused on a model it was not learned on."""
-    return getattr(shared.opts, MATCHING, "loose") == "strict"
+def chosen(key: str):
+    """What the user set for MATCHING, FALLBACK or TABLE."""
+    return getattr(shared.opts, key, _DEFAULTS[key])
 
 
-def stops_without_preset() -> bool:
-    """Whether a generation ends with an error where it would fall back to a classical solver."""
-    return getattr(shared.opts, FALLBACK, "classical") == "stop"
-
-
-def writes_table() -> bool:
-    return bool(getattr(shared.opts, TABLE, True))
-
-
-def _add(key: str, default, label: str, component, arguments, about: str) -> None:
-    option = shared.OptionInfo(default, label, component, arguments, section=("s4s", "S4S"))
+def _add(key: str, label: str, component, arguments, about: str) -> None:
+    option = shared.OptionInfo(_DEFAULTS.get(key, FREE), label, component, arguments, section=("s4s", "S4S"))
     shared.opts.add_option(key, option.info(about))
 
 

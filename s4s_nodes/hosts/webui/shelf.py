@@ -87,8 +87,8 @@ def request(named: Preset | None, missing: str, facts: ModelFacts, strict: bool 
     usual = settings.default_for(facts.family)
     if named is None and usual is not None and not missing:
         named = library().named().get(usual)
-    return Request(facts, [] if missing else library().candidates(), named=named, strict=strict or settings.strict(),
-                   **asked)
+    return Request(facts, [] if missing else library().candidates(), named=named, **asked,
+                   strict=strict or settings.chosen(settings.MATCHING) == "strict")
 
 
 def label_of(preset: Preset, label: str = labels.AUTO) -> str:
