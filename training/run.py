@@ -273,7 +273,7 @@ class Run:
         starts = {name: self.tables.starts[name] for name in begun}
         scales = {start.cfg for start in starts.values()}
         own = self.source.teacher           # a sampler with its levels: a race judges by it, too
-        levels = {"teacher_levels": [float(level) for level in own[1]]} if own else {}
+        levels: dict = {"teacher_levels": [float(level) for level in own[1]]} if own else {}
         if (model := self.source.teacher_source) is not None:
             levels["taught_by"] = model.name
         return {"teacher": self.teacher.description, **levels, "teacher_error": self.facts["teacher"]["error"],
