@@ -170,7 +170,9 @@ def add(files) -> Done:
         path = Path(getattr(file, "name", file))            # gradio 3 gives open files, gradio 4 text
         try:
             _check_uploaded(file)
-            preset = read(path)
+            if path.suffix.lower() != ENDING:
+                raise PresetError(f"{path.name} is no preset file ({ENDING}). {published.GONE}")
+            preset = preset_file.load(path)
             chosen = _saved(preset)
             words.append(f"{path.name}: added as {chosen}. {_for_what(preset)}")
         except (ValueError, OSError) as error:
@@ -192,13 +194,6 @@ def _check_uploaded(file) -> None:
         real = os.path.realpath(path)
         if not os.path.isabs(path) or Path(uploads) not in Path(real).parents:
             raise PresetError("was not uploaded on this page: choose the file there, then press Add")
-
-
-def read(path: Path) -> Preset:
-    """A preset file. Raises ValueError in words; executes nothing."""
-    if path.suffix.lower() != ENDING:
-        raise PresetError(f"{path.name} is no preset file ({ENDING}). {published.GONE}")
-    return preset_file.load(path)
 
 
 def rename(name, new) -> Done:

@@ -108,15 +108,10 @@ def is_hires(p) -> bool:
     return bool(getattr(p, "is_hr_pass", False))
 
 
-def network(model):
-    """The network whose weights a checkpoint calls model.diffusion_model, or None."""
-    forge = getattr(getattr(model, "forge_objects", None), "unet", None)
-    return getattr(getattr(forge or model, "model", None), "diffusion_model", None)
-
-
 def _sketch(model) -> dict:
     """Of the norms and biases; taken again where the network holds another file: A1111 loads into the one it has."""
-    net, file = network(model), _file(model)
+    forge = getattr(getattr(model, "forge_objects", None), "unet", None)
+    net, file = getattr(getattr(forge or model, "model", None), "diffusion_model", None), _file(model)
     if net is None:
         return {}
     if net not in _sketches or _sketches[net][0] != file:
