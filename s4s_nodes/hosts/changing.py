@@ -58,7 +58,9 @@ def _read(code: types.CodeType) -> tuple[Paths, frozenset]:
 
 
 def _targets(node: ast.AST) -> list:
-    """What a statement or a call changes."""
+    """What a statement or a call changes, or says that it may."""
+    if isinstance(node, ast.Nonlocal):                              # perhaps changed by another function that shares it
+        return [ast.Name(name) for name in node.names]
     if isinstance(node, (ast.Assign, ast.Delete)):
         return [part for target in node.targets for part in getattr(target, "elts", [target])]
     if isinstance(node, (ast.AugAssign, ast.AnnAssign, ast.For)):

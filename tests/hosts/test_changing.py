@@ -69,13 +69,27 @@ def held(scale):
     return outer
 
 
+def shared(scale):
+    """As ComfyUI's own TomePatchModel: one function keeps what the other one takes."""
+    kept = None
+
+    def keep(*_):
+        nonlocal kept
+        kept = scale
+
+    def take(*_):
+        nonlocal kept
+        return keep(), kept
+    return take
+
+
 def appending(scale):
     kept = []
     return lambda *_: kept.append(scale)
 
 
 KINDS = {"an object": Wrapper, "a method": lambda scale: Wrapper(scale).patch(scale), "a function": closed,
-         "a function that holds others": held, "a lambda": appending,
+         "a function that holds others": held, "a lambda": appending, "two functions": shared,
          "a partial": lambda scale: functools.partial(Wrapper(scale), "more")}
 
 

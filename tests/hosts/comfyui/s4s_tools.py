@@ -51,7 +51,8 @@ def through(model, module: str, name: str, **inputs):
     """The MODEL that a node of the host's gives out."""
     node = getattr(importlib.import_module(module), name)
     if hasattr(node, "define_schema"):
-        return node.execute(model, **inputs).args[0]
+        made = node.execute(model, **inputs)
+        return getattr(made, "args", made)[0]
     return node().patch(model, **inputs)[0]
 
 
