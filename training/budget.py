@@ -126,11 +126,9 @@ def forecast(plan: Plan, source: Source, calls: int) -> int:
 
 
 class CfgNode(NamedTuple):
-    """One guidance scale of a run, its configuration cut to its share of the budget, and the cfg of the node whose
-    tables its own start from; None: the first.
+    """One guidance scale of a run, its share of the budget, and the cfg whose tables its own start from (None: first).
 
-    Tables learned so lie in one valley, and a host can interpolate between them (s4s_nodes/select/cfg.py); tables
-    learned apart do not interpolate.
+    Tables learned so lie in one valley, and a host can interpolate between them; those learned apart do not.
     """
 
     cfg: float

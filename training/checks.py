@@ -35,7 +35,7 @@ def check_teacher_source(source: Source, teacher: Source) -> None:
 def check_two_models(config: Config, boundary: float, top: float = 1.0) -> None:
     """Raise ValueError for settings that a table for two models cannot have."""
     if not 0 < boundary < top:
-        raise ValueError(f"boundary {boundary:g}: give the level where the models change, 0 to {top:g}, e.g. 0.875")
+        raise ValueError(f"boundary {boundary:g}: the models change at a level between 0 and {top:g}, e.g. 0.875")
     fixed = {"calls of at least 2": min(config.calls) >= 2, "windows 1": config.windows == (1.0,),
              "one cfg for each": len(config.cfg) == 1}
     if refused := [words for words, kept in fixed.items() if not kept]:

@@ -32,8 +32,7 @@ class Price(NamedTuple):
 class Estimate:
     """What a run will cost, all tables together.
 
-    price: of the run's own budget; prices: of quick, normal and thorough in its place, as far as they suffice; call:
-    seconds of one image through the network.
+    price: of its own budget; prices: of those of quick, normal and thorough that suffice; call: seconds of one image.
     """
 
     rows: int

@@ -100,7 +100,9 @@ class Run:
             return self._carry_out()
         except BaseException as error:
             self.source.on_model_calls = None
-            self._keep()
+            self.save()
+            with suppress(ValueError, OSError):         # no table yet, or no room
+                self.files.save_preset(self.preset())
             if self.states and not isinstance(error, KeyboardInterrupt):
                 self.progress.say(f"the run stopped and is saved in {self.folder}; it resumes when you start it again "
                                   f"with the same settings (on the command line: s4s train --resume {self.folder})"
@@ -241,12 +243,6 @@ class Run:
         self.files.save_state(self.states, {
             "facts": self.facts, "starts": self.tables.starts_record(), "model_calls": self.model_calls,
             "seconds": self.seconds, "programs": self.programs})
-
-    def _keep(self) -> None:
-        """Save the run and, if there is one, the preset of the best tables so far."""
-        self.save()
-        with suppress(ValueError, OSError):
-            self.files.save_preset(self.preset())
 
     def _kept(self) -> str:
         return f"\nthe best table so far is in {self.preset_path}" if self.preset_path.exists() else ""

@@ -21,8 +21,7 @@ from .teacher.windows import table_name, window_levels
 
 @dataclass
 class Window:
-    """A denoise strength, the level it starts at (None: the model's highest), its pairs, and the network calls they
-    and the checks cost, which its tables share."""
+    """A denoise strength, its first level (None: the model's highest), its pairs, and the calls its tables share."""
 
     denoise: float
     top: float | None

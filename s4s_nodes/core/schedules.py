@@ -182,8 +182,7 @@ def published(name: str, calls: int) -> np.ndarray:
     if name not in published_grids():
         raise ValueError(f"unknown published grid {name!r}; there are: {', '.join(published_grids())}")
     check_calls(calls)
-    tables = {len(table) - 1: table for table in published_grids()[name]["tables"]}
-    table = tables.get(calls) or tables[min(tables, key=lambda count: abs(count - calls))]
+    table = min(published_grids()[name]["tables"], key=lambda table: abs(len(table) - 1 - calls))
     return _ended(level_at(table, np.linspace(0, len(table) - 1, calls + 1))[:-1])
 
 

@@ -83,8 +83,7 @@ class Table:
 
 
 def end_response(table) -> tuple:
-    """(weight of x[0], total weight of the predictions) in the last state for a constant denoiser; a TensorTable's
-    are tensors."""
+    """A constant denoiser's last state: (weight of x[0], total weight of the predictions); tensors of a TensorTable."""
     start, total = 1.0, 0.0
     with np.errstate(over="ignore", invalid="ignore"):     # a hostile table overflows, quietly
         for i in range(len(table.carry)):

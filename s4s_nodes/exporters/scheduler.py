@@ -30,7 +30,6 @@ class S4SScheduler(SchedulerMixin, ConfigMixin):
     must be the model's. States are x0 + sigma noise (flow: (1-s) x0 + s noise), as in EulerDiscreteScheduler.
     """
 
-    _compatibles: list = []
     order = 1
 
     @register_to_config
@@ -103,7 +102,6 @@ class S4SScheduler(SchedulerMixin, ConfigMixin):
 
     def step(self, model_output: Tensor, timestep, sample: Tensor, return_dict: bool = True, **kwargs):
         """One row of the table. Raises ValueError when calls come out of order."""
-        del kwargs
         row = self._rows[self._call]
         wanted = float(self.timesteps[self._call])
         if abs(float(timestep) - wanted) > 1e-2:

@@ -45,8 +45,7 @@ def searched(source: Source, entries: Sequence[Entry], pairs: Pairs, effort: Eff
              features: bool = False) -> list[Entry]:
     """All that ran, best mean error first, those that ran the most pairs before all others.
 
-    kept: names of entries that run every round. A host's own sampler, on a schedule of its own, is not probed.
-    features: of the last round.
+    kept: names of entries that run every round. A host's own sampler is not probed. features: of the last round.
     """
     ran: dict[str, Entry] = {}
 

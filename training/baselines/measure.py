@@ -24,6 +24,11 @@ NO_STARTS = ("res_multistep", "dpmpp_2m_sigma", "ipndm_v", "er_sde", "heunpp2", 
 STARTS = tuple(name for name in classical.SOLVERS if name not in NO_STARTS)
 
 
+def pooled(per_seed: np.ndarray, axis: int = -1) -> np.ndarray:
+    """RMSE over everything from the RMSE of each seed."""
+    return np.sqrt(np.mean(per_seed ** 2, axis=axis))
+
+
 @dataclass(frozen=True)
 class Entry:
     """A baseline or learned table and its errors: RMSE to the teacher per seed, for the first len(errors) seeds.
@@ -47,7 +52,7 @@ class Entry:
     @property
     def rmse(self) -> float:
         """Over all pixels of all seeds together."""
-        return float(np.sqrt(np.mean(self.errors ** 2)))
+        return float(pooled(self.errors))
 
     @property
     def median(self) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor
 from ...s4s_nodes.core import Preset, Table
 from ...s4s_nodes.core.levels import starts_below
 from ..baselines.halving import EFFORTS, EVERY, Effort, Entrants, search_cost, searched
-from ..baselines.measure import Entry, baselines, features_of, measure, measured
+from ..baselines.measure import Entry, baselines, features_of, measure, measured, pooled
 from ..baselines.schedules import schedules_for
 from ..source import Source
 from ..teacher.pairs import TEST_SEEDS, Pairs, make_pairs
@@ -138,7 +138,7 @@ def calls_to_match(source: Source, learned: Entry, ranked: list[Entry], pairs: P
     The best baselines of the equal-calls race run with growing numbers of calls, up to `MATCH_MOST` times as many.
     """
     few, most = pairs.part(slice(0, MATCH_SEEDS)), MATCH_MOST * learned.table.calls
-    goal = float(np.sqrt(np.mean(learned.errors[:MATCH_SEEDS] ** 2)))
+    goal = pooled(learned.errors[:MATCH_SEEDS])
     names = {(entry.solver_name, entry.schedule_name) for entry in ranked[:MATCH_BASELINES]}
     names |= {("unipc_bh2_3", "shift_2")} if source.flow else {("unipc_bh2_3", "karras"), ("dpmpp_3m", "exponential")}
     for calls in range(learned.table.calls + 1, most + 1):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...s4s_nodes import picture
 from ...s4s_nodes.core import Preset, write_atomically
-from ..baselines.measure import Entry
+from ..baselines.measure import Entry, pooled
 from . import frechet
 from .race import TableResult
 from .verdict import interval, within_text
@@ -62,7 +62,7 @@ class Row(NamedTuple):
 def row_of(entry: Entry, race: TableResult) -> Row:
     learned = race.learned
     far = None if entry.features is None or race.teacher is None else frechet.distance(entry.features, race.teacher)
-    times = entry.rmse / float(np.sqrt(np.mean(learned.errors[:len(entry.errors)] ** 2)))
+    times = entry.rmse / float(pooled(learned.errors[:len(entry.errors)]))
     ours, doubt = entry is learned, within_text(learned, entry).removeprefix(", ")
     return Row(ours, "S4S (learned)" if ours else entry.name, entry.rmse, entry.median, far, len(entry.errors), times,
                doubt)

@@ -32,8 +32,7 @@ def report(run, seeds: int) -> None:
     held = race_and_show(run.source, run.preset(), terms, folder)
     preset_file.save(held.preset, run.preset_path)
     html_report.write(folder, held.preset, held.raced)
-    click.echo(f"\neverything is in {folder}{'/' if not str(folder).endswith('/') else ''}; "
-               f"open {html_report.NAME} first")
+    click.echo(f"\neverything is in {folder}/; open {html_report.NAME} first")
 
 
 def draw_run(run, preset: Preset) -> Path:
@@ -105,7 +104,7 @@ def _draw(source: Source, held: host_race.RaceResult, out: Path) -> None:
 def draw_sheet(source, pairs: Pairs, learned: Entry, best: Entry, path) -> None:
     """From the same noise: teacher, the usual choice, the best baseline, the learned table; and their misses."""
     few, calls = pairs.part(slice(0, SHEET_COLUMNS)), learned.table.calls
-    usual = next(iter(baselines(source, calls, {USUAL[source.flow]})))
+    [usual] = baselines(source, calls, {USUAL[source.flow]})
     rows = [("teacher", "", few.target)]
     for title, entry in (("the usual choice", usual), ("best baseline", best), ("S4S, learned", learned)):
         images = ends(source, entry.table, few)

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ..baselines.measure import Entry
+from ..baselines.measure import Entry, pooled
 
 FEWEST = 6                  # seeds: with fewer even winning all of them may be chance
 NEAR, FAR = 1e-9, 1e6        # of results that equal the teacher's, and that are not finite, in a record
@@ -117,11 +117,6 @@ def within_text(learned: Entry, other: Entry) -> str:
     """A clause behind a baseline's error, where the teacher's own could turn around who is closer."""
     doubtful = other is not learned and within(other.rmse / learned.rmse, teacher_moves(learned, other))
     return ", within the teacher's error" if doubtful else ""
-
-
-def pooled(per_seed: np.ndarray, axis: int = -1) -> np.ndarray:
-    """RMSE over everything from the RMSE of each seed."""
-    return np.sqrt(np.mean(per_seed ** 2, axis=axis))
 
 
 def interval(errors_above: np.ndarray, errors_below: np.ndarray | None = None, statistic=pooled, draws: int = 2000):

@@ -21,17 +21,13 @@ FLUX_LEVELS = 10_000
 class Discrete:
     """States x0 + sigma noise; the network is told one of its whole timesteps, the nearest in log sigma.
 
-    sigmas, logs: float32, rising, one per timestep. v: the answer is v (Salimans and Ho, 2022) instead of the noise.
+    sigmas, logs: float32, rising, one per timestep. prediction: eps, or v (Salimans and Ho, 2022): what it answers.
     """
 
     sigmas: Tensor
     logs: Tensor
-    v: bool = False
+    prediction: str = "eps"
     zero_terminal_snr: bool = False
-
-    @property
-    def prediction(self) -> str:
-        return "v" if self.v else "eps"
 
     def shown(self, x: Tensor, sigma: Tensor) -> Tensor:
         """c_in x: unit variance for data of unit variance."""
@@ -42,7 +38,7 @@ class Discrete:
         return (sigma.log().float() - levels[:, None]).abs().argmin(dim=0).to(sigma.dtype)
 
     def denoised(self, x: Tensor, sigma: Tensor, answer: Tensor) -> Tensor:
-        if not self.v:
+        if self.prediction == "eps":
             return x - sigma * answer
         return x / (sigma ** 2 + 1) - answer * sigma / (sigma ** 2 + 1) ** 0.5
 
@@ -83,7 +79,7 @@ def discrete(scheduler: dict, v: bool, zero_terminal_snr: bool) -> Discrete:
     betas = {"beta_start": first, "beta_end": last, "count": steps, "root": 2 if kind == "scaled_linear" else 1}
     sigmas = torch.from_numpy(schedules.zero_snr_levels(((1 - LAST_ALPHA) / LAST_ALPHA) ** 0.5, **betas)
                               if zero_terminal_snr else schedules.sd_levels(**betas))
-    return Discrete(sigmas.float(), sigmas.log().float(), v, zero_terminal_snr)
+    return Discrete(sigmas.float(), sigmas.log().float(), "v" if v else "eps", zero_terminal_snr)
 
 
 def flow(shift: float, steps: float = 1000.0) -> Flow:

@@ -43,11 +43,6 @@ class Checkpoint:
     def network(self) -> torch.nn.Module:
         return self.pipeline.unet if hasattr(self.pipeline, "unet") else self.pipeline.transformer
 
-    @property
-    def scheduler(self) -> dict:
-        """The configuration of the scheduler that came with it."""
-        return dict(self.pipeline.scheduler.config)
-
 
 def open_checkpoint(path, dtype: torch.dtype, config: str, say) -> Checkpoint:
     """The checkpoint at the path, a .safetensors file or a folder, on the CPU. say(text) is told of what it lacks.
@@ -178,11 +173,9 @@ def config_folder(contents: files.Contents, given: str) -> Path:
 
 def repository(contents: files.Contents) -> str:
     """Where the configuration of the file's architecture is published."""
-    if contents.family != "sd3":
-        return REPOSITORIES[contents.family]
     blocks = {name.split("joint_blocks.")[1].split(".")[0] for name in contents.shapes if "joint_blocks." in name}
     normed = any(name.endswith("attn.ln_q.weight") for name in contents.shapes)         # 3.5 has them, 3 has not
-    return SD35.get(len(blocks), REPOSITORIES["sd3"]) if normed else REPOSITORIES["sd3"]
+    return SD35.get(len(blocks) * normed, REPOSITORIES[contents.family])
 
 
 def _found_part(diffusers, contents, part: str, config: Path, index: dict, dtype, say) -> dict:

@@ -27,7 +27,7 @@ class Network:
     dtype: torch.dtype
 
     def __call__(self, x: Tensor, sigma: Tensor, which: Tensor, cfg: Tensor | None = None) -> Tensor:
-        return guided(self._denoised, self.cfg, self.prompts.count)(x, sigma, which.cpu(), cfg)
+        return guided(self._denoised, self.cfg, null=len(self.prompts.context) - 1)(x, sigma, which.cpu(), cfg)
 
     def _denoised(self, x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
         level = sigma.to(x.dtype).reshape(-1, 1, 1, 1)

@@ -22,11 +22,6 @@ class Embeddings:
     context: Tensor
     pooled: Tensor | None
 
-    @property
-    def count(self) -> int:
-        """Prompts without the negative one."""
-        return len(self.context) - 1
-
 
 def read(path: str) -> list[str]:
     """The prompts of a file: a line each, blank lines and those that begin with # left out."""

@@ -45,12 +45,11 @@ def source_of(checkpoint: Checkpoint, texts: list[str], settings: ModelSettings,
         say(f"WARNING: {remark}")
     rows = prompts.embed(pipeline, texts, settings.negative, device)
     asked = checkpoint.network.to(device).eval().requires_grad_(False)
-    cfg = cfgs[0]
-    guided = network.Network(_ask(checkpoint.family, asked, settings, width // shape[-1]), clock, rows, cfg, dtype)
+    ask = _ask(checkpoint.family, asked, settings, width // shape[-1])
     autoencoder = getattr(pipeline, "vae", None)
     source = Source(
         checkpoint.path.stem, model_of(checkpoint, clock, shape[0]), np.asarray(clock.sigmas, dtype=np.float64), shape,
-        guided, by_turns(len(texts), device), cfg, device,
+        network.Network(ask, clock, rows, cfgs[0], dtype), by_turns(len(texts), device), cfgs[0], device,
         any_cfg=True, about=about(checkpoint, texts, settings, width, height, dtype),
         decode=None if autoencoder is None else network.decoder(
             autoencoder.to(device).float().eval().requires_grad_(False)))
@@ -60,16 +59,16 @@ def source_of(checkpoint: Checkpoint, texts: list[str], settings: ModelSettings,
 
 def clock_of(checkpoint: Checkpoint, settings: ModelSettings) -> clocks.Discrete | clocks.Flow:
     """Levels and timesteps as the hosts have them for this checkpoint; --shift moves a flow's."""
+    scheduler = checkpoint.pipeline.scheduler.config            # of the one that came with it
     if checkpoint.family == "flux":
         return clocks.flux(float(np.log(settings.shift)) if settings.shift else clocks.FLUX_SHIFT)
     if checkpoint.family == "fluxschnell":
         return clocks.flow(settings.shift or 1.0, 1.0)
     if checkpoint.family == "sd3":
-        return clocks.flow(settings.shift or float(checkpoint.scheduler.get("shift", 3.0)))
+        return clocks.flow(settings.shift or float(scheduler.get("shift", 3.0)))
     if settings.shift:
         raise ValueError(f"--shift {settings.shift:g} moves a flow's levels, and {checkpoint.path.name} is "
                          f"{checkpoint.family}, which is none: leave it out")
-    scheduler = checkpoint.scheduler
     return clocks.discrete(scheduler, *files.prediction(checkpoint.contents, settings.prediction, scheduler))
 
 

@@ -17,7 +17,8 @@ WORDS = {                   # the first sentence of the help of those that impor
 
 
 class Group(click.Group):
-    """Imports the trainer when a command that needs it is asked for. Ends in words where a signal stops it."""
+    """Imports the trainer when a command that needs it is asked for. Ends in words where a signal stops it, or where
+    users can mend what is wrong; tracebacks are for bugs."""
 
     def invoke(self, context):
         try:
@@ -26,6 +27,10 @@ class Group(click.Group):
             with suppress(OSError):                 # of a terminal that was closed
                 click.echo(f"\n{str(stopped) or 'stopped; nothing was left half-written'}", err=True)
             sys.exit(130)
+        except (click.exceptions.Exit, click.Abort):
+            raise
+        except (ValueError, RuntimeError, OSError, MemoryError) as error:
+            raise click.ClickException(str(error) or "memory ran out") from None
 
     def list_commands(self, context) -> list[str]:
         return sorted({*self.commands, *WORDS})

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 from ..config import CHECKPOINT_SETTINGS, SETTINGS, Config
 from ..run_identity import CONFIG, read_config
 from .group import main
-from .options import config_options, list_of, user_errors
+from .options import config_options, list_of
 
 
 @main.command()
@@ -21,7 +21,6 @@ from .options import config_options, list_of, user_errors
 @click.option("--iterations", default=0, show_default=True, help=SETTINGS["iterations"].help)
 @click.option("--device", default="auto", show_default=True, help=SETTINGS["device"].help)
 @click.option("--out", default="s4s-demo", show_default=True, type=click.Path(path_type=Path), help="folder to write")
-@user_errors
 def demo(model, calls, cfg, seeds, iterations, device, out):
     """Train a preset for a bundled model, race it on unseen seeds, and draw the results.
 
@@ -43,7 +42,6 @@ def demo(model, calls, cfg, seeds, iterations, device, out):
 @click.option("--out", default=None, type=click.Path(path_type=Path), help="folder of the run [default: runs/NAME]")
 @click.option("--resume", default=None, type=click.Path(path_type=Path, exists=True, file_okay=False),
               help="resume the run in this folder exactly where it stopped, with its own settings")
-@user_errors
 def train(out, resume, **settings):
     """Train a preset: one table for each number of calls.
 
@@ -105,7 +103,6 @@ def _opening(config: Config) -> str:
 @click.option("--out", default=None, type=click.Path(path_type=Path),
               help="folder for report.html and pictures")
 @click.option("--write/--no-write", default=False, help="write the scores into the preset")
-@user_errors
 def race(preset_file, calls, cfg, seeds, seed, budget, device, out, write, **opening):
     """Race a preset against every classical solver on every schedule at equal calls, on seeds it never saw.
 

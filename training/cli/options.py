@@ -1,6 +1,5 @@
 """What the commands share: options for settings and lists of numbers, and errors in one line."""
 
-import functools
 import os
 from pathlib import Path
 
@@ -43,14 +42,3 @@ def check_free(path: Path, force: bool) -> Path:
     if not force and os.path.lexists(path):
         raise ValueError(f"{path} exists: choose another name, or overwrite it with --force")
     return path
-
-
-def user_errors(command):
-    """Turn what users can mend into one message and an exit code, and leave tracebacks to real bugs."""
-    @functools.wraps(command)
-    def wrapped(*args, **kwargs):
-        try:
-            return command(*args, **kwargs)
-        except (ValueError, RuntimeError, OSError, MemoryError) as error:
-            raise click.ClickException(str(error) or "memory ran out") from None
-    return wrapped

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import click
 
-from .options import FORCE, check_free, list_of, user_errors
+from .options import FORCE, check_free, list_of
 
 
 @click.command("list")
 @click.argument("folders", nargs=-1, metavar="[FOLDER]...", type=click.Path(path_type=Path, exists=True,
                                                                             file_okay=False))
-@user_errors
 def list_(folders):
     """The presets in these folders and those that ship, with what each is for; files that cannot be read are named.
 
@@ -46,7 +45,6 @@ def _saved(preset, folder: Path, force: bool) -> Path:
 @click.option("--folder", default=".", show_default=True, help="where to write NAME.safetensors",
               type=click.Path(path_type=Path, exists=True, file_okay=False))
 @FORCE
-@user_errors
 def join(name, preset_files, folder, force):
     """Join presets, learned for one model at different cfg, into one by the name NAME.
 
@@ -66,7 +64,6 @@ def join(name, preset_files, folder, force):
 @click.option("--plot", default=None, type=click.Path(path_type=Path), help="also draw the tables into this folder")
 @click.option("--json", "as_json", is_flag=True, help="every number, as JSON")
 @FORCE
-@user_errors
 def show(preset_file, plot, as_json, force):
     """Describe a preset: its model, training, tables and scores; replay its self-test."""
     from ...s4s_nodes.core import names, preset_file as preset_module
@@ -97,7 +94,6 @@ def _rights(preset) -> str:
 @click.option("--out", default=".", show_default=True, type=click.Path(path_type=Path, file_okay=False),
               help="folder to write to")
 @FORCE
-@user_errors
 def import_(sources, calls, name, out, force):
     """Make a preset of a published schedule (NAME), or the one that an IMAGE was made with; without either, list the
     names.
@@ -132,7 +128,6 @@ def import_(sources, calls, name, out, force):
 @click.option("--out", default=None, type=click.Path(path_type=Path),
               help="for diffusers: the folder to write [default: beside the preset]")
 @FORCE
-@user_errors
 def export(preset_file, to, calls, out, force):
     """Print a preset's levels, or write it for diffusers."""
     from ...s4s_nodes.core import preset_file as preset_module

@@ -1,5 +1,4 @@
-"""A small MNIST classifier, in Inception's place: a Fréchet distance in its features compares samplers of the bundled
-models with one another and with nothing else."""
+"""A small MNIST classifier in Inception's place: its Fréchet distances compare samplers of the bundled models alone."""
 
 from functools import cache
 

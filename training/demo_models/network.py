@@ -31,6 +31,13 @@ class Condition(nn.Module):
         return F.silu(self.time(waves) + self.label(label))
 
 
+def zeroed(layer):
+    """The layer with its weights set to zero: at the start of training its block changes nothing."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class Residual(nn.Module):
     """Two 3x3 convolutions on (B, inner, H, W) -> (B, outer, H, W), the second one modulated."""
 
@@ -40,10 +47,8 @@ class Residual(nn.Module):
         self.conv1 = nn.Conv2d(inner, outer, 3, padding=1)
         self.modulation = nn.Linear(width, 2 * outer)
         self.norm2 = nn.GroupNorm(groups, outer)
-        self.conv2 = nn.Conv2d(outer, outer, 3, padding=1)
+        self.conv2 = zeroed(nn.Conv2d(outer, outer, 3, padding=1))
         self.skip = nn.Conv2d(inner, outer, 1) if inner != outer else nn.Identity()
-        nn.init.zeros_(self.conv2.weight)
-        nn.init.zeros_(self.conv2.bias)
 
     def forward(self, x, condition):
         h = self.conv1(F.silu(self.norm1(x)))
@@ -94,9 +99,7 @@ class UNet(nn.Module):
         self.grow = nn.Conv2d(2 * c, 4 * c, 1)
         self.up1 = Residual(2 * c, c, width)
         self.norm = nn.GroupNorm(8, c)
-        self.head = nn.Conv2d(c, 4, 3, padding=1)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.head = zeroed(nn.Conv2d(c, 4, 3, padding=1))
 
     def forward(self, x, t, label):
         condition = self.condition(t, label)
@@ -146,12 +149,10 @@ class Block(nn.Module):
     def __init__(self, channels, width, heads):
         super().__init__()
         self.heads = heads
-        self.modulation = nn.Linear(width, 6 * channels)
+        self.modulation = zeroed(nn.Linear(width, 6 * channels))
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
         self.mlp = MixedMLP(channels, 3 * channels)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
 
     def forward(self, x, condition):
         parts = self.modulation(condition)[:, None].chunk(6, dim=-1)
@@ -169,13 +170,10 @@ class Transformer(nn.Module):
         self.embed = nn.Conv2d(4, channels, 4, stride=2, padding=1)  # 8x8 pixels, overlapping
         self.position = nn.Parameter(waves_2d(channels))
         self.blocks = nn.ModuleList(Block(channels, width, heads) for _ in range(depth))
-        self.modulation = nn.Linear(width, 2 * channels)
+        self.modulation = zeroed(nn.Linear(width, 2 * channels))
         self.unembed = nn.Linear(channels, 4 * seam)
         self.mend = nn.Conv2d(seam + 4, seam, 3, padding=1)
-        self.head = nn.Conv2d(seam, 4, 3, padding=1)
-        for layer in (self.modulation, self.head):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.head = zeroed(nn.Conv2d(seam, 4, 3, padding=1))
 
     def forward(self, x, t, label):
         condition = self.condition(t, label)

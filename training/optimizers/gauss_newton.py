@@ -111,8 +111,7 @@ def _scale(model: Linearized, here: Parameters, vector: Tensor) -> Tensor:
 
 
 def _weights(model: Linearized, miss: Tensor) -> Tensor:
-    """Of the images (n,), for the mean of their RMSE: 1 / its own (iteratively re-weighted least squares), so that a
-    few hopeless seeds do not drown the rest."""
+    """Of the images (n,): 1 / their RMSE (re-weighted least squares), so that hopeless seeds do not drown the rest."""
     return 1 / (model.squares(miss)[:, 0].sqrt().clamp(min=1e-6) * len(miss))
 
 

@@ -1,5 +1,4 @@
-"""How noisy a network's answers are, in half precision, quantised, or by kernels that do not repeat; and how far from a
-state finite differences ask it."""
+"""How noisy a network's answers are, in half precision or quantised; and how far finite differences then reach."""
 
 import math
 

@@ -23,21 +23,18 @@ class Pairs:
     clean: for a window below the top, the images (n, ...) that are noised to its first level; None: pure noise.
     """
 
-    seeds: list
     noise: Tensor
     extra: dict
     target: Tensor
     clean: Tensor | None = None
 
     def __len__(self) -> int:
-        return len(self.seeds)
+        return len(self.noise)
 
     def part(self, index) -> "Pairs":
         """The pairs at these positions (a slice or a list)."""
-        index = list(range(len(self)))[index] if isinstance(index, slice) else [int(i) for i in index]
         target, clean = (None if images is None else images[index] for images in (self.target, self.clean))
-        return Pairs([self.seeds[i] for i in index], self.noise[index],
-                     {key: value[index] for key, value in self.extra.items()}, target, clean)
+        return Pairs(self.noise[index], {key: value[index] for key, value in self.extra.items()}, target, clean)
 
     def start(self, sigma: float, flow: bool) -> Tensor:
         """The states (n, ...) at this level: noise of deviation sigma, on the clean images where there are any."""
@@ -64,14 +61,13 @@ def known_pairs(source: Source, seeds, target: Tensor | None, clean: Tensor | No
     """The pairs of these seeds whose targets were made before."""
     seeds = list(seeds)
     noise = source.noise(seeds, 0 if clean is None else FRESH_NOISE)
-    return Pairs(seeds, noise, source.extra(seeds), target, clean)
+    return Pairs(noise, source.extra(seeds), target, clean)
 
 
 def joined(parts: list[Pairs]) -> Pairs:
     clean = None if parts[0].clean is None else torch.cat([part.clean for part in parts])
-    return Pairs([seed for part in parts for seed in part.seeds], torch.cat([part.noise for part in parts]),
-                 {key: torch.cat([part.extra[key] for part in parts]) for key in parts[0].extra},
-                 torch.cat([part.target for part in parts]), clean)
+    extra = {key: torch.cat([part.extra[key] for part in parts]) for key in parts[0].extra}
+    return Pairs(torch.cat([part.noise for part in parts]), extra, torch.cat([part.target for part in parts]), clean)
 
 
 def of_one_size(pairs: Pairs, count: int) -> Pairs:

@@ -1,7 +1,6 @@
 """Windows: tables for partial denoising (img2img, inpainting, the second pass of a hires fix).
 
-Denoise strength d starts 1 - d of the way along the schedule. The schedule is the preset's own curve: the levels of its
-largest full table.
+Denoise strength d starts 1 - d of the way along the preset's own curve: the levels of its largest full table.
 """
 
 import numpy as np

@@ -54,24 +54,10 @@ def unipc(trace: Trace, sigmas: Tensor, flow: bool, order: int = 3, kind: str = 
     The corrector uses the call at the predicted point, which is also the next step's first prediction: one
     call per step. The order falls in the last steps, so that the step to 0 is first-order.
     """
-    return _unipc(trace, sigmas, flow, order, kind)
-
-
-@lowered()
-def unipc_sigma(trace: Trace, sigmas: Tensor, flow: bool, kind: str = "bh1") -> Tensor:
-    """UniPC in -log sigma, as ComfyUI's uni_pc and uni_pc_bh2 run it on a flow; order 3, but below the steps.
-
-    Theirs ends at 0.001 in place of 0.
-    """
-    return _unipc(trace, sigmas, False, max(1, min(3, len(sigmas) - 2)), kind)
-
-
-def _unipc(trace: Trace, sigmas: Tensor, flow: bool, order: int, kind: str) -> Tensor:
     check_order(order, 3)
     if kind not in ("bh1", "bh2"):
         raise ValueError(f"UniPC kind {kind!r} is not known: use bh1 or bh2")
-    levels = list(_log_steps(sigmas, flow))
-    logs = _half_log_snr(sigmas, flow)
+    logs, calls = _half_log_snr(sigmas, flow), len(sigmas) - 1
 
     def step(x, past, i, used, newest=None):
         """UniP from level i, of order `used`; with `newest`, the prediction at the step's end, its UniC correction."""
@@ -89,14 +75,23 @@ def _unipc(trace: Trace, sigmas: Tensor, flow: bool, order: int, kind: str) -> T
         return moved - end * width * sum(w * d for w, d in zip(weights, differences))
     x = predicted = trace.start
     past, used = [], 1
-    for i, (sigma, *_) in enumerate(levels):
+    for i, (sigma, _) in enumerate(steps(sigmas)):
         newest = trace.call(predicted, sigma)
         if i > 0:
             x = step(x, past, i - 1, used, newest)
         past = [newest, *past][:order]
-        used = min(order, i + 1, len(levels) - i)
+        used = min(order, i + 1, calls - i)
         predicted = step(x, past, i, used)
     return predicted
+
+
+@lowered()
+def unipc_sigma(trace: Trace, sigmas: Tensor, flow: bool, kind: str = "bh1") -> Tensor:
+    """UniPC in -log sigma, as ComfyUI's uni_pc and uni_pc_bh2 run it on a flow; order 3, but below the steps.
+
+    Theirs ends at 0.001 in place of 0.
+    """
+    return unipc.run(trace, sigmas, False, max(1, min(3, len(sigmas) - 2)), kind)
 
 
 def _unipc_weights(ratios: list, hh: Tensor, width: Tensor) -> list:
