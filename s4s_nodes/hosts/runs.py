@@ -38,20 +38,15 @@ def run_folder(runs: Path, name: str, key: str, seed: int, resume: bool = True) 
     return own, int(own.name.removeprefix(start))
 
 
-def check_places(presets: Path, runs: Path, name: str) -> None:
-    """Raise ValueError where a training of this name could not be saved: before anything is loaded for it."""
-    for folder in (presets, runs):
-        check_writable(folder, name)
-
-
-def check_writable(folder: Path, name: str) -> None:
+def check_places(name: str, *folders: Path) -> None:
     """Raise ValueError where a preset of this name could not be saved now: a full disk, no right, a refused name."""
-    try:
-        file = file_in(folder, name)
-        write_atomically(file.with_name(f".{file.name}"), os.urandom(ROOM)).unlink()
-    except OSError as error:
-        raise ValueError(f"{name!r} cannot be saved in {folder} ({error.strerror or error}). Make room there or allow "
-                         "writing, or choose another name") from None
+    for folder in folders:
+        try:
+            file = file_in(folder, name)
+            write_atomically(file.with_name(f".{file.name}"), os.urandom(ROOM)).unlink()
+        except OSError as error:
+            raise ValueError(f"{name!r} cannot be saved in {folder} ({error.strerror or error}). Make room there or "
+                             "allow writing, or choose another name") from None
 
 
 def unfinished(preset: Preset, run: str) -> Preset:

@@ -115,7 +115,7 @@ def race(host: Host, preset: Preset, terms: Terms, write: bool = False) -> Outco
     Raises ValueError for a preset of another kind of model, or too small a budget, before the first network call.
     """
     if write:
-        runs.check_writable(host.presets, preset.name)
+        runs.check_places(preset.name, host.presets)
 
     def work(source: Source) -> Outcome:
         if reason := suits(preset, ModelFacts.of(source.model)):
@@ -144,7 +144,7 @@ class Training:
     def __init__(self, host: Host, order: TrainingOrder):
         self.host, self.order, self.config = host, order, order.config
         self.learned: Preset | None = None          # all tables, before their race
-        runs.check_places(host.presets, host.runs, self.config.name)
+        runs.check_places(self.config.name, host.presets, host.runs)
 
     def __call__(self, source: Source) -> Outcome:
         self.check(source)

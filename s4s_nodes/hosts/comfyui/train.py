@@ -81,7 +81,7 @@ class S4STrainPreset(io.ComfyNode):
             typed = {"calls": calls, **record.typed_inputs(cls)}
             if typed.get("cfg_range"):
                 raise ValueError("cfg_range is gone: write the range into cfg")
-            check_places(home(), runs(), _config(**{key: typed[key] for key in CHECKED if key in typed}).name)
+            check_places(_config(**{key: typed[key] for key in CHECKED if key in typed}).name, home(), runs())
         except ValueError as error:
             return str(error)
         return True

@@ -87,7 +87,7 @@ def dropped_in(record: dict, name: str, home: Path) -> None:
 
 def trained(name: str, home: Path) -> None:
     """What the hosts' trainings ask of the disk before anything is loaded."""
-    runs.check_places(home, home, name)
+    runs.check_places(name, home)
     assert runs.run_folder(home, name, "0123456789", 1)[0].parent == home
 
 
