@@ -137,9 +137,9 @@ const OLD = {
   S4SUsePreset(node, saved) {
     if (saved?.length === 2 && saved[1]) find(node, "unmatched").value = "error";
   },
-  // cfg was a number; a range had a field of its own before the last two
+  // cfg was a number; a range had a text field of its own, where a number stands now
   S4STrainPreset(node, saved) {
-    const [range, boundary, lowNoiseCfg] = saved?.length === 14 ? saved.slice(11) : [];
+    const [range, boundary, lowNoiseCfg] = typeof saved?.[11] === "string" ? saved.slice(11) : [];
     if (boundary != null) [find(node, "boundary").value, find(node, "low_noise_cfg").value] = [boundary, lowNoiseCfg];
     find(node, "cfg").value = String(range || find(node, "cfg").value);
   },

@@ -173,9 +173,11 @@ def test_a_use_preset_node_from_before_unmatched_refuses_as_it_did(page, saved, 
     assert reloaded(page, "S4SUsePreset", saved)["unmatched"] == unmatched
 
 
-@pytest.mark.parametrize("cfg, range_, wanted", [(4.5, [""], "4.5"), (5.0, ["3-7"], "3-7"), ("3-7", [], "3-7")])
-def test_a_train_node_keeps_the_values_it_had_when_cfg_was_a_number(page, cfg, range_, wanted):
-    values = [cfg, "4,5", "1.0", "auto", "quick", 32, 8, "mine", 7, "fixed", True, *range_, 0.9, 2.5]
+@pytest.mark.parametrize("cfg, range_, more, wanted", [
+    (4.5, [""], [], "4.5"), (5.0, ["3-7"], [], "3-7"), ("3-7", [], [], "3-7"), ("3-7", [], [6.0], "3-7")])
+def test_a_train_node_keeps_the_values_it_had_when_cfg_was_a_number(page, cfg, range_, more, wanted):
+    values = [cfg, "4,5", "1.0", "auto", "quick", 32, 8, "mine", 7, "fixed", True, *range_, 0.9, 2.5, *more]
     made = reloaded(page, "S4STrainPreset", values)
     assert (made["cfg"], made["boundary"], made["low_noise_cfg"]) == (wanted, 0.9, 2.5)
     assert [made[name] for name in ("calls", "budget", "name", "seed", "resume")] == ["4,5", "quick", "mine", 7, True]
+    assert not more or made["teacher_cfg"] == more[0]
