@@ -26,9 +26,10 @@ WORDS = """
 of calls, a range of cfg, several sizes, one process and two. "The same tensors" compares the preset and every
 number that learning left with the run that nobody disturbed, bit for bit. *Fuzz* makes seeded changes; guided by
 coverage, it keeps those that reach new lines of the package and changes them further. Each try has a second of
-processor time, and a batch of 100 has 100 MB of memory. *Hosts* are a real ComfyUI and a real WebUI on the CPU, with
-tiny checkpoints of random numbers (`$COMFYUI_NEW_PATH`, `$FORGE_PATH`). A longer run of an earlier state on 2026-11-29,
-with 18 seeds: 486 tries of kill -9 and 1,148 damaged files of runs, all survived.
+processor time, and a batch of 100 has 100 MB of memory. The doors for names are those of the command line, of a
+training and, in the tests' stand-ins for a host, of ComfyUI's nodes and WebUI's tab. *Hosts* are a real ComfyUI and a
+real WebUI on the CPU, with tiny checkpoints of random numbers (`$COMFYUI_NEW_PATH`, `$FORGE_PATH`). A longer run of an
+earlier state on 2026-11-29, with 18 seeds: 486 tries of kill -9 and 1,148 damaged files of runs, all survived.
 """
 COST = """## Cost
 
@@ -39,7 +40,7 @@ once beside its start, in states.
 PASSES = f"""
 A table makes one pass over the latent for every prediction that a row weighs, and rounds to the latent's type after
 each: full history over {CALLS} calls makes 5.4 passes a call on average, over 50 calls 26. PyTorch has no operation
-that weighs two tensors and adds them, so a row of n predictions moves 3n + 2 states, not n + 2. ComfyUI samples in
+that weighs two tensors by two numbers, so a row of n predictions moves 3n + 2 states, not n + 2. ComfyUI samples in
 float32. Not kept: a row in blocks that fit the cache takes 0.9 to 2 times as long, with the same bits; the history as a
 matrix, times the weights, 0.6 to 1.4 times as long in float32, with other bits, and 2.4 to 12 times in bfloat16.
 """
