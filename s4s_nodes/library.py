@@ -70,7 +70,8 @@ class Library:
     def candidates(self) -> list[Preset]:
         """All readable presets to select from, those too that a namesake hides: a file's name changes no image."""
         self._scan()
-        return [entry for _, entry in self._read.values() if isinstance(entry, Preset)]
+        read = list(self._read.values())            # another thread may read one more
+        return [entry for _, entry in read if isinstance(entry, Preset)]
 
     def get(self, name: str) -> Preset:
         """The preset with this name. Raises PresetError with the known names, or with what is wrong with the file."""
