@@ -70,7 +70,7 @@ class ModelSettings(Group):
                               choices=PREDICTIONS)
     shift: float = setting(0.0, "for a flow checkpoint: the shift of its levels; 0: its own", least=0)
     teacher_checkpoint: str = setting("", "of a distilled checkpoint: learn from this one, the undistilled")
-    teacher_cfg: float = setting(5.0, "the guidance scale of --teacher-checkpoint")
+    teacher_cfg: float = setting(5.0, "the guidance scale of --teacher-checkpoint", least=0)
     guidance: float = setting(3.5, "for Flux dev: the distilled guidance; use --cfg 1 with it")
 
     def __post_init__(self):

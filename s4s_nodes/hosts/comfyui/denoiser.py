@@ -8,6 +8,7 @@ import inspect
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import comfy.model_management
 import comfy.sample
@@ -115,16 +116,12 @@ class Inside(comfy.samplers.Sampler):
 def inside(scene: Scene, model: Model, work: Callable):
     """work(source)'s result, computed with everything loaded and patched as the host does it to sample.
 
-    Of two models one is sampled inside a sampling of the other, and the source asks both.
+    Of two models one is sampled inside a sampling of the other, and the source asks both, or learns from the other.
     """
-    if scene.teacher is not None:
-        student = replace(scene, teacher=None)
-        return inside(student, model, lambda source: inside(scene.teacher, model, lambda teacher: work(
-            taught(source, teacher))))
-    if scene.low_noise is not None:
-        high = replace(scene, low_noise=None)
-        return inside(high, model, lambda first: inside(scene.low_noise, model, lambda second: work(
-            of_both(first, second, scene.boundary))))
+    if other := scene.teacher or scene.low_noise:
+        joined = taught if scene.teacher else partial(of_both, boundary=scene.boundary)
+        alone = replace(scene, teacher=None, low_noise=None)
+        return inside(alone, model, lambda first: inside(other, model, lambda second: work(joined(first, second))))
     sizes = [scene.latent, *scene.more_latents]
     images = min(images_at_once(scene.patcher, latent) for latent in sizes)
     latent, *others = sorted((empty_latent(scene.patcher, latent, images) for latent in sizes),

@@ -108,10 +108,14 @@ def is_hires(p) -> bool:
     return bool(getattr(p, "is_hr_pass", False))
 
 
+def _unet(model):
+    """Forge's and reForge's patched network of a checkpoint; None in A1111."""
+    return getattr(getattr(model, "forge_objects", None), "unet", None)
+
+
 def _sketch(model) -> dict:
     """Of the norms and biases; taken again where the network holds another file: A1111 loads into the one it has."""
-    forge = getattr(getattr(model, "forge_objects", None), "unet", None)
-    net, file = getattr(getattr(forge or model, "model", None), "diffusion_model", None), _file(model)
+    net, file = getattr(getattr(_unet(model) or model, "model", None), "diffusion_model", None), _file(model)
     if net is None:
         return {}
     if net not in _sketches or _sketches[net][0] != file:
@@ -135,7 +139,7 @@ def _changes(model) -> str:
     Forge and reForge keep a LoRA's tensors as patches of their UNet, and FreeU and the like as its options; A1111 keeps
     lists, and merges tokens by itself.
     """
-    unet = getattr(getattr(model, "forge_objects", None), "unet", None)
+    unet = _unet(model)
     if unet is not None:
         parts = [_of_patches(unet), *hung_in(unet)]
     else:
@@ -149,7 +153,7 @@ def _changes(model) -> str:
 
 def is_patched() -> bool:
     """Whether the last picture's network had something hung into it, beside LoRAs, that a training has not."""
-    unet = getattr(getattr(shared.sd_model, "forge_objects", None), "unet", None)
+    unet = _unet(shared.sd_model)
     return unet is not None and bool(hung_in(unet))
 
 
