@@ -80,6 +80,15 @@ def test_a_schedule_added_by_the_page_is_raced_and_starts_a_training(copy):
         """, copy) == "[14.615, 1.335, 0.749, 0.029, 0.0]\n"
 
 
+def test_pages_outside_docs_that_the_site_shows_link_by_address():
+    """Their relative links would point elsewhere on the site, and `mkdocs build --strict` would fail."""
+    included = {match for page in DOCS.rglob("*.md")
+                for match in re.findall(r'^--8<-- "([^":]+\.md)"$', page.read_text(encoding="utf-8"), re.M)}
+    assert {"CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "solver_presets/README.md"} < included
+    links = {path: re.findall(r"\]\((?!https:|#)[^)]+\)", (ROOT / path).read_text(encoding="utf-8")) for path in included}
+    assert {path: found for path, found in links.items() if found} == {}
+
+
 def test_a_table_of_readme_and_the_page_on_choosing_have_the_scores_of_the_presets():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"\| (digits-\w+), (\d+) calls \| ([\d.]+) \| .*?: ([\d.]+) \| \*\*([\d.]+)\*\* .*?\| "
