@@ -85,7 +85,8 @@ def test_pages_outside_docs_that_the_site_shows_link_by_address():
     included = {match for page in DOCS.rglob("*.md")
                 for match in re.findall(r'^--8<-- "([^":]+\.md)"$', page.read_text(encoding="utf-8"), re.M)}
     assert {"CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "solver_presets/README.md"} < included
-    links = {path: re.findall(r"\]\((?!https:|#)[^)]+\)", (ROOT / path).read_text(encoding="utf-8")) for path in included}
+    relative = re.compile(r"\]\((?!https:|#)[^)]+\)")
+    links = {path: relative.findall((ROOT / path).read_text(encoding="utf-8")) for path in included}
     assert {path: found for path, found in links.items() if found} == {}
 
 
