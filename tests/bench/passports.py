@@ -13,8 +13,8 @@ from s4s.training.benchmark.verdict import within
 
 PAGE = shipped_folder() / "README.md"
 TABLE = "| | for | calls | what it is | measured |"
-TRAINED = """The distance is the RMSE to a 50-call teacher from the same noise, on seeds no training run uses; "calls to
-match" is the number of calls at which the best baseline gets as close.
+TRAINED = """The distance is the RMSE to a 50-call teacher from the same noise, on seeds that no training uses. "Calls to
+match" is the number of calls that the best baseline needs to get as close.
 """
 
 
@@ -50,10 +50,13 @@ def passport(preset: Preset, file: Path) -> str:
     model = preset.model
     shift = "" if model.shift is None else f", shift {model.shift:g}"
     lines = [f"## {preset.name}", "",
-             f"For **{model.family}** ({model.prediction} prediction, sigma {model.sigma_min:g} to "
-             f"{model.sigma_max:g}{shift}), hash `{preset.short_hash}`, licence {preset.licence}, {preset.source}."]
-    lines += _published(preset) if "imported" in preset.training else _learned(preset)
-    lines += [f"File `{file.name}`, SHA-256 `{hashlib.sha256(file.read_bytes()).hexdigest()}`."]
+             f"For **{model.family}**: {model.prediction} prediction, sigma {model.sigma_min:g} to "
+             f"{model.sigma_max:g}{shift}.", ""]
+    facts = _published(preset) if "imported" in preset.training else _learned(preset)
+    facts += [f"License: {preset.licence}. Source: {preset.source.rstrip('.')}.",
+              f"Hash `{preset.short_hash}`. File `{file.name}`, SHA-256 "
+              f"`{hashlib.sha256(file.read_bytes()).hexdigest()}`."]
+    lines += [f"* {fact}" for fact in facts]
     if preset.scores:
         lines += ["", race_markdown({_row(name, score): score for name in preset.scores
                                      if (score := preset.score(name))})]
@@ -65,36 +68,38 @@ def _learned(preset: Preset) -> list[str]:
     record = preset.training
     off = record.get("teacher_error")
     off = "" if off is None else f" (doubling its calls moves its results by RMSE {off:.2g})"
-    said = [("teacher", f"Teacher {record.get('teacher')}{off}"), ("cfg", f"cfg {range_text(record.get('cfg', 1.0))}"),
-            ("pairs", f"{record.get('pairs')} pairs"), ("seed", f"seed {record.get('seed')}"),
-            ("mode", f"{record.get('mode')} mode from {record.get('base')}")]
-    text = ", ".join(text for key, text in said if key in record)
+    parts = [("teacher", f"Teacher: {record.get('teacher')}{off}"),
+             ("cfg", f"cfg {range_text(record.get('cfg', 1.0))}"),
+             ("pairs", f"{record.get('pairs')} pairs"), ("seed", f"seed {record.get('seed')}"),
+             ("mode", f"{record.get('mode')} mode from {record.get('base')}")]
+    text = ", ".join(part for key, part in parts if key in record)
+    lines = [f"{text}." if text else "How it was made is not recorded."]
     if "model_calls" in record:
-        text += f"; {record['model_calls']:,} network calls for all its tables, {record.get('seconds', 0):.0f} s"
-    return [f"{text}." if text else "How it was made is not recorded.", *_notes(preset)]
+        lines += [f"{record['model_calls']:,} network calls for all its tables, {record.get('seconds', 0):.0f} s."]
+    return [*lines, *_notes(preset)]
 
 
 def _published(preset: Preset) -> list[str]:
     """What was published, what was added to it, and why this and no other."""
     record = preset.training
-    text = f"A {record['imported']}, for {', '.join(map(str, preset.counts))} calls"
+    text = f"A {record['imported']}, for {', '.join(map(str, preset.counts))} calls."
     if stretched := record.get("stretched_calls"):
-        text += (f"; its authors published {', '.join(map(str, record['published_calls']))}, those for "
-                 f"{', '.join(map(str, stretched))} are interpolated, log-linear in the index as the hosts do it")
-    return [f"{text}.", *_notes(preset)]
+        text += (f" Its authors published {', '.join(map(str, record['published_calls']))} calls. Those for "
+                 f"{', '.join(map(str, stretched))} are interpolated, log-linearly in the index, as the hosts do it.")
+    return [text, *_notes(preset)]
 
 
 def _notes(preset: Preset) -> list[str]:
     notes = [str(preset.training[key]) for key in ("evidence", "note") if key in preset.training]
     if not preset.recommended:
-        notes.append("Not recommended: a classical solver did better in its race.")
+        notes.append("Not recommended: a classical solver did better in its race")
     elif preset.lost:
-        notes.append(f"Not recommended: {', '.join(preset.lost)}; there a classical solver did better in the race.")
+        notes.append(f"Not recommended: {', '.join(preset.lost)}. A classical solver did better in their race")
     return [f"{note[0].upper()}{note[1:].rstrip('.')}." for note in notes]
 
 
 def _row(name: str, score: dict) -> str:
-    return f"{score['cfg']:g} cfg, {name[5:]} calls" if name.startswith("calls") else name
+    return f"cfg {score['cfg']:g}, {name[5:]} calls" if name.startswith("calls") else name
 
 
 def race_markdown(scores: dict) -> str:

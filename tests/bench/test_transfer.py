@@ -111,7 +111,7 @@ def test_a_transfer_preset_has_to_win_on_every_left_out_model_by_both_measures()
 
 
 class Known:
-    """A study whose baselines have these mean errors: {model: {pair: error}}."""
+    """A study whose baselines have these mean errors: {model: {baseline: error}}."""
 
     def __init__(self, known):
         self.known = known

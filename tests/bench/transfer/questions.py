@@ -47,7 +47,7 @@ def ratio(baseline: np.ndarray, learned: np.ndarray) -> Ratio:
 
 
 def best(study: Study, on: Setting, calls: int) -> tuple[str, np.ndarray]:
-    """The baseline that is closest on the very seeds that are raced, which favours it."""
+    """The baseline that is closest on the very seeds that are raced, which favors it."""
     found = {name: np.array(errors) for name, errors in study.classical(on, calls)["all"].items()}
     name = min(found, key=lambda key: pooled(found[key]))
     return name, found[name]
@@ -62,7 +62,7 @@ def fair(study: Study, on: Setting, calls: int, others: list[Setting]) -> tuple[
 
 
 def default(study: Study, on: Setting, calls: int) -> np.ndarray:
-    """The pair people start with."""
+    """The baseline people start with."""
     return study.pair(on, calls, ", ".join(DEFAULTS[study.source(on).model.prediction]))
 
 

@@ -52,7 +52,7 @@ def transfer_preset(study: Study, family: str, rows: list[dict]) -> Preset | Non
                 "cfg": [min(scales), max(scales)], "learned on": names, "left out": left_out, "order": 3,
                 "teacher": "a classical solver, 50 calls", "trainer": "tests/bench/transfer",
                 "evidence": _evidence(left_out),
-                "note": ("It is taken only where you name it. It was not measured on your checkpoint: race it there "
+                "note": ("It runs only if you choose it by name. It was not measured on your checkpoint: race it there "
                          f"at your cfg (it was learned at {_listed(sorted(set(scales)))}; at 5 and 7 tables like it "
                          "lost on a model of each kind)")}
     about = MODELS[family]
@@ -70,5 +70,5 @@ def _evidence(left_out: dict) -> str:
                      f"{'' if '_cfg' in table else ' calls'}: "
                      + ", ".join(f"{times:.2f} on {name}" for name, times in found.items())
                      for table, found in left_out.items())
-    return (f"A table learned on the other models was so many times closer to the fine solver than the best classical "
-            f"pair, by RMSE ({told}); docs/transfer.md has the intervals")
+    return (f"A table learned on the other models was this many times closer to the fine solver than the best "
+            f"baseline, by RMSE ({told}); docs/transfer.md has the intervals")
