@@ -13,8 +13,8 @@ from s4s.training.benchmark.verdict import within
 
 PAGE = shipped_folder() / "README.md"
 TABLE = "| | for | calls | what it is | measured |"
-TRAINED = """The distance is the RMSE to a 50-call teacher from the same noise, on seeds that no training uses. "Calls to
-match" is the number of calls that the best baseline needs to get as close.
+TRAINED = """The distance is the RMSE to a 50-call teacher from the same noise, on seeds that no training uses. "Calls
+to match" is the number of calls that the best baseline needs to get as close.
 """
 
 
