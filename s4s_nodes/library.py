@@ -42,6 +42,10 @@ class Library:
     A preset's name here is its relative path without the suffix, "portraits/sd15"; if two folders hold the same name,
     the earlier folder wins. Every query scans the folders again; a file is read again only if its size, times or inode
     changed. Unreadable files are left out and listed in `problems`.
+
+    Args:
+        folders: the user's folders, the first one first.
+        shipped: the folder of the presets that ship; None: `solver_presets`.
     """
 
     def __init__(self, folders, shipped: Path | None = None):
@@ -115,9 +119,9 @@ class Library:
             return f"preset {name!r} ships with S4S: save a copy under another name instead"
         folder = next(folder for folder in self._folders if folder in path.parents)
         if Path(os.path.realpath(path)) != Path(os.path.realpath(folder)) / path.relative_to(folder):
-            return f"{name!r} is reached by a link: rename or delete the file itself where it lies, by hand"
+            return f"{name!r} is behind a link: rename or delete the file itself, by hand"
         if not is_preset_file(path):
-            return f"{name!r} is not an S4S preset, whatever its name: rename or delete it by hand"
+            return f"{name!r} is not an S4S preset: rename or delete it by hand"
         return None
 
     def rename(self, name: str, new: str) -> Path:
@@ -191,7 +195,7 @@ def save_new(preset: Preset, folder, overwrite: bool = False) -> Path:
     try:
         return preset_file.save(preset, path, new=not overwrite)
     except FileExistsError:
-        raise PresetError(f"{path} is there already: give the preset another name, or allow overwriting") from None
+        raise PresetError(f"{path} already exists: give the preset another name, or allow overwriting") from None
 
 
 def save_version(preset: Preset, folder) -> tuple[Preset, Path]:

@@ -110,7 +110,7 @@ def _plain(numbers: np.ndarray) -> list:
 def from_text(text: str) -> Preset:
     """The preset of one table that `to_text` wrote. Raises PresetError for whatever is wrong with the text."""
     if len(text) > MAX_TEXT:
-        raise PresetError(f"the table's text has {len(text)} characters, {MAX_TEXT} at most: it is no record")
+        raise PresetError(f"the table's text has {len(text)} characters, {MAX_TEXT} at most: it is not a record")
     try:
         record = parsed(text)
     except ValueError as error:
@@ -121,7 +121,7 @@ def from_text(text: str) -> Preset:
 def from_record(record) -> Preset:
     """The same of parsed JSON; its name, model and training record are the preset's that ran. Raises PresetError."""
     if not isinstance(record, dict) or record.get(ENTRY) != VERSION or isinstance(record[ENTRY], bool):
-        raise PresetError("it is no record of a table, or a later version's: update S4S")
+        raise PresetError("it is not the record of a table, or a later version wrote it: update S4S")
     training = record.get("training", {})
     if not isinstance(training, dict) or not isinstance(record.get("recommended", True), bool):
         raise PresetError("its record of the training is damaged")
@@ -146,7 +146,7 @@ def _table(record: dict) -> Table:
     weights = np.zeros((len(rows), len(rows)))
     for i, row in enumerate(rows):
         if not isinstance(row, list) or len(row) != i + 1:
-            raise PresetError(f"row {i} of its weights has not {i + 1} numbers")
+            raise PresetError(f"row {i} of its weights does not have {i + 1} numbers")
         weights[i, :i + 1] = _numbers(row)
     query, scale = record.get("query", record["sigmas"][:-1]), record.get("scale", [1] * len(rows))
     return Table(sigmas, _numbers(query), _numbers(scale), _numbers(record["carry"]), weights,
@@ -198,7 +198,7 @@ def _with(before: Preset, preset: Preset) -> Preset:
 def _texts(path: Path) -> list[str]:
     """The image's texts that name a table, wherever its host put them, the shortest first. Pixels are not decoded."""
     if not path.is_file():
-        raise PresetError(f"{path} is no file")
+        raise PresetError(f"{path} is not a file")
     try:
         with Image.open(path) as image:
             exif = Image.Exif()

@@ -83,8 +83,8 @@ def score_lines(scores: dict) -> list[str]:
         return []
     sure = scores.get("ratio_95", ())
     times = f"{numbers['ratio']:.2f} times closer" + (f" [{sure[0]:.2f}, {sure[1]:.2f}]" if len(sure) == 2 else "")
-    verdict = str(scores.get("verdict"))        # within the teacher's error no ratio is shown: it may turn around
-    times = {"within the teacher's error": verdict, "unsure": f"{times}, too few seeds to say",
+    verdict = str(scores.get("verdict"))        # within the teacher's error no ratio is shown: it may be reversed
+    times = {"within the teacher's error": verdict, "unsure": f"{times}, too few seeds to decide",
              "even": "nothing was gained"}.get(verdict, times)
     errors = (f"RMSE to the teacher {numbers['rmse']:.4g}; the best baseline at equal calls, "
               f"{scores.get('best_classical', 'unnamed')}, {numbers['best_rmse']:.4g}")

@@ -11,25 +11,25 @@ def check(config: Config, source: Source) -> None:
     """Raises ValueError for an unknown schedule or teacher, another model that cannot teach this one, or a range of cfg
     that cannot be had."""
     if len(config.cfg) > 1 and not source.any_cfg:
-        raise ValueError(f"{source.name} can be asked at cfg {source.cfg:g} only: give one cfg, or an any_cfg source")
+        raise ValueError(f"{source.name} can be sampled at cfg {source.cfg:g} only: give one cfg, or an any_cfg source")
     if source.boundary is not None:
         check_two_models(config, source.boundary, source.sigma_max)
     if source.teacher_source is not None:
         check_teacher_source(source, source.teacher_source)
     check_teacher(source, config.teacher.solver, config.teacher.calls)
     if config.schedule not in ("auto", *(known := schedules_for(source))):
-        raise ValueError(f"no schedule {config.schedule!r} for {source.name}; there are: auto, {', '.join(known)}")
+        raise ValueError(f"unknown schedule {config.schedule!r} for {source.name}; there are: auto, {', '.join(known)}")
 
 
 def check_teacher_source(source: Source, teacher: Source) -> None:
     """Raise ValueError where another model cannot make a source's targets from its noise."""
     if source.teacher is not None or source.boundary is not None:
-        raise ValueError(f"{teacher.name} as the teacher runs the trainer's own solver, for one model: name no solver "
-                         "with its schedule, connect no teacher_sampler and no low_noise_model")
+        raise ValueError(f"{teacher.name} as the teacher runs the trainer's own solver, for one model: leave out a "
+                         "solver with its schedule, teacher_sampler and low_noise_model")
     if (source.flow, source.shapes) != (teacher.flow, teacher.shapes) \
             or not starts_at(teacher.sigma_max, source.sigma_max):
         raise ValueError(f"{teacher.name} cannot be the teacher of {source.name}: their noise levels or latents "
-                         "differ. Take the model that it was distilled from")
+                         "differ. Use the model that it was distilled from")
 
 
 def check_two_models(config: Config, boundary: float, top: float = 1.0) -> None:

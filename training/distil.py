@@ -40,10 +40,16 @@ def distil(source: Source, config: Config, folder, *, resume: bool = False,
            on_progress: Callable[[Progress], None] | None = None, say: Callable[[str], None] | None = None) -> Preset:
     """Learn config's tables for the source and return the preset, also written to folder/NAME.safetensors.
 
-    The model's name is taken from the source, and config.cfg where it is not a range. resume: resume the run in the
-    folder exactly where it stopped, or begin one. say(text) gets what a person should read; default: logging.
-    Raises ValueError in words for settings that cannot work, a folder with another run, a budget that is too small,
-    a stochastic teacher, a network that answers NaN.
+    Args:
+        source: what to learn on; it gives the model's name, and the cfg unless config has a range.
+        config: every setting.
+        folder: of the run.
+        resume: resume the run in the folder exactly where it stopped, or begin one.
+        on_progress: on_progress(Progress) runs after every piece of work.
+        say: say(text) gets what a person should read; None: logging.
+
+    Raises ValueError for settings that cannot work, a folder with another run, a budget that is too small, a
+    stochastic teacher, or a network that answers NaN.
     """
     config = own(config, source)
     with torch.inference_mode(False), torch.no_grad():          # hosts run nodes under inference mode

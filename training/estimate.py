@@ -57,7 +57,12 @@ class Estimate:
 
 
 def estimate(source: Source, config: Config) -> Estimate:
-    """What `distil` will cost, from a few network calls (uncounted), timed. Raises ValueError as `distil` does."""
+    """What `distil` will cost, from a few timed network calls (not counted). Raises ValueError as `distil` does.
+
+    Args:
+        source: what to learn on.
+        config: every setting.
+    """
     config = own(config, source)
     with torch.inference_mode(False), torch.no_grad():
         tried = replace(source, on_model_calls=None)

@@ -27,10 +27,10 @@ def locked(folder: Path, say: Callable) -> Iterator[BinaryIO | None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = open(folder / NAME, "ab")
     except (FileExistsError, NotADirectoryError):
-        raise ValueError(f"{folder} is no folder, or lies in a file: choose another folder") from None
+        raise ValueError(f"{folder} is not a folder, or is inside a file: choose another folder") from None
     except OSError as error:
         if not folder.is_dir():
-            raise ValueError(f"{folder} cannot be made ({error.strerror or error}): choose another folder") from None
+            raise ValueError(f"{folder} cannot be created ({error.strerror or error}): choose another folder") from None
         _warn(folder, error, say)
         yield None
         return
@@ -61,4 +61,4 @@ def _take(number: int) -> None:
 
 
 def _warn(folder: Path, error: OSError, say: Callable) -> None:
-    say(f"WARNING: {folder} cannot be locked ({error.strerror or error}): start no second training there")
+    say(f"WARNING: {folder} cannot be locked ({error.strerror or error}): do not start a second training there")

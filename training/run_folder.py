@@ -111,10 +111,11 @@ class Folder:
                 return {name: _state(name, about, tensors) for name, about in facts.pop("states").items()}, facts
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if program != TRAINER:
-                raise ValueError(f"{path} is of {program}, and {TRAINER} cannot read it: start a new run in another "
-                                 "folder") from None
+                raise ValueError(f"{path} was made by {program}, and {TRAINER} cannot read it: start a new run in "
+                                 "another folder") from None
             raise ValueError(f"{path} is damaged ({error}): delete it to start over with the cached pairs") from None
-        raise ValueError(f"{path} is of another run: put the right one back, or delete it to start over with the pairs")
+        raise ValueError(f"{path} belongs to another run: put the right one back, or delete it to start over with "
+                         "the pairs")
 
     @_in_the_first_process
     def load_targets(self, name: str, shape: tuple, maker: str):

@@ -54,7 +54,7 @@ def check_same(folder, config: Config, resume: bool) -> dict | None:
     if not (folder / CONFIG).exists():
         there = [path for name in (f"{config.name}.safetensors", STATE) if (path := folder / name).exists()]
         if there and not resume:
-            raise ValueError(f"{there[0]} is there already: choose another folder with --out, or another --name")
+            raise ValueError(f"{there[0]} already exists: choose another folder with --out, or another --name")
         return None
     if not resume:
         raise ValueError(f"{folder} already holds a run: resume it with --resume {folder}, or choose another --out")

@@ -29,22 +29,31 @@ class NaNFromModel(ValueError):
 class Source:
     """A denoiser and everything needed to sample it by seed.
 
-    network(x, sigma (B,), **extra) -> denoised of x's shape, k-diffusion's convention, guidance included;
-    conditions(seeds) -> the extra of these seeds, tensors whose first dimension is the batch (a host with several
-    conditions gives {"which": LongTensor} and groups by it); levels: the model's own noise levels, rising.
-    decode: latents (n, *shape) -> images (n, 1 or 3, H, W) in -1..1; None: they are images.
-    teacher: (k-diffusion sampler function, its sigmas); None: the configuration's classical one.
-    teacher_source: another model that makes the targets from the same noise and conditions, at its own cfg.
-    chunk: images per network call, halved when memory runs out.
-    features: images (n, 1 or 3, H, W) -> (n, F), the space in which a race also measures the Fréchet distance, and
-    feature_space, its name; None: it does not.
-    about: what a preset records of it besides; a resumed run must find the same. Of two models that take turns
-    (core/experts.py) it holds {"experts": {"boundary": sigma, "cfg": the second's}}; cfg is the first's.
-    cfg: the guidance scale; any_cfg: the network is also told it, as cfg (B,), and can be asked at any.
-    conditioning: words that tell its conditions apart from others', where neither settings nor `about` do.
-    weights: what tells its network's weights apart from others'; None: a digest of the modules seen from `network`.
-    model_calls counts network evaluations, one per image (under guidance, with and without the prompt, once);
-    calls_before, those of a run's earlier sessions.
+    Args:
+        name: of the model.
+        model: what its presets are for.
+        levels: the model's own noise levels (sigma; a flow: s), rising.
+        shape: of one state, such as (4, 64, 64).
+        network: (x (B, *shape), sigma (B,), **extra) -> denoised (B, *shape), k-diffusion's convention with guidance.
+        conditions: seeds -> extra for these seeds: tensors whose first dimension is the batch. A host with several
+            conditions gives {"which": LongTensor} and groups by it.
+        cfg: the guidance scale; for two models, the first one's.
+        device: of the states.
+        model_calls: counts network evaluations, one per image (under guidance, with and without the prompt, once).
+        on_model_calls: on_model_calls(images) runs before every batch.
+        teacher: (k-diffusion sampler function, its sigmas); None: the configuration's classical solver.
+        teacher_source: another model that makes the targets from the same noise and conditions, at its own cfg.
+        chunk: images per network call, halved when memory runs out.
+        say: say(text) is told of memory that ran out.
+        decode: latents (n, *shape) -> images (n, 1 or 3, H, W) in -1..1; None: the states are images.
+        any_cfg: whether the network is also told the cfg (B,) and can be sampled at any.
+        features: images (n, 1 or 3, H, W) -> (n, F), the space in which a race measures the Fréchet distance, or None.
+        feature_space: the name of that space.
+        about: what else a preset records; a resumed run must find the same. For two models that take turns
+            (core/experts.py): {"experts": {"boundary": sigma, "cfg": the second one's}}.
+        conditioning: identifies its conditions if neither the settings nor `about` do.
+        weights: identifies the network's weights; None: a digest of the modules that `network` reaches.
+        calls_before: the model_calls of a run's earlier sessions.
     """
 
     name: str
@@ -56,11 +65,11 @@ class Source:
     cfg: float
     device: torch.device
     model_calls: int = 0
-    on_model_calls: Callable | None = None      # told before every batch: on_model_calls(images)
+    on_model_calls: Callable | None = None
     teacher: tuple | None = None
     teacher_source: "Source | None" = None
     chunk: int = MOST_AT_ONCE
-    say: Callable | None = None                 # told of memory that ran out, in words
+    say: Callable | None = None
     decode: Callable | None = None
     any_cfg: bool = False
     features: Callable | None = None

@@ -42,8 +42,8 @@ def baseline_teacher(source: Source, name: str, calls: int) -> tuple:
     solver, schedule = (part.strip() for part in name.split(",", 1))
     known = schedules_for(source)
     if solver not in classical.SOLVERS or schedule not in known:
-        raise ValueError(f"no teacher {name!r}: name a solver and a schedule, such as \"euler, sgm_uniform\". Solvers: "
-                         f"{', '.join(classical.SOLVERS)}. Schedules: {', '.join(known)}")
+        raise ValueError(f"unknown teacher {name!r}: use a solver and a schedule, such as \"euler, sgm_uniform\". "
+                         f"Solvers: {', '.join(classical.SOLVERS)}. Schedules: {', '.join(known)}")
     levels = known[schedule](max(1, calls // classical.SOLVERS[solver].calls_per_step))
     return _sampler(solver, f"{solver}, {schedule}", source.flow), levels
 

@@ -25,7 +25,8 @@ def digest(tensors: Iterable[Tensor]) -> str:
             some = flat[::max(1, len(flat) // SAMPLED)][:SAMPLED].cpu().contiguous()
             seen.update(f"{tuple(tensor.shape)} {tensor.dtype}".encode() + some.view(torch.uint8).numpy().tobytes())
     except (RuntimeError, NotImplementedError, TypeError) as error:     # offloaded, or a storage of its own kind
-        logging.getLogger("S4S").info("this model's weights cannot be read (%s): a run does not know them", error)
+        logging.getLogger("S4S").info("a run cannot tell this model from others: its weights cannot be read (%s)",
+                                      error)
         return ""
     return seen.hexdigest()[:16]
 

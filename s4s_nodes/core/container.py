@@ -55,7 +55,7 @@ def parsed(text: str):
 
 def _check_depth(content, left: int) -> None:
     if not left:
-        raise ValueError(f"it is nested too deeply: {MAX_DEPTH} lists or objects in each other are the most")
+        raise ValueError(f"it is nested too deeply: more than {MAX_DEPTH} lists or objects inside each other")
     for each in content.values() if isinstance(content, dict) else content if isinstance(content, list) else ():
         if isinstance(each, (dict, list)):
             _check_depth(each, left - 1)

@@ -17,12 +17,17 @@ def sample_table(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = Non
                  disable: bool | None = None, *, table: Table | Callable) -> Tensor:
     """k-diffusion's sampler signature around the loop; returns the last state.
 
-    model is (x, sigma (B,), **extra_args) -> denoised. sigmas (steps + 1,) are the host's levels. table is one
-    learned for exactly these levels, or a solver, sigmas -> Table, such as those of `classical`.
-    callback gets {x, i, sigma, sigma_hat, denoised}, detached, once per network call, i from 0; sigma is the
-    level of x, sigma_hat the one the network is told. Whatever callback or model raise passes through.
+    Args:
+        model: (x (B, ...), sigma (B,), **extra_args) -> denoised (B, ...).
+        x (B, ...): the noisy start, with standard deviation sigmas[0] if it is pure noise.
+        sigmas (steps + 1,): the host's noise levels.
+        extra_args: keyword arguments for every call of the model.
+        callback: gets {x, i, sigma, sigma_hat, denoised}, detached, after network call i = 0, 1, ...; sigma is the
+            level of x, sigma_hat the one the network is told.
+        disable: whether to hide the progress bar.
+        table: one for exactly these levels, or a solver, sigmas -> Table, such as those of `classical`.
 
-    Raises ValueError when a table meets levels it was not made for.
+    Exceptions of callback and model pass through. Raises ValueError for a table that was made for other levels.
     """
     if len(sigmas) < 2:
         return x

@@ -11,13 +11,16 @@ Denoiser = Callable[..., Tensor]        # (x, sigma (B,), **extra) -> denoised, 
 def sample(denoiser: Denoiser, x: Tensor, table, extra: dict | None = None, on_call=None) -> Tensor:
     """Sample from noise with one network call per row of the table, and return the last state.
 
-    x (B, ...): noise with standard deviation table.sigmas[0], or a noised latent; it is never written to, and the
-    result has its shape, dtype and device. table: a Table, or a TensorTable whose numbers carry gradients. The
-    denoiser gets the noise level as a (B,) vector, at least float32. on_call(i, x, row, denoised) runs after every
-    call; its result is ignored, its exceptions pass through.
+    Args:
+        denoiser: (x (B, ...), sigma (B,), **extra) -> denoised (B, ...); sigma is at least float32.
+        x (B, ...): noise with standard deviation table.sigmas[0], or a noised latent; it is never written to.
+        table: a Table, or a TensorTable whose numbers carry gradients.
+        extra: keyword arguments for every call of the denoiser.
+        on_call: on_call(i, x, row, denoised) runs after every call; its result is ignored, its exceptions pass through.
 
-    Tables are float64 and are rounded once, when they are applied; sums use the dtype of the state.
-    Differentiable in x, in the network and in a TensorTable's numbers: hosts call it under no_grad, trainers not.
+    The result has the shape, dtype and device of x. Tables are float64 and are rounded once, when they are applied;
+    sums use the dtype of the state. Differentiable in x, in the network and in a TensorTable's numbers: hosts call it
+    under no_grad, trainers do not.
     """
     extra = extra or {}
     per_item = torch.ones(len(x), dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)

@@ -63,16 +63,27 @@ def check_records(training: dict, scores: dict) -> None:
 
 @dataclass(frozen=True)
 class Model:
-    """What a preset's tables are for. Hashes are hints to find it by, never the only key."""
+    """What a preset's tables are for.
 
-    family: str                             # e.g. "sd15", "sdxl", "flux", or a name of one's own
-    prediction: str                         # one of PREDICTIONS
+    Args:
+        family: such as "sd15", "sdxl" or "flux", or your own name.
+        prediction: eps, v, flow or x0.
+        sigma_min: the lowest noise level, in sigma (a flow: s).
+        sigma_max: the highest noise level.
+        zero_terminal_snr: whether the highest level is pure noise.
+        shift: the shift of a flow's levels.
+        channels: of the latent or the pixels.
+        hashes: {"weights_1d": ..., "sha256_10": ..., "file": ...}, hints to recognize the model by.
+    """
+
+    family: str
+    prediction: str
     sigma_min: float
     sigma_max: float
     zero_terminal_snr: bool = False
-    shift: float | None = None              # a rectified flow's shift
-    channels: int | None = None             # of the latent (or pixel) state
-    hashes: dict = field(default_factory=dict)      # {"weights_1d": ..., "sha256_10": ..., "file": ...}
+    shift: float | None = None
+    channels: int | None = None
+    hashes: dict = field(default_factory=dict)
 
     def __post_init__(self):
         if self.prediction not in PREDICTIONS:

@@ -35,12 +35,19 @@ _ENTRIES = {"name": str, "model": dict, "training": dict, "scores": dict, "recom
 
 @dataclass(frozen=True)
 class Preset:
-    """Tables by name ("calls6", "calls6_from2.4", ...), the model they are for, and their record.
+    """The tables for one model, with their record. `experts` holds the two halves of a preset for two models, else ().
 
-    training: teacher, objective, seeds, conditions, model calls spent; scores: table name -> condition -> measured
-    results, among them the verdict (scores.py). Both are JSON-ready dictionaries.
-    recommended: whether any table is. experts: of a preset for two models, as each of them sees it (experts.py), else
-    (). Raises PresetError for unusable content.
+    Args:
+        name: 1 to 100 printable characters.
+        tables: {name: Table}, such as "calls6" or "calls6_from2.4".
+        model: what the tables are for.
+        training: how they were made, ready for JSON: teacher, seeds, conditions, network calls.
+        scores: {table name: {condition: what a race measured, with its verdict}}, ready for JSON (scores.py).
+        recommended: whether any table is.
+        licence: the license of the numbers.
+        source: where they come from.
+
+    Raises PresetError for unusable content.
     """
 
     name: str
@@ -198,7 +205,10 @@ def to_bytes(preset: Preset) -> bytes:
 def save(preset: Preset, path, new: bool = False) -> Path:
     """Write the preset atomically. Raises OSError (disk full, no permission) and keeps the old file.
 
-    new: raise FileExistsError if the file exists.
+    Args:
+        preset: what to write.
+        path: the file.
+        new: raise FileExistsError if the file exists.
     """
     return write_atomically(path, to_bytes(preset), new)
 

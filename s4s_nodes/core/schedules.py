@@ -1,7 +1,14 @@
 """Noise schedules: N + 1 falling levels (sigma, not timesteps) for N network calls, ending at 0.
 
-Every function returns a float64 array. "levels" is a model's own rising table of noise levels: the 1000 of a
-discrete model such as Stable Diffusion, or of a rectified flow with its shift (`sd_levels`, `flow_levels`).
+Every function returns a float64 array. Their arguments:
+
+    calls       the number of network calls, N
+    levels      a model's own rising table of noise levels, such as `sd_levels` or `flow_levels`
+    sigma_min   the model's lowest noise level
+    sigma_max   its highest
+    shift       of a rectified flow's levels towards noise; 1: none
+
+The others are the constants of each formula.
 """
 
 import json

@@ -29,12 +29,16 @@ class Table:
     Row i = 0..N-1:   D[i]   = denoiser(scale[i] * x[i], query[i])
                       x[i+1] = carry[i] * x[i] + sum_{j <= i} weights[i, j] * D[j]
 
-    sigmas (N+1,): nominal noise level of x[i], never rising, the end normally 0;
-    query, scale, carry (N,); weights (N, N) lower-triangular.
+    Args:
+        sigmas (N+1,): nominal noise level of x[i] (a flow: s), never rising; the last is normally 0.
+        query (N,): noise level that the denoiser is told, above 0.
+        scale (N,): factor on the state that the denoiser is shown, above 0.
+        carry (N,): factor on the state in the next state.
+        weights (N, N): weights of the predictions in the next state, lower-triangular.
+        keeps_constants: whether the table obeys the constant law; a table that breaks it is refused unless False.
 
-    The constant law: if every D[j] is the same z and x[0] = z + sigmas[0] * n (rectified flow:
-    (1 - s) z + s n), then x[N] is z at the end level sigmas[N]. It keeps inpainting exact and brightness
-    true, so a table that breaks it is refused unless keeps_constants=False.
+    The constant law: if every D[j] is the same z and x[0] = z + sigmas[0] * n (rectified flow: (1 - s) z + s n),
+    then x[N] is z at the level sigmas[N]. It keeps inpainting exact and brightness true.
 
     Raises ValueError for an invalid table.
     """
@@ -55,7 +59,7 @@ class Table:
         if self.keeps_constants and not (broken := constant_law_error(self)) <= LAW_TOLERANCE:
             raise ValueError(
                 f"the table breaks the constant law by {broken:.3g} (allowed: {LAW_TOLERANCE:g}): a denoiser "
-                "that always answers the same picture must end in that picture. Let the last row have carry 0 "
+                "that always predicts the same image must return that image. Let the last row have carry 0 "
                 "and weights that undo the rest, or mark the table keeps_constants=False")
 
     @property

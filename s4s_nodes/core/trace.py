@@ -39,6 +39,10 @@ class Trace:
     """The linear state of an explicit solver: each vector holds the weights of x[0], D[0], D[1], ...
 
     A solver written for images runs unchanged on these vectors; what it does to them is its table.
+
+    Args:
+        sigmas (steps + 1,): the noise levels of the solver.
+        calls: the most network calls that it makes.
     """
 
     def __init__(self, sigmas: Tensor, calls: int):
@@ -52,14 +56,20 @@ class Trace:
         return self._basis[0]
 
     def call(self, x: Tensor, sigma, level=None) -> Tensor:
-        """D of the next network call, on x at level sigma; level: that of the state, if another."""
+        """D of the next network call, (calls + 1,).
+
+        Args:
+            x (calls + 1,): the state that the network is shown.
+            sigma: the noise level that the network is told.
+            level: the noise level of the state; None: sigma.
+        """
         self._shown.append(x)
         self._query.append(torch.as_tensor(sigma, dtype=torch.float64))
         self._levels.append(torch.as_tensor(sigma if level is None else level, dtype=torch.float64))
         return self._basis[len(self._shown)]
 
     def finish(self, x: Tensor) -> TensorTable:
-        """The table whose last state is x."""
+        """The table whose last state is x (calls + 1,)."""
         calls = len(self._shown)
         states = torch.stack([*self._shown, x])[:, :calls + 1]
         before, after = states[:-1], states[1:]

@@ -9,7 +9,11 @@ from ..core.table import PARTS
 def sigmas_text(preset: Preset, calls: int) -> str:
     """The levels of one table, "14.61, 6.475, ..., 0.0": for ManualSigmas and the hosts' custom-sigma fields.
 
-    They are the schedule only: another solver has coefficients of its own. A flow's levels include its shift.
+    They are only the schedule: another solver has its own coefficients. A flow's levels include its shift.
+
+    Args:
+        preset: the preset.
+        calls: the number of network calls of its table.
     """
     return ", ".join(repr(float(f"{level:.9g}")) for level in preset.table(calls).sigmas)
 

@@ -26,8 +26,9 @@ _PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "flow": "flow_prediction"
 class S4SScheduler(SchedulerMixin, ConfigMixin):
     """Tables of a preset behind diffusers' set_timesteps, scale_model_input and step.
 
-    tables: {calls: {"sigmas", "query", "scale", "carry", "weights"}} as lists. The betas give the network's clock and
-    must be the model's. States are x0 + sigma noise (flow: (1-s) x0 + s noise), as in EulerDiscreteScheduler.
+    States are x0 + sigma noise (flow: (1-s) x0 + s noise), as in EulerDiscreteScheduler. Make one with `from_preset`.
+    tables: {calls: {"sigmas", "query", "scale", "carry", "weights"}} as lists. The other arguments are diffusers'; the
+    betas give the network's clock and must be the model's.
     """
 
     order = 1
@@ -48,9 +49,13 @@ class S4SScheduler(SchedulerMixin, ConfigMixin):
 
     @classmethod
     def from_preset(cls, preset: Preset, like=None) -> "S4SScheduler":
-        """The scheduler for a preset; like is the config of the pipeline's own scheduler, whose betas it takes over.
+        """The scheduler for a preset.
 
-        Raises ValueError where the model's levels are not those the preset is for.
+        Args:
+            preset: the preset.
+            like: the config of the pipeline's own scheduler, whose betas it copies.
+
+        Raises ValueError if the model's levels are not those the preset is for.
         """
         betas = {key: like[key] for key in _BETAS if like is not None and key in like} or _STABLE_DIFFUSION
         if preset.model.flow:
@@ -77,11 +82,15 @@ class S4SScheduler(SchedulerMixin, ConfigMixin):
         return self.config.prediction_type == "flow_prediction"
 
     def set_timesteps(self, num_inference_steps: int | None = None, device=None, sigmas=None, mu=None) -> None:
-        """Choose the table with this many calls. Of the levels Flux's pipeline offers only the number counts.
+        """Choose the table with this many calls. Raises ValueError with the numbers of calls there are.
 
-        Raises ValueError with the numbers of calls there are.
+        Args:
+            num_inference_steps: the number of calls; None: one for each of `sigmas`.
+            device: of the timesteps.
+            sigmas: the levels that Flux's pipeline offers; only their number counts.
+            mu: ignored, as a table has its own levels.
         """
-        del mu                                                  # a shift by resolution: a table has its own levels
+        del mu
         num_inference_steps = len(sigmas) if num_inference_steps is None else num_inference_steps
         if num_inference_steps not in self._tables:
             raise ValueError(f"{self.config.preset or 'the preset'} has no table for {num_inference_steps} calls; it "

@@ -27,7 +27,8 @@ def sketch_of(weights: dict) -> dict:
         with torch.no_grad():
             return {KIND: sketch(weights)}
     except (RuntimeError, NotImplementedError) as error:          # offloaded to nowhere, or a storage of its own kind
-        logging.getLogger("S4S").info("this model's norms and biases cannot be read (%s): no preset is its own", error)
+        logging.getLogger("S4S").info("S4S finds no preset for this model: its norms and biases cannot be read (%s)",
+                                      error)
         return {}
 
 

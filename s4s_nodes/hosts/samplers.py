@@ -50,12 +50,12 @@ def entries(names: Sequence[str], known: Iterable[str], made: Callable[[str], Sa
             name = by_name[name.lower()]
             for calls, some in _of(name, host, made(name), source, by_calls, schedules, unfit).items():
                 by_calls[calls] += some
-                notes += [] if some else [f"{name} takes no part at {calls} calls: not one of its steps fits"]
+                notes += [] if some else [f"{name} does not take part at {calls} calls: not even one of its steps fits"]
         except FAILS as error:
             if not every:
                 raise ValueError(str(error) if isinstance(error, ValueError) else
                                  f"{name} cannot be raced ({error}): leave it out") from error
-            notes.append(f"{name} takes no part: {error}")
+            notes.append(f"{name} does not take part: {error}")
     made_entries = [entry for some in by_calls.values() for entry in some]
     if unused := [each for each in unfit if each not in {entry.schedule_name for entry in made_entries}]:
         notes.append(f"without the schedules {', '.join(unused)}, which do not start at the model's highest level")

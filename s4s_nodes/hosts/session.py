@@ -164,7 +164,7 @@ class Training:
             (self.place / "saved").touch()
         where = f"saved as {path}"
         if saved.name != held.preset.name:
-            where += f": another preset is called {held.preset.name}, and stays"
+            where += f", because another preset is already called {held.preset.name}"
         self.host.say(where)
         return Outcome(saved, runs.training_report(saved, held, where), self.host.draw(source, held))
 

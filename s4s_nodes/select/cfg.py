@@ -144,6 +144,10 @@ def running(preset: Preset, names, cfg: float) -> dict:
 def join_presets(presets: list[Preset], name: str) -> Preset:
     """Join presets that were learned for the same model at different guidance scales.
 
+    Args:
+        presets: at least two.
+        name: of the joined preset.
+
     Every table keeps its score and verdict; the joined preset is recommended if one of them is. Raises PresetError
     if models differ, a preset does not record one cfg, or two have the same.
     """

@@ -34,26 +34,26 @@ _SPOKEN = {"dpmpp_2m": "DPM++ 2M", "unipc_bh2_2": "UniPC bh2 of order 2", "lms_2
 
 @dataclass(frozen=True)
 class Selection:
-    """What runs on a host's levels, and why: a table, and the preset it is of.
+    """What runs on a host's levels, and why.
 
     If table.keeps_constants is False (a few imported tables), the host has to restore the known region of an
     inpainting itself.
     """
 
-    table: Table
-    preset: Preset | None
-    table_name: str                 # its name in the preset; of a classical solver, ""
+    table: Table                    # the table that runs
+    preset: Preset | None           # the preset that it belongs to; None: a classical solver
+    table_name: str                 # its name in the preset; "" for a classical solver
     kind: str                       # "exact", "window", "adapted" or "classical"
-    why: str                        # of a fallback: why nothing learned runs
-    own_levels: bool = False        # levels between the ends are the preset's, not the host's
-    classical: str = ""             # which classical solver on whose levels, spoken
-    advice: str = ""                # of a fallback: what to do
-    fallback: bool = False          # nothing that was learned for this model, and nothing that was named, runs
-    belongs: bool = True            # to this model; False only for a preset that was named
-    warns: bool = False             # hosts say it at warning level
-    schedule: np.ndarray | None = None      # (steps + 1,), where steps were asked for: what the host may cut
-    about: Preset | None = None     # of a fallback: the preset that came nearest
-    details: str = ""               # why each other preset did not run; for the log at debug level
+    why: str                        # why this table runs; for a fallback, why nothing learned does
+    own_levels: bool = False        # whether the levels between the ends are the preset's, not the host's
+    classical: str = ""             # which classical solver on whose levels, for people
+    advice: str = ""                # for a fallback, what to do
+    fallback: bool = False          # whether nothing that was learned for this model or named by the user runs
+    belongs: bool = True            # whether the preset was learned on this model; False only for a named one
+    warns: bool = False             # whether hosts report it at warning level
+    schedule: np.ndarray | None = None      # (steps + 1,), the whole schedule if steps were asked for
+    about: Preset | None = None     # for a fallback, the preset that came nearest
+    details: str = ""               # why each other preset did not run, for the log at debug level
 
     def message(self) -> str:
         """At most two sentences for the log, the node and the picture's metadata: what ran, and what to do."""
@@ -73,7 +73,7 @@ class Selection:
             whose = self.classical.partition(" on ")[2]
             if self.preset is not None:
                 whose = f"the levels of {name_text(self.preset)}{self._published}"
-            return f"S4S schedule, fallback: {self.why}. It has {whose}{self.advice and f'; {self.advice}'}."
+            return f"S4S schedule, fallback: {self.why}. It uses {whose}{self.advice and f'; {self.advice}'}."
         clauses = unknown_text(self.preset, cfg, size) + self._stranger
         return f"S4S schedule: {name_text(self.preset)}, {self.table_name}{clauses}"
 
@@ -108,10 +108,16 @@ def levels_for(preset: Preset | None, facts: ModelFacts, steps: int) -> np.ndarr
 
 def table_for(sigmas, facts: ModelFacts, preset: Preset | None, cfg: float | None = None,
               own_schedule: bool | None = None) -> Selection:
-    """The table for a host's levels (N+1,), N calls; the first and last level stay the host's.
+    """The table for a host's levels, N calls; the first and last level stay the host's.
 
-    own_schedule says whether the levels are our schedule's, or a cut of it, so that those between may be replaced;
-    None finds out by comparing them with this preset's.
+    Args:
+        sigmas (N+1,): the host's noise levels.
+        facts: of the model.
+        preset: the preset to use; None: a classical solver.
+        cfg: the guidance scale; None: unknown.
+        own_schedule: whether the levels are our schedule's or a cut of it, so that those between may be replaced;
+            None: found out by comparing them with this preset's.
+
     Raises ValueError for levels no solver can run on (rising, not finite, fewer than two).
     """
     levels = checked_levels(sigmas)
@@ -156,8 +162,8 @@ def _of_experts(levels: np.ndarray, facts: ModelFacts, preset: Preset, cfg: floa
                 continue
             whose, end = experts.NAMES[place], ("first", "last")[place]
             if mine is preset.experts[1 - place]:
-                return fall_back(levels, facts, f"this is the {experts.NAMES[1 - place]} model of {preset.name}, in "
-                                 f"the place of the {whose} one", "exchange the two models")
+                return fall_back(levels, facts, f"this is the {experts.NAMES[1 - place]} model of {preset.name}, "
+                                 f"where the {whose} one belongs", "swap the two models")
             why = f"the {end} {table.calls} of its {preset.tables[name].calls} calls, of the {whose} model"
             return Selection(table, preset, name, "exact", why + remarks(part, cfg, name))
     return fall_back(levels, facts, f"{preset.name} changes models at {turns_text(preset)}, and these levels go "
@@ -226,7 +232,7 @@ def _on_a_head(levels, facts: ModelFacts, preset: Preset, cfg: float | None) -> 
             clause = remarks(preset, cfg, name)
             return Selection(first, preset, name, "adapted", f"the first {first.calls} of its calls{clause}")
     return fall_back(levels, facts, f"the levels end at {levels[-1]:.4g}, and no table of {preset.name} begins with "
-                     "them", "take another sampler for a middle slice")
+                     "them", "use another sampler for a middle slice")
 
 
 def _on_own_levels(levels, facts: ModelFacts, preset: Preset, nearest: tuple, clause: str) -> Selection:
@@ -234,7 +240,7 @@ def _on_own_levels(levels, facts: ModelFacts, preset: Preset, nearest: tuple, cl
     name, table = nearest
     if close(table.sigmas[0], levels[0]):
         return Selection(table, preset, name, _kind(preset, table),
-                         f"its levels take the place of the schedule's{clause}", own_levels=True)
+                         f"its levels replace the schedule's{clause}", own_levels=True)
     if not starts_near(table.sigmas[0], levels[0], facts.flow):
         return fall_back(levels, facts, f"{preset.name} has no table of {table.calls} steps that starts near "
                          f"{levels[0]:.4g}", "train with this denoise among the windows")

@@ -157,7 +157,7 @@ def differences(preset: Preset, table: str, cfg: float | None, size: tuple | Non
          f"{scores.size_text((size or ())[-2:])}", "train at this size"),
         (cfg is not None and trained is not None and not scores.near_cfg(cfg, *trained),
          f"{name} was learned at cfg {range_text(trained or 0)}, you use {cfg or 0:g}",
-         f"train at cfg {cfg or 0:g}, or use that"),
+         f"train at cfg {cfg or 0:g}, or use the learned one"),
         (bool(told) and not all(scores.near_cfg(each, min(told), max(told)) for each in guidance),
          f"{name} was learned at distilled guidance {range_text(told or 0)}, you use {range_text(guidance or 0)}",
          "train with that guidance, or use the learned one"),

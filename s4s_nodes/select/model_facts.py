@@ -8,20 +8,29 @@ from ..core.model import PREDICTIONS, Model
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What a host knows of a model; None if unknown. Levels are in sigma (a flow: s).
+    """What a host knows of a model; None if unknown.
 
-    fingerprint() -> {"weights_1d": hex, ...} is called only if a preset has hashes to compare with.
+    Args:
+        prediction: eps, v, flow or x0.
+        sigma_min: the lowest noise level, in sigma (a flow: s).
+        sigma_max: the highest noise level.
+        family: in lower case, such as "sd15", "sdxl", "sd3", "flux", "wan21".
+        channels: of the latent.
+        zero_terminal_snr: whether the highest level is pure noise.
+        shift: the shift of a flow's levels.
+        fingerprint: () -> {"weights_1d": hex, ...}; called only if a preset has hashes to compare with.
+        unfit: why no table can be learned for it, as a clause; normally "".
     """
 
-    prediction: str                         # eps, v, flow or x0
+    prediction: str
     sigma_min: float
     sigma_max: float
-    family: str | None = None               # lower-case: "sd15", "sdxl", "sd3", "flux", "wan21"
-    channels: int | None = None             # of the latent
+    family: str | None = None
+    channels: int | None = None
     zero_terminal_snr: bool = False
-    shift: float | None = None              # a flow's
+    shift: float | None = None
     fingerprint: Callable[[], dict] | None = None
-    unfit: str = ""                         # why no table can be learned for it, a sentence's second half; mostly ""
+    unfit: str = ""
 
     def __post_init__(self):
         if self.prediction not in PREDICTIONS:

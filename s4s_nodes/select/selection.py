@@ -26,20 +26,20 @@ from .model_facts import ModelFacts
 class Request:
     """What a host asks: a model, and either steps (for a schedule) or its levels. None: unknown."""
 
-    facts: ModelFacts
-    installed: Sequence[Preset] = ()
+    facts: ModelFacts                   # of the model
+    installed: Sequence[Preset] = ()    # the presets to select from
     steps: int | None = None            # of the whole schedule, before the host cuts it
-    calls: int | None = None            # the last of these steps that will run
-    levels: object = None               # (N+1,), what the host samples on
-    cfg: float | None = None
-    size: tuple | None = None           # (height, width) of the state, a video's with its frames before
-    guidance: Sequence = ()             # that a distilled model is told, of each prompt
-    around: str | None = None           # what changes the model in this sampling alone, in words: hooks, a guider
-    named: Preset | None = None         # the preset the user chose; None for auto
+    calls: int | None = None            # how many of the last of these steps will run
+    levels: object = None               # (N+1,), the noise levels that the host samples on
+    cfg: float | None = None            # the guidance scale
+    size: tuple | None = None           # (height, width) of the state; for a video (frames, height, width)
+    guidance: Sequence = ()             # what a model distilled for guidance is told, for each prompt
+    around: str | None = None           # what else changes the model in this sampling, as a phrase: hooks, a guider
+    named: Preset | None = None         # the preset that the user chose; None: auto
     strict: bool = False                # refuse a named preset that was learned on another model
-    own_schedule: bool | None = None    # whether levels are a cut of our schedule; None: found by comparing
-    part: tuple | None = None           # (first, last) of the steps, between which this sampler runs
-    start: float | None = None          # the level at which another sampler left the state to this one
+    own_schedule: bool | None = None    # whether the levels are a cut of our schedule; None: found out by comparing
+    part: tuple | None = None           # (first, last) of the steps between which this sampler runs
+    start: float | None = None          # the noise level at which another sampler left the state
 
 
 @dataclass(frozen=True)

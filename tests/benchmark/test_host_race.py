@@ -34,7 +34,7 @@ def test_the_terms_are_kept_and_every_step_is_told():
     held = hold_race(source, preset(3, 4), terms(tables=("calls3", "calls4")), RaceProgress(
         seen.append, lambda done, total: steps.append((done, total)), lambda name, raced: finished.append(name)))
     assert finished == ["calls3", "calls4"] and seen == [
-        "race: how far the teacher is off", "race of calls3: the teacher on 6 unseen seeds",
+        "race: measuring the teacher", "race of calls3: the teacher on 6 unseen seeds",
         "race of calls3 on 6 unseen seeds", "race of calls4 on 6 unseen seeds"]            # one teacher for both
     assert all(scores["baselines_raced"] > 60 and scores["seeds"] == 6 for scores in held.scores.values())
     assert {name: held.preset.score(name) for name in held.scores} == held.scores
@@ -56,7 +56,7 @@ def test_a_race_judges_by_the_teacher_that_the_preset_was_trained_with():
     assert re.search("teacher euler, 3 calls, off by RMSE [0-9.]+, as expected of a distilled model; ", held.summary)
     coarse = hold_race(toy_source(), preset(4), terms(budget=850, teacher_calls=6), RaceProgress()).summary
     assert re.search("RMSE [0-9.]+, WARNING: more than a fifth of the tables' expected error; ", coarse)
-    assert coarse.endswith(" s; this budget ran all solvers on 3 schedules alone, so a closer baseline can be missed")
+    assert coarse.endswith(" s; this budget ran all solvers on 3 schedules only, so a closer baseline can be missed")
     assert "can be missed" not in hold_race(toy_source(), preset(4), terms(budget=0), RaceProgress()).summary
     wanted = ends(source, classical.euler(np.array(levels)), held.whole)
     torch.testing.assert_close(held.whole.target, wanted, rtol=0, atol=1e-4)

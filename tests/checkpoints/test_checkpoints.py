@@ -204,9 +204,9 @@ def test_a_distilled_checkpoint_is_taught_by_the_undistilled_one_and_raced_again
     assert made.training["taught_by"] == "undistilled" and f"({made.short_hash})" in run("train", "--resume",
                                                                                         tmp_path / "run")
     out = run("race", preset, *given, "--teacher-cfg", 4, "--seeds", 4, "--budget", 2000, "--device", "cpu")
-    assert "teacher undistilled at cfg 4" in out and "does not judge" not in out
+    assert "teacher undistilled at cfg 4" in out and "is not the teacher here" not in out
     out = run("race", preset, *given[:4], "--seeds", 4, "--budget", 2000, "--device", "cpu")
-    assert "it learned from undistilled, which does not judge here" in out
+    assert "it learned from undistilled, which is not the teacher here" in out
     with pytest.raises(ValueError, match="--teacher-checkpoint teaches a checkpoint"):
         Config.of(teacher_checkpoint="undistilled")
 

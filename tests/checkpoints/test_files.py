@@ -152,7 +152,7 @@ def test_what_the_file_lacks_is_taken_from_the_configuration_s_folder_where_it_i
 
 def test_a_file_whose_build_is_not_on_this_machine_says_what_to_fetch(tiny, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ValueError, match="nothing is fetched unasked") as told:
+    with pytest.raises(ValueError, match="S4S downloads nothing") as told:
         opened(tiny, "sdxl", config="")
     assert "hf download stabilityai/stable-diffusion-xl-base-1.0" in str(told.value)
     assert "--config sdxl-config" in str(told.value)
@@ -202,14 +202,14 @@ def test_predictions_are_read_off_a_file_as_the_hosts_do(tmp_path):
     ({"input_blocks__0__0__weight": (8, 9, 3, 3)}, "inpainting or editing"),
     ({"double_blocks__0__img_attn__norm__key_norm__scale": (1,), "distilled_guidance_layer__x": (1,)}, "is Chroma"),
     ({"double_blocks__0__img_attn__norm__key_norm__scale": (1,), "img_in__weight": (8, 384)}, "filling or control"),
-    ({"double_blocks__0__qkv__scale_weight": (1,)}, "is quantised"),
+    ({"double_blocks__0__qkv__scale_weight": (1,)}, "is quantized"),
 ])
 def test_what_is_no_checkpoint_is_refused_by_what_it_is(tmp_path, shapes, words):
     with pytest.raises(ValueError, match=words):
         files.read(header(tmp_path / "x.safetensors", **shapes))
 
 
-@pytest.mark.parametrize("name, words", [("x.ckpt", "may execute code"), ("x.gguf", "quantised"),
+@pytest.mark.parametrize("name, words", [("x.ckpt", "may execute code"), ("x.gguf", "quantized"),
                                          ("x.safetensors", "cannot be read as .safetensors")])
 def test_other_kinds_of_files_are_refused(tmp_path, name, words):
     (tmp_path / name).write_bytes(b"nothing of the kind")

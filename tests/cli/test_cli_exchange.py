@@ -61,7 +61,7 @@ def test_a_file_in_place_of_a_folder_is_said(s4s, tmp_path):
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a folder where nothing can be made")
 def test_a_folder_that_cannot_be_made_is_said_once(s4s):
     code, output = s4s("train", "--name", "x", "--out", "/proc/x")
-    assert code == 1 and "/proc/x cannot be made" in output and "WARNING" not in output
+    assert code == 1 and "/proc/x cannot be created" in output and "WARNING" not in output
 
 
 def test_nothing_is_overwritten_without_force(s4s, tmp_path):

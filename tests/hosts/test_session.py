@@ -243,7 +243,7 @@ def test_a_teacher_named_by_solver_and_schedule_teaches_and_judges_or_is_refused
     assert "teacher euler, sgm_uniform, 8 calls, off by" in next(line for line in outcome.report.splitlines()
                                                                  if line.startswith("race: "))
     before, files = place.network.calls, place.files()
-    with pytest.raises(ValueError, match="no teacher 'euler, nowhere': name a solver and a schedule"):
+    with pytest.raises(ValueError, match="unknown teacher 'euler, nowhere': use a solver and a schedule"):
         place.train(teacher="euler, nowhere", teacher_calls=8, name="other")
     assert (place.network.calls, place.files()) == (before, files)
 
@@ -300,7 +300,7 @@ def test_a_stopped_race_of_a_finished_training_leaves_its_preset(place):
 def test_another_runs_preset_of_the_name_stays(place):
     first, second = place.train(), place.train(budget=2100)
     assert (first.preset.name, second.preset.name) == ("mine", "mine-2")
-    assert "another preset is called mine, and stays" in second.report
+    assert "another preset is already called mine" in second.report
     place.stop_at("learning", Interrupted())
     with pytest.raises(Interrupted):
         place.train(budget=2200)

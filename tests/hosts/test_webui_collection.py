@@ -47,7 +47,7 @@ def test_the_list_shows_every_preset_and_what_cannot_be_read(host):
     rows = {row.split("</td>")[0].rpartition("<td>")[2]: row for row in page.split("</thead>")[1].split("</tr>")}
     assert "<td>sd15, eps</td><td>4, 6 and 8</td><td>no</td><td>–</td><td>yours</td>" in rows[KEPT]
     assert "0.90 to 1.50 times closer</td><td>not calls6" in rows["raced"]
-    assert "comes with S4S" in rows[SHIPS]
+    assert "ships with S4S" in rows[SHIPS]
     assert "broken.safetensors" in page.split("</table>")[1] and "<b>" not in page
 
 
@@ -68,7 +68,7 @@ def test_a_chosen_preset_is_described_with_its_licence_and_its_file(host):
     preset_file.save(replace(eps_preset("mine"), licence="CC0 <1>", source="here"), host.folder / "mine.safetensors")
     words, file, tick = host.collection.show("mine")
     assert "calls5_from1.9: 5 calls" in words and tick is False
-    assert words.endswith("<p>Licence: CC0 &lt;1&gt;</p><p>Source: here</p>")
+    assert words.endswith("<p>License: CC0 &lt;1&gt;</p><p>Source: here</p>")
     assert file == {"value": str(host.folder / "mine.safetensors"), "visible": True}
     words, file, _ = host.collection.show("broken")
     assert "not a whole .safetensors file" in words and file == {"value": None, "visible": False}
@@ -96,7 +96,7 @@ def test_a_file_that_is_refused_leaves_nothing_and_hinders_no_other(host):
     assert names(host) == sorted([*before, "good"])
     words = done.message.splitlines()
     for line, said in zip(words, ("cut.safetensors: is not a whole", "there is no s4s_preset entry", "update S4S",
-                                  "is there already, and nothing is overwritten", "added as good")):
+                                  "already exists, and nothing is overwritten", "added as good")):
         assert said in line
     with pytest.raises(ValueError, match="choose preset files"):
         host.collection.add(None)
@@ -251,7 +251,7 @@ def test_a_checkpoint_behind_a_link_is_not_offered_and_not_deleted(host):
     assert not {"all/checkpoint", "all/far", "one", "misplaced"} & set(offered)
     for name in ("all/checkpoint", "all/far", "one", "misplaced"):
         for work, asked in ((host.collection.delete, True), (host.collection.rename, "x")):
-            with pytest.raises(ValueError, match="is reached by a link|is not an S4S preset"):
+            with pytest.raises(ValueError, match="is behind a link|is not an S4S preset"):
                 work(name, asked)
     assert len(list(models.iterdir())) == 2 and (host.folder / "misplaced.safetensors").exists()
     assert "all/far" in host.collection.listing()                # it can be used

@@ -77,8 +77,8 @@ def test_reload_ui_lets_a_training_save_and_shows_it_on_the_new_page(jobs):
     jobs.host.load()                                                # as the host executes the script again
     new = jobs.host.part("jobs")
     assert new is not jobs and jobs.pressed and not new.JOBS.open and not second.begun.is_set()
-    assert new.report() == ("Train: one:\nstopped True\n\nTrain: two:\nReload UI took this from the queue before it "
-                            "began: start it again.")
+    assert new.report() == ("Train: one:\nstopped True\n\nTrain: two:\nReload UI took this off the queue: start "
+                            "it again.")
     assert new.JOBS.asked == ("a cat", "6")
 
 
@@ -109,7 +109,7 @@ def test_work_that_is_asked_for_just_after_an_interrupt_is_done(jobs):
     assert first.begun.wait(10)
     jobs.JOBS.interrupt()
     second = add(jobs, "two", Held())
-    assert jobs.pressed == [True] and "it is being saved" in jobs.bar(jobs.JOBS.open)
+    assert jobs.pressed == [True] and "Interrupted. Saving." in jobs.bar(jobs.JOBS.open)
     first.go.set()
     assert second.begun.wait(10)
     second.go.set()
@@ -128,7 +128,7 @@ def test_an_interrupt_before_the_host_lets_it_begin_stops_no_picture_of_the_host
             break
     assert "The host is busy" in jobs.bar(jobs.JOBS.open)
     jobs.JOBS.interrupt()
-    assert jobs.pressed == [] and "Interrupted before it began" in jobs.bar(jobs.JOBS.open)
+    assert jobs.pressed == [] and "Interrupted before it started" in jobs.bar(jobs.JOBS.open)
     held.go.set()
     turn.release()
     ended(jobs)

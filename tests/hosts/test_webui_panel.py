@@ -94,7 +94,7 @@ def test_before_a_checkpoint_is_loaded_the_steps_are_looked_at(host):
     host.part("outlook").sd_models.model_data.sd_model = None
     assert "is not loaded yet" in seen(host).text and seen(host).warning == ""
     found = seen(host, steps=20)
-    assert found.warning.startswith("No preset here has 20 steps, but ") and found.steps == 12
+    assert found.warning.startswith("No preset here has 20 steps; they have ") and found.steps == 12
     named = seen(host, steps=20, scheduler=TOY)
     assert named.steps == 8 and "is not loaded yet" in named.text
 
@@ -132,7 +132,7 @@ def test_the_panel_chooses_a_preset_for_one_generation(host, tmp_path):
     p = host.process(scheduler=TOY)
     script.process(p, "misspelt", False)
     ran(host, p)
-    assert "S4S misspelt names a preset that is not there" in p.extra_generation_params["S4S"]
+    assert "S4S misspelt names a preset that does not exist" in p.extra_generation_params["S4S"]
 
 
 def test_the_panels_strict_refuses_another_models_preset(host, tmp_path):

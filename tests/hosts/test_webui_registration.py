@@ -194,7 +194,7 @@ def test_the_tab_asks_for_what_its_controls_say(host, monkeypatch):
     monkeypatch.setattr(tab.jobs.JOBS, "add", lambda title, prepare: prepare(work))
     scene = {"prompts": ("a cat", "a house"), "negative": "bad", "cfg": 2.0, "width": 64, "height": 96}
     shown = ("a cat\n\n  a house ", "bad", 2, 64.0, 96.0)
-    assert tab.start_training(*shown, " mine ", "4; 6", "1 0.5", "Own number", 3000.0, 8.0,
+    assert tab.start_training(*shown, " mine ", "4; 6", "1 0.5", "Custom number", 3000.0, 8.0,
                               "128x96, 64×64") == ""
     assert tab.start_race(*shown, "S4S mine", "", 8.0, 20000.0, True, "Heun,  DPM++ SDE") == ""
     assert asked == [{**scene, "scales": (2.0,), "name": "mine", "calls": (4, 6), "windows": (1.0, 0.5),
@@ -211,14 +211,14 @@ def test_the_tab_asks_for_what_its_controls_say(host, monkeypatch):
     for given, scales, sampled in (("3-7", (3, 4.6, 7), 4.6), ("0.5-2", (0.5, 1, 2), 2), ("1", (1,), 1)):
         tab.start_training(*shown[:2], given, *shown[3:], "mine", "4", "1", "Quick", None, 8)
         assert (asked[-1]["scales"], asked[-1]["cfg"]) == (scales, sampled)
-    good = (*shown, "mine", "4", "1", "Own number", 3000, 8, "", "")
+    good = (*shown, "mine", "4", "1", "Custom number", 3000, 8, "", "")
     for place, value, words in ((6, "four", "is not a list of whole numbers"), (6, "", "Steps is empty"),
-                                (3, None, "Width: nothing is given, at least 8"), (2, None, "write a guidance scale"),
+                                (3, None, "Width: use at least 8, not nothing"), (2, None, "write a guidance scale"),
                                 (2, "7-3", "a range such as 3-7"), (2, "many", "a range such as 3-7"),
-                                (3, -64, "Width: -64 is given, at least 8"), (9, 0, "table: 0 is given, at least 1"),
-                                (10, None, "race: nothing is given"), (10, 1, "race: 1 is given, at least 2"),
+                                (3, -64, "Width: use at least 8, not -64"), (9, 0, "table: use at least 1, not 0"),
+                                (10, None, "race: use at least 2, not nothing"), (10, 1, "race: use at least 2, not 1"),
                                 (11, "768", "More sizes: &#x27;768&#x27; is not a list of widths and heights"),
-                                (12, "euler, 8", "Teacher: &#x27;euler, 8&#x27; is given. Write a solver, a schedule")):
+                                (12, "euler, 8", "Teacher: &#x27;euler, 8&#x27; is not a teacher. Write a")):
         refused = tab.start_training(*good[:place], value, *good[place + 1:])
         assert words in refused and "Error" not in refused
     assert len(asked) == 8

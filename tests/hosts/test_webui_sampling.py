@@ -155,7 +155,7 @@ def test_a_preset_that_is_gone_is_said_to_be(host, tmp_path):
     (tmp_path / "s4s_presets" / "toy, sd15.safetensors").unlink()
     p = host.process(scheduler=TOY)
     ran(host, p)
-    assert "names a preset that is not there" in p.extra_generation_params["S4S"]
+    assert "names a preset that does not exist" in p.extra_generation_params["S4S"]
 
 
 def test_a_foreign_schedule_keeps_its_levels(host):

@@ -182,7 +182,7 @@ def test_a_saved_preset_is_found_under_its_name(mine, shipped):
 
 def test_saving_overwrites_only_when_told(mine):
     path = save_new(preset("one"), mine)
-    with pytest.raises(PresetError, match="is there already: give the preset another name"):
+    with pytest.raises(PresetError, match="already exists: give the preset another name"):
         save_new(preset("one", calls=4), mine)
     assert preset_file.load(path).counts == [6]
     save_new(preset("one", calls=4), mine, overwrite=True)
@@ -219,7 +219,7 @@ def test_renaming_takes_nobodys_place(mine, shipped):
     save_new(preset("two", calls=4), mine)
     found = Library([mine], shipped)
     for taken in ("two", "one"):
-        with pytest.raises(PresetError, match="is there already"):
+        with pytest.raises(PresetError, match="already exists"):
             found.rename("one", taken)
     with pytest.raises(PresetError, match="preset name ''"):
         found.rename("one", "")
@@ -302,7 +302,7 @@ def test_what_a_link_leads_to_is_read_and_never_renamed_or_deleted(mine, shipped
     assert [name for name in found.names() if found.why_kept(name) is None] == ["own"]
     for name in ("near", "big", "gone", "folder/far", "folder/checkpoint"):
         for change in (found.delete, lambda name: found.rename(name, "x")):
-            with pytest.raises(PresetError, match="is reached by a link"):
+            with pytest.raises(PresetError, match="is behind a link"):
                 change(name)
     assert {path: path.read_bytes() for path in linked.iterdir()} == before and len(list(mine.iterdir())) == 5
 

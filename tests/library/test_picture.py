@@ -54,7 +54,7 @@ def test_shipped_presets_show_their_race():
 def test_no_ratio_is_shown_that_says_nothing():
     scores = {"rmse": 0.1, "best_rmse": 0.12, "ratio": 1.2}
     for verdict, words in (("better", "1.20 times closer"), ("within the teacher's error", "within the teacher"),
-                           ("unsure", "too few seeds to say"), ("even", "nothing was gained")):
+                           ("unsure", "too few seeds to decide"), ("even", "nothing was gained")):
         errors, times = picture.score_lines({**scores, "verdict": verdict, "seeds": 8})
         assert errors.endswith("unnamed, 0.12") and times.endswith("; measured on 8 unseen seeds")
         assert words in times and ("1.20" in times) == (verdict in ("better", "unsure"))

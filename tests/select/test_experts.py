@@ -79,7 +79,7 @@ def test_on_the_models_own_levels_it_still_says_why_no_half_runs(weights):
         return asked(weights, plain[cut], **more).message()
     mine, other = slice(first, last + 1), slice(0, TURN + 1) if weights == "low" else slice(TURN, STEPS + 1)
     assert f"pair was learned at cfg {CFG[weights]:g}, you use 1" in said(mine, cfg=1.0)
-    assert "in the place of the" in said(other) and "exchange the two models" in said(other)
+    assert "one belongs" in said(other) and "swap the two models" in said(other)
     assert "changes models at step 2 of 5" in said(slice(0, TURN + 2)) and "changes models" in said(slice(None))
 
 
@@ -109,7 +109,7 @@ def test_what_lost_or_is_unfinished_gives_no_schedule(flaw):
 @pytest.mark.parametrize("weights, levels", [("high", TAIL), ("low", HEAD)])
 def test_exchanged_models_fall_back_and_say_so(weights, levels):
     found = asked(weights, levels)
-    assert found.fallback and found.warns and "exchange the two models" in found.message()
+    assert found.fallback and found.warns and "swap the two models" in found.message()
     assert found.about is PAIR and np.allclose(found.table.sigmas[[0, -1]], levels[[0, -1]])
 
 

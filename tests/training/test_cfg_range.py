@@ -75,7 +75,7 @@ def test_an_interrupted_range_keeps_the_tables_so_far_and_resumes_bit_for_bit(tm
 
 
 def test_a_network_that_is_not_told_its_cfg_has_no_range(tmp_path):
-    with pytest.raises(ValueError, match=r"toy can be asked at cfg 1 only: give one cfg"):
+    with pytest.raises(ValueError, match=r"toy can be sampled at cfg 1 only: give one cfg"):
         distil(toy_source(), ranged(), tmp_path)
 
 

@@ -101,7 +101,7 @@ def test_a_file_of_another_run_is_refused_or_made_again(copy, tmp_path):
     for name in ("state.safetensors", "config.json"):
         folder = Path(shutil.copytree(copy, tmp_path / name))
         shutil.copy(other / name, folder / name)
-        with pytest.raises(ValueError, match="is of another run|with other settings"):
+        with pytest.raises(ValueError, match="belongs to another run|with other settings"):
             resumed(folder)
     pairs = [sorted((folder / "pairs").iterdir()) for folder in (copy, other)]
     for mine, theirs in zip(*pairs):
@@ -138,10 +138,10 @@ def test_an_edited_configuration_is_not_continued(copy):
 
 def test_a_folder_without_its_configuration_is_no_place_for_another_run(copy):
     (copy / "config.json").unlink()
-    with pytest.raises(ValueError, match="is of another run"):
+    with pytest.raises(ValueError, match="belongs to another run"):
         resumed(copy, seed=9)
     (copy / "config.json").unlink()
-    with pytest.raises(ValueError, match="is there already"):
+    with pytest.raises(ValueError, match="already exists"):
         run_in(copy, seed=9)
 
 
@@ -221,7 +221,8 @@ def test_a_file_system_without_locks_is_said_and_used(copy, monkeypatch):
     monkeypatch.setattr("s4s.training.lock._take", none)
     said = []
     resumed(copy, said).train()
-    assert any("cannot be locked (Function not implemented): start no second training there" in words for words in said)
+    assert any("cannot be locked (Function not implemented): do not start a second training there" in text
+               for text in said)
 
 
 def test_what_a_killed_run_left_half_written_is_cleared_away(copy):

@@ -47,7 +47,7 @@ def test_a_hosts_sampler_makes_the_targets(tmp_path):
 def test_a_stochastic_teacher_is_refused_with_the_reason():
     source = toy_source()
     source.teacher = (k_ancestral, LEVELS)
-    with pytest.raises(ValueError, match="k_ancestral is stochastic.*no ancestral"):
+    with pytest.raises(ValueError, match="k_ancestral is stochastic.*not an ancestral"):
         teacher_of(source, "auto", 50)
 
 
@@ -147,7 +147,7 @@ def test_a_baseline_of_two_calls_a_step_takes_half_the_steps():
 
 @pytest.mark.parametrize("name", ["euler, nowhere", "nobody, karras", "euler, oss_flux"])
 def test_a_baseline_that_there_is_none_of(name):
-    with pytest.raises(ValueError, match='name a solver and a schedule, such as "euler, sgm_uniform"'):
+    with pytest.raises(ValueError, match='use a solver and a schedule, such as "euler, sgm_uniform"'):
         baseline_teacher(toy_source(), name, 8)
 
 
@@ -207,9 +207,9 @@ def test_a_run_learns_from_another_model_and_is_another_run_with_another_one(tmp
     for other in (taught_source(cfg=4.0), replace(taught_source(), teacher_source=None), taught_source(weights="b")):
         with pytest.raises(ValueError, match="holds a run of another model"):
             distil(other, small(), tmp_path, resume=True)
-    race_of(made, taught_source(), "teacher undistilled at cfg 5", "does not judge")
-    race_of(made, replace(taught_source(), teacher_source=None), "it learned from undistilled, which does not judge "
-            "here", "undistilled at cfg 5")
+    race_of(made, taught_source(), "teacher undistilled at cfg 5", "is not the teacher here")
+    race_of(made, replace(taught_source(), teacher_source=None), "it learned from undistilled, which is not the "
+            "teacher here", "undistilled at cfg 5")
 
 
 def race_of(preset, source, words, never):

@@ -109,8 +109,8 @@ def hold_race(source: Source, preset: Preset, terms: Terms, progress: RaceProgre
         whole = replace(whole, model=replace(whole.model, family=source.model.family, hashes=source.model.hashes))
     held.preset = with_scores(whole, held.scores)
     other = preset.training.get("taught_by") if source.teacher_source is None else None
-    unlike = f"; it learned from {other}, which does not judge here" if other else ""
-    few = (f"; this budget ran all solvers on {effort.schedules} schedules alone, so a closer baseline can be missed"
+    unlike = f"; it learned from {other}, which is not the teacher here" if other else ""
+    few = (f"; this budget ran all solvers on {effort.schedules} schedules only, so a closer baseline can be missed"
            if effort.probes else "")
     held.summary = (f"cfg {source.cfg:g}, {len(terms.seeds)} unseen seeds; teacher {teacher.description}, off by RMSE "
                     f"{convergence.error:.2g}{convergence.doubt(source)}; {source.model_calls - before:,} network "
@@ -135,12 +135,12 @@ def plan_race(source: Source, preset: Preset, terms: Terms, progress: RaceProgre
             for name in terms.tables)
     if (least := check + cost(EFFORTS[0], first)) > left:
         raise ValueError(f"a budget of {terms.budget:,} network calls is too small for this race: at least "
-                         f"{math.ceil(least + terms.budget - left):,} are needed; or take fewer seeds or teacher calls")
+                         f"{math.ceil(least + terms.budget - left):,} are needed; or use fewer seeds or teacher calls")
 
     def largest(calls: int, left: float) -> Effort:
         return [effort for effort in EFFORTS if effort is EFFORTS[0] or cost(effort, calls) <= left][-1]
     progress.total = check + cost(largest(first, left - check), first, likely=True)
-    progress.status("race: how far the teacher is off")
+    progress.status("race: measuring the teacher")
     begin = TEST_SEEDS + terms.seeds.start
     seeds = range(begin, begin + PROBED)
 
@@ -211,8 +211,8 @@ def frechet_lines(result: TableResult) -> list[str]:
         return []
     names = ", ".join(entry.name for entry in result.frechet_entries)
     if result.teacher is None:
-        return [f"  {names}: stochastic or guided otherwise, so that the Fréchet distance alone may judge them. It "
-                "needs more seeds than it has features: race on more seeds"]
+        return [f"  {names}: stochastic, or with another kind of guidance, so only the Fréchet distance can judge "
+                "them. It needs more seeds than features: race on more seeds"]
     whole = [entry for entry in result.ranked if entry.features is not None]
     rows = sorted((distance(entry.features, result.teacher), entry is not result.learned, entry.name)
                    for entry in (result.learned, *whole, *result.frechet_entries) if entry.features is not None)

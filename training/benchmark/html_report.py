@@ -20,7 +20,7 @@ from .report import row_of
 from .verdict import BETTER, EVEN, UNSURE, WITHIN, WORSE
 
 NAME = "report.html"
-PICTURES = {"sheet": "The same noise by teacher, the usual choice, the best baseline and S4S, with their misses.",
+PICTURES = {"sheet": "The same noise by teacher, usual choice, best baseline and S4S, with their errors.",
             "race": "RMSE to the teacher with 95 % intervals over seeds.",
             "solver": "Left: the noise levels of the states, and those the network is told. Right: the weights of the "
                       "predictions in the next state."}
@@ -85,7 +85,7 @@ def _curve(log: Path, name: str) -> dict | None:
 def _said(scores: dict) -> str:
     words = {BETTER: "closer to the teacher than the best baseline",
              WORSE: "as close to the teacher as the best baseline",
-             UNSURE: "as close as the best baseline: too few seeds to say",
+             UNSURE: "as close as the best baseline: too few seeds to decide",
              EVEN: "nothing was gained: it is the baseline", WITHIN: "within the teacher's error"}
     return words.get(str(scores.get("verdict")), words[WORSE] if lost(scores) else words[BETTER])
 

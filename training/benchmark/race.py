@@ -48,7 +48,13 @@ class TableResult:
 
 
 def unseen_pairs(source: Source, seeds: int, table: Table | None = None) -> Pairs:
-    """Teacher pairs on seeds no training run uses; for a window's table, from the teacher's images noised."""
+    """Teacher pairs on seeds that no training uses; for a window's table, on the teacher's images, noised.
+
+    Args:
+        source: what makes them.
+        seeds: how many.
+        table: the table to race.
+    """
     maker = teacher_of(source, "auto", 50)
     whole = pairs_from(source, maker, range(seeds))
     top = window_of(source, table) if table is not None else None
@@ -71,9 +77,20 @@ def race(source: Source, preset: Preset, table: str, pairs: Pairs, effort: Effor
          finer: Tensor | None = None, samplers: Sequence[Entry] = (), match: bool = False, **more) -> TableResult:
     """Race one table of a preset against all baselines at equal calls, on pairs it never saw, by successive halving.
 
-    finer: targets of the first pairs by a finer teacher, which shows what the teacher's error does. samplers: a host's
-    own. The baseline that the table's training began at runs all seeds. match: find out, too, with how many calls a
-    baseline is as good. more: goes into the scores. Raises ValueError for an unknown table or fewer than 2 pairs.
+    The baseline that the table's training began at runs all pairs.
+
+    Args:
+        source: what to race on.
+        preset: whose table races.
+        table: its name, such as "calls6".
+        pairs: as from `unseen_pairs`.
+        effort: how hard to search for the best baseline.
+        finer: targets of the first pairs by a finer teacher, which show the effect of the teacher's error.
+        samplers: a host's own, to race as well.
+        match: also find with how many calls a baseline gets as close.
+        more: goes into the scores.
+
+    Raises ValueError for an unknown table or fewer than 2 pairs.
     """
     if table not in preset.tables:
         raise ValueError(f"preset {preset.name!r} has no table {table!r}; it has {', '.join(sorted(preset.tables))}")

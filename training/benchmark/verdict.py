@@ -61,12 +61,12 @@ def outcome_of(scores: dict) -> str:
 
 
 def verdict(scores: dict) -> str:
-    """One sentence: who is closer to the teacher, by how much, and when the other catches up."""
+    """One sentence: which is closer to the teacher, by how much, and when the other catches up."""
     best, seeds, outcome = scores["best_classical"], scores["seeds"], scores["verdict"]
     if outcome == EVEN:
         return f"Nothing was gained here: the table is the best baseline, {best}"
     if outcome == WITHIN:
-        return (f"Within the teacher's error: a teacher of more calls may turn around who is closer, S4S or the best "
+        return (f"Within the teacher's error: a teacher with more calls could reverse which is closer, S4S or the best "
                 f"baseline ({best})")
     low, high = scores["ratio_95"]
     times = (f"S4S is {scores['ratio']:.2f} [{low:.2f}, {high:.2f}] times closer to the teacher than the best baseline "
@@ -76,7 +76,7 @@ def verdict(scores: dict) -> str:
     if outcome == WORSE:
         return f"Not recommended, a baseline is closer: {times}"
     if outcome == UNSURE:
-        return f"{seeds} seeds are not enough to say who is closer: {times}"
+        return f"{seeds} seeds are not enough to say which is closer: {times}"
     if "classical_calls_to_match" not in scores:
         return times
     match = scores["classical_calls_to_match"]
@@ -114,7 +114,7 @@ def within(ratio: float, moves: float) -> bool:
 
 
 def within_text(learned: Entry, other: Entry) -> str:
-    """A clause behind a baseline's error, where the teacher's own could turn around who is closer."""
+    """A clause behind a baseline's error, where the teacher's own could reverse which is closer."""
     doubtful = other is not learned and within(other.rmse / learned.rmse, teacher_moves(learned, other))
     return ", within the teacher's error" if doubtful else ""
 

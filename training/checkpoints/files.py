@@ -25,8 +25,8 @@ PARTS: dict[str, dict[str, tuple[str, ...]]] = {
              "vae": ("first_stage_model.", "vae.")},
 }
 PARTS["fluxschnell"] = PARTS["flux"]
-_QUANTISED = ("scale_weight", "weight_scale", "scaled_fp8", "comfy_quant", "quant_state", "qweight", "input_scale")
-_UNQUANTISED = ("the command line loads fp32, fp16, bf16 or plain fp8 checkpoints; train this one in ComfyUI with the "
+_QUANTIZED = ("scale_weight", "weight_scale", "scaled_fp8", "comfy_quant", "quant_state", "qweight", "input_scale")
+_UNQUANTIZED = ("the command line loads fp32, fp16, bf16 or plain fp8 checkpoints; train this one in ComfyUI with the "
                 "S4S Train Preset node")
 _TEXT_TO_IMAGE = "use a text-to-image checkpoint"
 _HASHED_AT_ONCE = 1 << 24
@@ -60,7 +60,7 @@ def read(path) -> Contents:
         raise ValueError(f"{path} may execute code when it is opened: convert it to .safetensors first (the hosts and "
                          "diffusers can), and name that file")
     if path.suffix.lower() == ".gguf":
-        raise ValueError(f"{path} is quantised (GGUF): {_UNQUANTISED}")
+        raise ValueError(f"{path} is quantized (GGUF): {_UNQUANTIZED}")
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
@@ -74,12 +74,12 @@ def read(path) -> Contents:
 def _family(path: Path, shapes: dict) -> str:
     """Raises ValueError for tensors that are no checkpoint, or one of a kind that cannot be loaded."""
     inner = {name.removeprefix(NETWORK): shape for name, shape in shapes.items()}
-    if quantised := next((name for name in shapes if name.endswith(_QUANTISED)), None):
-        raise ValueError(f"{path} is quantised ({quantised}): {_UNQUANTISED}")
+    if quantized := next((name for name in shapes if name.endswith(_QUANTIZED)), None):
+        raise ValueError(f"{path} is quantized ({quantized}): {_UNQUANTIZED}")
     if "input_blocks.0.0.weight" in inner:
         return _unet_family(path, inner)
     if any(name.startswith("distilled_guidance_layer.") for name in inner):
-        raise ValueError(f"{path} is Chroma: of the Flux kind, dev and schnell can be loaded here")
+        raise ValueError(f"{path} is Chroma: of the Flux models, the command line loads dev and schnell")
     if "double_blocks.0.img_attn.norm.key_norm.scale" in inner:
         if (width := inner.get("img_in.weight", (0, 64))[1]) != 64:
             raise ValueError(f"{path} is a Flux for filling or control ({width} channels, not 64): {_TEXT_TO_IMAGE}")

@@ -164,11 +164,11 @@ def config_folder(contents: files.Contents, given: str) -> Path:
         if (index := Path(snapshot_download(name, local_files_only=True)) / "model_index.json").exists():
             return index.parent
     raise ValueError(
-        f"how the model in {contents.path.name} ({contents.family}) is built is not on this machine, and nothing is "
-        f"fetched unasked. Either get the small files of {name}, once:\n"
+        f"this machine has no description of how the model in {contents.path.name} ({contents.family}) is built, and "
+        f"S4S downloads nothing. Either get the small files of {name}, once:\n"
         f"  hf download {name} --include \"*.json\" \"*.txt\" \"*.model\" --local-dir {contents.family}-config\n"
-        f"and add --config {contents.family}-config; or name a folder that has them: one in diffusers' layout, or the "
-        "one of this model in a Forge's backend/huggingface")
+        f"and add --config {contents.family}-config; or name a folder that has them, in diffusers' layout or in "
+        "Forge's backend/huggingface")
 
 
 def repository(contents: files.Contents) -> str:
@@ -193,8 +193,8 @@ def _found_part(diffusers, contents, part: str, config: Path, index: dict, dtype
             "(unless the folder of --config has its weights)")
         return {"vae": None}
     if contents.family == "sd3" and part == "text_encoder_3":
-        say("there is no T5 in the checkpoint: prompts are read by its two CLIPs alone, as a host does without one "
+        say("the checkpoint has no T5: only its two CLIPs read the prompts, as in a host without a T5 "
             "(unless the folder of --config has its weights)")
         return {part: None, "tokenizer_3": None}
-    raise ValueError(f"{contents.path.name} does not hold its {part} ({index[part][1]}): name with --config a folder "
+    raise ValueError(f"{contents.path.name} does not hold its {part} ({index[part][1]}): use --config with a folder "
                      "in diffusers' layout that has its weights, or train in a host")

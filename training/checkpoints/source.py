@@ -67,8 +67,8 @@ def clock_of(checkpoint: Checkpoint, settings: ModelSettings) -> clocks.Discrete
     if checkpoint.family == "sd3":
         return clocks.flow(settings.shift or float(scheduler.get("shift", 3.0)))
     if settings.shift:
-        raise ValueError(f"--shift {settings.shift:g} moves a flow's levels, and {checkpoint.path.name} is "
-                         f"{checkpoint.family}, which is none: leave it out")
+        raise ValueError(f"--shift {settings.shift:g} is for flows, and {checkpoint.path.name} "
+                         f"({checkpoint.family}) is not one: leave it out")
     return clocks.discrete(scheduler, *files.prediction(checkpoint.contents, settings.prediction, scheduler))
 
 
@@ -95,7 +95,7 @@ def _check_guidance(checkpoint: Checkpoint, settings: ModelSettings, cfgs: tuple
     if checkpoint.family in FLUX and max(cfgs) > 1 and not settings.negative:
         own = f" (it gets --guidance {settings.guidance:g})" if checkpoint.family == "flux" else ""
         raise ValueError(f"{checkpoint.path.name} is distilled for guidance{own} and runs at cfg 1: add --cfg 1, or "
-                         "--negative prompt if you do mean to guide it a second time")
+                         "--negative prompt if you want to guide it a second time")
 
 
 def _ask(family: str, asked, settings: ModelSettings, factor: int) -> Callable:

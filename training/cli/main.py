@@ -75,9 +75,9 @@ def train(out, resume, **settings):
         return
     click.echo(f"wrote {run.preset_path} ({preset.short_hash}): {run.model_calls:,} network calls, {run.seconds:.0f} s")
     try:
-        click.echo(f"the page: {draw_run(run, preset)}")
+        click.echo(f"report: {draw_run(run, preset)}")
     except OSError as error:
-        click.echo(f"WARNING: no page could be drawn: {error.strerror or error}", err=True)
+        click.echo(f"WARNING: the report could not be drawn: {error.strerror or error}", err=True)
     click.echo(f"next: s4s race {shlex.quote(str(run.preset_path))}{_opening(run.config)}")
 
 
@@ -118,7 +118,7 @@ def race(preset_file, calls, cfg, seeds, seed, budget, device, out, write, **ope
     terms = report_run.terms_of(preset, calls, seed, seeds, budget if opening["checkpoint"] else None)
     held = report_run.race_and_show(source, preset, terms, out)
     if out is not None:
-        click.echo(f"the page: {html_report.write(out, held.preset, held.raced)}")
+        click.echo(f"report: {html_report.write(out, held.preset, held.raced)}")
     if write:
         preset_file_module.save(held.preset, preset_file)
         click.echo(f"scores written into {preset_file}")

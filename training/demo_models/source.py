@@ -12,7 +12,13 @@ from .models import load
 
 
 def bundled(name: str, cfg: float, device="cpu") -> Source:
-    """One of the small models that come with the package. Raises ValueError for an unknown name."""
+    """One of the small models that come with the package. Raises ValueError for an unknown name.
+
+    Args:
+        name: digits-eps or digits-flow.
+        cfg: the guidance scale.
+        device: of the network and its states.
+    """
     digits = load(name, device=str(device))
     flow = digits.prediction == "flow"
     levels = schedules.flow_levels() if flow else np.asarray(digits.sigmas.cpu(), dtype=np.float64)

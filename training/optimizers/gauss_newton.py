@@ -235,7 +235,7 @@ def _tried(source: Source, here: Parameters, vector: Tensor, pairs: Pairs) -> tu
         end = sample(source.denoiser, pairs.start(float(table.sigmas[0]), source.flow), table, pairs.extra, keep)
     except NaNFromModel as error:
         if source.say is not None and not error.diverged:
-            source.say(f"WARNING: {error}. The step that was tried is not taken; trained again, the table can differ")
+            source.say(f"WARNING: {error}. This step was not taken. If you train again, the table can differ")
         return None, math.inf
     except ValueError:
         return None, math.inf

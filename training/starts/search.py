@@ -51,7 +51,7 @@ def choose_start(source: Source, calls: int, held_out: Pairs, config, curve: np.
         vector = vector_of(parameters, table)
         if vector is not None:
             return Start(parameters, vector, entry.name, ranked[0], entry is ranked[0])
-    raise ValueError(f"no schedule can place {calls} calls for {source.name}: take another number, or schedule auto")
+    raise ValueError(f"no schedule can place {calls} calls for {source.name}: use another number, or schedule auto")
 
 
 def ranked_baselines(source: Source, calls: int, held_out: Pairs, config,

@@ -112,7 +112,7 @@ def teacher_table(source: Source, name: str, calls: int, top: float | None = Non
     """
     name = AUTO if name == "auto" else name
     if name not in classical.SOLVERS:
-        raise ValueError(f"no solver {name!r}; there are: {', '.join(classical.SOLVERS)}")
+        raise ValueError(f"unknown solver {name!r}; there are: {', '.join(classical.SOLVERS)}")
     steps = max(1, calls // classical.SOLVERS[name].calls_per_step)
     levels = teacher_levels(source, steps)
     if source.boundary is not None:
@@ -165,8 +165,8 @@ def _host_teacher(source: Source, function: Callable, sigmas) -> Teacher:
     levels, words = _levels(function, sigmas)
     calls, apart = tried(source, HostSampler(function, levels, 0))
     if not apart <= SAME:
-        raise ValueError(f"the teacher {words} is stochastic: two runs from the same noise end {100 * apart:.3g} % "
-                         "apart. Choose a deterministic one such as dpmpp_2m, heun or lms, no ancestral or SDE one")
+        raise ValueError(f"the teacher {words} is stochastic: two runs from the same noise differ by {100 * apart:.3g} "
+                         "%. Choose a deterministic one such as dpmpp_2m, heun or lms, not an ancestral or SDE one")
     per_step = calls / (len(levels) - 1)
 
     def on(levels, top):

@@ -19,9 +19,9 @@ _CLASSES = (("x0", "IMG_TO_IMG_FLOW"), ("flow", "CONST"), ("x0", "X0"), ("x0", "
 # of the model's sampling: what makes it a model that no table can be learned for
 _UNFIT = {"IMG_TO_IMG": "this model turns one image into another and denoises nothing",
           "IMG_TO_IMG_FLOW": "this model turns one image into another and denoises nothing",
-          "ModelSamplingAV": "this model's latent holds video and sound in one, and tables are learned for one of them"}
+          "ModelSamplingAV": "this model's latent holds video and sound, and tables are learned for one of them"}
 _NESTED = {"ltxav": _UNFIT["ModelSamplingAV"],          # whose sampling does not tell
-           "triposplat": "this model's latent holds a shape and a camera in one, and tables are for one of them"}
+           "triposplat": "this model's latent holds a shape and a camera, and tables are for one of them"}
 # what a sampler asks, and what that asks: the host's own, with what they would override to answer in another way
 ANSWERING = {comfy.samplers.CFGGuider: ("__call__", "outer_predict_noise", "predict_noise"),
              comfy.samplers.KSamplerX0Inpaint: ("__call__",)}

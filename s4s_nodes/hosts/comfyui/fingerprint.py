@@ -14,7 +14,7 @@ import torch
 from ...library import PATCHES
 from ..digest import described, digest, hung_in, own_parts, sketch_of
 
-_OF_STORAGE = ("scale_weight", "scale_input", "weight_scale", "input_scale")     # only a quantised file has them
+_OF_STORAGE = ("scale_weight", "scale_input", "weight_scale", "input_scale")     # only a quantized file has them
 _SAME_OBJECTS = ("latent_format", "manual_cast_dtype")
 KEPT = 100                  # sets of patches whose digest is kept
 _sketches: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()      # loaded network -> its sketch

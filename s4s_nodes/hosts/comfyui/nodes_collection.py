@@ -51,11 +51,11 @@ class S4SPresets(io.ComfyNode):
             text = _listed(library)
         elif action == RENAME:
             old, new = library.path(preset), library.rename(preset, name.strip())
-            text = f"{old} is now {new}; in the lists after R"
+            text = f"{old} is now called {new}. Press R to update the lists"
         else:
             path = library.path(preset)
             library.delete(preset)
-            text = f"deleted {path}; gone from the lists after R"
+            text = f"deleted {path}. Press R to update the lists"
         record.presets_changed()
         return io.NodeOutput(text, ui=parts.shown(cls, text))
 
@@ -64,14 +64,14 @@ def _refusal(preset: str | None, action: str | None, name: str | None) -> str | 
     """Why it cannot be done, and what to do, or None; an input that is None is not known yet."""
     library = presets()
     if action not in (None, LIST, RENAME, DELETE):
-        return f"action {action!r}: it is {LIST}, {RENAME} or {DELETE}"
+        return f"unknown action {action!r}: use {LIST}, {RENAME} or {DELETE}"
     if action in (None, LIST) or preset is None:
         return None
     if preset not in library.files():
-        return (f"there is no preset {preset!r}, or no longer: press R and choose another one, or set action to "
+        return (f"preset {preset!r} does not exist: press R and choose another one, or set action to "
                 f"{LIST}; there are: {', '.join(library.listed())}")
     if library.ships(preset):
-        return f"preset {preset!r} ships with S4S and stays: set action to {LIST}, or choose one of yours"
+        return f"preset {preset!r} ships with S4S and cannot be changed: set action to {LIST}, or choose one of yours"
     if reason := library.why_kept(preset):
         return f"{reason}. Or set action to {LIST}"
     if name is None:
@@ -128,8 +128,8 @@ class S4SJoinPresets(io.ComfyNode):
         given = [one for one in (preset, preset_2, preset_3, preset_4) if one is not None]
         whole = join_presets(given, preset_name(name.strip()) if name.strip() else f"{preset.name[:93]} joined")
         low, high = whole.training["cfg"]
-        text = (f"for cfg {low:g} to {high:g}: between the {len(given)} it was learned at the table between theirs "
-                f"runs, outside the nearest\n{preset_file.describe(whole)}")
+        text = (f"for cfg {low:g} to {high:g}: tables are interpolated between the {len(given)} learned cfg; outside "
+                f"them the nearest table runs\n{preset_file.describe(whole)}")
         return io.NodeOutput(whole, text, ui=parts.shown(cls, text))
 
 

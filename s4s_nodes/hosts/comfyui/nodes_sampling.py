@@ -137,7 +137,7 @@ class S4SImageInfo(io.ComfyNode):
     def execute(cls, images) -> io.NodeOutput:
         notes = (cls.hidden.extra_pnginfo or {}).get(record.KEY) or []
         text = "\n".join(note["text"] for note in notes) or (
-            "no S4S sampler ran for this image: it was made by another one, or its result was reused from before")
+            "no S4S sampler ran for this image: another sampler made it, or its result was reused")
         return io.NodeOutput(images, text, ui=parts.shown(cls, text))
 
 

@@ -128,7 +128,7 @@ def cfg_of(preset: Preset) -> tuple[float, str]:
     """(the guidance a preset was made at, in words); 1.0 where it does not say."""
     trained = cfg_range(preset)
     if trained is None:
-        return 1.0, "cfg: the preset does not say; 1 is put out, use what suits your model"
+        return 1.0, "cfg: the preset does not record it, so the output is 1; use what suits your model"
     between = ", with a table for each cfg between" if learned_at(preset) else ""
     return sum(trained) / 2, f"cfg: {range_text(trained)}{between}"
 

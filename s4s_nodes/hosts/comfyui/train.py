@@ -80,7 +80,7 @@ class S4STrainPreset(io.ComfyNode):
         try:
             typed = {"calls": calls, **record.typed_inputs(cls)}
             if typed.get("cfg_range"):
-                raise ValueError("cfg_range is gone: write the range into cfg")
+                raise ValueError("cfg_range was removed: write the range into cfg")
             check_places(_config(**{key: typed[key] for key in CHECKED if key in typed}).name, home(), runs())
         except ValueError as error:
             return str(error)

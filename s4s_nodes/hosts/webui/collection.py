@@ -123,11 +123,11 @@ def listing() -> str:
     heads = (say("Preset"), say("For"), say("Steps"), say("Measured"), say("Recommended"), say("Whose"))
     head = "".join(f'<th style="text-align: start">{escape(words)}</th>' for words in heads)
     problems = "".join(f"<li>{escape(shelf.without_places(problem))}</li>" for problem in library.problems())
-    about = escape(say("Measured: in equal steps, a table comes this many times closer to what many steps give than "
-                       "the best classical sampler and schedule."))
+    about = escape(say("Measured: how many times closer a table gets to the result of many steps than the best "
+                       "classical sampler and schedule, at equal steps."))
     return (f'<div style="max-height: 36em; overflow: auto"><table style="width: 100%"><thead><tr>{head}</tr></thead>'
             f"<tbody>{rows}</tbody></table></div><p>{about}</p>"
-            + (f"<p>{escape(say('Not usable:'))}</p><ul>{problems}</ul>" if problems else ""))
+            + (f"<p>{escape(say('Cannot be used:'))}</p><ul>{problems}</ul>" if problems else ""))
 
 
 def _row(name: str, preset: Preset, ships: bool) -> str:
@@ -141,7 +141,7 @@ def _row(name: str, preset: Preset, ships: bool) -> str:
     cells = (name, f"{preset.model.family}, {preset.model.prediction}", counts_text(preset.counts),
              verdict + (say(", on {} seeds").format(seeds) if seeds is not None else ""),
              plain.get(fine) or say("not {}").format(fine.removeprefix("not ")),
-             say("comes with S4S") if ships else say("yours"))
+             say("ships with S4S") if ships else say("yours"))
     return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
 
 
@@ -155,7 +155,7 @@ def show(name) -> tuple:
     except PresetError as error:
         return escape(shelf.without_places(str(error))), nothing, False
     rights = "".join(f"<p>{escape(words)}: {escape(value)}</p>" for words, value in (
-        (say("Licence"), preset.licence), (say("Source"), preset.source)) if value)
+        (say("License"), preset.licence), (say("Source"), preset.source)) if value)
     page = shelf.report_page(preset)
     link = shelf.link_to(page) if page.is_file() else ""
     return link + panel.description(preset) + rights, gr.update(value=str(library.path(name)), visible=True), False
@@ -211,7 +211,7 @@ def delete(name, sure) -> Done:
     if reason := shelf.library().why_kept(_known(name)):
         raise PresetError(reason)
     if not sure:
-        raise PresetError(f"{name} would be gone: tick Delete for good, then press Delete again")
+        raise PresetError(f"this deletes {name}: tick Delete for good, then press Delete again")
     shelf.library().delete(name)
     return Done(f"deleted {name}{_by_setting(name)}")
 
@@ -243,7 +243,7 @@ def _check_free(folder: Path, name: str, own: Path | None = None) -> None:
     check_ships(name)
     there = file_in(folder, name)
     if there.exists() and not (own and there.samefile(own)):
-        raise PresetError(f"{there.stem} is there already, and nothing is overwritten: choose another name, or rename "
+        raise PresetError(f"{there.stem} already exists, and nothing is overwritten: choose another name, or rename "
                           "or delete that one first")
 
 

@@ -13,7 +13,7 @@ def load(earlier=None):
     earlier: the module `jobs` of before a Reload UI.
     """
     if find_spec("modules.sd_samplers_kdiffusion") is None:
-        log.warning("S4S: this host has no k-diffusion samplers to stand beside (SD.Next has its own kind): not loaded")
+        log.warning("S4S: not loaded: this host has no k-diffusion samplers (SD.Next has its own kind)")
         return None, None
     if find_spec("modules.sd_schedulers") is None:
         log.warning("S4S: this host is older than WebUI 1.9 and has no schedule types: not loaded")

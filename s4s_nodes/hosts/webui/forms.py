@@ -30,8 +30,8 @@ def source() -> tuple:
 
 def training() -> tuple:
     """(the fields of `training_of` behind the scene's, the button Estimate, the button Train)"""
-    gr.HTML(say("Learns a solver of few steps for the loaded checkpoint: it samples the prompts in many steps and "
-                "adjusts a table until few steps give the same. The checkpoint is not changed; LoRAs and "
+    gr.HTML(say("Learns a solver with few steps for the loaded checkpoint: it samples the prompts with many steps "
+                "and adjusts a table until few steps give the same result. The checkpoint is not changed; LoRAs and "
                 "hypernetworks in the prompts take part."))
     gr.HTML(say("FreeU, Perturbed-Attention Guidance and other patches of the network do not take part in a training: "
                 "the preset is for the model without them, and will not run while one is on."), elem_id="s4s_without")
@@ -60,8 +60,8 @@ def training() -> tuple:
 
 def race() -> tuple:
     """(the fields of `race_of` behind the scene's, the button Race, the button that looks for presets again)"""
-    gr.HTML(say("Samples unseen seeds with a preset and with all classical samplers on all schedules, in the same "
-                "number of steps, and measures how far each ends from what many steps give."))
+    gr.HTML(say("Samples unseen seeds with a preset and with all classical samplers on all schedules, with the "
+                "same number of steps, and measures how far each result is from that of many steps."))
     with gr.Row():
         preset = gr.Dropdown(label=say("Preset"), choices=list(shelf.names()), value=None, elem_id="s4s_race_preset")
         again = gr.Button(say("Look for new presets"), elem_id="s4s_refresh")
@@ -102,7 +102,7 @@ def race_of(prompts, negative, cfg, width, height, preset, calls, seeds, budget,
 
 def efforts() -> dict:
     """{words: the trainer's name of a budget}; None for a number of one's own."""
-    return {say("Quick"): "quick", say("Normal"): "normal", say("Thorough"): "thorough", say("Own number"): None}
+    return {say("Quick"): "quick", say("Normal"): "normal", say("Thorough"): "thorough", say("Custom number"): None}
 
 
 def _teacher_of(text: str) -> dict:
@@ -111,8 +111,8 @@ def _teacher_of(text: str) -> dict:
         return {}
     *names, calls = (part.strip().lower().replace(" ", "_").replace("+", "p") for part in text.split(","))
     if len(names) != 2 or not calls.isdecimal():
-        raise ValueError(f"{say('Teacher')}: {text!r} is given. Write a solver, a schedule and a number of calls, such "
-                         "as euler, sgm_uniform, 8")
+        raise ValueError(f"{say('Teacher')}: {text!r} is not a teacher. Write a solver, a schedule and a number of "
+                         "calls, such as euler, sgm_uniform, 8")
     return {"teacher": ", ".join(names), "teacher_calls": int(calls)}
 
 
@@ -129,6 +129,5 @@ def _scales(cfg) -> tuple:
 def number(value, label: str, least: float = 0) -> float:
     """The number of a field. Raises ValueError for an empty one, or a number that is too small."""
     if value is None or value == "" or float(value) < least:
-        raise ValueError(f"{label}: {'nothing' if value in (None, '') else f'{value:g}'} is given, at least {least} is "
-                         "wanted")
+        raise ValueError(f"{label}: use at least {least}, not {'nothing' if value in (None, '') else f'{value:g}'}")
     return float(value)

@@ -81,7 +81,7 @@ class Jobs:
         with earlier._lock:
             for job in earlier.open[1:]:
                 job.over = True
-                job.show.messages.append(say("Reload UI took this from the queue before it began: start it again."))
+                job.show.messages.append(say("Reload UI took this off the queue: start it again."))
         earlier.interrupt()
         end = time.monotonic() + PATIENCE
         while earlier.open and time.monotonic() < end:
@@ -133,9 +133,9 @@ def bar(running: list) -> str:
     """How far the first is, as a bar, and what waits."""
     show, title = running[0].show, running[0].title
     share = min(show.done / show.total, 1.0) if show.total else 0.0
-    line = show.line or (say("The host is busy; this begins when it is done.") if not show.began else "")
+    line = show.line or (say("The host is busy; this starts when it is done.") if not show.began else "")
     if show.stopped:
-        line = say("Interrupted: it is being saved.") if show.began else say("Interrupted before it began.")
+        line = say("Interrupted. Saving.") if show.began else say("Interrupted before it started.")
     waiting = say("Waiting: {}.").format(", ".join(job.title for job in running[1:])) if running[1:] else ""
     return (f"<p><b>{escape(title)}</b> {share:.0%}</p>"
             '<div style="height: 1em; border-radius: .5em; overflow: hidden; background: rgba(128, 128, 128, .3)">'

@@ -53,8 +53,8 @@ def fields(settings: dict) -> tuple:
     steps, strength = settings.get("steps"), settings.get("strength")
     notes = []
     if steps is not None and steps > USEFUL:
-        notes = [say("It was made in {} steps. Learned tables pay off up to about {}, so the steps were not taken "
-                     "over.").format(steps, USEFUL)]
+        notes = [say("It was made with {} steps. Learned tables pay off up to about {}, so these steps were not "
+                     "copied.").format(steps, USEFUL)]
         steps = None
     if settings.get("patched"):
         notes.append(say("This picture was made with a patch of the network, such as FreeU or Perturbed-Attention "

@@ -120,7 +120,7 @@ def _pass(name: str, asked: Settings, kind: str, seen: ModelFacts | None) -> Out
     choice = selection(label, asked, kind, known)
     text = name + spoken(choice) + ("" if seen else " " + say("The checkpoint is not loaded yet."))
     if "<lora:" in asked.prompt:
-        text += " " + say("LoRAs in the prompt are looked at when you generate.")
+        text += " " + say("LoRAs in the prompt are checked when you generate.")
     if label == pasted.CHOICE:
         text = f"{name}{pasted.standing(named)}. {spoken(choice)}"
         return Outlook(text, text, next(iter(named.tables.values())).calls if choice.fallback else 0, preset=named,
@@ -198,7 +198,7 @@ def _unseen(name: str, asked: Settings, kind: str) -> Outlook:
                      if preset.short_hash in FAMILY_SCHEDULES.values() or not library.ships(name)})
     if kind != "txt2img" or not counts or asked.steps in counts:
         return Outlook(name + text)
-    text = say("No preset here has {} steps, but {}.").format(int(asked.steps), counts_text(counts))
+    text = say("No preset here has {} steps; they have {}.").format(int(asked.steps), counts_text(counts))
     return Outlook(name + text, name + text, min(counts, key=lambda count: abs(count - asked.steps)))
 
 

@@ -56,7 +56,7 @@ class S4SScript(scripts.Script):
                                      elem_id=f"s4s_{tab}_preset")
                 strict = gr.Checkbox(label=say("Only on the model it was learned on (strict)"), value=False,
                                      elem_id=f"s4s_{tab}_strict")
-            gr.HTML(value=escape(say("Choose the sampler S4S and a schedule type S4S; the steps choose the table.")),
+            gr.HTML(value=escape(say("Choose the sampler S4S and a schedule type S4S; the steps select the table.")),
                     elem_id=f"s4s_{tab}_outlook")
             gr.Textbox(value="", visible=False, elem_id=f"s4s_{tab}_shown")
             gr.Dropdown(label=say("Table"), choices=[], value=None, elem_id=f"s4s_{tab}_table")

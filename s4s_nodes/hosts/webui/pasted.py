@@ -32,7 +32,7 @@ def named(label: str, texts: str = "", hires: bool = False) -> tuple[Preset | No
     except PresetError as error:
         return None, str(error)
     lost = there is None and label != labels.AUTO and shelf.is_ours(label)
-    return there, f"{label} names a preset that is not there" if lost else ""
+    return there, f"{label} names a preset that does not exist" if lost else ""
 
 
 def same(there: Preset | None, preset: Preset) -> bool:

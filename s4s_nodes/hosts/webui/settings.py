@@ -25,14 +25,14 @@ def add_options(library) -> None:
     for family in sorted({preset.model.family for preset in library.offered().values()}):
         _add(_FAMILY + _key(family), f"{say('Default preset for models of the family')} {family}", gr.Dropdown,
              lambda: {"choices": [FREE, *library.offered()]},
-             say("used where Schedule type is Automatic or S4S Auto"))
+             say("used if Schedule type is Automatic or S4S Auto"))
     _add(MATCHING, say("Matching of presets to models"), gr.Radio, {"choices": ["loose", "strict"]},
          say("strict: a preset you chose runs only on the model it was learned on; loose: also on others, with a "
              "warning"))
     _add(FALLBACK, say("When no preset fits"), gr.Radio, {"choices": ["classical", "stop"]},
          say("classical: sample with a classical solver and say so; stop: end the generation with an error"))
     _add(TABLE, say("Write the table into the infotext"), gr.Checkbox, {},
-         say("about 700 letters at 6 steps; a picture can be made again after its preset was changed or deleted"))
+         say("about 700 letters at 6 steps; you can make a picture again after its preset was changed or deleted"))
 
 
 def default_for(family: str | None) -> str | None:

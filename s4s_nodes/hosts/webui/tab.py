@@ -61,7 +61,7 @@ def _seen() -> tuple:
     report = gr.Textbox(label=say("Report"), lines=12, interactive=False, elem_id="s4s_report")
     live = gr.Image(type="pil", label=say("Learned so far, and the teacher"), interactive=False, visible=False,
                     elem_id="s4s_live")
-    sheet = gr.Image(type="pil", label=say("Before and after: the same seeds in equal steps"), interactive=False,
+    sheet = gr.Image(type="pil", label=say("Before and after: the same seeds at equal steps"), interactive=False,
                      visible=False, show_label=False, elem_id="s4s_sheet")      # a gallery would cut a high one
     return notice, stop, [bar, report, live, sheet]
 

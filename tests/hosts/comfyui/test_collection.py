@@ -69,10 +69,10 @@ def test_rename_changes_the_file_and_its_name_once(comfy, folder, installed, mod
     assert sorted(folder.iterdir()) == [there]
     found = t.core().preset_file.load(there)
     assert found.name == "portraits" and made.short_hash == found.short_hash
-    assert "there is no preset 'old', or no longer" in refusal(comfy.run(prompt))           # queued once more
+    assert "preset 'old' does not exist" in refusal(comfy.run(prompt))           # queued once more
     assert "portraits" in names(comfy) and "old" not in names(comfy)
     installed(made)                                             # the old name again: neither skipped nor overwritten
-    assert "is there already" in refusal(comfy.run(prompt)) and (folder / "old.safetensors").exists()
+    assert "already exists" in refusal(comfy.run(prompt)) and (folder / "old.safetensors").exists()
 
 
 def test_delete_wants_the_name_and_the_numbers(comfy, folder, installed, models):
@@ -84,7 +84,7 @@ def test_delete_wants_the_name_and_the_numbers(comfy, folder, installed, models)
     assert file.exists()
     prompt = asked("mine", "delete", wanted)
     assert f"deleted {file}" in text(comfy.run(prompt)) and not file.exists()
-    assert "there is no preset 'mine', or no longer" in refusal(comfy.run(prompt))
+    assert "preset 'mine' does not exist" in refusal(comfy.run(prompt))
 
 
 def test_a_node_left_on_delete_spares_a_new_preset_of_the_name_and_takes_the_same_again(comfy, folder, installed,
@@ -101,7 +101,7 @@ def test_a_node_left_on_delete_spares_a_new_preset_of_the_name_and_takes_the_sam
 
 def test_what_ships_stays_and_what_is_damaged_can_go(comfy, folder, models):
     for action in ("rename", "delete"):
-        assert "ships with S4S and stays" in refusal(comfy.run(asked("digits-eps-cfg3", action, "other")))
+        assert "ships with S4S and cannot be changed" in refusal(comfy.run(asked("digits-eps-cfg3", action, "other")))
     whole = t.core().preset_file.to_bytes(t.preset_for(models("sd3"), name="broken"))
     (folder / "broken.safetensors").write_bytes(whole[:-9])
     assert "broken" in names(comfy)
@@ -117,7 +117,7 @@ def test_what_is_no_preset_or_lies_elsewhere_stays(comfy, folder, models, tmp_pa
     (folder / "link").symlink_to(tmp_path, target_is_directory=True)
     (folder / "model.safetensors").write_bytes(b"half of a file")
     assert not {"link/far", "model"} & set(names(comfy))
-    for name, why in (("link/far", "is reached by a link"), ("model", "is not an S4S preset")):
+    for name, why in (("link/far", "is behind a link"), ("model", "is not an S4S preset")):
         for action in ("rename", "delete"):
             assert why in refusal(comfy.run(asked(name, action, "other")))
     assert (tmp_path / "far.safetensors").exists() and (folder / "model.safetensors").exists()

@@ -112,7 +112,7 @@ def test_it_is_closer_than_the_hosts_samplers_that_change_at_the_boundary(both, 
 def test_exchanged_models_fall_back_with_a_warning(both, learned, caplog):
     said = told(caplog, both[::-1], turn(learned[1][0]), cfg=CFG[::-1])
     assert len(said) == 2 and all(line.startswith("S4S fallback: this is the ") and
-                                  "exchange the two models" in line for line in said), said
+                                  "swap the two models" in line for line in said), said
 
 
 def test_a_second_model_with_a_lora_falls_back_with_a_warning_on_the_levels_of_the_first(both, learned, caplog):

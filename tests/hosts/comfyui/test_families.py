@@ -76,7 +76,7 @@ def test_the_official_schedule_is_the_hosts_to_a_hundredth(models, name, steps):
 def test_a_model_of_several_latents_in_one_runs_a_classical_solver_and_says_why(models, name, solver, holds, caplog):
     sampled(models(name), name)
     [said] = [each.getMessage() for each in caplog.records if "S4S fallback" in each.getMessage()]
-    assert f"this model's latent holds {holds} in one, and tables are " in said
+    assert f"this model's latent holds {holds}, and tables are " in said
     assert said.endswith(f"{solver} on the model's own levels ran.")
 
 

@@ -94,7 +94,7 @@ def test_a_losing_preset_is_marked(sd3, preset):
 def test_samplers_of_the_host_take_part_by_name(sd3, preset):
     raced, report, _ = race(sd3, preset, samplers="heunpp2, res_multistep, euler_ancestral", budget=4000, seeds=6)
     assert raced.score("calls4")["seeds"] == 6 and "euler_ancestral of ComfyUI, simple" in report
-    assert "the Fréchet distance alone may judge them. It needs more seeds" in report       # 32 features
+    assert "only the Fréchet distance can judge them. It needs more seeds" in report       # 32 features
     with pytest.raises(ValueError, match="unknown sampler 'dpmpp_9m' here: use some of all, euler, "):
         race(sd3, preset, samplers="dpmpp_9m")
     with pytest.raises(ValueError, match="dpm_adaptive chooses its own number of calls: leave it out"):
@@ -107,7 +107,7 @@ def test_all_samplers_of_the_host_take_part_and_the_report_says_what_does_not(sd
         race(sd3, made, calls="2", samplers="all", budget=1500, seeds=2)
     needed = int(re.search("at least ([0-9,]+)", str(refused.value))[1].replace(",", ""))
     _, report, _ = race(sd3, made, calls="2", samplers="all", budget=needed, seeds=2)
-    assert "dpm_adaptive takes no part" in report and "CFG++ samplers ran at the teacher's cfg 3" in report
+    assert "dpm_adaptive does not take part" in report and "CFG++ samplers ran at the teacher's cfg 3" in report
     assert "dpmpp_2m_sde of ComfyUI, simple" in report
 
 
@@ -157,8 +157,8 @@ def test_every_sampler_that_is_stochastic_or_cfg_pp_is_told_apart_at_two_calls_t
     assert set(names[5]) == known - {"dpm_adaptive"} and {"dpmpp_sde", "seeds_2", "dpm_2_ancestral"} <= set(names[2])
     assert all(len(entry.table.sigmas) - 1 <= entry.table.calls <= calls
                for calls, entries in by_calls.items() for entry in entries)
-    assert "dpm_adaptive takes no part: dpm_adaptive chooses its own number of calls: leave it out" in notes
-    assert "seeds_3 takes no part at 2 calls: not one of its steps fits" in notes or "seeds_3" in names[2]
+    assert "dpm_adaptive does not take part: dpm_adaptive chooses its own number of calls: leave it out" in notes
+    assert "seeds_3 does not take part at 2 calls: not even one of its steps fits" in notes or "seeds_3" in names[2]
     assert any("without the schedules ddim_uniform, which" in note for note in notes)
     assert any(note.startswith("CFG++ samplers ran at the teacher's cfg ") for note in notes)
 

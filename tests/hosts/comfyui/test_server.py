@@ -301,7 +301,7 @@ def test_import_save_and_load_again(comfy, base):
     assert json.loads(png(comfy, used).info["s4s"])[0]["preset"] == "my ays"
     prompt["made"]["inputs"]["source"] = "ays-sdxl"
     refused = comfy.run(prompt)
-    assert "is there already" in json.dumps(refused.error)
+    assert "already exists" in json.dumps(refused.error)
     path.unlink()
 
 

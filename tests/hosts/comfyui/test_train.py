@@ -151,9 +151,9 @@ def test_another_model_is_the_teacher_of_a_distilled_one(sd3, undistilled):
              "cfg": 1.0, "calls": "", "seeds": 2, "seed": 0, "samplers": "", "budget": 4000, "teacher_calls": 12,
              "write_scores": False}
     words = race.execute(model=sd3, preset=preset, **terms).args[1]
-    assert "it learned from teacher_model, which does not judge here" in words
+    assert "it learned from teacher_model, which is not the teacher here" in words
     words = race.execute(model=sd3, preset=preset, **terms, teacher_model=teacher, teacher_cfg=4.0).args[1]
-    assert "teacher teacher_model at cfg 4" in words and "does not judge" not in words
+    assert "teacher teacher_model at cfg 4" in words and "is not the teacher here" not in words
 
 
 @pytest.mark.parametrize("more, words", [
@@ -198,7 +198,7 @@ def test_the_hosts_own_sampler_may_teach(sd3):
 
 def test_a_stochastic_teacher_is_refused_with_the_reason(sd3):
     for sampler in ("euler_ancestral", "dpmpp_2m_sde", "lcm"):
-        with pytest.raises(ValueError, match="stochastic: two runs from the same noise end"):
+        with pytest.raises(ValueError, match="stochastic: two runs from the same noise differ by"):
             train(sd3, "tiny_sd3", **SMALL, **host_teacher(sd3, sampler, 4), name="by chance")
 
 
@@ -276,7 +276,7 @@ def test_a_finished_preset_of_another_run_stays(sd3):
     """Other settings under one name: the second is saved beside the first, and the report says so."""
     first, *_ = train(sd3, "tiny_sd3", **SMALL, name="twice")
     second, report, *_ = train(sd3, "tiny_sd3", **SMALL | {"calls": "2"}, name="twice")
-    assert (second.name, "another preset is called twice, and stays" in report) == ("twice-2", True)
+    assert (second.name, "another preset is already called twice" in report) == ("twice-2", True)
     for name, made in (("twice", first), ("twice-2", second)):
         assert ours("core.preset_file").load(presets() / f"{name}.safetensors").short_hash == made.short_hash
 

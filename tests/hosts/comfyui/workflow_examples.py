@@ -85,12 +85,12 @@ def loaded(picture: str = "example.png") -> tuple:
 
 TEXT_TO_IMAGE = Example(
     {"note": note("## Text to image in 6 calls\n\n"
-                  "A plain **KSampler** with sampler `s4s` **and** scheduler `s4s`. The preset for the loaded model, "
-                  "this number of steps and this denoise is selected automatically; the log and the saved image tell "
-                  "which one ran.\n\n"
+                  "A plain **KSampler** with sampler `s4s` **and** scheduler `s4s`. The preset for the loaded "
+                  "model, this number of steps and this denoise is selected automatically. The log and the saved "
+                  "image say which one ran.\n\n"
                   "**No preset for your checkpoint yet?** Then a classical solver runs, and the node says *S4S "
-                  "fallback*. Open the example *s4s_train* and learn one.\n\n"
-                  "* **steps**: one of the numbers of calls the preset has tables for\n"
+                  "fallback*. Open the example *s4s_train* and train one.\n\n"
+                  "* **steps**: one of the numbers of calls that the preset has tables for\n"
                   "* **cfg**: the one it was learned at"),
      **checkpoint(), **empty(), **ksampler(), **saved("text_to_image", told=False)},
     [("", [["note"]]), ("Model and prompts", [["checkpoint", "latent"], ["positive", "negative"]]),
@@ -98,11 +98,11 @@ TEXT_TO_IMAGE = Example(
 
 CUSTOM = Example(
     {"note": note("## Custom sampling\n\n"
-                  "**S4S Preset** hands one preset's SAMPLER and SIGMAS to SamplerCustomAdvanced, and the cfg it was "
-                  "learned at to the guider.\n\n"
-                  "* **auto** takes the preset that suits the connected MODEL; it stops with a message where there is "
-                  "none\n"
-                  "* **strict** refuses to sample where no learned table fits, instead of falling back to a classical "
+                  "**S4S Preset** passes a preset's SAMPLER and SIGMAS to SamplerCustomAdvanced, and the cfg it "
+                  "was learned at to the guider.\n\n"
+                  "* **auto** selects the preset for the connected MODEL; if there is none, the node stops with a "
+                  "message\n"
+                  "* **strict** refuses to sample if no learned table fits, instead of falling back to a classical "
                   "solver\n"
                   "* its picture shows the noise levels, the coefficients and the scores of the table"),
      **checkpoint(), **empty(),
@@ -121,10 +121,10 @@ CUSTOM = Example(
 
 FLUX = Example(
     {"note": note("## Flux and other models with built-in guidance\n\n"
-                  "The same as *s4s_custom_sampling*, with **BasicGuider**: there is no negative prompt, and the "
-                  "guidance is a number the model was taught to read.\n\n"
-                  "Train the preset on a MODEL and a prompt that come from the same nodes: **FluxGuidance** in front "
-                  "of the Train node's positive, its cfg 1, its negative unconnected."),
+                  "This is like *s4s_custom_sampling*, with **BasicGuider**: there is no negative prompt, and the "
+                  "model reads the guidance as a number.\n\n"
+                  "Train the preset on a MODEL and a prompt from the same nodes: **FluxGuidance** in front of the "
+                  "Train node's positive, its cfg 1, its negative unconnected."),
      "model": ("UNETLoader", {"unet_name": "flux1-dev.safetensors", "weight_dtype": "default"}),
      "clip": ("DualCLIPLoader", {"clip_name1": "clip_l.safetensors", "clip_name2": "t5xxl_fp16.safetensors",
                                  "type": "flux", "device": "default"}),
@@ -146,27 +146,22 @@ FLUX = Example(
 
 SDXL = Example(
     {"note": note("## SDXL, Illustrious, NoobAI and Pony in 6 calls\n\n"
-                  "A plain **KSampler** with sampler `s4s` **and** scheduler `s4s`. Until you have trained a preset "
-                  "for "
-                  "your checkpoint, the published *Align Your Steps* levels for SDXL run, and the node says *S4S "
-                  "fallback*.\n\n"
-                  "* put the checkpoint you use in its place; models of v-prediction with zero terminal SNR are "
-                  "recognized\n"
+                  "A plain **KSampler** with sampler `s4s` **and** scheduler `s4s`. Until you have trained a "
+                  "preset for your checkpoint, the published *Align Your Steps* levels for SDXL run, and the node "
+                  "says *S4S fallback*.\n\n"
+                  "* choose your own checkpoint; v-prediction models with zero terminal SNR are recognized\n"
                   "* train at the **size** and **cfg** you use: a preset runs on half to twice its area, and within "
-                  "10 % "
-                  "of its cfg"),
+                  "10 % of its cfg"),
      **checkpoint(name="sd_xl_base_1.0.safetensors"), **empty(1024), **ksampler(), **saved("sdxl", told=False)},
     [("", [["note"]]), ("Model and prompts", [["checkpoint", "latent"], ["positive", "negative"]]),
      ("Sampler s4s, scheduler s4s", [["sampler"]]), ("Image", [["decode", "save"]])])
 
 SD3 = Example(
     {"note": note("## SD3 and SD3.5 in 6 calls\n\n"
-                  "A plain **KSampler** with sampler `s4s` **and** scheduler `s4s`. Until you have trained a preset "
-                  "for "
-                  "your checkpoint, Euler runs on an even schedule with the model's own shift, as the official "
-                  "workflow "
-                  "has it, and the node says *S4S fallback*.\n\n"
-                  "Another shift, by **ModelSamplingSD3**, moves the fallback; a preset brings its own levels."),
+                  "A plain **KSampler** with sampler `s4s` **and** scheduler `s4s`. Until you have trained a "
+                  "preset for your checkpoint, Euler runs on an even schedule with the model's own shift, as in "
+                  "the official workflow, and the node says *S4S fallback*.\n\n"
+                  "**ModelSamplingSD3** changes the shift of the fallback. A preset brings its own levels."),
      **checkpoint(name="sd3.5_large_fp8_scaled.safetensors"),
      "latent": ("EmptySD3LatentImage", {"width": 1024, "height": 1024, "batch_size": 1}), **ksampler(),
      **saved("sd3", told=False)},
@@ -175,11 +170,12 @@ SD3 = Example(
 
 Z_IMAGE = Example(
     {"note": note("## Z-Image in 6 calls\n\n"
-                  "A plain **KSampler** with sampler `s4s` **and** scheduler `s4s`. Until you have trained a preset "
-                  "for your model, RES multistep runs on an even schedule with the model's own shift, as the "
-                  "official workflow has it, and the node says *S4S fallback*.\n\n"
-                  "This is Z-Image with cfg. For **Z-Image-Turbo** set the cfg to 1, and train its preset against the "
-                  "Turbo's own sampler: connect **teacher_sampler** and **teacher_sigmas** of *S4S Train Preset*."),
+                  "A plain **KSampler** with sampler `s4s` **and** scheduler `s4s`. Until you have trained a "
+                  "preset for your model, RES multistep runs on an even schedule with the model's own shift, as "
+                  "in the official workflow, and the node says *S4S fallback*.\n\n"
+                  "This is Z-Image with cfg. For **Z-Image-Turbo** set the cfg to 1, and train its preset with the "
+                  "Turbo's own sampler as the teacher: connect **teacher_sampler** and **teacher_sigmas** of *S4S "
+                  "Train Preset*."),
      **of_files("z_image_bf16", ("ModelSamplingAuraFlow", 3.0), ("qwen_3_4b", "lumina2"), "ae", FOX, ""),
      "latent": SD3.nodes["latent"], **ksampler(cfg=4.0), **saved("z_image", vae=("vae", 0), told=False)},
     [("", [["note"]]), ("Model and prompts", [["model", "checkpoint", "clip", "vae"],
@@ -188,9 +184,9 @@ Z_IMAGE = Example(
 
 WAN = Example(
     {"note": note("## Wan 2.1 text to video in 6 calls\n\n"
-                  "A plain **KSampler** with sampler `s4s` **and** scheduler `s4s` on one Wan model. Until you have "
-                  "trained a preset for it, UniPC runs with the model's own shift, as the official workflow has it, "
-                  "and the node says *S4S fallback*.\n\n"
+                  "A plain **KSampler** with sampler `s4s` **and** scheduler `s4s` on one Wan model. Until you "
+                  "have trained a preset for it, UniPC runs with the model's own shift, as in the official "
+                  "workflow, and the node says *S4S fallback*.\n\n"
                   "Train on short, small videos of the kind you make: a preset runs on half to twice the area of a "
                   "frame, whatever the length. For the two experts of Wan 2.2 14B open *s4s_wan22*."),
      **of_files("wan2.1_t2v_1.3B_fp16", ("ModelSamplingSD3", 8.0), ("umt5_xxl_fp8_e4m3fn_scaled", "wan"), "wan_2.1_vae",
@@ -231,14 +227,14 @@ BOTH_GROUP = ("Both experts and prompts", [["high", "high_shifted", "low", "low_
 
 WAN22 = Example(
     {"note": note("## Wan 2.2 14B text to video in 6 calls\n\n"
-                  "Two experts take turns: **two KSamplerAdvanced**, both with sampler `s4s` **and** scheduler `s4s`. "
-                  "Learn one preset for both with the example *s4s_wan22_train*.\n\n"
+                  "Two experts take turns: **two KSamplerAdvanced**, both with sampler `s4s` **and** scheduler "
+                  "`s4s`. Train one preset for both with the example *s4s_wan22_train*.\n\n"
                   "* **end_at_step** of the first and **start_at_step** of the second: the step that the training's "
-                  "report names. At another one both fall back to a classical solver, and the log says which step is "
-                  "right\n"
+                  "report names. At any other step both fall back to a classical solver, and the log says which "
+                  "step is right\n"
                   "* **steps** are the same in both: all calls together\n"
                   "* the first returns with leftover noise, the second adds none\n"
-                  "* change a model or a LoRA, and the preset is no longer for the pair: train again"),
+                  "* if you change a model or a LoRA, the preset is no longer for the two: train again"),
      **BOTH, "first": half("high", "latent", True), "second": half("low", "first", False),
      "decode": ("VAEDecode", {"samples": ("second", 0), "vae": ("vae", 0)}),
      "save": ("SaveAnimatedWEBP", {"images": ("decode", 0), "filename_prefix": "S4S/wan22", "fps": 16.0,
@@ -249,9 +245,9 @@ WAN22 = Example(
 WAN22_TRAIN = Example(
     {"note": note("## One preset for both experts of Wan 2.2 14B\n\n"
                   "1. Connect both experts as you sample them, with their LoRAs and shift.\n"
-                  "2. **boundary**: 0.875 for text to video, 0.9 for image to video. **low_noise_cfg**: 0 for the same "
-                  "cfg in both.\n"
-                  "3. Take a small, short latent: a training makes about 10,000 network calls. *only estimate* shows "
+                  "2. **boundary**: 0.875 for text to video, 0.9 for image to video. **low_noise_cfg**: 0 for the "
+                  "same cfg in both.\n"
+                  "3. Use a small, short latent: a training makes about 10,000 network calls. *only estimate* shows "
                   "how long that takes.\n"
                   "4. The report names the step at which the models change. Use it in the example *s4s_wan22*."),
      **BOTH, "latent": ("EmptyHunyuanLatentVideo", {"width": 416, "height": 240, "length": 17, "batch_size": 1}),
@@ -263,9 +259,9 @@ WAN22_TRAIN = Example(
 
 IMAGE_TO_IMAGE = Example(
     {"note": note("## Image to image, denoise 0.6\n\n"
-                  "A part of the way from noise needs a table of its own: train the preset with **windows** "
-                  "`1.0,0.6`. It is found by the noise level the sampling starts at, so a denoise near 0.6 uses it "
-                  "too, moved a little.\n\n"
+                  "Sampling that starts part of the way needs its own table: train the preset with **windows** "
+                  "`1.0,0.6`. S4S finds the table by the noise level where sampling starts, so a denoise near 0.6 "
+                  "uses it too, moved a little.\n\n"
                   "Without such a table a classical solver runs on the preset's levels. **S4S Image Info** says which "
                   "of the two made the image."),
      **checkpoint("oil painting of a red fox in the snow"),
@@ -280,9 +276,11 @@ IMAGE_TO_IMAGE = Example(
 
 INPAINT = Example(
     {"note": note("## Inpainting\n\n"
-                  "Right-click **Load Image**, *Open in MaskEditor*, and paint over what is to be made anew.\n\n"
-                  "**VAE Encode (for Inpainting)** empties the painted region, so denoise stays 1 and the preset's "
-                  "table for text to image is the right one. What is not painted ends exactly as it came in.\n\n"
+                  "Right-click **Load Image**, choose *Open in MaskEditor*, and paint over what you want to "
+                  "replace.\n\n"
+                  "**VAE Encode (for Inpainting)** empties the painted region, so denoise stays 1 and the "
+                  "preset's table for text to image is the right one. The rest of the latent stays exactly as it "
+                  "was.\n\n"
                   "To keep something of the old content, use *VAE Encode* and *Set Latent Noise Mask* with a denoise "
                   "below 1, and a preset with a table for that window (see *s4s_image_to_image*)."),
      **checkpoint(), "picture": loaded(),
@@ -298,9 +296,10 @@ TRAIN = Example(
                   "1. Choose the checkpoint you sample with; put your LoRAs between it and the Train node.\n"
                   "2. Write prompts typical of what you make, at your usual size and **cfg**.\n"
                   "3. **calls**: the numbers of steps you want, e.g. `4,6,8`. **windows**: add `0.6` for image to "
-                  "image. Every pair of the two costs one budget; *only estimate* shows how long each takes.\n"
-                  "4. Queue. The node shows the time left, how many times closer it is than the best baseline, and "
-                  "images as they get better. Cancelling keeps the best table so far; queueing again goes on.\n\n"
+                  "image. Each combination of the two costs one budget; *only estimate* shows how long each takes.\n"
+                  "4. Queue. The node shows the time left, how many times closer it is than the best baseline, "
+                  "and images as they get better. If you cancel, the best tables so far are kept; queue again to "
+                  "resume.\n\n"
                   "Then use sampler `s4s` and scheduler `s4s` in any KSampler."),
      **checkpoint(),
      "positive_2": ("CLIPTextEncode", {"text": "portrait of an old sailor, film grain", "clip": ("checkpoint", 1)}),
@@ -313,14 +312,13 @@ TRAIN = Example(
 
 SEVERAL_CFG = Example(
     {"note": note("## One preset for a range of cfg\n\n"
-                  "A preset belongs to the cfg it was learned at. Here it is learned twice, at 4 and at 6; **S4S Join "
-                  "Presets** makes one of the two, **S4S Save Preset** keeps it as *my-sd15 cfg 4 to "
-                  "6*.\n\n"
-                  "A KSampler with sampler `s4s` and scheduler `s4s` then runs the table for its own cfg: between the "
-                  "two the one between theirs, outside the nearest.\n\n"
-                  "* choose two cfg about 2 apart, around the one you use; a third and a fourth can be added\n"
+                  "A preset belongs to the cfg it was learned at. Here two are learned, at 4 and at 6. **S4S Join "
+                  "Presets** makes one of them, and **S4S Save Preset** keeps it as *my-sd15 cfg 4 to 6*.\n\n"
+                  "A KSampler with sampler `s4s` and scheduler `s4s` then runs the table for its own cfg. Between "
+                  "the two it interpolates; outside them it runs the nearest.\n\n"
+                  "* choose two cfg about 2 apart, around the one you use; you can add a third and a fourth\n"
                   "* everything else is the same for all: model, prompts, size, calls\n"
-                  "* presets you have already: **S4S Load Preset** in place of the Train nodes"),
+                  "* to join presets that you already have, use **S4S Load Preset** instead of the Train nodes"),
      **checkpoint(), **empty(), "low": trained(CFG - 1, "my-sd15 cfg 4"), "high": trained(CFG + 1, "my-sd15 cfg 6"),
      "join": ("S4SJoinPresets", {"preset": ("low", 0), "preset_2": ("high", 0), "name": "my-sd15 cfg 4 to 6"}),
      "keep": ("S4SSavePreset", {"preset": ("join", 0), "name": "", "overwrite": False}),
@@ -330,13 +328,13 @@ SEVERAL_CFG = Example(
 
 RACE = Example(
     {"note": note("## Race a preset on your model\n\n"
-                  "Unseen seeds, the same number of calls for everyone: how far does each end from what the model "
-                  "makes in 50 calls or more? All classical samplers on all schedules take part.\n\n"
+                  "All samplers get the same unseen seeds and the same number of calls: how far is each from what "
+                  "the model makes in 50 calls or more? All classical samplers on all schedules take part.\n\n"
                   "* **seeds**: more give firmer numbers\n"
                   "* **samplers**: more samplers to race, by their ComfyUI names, or all\n"
-                  "* **budget**: the most network calls to spend; a larger one finds the best sampler more surely\n"
-                  "* **write_scores** writes the result into the preset's file; one that loses is no longer selected "
-                  "automatically"),
+                  "* **budget**: the most network calls to spend; a larger one finds the best sampler more reliably\n"
+                  "* **write_scores** writes the result into the preset's file; a table that loses is no longer "
+                  "selected automatically"),
      **checkpoint(), **empty(),
      "preset": ("S4SPreset", {"preset": "auto", "calls": CALLS, "denoise": 1.0, "strict": False,
                               "model": ("checkpoint", 0)}),

@@ -71,7 +71,7 @@ def test_an_estimate_at_several_sizes_leaves_the_host_as_it_was(server):
 def test_a_distilled_models_own_sampler_teaches(server):
     asked = {**TRAINING, "name": "distilled", "calls": [2], "teacher": "euler, nowhere", "teacher_calls": 8}
     refused = server.call("/s4s-test/train", asked)
-    assert "no teacher 'euler, nowhere': name a solver and a schedule" in refused["error"], refused
+    assert "unknown teacher 'euler, nowhere': use a solver and a schedule" in refused["error"], refused
     asked["teacher"] = "euler, sgm_uniform"
     runner = threading.Thread(target=server.call, args=("/s4s-test/train", asked, 900))
     runner.start()
