@@ -223,7 +223,7 @@ def save_version(preset: Preset, folder) -> tuple[Preset, Path]:
 
 
 def readable(path) -> Preset | None:
-    """The preset in a file, or None where there is none."""
+    """The preset in a file, or None if there is none."""
     try:
         return preset_file.load(path)
     except PresetError:

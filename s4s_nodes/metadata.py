@@ -38,7 +38,7 @@ _KEPT = ("imported", "trainer", "created", "unfinished")        # of a preset's 
 
 
 def to_text(selection, facts: ModelFacts) -> str | None:
-    """The table of a Selection as compact JSON, of a fallback too; None where it would take more than MAX_TEXT, or has
+    """The table of a Selection as compact JSON, of a fallback too; None if it would take more than MAX_TEXT, or has
     more calls than a preset's.
 
     facts: of the model it ran on; of a preset's table the preset's own record of its model is kept.
@@ -85,7 +85,7 @@ def pack(text: str) -> str:
 
 
 def unpack(letters: str) -> str:
-    """The text that `pack` was given. Raises PresetError where it is damaged or too long."""
+    """The text that `pack` was given. Raises PresetError if it is damaged or too long."""
     opened = zlib.decompressobj()
     try:
         text = opened.decompress(base64.urlsafe_b64decode(letters + "=" * (-len(letters) % 4)), MAX_TEXT + 1).decode()
@@ -167,7 +167,7 @@ def is_image(path) -> bool:
 def from_image(path) -> list[Preset]:
     """The presets in an image's metadata, in the order they ran; the tables of one preset together, each once.
 
-    Raises PresetError where there is none, or where one is damaged.
+    Raises PresetError if there is none, or where one is damaged.
     """
     path = Path(path)
     presets = grouped(map(from_text, _records(_texts(path))))

@@ -99,7 +99,7 @@ def price_of(source: Source, config: Config, pace: float) -> Price:
 
 
 def _seconds(source: Source) -> float:
-    """Of one image through the network: the fastest call after one that warms up.
+    """Seconds of one image through the network: the fastest call after a warm-up.
 
     A slow network is timed once, a fast one three times: there other work on the machine disturbs.
     """

@@ -51,7 +51,7 @@ class RunProgress:
 
     @property
     def seconds(self) -> float:
-        """Of this session."""
+        """Seconds of this session."""
         return time.monotonic() - self._opened
 
     def say(self, text: str) -> None:

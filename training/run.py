@@ -80,7 +80,8 @@ class Run:
         try:
             return self.carry_out()
         except KeyboardInterrupt:
-            raise Stopped(f"stopped and saved; resume with: s4s train --resume {self.folder}{self._kept()}") from None
+            raise Stopped(f"stopped and saved; resume with: s4s train --resume {self.folder}"
+                          f"{self._best_so_far()}") from None
 
     def carry_out(self) -> Preset:
         """Make the pairs, learn every table, write the preset and return it.
@@ -90,7 +91,7 @@ class Run:
         """
         self.source.on_model_calls, self.source.say = self._count, self.progress.say
         try:
-            with self.files.held():
+            with self.files.lock():
                 return self._carry_out_or_keep()
         finally:
             self.source.on_model_calls, self.source.cfg = None, self.own_cfg
@@ -106,7 +107,7 @@ class Run:
             if self.states and not isinstance(error, KeyboardInterrupt):
                 self.progress.say(f"the run stopped and is saved in {self.folder}; it resumes when you start it again "
                                   f"with the same settings (on the command line: s4s train --resume {self.folder})"
-                                  f"{self._kept()}")
+                                  f"{self._best_so_far()}")
             raise
 
     def _carry_out(self) -> Preset:
@@ -244,7 +245,7 @@ class Run:
             "facts": self.facts, "starts": self.tables.starts_record(), "model_calls": self.model_calls,
             "seconds": self.seconds, "programs": self.programs})
 
-    def _kept(self) -> str:
+    def _best_so_far(self) -> str:
         return f"\nthe best table so far is in {self.preset_path}" if self.preset_path.exists() else ""
 
     @property

@@ -69,7 +69,7 @@ class Folder:
                 raise ValueError(f"{self.path} holds a run of another model or of other conditions: use another folder")
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Lock the folder, and delete half-written files of a killed training."""
         with self._stack:
             self._hold()

@@ -14,7 +14,7 @@ from .source import Source, pick_device
 
 
 def of(config: Config, device: str, say: Callable = print) -> Source:
-    """The Source of a configuration on this device. Raises ValueError in words for what cannot be opened."""
+    """The Source of a configuration on this device. Raises ValueError if it cannot be opened."""
     if not config.model.checkpoint:
         from .demo_models.source import bundled  # a host's package comes without the small models
         source = bundled(config.model.name, config.cfg[0], pick_device(device))
@@ -49,7 +49,7 @@ def baseline_teacher(source: Source, name: str, calls: int) -> tuple:
 
 
 def recorded_teacher(source: Source, preset: Preset) -> tuple | None:
-    """The teacher of its own that a preset was trained with, as Source.teacher; None where it had none known here."""
+    """The teacher of its own that a preset was trained with, as Source.teacher; None if it had none known here."""
     name = str(preset.training.get("teacher", "")).rpartition(", ")[0]
     levels, solver = preset.training.get("teacher_levels"), name.split(", ")[0]
     if solver not in classical.SOLVERS or not isinstance(levels, list) or not levels \

@@ -37,12 +37,12 @@ def digest_of(network: Callable) -> str:
     for _ in range(DEPTH):
         fresh = {id(each): each for each in around if id(each) not in seen}
         seen |= fresh
-        around = [inner for each in fresh.values() for inner in _held(each)]
+        around = [inner for each in fresh.values() for inner in _members(each)]
     modules = [each for each in seen.values() if isinstance(each, torch.nn.Module)]
     return digest(weight for module in modules for weight in module.parameters()) if modules else ""
 
 
-def _held(each) -> list:
+def _members(each) -> list:
     """What a function, a container or an object holds that may be a network or lead to one."""
     if isinstance(each, (torch.nn.Module, Tensor, ModuleType, type)):
         return []

@@ -101,7 +101,7 @@ def sgm_uniform(calls: int, levels) -> np.ndarray:
 def beta(calls: int, levels, alpha: float = 0.6, beta: float = 0.6) -> np.ndarray:
     """Quantiles of a Beta distribution over the model's levels (Lee et al., 2024). Needs scipy.
 
-    Raises ValueError where rounding to the model's levels would repeat one.
+    Raises ValueError if rounding to the model's levels would repeat one.
     """
     from scipy.stats import beta as distribution  # every host carries scipy; only this schedule asks for it
     check_calls(calls)

@@ -85,7 +85,7 @@ def chosen(results: dict, cfg: float | None, trained: Sequence, sizes: Sequence 
 
 
 def lost(score: dict) -> bool | None:
-    """Whether a race says that a baseline is closer; None where it says nothing."""
+    """Whether a race says that a baseline is closer; None if it says nothing."""
     verdict = score.get("lost")
     if isinstance(verdict, bool):
         return verdict

@@ -43,7 +43,7 @@ def below(paths: Paths, name) -> Paths:
 
 @functools.lru_cache(maxsize=1000)
 def _read(code: types.CodeType) -> tuple[Paths, frozenset]:
-    """(paths to what the code changes, the names it mentions); nothing where its source cannot be read."""
+    """(paths to what the code changes, the names it mentions); nothing if its source cannot be read."""
     try:
         source = ast.parse(textwrap.dedent(inspect.getsource(code))).body[0]
     except (OSError, SyntaxError, IndexError):

@@ -83,7 +83,7 @@ def described(content, own: frozenset = frozenset(), above: tuple = (), changed:
         return described(each, own, (*above, id(content)), changed, asked)
 
     def parts(named, changed=changed, asked=asked) -> dict:
-        """Of everything by a name or a key that is not changed as a whole."""
+        """A digest of everything under a name or a key, except what changes as a whole."""
         kept = [(name, each, changing.below(changed, name)) for name, each in named]
         return {str(name): below(each, paths, asked) for name, each, paths in kept if () not in paths}
     if isinstance(content, dict):

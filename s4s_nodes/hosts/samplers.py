@@ -29,14 +29,14 @@ class Sampler(NamedTuple):
     discards: bool
 
 
-def entries(names: Sequence[str], known: Iterable[str], made: Callable[[str], Sampler], host: str, source: Source,
+def entries(names: Sequence[str], known: Iterable[str], sampler_of: Callable[[str], Sampler], host: str, source: Source,
             counts: Iterable[int], schedules: Iterable[str]) -> tuple[dict[int, list[Entry]], list[str]]:
     """({calls: the samplers at no more than so many network calls an image, on every schedule that starts at the top},
     what to say of those left out).
 
-    names: of some samplers of `known`, or "all". made(name) raises ValueError for one that cannot be raced. Stochastic
-    samplers and CFG++, which guides otherwise than the teacher, are for the Fréchet distance alone. Raises ValueError
-    for a named one that is unknown or cannot be raced.
+    names: some of `known`, or "all". sampler_of(name) raises ValueError for one that cannot be raced. Stochastic
+    samplers and CFG++, whose guidance is not the teacher's, are for the Fréchet distance alone. Raises ValueError for a
+    named one that is unknown or cannot be raced.
     """
     every, by_name = [name.lower() for name in names] == [EVERY], {name.lower(): name for name in known}
     schedules = [each for each in schedules if not (source.flow and each.lower() in OF_SIGMA)]
@@ -48,7 +48,7 @@ def entries(names: Sequence[str], known: Iterable[str], made: Callable[[str], Sa
             if name.lower() not in by_name:
                 raise ValueError(f"unknown sampler {name!r} here: use some of {EVERY}, {', '.join(by_name.values())}")
             name = by_name[name.lower()]
-            for calls, some in _of(name, host, made(name), source, by_calls, schedules, unfit).items():
+            for calls, some in _of(name, host, sampler_of(name), source, by_calls, schedules, unfit).items():
                 by_calls[calls] += some
                 notes += [] if some else [f"{name} does not take part at {calls} calls: not even one of its steps fits"]
         except FAILS as error:
@@ -70,7 +70,7 @@ def _is_cfg_pp(name: str) -> bool:
 
 def _of(name: str, host: str, sampler: Sampler, source: Source, counts: Iterable[int],
         schedules: list[str], unfit: dict) -> dict[int, list[Entry]]:
-    """{calls: the sampler on each schedule, none where no step fits}. Raises what the sampler raises. unfit: gets the
+    """{calls: the sampler on each schedule, none if no step fits}. Raises what the sampler raises. unfit: gets the
     schedules that do not start at the top."""
     if "adaptive" in name.lower():
         raise ValueError(f"{name} chooses its own number of calls: leave it out")

@@ -91,7 +91,7 @@ class Outcome:
 
 
 def train(host: Host, order: TrainingOrder) -> Outcome | None:
-    """Learn, race and save a preset; None where the host ends an interrupted work quietly.
+    """Learn, race and save a preset; None if the host ends an interrupted work quietly.
 
     Raises ValueError for settings that cannot work, before the first network call.
     """

@@ -63,7 +63,7 @@ class Selection:
         return f"S4S {name_text(self.preset)}, {self.table_name}, {self.kind}: {self.why}{self._stranger}"
 
     def refusal(self, because: str, cure: str) -> str:
-        """Of a fallback that may not run: what would be one, why it is refused, and what to do."""
+        """The message of a fallback that may not run: what it would be, why it is refused, and what to do."""
         advice = self.advice if cure in self.advice else ", or ".join(filter(None, [self.advice, cure]))
         return f"S4S: {self.why}. It was refused because {because}: {advice}"
 

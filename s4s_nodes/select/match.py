@@ -54,7 +54,7 @@ def _hashed(presets, facts: ModelFacts) -> tuple[list[Preset], dict]:
 
 
 def as_seen(preset: Preset, facts: ModelFacts) -> Preset:
-    """Of a preset for two models, what concerns this one; else the preset."""
+    """The part of a preset for two models that is for this model; any other preset unchanged."""
     ours = facts.fingerprint() if preset.experts and facts.fingerprint is not None else {}
     return next((part for part in preset.experts if _same_weights(part, ours)), preset)
 

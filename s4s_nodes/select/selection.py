@@ -266,7 +266,7 @@ def _fallback(request: Request, levels: np.ndarray, origin, problems: list[_Prob
 
 
 def _of_its_own(preset: Preset, levels: np.ndarray, facts: ModelFacts) -> np.ndarray:
-    """Of a preset for two models its own levels in the place of these plain ones; else the levels."""
+    """The levels of a preset for two models instead of these plain ones, if one fits; else the levels."""
     steps, first = (preset.experts and cut_of(levels, None, facts)) or (0, 0)
     return levels_for(preset, facts, steps)[first:first + len(levels)] if steps in preset.counts else levels
 

@@ -94,7 +94,7 @@ def test_it_is_asked_as_its_own_pipeline_asks_it(tiny, kind):
     sigma = clock.sigmas[[len(clock.sigmas) // 2]]
     x = source.noise([1]) * sigma.reshape(-1, 1, 1, 1)
     level = sigma.reshape(-1, 1, 1, 1)
-    answer = by_diffusers(tiny, kind, clock.shown(x, level), clock.timestep(sigma), "a dog in the rain")
+    answer = by_diffusers(tiny, kind, clock.network_input(x, level), clock.timestep(sigma), "a dog in the rain")
     ours = source.denoiser(x, sigma, **source.conditions([1]))
     torch.testing.assert_close(ours, clock.denoised(x, level, answer), rtol=1e-4, atol=1e-4)
 
@@ -109,7 +109,7 @@ def test_at_several_sizes_it_is_asked_for_each_as_its_own_pipeline_asks_it(tiny,
         extra, alone = source.extra([seed]), opened(tiny, kind, cfg=1.0)
         clock, image = alone.network.clock, source.images(source.noise([seed]), extra) * 2
         x = source.noise([seed]) * 2
-        answer = by_diffusers(tiny, kind, clock.shown(image, sigma), clock.timestep(sigma), texts[seed % 3])
+        answer = by_diffusers(tiny, kind, clock.network_input(image, sigma), clock.timestep(sigma), texts[seed % 3])
         ours = source.images(source.denoiser(x, sigma, **extra), extra)
         torch.testing.assert_close(ours, clock.denoised(image, sigma, answer), rtol=1e-4, atol=1e-4)
 

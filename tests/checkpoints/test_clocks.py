@@ -59,7 +59,7 @@ def test_they_are_the_numbers_of_the_real_comfyui():
         x = torch.linspace(-3, 3, 4 * len(sigma)).reshape(-1, 1, 2, 2)
         answer = torch.linspace(2, -1, 4 * len(sigma)).reshape(-1, 1, 2, 2)
         level = sigma.reshape(-1, 1, 1, 1)
-        ours = (clock.sigmas, clock.timestep(sigma), clock.shown(x, level), clock.denoised(x, level, answer))
+        ours = (clock.sigmas, clock.timestep(sigma), clock.network_input(x, level), clock.denoised(x, level, answer))
         for what, mine, other in zip(("levels", "timesteps", "input", "denoised"), ours, theirs[name]):
             np.testing.assert_allclose(mine.double().flatten(), other, rtol=2e-6, atol=1e-6, err_msg=f"{name}: {what}")
 
@@ -101,7 +101,7 @@ def test_denoised_is_what_k_diffusion_makes_of_the_same_network(k_diffusion_exte
     sigma = clock.sigmas[[3, 400, 998]].double()
     x = torch.randn(3, 4, 5, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 3
     level = sigma.reshape(-1, 1, 1, 1)
-    answer = Inner().apply_model(clock.shown(x, level), clock.timestep(sigma))
+    answer = Inner().apply_model(clock.network_input(x, level), clock.timestep(sigma))
     theirs = wrapper(Inner(), quantize=True, device="cpu")(x, sigma, cond=None)
     torch.testing.assert_close(clock.denoised(x, level, answer), theirs, rtol=0, atol=1e-5)   # their levels: float32
 

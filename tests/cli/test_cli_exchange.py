@@ -55,7 +55,7 @@ def test_a_file_in_place_of_a_folder_is_said(s4s, tmp_path):
     code, output = s4s("export", "mine.safetensors", "--to", "diffusers", "--out", "mine.safetensors")
     assert code == 1 and "mine.safetensors is a file: name a folder" in output
     code, output = s4s("train", "--name", "x", "--out", "mine.safetensors/below")
-    assert code == 1 and "is no folder" in output
+    assert code == 1 and "is not a folder" in output
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="a folder where nothing can be made")

@@ -157,7 +157,7 @@ def test_a_second_training_in_the_folder_is_told(copy):
 def test_a_folder_that_is_a_file_is_no_place_for_a_run(tmp_path):
     (tmp_path / "file").write_text("mine")
     for place in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(ValueError, match="is no folder"):
+        with pytest.raises(ValueError, match="is not a folder"):
             run_in(place)
     assert (tmp_path / "file").read_text() == "mine"
 

@@ -33,8 +33,8 @@ def pooled(per_seed: np.ndarray, axis: int = -1) -> np.ndarray:
 class Entry:
     """A baseline or learned table and its errors: RMSE to the teacher per seed, for the first len(errors) seeds.
 
-    features: (n, F) of its results where it ran all seeds and the source has a feature space. finer: errors to a finer
-    teacher, of the first seeds. frechet_only: stochastic or guided otherwise: for the Fréchet distance alone.
+    features (n, F): of its results, if it ran all seeds and the source has a feature space. finer: errors to a finer
+    teacher, for the first seeds. frechet_only: only the Fréchet distance can judge it (stochastic, or other guidance).
     """
 
     solver_name: str
@@ -51,12 +51,12 @@ class Entry:
 
     @property
     def rmse(self) -> float:
-        """Over all pixels of all seeds together."""
+        """The RMSE over all pixels of all seeds together."""
         return float(pooled(self.errors))
 
     @property
     def median(self) -> float:
-        """Of the seeds' own RMSE."""
+        """The median of the seeds' own RMSE."""
         return float(np.median(self.errors))
 
 
@@ -138,7 +138,7 @@ def measured(source: Source, entries: Sequence[Entry], pairs: Pairs, features: b
 
 @torch.no_grad()
 def features_of(source: Source, results: Tensor) -> np.ndarray | None:
-    """(n, F) of results in the source's feature space, decoded first; None where it has none or n is below F."""
+    """(n, F) of results in the source's feature space, decoded first; None if it has none or n is below F."""
     if source.features is None:
         return None
     decode = source.decode or (lambda latents: latents)

@@ -66,7 +66,7 @@ def _table(preset: Preset, name: str, table: Table, race: TableResult | None, fo
     return {"id": f"table-{name}", "title": _title(preset, name, table, race), "rows": _numbers(table),
             "pictures": pictures, "curve": _curve(folder / LOG, name),
             "scores": scores if scores and "ratio" in scores else None, "verdict": race and race.verdict,
-            "said": _said(scores), "lost": bool(lost(scores)), "race": race and _race(race)}
+            "said": _verdict_text(scores), "lost": bool(lost(scores)), "race": race and _race(race)}
 
 
 def _curve(log: Path, name: str) -> dict | None:
@@ -82,7 +82,7 @@ def _curve(log: Path, name: str) -> dict | None:
             "errors": (errors.max(), errors.min())}
 
 
-def _said(scores: dict) -> str:
+def _verdict_text(scores: dict) -> str:
     words = {BETTER: "closer to the teacher than the best baseline",
              WORSE: "as close to the teacher as the best baseline",
              UNSURE: "as close as the best baseline: too few seeds to decide",

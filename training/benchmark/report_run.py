@@ -61,7 +61,7 @@ def source_for(preset: Preset, opening: dict, cfg: float | None, device: str) ->
 
 
 def terms_of(preset: Preset, calls, first: int, seeds: int | None, budget: int | None) -> host_race.Terms:
-    """Of a race of the tables with these calls. budget: of a checkpoint's race; None: a bundled model's."""
+    """The terms of a race of the tables with these calls. budget: for a checkpoint; None: for a bundled model."""
     tables = tuple(sorted(tables_of(preset, calls or ()), key=lambda name: "_from" in name))      # whole pictures first
     if budget is None:
         return host_race.Terms(tables, range(first, first + (seeds or BUNDLED_SEEDS)), 0, TEACHER_CALLS, match=True)
@@ -130,7 +130,7 @@ def settings(preset: Preset, opening: dict, cfg: float | None) -> Config:
 
 
 def fit_text(preset: Preset, source: Source) -> str:
-    """Words on whether the preset was made for this checkpoint. Raises ValueError where its tables are not valid."""
+    """Words on whether the preset was made for this checkpoint. Raises ValueError if its tables are not valid."""
     seen = replace(ModelFacts.of(source.model), fingerprint=lambda: source.model.hashes)
     if reason := suits(preset, seen):
         raise ValueError(f"preset {preset.name!r} cannot run on {source.name}: {reason}")

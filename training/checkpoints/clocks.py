@@ -29,7 +29,7 @@ class Discrete:
     prediction: str = "eps"
     zero_terminal_snr: bool = False
 
-    def shown(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def network_input(self, x: Tensor, sigma: Tensor) -> Tensor:
         """c_in x: unit variance for data of unit variance."""
         return x / (sigma ** 2 + 1) ** 0.5
 
@@ -56,7 +56,7 @@ class Flow:
     prediction: str = "flow"
     zero_terminal_snr: bool = False
 
-    def shown(self, x: Tensor, sigma: Tensor) -> Tensor:
+    def network_input(self, x: Tensor, sigma: Tensor) -> Tensor:
         return x
 
     def timestep(self, sigma: Tensor) -> Tensor:

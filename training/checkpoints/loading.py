@@ -141,7 +141,7 @@ def _file(diffusers, path: Path, dtype: torch.dtype, given: str, say) -> Checkpo
 
 
 def _check_whole(pipeline, path: Path, config: Path) -> None:
-    """Raises ValueError where the file left numbers of the model empty."""
+    """Raises ValueError if the file left numbers of the model empty."""
     for part, module in pipeline.components.items():
         if part.startswith("text_encoder") and module is not None:
             module.tie_weights()                        # T5's words are in the file once, in the model twice

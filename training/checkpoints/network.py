@@ -31,12 +31,12 @@ class Network:
 
     def _denoised(self, x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
         level = sigma.to(x.dtype).reshape(-1, 1, 1, 1)
-        pooled = None if self.prompts.pooled is None else self._told(self.prompts.pooled[rows], x)
-        answer = self.ask(self.clock.shown(x, level).to(self.dtype), self.clock.timestep(sigma.float()),
-                          self._told(self.prompts.context[rows], x), pooled)
+        pooled = None if self.prompts.pooled is None else self._to_network(self.prompts.pooled[rows], x)
+        answer = self.ask(self.clock.network_input(x, level).to(self.dtype), self.clock.timestep(sigma.float()),
+                          self._to_network(self.prompts.context[rows], x), pooled)
         return self.clock.denoised(x, level, answer.to(x.dtype))
 
-    def _told(self, rows: Tensor, x: Tensor) -> Tensor:
+    def _to_network(self, rows: Tensor, x: Tensor) -> Tensor:
         return rows.to(x.device, self.dtype, non_blocking=True)
 
 

@@ -1,15 +1,15 @@
 """Learning without a backward pass: Gauss-Newton on a table's few free numbers, with forward calls only.
 
-It works with whatever samples: quantised, compiled, offloaded or non-differentiable networks, at the memory of plain
-sampling. A few pairs are run and measured at the present numbers. From then on their runs are known for other numbers
-too, with the network linearised (linearized.py): the best numbers near the present ones are found without a call, at
-three dampings (Levenberg 1944, Marquardt 1963), each is tried by real runs of these pairs, and the best is taken. What
-all three runs show corrects the model, and the next step follows.
+It works with every network that can sample, also a quantized, compiled, offloaded or non-differentiable one, with the
+memory of plain sampling. A few pairs are run and measured at the present numbers. From then on their runs are known for
+other numbers too, with the network linearized (linearized.py): the best numbers near the present ones are found without
+a call, at three dampings (Levenberg 1944, Marquardt 1963), real runs of these pairs try each, and the best is taken.
+What all three runs show corrects the model, and the next step follows.
 
-Each iteration takes other pairs. Where what it gains on them hardly shows on the held-out pairs, the next one takes
-twice as many. So a larger budget continues where a smaller one ends.
+Each iteration takes other pairs. If its gain on them hardly shows on the held-out pairs, the next one takes twice as
+many. So a larger budget continues where a smaller one ends.
 
-The paper's way, Adam on gradients through the sampler, ended farther away: docs/constants.md.
+The paper's way, Adam on gradients through the sampler, has two to three times the error: docs/constants.md.
 """
 
 import math
@@ -35,7 +35,7 @@ FACTOR = 10.0               # between two dampings that are tried
 LONGEST = 3.0               # step in any free number
 DAMPING = (1e-6, 1e2)       # of a step, as a share of each number's curvature
 FLOOR = 0.1                 # added to it, of all numbers' mean: one that hardly acts may not take all of a step
-SOLVING = 10                # Gauss-Newton steps on the linearised runs, at most
+SOLVING = 10                # Gauss-Newton steps on the linearized runs, at most
 SHORTER = 3.0               # a step that does not help is so many times shorter next, as often at most
 SOLVED = 0.02               # share of the model's loss that another step must win
 FURTHER = 4                 # real steps on a corrected model
@@ -111,7 +111,7 @@ def _scale(model: Linearized, here: Parameters, vector: Tensor) -> Tensor:
 
 
 def _weights(model: Linearized, miss: Tensor) -> Tensor:
-    """Of the images (n,): 1 / their RMSE (re-weighted least squares), so that hopeless seeds do not drown the rest."""
+    """The images' weights (n,), 1 / RMSE (re-weighted least squares), so that hopeless seeds do not drown the rest."""
     return 1 / (model.squares(miss)[:, 0].sqrt().clamp(min=1e-6) * len(miss))
 
 
@@ -150,7 +150,7 @@ def _iterate(source: Source, here: Parameters, pairs: Pairs, held_out: Pairs, st
 
 
 def _error(real: Linearized, table: Table, before: Tensor, predicted: Tensor) -> float:
-    """Of the predicted misses (n, 1, b) at this table, relative to how much the real ones have changed."""
+    """The error of the predicted misses (n, 1, b) at this table, relative to how much the real ones changed."""
     after, _ = real.run(table)
     wrong, change = (after - pad(each, (0, after.shape[2] - each.shape[2])) for each in (predicted, before))
     return float((real.squares(wrong).sum() / real.squares(change).sum().clamp(min=1e-24)).sqrt())

@@ -1,4 +1,4 @@
-"""Runs of a table with the network linearised: where other free numbers would end, without asking the network.
+"""Runs of a table with the network linearized: where other free numbers would end, without asking the network.
 
 All of a run but the network's answers is linear in them, and known exactly, however far the numbers move. What a
 changed state does to an answer is measured along a few directions, by finite differences:

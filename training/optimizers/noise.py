@@ -1,4 +1,4 @@
-"""How noisy a network's answers are, in half precision or quantised; and how far finite differences then reach."""
+"""How noisy a network's answers are, in half precision or quantized; and how far finite differences then reach."""
 
 import math
 

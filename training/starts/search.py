@@ -35,7 +35,7 @@ class Start:
 
 
 def choose_start(source: Source, calls: int, held_out: Pairs, config, curve: np.ndarray | None = None) -> Start:
-    """The start of a table of this many calls. Raises ValueError where no schedule can place as many levels.
+    """The start of a table of this many calls. Raises ValueError if no schedule can place as many levels.
 
     curve: for a window, its levels (calls + 1,) on the curve of the full table, one of the schedules that are tried.
     """
@@ -79,7 +79,7 @@ def search_calls(source: Source, calls: int, config) -> int:
 
 
 def vector_of(parameters: Parameters, table: Table) -> Tensor | None:
-    """The free numbers whose table is this one, on its own levels; None where there are none."""
+    """The free numbers whose table is this one, on its own levels; None if there are none."""
     if parameters.boundary is not None:
         if table.calls != parameters.calls:         # of a solver of several calls a step
             return None

@@ -1,6 +1,6 @@
 """MODEL and conditionings -> a Source to learn from, alive inside one `guider.sample` of the host.
 
-Everything between (x, sigma) and the denoised image is the host's: loading and offloading, LoRA patches, quantisation,
+Everything between (x, sigma) and the denoised image is the host's: loading and offloading, LoRA patches, quantization,
 ControlNets, areas, hooks, guidance. The trainer is run where the host would run a sampler, so all of it is in place.
 """
 
@@ -32,7 +32,7 @@ class Scene:
     """What a node is given to sample with: the model, what is asked of it, and the size of a picture.
 
     positives: a list of the host's CONDITIONINGs, image i is asked for number i modulo their count; negative may
-    be None where cfg is 1. latent: the host's LATENT, of which only the size counts; more_latents: those of other
+    be None if cfg is 1. latent: the host's LATENT, of which only the size counts; more_latents: those of other
     sizes. scales: other cfg that the model will be asked at. low_noise: of two models, what is sampled with the second
     from the level `boundary` on. teacher: what is sampled with another model, which makes the targets.
     """
@@ -218,7 +218,7 @@ def places_of_each(which: Tensor) -> list[Tensor]:
 
 
 def teacher_of(source: Source, sampler, sigmas: Tensor) -> tuple[Callable, Tensor]:
-    """A SAMPLER and its SIGMAS as Source.teacher. Raises ValueError where they cannot make whole pictures."""
+    """A SAMPLER and its SIGMAS as Source.teacher. Raises ValueError if they cannot make whole pictures."""
     if not hasattr(sampler, "sampler_function"):
         raise ValueError(f"the teacher is a {type(sampler).__name__}, which runs its own loop: connect a SAMPLER "
                          "from KSamplerSelect or another of the host's sampler nodes")

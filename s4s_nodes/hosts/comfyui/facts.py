@@ -46,7 +46,7 @@ def _shift(sampling) -> float | None:
 
 
 def of_model(model) -> ModelFacts:
-    """Of a MODEL (a model patcher), with its patches: a ModelSampling node's change is seen."""
+    """The facts of a MODEL (a model patcher) with its patches, such as those of a ModelSampling node."""
     return _of(model.model, model.get_model_object("model_sampling"), model)
 
 
@@ -141,19 +141,19 @@ def of_sampling(denoiser) -> dict:
     around = [own, _own(denoiser, comfy.samplers.KSamplerX0Inpaint, "{} around the model"),
               fingerprint.of_hooks(getattr(guider, "original_conds", {}))]
     return {"cfg": None if own else getattr(guider, "cfg", None), "around": " and ".join(filter(None, around)),
-            "guidance": told(guider, [getattr(guider, "conds", {})])}
+            "guidance": told_guidance(guider, [getattr(guider, "conds", {})])}
 
 
 def recorded(guider) -> dict:
     """What a training records of its prompts' distilled guidance and hooks; guider: the trainer's."""
-    several = told(guider, [prompt for size in guider.prepared for prompt in size])
+    several = told_guidance(guider, [prompt for size in guider.prepared for prompt in size])
     hooks = fingerprint.of_hooks(guider.original_conds)
     guidance = {"guidance": several[0] if len(several) == 1 else list(several)} if several else {}
     return guidance | ({HOOKS: hooks} if hooks else {})
 
 
-def told(guider, every: list[dict]) -> tuple:
-    """What the prepared positives tell a model that is distilled for guidance; () for another one."""
+def told_guidance(guider, every: list[dict]) -> tuple:
+    """The guidance that the prepared positives give to a model distilled for guidance; () for other models."""
     network = getattr(getattr(guider, "inner_model", None), "diffusion_model", None)
     if not getattr(getattr(network, "params", None), "guidance_embed", True):       # Flux schnell does not listen
         return ()
@@ -162,7 +162,7 @@ def told(guider, every: list[dict]) -> tuple:
 
 
 def of_running(denoiser) -> ModelFacts:
-    """Of the denoiser a sampler function is called with."""
+    """The facts of the denoiser that a sampler function is called with."""
     guider = getattr(denoiser, "inner_model", denoiser)
     network = getattr(guider, "inner_model", guider)        # the guider holds the model while it samples
     if not hasattr(network, "model_sampling"):

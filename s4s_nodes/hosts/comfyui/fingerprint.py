@@ -22,7 +22,7 @@ _digests: OrderedDict = OrderedDict()                                   # the ho
 
 
 def of(network, patcher) -> dict:
-    """{"weights_1d": sketch, "patches": digest}; no patches where nothing is changed, {} where it cannot be read."""
+    """{"weights_1d": sketch, "patches": digest}; no patches if nothing is changed, {} if the model cannot be read."""
     hashes = _sketch(network, patcher)
     patches = changes(patcher) if hashes else ""
     return {**hashes, PATCHES: patches} if patches else hashes
@@ -53,7 +53,7 @@ def changes(patcher) -> str:
 
 
 def _object(patcher, key: str, value) -> str:
-    """Of a part of the model that is exchanged for another."""
+    """A digest of a part of the model that replaces another."""
     if key == "model_sampling":                                     # its levels and prediction are known
         return digest("LCM") if any(kind.__name__ == "LCM" for kind in type(value).__mro__) else ""
     if key in _SAME_OBJECTS or hasattr(value, "_orig_mod"):         # compiled: the same weights, faster
@@ -64,7 +64,7 @@ def _object(patcher, key: str, value) -> str:
 
 
 def _patches(patcher) -> str:
-    """Of LoRAs, merges and the like; kept, since the host gives every set of them an id of its own."""
+    """A digest of LoRAs, merges and other weight patches; cached by the id that the host gives every set of them."""
     key, patches = getattr(patcher, "patches_uuid", None), getattr(patcher, "patches", {})
     if not patches:
         return ""
@@ -96,7 +96,7 @@ def of_hooks(conds: dict) -> str:
 
 
 def _hook(hook) -> str:
-    """Of one hook: of a LoRA its numbers, of others their functions; and when it holds."""
+    """A digest of one hook: a LoRA's numbers, or another hook's functions, and when it applies."""
     held = {key: value for key, value in vars(hook).items() if not key.startswith(("hook_", "_", "custom", "weights"))}
     when = [(key.strength, key.start_percent) for key in hook.hook_keyframe.keyframes]
     return digest([type(hook).__name__, getattr(hook, "weights", None), getattr(hook, "_strength_model", 1), when,

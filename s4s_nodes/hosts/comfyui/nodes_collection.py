@@ -51,13 +51,13 @@ class S4SPresets(io.ComfyNode):
             text = _listed(library)
         elif action == RENAME:
             old, new = library.path(preset), library.rename(preset, name.strip())
-            text = f"{old} is now called {new}. Press R to update the lists"
+            text = f"{old} is now {new}. Press R to update the lists"
         else:
             path = library.path(preset)
             library.delete(preset)
             text = f"deleted {path}. Press R to update the lists"
         record.presets_changed()
-        return io.NodeOutput(text, ui=parts.shown(cls, text))
+        return io.NodeOutput(text, ui=parts.node_ui(cls, text))
 
 
 def _refusal(preset: str | None, action: str | None, name: str | None) -> str | None:
@@ -130,7 +130,7 @@ class S4SJoinPresets(io.ComfyNode):
         low, high = whole.training["cfg"]
         text = (f"for cfg {low:g} to {high:g}: tables are interpolated between the {len(given)} learned cfg; outside "
                 f"them the nearest table runs\n{preset_file.describe(whole)}")
-        return io.NodeOutput(whole, text, ui=parts.shown(cls, text))
+        return io.NodeOutput(whole, text, ui=parts.node_ui(cls, text))
 
 
 NODES = [S4SPresets, S4SJoinPresets]

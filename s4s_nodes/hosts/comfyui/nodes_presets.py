@@ -37,7 +37,7 @@ class S4SLoadPreset(io.ComfyNode):
     def execute(cls, preset, path="") -> io.NodeOutput:
         loaded = preset_file.load(path) if path else presets().get(preset)
         text = preset_file.describe(loaded)
-        return io.NodeOutput(loaded, text, ui=parts.shown(cls, text))
+        return io.NodeOutput(loaded, text, ui=parts.node_ui(cls, text))
 
 
 class S4SSavePreset(io.ComfyNode):
@@ -60,7 +60,7 @@ class S4SSavePreset(io.ComfyNode):
         path = there if same else save_new(named, home(), overwrite)
         presets_changed()
         text = f"{named.name} ({named.short_hash}) is in {path}"
-        return io.NodeOutput(named, str(path), ui=parts.shown(cls, text))
+        return io.NodeOutput(named, str(path), ui=parts.node_ui(cls, text))
 
 
 class S4SImport(io.ComfyNode):
@@ -79,7 +79,7 @@ class S4SImport(io.ComfyNode):
         preset = published.make(source)
         text = "\n".join([preset_file.describe(preset), f"licence: {preset.licence}", f"source: {preset.source}",
                           str(preset.training.get("note", ""))])
-        return io.NodeOutput(preset, text, ui=parts.shown(cls, text))
+        return io.NodeOutput(preset, text, ui=parts.node_ui(cls, text))
 
 
 class S4SFromImage(io.ComfyNode):
@@ -108,7 +108,7 @@ class S4SFromImage(io.ComfyNode):
                              f"{f' to {len(loaded)}' if len(loaded) > 1 else ''}")
         others = "".join(f"\n{i}: {each.name}, {', '.join(each.tables)}" for i, each in enumerate(loaded, 1))
         text = preset_file.describe(loaded[number - 1]) + (others if len(loaded) > 1 else "")
-        return io.NodeOutput(loaded[number - 1], text, ui=parts.shown(cls, text))
+        return io.NodeOutput(loaded[number - 1], text, ui=parts.node_ui(cls, text))
 
 
 class S4SShowPreset(io.ComfyNode):
@@ -124,7 +124,7 @@ class S4SShowPreset(io.ComfyNode):
         if preset.training.get("self_test"):
             text += f"\n  self-test  replayed here, deviates by {preset_file.verify(preset):.1e}"
         pictures = parts.image(*(picture.table(preset, name) for name in sorted(preset.tables)))
-        return io.NodeOutput(text, pictures, ui=parts.shown(cls, text, pictures))
+        return io.NodeOutput(text, pictures, ui=parts.node_ui(cls, text, pictures))
 
 
 NODES = [S4SLoadPreset, S4SSavePreset, S4SImport, S4SFromImage, S4SShowPreset]

@@ -48,7 +48,7 @@ class S4SPreset(io.ComfyNode):
         # auto leaves the choice to the run: it sees the cfg and the size, and chooses by the same rules
         sampler = comfy.samplers.KSAMPLER(sample_s4s, {"preset": named, "strict": strict})
         return io.NodeOutput(used, sampler, sigmas, max(len(sigmas) - 1, 0), cfg, text, pictures,
-                             ui=parts.shown(cls, text, pictures))
+                             ui=parts.node_ui(cls, text, pictures))
 
 
 class S4SUsePreset(io.ComfyNode):
@@ -138,7 +138,7 @@ class S4SImageInfo(io.ComfyNode):
         notes = (cls.hidden.extra_pnginfo or {}).get(record.KEY) or []
         text = "\n".join(note["text"] for note in notes) or (
             "no S4S sampler ran for this image: another sampler made it, or its result was reused")
-        return io.NodeOutput(images, text, ui=parts.shown(cls, text))
+        return io.NodeOutput(images, text, ui=parts.node_ui(cls, text))
 
 
 def _tell_levels(selection, seen, sigmas) -> None:

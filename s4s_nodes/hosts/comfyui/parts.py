@@ -52,7 +52,7 @@ def calls_and_denoise() -> list:
 
 
 def combo(*first: str) -> io.Input:
-    """The installed presets; the list is made anew whenever the browser asks for the nodes (press R)."""
+    """The installed presets; the list is made again whenever the browser asks for the nodes (press R)."""
     names = [*first, *presets().offered()]
     tell_problems()
     return io.Combo.Input("preset", options=names, default=names[0] if names else None)
@@ -85,7 +85,7 @@ def mark(name: str) -> str:
 
 
 def preset_named(name: str, model=None) -> Preset | None:
-    """The preset of this name, None for auto. Raises ValueError where it cannot run on the model, with what to do."""
+    """The preset of this name, None for auto. Raises ValueError if it cannot run on the model, with what to do."""
     if name == AUTO:
         if model is None:
             raise ValueError("auto needs the MODEL that will be sampled: connect it, or choose a preset by name")
@@ -153,7 +153,7 @@ def image(*pictures: Image.Image) -> torch.Tensor:
     return torch.from_numpy(page)
 
 
-def shown(node, text: str, pictures: torch.Tensor | None = None) -> dict:
+def node_ui(node, text: str, pictures: torch.Tensor | None = None) -> dict:
     """What appears on the node's face: text, and pictures above it."""
     pictures = {} if pictures is None else ui.PreviewImage(pictures, cls=node).as_dict()
     return {**pictures, **ui.PreviewText(text).as_dict()}

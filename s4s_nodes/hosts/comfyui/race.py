@@ -54,20 +54,20 @@ class S4SRace(io.ComfyNode):
                       partial(entries, own) if own else None)
         node = Node(scene_of(cfg=cfg, **scene))
         outcome = session.race(node, preset, terms, write_scores)
-        sheet, shown = node.end(cls, outcome, vae)
-        return io.NodeOutput(outcome.preset, outcome.report, sheet, ui=shown)
+        sheet, ui = node.end(cls, outcome, vae)
+        return io.NodeOutput(outcome.preset, outcome.report, sheet, ui=ui)
 
 
 def entries(names: tuple, source: Source, counts: Iterable[int]) -> tuple[dict[int, list[Entry]], list[str]]:
     """ComfyUI's own samplers by name, as KSampler would run them on its schedulers; as `samplers.entries`."""
     levels = partial(comfy.samplers.calculate_sigmas, source.network.guider.inner_model.model_sampling)
 
-    def made(name: str) -> samplers.Sampler:
+    def sampler(name: str) -> samplers.Sampler:
         function, _ = teacher_of(source, comfy.samplers.sampler_object(name), torch.tensor([source.sigma_max, 0.0]))
         return samplers.Sampler(function, levels, name in comfy.samplers.KSampler.DISCARD_PENULTIMATE_SIGMA_SAMPLERS)
     known, schedulers = ([name for name in names if not name.startswith("s4s")]
                          for names in (comfy.samplers.SAMPLER_NAMES, comfy.samplers.SCHEDULER_NAMES))
-    return samplers.entries(names, known, made, "ComfyUI", source, counts, schedulers)
+    return samplers.entries(names, known, sampler, "ComfyUI", source, counts, schedulers)
 
 
 NODES = [S4SRace]

@@ -137,19 +137,19 @@ def running() -> tuple:
 
 
 def cfg_behind() -> float | None:
-    """graph.cfg_behind of the running node; None where no prompt is known."""
+    """graph.cfg_behind of the running node; None if no prompt is known."""
     notes, node = running()
     return None if notes is None else graph.cfg_behind(notes.prompt, node)
 
 
 def samplers_behind() -> set:
-    """graph.samplers_behind of the running node; none where no prompt is known."""
+    """graph.samplers_behind of the running node; none if no prompt is known."""
     notes, node = running()
     return set() if notes is None else graph.samplers_behind(notes.prompt, node)
 
 
 def level_left() -> float | None:
-    """The level at which the sampler before the running node left the latent; None where it finished, or is unknown."""
+    """The level at which the sampler before the running node left the latent; None if it finished, or is unknown."""
     notes, node = running()
     before = set() if notes is None else graph.links(notes.prompt.get(node), "latent_image")
     ends = [note["numbers"]["sigmas"][-1] for note in notes or () if note["node"] in before and "numbers" in note]

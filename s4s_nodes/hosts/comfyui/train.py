@@ -1,4 +1,4 @@
-"""The node that trains a preset for the MODEL it is given, as it is: with its LoRAs, quantisation and patches."""
+"""The node that trains a preset for the MODEL it is given, as it is: with its LoRAs, quantization and patches."""
 
 from collections import Counter
 
@@ -37,7 +37,7 @@ def scene_inputs(cfg: io.Input) -> tuple[list, list]:
 
 
 def second_model_inputs() -> list:
-    """Of a second model: one that takes turns, or the teacher. They stand last: saved values keep their places."""
+    """The inputs for a second model: an expert, or the teacher. They come last, so saved values keep their places."""
     return [
         io.Model.Input("low_noise_model", optional=True),
         io.Float.Input("boundary", default=0.875, min=0.0, max=1.0, step=0.001, round=0.0001, optional=True),
@@ -110,7 +110,7 @@ class S4STrainPreset(io.ComfyNode):
             session.forecast(node, order)
             report = "\n".join(node.said)
             nothing = ExecutionBlocker(None)            # what hangs on the outputs does not run, without an error
-            return io.NodeOutput(nothing, report, nothing, nothing, nothing, ui=parts.shown(cls, report))
+            return io.NodeOutput(nothing, report, nothing, nothing, nothing, ui=parts.node_ui(cls, report))
         outcome = session.train(node, order)
         SAVED[name] = file_in(home(), outcome.preset.name)
         tables = parts.image(*(picture.table(outcome.preset, table) for table in outcome.preset.tables))
@@ -127,7 +127,7 @@ def _config(calls="6", windows="1", budget="normal", name="", cfg="5", **more) -
 
 
 def _teacher(scene: Scene, sampler, sigmas) -> tuple | None:
-    """(SAMPLER, SIGMAS) of a teacher, or None. Raises ValueError where one is missing, or the scene takes none."""
+    """(SAMPLER, SIGMAS) of a teacher, or None. Raises ValueError if one is missing, or the scene takes none."""
     if sampler is None and sigmas is None:
         return None
     if sampler is None or sigmas is None:

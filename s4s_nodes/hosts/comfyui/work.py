@@ -50,10 +50,10 @@ class Node:
 
     def inside(self, work: Callable) -> None:
         """In a sampling of the host's. Raises ValueError as `model_of`."""
-        def shown(source: Source):
+        def work_with_preview(source: Source):
             self.paint = painter(self.scene.patcher.model, source.device)
             return work(source)
-        inside(self.scene, model_of(self.scene), shown)
+        inside(self.scene, model_of(self.scene), work_with_preview)
 
     def say(self, text: str, warning: bool = False) -> None:
         log.log(logging.WARNING if warning else logging.INFO, "S4S: %s", text)
@@ -92,7 +92,7 @@ class Node:
                               self.held.preset.name, SHEET_NOTE)
         record.face(outcome.report.splitlines()[0], self.node_id)
         images = parts.image(sheet)
-        return images, {**parts.shown(node, outcome.report, images), **self._page(outcome, sheet)}
+        return images, {**parts.node_ui(node, outcome.report, images), **self._page(outcome, sheet)}
 
     def before_after(self) -> Tensor:
         """IMAGE (2 n, H, W, 3) of n unseen seeds: each by the best classical sampler, then by the first table."""

@@ -8,7 +8,7 @@ log = logging.getLogger("S4S")
 
 
 def load(earlier=None):
-    """Register S4S with this host, and return the two script classes it should find; none where it has no room.
+    """Register S4S with this host, and return the two script classes it should find; none if it has no room.
 
     earlier: the module `jobs` of before a Reload UI.
     """

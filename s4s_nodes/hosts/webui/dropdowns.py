@@ -43,8 +43,8 @@ def refreshed(components: dict, shown=(), renamed: dict | None = None) -> list:
     updates, renamed = [_update(name, component) for name, component in components.items()], renamed or {}
     for name, update, now in zip_longest(components, updates, shown):
         if name == SEVERAL:                         # gradio 4 keeps chips by their place among the choices
-            update["value"] = _kept(now or [], update["choices"], renamed)
-        elif shown and (kept := _kept(now, update["choices"], renamed)) != now:
+            update["value"] = _still_valid(now or [], update["choices"], renamed)
+        elif shown and (kept := _still_valid(now, update["choices"], renamed)) != now:
             update["value"] = kept
     return updates
 
@@ -58,7 +58,7 @@ def _update(name: str, component):
     return gr.update(choices=choices)
 
 
-def _kept(shown, choices: list[str], renamed: dict):
+def _still_valid(shown, choices: list[str], renamed: dict):
     """What a dropdown may still show: hosts refuse to work with a value that is no choice."""
     if isinstance(shown, list):
         return [now for now in (renamed.get(one, one) for one in shown) if now in choices]

@@ -24,7 +24,7 @@ _digests: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()       # the ho
 
 
 def of(wrap, model) -> ModelFacts:
-    """Of a sampler's model_wrap (it has the levels) and the host's sd_model (it has the name)."""
+    """The facts of a sampler's model_wrap (it has the levels) and the host's sd_model (it has the name)."""
     predictor = getattr(wrap, "predictor", None)
     low, high = float(wrap.sigmas[0]), float(wrap.sigmas[-1])       # never .sigma_max: on Forge it raises
     prediction, vae = _prediction(predictor, model, high), getattr(getattr(model, "forge_objects", None), "vae", None)
@@ -82,11 +82,11 @@ def of_asking() -> tuple[dict, object]:
     p, x, last = (held.get(name) for name in ("p", "x", "t_enc"))
     asked = {"cfg": is_hires(p) and getattr(p, "hr_cfg", None) or getattr(p, "cfg_scale", None),
              "size": tuple(x.shape[2:]) if getattr(x, "ndim", 0) > 3 else None,
-             "calls": None if last is None else int(last) + 1, "guidance": told(p), "around": _around(p)}
+             "calls": None if last is None else int(last) + 1, "guidance": told_guidance(p), "around": _around(p)}
     return {name: value for name, value in asked.items() if value is not None}, p
 
 
-def told(p) -> tuple:
+def told_guidance(p) -> tuple:
     """What a pass tells a model that is distilled for guidance; () for another one."""
     if not getattr(shared.sd_model, "use_distilled_cfg_scale", False):
         return ()
@@ -114,7 +114,7 @@ def _unet(model):
 
 
 def _sketch(model) -> dict:
-    """Of the norms and biases; taken again where the network holds another file: A1111 loads into the one it has."""
+    """A sketch of the norms and biases, made again for another file: A1111 loads it into the network that it has."""
     net, file = getattr(getattr(_unet(model) or model, "model", None), "diffusion_model", None), _file(model)
     if net is None:
         return {}
@@ -158,7 +158,7 @@ def is_patched() -> bool:
 
 
 def _of_patches(unet) -> str:
-    """Of a Forge's UNet: {(file, strength, ...): {weight: [patch, ...]}}; of a reForge's {weight: [patch, ...]}."""
+    """Patches of Forge's UNet, {(file, strength, ...): {weight: [patch, ...]}}; reForge's {weight: [patch, ...]}."""
     loras = getattr(unet, "lora_patches", None)
     sets = list(loras.values()) if isinstance(loras, dict) else [getattr(unet, "patches", None) or {}]
     sets = [each for each in sets if each]
@@ -171,7 +171,7 @@ def _of_patches(unet) -> str:
 
 
 def _of_list(networks) -> str:
-    """Of A1111's own LoRA extension: what is active, and how strongly on the network."""
+    """What is active in A1111's own LoRA extension, and how strongly."""
     active = [(str(getattr(net.network_on_disk, "hash", "") or net.name), float(net.unet_multiplier), net.dyn_dim)
               for net in getattr(networks, "loaded_networks", None) or () if net.unet_multiplier]
     return digest(sorted(map(repr, active)))[:16] if active else ""

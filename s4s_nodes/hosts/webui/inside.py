@@ -137,7 +137,7 @@ class Stage:
             states.append(x.new_zeros(*x.shape[:-2], x.shape[-2] * height // high, x.shape[-1] * width // wide))
             image = run.p.txt2img_image_conditioning(states[-1], width, height)
             told.append({**extra_args, **self.prepared[width, height], "image_cond": image})
-        guidance = facts.told(run.p)
+        guidance = facts.told_guidance(run.p)
         about = {"guidance": guidance[0]} if guidance else {}
         self.work(of_sizes([host_source(Network(denoiser, each), run.request.facts.model, denoiser.inner_model.sigmas,
                                         state, len(self.scene.prompts), self.scene.cfg, AT_ONCE, **about)

@@ -18,14 +18,14 @@ def remember(processed) -> None:
 
 
 def of_last() -> dict:
-    """Of the last picture. Raises ValueError where there is none yet."""
+    """The settings of the last picture. Raises ValueError if there is none yet."""
     if not _last or not _last[0]:
         raise ValueError("no picture was made here since the server started: make one in txt2img, then press again")
     return of_infotext(_last[0]) | {"patched": _last[1]}
 
 
 def of_picture(picture) -> dict:
-    """Of a picture's parameters. Raises ValueError where it has none."""
+    """The settings in a picture's parameters. Raises ValueError if it has none."""
     text = images.read_info_from_image(picture)[0] if picture is not None else None
     if not text:
         raise ValueError("this picture carries no generation parameters: take one as the host saved it")

@@ -64,7 +64,7 @@ def controls(tab: str) -> dict[str, str]:
 
 
 def settings_of(values: dict) -> Settings:
-    """Of what the page's controls show; an emptied field counts as its default."""
+    """The outlook for what the page's controls show; an emptied field counts as its default."""
     return Settings(**{name: value for name, value in values.items() if value is not None})
 
 
@@ -98,7 +98,7 @@ def of(asked: Settings, img2img: bool) -> Outlook:
 
 
 def loaded() -> ModelFacts | None:
-    """Of the checkpoint that Generate would sample; None where it is not loaded yet, which is left to the host."""
+    """The facts of the checkpoint that Generate would sample; None if the host has not loaded it yet."""
     data = sd_models.model_data
     model, asked = data.sd_model, getattr(data, "forge_loading_parameters", {}).get("checkpoint_info")
     here = getattr(model, "sd_checkpoint_info", None)
@@ -150,7 +150,7 @@ def selection(label: str, asked: Settings, kind: str, seen: ModelFacts) -> Selec
 # --- a pasted infotext ----------------------------------------------------------------------------------------------
 
 def choice(written: dict) -> str:
-    """What the panel chooses for a pasted infotext: nothing where the page's settings run the picture's tables by
+    """What the panel chooses for a pasted infotext: nothing if the page's settings run the picture's tables by
     themselves, a preset that has them under another name, else the picture's own. written: {key: value}."""
     try:
         texts = [written.get(key) for key in (labels.TABLE_KEY, labels.HIRES_TABLE_KEY)]

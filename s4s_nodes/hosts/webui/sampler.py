@@ -86,7 +86,7 @@ def name_schedule(p, label: str, preset: Preset | None) -> None:
 
 
 def tell_schedule(p, label: str, selection: Selection, request: Request) -> None:
-    """Of levels that another sampler runs on: whose they are, in the infotext and the log."""
+    """Write into the infotext and the log whose levels another sampler runs on."""
     _stop_if_wished(selection)
     key = labels.HIRES_SCHEDULE_KEY if facts.is_hires(p) else labels.SCHEDULE_KEY
     p.extra_generation_params[key] = labels.of_schedule(selection)
@@ -95,7 +95,7 @@ def tell_schedule(p, label: str, selection: Selection, request: Request) -> None
 
 
 def _tell(p, selection: Selection, text: str) -> None:
-    """Once a generation, however many batches it has; a warning in the console and under the picture."""
+    """Log once per generation, however many batches it has; a warning goes to the console and under the picture."""
     said = getattr(p, "s4s_said", ())
     if text in said:
         return

@@ -36,7 +36,7 @@ def add_options(library) -> None:
 
 
 def default_for(family: str | None) -> str | None:
-    """The name of the preset chosen for a family; None where S4S may choose."""
+    """The name of the preset chosen for a family; None if S4S may choose."""
     name = getattr(shared.opts, _FAMILY + _key(family or ""), FREE)
     return None if name in (None, "", FREE) else name
 

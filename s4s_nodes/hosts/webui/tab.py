@@ -30,13 +30,13 @@ def tabs() -> list:
                     with gr.Tab(say("Race"), elem_id="s4s_race_tab"):
                         entry, race, again = forms.race()
             with gr.Column():
-                notice, stop, seen = _seen()
+                notice, stop, progress = _progress()
         with gr.Tab(say("Presets"), elem_id="s4s_presets_tab"):
             mine = collection.build()
         lists = dropdowns.on_this_page()
         fresh = {"fn": lambda: [collection.listing(), *dropdowns.refreshed(lists)], "inputs": [],
                  "outputs": [mine["list"], *lists.values()]}
-        follow = {"fn": jobs.follow, "inputs": [], "outputs": seen, "show_progress": False, **_MANY}
+        follow = {"fn": jobs.follow, "inputs": [], "outputs": progress, "show_progress": False, **_MANY}
         for button, begin, fields in ((forecast, start_estimate, wish), (start, start_training, wish),
                                       (race, start_race, entry)):
             button.click(begin, inputs=[*scene, *fields], outputs=[notice], queue=False).then(**follow).then(**fresh)
@@ -53,7 +53,7 @@ def tabs() -> list:
     return [(page, "S4S", "s4s_tab")]
 
 
-def _seen() -> tuple:
+def _progress() -> tuple:
     """(what was refused, the button Interrupt, what `jobs.follow` shows)"""
     notice = gr.HTML(value="", elem_id="s4s_notice")
     stop = gr.Button(say("Interrupt"), elem_id="s4s_interrupt")

@@ -50,7 +50,7 @@ class Tab:
 
 
 def training(race_seeds: int = 8, **asked) -> Callable[[Show], Outcome | None]:
-    """What trains for the loaded checkpoint; it gives None where the host's interrupt ended it.
+    """What trains for the loaded checkpoint; it gives None if the host's interrupt ended it.
 
     Raises ValueError as the session, at once for what can be seen before the host samples: name, folder, settings.
     """
@@ -82,7 +82,7 @@ def _order(race_seeds: int, **asked) -> tuple[Callable[[Show], Tab], session.Tra
 def race(label: str, calls: tuple = (), seeds: int = 16, budget: int = 0, write: bool = False, samplers: tuple = (),
          **scene) -> Callable[[Show], Outcome | None]:
     """What races the preset of a schedule type, its tables of these numbers of calls (none: all), on the loaded
-    checkpoint; it gives None where the host's interrupt ended it. Raises ValueError as the session, and where scores
+    checkpoint; it gives None if the host's interrupt ended it. Raises ValueError as the session, and where scores
     would change a preset of a server that is open to others.
 
     samplers: the host's own that take part, by name, or "all".
@@ -103,10 +103,10 @@ def entries(names: tuple, source: Source, counts: Iterable[int]) -> tuple[dict[i
     """The WebUI's own samplers by name, on its own schedule types; as `host_samplers.entries`."""
     known = [data.name for data in sd_samplers.all_samplers if not data.name.startswith("S4S")]
     types = [kind.name for kind in sd_schedulers.schedulers if kind.function is not None]
-    return host_samplers.entries(names, known, partial(_made, source=source), "WebUI", source, counts, types)
+    return host_samplers.entries(names, known, partial(_sampler, source=source), "WebUI", source, counts, types)
 
 
-def _made(name: str, source: Source) -> host_samplers.Sampler:
+def _sampler(name: str, source: Source) -> host_samplers.Sampler:
     sampler = sd_samplers.create_sampler(name, shared.sd_model)
     function, options = getattr(sampler, "func", None), sampler.config.options
     arguments = signature(function).parameters if callable(function) else {}
