@@ -8,7 +8,6 @@ from s4s import bundled, load, sample
 from s4s.s4s_nodes.core import classical, schedules
 
 PRESET = Path(__file__).parents[1] / "solver_presets" / "digits-eps-cfg3.safetensors"
-
 model = bundled("digits-eps", cfg=3.0)                  # model.denoiser: (x, sigma (B,), **extra) -> denoised
 noise = torch.randn(10, 1, 28, 28, generator=torch.Generator().manual_seed(0))
 digits = {"label": torch.arange(10)}                    # passed to every call of the denoiser

@@ -20,6 +20,6 @@ source = Source("my-model", Model("my-model", "eps", levels[0], levels[-1]), lev
 config = Config.of(name="my-preset", calls=(5,), iterations=4, pairs=64, validation=32)
 print("cost:", estimate(source, config).summary)
 
-with tempfile.TemporaryDirectory() as folder:           # keep the folder in earnest: resume=True continues the run
+with tempfile.TemporaryDirectory() as folder:           # use a folder that stays: resume=True continues the run
     preset = distil(source, config, folder)             # also written to folder/my-preset.safetensors
 print(race(source, preset, "calls5", unseen_pairs(source, 64)).verdict)

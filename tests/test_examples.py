@@ -12,8 +12,9 @@ SAYS = {"add_a_solver": "baseline table: 6 calls", "preset_with_diffusers": "lar
         "sample_with_preset": "S4S: RMSE 0.0", "train_your_denoiser": "S4S is "}
 
 
-def test_every_example_is_expected():
+def test_every_example_is_expected_and_short():
     assert [script.stem for script in SCRIPTS] == sorted(SAYS)
+    assert max(len(script.read_text(encoding="utf-8").splitlines()) for script in SCRIPTS) <= 30
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)

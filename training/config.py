@@ -60,7 +60,7 @@ class ModelSettings(Group):
     negative: str = setting("", "for a checkpoint: the negative prompt, for a cfg above 1")
     width: int = setting(0, "for a checkpoint: image width in pixels; 0: the model's native size", least=0)
     height: int = setting(0, "for a checkpoint: image height in pixels; 0: the width", least=0)
-    more_sizes: str = setting("", "for a checkpoint: other sizes to learn for in the same tables, in pixels, e.g. "
+    more_sizes: str = setting("", "for a checkpoint: other sizes to learn the same tables for, in pixels, e.g. "
                                   "768x512,1024x1024")
     dtype: str = setting("auto", "for a checkpoint: fp32, fp16 or bf16; auto: a half type on a GPU, fp32 on a CPU",
                          choices=DTYPES)
@@ -69,7 +69,7 @@ class ModelSettings(Group):
     prediction: str = setting("auto", "for a checkpoint: eps, v or v_zsnr, if its file does not say",
                               choices=PREDICTIONS)
     shift: float = setting(0.0, "for a flow checkpoint: the shift of its levels; 0: its own", least=0)
-    teacher_checkpoint: str = setting("", "of a distilled checkpoint: learn from this one, the undistilled")
+    teacher_checkpoint: str = setting("", "for a distilled checkpoint: learn from this one, the undistilled model")
     teacher_cfg: float = setting(5.0, "the guidance scale of --teacher-checkpoint", least=0)
     guidance: float = setting(3.5, "for Flux dev: the distilled guidance; use --cfg 1 with it")
 
@@ -78,17 +78,17 @@ class ModelSettings(Group):
         if sizes(self.more_sizes, "more_sizes") and not self.checkpoint:
             raise ValueError("--more-sizes is for checkpoints: the bundled models have one size")
         if self.teacher_checkpoint and not self.checkpoint:
-            raise ValueError("--teacher-checkpoint teaches a checkpoint: add --checkpoint and --prompts")
+            raise ValueError("--teacher-checkpoint is for a checkpoint: add --checkpoint and --prompts")
         if bool(self.checkpoint) != bool(self.prompts):
             raise ValueError("--checkpoint and --prompts go together: the bundled models have no prompts")
 
 
 @dataclass(frozen=True)
 class TeacherSettings(Group):
-    solver: str = setting("auto", "what makes the targets: a classical solver; auto: unipc_bh2_3; or solver and "
-                                  "schedule, such as \"euler, sgm_uniform\", for a distilled model", "teacher")
-    calls: int = setting(32, "the teacher's calls: at first, doubled, up to 128, while its measured error is above a "
-                             "fifth of the student's; with solver and schedule exactly that many", "teacher_calls",
+    solver: str = setting("auto", "the classical solver that makes the targets; auto: unipc_bh2_3; for a distilled "
+                                  "model a solver and a schedule, such as \"euler, sgm_uniform\"", "teacher")
+    calls: int = setting(32, "the teacher's calls at first; doubled, up to 128, while its measured error is above a "
+                             "fifth of the student's; with a solver and a schedule, exactly this many", "teacher_calls",
                          least=1)
 
 
@@ -109,11 +109,11 @@ class Config(Group):
     name: str = setting("my-preset", "name of the preset")
     calls: tuple = setting((6,), "numbers of network calls to learn a table for, e.g. 4,5,6,8")
     windows: tuple = setting((1.0,), "denoise strengths to learn tables for; below 1 for img2img, e.g. 1,0.75,0.5,0.35")
-    cfg: tuple = setting((3.0,), "guidance scale of teacher and student; a range, e.g. 3:7: tables at a few of "
-                                 "them, interpolated between; or a list of these, e.g. 3,5,7")
-    budget: int = setting(10_000, "most network calls per table, its share of the teacher's included: quick (3,000), "
+    cfg: tuple = setting((3.0,), "guidance scale of teacher and student; for a range, e.g. 3:7, tables are learned "
+                                 "at a few cfg and interpolated; a list, e.g. 3,5,7, names these cfg")
+    budget: int = setting(10_000, "most network calls per table, including its share of the teacher's: quick (3,000), "
                                   "normal (10,000), thorough (40,000), or a number; 0: no limit", least=0)
-    schedule: str = setting("auto", "start on this schedule of the race; auto: on the best of all")
+    schedule: str = setting("auto", "start on this schedule; auto: on the best of all, found by a short race")
     iterations: int = setting(0, "optimizer steps per table; 0: as many as the budget allows", least=0)
     device: str = setting("auto", "cpu, cuda, mps, or auto")
     model: ModelSettings = field(default_factory=ModelSettings)

@@ -207,7 +207,7 @@ def test_a_distilled_checkpoint_is_taught_by_the_undistilled_one_and_raced_again
     assert "teacher undistilled at cfg 4" in out and "is not the teacher here" not in out
     out = run("race", preset, *given[:4], "--seeds", 4, "--budget", 2000, "--device", "cpu")
     assert "it learned from undistilled, which is not the teacher here" in out
-    with pytest.raises(ValueError, match="--teacher-checkpoint teaches a checkpoint"):
+    with pytest.raises(ValueError, match="--teacher-checkpoint is for a checkpoint"):
         Config.of(teacher_checkpoint="undistilled")
 
 

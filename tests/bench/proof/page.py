@@ -17,39 +17,42 @@ GOAL = 0.7                  # of dpmpp_2m's time
 COMMAND = "python -m tests.bench.proof"
 HEAD = f"""# Proof
 
-What was stored is either exactly what is read back, or the read says it is not. Nothing in a stranger's file runs,
-leaves its folder, or takes more than a second and 100 MB to refuse. This page attacks these promises; `{COMMAND}`
-repeats it on your machine (Linux, from a clone with the `test` extra).
+S4S makes two promises. A file is read back exactly as it was stored, or refused. And nothing in a stranger's file runs,
+leaves its folder, or takes more than a second and 100 MB to refuse. This page attacks both; `{COMMAND}`
+repeats the attacks on your machine (Linux, from a clone with the `test` extra).
 """
 WORDS = """
-*Faults* are real trainings of a second on a closed-form denoiser, in processes of their own: windows, several numbers
-of calls, a range of cfg, several sizes, one process and two. "The same tensors" compares the preset and every
-number that learning left with the run that nobody disturbed, bit for bit. *Fuzz* makes seeded changes; guided by
-coverage, it keeps those that reach new lines of the package and changes them further. Each try has a second of
-processor time, and a batch of 100 has 100 MB of memory. The doors for names are those of the command line, of a
-training and, in the tests' stand-ins for a host, of ComfyUI's nodes and WebUI's tab. *Hosts* are a real ComfyUI and a
-real WebUI on the CPU, with tiny checkpoints of random numbers (`$COMFYUI_NEW_PATH`, `$FORGE_PATH`). A longer run of an
-earlier state on 2026-11-29, with 18 seeds: 486 tries of kill -9 and 1,148 damaged files of runs, all survived.
+* *Faults* are real trainings of a second on a closed-form denoiser, in separate processes: windows, several numbers of
+  calls, a range of cfg, several sizes, one process and two. "The same tensors" compares the preset and every number
+  that learning left with the undisturbed run, bit for bit.
+* *Fuzz* makes seeded changes. Guided by coverage, it keeps those that reach new lines of the package and changes them
+  further. Each try has a second of processor time, and a batch of 100 has 100 MB of memory. The doors for names are
+  those of the command line, of a training and, in the tests' stand-ins for a host, of ComfyUI's nodes and WebUI's tab.
+* *Hosts* are a real ComfyUI and a real WebUI on the CPU, with tiny checkpoints of random numbers
+  (`$COMFYUI_NEW_PATH`, `$FORGE_PATH`).
+
+A longer run of an earlier state on 2026-11-29, with 18 seeds, survived 486 tries of kill -9 and 1,148 damaged files.
 """
 COST = """## Cost
 
-With a network that costs nothing, in turns in one process, through k-diffusion's signature, as hosts call it. Times are
-the processor's, of one thread; a share is the median of the rounds'. Peak: the bytes of the tensors that a run holds at
-once beside its start, in states.
+All samplers run in turns in one process, with a network that costs nothing, through k-diffusion's signature, as hosts
+call them. Times are processor times of one thread; a share is the median over the rounds. *Peak* is the bytes of the
+tensors that a run holds at once beside its start, in states.
 """
 PASSES = f"""
 A table makes one pass over the latent for every prediction that a row weighs, and rounds to the latent's type after
 each: full history over {CALLS} calls makes 5.4 passes a call on average, over 50 calls 26. PyTorch has no operation
 that weighs two tensors by two numbers, so a row of n predictions moves 3n + 2 states, not n + 2. ComfyUI samples in
-float32. Not kept: a row in blocks that fit the cache takes 0.9 to 2 times as long, with the same bits; the history as a
-matrix, times the weights, 0.6 to 1.4 times as long in float32, with other bits, and 2.4 to 12 times in bfloat16.
+float32. We tried two other ways and dropped them. A row in blocks that fit the cache takes 0.9 to 2 times as long, with
+the same bits. The history as a matrix, times the weights, takes 0.6 to 1.4 times as long in float32, with other bits, and
+2.4 to 12 times in bfloat16.
 """
 NOT_HERE = """
 ## Not attacked here
 
 Power cuts (files are synced before they are moved into place; the folder's own entry is not), GPUs, several
 machines, a resume on another version of PyTorch, other systems than Linux, and network drives without locks, where a
-training warns that it cannot lock its folder. A checksum is no signature: whoever makes a preset can write a right one.
+training warns that it cannot lock its folder. A checksum is not a signature: anyone can write a preset with a valid one.
 """
 
 

@@ -13,23 +13,27 @@ import tiny_families
 PAGE = s4s_host.ROOT / "docs" / "reference" / "families.md"
 HEAD = """# Model families
 
-What ComfyUI {version} says of each family, and what sampler and scheduler `s4s` run there without a preset of its own
-at 8 steps. Made by `tests/hosts/comfyui/families_page.py` from tiny random networks of the host's own classes: a
-family's sampling does not depend on the network's size. The official settings are those of ComfyUI's workflow templates
-(`s4s_nodes/select/families.py`); the shift is always the model's, after any ModelSampling node.
+This page lists what ComfyUI {version} reports about each family, and what sampler and scheduler `s4s` run there at 8
+steps if the model has no preset. `tests/hosts/comfyui/families_page.py` makes it from tiny random networks of the host's
+own classes: a family's sampling does not depend on the network's size. The official settings are those of ComfyUI's
+workflow templates (`s4s_nodes/select/families.py`). The shift is always the model's, after any ModelSampling node.
 
 | Model | Prediction | Shift | Clock | Levels | Without a preset | Checked how | Measured on |
 |---|---|---|---|---|---|---|---|
 """
 TAIL = """
-Mu is the logarithm of the shift. The clock is what the network is told: the level times 1 or 1000, the number of the
-level in the model's table, or another function of it. General: the classical solver that is best on small models, flows
-or others, where the family has no official setting that draws no noise. HunyuanImage has no official template: it
-runs HunyuanVideo's. HiDream's template and those of Qwen-Image, Chroma and Wan set other shifts by a node, which S4S
-follows. A text to video network of Wan's 14B width runs what the template of Wan 2.2's two experts runs, Euler on
-simple: Wan 2.1's network of that width looks the same. LTX 2's templates have `euler_ancestral`, which is stochastic;
-S4S runs Euler on the same levels. ComfyUI {version} has no configuration of its own for Qwen-Image 2.1, so that one is
-unchecked. In a WebUI the same table decides.
+* **Shift.** Mu is the logarithm of the shift. The templates of HiDream, Qwen-Image, Chroma and Wan set other shifts with
+  a node, which S4S follows.
+* **Clock.** What the network is told: the level times 1 or 1000, the number of the level in the model's table, or
+  another function of it.
+* **General.** The classical solver that is best on small models (flows or others), if the family has no official setting
+  without noise.
+* HunyuanImage has no official template. It runs HunyuanVideo's.
+* A text to video network of Wan's 14B width runs Euler on simple, as the template of Wan 2.2's two experts does. Wan
+  2.1's network of that width looks the same.
+* LTX 2's templates have `euler_ancestral`, which is stochastic. S4S runs Euler on the same levels.
+* ComfyUI {version} has no separate configuration for Qwen-Image 2.1, so that one is unchecked.
+* In a WebUI the same table decides.
 
 **Checked how**: *sampled* means that a tiny random network of this family went through the real KSampler for 3 steps
 with sampler and scheduler `s4s`; *equal to the host's* means that the result is that of the host's own sampler of that
@@ -37,15 +41,15 @@ setting, on the same levels (`tests/hosts/comfyui/test_families.py`). *Read* mea
 
 **Measured on**: no checkpoint of any family was measured. *Small models* are those of [the results](../measured.md) and
 [the limits](../limits.md): flows, zero terminal SNR, or Stable Diffusion's levels as here, but of another size and on
-other data. They say what to expect, no more. Race a preset on your checkpoint.
+other data. They only show what to expect. Race a preset on your checkpoint.
 
-Models whose latent holds several things in one, such as video and sound, fall back, and so do models that turn one
-image into another, such as FlowRVS: no table can be learned for them, and the log says so. HiDream O1's noise is eight
-times as strong as that of the others, in a training too.
+No table can be learned for models whose latent holds several things, such as video and sound, or for models that turn
+one image into another, such as FlowRVS. They fall back, and the log says so. HiDream O1's noise is eight times as strong
+as that of the others, also in a training.
 
 ## Not sampled here
 
-The other models that ComfyUI {version} knows, by the name of its configuration: read off the configuration alone.
+These are the other models that ComfyUI {version} knows, by the name of their configuration. We read only that.
 
 | Model | Prediction | Shift | Clock | Levels | Without a preset | Checked how | Measured on |
 |---|---|---|---|---|---|---|---|
