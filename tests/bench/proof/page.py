@@ -44,15 +44,16 @@ A table makes one pass over the latent for every prediction that a row weighs, a
 each: full history over {CALLS} calls makes 5.4 passes a call on average, over 50 calls 26. PyTorch has no operation
 that weighs two tensors by two numbers, so a row of n predictions moves 3n + 2 states, not n + 2. ComfyUI samples in
 float32. We tried two other ways and dropped them. A row in blocks that fit the cache takes 0.9 to 2 times as long, with
-the same bits. The history as a matrix, times the weights, takes 0.6 to 1.4 times as long in float32, with other bits, and
-2.4 to 12 times in bfloat16.
+the same bits. The history as a matrix, times the weights, takes 0.6 to 1.4 times as long in float32, with other bits,
+and 2.4 to 12 times in bfloat16.
 """
 NOT_HERE = """
 ## Not attacked here
 
 Power cuts (files are synced before they are moved into place; the folder's own entry is not), GPUs, several
 machines, a resume on another version of PyTorch, other systems than Linux, and network drives without locks, where a
-training warns that it cannot lock its folder. A checksum is not a signature: anyone can write a preset with a valid one.
+training warns that it cannot lock its folder. A checksum is not a signature: anyone can write a preset with
+a valid one.
 """
 
 

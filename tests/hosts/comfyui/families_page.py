@@ -14,20 +14,21 @@ PAGE = s4s_host.ROOT / "docs" / "reference" / "families.md"
 HEAD = """# Model families
 
 This page lists what ComfyUI {version} reports about each family, and what sampler and scheduler `s4s` run there at 8
-steps if the model has no preset. `tests/hosts/comfyui/families_page.py` makes it from tiny random networks of the host's
-own classes: a family's sampling does not depend on the network's size. The official settings are those of ComfyUI's
-workflow templates (`s4s_nodes/select/families.py`). The shift is always the model's, after any ModelSampling node.
+steps if the model has no preset. `tests/hosts/comfyui/families_page.py` makes it from tiny random networks of the
+host's own classes: a family's sampling does not depend on the network's size. The official settings are those of
+ComfyUI's workflow templates (`s4s_nodes/select/families.py`). The shift is always the model's, after
+any ModelSampling node.
 
 | Model | Prediction | Shift | Clock | Levels | Without a preset | Checked how | Measured on |
 |---|---|---|---|---|---|---|---|
 """
 TAIL = """
-* **Shift.** Mu is the logarithm of the shift. The templates of HiDream, Qwen-Image, Chroma and Wan set other shifts with
-  a node, which S4S follows.
+* **Shift.** Mu is the logarithm of the shift. The templates of HiDream, Qwen-Image, Chroma and Wan set other shifts
+  with a node, which S4S follows.
 * **Clock.** What the network is told: the level times 1 or 1000, the number of the level in the model's table, or
   another function of it.
-* **General.** The classical solver that is best on small models (flows or others), if the family has no official setting
-  without noise.
+* **General.** The classical solver that is best on small models (flows or others), if the family has no official
+  setting without noise.
 * HunyuanImage has no official template. It runs HunyuanVideo's.
 * A text to video network of Wan's 14B width runs Euler on simple, as the template of Wan 2.2's two experts does. Wan
   2.1's network of that width looks the same.
@@ -44,8 +45,8 @@ setting, on the same levels (`tests/hosts/comfyui/test_families.py`). *Read* mea
 other data. They only show what to expect. Race a preset on your checkpoint.
 
 No table can be learned for models whose latent holds several things, such as video and sound, or for models that turn
-one image into another, such as FlowRVS. They fall back, and the log says so. HiDream O1's noise is eight times as strong
-as that of the others, also in a training.
+one image into another, such as FlowRVS. They fall back, and the log says so. HiDream O1's noise is eight times as
+strong as that of the others, also in a training.
 
 ## Not sampled here
 
