@@ -22,7 +22,11 @@ def write_atomically(path, content: bytes, new: bool = False) -> Path:
             file.flush()
             os.fsync(file.fileno())
         if new:
-            _move_where_nothing_is(temporary, place)
+            try:
+                os.link(temporary, place)
+            except OSError:                     # of a file that is there, or of a file system without hard links
+                open(place, "xb").close()
+                os.replace(temporary, place)
         else:
             if place.exists():
                 os.chmod(temporary, stat.S_IMODE(os.stat(place).st_mode))
@@ -30,16 +34,6 @@ def write_atomically(path, content: bytes, new: bool = False) -> Path:
     finally:
         temporary.unlink(missing_ok=True)
     return path
-
-
-def _move_where_nothing_is(temporary: Path, place: Path) -> None:
-    try:
-        os.link(temporary, place)
-    except FileExistsError:
-        raise
-    except OSError:                                 # a file system without hard links
-        open(place, "xb").close()
-        os.replace(temporary, place)
 
 
 def stamp(path) -> tuple:

@@ -159,15 +159,6 @@ class Preset:
         top = max(table.sigmas[0] for table in self.tables.values())
         return [table for table in self.tables.values() if not starts_below(table.sigmas[0], top)]
 
-    def replay(self) -> float:
-        """Largest relative deviation of the tables' answers on this machine from the file's self-test."""
-        recorded = self.training.get("self_test")
-        if recorded is None:
-            raise PresetError(f"preset {self.name!r} carries no self-test: write it again with `save`")
-        now = self_test(self)
-        got, wanted = (np.array([answers[key] for key in now], dtype=float) for answers in (now, recorded))
-        return float(np.max(np.abs(got - wanted) / (1 + np.abs(got))))
-
 
 def _numbers(recorded) -> list[float]:
     """The numbers in a record of one or several."""
@@ -268,8 +259,15 @@ def _tables(tensors: dict, breaks_constants: list) -> dict:
 
 
 def verify(preset: Preset) -> float:
-    """Replay the self-test and return its deviation. Raises PresetError if this machine's answers differ."""
-    deviation = preset.replay()
+    """Replay the self-test and return the largest relative deviation of the tables' answers on this machine.
+
+    Raises PresetError if they differ, or if nothing is recorded.
+    """
+    if (recorded := preset.training.get("self_test")) is None:
+        raise PresetError(f"preset {preset.name!r} carries no self-test: write it again with `save`")
+    now = self_test(preset)
+    got, wanted = (np.array([answers[key] for key in now], dtype=float) for answers in (now, recorded))
+    deviation = float(np.max(np.abs(got - wanted) / (1 + np.abs(got))))
     if not deviation <= _SELF_TEST_LIMIT:
         raise PresetError(f"preset {preset.name!r}: the self-test deviates by {deviation:.3g} here (allowed "
                           f"{_SELF_TEST_LIMIT:g}): its tables do not do what their maker saw; train it again")

@@ -58,13 +58,9 @@ def karras(calls: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> 
     return _ended((sigma_max ** (1 / rho) + ramp * (sigma_min ** (1 / rho) - sigma_max ** (1 / rho))) ** rho)
 
 
-def exponential(calls: int, sigma_min: float, sigma_max: float) -> np.ndarray:
-    """Even in log sigma, which for a variance-exploding model is even in half-logSNR."""
-    return polyexponential(calls, sigma_min, sigma_max, rho=1.0)
-
-
-def polyexponential(calls: int, sigma_min: float, sigma_max: float, rho: float = 1.0) -> np.ndarray:
-    """Polynomial in log sigma (k-diffusion)."""
+def exponential(calls: int, sigma_min: float, sigma_max: float, rho: float = 1.0) -> np.ndarray:
+    """Even in log sigma, which for a variance-exploding model is half-logSNR; other rho: k-diffusion's polyexponential.
+    """
     ramp = (1 - _ramp(calls)) ** rho
     return _ended(np.exp(ramp * (np.log(sigma_max) - np.log(sigma_min)) + np.log(sigma_min)))
 

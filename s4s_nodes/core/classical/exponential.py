@@ -10,7 +10,7 @@ from torch import Tensor
 from ..levels import gauss, lagrange
 from ..trace import Trace
 from .log_snr import _half_log_snr, _slope_share, _towards, dpmpp_2m
-from .lowering import lowered, steps
+from .lowering import Solver, lowered, steps
 
 LONGEST = 1.0               # a step of RES4LYF's multistep solvers that is longer in log sigma is a Runge-Kutta step
 SMALL = 0.1                 # the sigma below which it is Euler's
@@ -90,32 +90,10 @@ def exp_heun(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
     return x
 
 
-@lowered(calls_per_step=2)
-def res_2s(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
-    """RES, two stages, the second in the middle of the step (Zhang et al. 2023; RES4LYF)."""
-    return _runge_kutta(trace, sigmas, 2)
-
-
-@lowered(calls_per_step=3)
-def res_3s(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
-    """RES, three stages, in the middle and at the end of the step (Zhang et al. 2023; RES4LYF)."""
-    return _runge_kutta(trace, sigmas, 3)
-
-
-@lowered(calls_per_step=2)
-def res_2m(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
-    """RES4LYF's res_2m without noise: two steps of `res_2s`, then `res_multistep`; `res_2s` where a step is long."""
-    return _runge_kutta(trace, sigmas, 2, multistep=True)
-
-
-@lowered(calls_per_step=3)
-def res_3m(trace: Trace, sigmas: Tensor, flow: bool) -> Tensor:
-    """RES4LYF's res_3m without noise: three steps of `res_3s`, then its weights for the last three predictions."""
-    return _runge_kutta(trace, sigmas, 3, multistep=True)
-
-
-def _runge_kutta(trace: Trace, sigmas: Tensor, stages: int, multistep: bool = False) -> Tensor:
-    """Steps of two or three stages in -log sigma, or of RES4LYF's multistep solver that begins with them.
+def _res(trace: Trace, sigmas: Tensor, flow: bool, stages: int, multistep: bool) -> Tensor:
+    """RES with two or three stages in -log sigma (Zhang et al. 2023; RES4LYF): res_2s, the second in the middle of the
+    step, and res_3s, the third at its end. multistep: res_2m and res_3m without noise, which begin with as many such
+    steps, return to them where a step is long, and else weigh the last predictions.
 
     RES4LYF puts the model's lowest level before 0 where the schedule does not end there: give levels that have it.
     """
@@ -131,6 +109,10 @@ def _runge_kutta(trace: Trace, sigmas: Tensor, stages: int, multistep: bool = Fa
         else:
             x = _one_step(trace, x, first, sigma, after, length, stages)
     return x
+
+
+RES = {f"res_{stages}{kind}": Solver(_res, calls_per_step=stages, stages=stages, multistep=kind == "m")
+       for kind in "sm" for stages in (2, 3)}
 
 
 def _one_step(trace: Trace, x: Tensor, first: Tensor, sigma: Tensor, after: Tensor, h: Tensor, stages: int) -> Tensor:

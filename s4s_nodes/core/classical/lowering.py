@@ -21,7 +21,8 @@ class Solver:
     def __init__(self, run: Callable, calls_per_step: int = 1, lawful: bool = True, **options):
         functools.update_wrapper(self, run)
         self.run, self.calls_per_step, self.lawful, self.options = run, calls_per_step, lawful, options
-        self._frozen = functools.lru_cache(maxsize=4)(self._frozen_table)   # a host samples on the same levels again
+        self._frozen = functools.lru_cache(maxsize=4)(lambda levels, flow, options: self.table(     # a host asks again
+            levels, flow, **dict(options)).frozen(keeps_constants=lawful or levels[-1] == 0))
 
     def with_options(self, **options) -> "Solver":
         """The same solver with these options by default."""
@@ -40,10 +41,6 @@ class Solver:
         _check(levels, flow)
         return self._frozen(tuple(levels.tolist()), flow, tuple(sorted(options.items())))
 
-    def _frozen_table(self, levels: tuple, flow: bool, options: tuple) -> Table:
-        table = self.table(levels, flow, **dict(options))
-        return table.frozen(keeps_constants=self.lawful or bool(table.sigmas[-1] == 0))
-
 
 def lowered(calls_per_step: int = 1, lawful: bool = True) -> Callable[[Callable], Solver]:
     """Decorate run(trace, sigmas, flow, **options) -> last state to make a Solver of it."""
@@ -58,7 +55,8 @@ def _check(levels: Tensor, flow: bool) -> None:
     if not bool(torch.isfinite(levels).all()):
         raise ValueError("sigmas hold NaN or infinity")
     if bool((levels[1:] >= levels[:-1]).any()) or bool(levels[-1] < 0):
-        raise ValueError(f"sigmas must fall strictly to an end of at least 0, got {levels.tolist()[:6]}")
+        raise ValueError(f"sigmas must fall strictly to an end of at least 0, got {levels.tolist()[:6]}: give "
+                         "the highest first, and each once")
     if flow and bool(levels[0] > 1):
         raise ValueError(f"sigmas start at {float(levels[0]):g}, but a flow's levels run from 1 to 0: leave "
                          "flow=False for other models")
