@@ -15,13 +15,14 @@ from .core.files import TICK, stamp
 from .core.model import is_number
 from .core.names import file_name, numbered, preset_name
 from .core.preset_file import Preset, PresetError
+from .core.sketch import same_weights
 from .select.dispatch import Selection, levels_for
-from .select.match import PATCHES, cfg_range, suits
+from .select.match import cfg_range, suits
 from .select.model_facts import ModelFacts
 from .select.selection import Request, schedule, select
 
 ENDING = ".safetensors"
-__all__ = ["PATCHES", "Library", "ModelFacts", "Preset", "PresetError", "Request", "Selection", "cfg_range",
+__all__ = ["Library", "ModelFacts", "Preset", "PresetError", "Request", "Selection", "cfg_range",
            "file_in", "file_name", "levels_for", "measured_text", "preset_name", "recommended_text", "save_new",
            "readable", "save_scores", "save_version", "schedule", "select", "shipped_folder", "suits", "tables_of"]
 
@@ -62,14 +63,6 @@ class Library:
         channel, the trainer's own of digits, which no host loads."""
         return {name: preset for name, preset in self.named().items()
                 if preset.model.channels != 1 or not self.ships(name)}
-
-    def names(self) -> list[str]:
-        """The names of all readable presets, the user's first."""
-        return list(self.named())
-
-    def presets(self) -> list[Preset]:
-        """All readable presets, in the order of their names."""
-        return list(self.named().values())
 
     def candidates(self) -> list[Preset]:
         """All readable presets to select from, those too that a namesake hides: a file's name changes no image."""
@@ -195,7 +188,8 @@ def save_new(preset: Preset, folder, overwrite: bool = False) -> Path:
     try:
         return preset_file.save(preset, path, new=not overwrite)
     except FileExistsError:
-        raise PresetError(f"{path} already exists: give the preset another name, or allow overwriting") from None
+        raise PresetError(f"{path} already exists: give the preset another name, or rename, delete or overwrite that "
+                          "one") from None
 
 
 def save_version(preset: Preset, folder) -> tuple[Preset, Path]:
@@ -245,7 +239,8 @@ def save_scores(library: Library, preset: Preset, folder) -> str:
     A shipped preset is not changed: its scores go into a copy, which belongs to the user and the model of the race.
     """
     same = [name for name, there in library.named().items() if there.short_hash == preset.short_hash]
-    mine = [name for name in same if not library.ships(name) and library.get(name).model.hashes == preset.model.hashes]
+    mine = [name for name in same
+            if not library.ships(name) and same_weights(library.get(name).model.hashes, preset.model.hashes)]
     if mine:
         name = min(mine, key=lambda name: library.get(name).name != preset.name)     # of several copies, the namesake
         scored = preset_file.with_scores(library.get(name), preset.scores)

@@ -20,8 +20,9 @@ from .core.container import parsed
 from .core.model import PresetError, is_number, model_of
 from .core.preset_file import MOST_CALLS, Preset
 from .core.scores import size_record
+from .core.sketch import HASHES, PATCHES
 from .core.table import Table, check_float32
-from .select.match import HASHES, PATCHES, cfg_range, is_solver
+from .select.match import cfg_range, is_solver
 from .select.model_facts import ModelFacts
 
 ENTRY = "s4s_table"         # names such a record, and holds the version of its layout

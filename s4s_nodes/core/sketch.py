@@ -5,11 +5,16 @@ change only when it is trained further. The sketch is a random projection (Johns
 in fp16 or bf16 moves a number by less than 2, another fine-tune by tens.
 """
 
+import re
+
 import numpy as np
 import torch
 
 COUNT = 16
 KIND = "weights_1d"         # its name among a preset's hashes
+HASHES = (KIND, "tensors_sha256", "sha256_10")              # the most telling first; a file's name tells nothing
+PATCHES = "patches"         # digest of LoRAs and other changes to the weights; none for the weights as they were loaded
+_SKETCH = re.compile(f"[0-9a-f]{{{4 * COUNT}}}")
 _UNIT = 1000                # counts per standard deviation of a projection: bf16 rounding is about one count
 _ROUNDING = 6               # counts two precisions of one network may be apart
 
@@ -27,11 +32,18 @@ def sketch(weights: dict) -> str:
 
 def same(one, other) -> bool:
     """Whether two sketches are of the same network, whatever precision it was loaded in."""
-    if one == other or not _is_sketch(one) or not _is_sketch(other):
+    if one == other or not all(isinstance(each, str) and _SKETCH.fullmatch(each) for each in (one, other)):
         return one == other
     apart = np.subtract(*(np.frombuffer(bytes.fromhex(each), ">i2").astype(int) for each in (one, other)))
     return bool(np.abs(apart).max() <= _ROUNDING)
 
 
-def _is_sketch(value) -> bool:
-    return isinstance(value, str) and len(value) == 4 * COUNT and set(value) <= set("0123456789abcdef")
+def same_network(hashes: dict, others: dict) -> bool:
+    """Whether the most specific hash that both have is the same, whatever LoRAs and patches change the network."""
+    kind = next((kind for kind in HASHES if hashes.get(kind) and others.get(kind)), None)
+    return kind is not None and same(hashes[kind], others[kind])        # two SHA-256 are never near each other
+
+
+def same_weights(hashes: dict, others: dict) -> bool:
+    """The same with the same LoRAs and patches; true of equal hashes, too, if there are none."""
+    return hashes == others or hashes.get(PATCHES) == others.get(PATCHES) and same_network(hashes, others)

@@ -28,9 +28,9 @@ from ...training.sources import take_teacher
 from ..core import experts, preset_file
 from ..core.preset_file import Model, Preset
 from ..core.scores import size_record
+from ..core.sketch import same_network
 from ..library import Library, ModelFacts, file_in, readable, save_scores, save_version, suits
 from ..select.cfg import at_cfg
-from ..select.match import same_base
 from . import runs
 
 log = logging.getLogger("s4s")
@@ -247,9 +247,9 @@ class Training:
 
 def _same_model(preset: Preset, model: Model) -> bool:
     """Whether a preset was learned on this model or these two, in any precision and with whatever LoRAs and patches."""
-    learned, second = preset.experts or (preset,), model.hashes.get(experts.LOW_NOISE)
+    learned, second = [each.model.hashes for each in preset.experts or (preset,)], model.hashes.get(experts.LOW_NOISE)
     ours = [model.hashes, second] if second else [model.hashes]
-    same = len(learned) == len(ours) and all(map(same_base, learned, ours))
+    same = len(learned) == len(ours) and all(map(same_network, learned, ours))
     return preset.model.family == model.family and (same or preset.model.hashes == model.hashes)
 
 

@@ -1,7 +1,7 @@
 """Which preset is for a model, and which table runs on a host's levels. Pure: nothing is read here."""
 
 from .adapt import adapted
-from .dispatch import Selection, is_own, levels_for, table_for
+from .dispatch import Selection, levels_for, table_for
 from .match import suits
 from .model_facts import ModelFacts
 from .selection import Request, select

@@ -42,10 +42,8 @@ def head(table: Table, calls: int, flow: bool) -> Table:
     """The first rows of a table as a table that ends above 0.
 
     Only the last row obeys the constant law, by its newest weight. So another sampler can continue from a correct
-    latent with that much noise. Raises ValueError for no rows or all rows.
+    latent with that much noise.
     """
-    if not 0 < calls < table.calls:
-        raise ValueError(f"{calls} rows of a table of {table.calls} are not a head of it: use 1 to {table.calls - 1}")
     return lawful(Table(table.sigmas[:calls + 1], table.query[:calls], table.scale[:calls], table.carry[:calls],
                           table.weights[:calls, :calls], keeps_constants=False), flow)
 
@@ -99,16 +97,13 @@ def distance(levels, others) -> float:
 
 
 def _check(table: Table, sigmas: np.ndarray) -> None:
-    if sigmas.shape != table.sigmas.shape:
-        raise ValueError(f"{len(sigmas) - 1} steps were given to a table of {table.calls} calls: a table can be moved "
-                         "to other levels, not to another number of them")
     for levels, whose in ((table.sigmas, "the table's"), (sigmas, "the given")):
-        if not bool(np.isfinite(levels).all()) or not bool((np.diff(levels) < 0).all()) or levels[-1] < 0:
-            raise ValueError(f"{whose} levels do not fall strictly to 0 or above ({levels.tolist()[:6]}): only a table "
-                             "with one call a level can be moved, and only to such levels")
-    if (table.sigmas[-1] > 0) != (sigmas[-1] > 0):
-        raise ValueError(f"the table ends at {table.sigmas[-1]:g}, the given levels at {sigmas[-1]:g}: its last row "
-                         "is made for an end " + ("above 0" if table.sigmas[-1] > 0 else "at 0"))
+        if not (np.diff(levels) < 0).all():
+            raise ValueError(f"{whose} levels do not fall strictly ({levels.tolist()[:6]}): only a table with one call "
+                             "a level can be moved, and only to such levels")
+    if sigmas.shape != table.sigmas.shape or (table.sigmas[-1] > 0) != (sigmas[-1] > 0):
+        raise ValueError(f"{len(sigmas) - 1} steps to {sigmas[-1]:g} were given to a table of {table.calls} calls to "
+                         f"{table.sigmas[-1]:g}: it can be moved to as many others, and from 0 to 0 alone")
 
 
 def step_units(sigmas: np.ndarray) -> np.ndarray:

@@ -10,13 +10,13 @@ A training for a range of cfg learns such tables at a few nodes, each from its n
 import math
 import re
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 
-from ..core.model import Model
 from ..core.preset_file import Preset, PresetError
 from ..core.scores import condition, near
+from ..core.sketch import same_weights
 from ..core.table import Table
 from .adapt import adapted, lawful
 
@@ -109,16 +109,8 @@ def _table_at(preset: Preset, names: dict, cfg: float | None) -> tuple[Table, li
 def between(low: Table, high: Table, share: float, flow: bool) -> Table:
     """Interpolate two tables: `low` at share 0, `high` at share 1; levels and queries in log, weights linearly.
 
-    Raises ValueError for a share outside 0..1, and where the tables have different numbers of calls or ends, or one
-    of a kind that cannot be moved.
+    Raises ValueError where the tables have different numbers of calls or ends, or one of a kind that cannot be moved.
     """
-    if not 0 <= share <= 1:
-        raise ValueError(f"share {share:g}: tables are interpolated from 0 to 1, never beyond")
-    if low.sigmas.shape != high.sigmas.shape:
-        raise ValueError(f"tables of {low.calls} and {high.calls} calls: only tables with the same number of calls "
-                         "can be interpolated")
-    if share in (0, 1):
-        return high if share else low
     there = low.sigmas ** (1 - share) * high.sigmas ** share
     first, second = adapted(low, there, flow), adapted(high, there, flow)
     table = Table(there, first.query ** (1 - share) * second.query ** share,
@@ -153,8 +145,9 @@ def join_presets(presets: list[Preset], name: str) -> Preset:
     """
     tables, scores, seen = {}, {}, {}
     for preset in presets:
-        if unlike := [field.name for field in fields(Model)
-                      if getattr(preset.model, field.name) != getattr(presets[0].model, field.name)]:
+        ours, first = vars(preset.model), vars(presets[0].model)
+        if unlike := [name for name in ours if ours[name] != first[name] and not (
+                name == "hashes" and same_weights(ours[name], first[name]))]:
             raise PresetError(f"{preset.name} is for {preset.model.family}, {presets[0].name} for "
                               f"{presets[0].model.family}, other in {', '.join(unlike)}: only presets for one model "
                               "can be joined")

@@ -26,7 +26,6 @@ FALLBACK = {True: "ipndm_2", False: "unipc_bh2_2"}      # of families without an
 USUAL_SHIFT = 3.0           # of a rectified flow whose host does not tell its own
 TWO_SAMPLERS = "sample with two KSamplerAdvanced, scheduler s4s in both, end_at_step and start_at_step there"
 _PICK_OURS = "pick scheduler s4s"
-_OWN, _GIVEN = "the model's own levels", "the given levels"
 _SPOKEN = {"dpmpp_2m": "DPM++ 2M", "unipc_bh2_2": "UniPC bh2 of order 2", "lms_2": "LMS of order 2",
            "ipndm_2": "iPNDM of order 2", "deis_2": "DEIS of order 2", "euler": "Euler",
            "res_multistep": "RES multistep", "unipc_bh1_sigma": "UniPC bh1"}
@@ -106,7 +105,7 @@ def levels_for(preset: Preset | None, facts: ModelFacts, steps: int) -> np.ndarr
     return levels
 
 
-def table_for(sigmas, facts: ModelFacts, preset: Preset | None, cfg: float | None = None,
+def table_for(sigmas, facts: ModelFacts, preset: Preset, cfg: float | None = None,
               own_schedule: bool | None = None) -> Selection:
     """The table for a host's levels, N calls; the first and last level stay the host's.
 
@@ -121,13 +120,11 @@ def table_for(sigmas, facts: ModelFacts, preset: Preset | None, cfg: float | Non
     Raises ValueError for levels no solver can run on (rising, not finite, fewer than two).
     """
     levels = checked_levels(sigmas)
-    if preset is None:
-        return fall_back(levels, facts, "no preset was chosen")
     if (reason := suits(preset, facts)) is not None:
         return fall_back(levels, facts, f"{preset.name} does not suit: {reason}")
     if preset.experts:
         return _of_experts(levels, facts, preset, cfg)
-    own = is_own(levels, preset, facts) if own_schedule is None else own_schedule
+    own = cut_of(levels, preset, facts) is not None if own_schedule is None else own_schedule
     there, clause = at_cfg(preset, cfg)
     selection = _of_preset(levels, facts, there, cfg, own)
     if selection.fallback or not clause:
@@ -143,14 +140,13 @@ def _of_preset(levels: np.ndarray, facts: ModelFacts, preset: Preset, cfg: float
             return Selection(table, preset, name, _kind(preset, table), why)
     if levels[-1] > 0:
         return _on_a_head(levels, facts, preset, cfg)
-    nearest = _nearest(preset, levels)
-    if nearest is None:
-        calls = len(levels) - 1
-        counts = counts_text(preset.counts)
+    fitting = [(start_ratio(table.sigmas[0], levels[0], facts.flow), name) for name, table in preset.tables.items()
+               if table.calls == len(levels) - 1 and table.sigmas[-1] == 0]
+    if not fitting:
+        calls, counts = len(levels) - 1, counts_text(preset.counts)
         return fall_back(levels, facts, f"{preset.name} has {counts} steps, you asked for {calls}",
                          f"set the steps to one of these, or train for {calls}")
-    pick = _on_own_levels if own else _on_given_levels
-    return pick(levels, facts, preset, nearest, remarks(preset, cfg, nearest[0]))
+    return _moved(levels, facts, preset, min(fitting)[1], cfg, own)
 
 
 def _of_experts(levels: np.ndarray, facts: ModelFacts, preset: Preset, cfg: float | None) -> Selection:
@@ -182,16 +178,15 @@ def checked_levels(sigmas) -> np.ndarray:
     return levels
 
 
-def is_own(levels, preset: Preset | None, facts: ModelFacts) -> bool:
-    """Whether the levels are what `levels_for` gives for some number of steps, or a cut of it (the end may be 0)."""
-    return cut_of(levels, preset, facts) is not None
-
-
 def cut_of(levels, preset: Preset | None, facts: ModelFacts) -> tuple[int, int] | None:
-    """(steps, index of the first level) of a preset's schedule that levels were cut from, or None."""
+    """(steps, index of the first level) of `levels_for` that levels were cut from (their end may be 0), or None."""
     levels = np.asarray(levels, dtype=np.float64)
     for steps in sorted(_possible_steps(levels, preset, facts)):
-        if (first := _first_of_cut(levels, levels_for(preset, facts, steps))) is not None:
+        whole = levels_for(preset, facts, steps)
+        first = int(np.argmin(np.abs(whole - levels[0])))
+        part = whole[first:first + len(levels)]
+        if len(part) == len(levels) and close(part[:-1], levels[:-1]) and (
+                levels[-1] == 0 or close(part[-1], levels[-1])):
             return steps, first
     return None
 
@@ -208,22 +203,6 @@ def _possible_steps(levels: np.ndarray, preset: Preset | None, facts: ModelFacts
     return {steps for steps in near if calls <= steps <= MAX_CALLS}
 
 
-def _first_of_cut(levels: np.ndarray, whole: np.ndarray) -> int | None:
-    """Where in the whole these are consecutive levels, or None; their last may have been set to 0."""
-    first = int(np.argmin(np.abs(whole - levels[0])))
-    part = whole[first:first + len(levels)]
-    ends = len(part) == len(levels) and (levels[-1] == 0 or close(part[-1], levels[-1]))
-    return first if ends and close(part[:-1], levels[:-1]) else None
-
-
-def _nearest(preset: Preset, levels: np.ndarray) -> tuple[str, Table] | None:
-    """The table with this many calls that ends at 0 and whose start is nearest."""
-    flow = preset.model.flow
-    fitting = [(start_ratio(table.sigmas[0], levels[0], flow), name) for name, table in preset.tables.items()
-               if table.calls == len(levels) - 1 and table.sigmas[-1] == 0]
-    return (min(fitting)[1], preset.tables[min(fitting)[1]]) if fitting else None
-
-
 def _on_a_head(levels, facts: ModelFacts, preset: Preset, cfg: float | None) -> Selection:
     """The first rows of a table that begins with these levels (docs/constants.md)."""
     for name, table in preset.tables.items():
@@ -235,39 +214,30 @@ def _on_a_head(levels, facts: ModelFacts, preset: Preset, cfg: float | None) -> 
                      "them", "use another sampler for a middle slice")
 
 
-def _on_own_levels(levels, facts: ModelFacts, preset: Preset, nearest: tuple, clause: str) -> Selection:
-    """The table on its own levels, moved to the host's start."""
-    name, table = nearest
-    if close(table.sigmas[0], levels[0]):
+def _moved(levels, facts: ModelFacts, preset: Preset, name: str, cfg: float | None, own: bool) -> Selection:
+    """The table of the nearest start, on its own levels from the host's start, or moved to the host's if near."""
+    table, clause = preset.tables[name], remarks(preset, cfg, name)
+    if own and close(table.sigmas[0], levels[0]):
         return Selection(table, preset, name, _kind(preset, table),
                          f"its levels replace the schedule's{clause}", own_levels=True)
-    if not starts_near(table.sigmas[0], levels[0], facts.flow):
-        return fall_back(levels, facts, f"{preset.name} has no table of {table.calls} steps that starts near "
-                         f"{levels[0]:.4g}", "train with this denoise among the windows")
-    why = f"moved from a start at {table.sigmas[0]:.4g} to {levels[0]:.4g}{clause}"
-    there = from_start(table.sigmas, levels[0], facts.flow)
-    return _moved(levels, facts, preset, nearest, there, why, own_levels=True)
-
-
-def _on_given_levels(levels, facts: ModelFacts, preset: Preset, nearest: tuple, clause: str) -> Selection:
-    """The table moved to another schedule's levels, if these are near its own."""
-    _, table = nearest
-    if not same_top(table.sigmas[0], levels[0]):
-        return fall_back(levels, facts, f"{preset.name} has no table of {table.calls} steps that starts at "
-                         f"{levels[0]:.4g}", _PICK_OURS)
-    if not bool((np.diff(levels) < 0).all()) or (far := distance(levels, table.sigmas)) > MOVED_LEVELS[facts.flow]:
-        return fall_back(levels, facts, f"the levels are too far from those of {preset.name}", _PICK_OURS)
-    return _moved(levels, facts, preset, nearest, levels, f"moved to levels {far:.0%} away from its own{clause}")
-
-
-def _moved(levels, facts: ModelFacts, preset: Preset, nearest: tuple, there, why: str, own_levels=False) -> Selection:
-    """The table on the levels `there`, or a classical solver where it is of a kind that cannot be moved."""
-    name, table = nearest
+    starts = starts_near(table.sigmas[0], levels[0], facts.flow) if own else same_top(table.sigmas[0], levels[0])
+    if not starts:
+        return fall_back(levels, facts, f"{preset.name} has no table of {table.calls} steps that starts "
+                         f"{'near' if own else 'at'} {levels[0]:.4g}",
+                         "train with this denoise among the windows" if own else _PICK_OURS)
+    if own:
+        there = from_start(table.sigmas, levels[0], facts.flow)
+        why = f"moved from a start at {table.sigmas[0]:.4g} to {levels[0]:.4g}{clause}"
+    else:
+        there, falls = levels, bool((np.diff(levels) < 0).all())
+        if not falls or (far := distance(levels, table.sigmas)) > MOVED_LEVELS[facts.flow]:
+            return fall_back(levels, facts, f"the levels are too far from those of {preset.name}", _PICK_OURS)
+        why = f"moved to levels {far:.0%} away from its own{clause}"
     try:
         moved = adapted(table, there, facts.flow)
-    except ValueError as error:
+    except ValueError as error:                     # a table of a kind that cannot be moved
         return fall_back(levels, facts, f"{name} of {preset.name} cannot be moved there: {error}", _PICK_OURS)
-    return Selection(moved, preset, name, "adapted", why, own_levels=own_levels)
+    return Selection(moved, preset, name, "adapted", why, own_levels=own)
 
 
 def _kind(preset: Preset, table: Table) -> str:
@@ -277,9 +247,9 @@ def _kind(preset: Preset, table: Table) -> str:
 def fall_back(levels: np.ndarray, facts: ModelFacts, why: str, advice: str = "", own: bool = False) -> Selection:
     """The family's official solver on levels, else FALLBACK; Euler's method where they repeat, and else for a model
     that no table is for. own: they are the model's own."""
-    named = official(facts.family)
-    name = named.solver if named is not None and facts.flow else "euler" if facts.unfit else FALLBACK[facts.flow]
-    whose = _OWN if own else _GIVEN
+    named = official(facts.family)[0] if facts.flow else ""
+    name = named or ("euler" if facts.unfit else FALLBACK[facts.flow])
+    whose = "the model's own levels" if own else "the given levels"
     if bool((np.diff(levels) == 0).any()):
         name, whose, kept = "euler", f"{whose}, some of which repeat,", levels[1:] / levels[:-1]
         table = Table(levels, levels[:-1], np.ones_like(kept), kept, np.diag(1 - kept))     # such a row changes nothing

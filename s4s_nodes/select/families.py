@@ -7,35 +7,26 @@ normal, which was measured to be worse than what S4S runs for any model (`dispat
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
 from ..core import schedules
 
-
-class Official(NamedTuple):
-    """The name of a solver of `classical.SOLVERS`, and what the template calls its schedule."""
-
-    solver: str
-    schedule: str
-
-
-OFFICIAL = {
+OFFICIAL = {                # family: (a solver of `classical.SOLVERS`, what the template calls its schedule)
     **dict.fromkeys((
         "acestep", "acestep15", "anima", "ernieimage", "flux", "fluxschnell", "hunyuanimage21", "hunyuanvideo",
         "hunyuanvideo15", "kandinsky5image", "krea2", "lens", "longcatimage", "mageflow", "minimaxmusic3", "omnigen2",
-        "qwenimage"), Official("euler", "simple")),     # anima's preview has er_sde, which is stochastic, and
-    "boogu": Official("dpmpp_2m", "simple"),            # hunyuanimage21 no template: HunyuanVideo's
-    "chroma": Official("euler", "beta"),
-    "flux2": Official("euler", "flux2"),
-    "hidream": Official("unipc_bh1_sigma", "simple, open"),     # full; dev and fast have lcm, which is stochastic
-    "ltxav": Official("euler", "ltxv"), "ltxv": Official("euler", "ltxv"),
-    **dict.fromkeys(("lumina2", "minimaxh3", "zimage"), Official("res_multistep", "simple")),
-    "sd3": Official("euler", "sgm_uniform"),
-    "wan21": Official("unipc_bh1_sigma", "simple, open"),
-    "wan22": Official("unipc_bh1_sigma", "simple, open"),
-    **dict.fromkeys(("wan21, 14b", "wan22, 14b"), Official("euler", "simple")),
+        "qwenimage"), ("euler", "simple")),     # anima's preview has er_sde, which is stochastic, and
+    "boogu": ("dpmpp_2m", "simple"),            # hunyuanimage21 no template: HunyuanVideo's
+    "chroma": ("euler", "beta"),
+    "flux2": ("euler", "flux2"),
+    "hidream": ("unipc_bh1_sigma", "simple, open"),     # full; dev and fast have lcm, which is stochastic
+    "ltxav": ("euler", "ltxv"), "ltxv": ("euler", "ltxv"),
+    **dict.fromkeys(("lumina2", "minimaxh3", "zimage"), ("res_multistep", "simple")),
+    "sd3": ("euler", "sgm_uniform"),
+    "wan21": ("unipc_bh1_sigma", "simple, open"),
+    "wan22": ("unipc_bh1_sigma", "simple, open"),
+    **dict.fromkeys(("wan21, 14b", "wan22, 14b"), ("euler", "simple")),
 }
 _EXPERTS, _EXPERTS_WIDTH = ("wan21_t2v", "wan21_funcontrol2v", "wan22_camera"), 5120    # of Wan 2.2's: the hosts' names
 _LEVELS: dict[str, Callable] = {                                # (steps, shift) -> levels; else even, shifted
@@ -60,23 +51,22 @@ def family_of(config) -> str:
     return f"{base}, 14b" if name in _EXPERTS and width == _EXPERTS_WIDTH else base
 
 
-def base_of(family: str | None) -> str:
+def base_of(family: str) -> str:
     """The family whose published numbers a variety of it runs, too: "wan21" of "wan21, 14b"."""
-    return (family or "").partition(",")[0]
+    return family.partition(",")[0]
 
 
-def official(family: str | None) -> Official | None:
-    return OFFICIAL.get(family or "")
+def official(family: str) -> tuple[str, str]:
+    """(solver, schedule) of OFFICIAL; empty for a family that has none."""
+    return OFFICIAL.get(family, ("", ""))
 
 
-def flow_schedule(family: str | None, steps: int, shift: float) -> np.ndarray:
+def flow_schedule(family: str, steps: int, shift: float) -> np.ndarray:
     """A flow's schedule without a preset, (steps + 1,) from 1 to 0: its family's, else even with its shift.
 
     The hosts' simple, normal and sgm_uniform are even to within one of the model's 1000 levels.
     """
-    named = official(family)
-    levels = _LEVELS.get(named.schedule) if named is not None else None
     try:
-        return schedules.linear_flow(steps, shift) if levels is None else levels(steps, shift)
+        return _LEVELS.get(official(family)[1], schedules.linear_flow)(steps, shift)
     except ValueError:                      # beta cannot place so many steps
         return schedules.linear_flow(steps, shift)

@@ -3,16 +3,15 @@
 Pure: nothing is read or hashed here. Which preset runs is decided in selection.py.
 """
 
-from ..core import experts, scores, sketch
+from ..core import experts, scores
 from ..core.levels import same_top
 from ..core.lists import range_text
 from ..core.preset_file import Preset
+from ..core.sketch import PATCHES, same_network
 from .cfg import learned_at
 from .families import base_of
 from .model_facts import ModelFacts
 
-HASHES = (sketch.KIND, "tensors_sha256", "sha256_10")       # the most telling first; a file's name tells nothing
-PATCHES = "patches"         # digest of LoRAs and other changes to the weights; none for the weights as they were loaded
 HOOKS = "hooks"             # of a training record: what hooks of its prompts changed the model, in words
 # The published schedules that run for a family automatically, by the hash of their numbers. Optimal Steps' for Flux and
 # Wan are left out: on our models they ended 1.2 to 4.5 times further away than the plain choice (solver_presets)
@@ -41,27 +40,25 @@ def suits(preset: Preset, facts: ModelFacts) -> str | None:
     return None
 
 
-def own_presets(presets, facts: ModelFacts) -> list[Preset]:
-    """The presets learned or raced on exactly these weights, as one of two models too."""
-    presets, ours = _hashed(presets, facts)
-    return [preset for preset in presets if any(_same_weights(part, ours) for part in preset.experts or (preset,))]
+def own_presets(presets, facts: ModelFacts, any_loras: bool = False) -> list[Preset]:
+    """The presets learned or raced on exactly these weights, as one of two models too; or with whatever LoRAs."""
+    return list({id(preset): preset for preset, _, same in _parts(presets, facts) if same or any_loras}.values())
 
 
-def _hashed(presets, facts: ModelFacts) -> tuple[list[Preset], dict]:
-    """(the presets for such a model that have hashes, the model's own hashes, computed only if there are any)."""
+def _parts(presets, facts: ModelFacts) -> list[tuple[Preset, Preset, bool]]:
+    """(preset, the part of it for this network, whether with the same LoRAs and patches); of one model, the whole.
+
+    The model's own hashes are computed only if a preset for such a model has some.
+    """
     presets = [preset for preset in presets if preset.model.hashes and suits(preset, facts) is None]
-    return presets, facts.fingerprint() if presets and facts.fingerprint is not None else {}
+    ours = facts.fingerprint() if presets and facts.fingerprint is not None else {}
+    return [(preset, part, changed_by(part) == ours.get(PATCHES)) for preset in presets
+            for part in preset.experts or (preset,) if same_network(part.model.hashes, ours)]
 
 
 def as_seen(preset: Preset, facts: ModelFacts) -> Preset:
     """The part of a preset for two models that is for this model; any other preset unchanged."""
-    ours = facts.fingerprint() if preset.experts and facts.fingerprint is not None else {}
-    return next((part for part in preset.experts if _same_weights(part, ours)), preset)
-
-
-def _same_weights(preset: Preset, ours: dict) -> bool:
-    """Whether the most specific hash that both sides have is the same, with the same LoRAs and patches."""
-    return changed_by(preset) == ours.get(PATCHES) and same_base(preset, ours)
+    return next((part for _, part, same in _parts([preset] if preset.experts else [], facts) if same), preset)
 
 
 def changed_by(preset: Preset) -> str | None:
@@ -70,35 +67,18 @@ def changed_by(preset: Preset) -> str | None:
     return preset.model.hashes.get(PATCHES) or (f"LoRAs {words}" if words else None)
 
 
-def same_base(preset: Preset, ours: dict) -> bool:
-    """Whether the most specific hash that both sides have is the same, whatever LoRAs and patches change it."""
-    for kind in HASHES:
-        theirs, here = preset.model.hashes.get(kind), ours.get(kind)
-        if theirs and here:
-            return sketch.same(theirs, here) if kind == sketch.KIND else theirs == here
-    return False
-
-
 def none_of_its_own(presets, facts: ModelFacts) -> tuple[str, str]:
     """(why the model has no preset of its own, what to do)."""
-    presets, ours = _hashed(presets, facts)
-    others = [part for preset in presets for part in preset.experts or (preset,)
-              if same_base(part, ours) and changed_by(part) != ours.get(PATCHES)]
+    others = [part for _, part, same in _parts(presets, facts) if not same]
     if not others:
         return "no preset was trained for this model", TRAIN_ONE
     how = "with other" if changed_by(others[0]) else "without"
     return f"{others[0].name} was learned on this model {how} LoRAs and patches", f"{TRAIN_ONE}, or choose it by name"
 
 
-def of_two_models(presets, facts: ModelFacts) -> list[Preset]:
-    """Those for two models of which this is one, with whatever LoRAs and patches."""
-    presets, ours = _hashed([preset for preset in presets if preset.experts], facts)
-    return [preset for preset in presets if any(same_base(part, ours) for part in preset.experts)]
-
-
 def family_schedule(presets, facts: ModelFacts, cfg: float | None, calls: int) -> Preset | None:
     """The published schedule that is selected automatically for the model's family, where it is at this cfg."""
-    wanted = FAMILY_SCHEDULES.get(facts.family or "")
+    wanted = FAMILY_SCHEDULES.get(facts.family)
     most = max((most for least, most in FAMILY_CALLS.items() if cfg is not None and cfg >= least - 1e-9), default=0)
     return next((preset for preset in presets if wanted and calls <= most and preset.model.family.lower() ==
                  facts.family and suits(preset, facts) is None and preset.short_hash == wanted), None)

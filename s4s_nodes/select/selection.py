@@ -18,7 +18,7 @@ from ..core.preset_file import Preset
 from . import match
 from .adapt import above, from_start, starts_near
 from .cfg import at_cfg
-from .dispatch import Selection, checked_levels, cut_of, fall_back, is_own, levels_for, table_for
+from .dispatch import Selection, checked_levels, cut_of, fall_back, levels_for, table_for
 from .model_facts import ModelFacts
 
 
@@ -107,8 +107,8 @@ def _of_two_models(request: Request, steps: int, own: list[Preset]) -> Preset | 
         parts = [(0, turn), (turn, steps)] if request.part is None else [request.part]
         return preset in own and any(_judged(preset, whole[first:last + 1], request, own=True)[1] is None
                                      for first, last in parts)
-    shared = match.of_two_models(request.installed, request.facts)
-    return max((preset for preset in shared if steps in preset.counts and usable(preset)), key=_created, default=None)
+    shared = [preset for preset in request.installed if preset.experts and steps in preset.counts]
+    return max(filter(usable, match.own_presets(shared, request.facts, any_loras=True)), key=_created, default=None)
 
 
 def _levels_at(preset: Preset, request: Request, steps: int) -> np.ndarray:
@@ -206,7 +206,7 @@ def _of_the_named(named: Preset, request: Request, levels: np.ndarray, own: bool
     facts, cfg = request.facts, request.cfg
     mine = match.belongs(named, facts)
     if _refused(request):
-        own = bool(request.own_schedule) or is_own(levels, None, facts)
+        own = bool(request.own_schedule) or cut_of(levels, None, facts) is not None
         selection = fall_back(levels, facts, f"{named.name} was not learned on this model, and matching is strict",
                               "turn strict off to run it", own)
     else:
@@ -241,7 +241,7 @@ def _fallback(request: Request, levels: np.ndarray, origin, problems: list[_Prob
     """The family's published schedule if it has a table, else a classical solver; as if no preset were there."""
     facts = request.facts
     published = match.family_schedule(request.installed, facts, request.cfg, len(levels) - 1)
-    plain = is_own(levels, None, facts) or published is not None and is_own(levels, published, facts)
+    plain = any(cut_of(levels, preset, facts) for preset in (None, published))
     there = levels if origin is None or plain else _without_preset(levels, origin, request)
     ours = bool(request.own_schedule) and request.start is None or plain or there is not levels
     selection = None
@@ -250,7 +250,8 @@ def _fallback(request: Request, levels: np.ndarray, origin, problems: list[_Prob
         selection = table_for(there, facts, published, None, ours)
         if selection.fallback:
             why, advice, selection = selection.why, selection.advice, None
-        elif _lost(published, selection.table_name, request):
+        elif not all(preset.recommends(selection.table_name, request.cfg, request.size) for preset in
+                     match.own_presets(request.installed, facts) if preset.short_hash == published.short_hash):
             why, advice, selection = f"{published.name} lost its race on this model", match.TRAIN_ONE, None
     if plain:
         # on the fallback's own schedule: what made the scheduler give that, if anything did
@@ -279,9 +280,3 @@ def _without_preset(levels: np.ndarray, cut: tuple[int, int], request: Request) 
     there = levels_for(_schedule_with(steps, request), request.facts, steps)[first:first + len(levels)].copy()
     there[-1] = 0.0
     return there if close(there[0], levels[0]) else from_start(there, levels[0], request.facts.flow)
-
-
-def _lost(published: Preset, table: str, request: Request) -> bool:
-    """Whether the same numbers lost a race on these very weights."""
-    return any(preset.short_hash == published.short_hash and not preset.recommends(table, request.cfg, request.size)
-               for preset in match.own_presets(request.installed, request.facts))

@@ -18,7 +18,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 from s4s.s4s_nodes.core import classical, schedules  # noqa: E402
-from s4s.s4s_nodes.select import ModelFacts, levels_for, table_for  # noqa: E402
+from s4s.s4s_nodes.select import ModelFacts, levels_for  # noqa: E402
+from s4s.s4s_nodes.select.dispatch import fall_back  # noqa: E402
 from s4s.training.benchmark.race import unseen_pairs  # noqa: E402
 from s4s.training.teacher.pairs import ends, errors  # noqa: E402
 from tests.bench.transfer import models  # noqa: E402
@@ -48,8 +49,7 @@ def source(name: str, cfg: float, cache: Path):
 def facts_of(made) -> ModelFacts:
     """What a host would see of the model, without its name."""
     about = made.model
-    return ModelFacts(about.prediction, about.sigma_min, about.sigma_max, channels=about.channels,
-                      zero_terminal_snr=about.zero_terminal_snr, shift=about.shift)
+    return replace(ModelFacts.of(about), family="unknown")
 
 
 def grids(made, facts: ModelFacts, calls: int) -> dict:
@@ -70,7 +70,7 @@ def measured(name: str, cfg: float, seeds: int, cache: Path) -> dict:
     def rmse(solver) -> float:
         return float(np.sqrt(np.mean(errors(ends(made, solver, pairs), pairs.target) ** 2)))
     for calls in CALLS:
-        plain = rmse(table_for(levels_for(None, facts, calls), facts, None).table)
+        plain = rmse(fall_back(levels_for(None, facts, calls), facts, "").table)
         for grid, levels in grids(made, facts, calls).items():
             for solver in SOLVERS:
                 off = rmse(classical.SOLVERS[solver](levels, facts.flow))

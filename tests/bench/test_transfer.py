@@ -152,7 +152,8 @@ def test_a_transfer_preset_holds_what_passed_and_says_where_it_was_not_measured(
     assert "not measured on your checkpoint" in made.training["note"] and "6 calls: 1.20 on a, 1.10 on b" in (
         made.training["evidence"])
     for channels in (4, None):                      # nobody gets it unasked
-        assert select(Request(ModelFacts("eps", 0.03, 14.6146, "sd15", channels), [made], 6, cfg=3.0)).preset is None
+        facts = ModelFacts("sd15", "eps", 0.03, 14.6146, channels=channels)
+        assert select(Request(facts, [made], 6, cfg=3.0)).preset is None
     assert ship.transfer_preset(Taught({}), "eps", [won(0.9)]) is None
 
 

@@ -1,6 +1,7 @@
 """Tiny pipelines of diffusers' real classes, from the command line to a preset: read, trained, raced, chosen."""
 
 import socket
+from dataclasses import replace
 
 import pytest
 import torch
@@ -169,8 +170,7 @@ def test_a_checkpoint_is_trained_and_raced_and_its_preset_chosen_for_it(tiny, ki
     assert made.model.family == kind and made.training["size"] == [32, 32] and made.training["prompts"] == 3
     assert made.score("calls2")["cfg"] == cfg_of(kind)
     model = made.model                          # of a folder: hosts know a single file by its hashes, and this has none
-    facts = ModelFacts(model.prediction, model.sigma_min, model.sigma_max, kind, model.channels,
-                       model.zero_terminal_snr, model.shift, lambda: {"weights_1d": "ab"})
+    facts = replace(ModelFacts.of(model), family=kind, fingerprint=lambda: {"weights_1d": "ab"})
     assert model.hashes == {} and select(Request(facts, [made], 2, cfg=cfg_of(kind))).fallback
     named = select(Request(facts, [made], 2, cfg=cfg_of(kind), named=made))
     assert named.preset is made and not named.belongs

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -72,16 +73,15 @@ def test_the_hosts_choose_its_preset_for_these_very_weights(tiny, kind, tmp_path
     names = {name.removeprefix("model."): tensor for name, tensor in load_file(tiny[kind, "file"]).items()
              if name.startswith("model.diffusion_model.") and tensor.ndim == 1}
 
-    def seen(tensors, family=None):
+    def seen(tensors, family="unknown"):
         """What a host shows of a network with these norms and biases, held in half precision."""
         known = {sketch.KIND: sketch.sketch({name: tensor.half() for name, tensor in tensors.items()})}
-        return ModelFacts(model.prediction, model.sigma_min, model.sigma_max, family, model.channels,
-                          shift=model.shift, fingerprint=lambda: known)
+        return replace(ModelFacts.of(model), family=family, zero_terminal_snr=False, fingerprint=lambda: known)
     library = Library([tmp_path])
-    found = select(Request(seen(names), library.presets(), 2, cfg=4.0))
+    found = select(Request(seen(names), list(library.named().values()), 2, cfg=4.0))
     assert found.preset.name == "mine" and not found.fallback
     other = {name: tensor + 0.1 * torch.randn(tensor.shape) for name, tensor in names.items()}
-    assert select(Request(seen(other, kind), library.presets(), 2, cfg=4.0)).fallback
+    assert select(Request(seen(other, kind), list(library.named().values()), 2, cfg=4.0)).fallback
 
 
 def test_its_hashes_are_those_of_the_hosts(tiny):

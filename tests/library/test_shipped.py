@@ -53,35 +53,35 @@ FEW = (4, 5, 6, 7, 8, 10)
     ("flux", {**FLOW, "shift": 3.158}, {}), ("wan21", {**FLOW, "shift": 8.0}, {}),
     ("sd3", {**FLOW, "shift": 3.0}, {}), ("sdxl", {**SD, "prediction": "v"}, {}), ("sdxl", ENDLESS, {}),
     ("sd20", SD, {}), ("fluxschnell", {**FLOW, "shift": 1.0}, {}), ("sdxl", {**SD, "channels": None}, {6: "ays-sdxl"}),
-    (None, SD, {}), (None, {**SD, "channels": None}, {})])
+    ("unknown", SD, {}), ("unknown", {**SD, "channels": None}, {})])
 def test_what_ships_is_the_familys_fallback_at_its_calls_and_nothing_else_runs(family, seen, taken):
     facts = ModelFacts(family=family, **seen)
     for calls in taken if seen["channels"] is None else (*FEW, 12, 20, 30):
-        found = select(Request(facts, Library([]).presets(), calls, cfg=7.0))
+        found = select(Request(facts, Library([]).named().values(), calls, cfg=7.0))
         assert found.fallback and (found.preset and found.preset.name) == taken.get(calls), calls
         assert found.table.calls == calls and found.schedule.tolist() == found.table.sigmas.tolist()
         assert ("not measured on this checkpoint" in found.message()) == (calls in taken)
 
 
 def test_the_schedules_that_run_unasked_are_these_files():
-    shipped = {made.model.family: made for made in Library([]).presets() if made.name in ("gits-sd15", "ays-sdxl")}
+    shipped = {made.model.family: made for made in map(Library([]).get, ("gits-sd15", "ays-sdxl"))}
     assert {family: made.short_hash for family, made in shipped.items()} == match.FAMILY_SCHEDULES
 
 
 def test_at_a_cfg_where_a_schedule_was_not_better_the_plain_choice_runs():
     facts = ModelFacts(family="sd15", **SD)
     for cfg, calls in ((None, 6), (1.0, 6), (3.0, 8), (4.0, 8), (5.0, 10), (7.0, 12)):
-        found = select(Request(facts, Library([]).presets(), calls, cfg=cfg))
+        found = select(Request(facts, Library([]).named().values(), calls, cfg=cfg))
         assert found.message() == ("S4S fallback: no preset was trained for this model. UniPC bh2 of order 2 on the "
                                    "model's own levels ran; train one for this model.")
 
 
 def test_the_digits_are_for_digits_only():
     """Whatever a host shows of a real model, and however little."""
-    digits = [made for made in Library([]).presets() if made.name.startswith("digits")]
+    digits = [made for made in Library([]).named().values() if made.name.startswith("digits")]
     assert len(digits) == 2
     for seen in (SD, FLOW, {**SD, "channels": None}, {**FLOW, "channels": None}):
-        for family in ("sd15", "sdxl", "sd3", "flux", None):
+        for family in ("sd15", "sdxl", "sd3", "flux", "unknown"):
             assert select(Request(ModelFacts(family=family, **seen), digits, 6)).preset is None
 
 

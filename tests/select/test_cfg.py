@@ -5,14 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
-from s4s.s4s_nodes.core import Model, Preset, PresetError, preset_file, schedules
+from s4s.s4s_nodes.core import Model, Preset, PresetError, preset_file, schedules, sketch
 from s4s.s4s_nodes.select import ModelFacts, levels_for, table_for
 from s4s.s4s_nodes.select.cfg import at_cfg, between, join_presets, learned_at
 from tests.select.test_between import learned
 
 MODEL = Model("toy", "eps", 0.1, 14.6, channels=4)
-FACTS = ModelFacts("eps", 0.1, 14.6, channels=4)
+FACTS = ModelFacts("unknown", "eps", 0.1, 14.6, channels=4)
 SEEDS = {2.0: 1, 4.0: 2, 8.0: 3}
 
 
@@ -111,6 +112,17 @@ def test_only_presets_of_one_model_at_different_cfgs_are_joined():
                            ([single(2.0), three()], r"says cfg \[2.0, 8.0\]")):
         with pytest.raises(PresetError, match=words):
             join_presets(presets, "toy")
+
+
+def test_presets_of_one_model_in_two_precisions_are_joined():
+    """A network that was loaded in half precision has the sketch of the other but for its rounding."""
+    network = {"norm": torch.rand(64, generator=torch.Generator().manual_seed(0))}
+    one, other = (sketch.sketch({"norm": network["norm"].to(kind)}) for kind in (torch.float32, torch.bfloat16))
+    pair = [replace(single(cfg), model=replace(MODEL, hashes={"weights_1d": found, "file": f"at {cfg}", **more}))
+            for cfg, found, more in ((2.0, one, {}), (8.0, other, {}), (4.0, other, {"patches": "ab"}))]
+    assert one != other and learned_at(join_presets(pair[:2], "toy"))
+    with pytest.raises(PresetError, match="other in hashes"):
+        join_presets(pair[1:], "toy")
 
 
 @pytest.mark.parametrize("recorded", [[3.0, "x"], [], [3.0, None], "3", None, True, 0, [math.nan], {"cfg": 3.0}])

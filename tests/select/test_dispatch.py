@@ -8,11 +8,11 @@ import torch
 from hypothesis import given, strategies as st
 
 from s4s.s4s_nodes.core import Model, Preset, Table, classical, constant_law_error, schedules
-from s4s.s4s_nodes.select import ModelFacts, adapt, dispatch, is_own, levels_for, table_for
+from s4s.s4s_nodes.select import ModelFacts, adapt, dispatch, levels_for, table_for
 from s4s.training.parametrization.parameters import Parameters
 
-FACTS = {False: ModelFacts("eps", 0.0292, 14.6146, family="sd15", channels=4),
-         True: ModelFacts("flow", 0.001, 1.0, family="sd3", channels=16, shift=3.0)}
+FACTS = {False: ModelFacts("sd15", "eps", 0.0292, 14.6146, channels=4),
+         True: ModelFacts("sd3", "flow", 0.001, 1.0, channels=16, shift=3.0)}
 SD = schedules.sd_levels()
 HOSTS = {"karras": lambda n: schedules.karras(n, SD[0], SD[-1]), "simple": lambda n: schedules.simple(n, SD),
          "normal": lambda n: schedules.time_uniform(n, SD)}
@@ -198,9 +198,9 @@ def test_every_cut_of_our_schedule_is_known_as_ours_and_runs(steps, share, lengt
     last = first + 1 + int(length * (steps - first - 1))
     cut = np.array(whole[first:last + 1], dtype=np.float32)
     cut[-1] *= not forced or last == first + 1          # one call to 0 could be anybody's
-    assert is_own(cut, made, facts)
+    assert dispatch.cut_of(cut, made, facts)
     check(table_for(cut, facts, made), cut, flow)
-    check(table_for(cut, facts, None), cut, flow)
+    check(dispatch.fall_back(np.float64(cut), facts, "none was chosen"), cut, flow)
 
 
 def test_the_hosts_word_for_whose_schedule_it_is_counts():
@@ -212,8 +212,8 @@ def test_the_hosts_word_for_whose_schedule_it_is_counts():
 
 def test_the_schedule_without_a_preset_is_known_as_ours_too():
     for steps, kept in ((6, 6), (12, 6), (20, 15)):
-        assert is_own(levels_for(None, asked(EPS), steps)[-kept - 1:], None, asked(EPS))
-    assert not is_own(HOSTS["normal"](6), None, asked(EPS))
+        assert dispatch.cut_of(levels_for(None, asked(EPS), steps)[-kept - 1:], None, asked(EPS))
+    assert not dispatch.cut_of(HOSTS["normal"](6), None, asked(EPS))
 
 
 # --- other schedules ----------------------------------------------------------------------------------------
@@ -245,8 +245,8 @@ def test_foreign_levels_from_another_start_get_a_classical_solver():
 
 
 def test_every_fallback_names_itself():
-    words = table_for(HOSTS["karras"](7), asked(EPS), None).message()
-    assert words == "S4S fallback: no preset was chosen. UniPC bh2 of order 2 on the given levels ran."
+    words = dispatch.fall_back(HOSTS["karras"](7), asked(EPS), "none was chosen").message()
+    assert words == "S4S fallback: none was chosen. UniPC bh2 of order 2 on the given levels ran."
     unfit = table_for(HOSTS["karras"](6), asked(EPS, prediction="v"), EPS)
     assert "mine does not suit: it is for eps prediction, the model's is v" in unfit.message()
 

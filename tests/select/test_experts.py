@@ -21,7 +21,7 @@ HEAD, TAIL = LEVELS[:TURN + 1], LEVELS[TURN:]
 
 
 def model(weights: str, **more) -> ModelFacts:
-    return ModelFacts("flow", 0.008, 1.0, "wan21", 16, shift=8.0,
+    return ModelFacts("wan21", "flow", 0.008, 1.0, channels=16, shift=8.0,
                       fingerprint=lambda: {"weights_1d": weights, **more})
 
 

@@ -12,7 +12,7 @@ from s4s.s4s_nodes.select.dispatch import FALLBACK, levels_for, table_for
 from s4s.s4s_nodes.select.families import OFFICIAL, family_of, flow_schedule
 from s4s.s4s_nodes.select.selection import Request, select
 
-FLOW = ModelFacts("flow", 0.003, 1.0, shift=3.0)
+FLOW = ModelFacts("unknown", "flow", 0.003, 1.0, shift=3.0)
 
 
 @pytest.mark.parametrize("family", OFFICIAL)
@@ -20,7 +20,7 @@ FLOW = ModelFacts("flow", 0.003, 1.0, shift=3.0)
 def test_without_a_preset_a_family_runs_what_its_official_workflow_runs(family, steps):
     found = select(Request(replace(FLOW, family=family), steps=steps))
     assert found.fallback and found.table.calls == steps and found.schedule[0] == 1 and found.schedule[-1] == 0
-    wanted = classical.SOLVERS[OFFICIAL[family].solver](found.schedule, True)
+    wanted = classical.SOLVERS[OFFICIAL[family][0]](found.schedule, True)
     assert found.table.same_as(wanted)
 
 
@@ -39,7 +39,7 @@ def test_a_family_is_named_as_the_host_names_the_architecture(name, network, fam
 
 def test_oss_wan_is_of_a_wide_wan_too():
     wide = replace(FLOW, family="wan21, 14b", sigma_min=0.008, channels=16)
-    named = next(preset for preset in Library([]).presets() if preset.name == "oss-wan")
+    named = next(preset for preset in Library([]).named().values() if preset.name == "oss-wan")
     found = select(Request(wide, steps=20, named=named, strict=True))
     assert found.preset is named and found.belongs
 
@@ -69,7 +69,7 @@ def test_an_unknown_family_runs_what_was_measured():
 
 
 def test_a_model_that_denoises_nothing_gets_euler_and_the_reason():
-    odd = ModelFacts("x0", 0.03, 14.6, "wan21", unfit="this model turns one image into another and denoises nothing")
+    odd = ModelFacts("wan21", "x0", 0.03, 14.6, unfit="this model turns one image into another and denoises nothing")
     found = select(Request(odd, steps=4))
     assert found.message() == ("S4S fallback: this model turns one image into another and denoises nothing. Euler on "
                                "the model's own levels ran.")

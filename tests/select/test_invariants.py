@@ -22,15 +22,15 @@ KINDS = [*(("sd15", kind, None) for kind in ETA), *(("sdxl", kind, None) for kin
          *(("sd3", "flow", shift) for shift in (1.0, 3.0)), *(("flux", "flow", shift) for shift in (1.0, 3.158)),
          *(("wan21", "flow", shift) for shift in (5.0, 8.0))]
 LORAS, CFGS, CALLS, WINDOWS = (None, "style"), (1.0, 4.2, 7.0), (4, 6), (1.0, 0.6, 0.3)
-SHIPPED = Library([]).presets()
+SHIPPED = list(Library([]).named().values())
 
 
 def facts_of(kind: tuple, lora: str | None) -> ModelFacts:
     family, prediction, shift = kind
     top, endless = ETA.get(prediction, (1.0, False))
     known = {"weights_1d": f"{kind}"} | ({"patches": lora} if lora else {})
-    return ModelFacts(prediction.split(",")[0], 0.0292 if top > 1 else 0.003, top, family,
-                      4 if top > 1 else 16, endless, shift, lambda: known)
+    return ModelFacts(family, prediction.split(",")[0], 0.0292 if top > 1 else 0.003, top, endless, shift,
+                      4 if top > 1 else 16, fingerprint=lambda: known)
 
 
 @cache

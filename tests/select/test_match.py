@@ -8,8 +8,8 @@ import pytest
 from s4s.s4s_nodes.core import Model, Preset, classical, preset_file, schedules
 from s4s.s4s_nodes.select import ModelFacts, Request, levels_for, match, select, suits, table_for
 
-SD15 = ModelFacts("eps", 0.0292, 14.6146, family="sd15", channels=4)
-FLUX = ModelFacts("flow", 0.0003, 1.0, family="flux", channels=16, shift=3.16)
+SD15 = ModelFacts("sd15", "eps", 0.0292, 14.6146, channels=4)
+FLUX = ModelFacts("flux", "flow", 0.0003, 1.0, channels=16, shift=3.16)
 
 
 OURS = {"weights_1d": "ab"}
@@ -78,7 +78,7 @@ def test_only_a_preset_of_these_weights_runs_by_itself():
 def test_what_a_preset_records_of_a_model_is_what_a_host_sees():
     facts = replace(FLUX, fingerprint=lambda: {"weights_1d": "ab"})
     assert facts.model.hashes == {"weights_1d": "ab"} and SD15.model.hashes == {}
-    assert ModelFacts.of(facts.model) == FLUX and replace(SD15, family=None).model.family == "unknown"
+    assert ModelFacts.of(facts.model) == FLUX
 
 
 def test_a_hash_does_not_make_a_preset_valid():
@@ -242,9 +242,9 @@ def test_a_message_is_two_sentences_and_the_rest_is_detail():
 
 def test_facts_that_make_no_model_are_refused():
     with pytest.raises(ValueError, match="prediction is 'epsilon': use one of eps, v, flow, x0"):
-        ModelFacts("epsilon", 0.03, 14.6)
-    with pytest.raises(ValueError, match="levels from 14.6 to 0.03"):
-        ModelFacts("eps", 14.6, 0.03)
+        ModelFacts("unknown", "epsilon", 0.03, 14.6)
+    with pytest.raises(ValueError, match="sigma_min 14.6 is not below sigma_max 0.03"):
+        ModelFacts("unknown", "eps", 14.6, 0.03)
 
 
 def test_of_two_presets_for_the_same_weights_the_one_with_a_table_of_these_calls_is_taken():
@@ -317,7 +317,7 @@ def test_published_numbers_run_as_a_fallback_on_their_family_only():
     assert found.message() == (
         f"S4S fallback: no preset was trained for this model. gits ({found.preset.short_hash}), calls6 ran (published "
         "numbers, not measured on this checkpoint); train one for this model.")
-    for family in ("sdxl", "sd20", None):
+    for family in ("sdxl", "sd20", "unknown"):
         assert ran7([published()], replace(MINE, family=family)) is None
 
 
@@ -370,7 +370,7 @@ def test_published_numbers_that_lost_a_race_on_these_weights_are_not_taken_there
 
 def test_published_numbers_for_these_weights_are_theirs():
     mine = published("mine", hashes=OURS)
-    found = ask7([mine], replace(MINE, family=None))
+    found = ask7([mine], replace(MINE, family="unknown"))
     assert found.preset is mine and not found.fallback
 
 

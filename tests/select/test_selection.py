@@ -14,15 +14,17 @@ from s4s.s4s_nodes.select.adapt import starts_near
 from s4s.s4s_nodes.select.cfg import join_presets
 
 MODELS = {      # name: facts, with its weights; two of a family, and models that only their weights tell apart
-    "sd15": ModelFacts("eps", 0.0292, 14.6146, "sd15", 4), "fine-tune": ModelFacts("eps", 0.0292, 14.6146, "sd15", 4),
-    "sdxl": ModelFacts("eps", 0.0292, 14.6146, "sdxl", 4), "v": ModelFacts("v", 0.0292, 14.6146, "sd15", 4),
-    "zsnr": ModelFacts("v", 0.0292, 4518.0, "sd15", 4, zero_terminal_snr=True),
-    "sd3": ModelFacts("flow", 0.003, 1.0, "sd3", 16, shift=3.0), "flux": ModelFacts("flow", 0.0003, 1.0, "flux", 16,
-                                                                                     shift=3.158),
-    "wan": ModelFacts("flow", 0.008, 1.0, "wan21", 16, shift=8.0), "wan, shift 5": ModelFacts(
-        "flow", 0.005, 1.0, "wan21", 16, shift=5.0)}
+    "sd15": ModelFacts("sd15", "eps", 0.0292, 14.6146, channels=4),
+    "fine-tune": ModelFacts("sd15", "eps", 0.0292, 14.6146, channels=4),
+    "sdxl": ModelFacts("sdxl", "eps", 0.0292, 14.6146, channels=4),
+    "v": ModelFacts("sd15", "v", 0.0292, 14.6146, channels=4),
+    "zsnr": ModelFacts("sd15", "v", 0.0292, 4518.0, channels=4, zero_terminal_snr=True),
+    "sd3": ModelFacts("sd3", "flow", 0.003, 1.0, channels=16, shift=3.0),
+    "flux": ModelFacts("flux", "flow", 0.0003, 1.0, channels=16, shift=3.158),
+    "wan": ModelFacts("wan21", "flow", 0.008, 1.0, channels=16, shift=8.0),
+    "wan, shift 5": ModelFacts("wan21", "flow", 0.005, 1.0, channels=16, shift=5.0)}
 MODELS = {name: replace(facts, fingerprint=lambda name=name: {"weights_1d": name}) for name, facts in MODELS.items()}
-SHIPPED = Library([]).presets()
+SHIPPED = list(Library([]).named().values())
 CFGS = (1.0, 2.0, 2.1, 4.0, 7.0)
 
 

@@ -99,7 +99,7 @@ def _usable(held: Preset | None, folder: Path) -> None:
     with suppress(PresetError):                     # numbers that leave float64 when they are sampled
         preset_file.to_bytes(held)
     shelf = Library([folder], folder / "none")
-    assert shelf.names() == ["theirs"] and library.measured_text(held) and library.recommended_text(held)
+    assert list(shelf.named()) == ["theirs"] and library.measured_text(held) and library.recommended_text(held)
     assert "<script" not in html_report.page(held, {}, folder / "none").replace("&lt;script", "")
     with suppress(ValueError):
         settings(held, {}, None)

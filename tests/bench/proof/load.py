@@ -20,7 +20,7 @@ THREADS, SAMPLINGS, MOST_GROWTH = 16, 1000, 2.0         # MB
 @cache
 def jobs() -> list[tuple]:
     """(preset, table name) of everything that ships."""
-    return [(preset, name) for preset in Library([]).presets() for name in preset.tables]
+    return [(preset, name) for preset in Library([]).named().values() for name in preset.tables]
 
 
 def sampled(job: tuple, seed: int) -> torch.Tensor:
