@@ -137,32 +137,22 @@ def _coefficients(page: Canvas, table, where: tuple):
     rows = np.concatenate([table.carry[:, None], table.weights], axis=1)
     size = min(width / rows.shape[1], height / len(rows), 64)
     strongest = max(np.abs(rows).max(), 1e-9)
-    if size < 8:
-        return _coloured(page, rows / strongest, (x, y, size))
+    edge = 1 if size >= 8 else 0            # of many cells there is no room for lines between them, nor for numbers
     for i, row in enumerate(rows):
-        page.text(x - 8, y + size * (i + 0.5), str(i), 13, QUIET, "rm")
+        if edge:
+            page.text(x - 8, y + size * (i + 0.5), str(i), 13, QUIET, "rm")
         for j, value in enumerate(row[:i + 2]):
-            _cell(page, (x + size * j + (6 if j else 0), y + size * i, size), value, value / strongest)
+            left, top, inner = x + size * j + 6 * (j > 0), y + size * i, size - 2 * edge
+            page.box(left + edge, top + edge, inner, inner, fill=_shade(value / strongest))
+            if size >= 38:
+                page.text(left + size / 2, top + size / 2, _short(value), 13 if size > 46 else 11,
+                          "white" if abs(value / strongest) > 0.6 else INK, "mm")
+    if not edge:
+        return
     every = 1 if size >= 26 else math.ceil(26 / size)
     for j in range(0, table.calls, every):
         page.text(x + size * (j + 1.5) + 6, y + size * len(rows) + 8, str(j), 13, QUIET, "ma")
     page.text(x + size / 2, y + size * len(rows) + 8, "carry" if size >= 34 else "c", 13, QUIET, "ma")
-
-
-def _cell(page: Canvas, where: tuple, value: float, strength: float):
-    left, top, size = where
-    page.box(left + 1, top + 1, size - 2, size - 2, fill=_shade(strength))
-    if size >= 38:
-        page.text(left + size / 2, top + size / 2, _short(value), 13 if size > 46 else 11,
-                  "white" if abs(strength) > 0.6 else INK, "mm")
-
-
-def _coloured(page: Canvas, strengths: np.ndarray, where: tuple):
-    """Too many cells for lines between them: one picture of them all."""
-    x, y, size = where
-    colours = np.array([[_shade(value) for value in row] for row in strengths], dtype=np.uint8)
-    colours[np.triu_indices_from(strengths, 2)] = 255
-    page.paste(Image.fromarray(colours), x, y, (round(size * strengths.shape[1]), round(size * len(strengths))))
 
 
 def sheet(rows, title: str = "", note: str = "") -> Image.Image:

@@ -96,7 +96,7 @@ def test_a_file_that_is_refused_leaves_nothing_and_hinders_no_other(host):
     assert names(host) == sorted([*before, "good"])
     words = done.message.splitlines()
     for line, said in zip(words, ("cut.safetensors: is not a whole", "there is no s4s_preset entry", "update S4S",
-                                  "already exists, and nothing is overwritten", "added as good")):
+                                  "already exists: give the preset another name", "added as good")):
         assert said in line
     with pytest.raises(ValueError, match="choose preset files"):
         host.collection.add(None)
@@ -122,7 +122,7 @@ def test_rename_keeps_what_is_there_and_what_ships(host):
     assert host.collection.rename("by hand", "by hand").chosen == "by hand"
     assert preset_file.load(host.folder / "by hand.safetensors").name == "by hand"
     host.collection.rename("by hand", "portraits")
-    for name, new, why in (("portraits", "toy-flow", "nothing is overwritten"), (SHIPS, "mine", "ships with S4S"),
+    for name, new, why in (("portraits", "toy-flow", "already exists"), (SHIPS, "mine", "ships with S4S"),
                            (None, "mine", "no preset is chosen"), ("portraits", "", "1 to 100 printable characters"),
                            ("broken", "mine", "not a whole"), ("gone", "mine", "there is no preset")):
         with pytest.raises(ValueError, match=why):
@@ -147,7 +147,7 @@ def test_presets_of_several_cfgs_are_joined(host):
     done = host.collection.join(["at 7", "at 3"], "both")
     assert done.chosen == "both" and "for cfg 3 to 7. It is for sd15, eps prediction, 4, 6, 8 steps" in done.message
     assert {"calls6_cfg3", "calls6_cfg7"} < set(preset_file.load(host.folder / "both.safetensors").tables)
-    for asked, new, why in ((["at 3", "at 7"], "both", "nothing is overwritten"), (["at 3"], "x", "at least two"),
+    for asked, new, why in ((["at 3", "at 7"], "both", "already exists"), (["at 3"], "x", "at least two"),
                             ([], "x", "at least two"), (["at 3", "toy-flow"], "x", "one model"),
                             (["at 3", "at 7"], "", "1 to 100 printable")):
         with pytest.raises(ValueError, match=why):

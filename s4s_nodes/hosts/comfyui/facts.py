@@ -1,7 +1,10 @@
 """What ComfyUI shows of a model, as the library's ModelFacts: from a MODEL, a running sampler, or a schedule alone."""
 
 import math
+import sys
 from dataclasses import replace
+from itertools import islice
+from traceback import walk_stack
 
 import comfy.model_sampling
 import comfy.samplers
@@ -11,7 +14,6 @@ from ...core.model import is_number
 from ...library import ModelFacts, Request
 from ...select.families import family_of
 from ...select.match import HOOKS
-from ..callers import callers
 from . import fingerprint
 
 _CLASSES = (("x0", "IMG_TO_IMG_FLOW"), ("flow", "CONST"), ("x0", "X0"), ("x0", "COSMOS_RFLOW"), ("v", "V_PREDICTION"),
@@ -31,8 +33,12 @@ _CALLERS = 12               # how far up a schedule's asker is looked for: the h
 def of_schedule(sampling) -> ModelFacts:
     """All that a scheduler is shown: the model_sampling object. Raises ValueError for a prediction unknown here."""
     low, high = float(sampling.sigma_min), float(sampling.sigma_max)
-    prediction, names = _prediction(sampling), {parent.__name__ for parent in type(sampling).__mro__}
-    return ModelFacts(prediction, low, high, zero_terminal_snr=bool(getattr(sampling, "zsnr", False)),
+    names = [parent.__name__ for parent in type(sampling).__mro__]
+    prediction = next((prediction for prediction, name in _CLASSES if name in names), "")
+    if not prediction:
+        raise ValueError(f"the model's sampling is a {' + '.join(names[1:3])}: S4S knows eps, v, flow and x0 "
+                         "predictions; use another sampler for this model")
+    return ModelFacts("unknown", prediction, low, high, bool(getattr(sampling, "zsnr", False)),
                       shift=_shift(sampling) if prediction == "flow" else None,
                       unfit=next((words for name, words in _UNFIT.items() if name in names), ""))
 
@@ -40,9 +46,8 @@ def of_schedule(sampling) -> ModelFacts:
 def _shift(sampling) -> float | None:
     """A flow's shift; Flux' sampling keeps its logarithm, mu."""
     shift = getattr(sampling, "shift", None)
-    if shift is None:
-        return None
-    return math.exp(shift) if isinstance(sampling, comfy.model_sampling.ModelSamplingFlux) else float(shift)
+    mu = shift is not None and isinstance(sampling, comfy.model_sampling.ModelSamplingFlux)
+    return math.exp(shift) if mu else float(shift or 0) or None
 
 
 def of_model(model) -> ModelFacts:
@@ -58,7 +63,8 @@ def of_asking(sampling, steps: int) -> tuple[Request, object, str | None]:
     and believed only where its model_sampling is this very object. A KSampler's caller also has the cfg and the noise.
     """
     known: dict = {}
-    for here in callers(_CALLERS):
+    for frame, _ in islice(walk_stack(sys._getframe(1)), _CALLERS):
+        here = frame.f_locals
         asker = here.get("self")
         models = (here.get("model"), getattr(asker, "model", None))
         model = next((one for one in models if _samples_by(one, sampling)), None)
@@ -173,15 +179,6 @@ def of_running(denoiser) -> ModelFacts:
 
 def _of(network, sampling, patcher) -> ModelFacts:
     latent, config = getattr(network, "latent_format", None), getattr(network, "model_config", None)
-    seen, family = of_schedule(sampling), None if config is None else family_of(config)
+    seen, family = of_schedule(sampling), "unknown" if config is None else family_of(config)
     return replace(seen, family=family, channels=getattr(latent, "latent_channels", None),
                    unfit=_NESTED.get(family, seen.unfit), fingerprint=lambda: fingerprint.of(network, patcher))
-
-
-def _prediction(sampling) -> str:
-    for prediction, name in _CLASSES:
-        parent = getattr(comfy.model_sampling, name, None)         # the newest host has more of them than the oldest
-        if parent is not None and isinstance(sampling, parent):
-            return prediction
-    raise ValueError(f"the model's sampling is a {' + '.join(c.__name__ for c in type(sampling).__mro__[1:3])}: S4S "
-                     "knows eps, v, flow and x0 predictions; use another sampler for this model")

@@ -11,7 +11,7 @@ from collections import OrderedDict
 
 import torch
 
-from ...library import PATCHES
+from ...core.sketch import PATCHES
 from ..digest import described, digest, hung_in, own_parts, sketch_of
 
 _OF_STORAGE = ("scale_weight", "scale_input", "weight_scale", "input_scale")     # only a quantized file has them
@@ -23,16 +23,12 @@ _digests: OrderedDict = OrderedDict()                                   # the ho
 
 def of(network, patcher) -> dict:
     """{"weights_1d": sketch, "patches": digest}; no patches if nothing is changed, {} if the model cannot be read."""
-    hashes = _sketch(network, patcher)
-    patches = changes(patcher) if hashes else ""
-    return {**hashes, PATCHES: patches} if patches else hashes
-
-
-def _sketch(network, patcher) -> dict:
     if network not in _sketches:
         _sketches[network] = sketch_of({name: tensor for name, tensor in weights(network, patcher).items()
                                         if tensor.ndim == 1 and not name.endswith(_OF_STORAGE)})
-    return _sketches[network]
+    hashes = _sketches[network]
+    patches = changes(patcher) if hashes else ""
+    return {**hashes, PATCHES: patches} if patches else hashes
 
 
 def weights(network, patcher) -> dict:

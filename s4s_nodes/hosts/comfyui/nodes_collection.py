@@ -85,7 +85,7 @@ def _refusal(preset: str | None, action: str | None, name: str | None) -> str | 
 
 def _digits(library: Library, name: str) -> str:
     """10 hex digits that tell a preset from others of its name: its hash, of an unreadable file that of its bytes."""
-    if name in library.names():
+    if name in library.named():
         return library.get(name).short_hash
     return hashlib.sha256(library.path(name).read_bytes()).hexdigest()[:10]
 

@@ -5,7 +5,8 @@ import torch
 from comfy_api.latest import io
 
 from ...library import Request, select
-from . import facts, parts, record
+from . import graph, parts, record
+from .folder import presets
 from .sampler import CLASSICAL, ERROR, UNMATCHED, pin, sample_s4s
 
 NOT_LINKED = "not linked"           # before a prompt runs the host gives None for what a node will give
@@ -31,7 +32,7 @@ class S4SPreset(io.ComfyNode):
 
     @classmethod
     def execute(cls, preset, calls, denoise, strict, model=None) -> io.NodeOutput:
-        named = parts.preset_named(preset, model)
+        named = None if preset == parts.AUTO else presets().get(preset)
         seen = parts.facts_for(named, model)
         sigmas, selection = parts.plan(named, seen, calls, denoise, strict)
         _tell_levels(selection, seen, sigmas)
@@ -70,9 +71,9 @@ class S4SUsePreset(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, preset, strict, unmatched=None, other=None) -> io.NodeOutput:
-        other = other or parts.preset_named(preset)
+        other = other or presets().get(preset)
         if unmatched != CLASSICAL:
-            parts.check_suits(other, facts.of_model(model))
+            parts.facts_for(other, model)           # refuses what does not suit
         return io.NodeOutput(pin(model, other, strict, unmatched))
 
 
@@ -100,7 +101,6 @@ class S4SSigmas(io.ComfyNode):
     @classmethod
     def execute(cls, preset, calls, denoise, model=None) -> io.NodeOutput:
         seen = parts.facts_for(preset, model)
-        parts.check_suits(preset, seen)
         sigmas, selection = parts.plan(preset, seen, calls, denoise)
         _tell_levels(selection, seen, sigmas)
         return io.NodeOutput(sigmas)
@@ -116,8 +116,7 @@ class S4SSchedulerFunc(io.ComfyNode):
     @classmethod
     def execute(cls, preset) -> io.NodeOutput:
         def levels(model, sampler_name, steps):
-            seen = facts.of_model(model)
-            parts.check_suits(preset, seen)
+            seen = parts.facts_for(preset, model)
             selection = select(Request(seen, steps=steps, named=preset))
             if sampler_name != record.KEY:
                 record.tell_schedule(selection, seen, selection.schedule, {sampler_name})
@@ -143,7 +142,8 @@ class S4SImageInfo(io.ComfyNode):
 
 def _tell_levels(selection, seen, sigmas) -> None:
     """Tell of levels that a node gives to other samplers than ours."""
-    samplers = record.samplers_behind()
+    notes, node = record.running()
+    samplers = graph.samplers_behind(notes.prompt, node)
     if selection is not None and samplers - {record.KEY}:
         record.tell_schedule(selection, seen, sigmas, samplers)
 

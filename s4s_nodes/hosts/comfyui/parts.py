@@ -60,7 +60,7 @@ def combo(*first: str) -> io.Input:
 
 def unknown(name: str, *first: str) -> str | None:
     """What is wrong with a preset's name, or None; for validate_inputs, in place of the host's bare refusal."""
-    if name in (*first, *presets().names()):            # a saved workflow may name one that is not offered
+    if name in (*first, *presets().named()):            # a saved workflow may name one that is not offered
         return None
     names = ", ".join([*first, *presets().offered()])
     broken = "; ".join(problem for problem in presets().problems() if name in problem)
@@ -84,27 +84,19 @@ def mark(name: str) -> str:
     return f"{path}:{stamp(path)}"
 
 
-def preset_named(name: str, model=None) -> Preset | None:
-    """The preset of this name, None for auto. Raises ValueError if it cannot run on the model, with what to do."""
-    if name == AUTO:
-        if model is None:
+def facts_for(preset: Preset | None, model) -> ModelFacts:
+    """The facts of a MODEL, or of None those of the model the preset is for; preset: None for auto.
+
+    Raises ValueError for auto without a MODEL, and for a preset whose tables are not valid for such a model.
+    """
+    if model is None:
+        if preset is None:
             raise ValueError("auto needs the MODEL that will be sampled: connect it, or choose a preset by name")
-        return None
-    preset = presets().get(name)
-    if model is not None:
-        check_suits(preset, facts.of_model(model))
-    return preset
-
-
-def check_suits(preset: Preset, seen: ModelFacts) -> None:
-    """Raise ValueError where a preset's tables are not valid for such a model."""
-    if (reason := suits(preset, seen)) is not None:
+        return ModelFacts.of(preset.model)
+    seen = facts.of_model(model)
+    if preset is not None and (reason := suits(preset, seen)) is not None:
         raise ValueError(f"preset {preset.name!r} does not suit this model: {reason}. Choose another one")
-
-
-def facts_for(preset: Preset, model=None) -> ModelFacts:
-    """The model's facts, or without a MODEL those of the model the preset is for."""
-    return ModelFacts.of(preset.model) if model is None else facts.of_model(model)
+    return seen
 
 
 def plan(preset: Preset | None, seen: ModelFacts, calls: int, denoise: float,

@@ -61,6 +61,12 @@ class Notes(list):
                  for when, entry in _remembered.get(sign, ())]
         self[:] = [entry for _, entry in sorted(known + self.loose, key=lambda each: each[0])]
 
+    def level_left(self, node: str | None) -> float | None:
+        """The level at which the sampler before this node left the latent; None if it finished, or is unknown."""
+        before = graph.links(self.prompt.get(node), "latent_image")
+        ends = [note["numbers"]["sigmas"][-1] for note in self if note["node"] in before and "numbers" in note]
+        return float(ends[-1]) or None if ends else None
+
     def add(self, node: str, entry: dict) -> None:
         """What this node just used; its first entry of a prompt takes the place of an earlier run's."""
         sign, now = self.signs.get(node), next(_clock)
@@ -78,7 +84,9 @@ class Notes(list):
 
 def on_prompt(data: dict) -> dict:
     """The host's hook, before a prompt is queued: prepare the entry where the prompt uses S4S."""
-    if _uses_s4s(data.get("prompt")):
+    prompt = data.get("prompt")
+    nodes = prompt.values() if isinstance(prompt, dict) else ()
+    if any(graph.is_ours(node) or KEY in graph.inputs(node).values() for node in nodes):
         _checked.clear()
         _checked.update(data["prompt"])
         mark_rows(data["prompt"], folder_mark())
@@ -112,11 +120,6 @@ def presets_changed() -> None:
             notes.sign()
 
 
-def _uses_s4s(prompt) -> bool:
-    nodes = prompt.values() if isinstance(prompt, dict) else ()
-    return any(graph.is_ours(node) or KEY in graph.inputs(node).values() for node in nodes if isinstance(node, dict))
-
-
 def mark_rows(prompt: dict, mark: str) -> None:
     """Put the mark of the installed presets into every node with a row `s4s`; the host ignores inputs it lacks.
 
@@ -131,50 +134,13 @@ def mark_rows(prompt: dict, mark: str) -> None:
 
 
 def running() -> tuple:
-    """(the Notes of the prompt that runs now, the id of its node); None for what is not known."""
+    """(the Notes of the prompt that runs now, those of an empty one if unknown; the id of its node, or None)."""
     context = get_executing_context()
-    return (None, None) if context is None else (_notes.get(context.prompt_id), context.node_id)
-
-
-def cfg_behind() -> float | None:
-    """graph.cfg_behind of the running node; None if no prompt is known."""
-    notes, node = running()
-    return None if notes is None else graph.cfg_behind(notes.prompt, node)
-
-
-def samplers_behind() -> set:
-    """graph.samplers_behind of the running node; none if no prompt is known."""
-    notes, node = running()
-    return set() if notes is None else graph.samplers_behind(notes.prompt, node)
-
-
-def level_left() -> float | None:
-    """The level at which the sampler before the running node left the latent; None if it finished, or is unknown."""
-    notes, node = running()
-    before = set() if notes is None else graph.links(notes.prompt.get(node), "latent_image")
-    ends = [note["numbers"]["sigmas"][-1] for note in notes or () if note["node"] in before and "numbers" in note]
-    return float(ends[-1]) or None if ends else None
-
-
-def entry(selection, facts) -> dict:
-    """A library Selection, JSON-ready, as it is embedded; reason: why nothing of the model's own ran."""
-    preset = selection.preset
-    named = {} if preset is None else {"preset": preset.name, "hash": preset.long_hash, "format": FORMAT_VERSION,
-                                       "trainer": str(preset.training.get("trainer", ""))}
-    reason = {"reason": selection.why} if selection.fallback else {}
-    numbers = metadata.to_text(selection, facts)
-    return {**named, "table": selection.table_name, "kind": selection.kind, "fallback": selection.fallback, **reason,
-            "calls": selection.table.calls, "text": selection.message(),
-            **({} if numbers is None else {"numbers": json.loads(numbers)})}
-
-
-def tell(selection, facts) -> None:
-    """Log what runs, show it on the node that runs, and write it into the prompt's entry, the numbers too."""
-    _tell(selection, entry(selection, facts))
+    return (Notes({}), None) if context is None else (_notes.get(context.prompt_id, Notes({})), context.node_id)
 
 
 def tell_schedule(selection, facts, levels, samplers, cfg=None, size=None) -> None:
-    """The same of levels on which other samplers run; cfg and size as far as they are known here.
+    """`tell` of levels on which other samplers run; cfg and size as far as they are known here.
 
     The numbers are those of the selected table if these are its levels, else of Euler's method on them.
     """
@@ -182,24 +148,32 @@ def tell_schedule(selection, facts, levels, samplers, cfg=None, size=None) -> No
     if not same_levels(selection.table, levels):
         euler = SOLVERS["euler"](levels, facts.flow)
         selection = replace(selection, table=euler, table_name=f"levels{euler.calls}", kind="classical")
-    of = {"kind": "schedule", "sampler": ", ".join(sorted(samplers)), "levels": levels.tolist(),
-          "text": selection.schedule_message(cfg, size)}
-    _tell(selection, {**entry(selection, facts), **of})
+    tell(selection, facts, kind="schedule", sampler=", ".join(sorted(samplers)), levels=levels.tolist(),
+         text=selection.schedule_message(cfg, size))
 
 
-def _tell(selection, written: dict) -> None:
+def tell(selection, facts, **more) -> None:
+    """Log what runs, show it on the node that runs, and write it into the prompt's entry, the numbers too.
+
+    more: what the entry says otherwise, or besides; its reason: why nothing of the model's own ran.
+    """
+    preset, numbers = selection.preset, metadata.to_text(selection, facts)
+    written = {} if preset is None else {"preset": preset.name, "hash": preset.long_hash, "format": FORMAT_VERSION,
+                                         "trainer": str(preset.training.get("trainer", ""))}
+    written |= {"table": selection.table_name, "kind": selection.kind, "fallback": selection.fallback,
+                **({"reason": selection.why} if selection.fallback else {}), "calls": selection.table.calls,
+                "text": selection.message(), **({} if numbers is None else {"numbers": json.loads(numbers)}), **more}
     text = written["text"]
     logging.log(logging.WARNING if selection.warns else logging.INFO, text)
     if selection.details:
         logging.debug("S4S did not run %s", selection.details)
     notes, node = running()
-    if notes is not None:
-        changed = recorded.changed(selection, [note for note in notes.earlier
-                                               if isinstance(note, dict) and note.get("node") == node])
-        notes.add(node, {**written, **({"changed": changed} if changed else {})})
-        if changed:
-            logging.warning("S4S: %s", changed)
-            text = f"{changed}\n{text}"
+    changed = recorded.changed(selection, [note for note in notes.earlier
+                                           if isinstance(note, dict) and note.get("node") == node])
+    notes.add(node, {**written, **({"changed": changed} if changed else {})})
+    if changed:
+        logging.warning("S4S: %s", changed)
+        text = f"{changed}\n{text}"
     face(text, node)
 
 

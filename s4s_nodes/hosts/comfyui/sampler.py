@@ -8,7 +8,7 @@ from torch import Tensor
 from ...core import end_response, sample_table
 from ...library import Preset, Request, Selection, schedule, select
 from ...select.selection import running
-from . import facts, record
+from . import facts, graph, record
 from .folder import presets
 
 _PIN = "s4s_preset"
@@ -22,8 +22,8 @@ class Pin:
     strict: not where it was learned on another model. unmatched: of UNMATCHED; None is an error where strict is on.
     """
 
-    preset: Preset | None
-    strict: bool
+    preset: Preset | None = None
+    strict: bool = False
     unmatched: str | None = None
 
     def check(self, selection: Selection) -> None:
@@ -73,7 +73,7 @@ def pinned_to(model, asked: Pin) -> Pin:
     return replace(asked, preset=carried.preset) if asked.strict else carried
 
 
-def request_of(model, sigmas: Tensor, pinned: Pin = Pin(None, False), size: tuple | None = None) -> Request:
+def request_of(model, sigmas: Tensor, pinned: Pin = Pin(), size: tuple | None = None) -> Request:
     """The library's request for a running model and a host's levels."""
     return Request(facts.of_running(model), presets().candidates(), levels=sigmas.detach().double().cpu().numpy(),
                    size=size, named=pinned.preset, strict=pinned.strict, **facts.of_sampling(model))
@@ -89,10 +89,11 @@ def selection_of(request: Request) -> Selection:
 def s4s_scheduler(sampling, steps: int) -> Tensor:
     """The host's scheduler handler: (model_sampling, steps) -> steps + 1 falling levels, float32, the last one 0."""
     asked, patcher, sampler = facts.of_asking(sampling, steps)
-    pinned, cfg = pin_of(patcher) or Pin(None, False), record.cfg_behind() if asked.cfg is None else asked.cfg
-    request = replace(asked, installed=presets().candidates(), cfg=cfg, start=record.level_left(), named=pinned.preset,
-                      strict=pinned.strict)
-    others = {sampler} if sampler else record.samplers_behind()
+    pinned, (notes, node) = pin_of(patcher) or Pin(), record.running()
+    cfg = graph.cfg_behind(notes.prompt, node) if asked.cfg is None else asked.cfg
+    request = replace(asked, installed=presets().candidates(), cfg=cfg, start=notes.level_left(node),
+                      named=pinned.preset, strict=pinned.strict)
+    others = {sampler} if sampler else graph.samplers_behind(notes.prompt, node)
     if others == {record.KEY} and cfg is not None:  # that sampler tells what it runs by itself
         return torch.tensor(schedule(request), dtype=torch.float32)
     selection = selection_of(request)

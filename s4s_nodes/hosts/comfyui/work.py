@@ -43,7 +43,7 @@ class Node:
 
     def __init__(self, scene: Scene):
         self.scene, (_, self.node_id) = scene, record.running()
-        self.library, self.presets = folder.presets(), folder.home()
+        self.library, self.presets, self.changed = folder.presets(), folder.home(), record.presets_changed
         self.runs, self.said, self.held = runs(), [], None
         self.bar, self.paint = comfy.utils.ProgressBar(1), None
         self._shown = self._drawn = 0.0
@@ -79,10 +79,6 @@ class Node:
         base, self.held = self.scene.patcher.model, held
         return [(label, caption, self.paint(latents), base.process_latent_out(latents.float()))
                 for label, caption, latents in sheet_rows(source, held)]
-
-    def changed(self) -> None:
-        """Prompts that wait already see the presets as they are now; the lists, when the browser asks for them."""
-        record.presets_changed()
 
     def end(self, node, outcome: Outcome, vae) -> tuple[Tensor, dict]:
         """(the sheet as IMAGE, what appears on the node): decoded, or of the quick pictures without a VAE."""

@@ -15,7 +15,7 @@ from ... import published
 from ...core import preset_file
 from ...core.model import is_number
 from ...core.names import file_name, preset_name
-from ...library import ENDING, Preset, PresetError, file_in, measured_text, recommended_text, save_new
+from ...library import ENDING, Preset, PresetError, measured_text, recommended_text, save_new
 from ...select.cfg import join_presets
 from ...select.match import counts_text
 from . import dropdowns, panel, settings, shelf
@@ -198,11 +198,9 @@ def _check_uploaded(file) -> None:
 
 def rename(name, new) -> Done:
     """Give a preset of the user's another name, in the file and of the file."""
-    library = shelf.library()
-    path = library.path(_known(name))
     new = preset_name(str(new or "").strip())
-    _check_free(path.parent, new, path)
-    known = library.rename(name, new).relative_to(shelf.folder()).with_suffix("").as_posix()
+    check_ships(new)
+    known = shelf.library().rename(_known(name), new).relative_to(shelf.folder()).with_suffix("").as_posix()
     return Done(f"{name} is {known} now{_by_setting(name)}", known, {name: known})
 
 
@@ -226,7 +224,7 @@ def join(names, new) -> Done:
 
 def _saved(preset: Preset) -> str:
     """Save a preset where the host finds it, and return the name it has there. Raises PresetError for one taken."""
-    _check_free(shelf.folder(), preset.name)
+    check_ships(preset.name)
     return save_new(preset, shelf.folder()).stem
 
 
@@ -236,15 +234,6 @@ def check_ships(name: str) -> None:
     if file_name(name) in library.files() and library.ships(file_name(name)):
         raise PresetError(f"{file_name(name)} ships with S4S, and another of that name would hide it: choose another "
                           "name")
-
-
-def _check_free(folder: Path, name: str, own: Path | None = None) -> None:
-    """Raise PresetError where a file of this name is there, but for one's own: it may be named by hand."""
-    check_ships(name)
-    there = file_in(folder, name)
-    if there.exists() and not (own and there.samefile(own)):
-        raise PresetError(f"{there.stem} already exists, and nothing is overwritten: choose another name, or rename "
-                          "or delete that one first")
 
 
 def _known(name) -> str:

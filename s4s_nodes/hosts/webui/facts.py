@@ -4,14 +4,16 @@ import math
 import sys
 import weakref
 from functools import partial
+from itertools import islice
+from traceback import walk_stack
 
 from modules import sd_samplers_common, shared
 
 from ...core.files import stamp
 from ...core.levels import ENDLESS
-from ...library import PATCHES, ModelFacts
+from ...core.sketch import PATCHES
+from ...library import ModelFacts
 from ...select.families import family_of
-from ..callers import callers
 from ..digest import described, digest, hung_in, sketch_of
 
 _PREDICTORS = {"epsilon": "eps", "v_prediction": "v", "const": "flow"}         # Forge's names
@@ -29,9 +31,8 @@ def of(wrap, model) -> ModelFacts:
     low, high = float(wrap.sigmas[0]), float(wrap.sigmas[-1])       # never .sigma_max: on Forge it raises
     prediction, vae = _prediction(predictor, model, high), getattr(getattr(model, "forge_objects", None), "vae", None)
     channels = getattr(vae, "latent_channels", getattr(model, "latent_channels", None))
-    return ModelFacts(prediction, low, high, family=_family(model), channels=channels,
-                      zero_terminal_snr=prediction != "flow" and high > ENDLESS,     # zero terminal SNR
-                      shift=_shift(predictor, model) if prediction == "flow" else None,
+    return ModelFacts(_family(model), prediction, low, high, prediction != "flow" and high > ENDLESS,
+                      _shift(predictor, model) if prediction == "flow" else None, channels,
                       fingerprint=partial(_hashes, model))
 
 
@@ -44,19 +45,19 @@ def _prediction(predictor, model, high: float) -> str:
     return "v" if getattr(model, "parameterization", "eps") == "v" else "eps"
 
 
-def _family(model) -> str | None:
+def _family(model) -> str:
     """The loader's own name for the architecture, as in ComfyUI, where the host keeps it; else a flag it sets."""
     config = getattr(model, "model_config", None)
     if type(config).__module__.startswith("huggingface_guess"):
         return family_of(config)
-    return next((family for flag, family in _FAMILIES.items() if getattr(model, flag, False)), None)
+    return next((family for flag, family in _FAMILIES.items() if getattr(model, flag, False)), "unknown")
 
 
 def _shift(predictor, model) -> float | None:
     mu, shift = getattr(predictor, "mu", None), getattr(predictor, "shift", getattr(model, "shift", None))
     if mu is not None:
         return math.exp(mu)                 # Flux: e^mu / (e^mu + 1/t - 1)
-    return None if shift is None else float(shift)
+    return float(shift or 0) or None
 
 
 def _hashes(model) -> dict:
@@ -76,7 +77,8 @@ def of_asking() -> tuple[dict, object]:
     the latent x and, of an img2img or a hires pass, t_enc, the index of the last step that runs.
     """
     held: dict = {}
-    for here in callers(_CALLERS):
+    for frame, _ in islice(walk_stack(sys._getframe(1)), _CALLERS):
+        here = frame.f_locals
         if isinstance(here.get("self"), sd_samplers_common.Sampler):
             held = {**{name: here[name] for name in ("p", "x", "t_enc") if name in here}, **held}
     p, x, last = (held.get(name) for name in ("p", "x", "t_enc"))

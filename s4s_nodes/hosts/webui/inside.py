@@ -41,8 +41,6 @@ class Scene:
     def __post_init__(self):
         if not self.prompts:
             raise ValueError("no prompt is given: write at least one that is typical of what you make, one per line")
-        if min(self.width, self.height) < 8:
-            raise ValueError(f"{self.width} x {self.height} is not an image size: write the pixels you sample with")
 
     @property
     def sizes(self) -> list[tuple]:

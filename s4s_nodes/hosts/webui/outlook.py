@@ -211,7 +211,7 @@ def _better_steps(label: str, asked: Settings, kind: str, seen: ModelFacts, now:
     """The nearest number of steps with a table for them, one that was learned before others; or 0."""
     counts = range(1, MOST_STEPS + 1)
     if kind == "txt2img":
-        counts = {count for preset in shelf.library().presets() for count in preset.counts}
+        counts = {count for preset in shelf.library().named().values() for count in preset.counts}
     ranks = ((_rank(selection(label, replace(asked, steps=count), kind, seen)), abs(count - asked.steps), count)
              for count in counts if count != asked.steps)
     rank, _, best = min(ranks, default=(2, 0, 0))

@@ -44,7 +44,7 @@ def standing(preset: Preset) -> str:
     if is_solver(preset):
         return "a classical solver made the picture: its own table runs again"
     origin = metadata.origin_of(preset)
-    there = next((each for each in shelf.library().presets() if each.name == origin["name"]), None)
+    there = next((each for each in shelf.library().named().values() if each.name == origin["name"]), None)
     if there is None:
         return f"{origin['name']} ({origin['preset'][:10]}), which made the picture, is not here: its own table runs"
     if same(there, preset):

@@ -35,9 +35,9 @@ def add_options(library) -> None:
          say("about 700 letters at 6 steps; you can make a picture again after its preset was changed or deleted"))
 
 
-def default_for(family: str | None) -> str | None:
+def default_for(family: str) -> str | None:
     """The name of the preset chosen for a family; None if S4S may choose."""
-    name = getattr(shared.opts, _FAMILY + _key(family or ""), FREE)
+    name = getattr(shared.opts, _FAMILY + _key(family), FREE)
     return None if name in (None, "", FREE) else name
 
 

@@ -31,6 +31,7 @@ class Tab:
     def __init__(self, scene: Scene, steps: int, show: Show):
         self.scene, self.steps, self.seen, self.say, self.show = scene, steps, show, show.say, show.show
         self.library, self.presets, self.runs = shelf.library(), shelf.folder(), shelf.runs()
+        self.changed = rows.register            # a new preset is a schedule type at once
 
     def inside(self, work: Callable) -> None:
         inside(self.scene, self.steps, self.seen, work)
@@ -43,10 +44,6 @@ class Tab:
         drawn.save(folder / "sheet.png")
         self.seen.page = html_report.write(folder, held.preset, held.raced)
         return [drawn]
-
-    def changed(self) -> None:
-        """A new preset is a schedule type at once, and a loser is no longer selected automatically."""
-        rows.register()
 
 
 def training(race_seeds: int = 8, **asked) -> Callable[[Show], Outcome | None]:

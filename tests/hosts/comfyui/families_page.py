@@ -82,16 +82,15 @@ def row(title: str, model, sampled: bool) -> str:
 def plain(seen) -> str:
     """What runs without a preset of the model's own, at 8 steps; `match.FAMILY_CALLS` has the cfg."""
     selection, families = s4s_host.pack("s4s_nodes.select.selection"), s4s_host.pack("s4s_nodes.select.families")
-    shipped = s4s_host.pack("s4s_nodes.library").Library([]).presets()
+    shipped = s4s_host.pack("s4s_nodes.library").Library([]).named().values()
 
     published = selection.select(selection.Request(seen, shipped, steps=8, cfg=7.0)).preset
     found = selection.select(selection.Request(seen, shipped, steps=8))
     before = "" if published is None else f"from cfg 5 on {published.name}, published for the family; else "
-    named = families.official(seen.family) if seen.flow else None
-    levels = named.schedule if named is not None else "even, shifted" if seen.flow else "simple" if \
-        seen.zero_terminal_snr else "Karras, rho 5"
+    named = families.official(seen.family)[1] if seen.flow else ""
+    levels = named or ("even, shifted" if seen.flow else "simple" if seen.zero_terminal_snr else "Karras, rho 5")
     solver = found.classical.split(" on ")[0]
-    whose = "official" if named is not None else "as none suits" if seen.unfit else "general"
+    whose = "official" if named else "as none suits" if seen.unfit else "general"
     return f"{before}{solver}; {levels}, {whose}"
 
 

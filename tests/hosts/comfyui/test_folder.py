@@ -20,7 +20,7 @@ def test_the_folder_is_models_s4s_presets(base):
 
 def test_presets_that_ship_are_there_and_other_files_are_not(base, installed):
     (base / "models" / "s4s_presets" / "notes.txt").write_text("no preset")
-    assert "digits-eps-cfg3" in folder.presets().names()
+    assert "digits-eps-cfg3" in folder.presets().named()
     parts = s4s_host.pack("s4s_nodes.hosts.comfyui.parts")
     options = parts.combo("auto").options
     assert "gits-sd15" in options and "digits-eps-cfg3" not in options          # for no model of the host
@@ -66,7 +66,7 @@ def test_a_long_list_reads_the_folders_no_oftener_than_a_short_one(installed, mo
 def test_a_damaged_file_is_named_and_hides_no_other(base, installed, models):
     installed(t.preset_for(models("sd3"), name="whole"))
     (base / "models" / "s4s_presets" / "broken.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0{}      ")
-    assert "whole" in folder.presets().names() and "broken" not in folder.presets().names()
+    assert "whole" in folder.presets().named() and "broken" not in folder.presets().named()
     assert any("broken" in problem for problem in folder.presets().problems())
     parts = s4s_host.pack("s4s_nodes.hosts.comfyui.parts")
     assert "broken" in parts.unknown("broken") and "auto" in parts.unknown("nothing", "auto")
@@ -103,4 +103,4 @@ def test_a_path_of_extra_model_paths_comes_first(tmp_path, monkeypatch, models):
     assert folder_paths.folder_names_and_paths["s4s_presets"][1] == {".safetensors"}
     made = t.preset_for(models("sd3"), name="elsewhere")
     t.core().preset_file.save(made, tmp_path / "mine" / "elsewhere.safetensors")
-    assert "elsewhere" in folder.presets().names()
+    assert "elsewhere" in folder.presets().named()
