@@ -138,6 +138,9 @@ class S4SScheduler(SchedulerMixin, ConfigMixin):
         if begin_index:
             raise ValueError(f"asked to begin at call {begin_index}: a table runs from its first call")
 
+    def __len__(self) -> int:
+        return self.config.num_train_timesteps
+
 
 def _levels(betas: dict) -> np.ndarray:
     kept = EulerDiscreteScheduler(**betas).alphas_cumprod.double().numpy()

@@ -36,11 +36,6 @@ def by_object(held, asked: frozenset) -> tuple[Paths, frozenset]:
     return frozenset(found), asked
 
 
-def below(paths: Paths, name) -> Paths:
-    """The paths from what stands there by this name or key."""
-    return frozenset(path[1:] for path in paths if path and path[0] == name)
-
-
 @functools.lru_cache(maxsize=1000)
 def _read(code: types.CodeType) -> tuple[Paths, frozenset]:
     """(paths to what the code changes, the names it mentions); nothing if its source cannot be read."""

@@ -84,7 +84,7 @@ def described(content, own: frozenset = frozenset(), above: tuple = (), changed:
 
     def parts(named, changed=changed, asked=asked) -> dict:
         """A digest of everything under a name or a key, except what changes as a whole."""
-        kept = [(name, each, changing.below(changed, name)) for name, each in named]
+        kept = [(name, each, frozenset(path[1:] for path in changed if path[:1] == (name,))) for name, each in named]
         return {str(name): below(each, paths, asked) for name, each, paths in kept if () not in paths}
     if isinstance(content, dict):
         return parts(content.items())

@@ -22,8 +22,7 @@ def register() -> None:
 
 def presets() -> Library:
     """Every installed preset, those that ship last; a file is read again when it changed."""
-    shipped = str(shipped_folder())
-    return _library(tuple(folder for folder in folder_paths.get_folder_paths(NAME) if folder != shipped))
+    return _library(tuple(folder_paths.get_folder_paths(NAME)))
 
 
 def folder_mark() -> str:
