@@ -17,8 +17,7 @@ from .core.names import file_name, numbered, preset_name
 from .core.preset_file import Preset, PresetError
 from .core.sketch import same_weights
 from .select.dispatch import Selection, levels_for
-from .select.match import cfg_range, suits
-from .select.model_facts import ModelFacts
+from .select.match import ModelFacts, cfg_range, suits
 from .select.selection import Request, schedule, select
 
 ENDING = ".safetensors"

@@ -22,8 +22,7 @@ from .core.preset_file import MOST_CALLS, Preset
 from .core.scores import size_record
 from .core.sketch import HASHES, PATCHES
 from .core.table import Table, check_float32
-from .select.match import cfg_range, is_solver
-from .select.model_facts import ModelFacts
+from .select.match import ModelFacts, cfg_range, is_solver
 
 ENTRY = "s4s_table"         # names such a record, and holds the version of its layout
 VERSION = 1

@@ -2,6 +2,5 @@
 
 from .adapt import adapted
 from .dispatch import Selection, levels_for, table_for
-from .match import suits
-from .model_facts import ModelFacts
+from .match import ModelFacts, suits
 from .selection import Request, select

@@ -17,8 +17,7 @@ from ..core.table import MAX_CALLS, Table
 from .adapt import adapted, distance, from_start, head, start_ratio, starts_near
 from .cfg import at_cfg
 from .families import flow_schedule, official
-from .match import as_seen, counts_text, name_text, remarks, suits, turns_text, unknown_text, unproven
-from .model_facts import ModelFacts
+from .match import ModelFacts, as_seen, counts_text, name_text, remarks, suits, turns_text, unknown_text, unproven
 
 # both by whether it is a flow; docs/constants.md has the measurements
 MOVED_LEVELS = {True: 0.065, False: 0.09}               # mean |log ratio| up to which a table may be moved

@@ -1,16 +1,19 @@
-"""Whether a preset belongs to a model, and the cfg and size it was learned for.
+"""What a host knows of a model, whether a preset belongs to it, and the cfg and size it was learned for.
 
 Pure: nothing is read or hashed here. Which preset runs is decided in selection.py.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
 from ..core import experts, scores
 from ..core.levels import same_top
 from ..core.lists import range_text
+from ..core.model import Model
 from ..core.preset_file import Preset
 from ..core.sketch import PATCHES, same_network
 from .cfg import learned_at
 from .families import base_of
-from .model_facts import ModelFacts
 
 HOOKS = "hooks"             # of a training record: what hooks of its prompts changed the model, in words
 # The published schedules that run for a family automatically, by the hash of their numbers. Optimal Steps' for Flux and
@@ -18,6 +21,30 @@ HOOKS = "hooks"             # of a training record: what hooks of its prompts ch
 FAMILY_SCHEDULES = {"sd15": "94e0369df7", "sdxl": "5a94b10665"}
 FAMILY_CALLS = {4.0: 7, 5.0: 9, 6.0: 10}    # cfg from which on they beat it up to so many calls, on a model of latents
 TRAIN_ONE = "train one for this model"
+
+
+@dataclass(frozen=True)
+class ModelFacts(Model):
+    """A Model as a host sees it, its hashes looked up late; family "unknown" if the host names none.
+
+    Args:
+        fingerprint: () -> {"weights_1d": hex, ...}; called only if a preset has hashes to compare with.
+        unfit: why no table can be learned for it, as a clause; normally "".
+    """
+
+    fingerprint: Callable[[], dict] | None = None
+    unfit: str = ""
+
+    @classmethod
+    def of(cls, model: Model) -> "ModelFacts":
+        """The facts of the model that a preset records."""
+        return cls(**{**vars(model), "family": model.family.lower(), "hashes": {}})
+
+    @property
+    def model(self) -> Model:
+        """The Model that a preset records, so that it is found again."""
+        known = {field.name: getattr(self, field.name) for field in fields(Model)}
+        return Model(**{**known, "hashes": dict(self.fingerprint()) if self.fingerprint is not None else {}})
 
 
 def suits(preset: Preset, facts: ModelFacts) -> str | None:

@@ -19,7 +19,7 @@ from . import match
 from .adapt import above, from_start, starts_near
 from .cfg import at_cfg
 from .dispatch import Selection, checked_levels, cut_of, fall_back, levels_for, table_for
-from .model_facts import ModelFacts
+from .match import ModelFacts
 
 
 @dataclass(frozen=True)

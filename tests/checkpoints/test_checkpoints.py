@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from s4s.s4s_nodes.core import preset_file
 from s4s.s4s_nodes.library import Request, select
-from s4s.s4s_nodes.select.model_facts import ModelFacts
+from s4s.s4s_nodes.select.match import ModelFacts
 from s4s.training import sources
 from s4s.training.cli.main import main
 from s4s.training.config import Config

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from s4s.s4s_nodes.core import preset_file, sketch
 from s4s.s4s_nodes.library import Library, Request, select
-from s4s.s4s_nodes.select.model_facts import ModelFacts
+from s4s.s4s_nodes.select.match import ModelFacts
 from s4s.training import sources
 from s4s.training.checkpoints import files
 from s4s.training.cli.main import main

@@ -175,15 +175,13 @@ class Network:
             self._load(x)
         if cfg is not None:
             self.guider.set_cfg(float(cfg[0]))
-        places = places_of_each(which)
-        done = [self._asked(x[here], sigma[here], int(which[here[0]])) for here in places]
+        places, done = places_of_each(which), []
+        for here in places:
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            self.guider.conds = self.prepared[int(which[here[0]])]
+            with torch.inference_mode():
+                done.append(self.guider(x[here], sigma[here], **self.extra_args))
         return torch.cat(done)[torch.cat(places).argsort()]
-
-    def _asked(self, x: Tensor, sigma: Tensor, index: int) -> Tensor:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        self.guider.conds = self.prepared[index]
-        with torch.inference_mode():
-            return self.guider(x, sigma, **self.extra_args)
 
     def _load(self, x: Tensor) -> None:
         patcher, others = self.guider.model_patcher, list(self.guider.loaded_models)
