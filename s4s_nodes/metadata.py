@@ -29,7 +29,7 @@ VERSION = 1
 MAX_TEXT = 2 ** 17          # characters of a record; 6 calls take about 1,500, 100 calls about 110,000
 MAX_METADATA = 2 ** 22      # characters of all of an image's texts that are parsed, packed ones unpacked
 MAX_TABLES = 100            # of one image
-_OPENING = 32               # characters that a list or an object counts for besides: it takes as much memory
+_OPENING = 32               # extra characters that a list or an object counts for, as it takes memory
 ENDINGS = (".png", ".webp", ".jpg", ".jpeg", ".avif")
 INFOTEXT = "S4S table"      # the key of a packed record in WebUI's one text of all parameters
 _PACKED = re.compile(rf"\b{INFOTEXT}: ([\w-]+)")
@@ -204,7 +204,7 @@ def _texts(path: Path) -> list[str]:
             exif = Image.Exif()
             exif.load(image.info.get("exif") or b"")
             texts = {text for text in (*image.info.values(), *exif.values()) if isinstance(text, str)}
-    except Exception as error:          # what Pillow raises of a damaged file is not one kind
+    except Exception as error:          # Pillow raises many kinds of errors for a damaged file
         raise PresetError(f"{path.name} is not a readable image ({str(error)[:100]})") from None
     return sorted((text for text in texts if ENTRY in text or INFOTEXT in text), key=lambda text: (len(text), text))
 

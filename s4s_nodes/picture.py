@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 WIDTH = 1024
-TITLE = 800                 # of a title at most: WebUI lays its buttons over the corner at the right
+TITLE = 800                 # the widest title: WebUI puts its buttons over the right corner
 INK, QUIET, FAINT = (32, 36, 44), (112, 118, 130), (226, 229, 235)
 BLUE, RED = (36, 96, 178), (200, 62, 46)
 _SCALE = 2

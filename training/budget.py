@@ -17,15 +17,15 @@ from .starts.search import search_calls
 from .teacher.convergence import probe_calls, probes
 from .teacher.solvers import calls_of
 
-UNLIMITED = 100_000         # of a run without a budget: more was not measured to help
-LEAST_PAIRS = FIRST_BATCH   # that one iteration measures
+UNLIMITED = 100_000         # cap of a run without a budget: we did not measure whether more helps
+LEAST_PAIRS = FIRST_BATCH   # pairs that one iteration measures
 QUICKLY, NORMAL, THOROUGH = (Effort(1, 2, ((1, EVERY), (6, 3))), Effort(1, 3, ((1, EVERY), (12, 5))),
                              Effort(4, 4, ((4, EVERY), (32, 6))))
 USUAL_BATCH = 6             # pairs of an iteration, about
-MOST_TURNS = 4              # of a training pair in the iterations
-VALIDATIONS = 2             # besides those of the iterations: of the best baseline, and of a start that is another
-NOISE_CALLS = 6             # that measure how noisy the network's answers are
-OTHERS = 0.7                # of the first cfg's budget, for all others together: docs/how-to/several-cfg.md
+MOST_TURNS = 4              # how often a training pair is used in the iterations
+VALIDATIONS = 2             # beside those of the iterations: the best baseline, and a different start
+NOISE_CALLS = 6             # network calls that measure how noisy the network's answers are
+OTHERS = 0.7                # share of the first cfg's budget for all others together: docs/how-to/several-cfg.md
 
 
 @dataclass(frozen=True)

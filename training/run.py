@@ -26,7 +26,7 @@ from .teacher.windows import table_name, window_top
 
 CHUNK = 64                  # teacher pairs made, then saved, at a time
 PREVIEWED = 4               # images of a preview
-SHARE_OF_CHECK = 0.15       # of the budget, that measuring the teacher may cost
+SHARE_OF_CHECK = 0.15       # share of the budget that measuring the teacher may cost
 
 
 class Stopped(KeyboardInterrupt):
@@ -255,7 +255,7 @@ class Run:
     def preset(self) -> Preset:
         """The best tables learned so far. Raises ValueError while there is none."""
         tables = {name: self.tables.table(name) for name in self._begun()}
-        if not tables or self.teacher is None:      # of a run that was stopped before it was under way again
+        if not tables or self.teacher is None:      # a resumed run that was stopped before its teacher was settled
             raise ValueError("no table has been learned yet")
         return Preset(self.plan.name, tables, self.source.model, self._record(), licence="CC0-1.0",
                       source="trained with S4S")

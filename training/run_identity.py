@@ -11,7 +11,7 @@ from .source import Source, identity_of
 TRAINER = f"s4s {__version__}"
 CONFIG, STATE, LOG = "config.json", "state.safetensors", "log.jsonl"
 MOST_BYTES = 2 ** 20        # of CONFIG
-RUN = "s4s_run"             # the entry of CONFIG that is no setting: {"identity", "program", "sha256"}
+RUN = "s4s_run"             # the entry of CONFIG that is not a setting: {"identity", "program", "sha256"}
 
 
 def identity(config: Config, source: Source) -> str:

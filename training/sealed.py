@@ -22,7 +22,7 @@ def to_bytes(tensors: dict[str, Tensor], facts: dict) -> bytes:
 def read(path: Path) -> tuple[dict[str, Tensor], dict]:
     """(tensors, facts) as they were written. Raises ValueError for a damaged file, OSError as the system gives it."""
     try:
-        # not load_file: a host has replaced it by one that turns every error into another and moves the file
+        # not load_file: a host replaces it with one that changes every error and moves the file
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             # clones are aligned: sums over tensors in a mapped file differ in the last digits

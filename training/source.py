@@ -13,8 +13,8 @@ from ..s4s_nodes.core.scores import size_record
 from .weights import digest_of
 
 MOST_AT_ONCE = 64           # images per network call, unless the source says less
-SIZE = "size"               # in `extra`, of a source of several sizes: the number of each image's size
-NOISE_SCALE = "noise_scale" # in `about`, of a model whose noise is stronger than unit noise: how many times
+SIZE = "size"               # key in `extra` of a source of several sizes: the number of each image's size
+NOISE_SCALE = "noise_scale" # key in `about` of a model with stronger than unit noise: how many times
 
 
 class NaNFromModel(ValueError):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 SAMPLED = 16                # numbers of a tensor: another training or a merged LoRA changes nearly all of them
-DEPTH = 8                   # of functions, containers and objects that a network is looked for in
+DEPTH = 8                   # nested functions, containers and objects that are searched for a network
 
 
 def digest(tensors: Iterable[Tensor]) -> str:

@@ -13,8 +13,8 @@ from .model import PresetError
 
 MAX_BYTES = 32 * 2 ** 20
 MAX_HEADER = 5 * 2 ** 18            # bytes of names and description; shipped presets have up to 10,000
-MAX_DIGITS = 4300                   # of an integer in the description: Python's own limit, where it has one
-MAX_DEPTH = 64                      # of lists and objects in each other: what reads them goes down in itself
+MAX_DIGITS = 4300                   # digits of an integer in the description: Python's own limit, if it has one
+MAX_DEPTH = 64                      # nested lists and objects: parsers are recursive
 CHECKSUM = "sha256"                 # the description's entry with the checksum of everything else
 KEY = "s4s_preset"                  # the one metadata entry: safetensors does not keep several in order
 
@@ -31,7 +31,7 @@ def contents(path: Path) -> tuple[dict, dict]:
             metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in file.keys()}
     except (OSError, PresetError):
         raise
-    except Exception as error:      # the library's own error type, or what NumPy says of a type it lacks
+    except Exception as error:      # the library's own error type, or NumPy's for a type that it lacks
         raise PresetError(f"is not a whole .safetensors file ({error}): it may be cut off or of another kind; "
                           "download or save it again") from None
     if KEY not in metadata:

@@ -14,11 +14,11 @@ from .model import PresetError, is_number
 from .table import PARTS, Table
 from .trace import TensorTable
 
-KEY = "experts"             # of a preset's training record: {"boundary": sigma, "cfg": the low-noise model's}
-LOW_NOISE = "low_noise"     # of its model's hashes: those of the low-noise model
-HIGH, LOW = 0, 1            # places of the two in what `experts_of` returns
+KEY = "experts"             # key in a preset's training record: {"boundary": sigma, "cfg": the low-noise model's}
+LOW_NOISE = "low_noise"     # key in its model's hashes: those of the low-noise model
+HIGH, LOW = 0, 1            # in the order of `experts_of`
 NAMES = ("high-noise", "low-noise")
-_JUST_ABOVE = 1e-4          # of the boundary: queries of the first table stay so far above it, more than float32 rounds
+_JUST_ABOVE = 1e-4          # queries of the first table stay this share above the boundary, more than float32 rounds
 
 
 def chained(first: TensorTable, second: TensorTable) -> TensorTable:

@@ -45,4 +45,4 @@ def stamp(path) -> tuple:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
 
 
-TICK = 2.0                  # of the coarsest file system (FAT)
+TICK = 2.0                  # seconds; the coarsest file system's (FAT)

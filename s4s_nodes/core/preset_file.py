@@ -26,7 +26,7 @@ from .model import Model, PresetError, check_records, is_name, is_number, model_
 from .table import PARTS, Table, check_float32
 
 FORMAT_VERSION = 1
-MOST_CALLS, MOST_TABLES = 150, 200      # of a preset: what draws and interpolates its tables stays quick
+MOST_CALLS, MOST_TABLES = 150, 200      # of a preset, so that drawing and interpolating its tables stays quick
 _TABLE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _SELF_TEST_LIMIT = 1e-9
 _ENTRIES = {"name": str, "model": dict, "training": dict, "scores": dict, "recommended": bool, "licence": str,
@@ -183,7 +183,7 @@ def to_bytes(preset: Preset) -> bytes:
         "breaks_constants": sorted(key for key, table in preset.tables.items() if not table.keeps_constants),
     }
     try:
-        # as a reader will see it: texts for keys, lists for tuples
+        # as a reader will see it: keys are texts, tuples are lists
         content = parsed(json.dumps(content, sort_keys=True, allow_nan=False))
     except (TypeError, ValueError) as error:
         raise PresetError(f"preset {preset.name!r} cannot be written: {error}") from None
@@ -236,7 +236,7 @@ def _from_parts(content, tensors: dict) -> Preset:
     if not isinstance(recorded, dict) or set(recorded) != set(preset.tables) or not all(
             isinstance(row, list) and len(row) == 4 and all(map(is_number, row)) for row in recorded.values()):
         raise PresetError("its self-test is missing or damaged: download or save it again")
-    # last: where it can be said what is wrong, that is said
+    # last, because the checks above say what is wrong
     check_sum(content, tensors, {*_ENTRIES, "format_version", "hash"})
     return preset
 

@@ -16,7 +16,7 @@ HASHES = (KIND, "tensors_sha256", "sha256_10")              # the most telling f
 PATCHES = "patches"         # digest of LoRAs and other changes to the weights; none for the weights as they were loaded
 _SKETCH = re.compile(f"[0-9a-f]{{{4 * COUNT}}}")
 _UNIT = 1000                # counts per standard deviation of a projection: bf16 rounding is about one count
-_ROUNDING = 6               # counts two precisions of one network may be apart
+_ROUNDING = 6               # counts by which two precisions of one network may differ
 
 
 def sketch(weights: dict) -> str:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .table import Row, Table
 
-_NOISE = 1e-13      # what float64 leaves where two equal numbers were subtracted; no real weight is so small
+_NOISE = 1e-13      # float64's residue after two equal numbers are subtracted; no real weight is so small
 
 
 class TensorTable(NamedTuple):

@@ -10,10 +10,10 @@ import inspect
 import textwrap
 import types
 
-SELF = ""                   # what a path from a method's own object begins with
+SELF = ""                   # the first part of a path from a method's own object
 _CHANGING = {"add", "append", "appendleft", "clear", "discard", "extend", "insert", "pop", "popitem", "popleft",
              "remove", "setdefault", "update"}
-Paths = frozenset           # of ways to a value by names and keys, such as ("counts", 0)
+Paths = frozenset           # paths to a value by names and keys, such as ("counts", 0)
 
 
 def by_function(function: types.FunctionType) -> tuple[Paths, frozenset]:
@@ -45,7 +45,7 @@ def _read(code: types.CodeType) -> tuple[Paths, frozenset]:
         return frozenset(), frozenset()
     first = code.co_varnames[0] if code.co_argcount else None
     lambdas = [each for each in ast.walk(source) if isinstance(each, ast.Lambda)]
-    parts = lambdas if code.co_name == "<lambda>" else [source]       # beside a lambda its line holds other things
+    parts = lambdas if code.co_name == "<lambda>" else [source]       # a lambda's line holds other things, too
     nodes = [each for part in parts for each in ast.walk(part)]
     paths = [path for each in nodes for path in map(_path, _targets(each)) if path]
     paths = [(SELF, *path[1:]) if path[0] == first else path for path in paths]

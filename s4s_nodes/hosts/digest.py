@@ -12,11 +12,11 @@ from ..core.sketch import KIND, sketch
 from . import changing
 
 SAMPLED = 64                # numbers of a tensor
-# what changes the network's answer, of a patched model's options and of the wrappers around it
+# options of a patched model, and wrappers around it, that change the network's answer
 _OPTIONS = ("sampler_pre_cfg_function", "sampler_cfg_function", "sampler_post_cfg_function", "context_handler",
             "sampler_calc_cond_batch_function", "model_function_wrapper", "conditioning_modifiers")
 _WRAPPERS = ("predict_noise", "calc_cond_batch", "apply_model", "diffusion_model")
-# and what does not: kinds of attention, what the host notes for itself while it samples
+# those that do not: kinds of attention, the host's own notes while it samples
 _SAME = ("wrappers", "callbacks", "optimized_attention_override", "sample_sigmas", "sigmas", "cond_or_uncond", "uuids")
 _COMPILED = "torch.compile"                             # the host's key of its wrapper
 

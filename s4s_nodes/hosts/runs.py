@@ -16,7 +16,7 @@ from ..select.match import turns_text
 from .digest import digest
 
 SHOWN = 8                   # baselines named in a report
-ROOM = 1 << 20              # bytes that must be free for a preset or a run: either file takes less
+ROOM = 1 << 20              # bytes that must be free for a preset or a run; each file takes less
 
 
 def run_key(config: Config, model: Model, settings) -> str:

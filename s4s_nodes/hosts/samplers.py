@@ -11,11 +11,11 @@ from ...training.source import Source
 from ...training.teacher.solvers import SAME, HostSampler, tried
 from ..core.levels import starts_at
 
-EVERY = "all"               # in the place of names
-FRECHET_SCHEDULES = ("simple", "beta", "karras")      # of samplers that the Fréchet distance judges: all seeds run them
+EVERY = "all"               # instead of names
+FRECHET_SCHEDULES = ("simple", "beta", "karras")  # for the Fréchet distance: all seeds run them
 OF_SIGMA = ("karras", "exponential", "polyexponential")     # schedules that no flow has
-TELLING_STEPS = 6           # of a trial for randomness: most stochastic samplers add no noise in the last step
-USUAL_CFG_PP = 2.0          # people run CFG++ at most at this cfg
+TELLING_STEPS = 6           # steps of a trial for randomness: most stochastic samplers add no noise in the last one
+USUAL_CFG_PP = 2.0          # people run CFG++ up to this cfg
 FAILS = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError,
          ValueError)
 

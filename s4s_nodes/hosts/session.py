@@ -183,7 +183,7 @@ class Training:
             source.teacher = self.order.teacher(source)
         name, model = self.config.name, source.model
         there = file_in(self.host.presets, name)
-        other = readable(there)                             # a file nobody can use may go
+        other = readable(there)                             # a file that nobody can use may be replaced
         if other is not None and not _same_model(other, model):
             raise ValueError(f"{there} is a preset for another model ({other.model.family}): give this one another "
                              "name")
@@ -194,7 +194,7 @@ class Training:
 
     def _learn(self, source: Source) -> None:
         """Learn all tables, or take them as a run of the same settings left them."""
-        source.conditioning = self.run              # settings are in it that the trainer knows nothing of
+        source.conditioning = self.run              # it covers settings that the trainer does not know
         if not self.order.resume and self.place.exists():
             with locked(self.place, self._pass_on):     # not while another training runs there
                 pass
@@ -215,9 +215,9 @@ class Training:
         self.learned = replace(preset, training={
             **preset.training, "run": self.run, "conditionings": self.order.conditionings,
             "latent": size_record(source.shapes), "created": datetime.date.today().isoformat()})
-        with suppress(OSError):                     # on a full disk what was learned still goes on to its race
+        with suppress(OSError):                     # on a full disk the race still follows
             finished.touch()
-            shutil.rmtree(self.place / "pairs")     # hundreds of megabytes that nobody needs any more
+            shutil.rmtree(self.place / "pairs")     # hundreds of megabytes that are no longer needed
 
     def _pass_on(self, text: str) -> None:
         """Pass on what the trainer says, without its hints for a terminal."""

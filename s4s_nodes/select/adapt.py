@@ -10,8 +10,8 @@ from ..core import classical
 from ..core.levels import ENDLESS, even
 from ..core.table import Table, end_response, lawful_total
 
-SMALLEST_STEP = 0.05        # of 1 - sigma'/sigma, here and in training: a residual's unit never vanishes
-MOVED_START = 1.5           # between two starts at most, in noise to signal: docs/constants.md
+SMALLEST_STEP = 0.05        # least 1 - sigma'/sigma, here and in training: a residual's unit never vanishes
+MOVED_START = 1.5           # largest ratio of two starts, in noise to signal: docs/constants.md
 
 
 def adapted(table: Table, sigmas, flow: bool) -> Table:

@@ -20,7 +20,7 @@ from ..core.sketch import same_weights
 from ..core.table import Table
 from .adapt import adapted, lawful
 
-SPACING = 2.0               # between the nodes of a range, at most: docs/how-to/several-cfg.md has the measurements
+SPACING = 2.0               # largest ratio of two nodes of a range: docs/how-to/several-cfg.md has the measurements
 _LEARNED_AT = re.compile(r"(.+)_cfg(\d+(?:\.\d+)?)")
 _RANGE = re.compile(r"\s*([\d.]+)\s*[-:\u2013]\s*([\d.]+)\s*")
 
@@ -99,7 +99,7 @@ def _table_at(preset: Preset, names: dict, cfg: float | None) -> tuple[Table, li
     if cfg is not None and cfg not in names and known[0] < cfg < known[-1]:
         low, high = known[known < cfg].max(), known[known > cfg].min()
         used = [names[float(low)], names[float(high)]]
-        with suppress(ValueError):              # a kind that cannot be moved, or other ends: the nearest it is
+        with suppress(ValueError):              # a table that cannot be moved, or other ends: use the nearest
             below, above = (preset.tables[name] for name in used)
             mixed = between(below, above, (cfg - low) / (high - low), preset.model.flow)
             return mixed, used, f", between those learned at cfg {low:g} and {high:g}"
@@ -161,7 +161,7 @@ def join_presets(presets: list[Preset], name: str) -> Preset:
             raise PresetError(f"{seen[cfg]} and {preset.name} were both learned at cfg {cfg:g}: give one of each")
         seen[cfg] = preset.name
         tables |= {name_at(stem, cfg): table for stem, table in preset.tables.items()}
-        verdict = {} if preset.recommended else {"recommended": False}          # in files of old the preset's alone
+        verdict = {} if preset.recommended else {"recommended": False}          # older files have only the preset's
         scores |= {name_at(stem, cfg): {at: {**verdict, **score} for at, score in results.items()}
                    for stem, results in preset.scores.items()}
     if len(seen) < 2:

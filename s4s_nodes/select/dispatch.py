@@ -19,10 +19,10 @@ from .cfg import at_cfg
 from .families import flow_schedule, official
 from .match import ModelFacts, as_seen, counts_text, name_text, remarks, suits, turns_text, unknown_text, unproven
 
-# both by whether it is a flow; docs/constants.md has the measurements
+# True: for flows; docs/constants.md has the measurements
 MOVED_LEVELS = {True: 0.065, False: 0.09}               # mean |log ratio| up to which a table may be moved
-FALLBACK = {True: "ipndm_2", False: "unipc_bh2_2"}      # of families without an official solver
-USUAL_SHIFT = 3.0           # of a rectified flow whose host does not tell its own
+FALLBACK = {True: "ipndm_2", False: "unipc_bh2_2"}      # for families without an official solver
+USUAL_SHIFT = 3.0           # for a rectified flow whose host does not say its own
 TWO_SAMPLERS = "sample with two KSamplerAdvanced, scheduler s4s in both, end_at_step and start_at_step there"
 _PICK_OURS = "pick scheduler s4s"
 _SPOKEN = {"dpmpp_2m": "DPM++ 2M", "unipc_bh2_2": "UniPC bh2 of order 2", "lms_2": "LMS of order 2",

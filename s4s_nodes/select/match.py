@@ -15,9 +15,9 @@ from ..core.sketch import PATCHES, same_network
 from .cfg import learned_at
 from .families import base_of
 
-HOOKS = "hooks"             # of a training record: what hooks of its prompts changed the model, in words
+HOOKS = "hooks"             # key in a training record: how hooks of its prompts changed the model, as a phrase
 # The published schedules that run for a family automatically, by the hash of their numbers. Optimal Steps' for Flux and
-# Wan are left out: on our models they ended 1.2 to 4.5 times further away than the plain choice (solver_presets)
+# Wan are left out: on our models they had 1.2 to 4.5 times the error of the plain choice (solver_presets)
 FAMILY_SCHEDULES = {"sd15": "94e0369df7", "sdxl": "5a94b10665"}
 FAMILY_CALLS = {4.0: 7, 5.0: 9, 6.0: 10}    # cfg from which on they beat it up to so many calls, on a model of latents
 TRAIN_ONE = "train one for this model"

@@ -19,7 +19,7 @@ from .measure import Entry, measured, table_within
 from .shared import shared_calls
 
 PROBES = ("dpmpp_2m", "ipndm_2", "unipc_bh2_2")         # solvers that tell good schedules from bad ones
-# levels by no rule that makes one solver another, by flow; on some schedules one or two calls more are made
+# levels on which no two solvers coincide; True: for flows. On some schedules one or two calls more are made
 IRREGULAR = {flow: partial(exponential, sigma_min=0.002, sigma_max=1.0 if flow else 14.6, rho=1.7)
              for flow in (False, True)}
 MARGIN = 1.02
@@ -35,7 +35,7 @@ class Effort(NamedTuple):
     rounds: tuple
 
 
-# of races, by what they cost: the last is for races without a budget; docs/constants.md has what each finds
+# for races, by cost; the last is for races without a budget. docs/constants.md has what each finds
 EFFORTS = (Effort(1, 3, ((1, EVERY), (EVERY, 5))), Effort(2, 5, ((2, EVERY), (6, 16), (EVERY, 6))),
            Effort(0, EVERY, ((1, EVERY), (2, 224), (4, 112), (8, 56), (16, 28), (EVERY, 12))),
            Effort(0, EVERY, ((2, EVERY), (4, 224), (8, 112), (16, 56), (32, 28), (EVERY, 16))))

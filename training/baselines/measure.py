@@ -17,7 +17,7 @@ from .schedules import schedules_for
 from .shared import shared_ends
 
 AT_ONCE = 64                                       # images shown to the feature network together
-CURVE = "curve"             # the name of the schedule that a preset's own levels are
+CURVE = "curve"             # name of the schedule of a preset's own levels
 # solvers that a training does not try its start on: docs/constants.md
 NO_STARTS = ("res_multistep", "dpmpp_2m_sigma", "ipndm_v", "er_sde", "heunpp2", "ralston", "exp_heun", "res_2s",
              "res_3s", "res_2m", "res_3m", "unipc_bh1_sigma", "unipc_bh2_sigma")

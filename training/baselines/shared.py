@@ -16,7 +16,7 @@ from ..source import Source
 from ..teacher.pairs import Pairs
 
 AT_ONCE = 64                # images that run together
-DIGITS = 12                 # of a table's numbers: equal up to there, they count as equal
+DIGITS = 12                 # decimals of a table's numbers: equal up to there, they count as equal
 
 
 class Branch(NamedTuple):

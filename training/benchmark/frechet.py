@@ -9,7 +9,7 @@ import math
 import numpy as np
 import torch
 
-GROUPS = 32                 # of the jackknife: each leaves one group of seeds out
+GROUPS = 32                 # groups of the jackknife: each leaves one group of seeds out
 
 
 def moments(latents: torch.Tensor) -> torch.Tensor:

@@ -24,9 +24,9 @@ from .frechet import distance, moments
 from .race import CHECKED, TableResult, pairs_from, race, race_calls, window_of
 from .verdict import within_text
 
-SHEET, SHEET_NOTE = 4, "the same seeds in equal steps"      # images side by side in a sheet, and what it says of them
+SHEET, SHEET_NOTE = 4, "the same seeds in equal steps"      # images side by side in a sheet, and its caption
 PROBED = 2                  # seeds that measure the teacher before its pairs are made
-SHARE_OF_CHECK = 0.2        # of the budget, that measuring the teacher may cost
+SHARE_OF_CHECK = 0.2        # share of the budget that measuring the teacher may cost
 
 
 @dataclass(frozen=True)

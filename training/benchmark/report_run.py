@@ -18,11 +18,11 @@ from ..source import Source, pick_device
 from ..teacher.pairs import Pairs, ends
 from . import host_race, html_report, report as draw
 
-TEACHER_CALLS = 50          # of a race on a bundled model
+TEACHER_CALLS = 50          # for a race on a bundled model
 BUNDLED_SEEDS, CHECKPOINT_SEEDS = 256, 24       # where none are asked for
 SHEET_COLUMNS = 12
-MISS_SHOWN = 3                  # times the difference to the teacher is enlarged in the sheet
-USUAL = {False: ("dpmpp_2m", "karras"), True: ("euler", "simple")}      # what most people run; by flow
+MISS_SHOWN = 3                  # factor by which the sheet enlarges the difference to the teacher
+USUAL = {False: ("dpmpp_2m", "karras"), True: ("euler", "simple")}      # what most people run; True: for flows
 
 
 def report(run, seeds: int) -> None:

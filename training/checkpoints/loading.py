@@ -90,7 +90,7 @@ def _opening(path):
     """Turn what diffusers and transformers raise for a file or folder that does not fit into one ValueError."""
     try:
         yield
-    except Exception as error:                          # they raise whatever they stumble over
+    except Exception as error:                          # they raise many kinds of errors
         if out_of_memory(error):
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]

@@ -28,15 +28,15 @@ from ..teacher.pairs import Pairs, ends, errors
 from .linearized import RANK, Linearized, Slopes, calls_per_image, measured, sketch
 from .state import State
 
-LEAST_BATCH = 2             # pairs of the last iteration, where calls are left for no more
+LEAST_BATCH = 2             # fewest pairs of the last iteration
 GENERAL = 0.3               # share of an iteration's gain that the held-out pairs must show, or the batch is doubled
 BLOCK = 2                   # pairs measured at a time, then saved
-FACTOR = 10.0               # between two dampings that are tried
-LONGEST = 3.0               # step in any free number
-DAMPING = (1e-6, 1e2)       # of a step, as a share of each number's curvature
-FLOOR = 0.1                 # added to it, of all numbers' mean: one that hardly acts may not take all of a step
+FACTOR = 10.0               # ratio of two dampings that are tried
+LONGEST = 3.0               # longest step in any free number
+DAMPING = (1e-6, 1e2)       # least and most, as a share of each number's curvature
+FLOOR = 0.1  # share of the mean curvature added to it, so that a number that hardly acts cannot take a whole step
 SOLVING = 10                # Gauss-Newton steps on the linearized runs, at most
-SHORTER = 3.0               # a step that does not help is so many times shorter next, as often at most
+SHORTER = 3.0               # a step that does not help is shortened by this factor
 SOLVED = 0.02               # share of the model's loss that another step must win
 FURTHER = 4                 # real steps on a corrected model
 DOUBT = 0.4                 # relative error of the model along a step above which its rank is doubled
@@ -44,7 +44,7 @@ MOST_RANK = 12              # beyond it, more pairs are worth more
 LEAST = 1e-4                # share of the loss that a step must win to be taken
 ENOUGH = 5e-3               # and that a further one must win for another one to follow
 MOST_REJECTED = 3           # iterations in a row without a step before the run is given up
-TRIALS = 3 + FURTHER        # runs of an iteration's pairs besides their measurement, at most
+TRIALS = 3 + FURTHER        # most runs of an iteration's pairs, beside their measurement
 PARTS = [part.name for part in fields(Linearized)]
 
 

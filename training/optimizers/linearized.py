@@ -29,7 +29,7 @@ from ..teacher.pairs import Pairs
 from .noise import level_nudge, nudge_for
 
 RANK = 6                    # principal directions of a state, at first
-SKETCHED = 4096             # numbers an image is kept in; larger ones are hashed down to as many
+SKETCHED = 4096             # most numbers kept of an image; larger images are hashed to this many
 ROUNDING = 1e-5             # a sum of float32 tensors is zero below this share of their lengths
 START, TARGET = 0, 1        # places of a run's start and of its target among its tensors
 

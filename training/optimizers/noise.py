@@ -8,10 +8,10 @@ from ..source import Source
 from ..teacher.pairs import known_pairs
 
 APART = 2 ** -8             # relative distance of two states that half precision tells apart
-LEAST = 2.5e-5              # of a float32 network: less is rounding
+LEAST = 2.5e-5              # least noise that counts: below it is float32 rounding
 NUDGE = 1e-2                # length of a finite difference, as a share of the state
-WIDEST = 0.1                # where the network's answers are noisy
-LEAST_SHARE = 0.05          # of a level's logarithm, at a flow's top: its half-logSNR has no end there
+WIDEST = 0.1                # the widest, if the network's answers are noisy
+LEAST_SHARE = 0.05          # least share of a level's logarithm at a flow's top, where half-logSNR is unbounded
 
 
 @torch.no_grad()

@@ -24,7 +24,7 @@ from torch.nn.functional import softplus
 from ...s4s_nodes.core import Table, TensorTable, classical, end_response, experts, lawful_total
 from ...s4s_nodes.select import adapt
 
-LEAST_STEP = adapt.SMALLEST_STEP                        # of 1 - sigma' / sigma: the unit of a residual never vanishes
+LEAST_STEP = adapt.SMALLEST_STEP  # least 1 - sigma' / sigma: the unit of a residual never vanishes
 
 
 @dataclass(frozen=True)

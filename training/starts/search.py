@@ -17,7 +17,7 @@ from ..parametrization.parameters import Parameters
 from ..source import Source
 from ..teacher.pairs import Pairs
 
-LEAST_GAP = 1e-9            # between two levels of a start, relative: some schedules repeat one, but for rounding
+LEAST_GAP = 1e-9  # least relative distance of two levels of a start: some schedules repeat one, up to rounding
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def search_calls(source: Source, calls: int, config) -> int:
 def vector_of(parameters: Parameters, table: Table) -> Tensor | None:
     """The free numbers whose table is this one, on its own levels; None if there are none."""
     if parameters.boundary is not None:
-        if table.calls != parameters.calls:         # of a solver of several calls a step
+        if table.calls != parameters.calls:         # a solver with several calls per step
             return None
         halves = zip(parameters.halves, experts.halves(table, parameters.boundary))
         vectors = [vector_of(half, part) for half, part in halves]

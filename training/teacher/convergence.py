@@ -9,12 +9,12 @@ from ..source import Source
 from .pairs import ends, make_pairs, rmse
 from .solvers import teacher_of
 
-SHARE = 5                   # the student's expected error over the teacher's, at least
-GAIN = 3                    # the student's expected error: the best of a few baselines' over this
+SHARE = 5                   # least ratio of the student's expected error to the teacher's
+GAIN = 3                    # the student's expected error is that of the best of a few baselines, divided by this
 QUICK = {("dpmpp_2m", "karras"), ("dpmpp_2m", "beta"), ("dpmpp_2m", "simple"), ("unipc_bh2_2", "karras"),
          ("unipc_bh2_2", "beta"), ("unipc_bh2_2", "simple")}
 SMALL_BUDGET = 5_000        # network calls a table
-MOST_CALLS = 128            # of a teacher that is chosen by its error
+MOST_CALLS = 128            # most calls of a teacher that is chosen by its error
 
 
 class Convergence(NamedTuple):

@@ -13,7 +13,7 @@ from .solvers import carried
 
 VALIDATION_SEEDS = 10_000_000       # far from the training seeds, which count up from the run's seed
 TEST_SEEDS = 20_000_000             # the race's
-FRESH_NOISE = 30_000_000            # added to a seed: the noise a window's clean image is noised with
+FRESH_NOISE = 30_000_000            # added to a seed, for the noise on a window's clean image
 
 
 @dataclass

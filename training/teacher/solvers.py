@@ -16,8 +16,8 @@ from ..source import Source
 MOST_KARRAS = 1000.0        # highest level of a model whose teacher takes Karras' levels
 AUTO = "unipc_bh2_3"
 CHECKED_BY = ("dpmpp_3m", "unipc_bh2_3")    # the solver that checks a teacher, and the one for a teacher of the first
-CLEARLY_BELOW = 0.99        # times a window's first level: what lies above that would be a step too short to count
-SAME = 1e-3                 # of the result's size: two runs of a deterministic teacher differ by rounding only
+CLEARLY_BELOW = 0.99        # times a window's first level: a level above that would make too short a step
+SAME = 1e-3                 # share of the result's size: two runs of a deterministic teacher differ only by rounding
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from .lowering import Solver, lowered, steps
 
 LONGEST = 1.0               # a step of RES4LYF's multistep solvers that is longer in log sigma is a Runge-Kutta step
 SMALL = 0.1                 # the sigma below which it is Euler's
-POINTS = 200                # of the sums that stand for integrals in ComfyUI's er_sde
+POINTS = 200                # points of the sums that stand for integrals in ComfyUI's er_sde
 
 
 @lowered()

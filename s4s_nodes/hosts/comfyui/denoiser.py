@@ -81,7 +81,7 @@ class Guider(comfy.samplers.CFGGuider):
             for zeros in map(noise.new_zeros, self.others):
                 fitting = {name: [zeros.shape] for name in options if name == "latent_shapes"}     # of a newer host
                 self._prepare(every, zeros, zeros, device, *rest, **{**options, **fitting})
-            self._take(every, "positive 0")         # anew: what is prepared must not be prepared twice
+            self._take(every, "positive 0")         # a fresh copy: nothing must be prepared twice
             return super().inner_sample(noise, latent_image, device, sampler, *rest, **options)
         finally:
             self.conds = every                      # the host cleans up the ControlNets it finds here
@@ -146,7 +146,7 @@ def inside(scene: Scene, model: Model, work: Callable):
 def empty_latent(patcher, latent: dict, images: int) -> Tensor:
     """Zeros of the size of the first picture in the LATENT, in the model's own layout, `images` times."""
     samples = latent["samples"]
-    fit = comfy.sample.fix_empty_latent_channels            # newer hosts also fit the size of a foreign empty latent
+    fit = comfy.sample.fix_empty_latent_channels  # newer hosts also adjust the size of another model's empty latent
     options = {name: latent.get(name) for name in ("downscale_ratio_spacial", "downscale_ratio_temporal")
                if name in inspect.signature(fit).parameters}
     samples = fit(patcher, torch.zeros_like(samples[:1]), **options)
@@ -241,7 +241,7 @@ def teacher_of(source: Source, sampler, sigmas: Tensor) -> tuple[Callable, Tenso
                                         **sampler.extra_options)
 
     def teach(denoiser, x, levels, extra_args, disable=True):
-        # a prompt and a call's worth at a time: some samplers read off the model's last answer, whole
+        # one prompt and one call's images at a time: some samplers read the model's whole last answer
         places, ends = [], []
         for rest in places_of_each(extra_args["which"]):
             while len(rest):

@@ -17,17 +17,17 @@ from ...select.match import HOOKS
 from . import fingerprint
 
 _CLASSES = (("x0", "IMG_TO_IMG_FLOW"), ("flow", "CONST"), ("x0", "X0"), ("x0", "COSMOS_RFLOW"), ("v", "V_PREDICTION"),
-            ("v", "V_PREDICTION_DDPM"), ("eps", "EPS"))          # a class stands before those it derives from
-# of the model's sampling: what makes it a model that no table can be learned for
+            ("v", "V_PREDICTION_DDPM"), ("eps", "EPS"))          # subclasses before their base classes
+# classes of model_sampling for whose models no table can be learned
 _UNFIT = {"IMG_TO_IMG": "this model turns one image into another and denoises nothing",
           "IMG_TO_IMG_FLOW": "this model turns one image into another and denoises nothing",
           "ModelSamplingAV": "this model's latent holds video and sound, and tables are learned for one of them"}
-_NESTED = {"ltxav": _UNFIT["ModelSamplingAV"],          # whose sampling does not tell
+_NESTED = {"ltxav": _UNFIT["ModelSamplingAV"],          # model_sampling does not tell for these
            "triposplat": "this model's latent holds a shape and a camera, and tables are for one of them"}
-# what a sampler asks, and what that asks: the host's own, with what they would override to answer in another way
+# the host's classes that answer a sampler, and the methods that others override to answer in another way
 ANSWERING = {comfy.samplers.CFGGuider: ("__call__", "outer_predict_noise", "predict_noise"),
              comfy.samplers.KSamplerX0Inpaint: ("__call__",)}
-_CALLERS = 12               # how far up a schedule's asker is looked for: the host's own are 1 to 4 away
+_CALLERS = 12               # how many callers to search for the MODEL: the host's own are 1 to 4 away
 
 
 def of_schedule(sampling) -> ModelFacts:
@@ -69,7 +69,7 @@ def of_asking(sampling, steps: int) -> tuple[Request, object, str | None]:
         models = (here.get("model"), getattr(asker, "model", None))
         model = next((one for one in models if _samples_by(one, sampling)), None)
         if model is not None:
-            start = here.get("start_step")          # that a KSamplerAdvanced skips, unless another sampler ran them
+            start = here.get("start_step")  # steps that a KSamplerAdvanced skips, unless another sampler ran them
             more = {"patcher": model, "calls": _calls(asker, here.get("steps"), steps), "part": _part(here, steps),
                     "cfg": float(here["cfg"]) if is_number(here.get("cfg")) else None,
                     "left_out": start if isinstance(start, int) and not here.get("disable_noise") else None,
@@ -161,7 +161,7 @@ def recorded(guider) -> dict:
 def told_guidance(guider, every: list[dict]) -> tuple:
     """The guidance that the prepared positives give to a model distilled for guidance; () for other models."""
     network = getattr(getattr(guider, "inner_model", None), "diffusion_model", None)
-    if not getattr(getattr(network, "params", None), "guidance_embed", True):       # Flux schnell does not listen
+    if not getattr(getattr(network, "params", None), "guidance_embed", True):       # Flux schnell ignores it
         return ()
     found = [each.get("model_conds", {}).get("guidance") for conds in every for each in conds.get("positive") or ()]
     return tuple(sorted({round(float(each.cond.flatten()[0]), 4) for each in found if each is not None}))

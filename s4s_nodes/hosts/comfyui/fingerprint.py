@@ -16,7 +16,7 @@ from ..digest import described, digest, hung_in, own_parts, sketch_of
 
 _OF_STORAGE = ("scale_weight", "scale_input", "weight_scale", "input_scale")     # only a quantized file has them
 _SAME_OBJECTS = ("latent_format", "manual_cast_dtype")
-KEPT = 100                  # sets of patches whose digest is kept
+KEPT = 100                  # how many sets of patches have a cached digest
 _sketches: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()      # loaded network -> its sketch
 _digests: OrderedDict = OrderedDict()                                   # the host's id of a set of patches -> digest
 

@@ -31,7 +31,7 @@ def folder_mark() -> str:
     return hashlib.sha256(repr(stamps).encode()).hexdigest()[:10]
 
 
-_library = cache(Library)            # of the same folders the same one, which remembers what it has read
+_library = cache(Library)            # one Library for the same folders, because it remembers what it has read
 _reported: set[str] = set()
 
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 
 KEY = "s4s"                 # the row
-DEEPEST = 200               # nodes one behind the other that a sampler's sign looks back over
+DEEPEST = 200               # how many nodes a sampler's sign looks back over
 
 
 def signs(prompt: dict) -> dict:

@@ -9,7 +9,7 @@ from . import graph, parts, record
 from .folder import presets
 from .sampler import CLASSICAL, ERROR, UNMATCHED, pin, sample_s4s
 
-NOT_LINKED = "not linked"           # before a prompt runs the host gives None for what a node will give
+NOT_LINKED = "not linked"           # before a prompt runs, the host passes None for other nodes' outputs
 SchedulerFunc = io.Custom("SCHEDULER_FUNC")         # Impact Pack's and Inspire Pack's: (model, sampler name, steps)
 
 

@@ -22,7 +22,7 @@ PresetType = io.Custom("S4S_PRESET")
 CATEGORY = "S4S"
 AUTO = "auto"
 MOST_CALLS = 1000
-WHOLE = 0.9999              # the host's KSampler takes a denoise above this for all of the schedule
+WHOLE = 0.9999              # the host's KSampler treats a denoise above this as the whole schedule
 
 
 @cache

@@ -29,7 +29,7 @@ from .folder import folder_mark
 from .graph import KEY
 
 MARK = "s4s_presets"
-LEVELS = ("S4SPreset", "S4SSigmas")                 # our nodes that give levels, beside those with a row
+LEVELS = ("S4SPreset", "S4SSigmas")                 # our nodes that output levels, beside those with a row
 REMEMBERED = 500            # samplers whose last entries are kept, about 2 kB each
 
 _notes: weakref.WeakValueDictionary = weakref.WeakValueDictionary()    # prompt id -> Notes, while the host keeps it
@@ -90,7 +90,7 @@ def on_prompt(data: dict) -> dict:
         _checked.clear()
         _checked.update(data["prompt"])
         mark_rows(data["prompt"], folder_mark())
-        if data.get("prompt_id") is None:               # the server would mint one after this hook
+        if data.get("prompt_id") is None:               # the server would create one after this hook
             data["prompt_id"] = str(uuid.uuid4())
         extra = data["extra_data"] = data.get("extra_data") or {}
         info = extra["extra_pnginfo"] = extra.get("extra_pnginfo") or {}

@@ -12,7 +12,7 @@ from . import facts, graph, record
 from .folder import presets
 
 _PIN = "s4s_preset"
-CLASSICAL, ERROR = UNMATCHED = ("classical solver", "error")       # what to do where no learned table runs
+CLASSICAL, ERROR = UNMATCHED = ("classical solver", "error")       # what to do if no learned table runs
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def s4s_scheduler(sampling, steps: int) -> Tensor:
     request = replace(asked, installed=presets().candidates(), cfg=cfg, start=notes.level_left(node),
                       named=pinned.preset, strict=pinned.strict)
     others = {sampler} if sampler else graph.samplers_behind(notes.prompt, node)
-    if others == {record.KEY} and cfg is not None:  # that sampler tells what it runs by itself
+    if others == {record.KEY} and cfg is not None:  # that sampler reports what it runs
         return torch.tensor(schedule(request), dtype=torch.float32)
     selection = selection_of(request)
     if others - {record.KEY}:                       # ours sees more, and checks for itself

@@ -18,8 +18,8 @@ from .denoiser import Scene, teacher_of
 from .folder import home
 from .work import Node, runs, settings_of
 
-MODES = ("auto", "forward-only")                            # one and the same, kept for saved graphs
-# an older host knows none: there web/s4s.js sets it on a new node, and saved workflows still fit its widgets
+MODES = ("auto", "forward-only")                            # both are the same; kept for saved graphs
+# older hosts do not know it: there web/s4s.js sets it on a new node, and saved workflows still fit
 FIXED = getattr(getattr(io, "ControlAfterGenerate", None), "fixed", True)
 ESTIMATE = "only estimate"
 CHECKED = ("calls", "windows", "budget", "teacher_calls", "name", "seed", "cfg")       # before anything runs
@@ -109,7 +109,7 @@ class S4STrainPreset(io.ComfyNode):
         if budget == ESTIMATE:
             session.forecast(node, order)
             report = "\n".join(node.said)
-            nothing = ExecutionBlocker(None)            # what hangs on the outputs does not run, without an error
+            nothing = ExecutionBlocker(None)            # nodes on the outputs do not run, without an error
             return io.NodeOutput(nothing, report, nothing, nothing, nothing, ui=parts.node_ui(cls, report))
         outcome = session.train(node, order)
         SAVED[name] = file_in(home(), outcome.preset.name)

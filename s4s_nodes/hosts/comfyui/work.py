@@ -67,7 +67,7 @@ class Node:
             page = picture.sheet([("learned so far", "", as_pil(self.paint(student))),
                                   ("teacher", "", as_pil(self.paint(teacher)))])
             drawn, self._drawn = ("JPEG", page, picture.WIDTH), time.monotonic()
-        if done < self.bar.current:                 # a race after its training: newer hosts show no step back
+        if done < self.bar.current:                 # the race after the training: newer hosts show no step back
             self.bar = comfy.utils.ProgressBar(1)
         self.bar.update_absolute(done, max(total, 1), drawn)
         if now - self._shown > 1:

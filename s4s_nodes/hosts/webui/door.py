@@ -23,7 +23,7 @@ def load(earlier=None):
     from ... import picture
     from . import dropdowns, jobs, panel, rows, settings, shelf, tab
     if earlier is not None:
-        with suppress(AttributeError):      # of an older version that is being updated
+        with suppress(AttributeError):      # an older version that is being updated
             jobs.JOBS.take_over(earlier.JOBS)
     picture.host_font = getattr(images, "get_font", None)
     rows.register()

@@ -19,8 +19,8 @@ from ..digest import described, digest, hung_in, sketch_of
 _PREDICTORS = {"epsilon": "eps", "v_prediction": "v", "const": "flow"}         # Forge's names
 _FAMILIES = {"is_sdxl": "sdxl", "is_sd3": "sd3", "is_flux": "flux", "is_wan": "wan21", "is_sd2": "sd20",
              "is_sd1": "sd15"}
-TURNS = ("s_min_uncond", "skip_early_cond")         # settings of the host that leave out the negative prompt at times
-_CALLERS = 6                # how far up a schedule's asker is looked for: the host's own are 1 to 3 away
+TURNS = ("s_min_uncond", "skip_early_cond")         # the host's settings that sometimes leave out the negative prompt
+_CALLERS = 6                # how many callers to search: the host's own are 1 to 3 away
 _sketches: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()              # network -> (file, its sketch)
 _digests: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()       # the host's patched UNet -> (patches, digest)
 

@@ -23,8 +23,8 @@ from . import facts, labels, sampler, shelf
 
 log = logging.getLogger("S4S")
 AT_ONCE = 4                 # images in a network call at most
-EVERY, SHARE = 4.0, 0.05    # a live preview: seconds between two at least, and of the time at most
-CHEAP = 2                   # the hosts' number for linear colours, in the place of the whole autoencoder
+EVERY, SHARE = 4.0, 0.05    # live previews: least seconds between two, and their largest share of the time
+CHEAP = 2                   # the hosts' number for linear colors instead of the whole autoencoder
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Show:
             decoder = sd_samplers_common.approximation_indexes.get(shared.opts.show_progress_type, 0) or CHEAP
             self.picture = sheet([("learned so far", "", student), ("teacher", "", teacher)], decoder)
             shared.state.assign_current_image(self.picture)
-        except (RuntimeError, ValueError, TypeError, AttributeError) as error:      # a latent no quick decoder is for
+        except (RuntimeError, ValueError, TypeError, AttributeError) as error:      # a latent without a quick decoder
             log.info("S4S cannot draw a preview: %s", error)
         end = time.monotonic()
         self._due = end + max(EVERY, (end - began) / SHARE)
@@ -96,7 +96,7 @@ def inside(scene: Scene, steps: int, show: Show, work: Callable) -> None:
     """Do work(source) where the host samples the scene in so many steps. The host's interrupt ends it."""
     prompts = [scene.prompts[i % len(scene.prompts)] for i in range(max(AT_ONCE, len(scene.prompts)))]
     with call_queue.queue_lock:
-        shared.state.begin(job="s4s")               # forgets an interrupt that came before
+        shared.state.begin(job="s4s")               # clears an earlier interrupt
         show.began = True
         if show.stopped:
             shared.state.interrupt()
@@ -108,7 +108,7 @@ def inside(scene: Scene, steps: int, show: Show, work: Callable) -> None:
                 override_settings={name: 0.0 for name in facts.TURNS if name in shared.opts.data_labels})
             p.s4s_work = Stage(scene, work)
             p.setup_conds = partial(p.s4s_work.prepare, p, p.setup_conds)
-            p.scripts, p.script_args = scripts.ScriptRunner(), ()   # of no script: reForge takes it for granted
+            p.scripts, p.script_args = scripts.ScriptRunner(), ()   # no script's: reForge requires it
             with contextlib.closing(p), contextlib.suppress(Finished):
                 processing.process_images(p)
         finally:
@@ -160,7 +160,7 @@ class Network:
             arguments["cond_scale"] = float(cfg[0])
         with torch.inference_mode() if self.inference else contextlib.nullcontext():
             answer = self.denoiser(x, sigma, **arguments)
-        return answer.clone()                                       # outside: a tensor that may be worked with
+        return answer.clone()                                       # outside inference mode: a normal tensor
 
     def _for(self, which: list) -> dict:
         cond, uncond, image = (self.extra_args[name] for name in ("cond", "uncond", "image_cond"))

@@ -53,7 +53,7 @@ class Jobs:
 
     def add(self, title: str, prepare: Callable) -> None:
         """Let work wait for its turn. prepare(work.py) -> work(show), at once: what it refuses is raised here."""
-        from . import inside, work  # the trainer is read when it is wanted, not at the host's start
+        from . import inside, work  # the trainer is imported on demand, not at the host's start
         job = Job(title, prepare(work), inside.Show())
         with self._lock:
             if not self.open:

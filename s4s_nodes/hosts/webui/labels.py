@@ -7,7 +7,7 @@ from ...metadata import INFOTEXT, origin_of
 
 SAMPLER = "S4S"
 AUTO = "S4S Auto"
-BY_SCHEDULE = "by Schedule type"            # the panel's first choice of a preset: none of its own
+BY_SCHEDULE = "by Schedule type"            # the panel's first choice: it names no preset itself
 KEY, HIRES_KEY = "S4S", "Hires S4S"         # infotext keys
 SCHEDULE_KEY, HIRES_SCHEDULE_KEY = "S4S schedule", "Hires S4S schedule"
 TABLE_KEY, HIRES_TABLE_KEY = INFOTEXT, f"Hires {INFOTEXT}"

@@ -14,7 +14,7 @@ from .words import say
 _WRITTEN = {"steps": "Steps", "cfg_scale": "CFG scale", "width": "Size-1", "height": "Size-2",
             "denoising_strength": "Denoising strength", "hires_steps": "Hires steps", "hires_scale": "Hires upscale",
             "hires_cfg": "Hires CFG Scale"}
-MOST_STEPS = 40             # up to here steps are looked for where a strength leaves some of them out
+MOST_STEPS = 40             # the most steps to search if a strength leaves some of them out
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Outlook:
 
     text: str
     warning: str = ""
-    steps: int = 0                          # that have a table; 0: these do, or none would
+    steps: int = 0                          # steps that have a table; 0: these have one, or none would
     sampling: str = ""                      # the sampler that is not chosen, though a preset is
     preset: Preset | None = None            # whose table it is, or that comes nearest
     table: str = ""

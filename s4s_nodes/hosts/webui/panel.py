@@ -13,7 +13,7 @@ from . import labels, last_picture, outlook, pasted, shelf
 from .labels import BY_SCHEDULE
 from .words import say
 
-# charts are black on white: turned over in dark mode, with their colours
+# charts are black on white: inverted in dark mode, with their colors
 DARK = ("<style>.dark [id^=s4s_][id$=_image] img {filter: invert(.88) hue-rotate(180deg)}</style>")
 _QUICK = {"queue": False, "show_progress": False}
 
@@ -21,7 +21,7 @@ _QUICK = {"queue": False, "show_progress": False}
 class S4SNotice(scripts.Script):
     """The warning shown before Generate, a line below the sampler, and a button that fixes it."""
 
-    section, create_group = "sampler", False            # where the host builds it; older hosts: with the accordions
+    section, create_group = "sampler", False            # if the host builds it; in older hosts with the accordions
 
     def title(self):
         return "S4S notice"

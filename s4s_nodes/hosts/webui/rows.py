@@ -19,7 +19,7 @@ def register() -> None:
     """Put our rows in, or put them in again: what was there under our names is replaced, what is gone is removed."""
     _register_sampler()
     _register_schedules()
-    # the hosts remember look-ups, also those of a row that was not there yet
+    # the hosts cache look-ups, even for a row that was not there yet
     forget = getattr(getattr(sd_samplers, "get_sampler_and_scheduler", None), "cache_clear", None)
     if forget is not None:
         forget()

@@ -17,7 +17,7 @@ from .words import say
 @cache
 def library() -> Library:
     """The host's models/s4s_presets and what ships. The folder is made, so that users find it."""
-    with suppress(OSError):                 # a models folder that is not ours to write to still serves presets
+    with suppress(OSError):                 # a read-only models folder still serves presets
         folder().mkdir(parents=True, exist_ok=True)
     return Library([folder()])
 

@@ -9,7 +9,7 @@ from modules import script_callbacks
 from . import collection, dropdowns, forms, jobs, last_picture, panel
 from .words import say
 
-# each page that is open follows; gradio 4 would let one do so at a time
+# every open page follows; gradio 4 would let only one do so at a time
 _MANY = {"concurrency_limit": None} if not gr.__version__.startswith("3.") else {}
 
 
@@ -62,7 +62,7 @@ def _progress() -> tuple:
     live = gr.Image(type="pil", label=say("Learned so far, and the teacher"), interactive=False, visible=False,
                     elem_id="s4s_live")
     sheet = gr.Image(type="pil", label=say("Before and after: the same seeds at equal steps"), interactive=False,
-                     visible=False, show_label=False, elem_id="s4s_sheet")      # a gallery would cut a high one
+                     visible=False, show_label=False, elem_id="s4s_sheet")      # a gallery would crop a tall one
     return notice, stop, [bar, report, live, sheet]
 
 
