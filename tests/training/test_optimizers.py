@@ -1,6 +1,7 @@
 """Learning on a closed-form denoiser: it gets better, and its slopes are right."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from s4s.training.optimizers.gauss_newton import learn, pair_cost, places, solve
 from s4s.training.optimizers.linearized import Slopes, measured
 from s4s.training.optimizers.state import State
 from s4s.training.parametrization.parameters import Parameters
-from s4s.training.teacher.pairs import make_pairs
+from s4s.training.teacher.pairs import ends, make_pairs
 from s4s.training.teacher.solvers import teacher_table
 from tests.toy import small, toy_source
 
@@ -58,6 +59,16 @@ def test_more_calls_go_on_where_fewer_end(monkeypatch):
     short, long = ways.values()
     assert len(long) > len(short) > 3 and long[1:len(short) - 1] == short[1:-1]
     assert turns[0] == list(range(4)) and max(map(len, turns)) > 4
+
+
+def test_where_the_held_out_pairs_clearly_lose_learning_returns_to_the_best_numbers():
+    source, parameters, pairs, held_out, config = prepared(pairs=64, iterations=1)
+    state = begun(parameters)
+    start = state.vector.clone()
+    held_out = replace(held_out, target=ends(source, parameters.frozen(start), held_out) + 1e-3)
+    learn(source, parameters, pairs, held_out, config, state)
+    assert state.curve[1][2] > gauss_newton.WORSE * state.curve[0][2] and state.wanted == 8
+    assert torch.equal(state.vector, start) and torch.equal(state.best, start)
 
 
 def test_an_answer_of_nan_to_a_finite_state_rejects_the_step_in_words():

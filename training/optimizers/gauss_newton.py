@@ -41,6 +41,7 @@ SOLVED = 0.02               # share of the model's loss that another step must w
 FURTHER = 4                 # real steps on a corrected model
 DOUBT = 0.4                 # relative error of the model along a step above which its rank is doubled
 MOST_RANK = 12              # beyond it, more pairs are worth more
+WORSE = 1.25                # times the best held-out error, above which learning returns to the best numbers
 LEAST = 1e-4                # share of the loss that a step must win to be taken
 ENOUGH = 5e-3               # and that a further one must win for another one to follow
 MOST_REJECTED = 3           # iterations in a row without a step before the run is given up
@@ -146,6 +147,8 @@ def _iterate(source: Source, here: Parameters, pairs: Pairs, held_out: Pairs, st
     (*_, before, _), (*_, after, _) = state.curve[-2:]
     if not before * loss ** GENERAL > after * first ** GENERAL:     # no ratios: a student may equal its teacher
         state.wanted *= 2
+    if after > WORSE * state.best_error:
+        state.vector = state.best.clone()
     return loss
 
 
