@@ -1,10 +1,12 @@
 """The docs: code that a page has its reader write runs, and figures that several pages show are the presets' own."""
 
+import inspect
 import os
 import re
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from textwrap import dedent
 
@@ -88,6 +90,26 @@ def test_pages_outside_docs_that_the_site_shows_link_by_address():
     relative = re.compile(r"\]\((?!https:|#)[^)]+\)")
     links = {path: relative.findall((ROOT / path).read_text(encoding="utf-8")) for path in included}
     assert {path: found for path, found in links.items() if found} == {}
+
+
+def documented():
+    """(name, object) of everything on the page of the Python API with three arguments or more, but for schedules."""
+    for name in re.findall(r"^::: s4s\.(\S+)$", (DOCS / "reference" / "api.md").read_text(encoding="utf-8"), re.M):
+        module, _, last = name.rpartition(".")
+        if name != "s4s_nodes.core.schedules":
+            found = getattr(import_module(f"s4s.{module}"), last)
+            if len(inspect.signature(found).parameters) > 2:
+                yield pytest.param(found, id=last)
+
+
+@pytest.mark.parametrize("documented", [one for one in documented() if one.id not in ("S4SScheduler", "TensorTable")])
+def test_each_argument_of_the_documented_api_has_a_line(documented):
+    """In the docstring, its own or a base class's, or as the comment on a field."""
+    classes = inspect.getmro(documented)[:-1] if inspect.isclass(documented) else [documented]
+    lines = [line for each in classes for line in (inspect.getdoc(each) or "").partition("Args:\n")[2].splitlines()]
+    lines += [line for each in classes for line in inspect.getsource(each).splitlines() if "  # " in line]
+    for name in inspect.signature(documented).parameters:
+        assert any(re.match(rf"    {name}( \(.*\))?: \S", line) for line in lines), name
 
 
 def test_a_table_of_readme_and_the_page_on_choosing_have_the_scores_of_the_presets():
