@@ -1,0 +1,87 @@
+"""The pictures of docs/webui.md, shot in the WebUI's page: see tests/hosts/pictures.py."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from tests.hosts.pictures import clip_of, save
+
+HERE = Path(__file__).resolve().parent
+PRESET = "my-sd15"
+ASKED = {"prompt": "a cat", "width": 64, "height": 64, "cfg_scale": 3, "steps": 8, "seed": 1, "sampler_name": "S4S",
+         "scheduler": f"S4S {PRESET}"}
+
+
+def shoot(page, base: Path, _) -> None:
+    """All pictures of docs/webui.md, on the tests' random checkpoint."""
+    sys.path[:0] = [str(HERE), str(HERE.parent)]
+    import conftest
+    conftest.import_clone()
+    import s4s_webui_host as hosts
+
+    from s4s.s4s_nodes.core.preset_file import load, save
+    folder = hosts.make_data(base, learned_on_it=True) / "models" / "s4s_presets"
+    preset = replace(load(folder / "toy, sd15.safetensors"), name=PRESET)
+    for path in folder.glob("*"):
+        path.unlink()
+    save(preset, folder / f"{PRESET}.safetensors")
+    page.set_viewport_size({"width": 1120, "height": 1300})
+    server = hosts.Server(base, "--gradio-allowed-path", str(hosts.folder()))     # its style sheet
+    try:
+        page.goto(f"http://127.0.0.1:{server.port}")
+        page.wait_for_selector("#txt2img_steps input[type=number]", timeout=120_000)
+        page.wait_for_timeout(3000)
+        [infotext] = json.loads(server.call("/sdapi/v1/txt2img", ASKED)["info"])["infotexts"]
+        rows(page)
+        tab(page)
+        (folder / f"{PRESET}.safetensors").unlink()
+        pasted(page, infotext)
+    finally:
+        server.stop()
+
+
+def rows(page) -> None:
+    """The line before Generate with its button, and the list of schedule types."""
+    page.locator("#txt2img_sampling input").first.click()
+    page.wait_for_timeout(700)
+    page.get_by_role("option", name="S4S", exact=True).first.click()
+    page.wait_for_timeout(3000)
+    save("webui-warning.png", page.screenshot(clip=clip_of(page, "#s4s_txt2img_warning", "#txt2img_cfg_scale")))
+    page.locator("#txt2img_scheduler input").first.click()
+    page.keyboard.type("S4S")
+    page.wait_for_timeout(1000)
+    clip = clip_of(page, "#txt2img_sampling", "#txt2img_cfg_scale", "ul.options")
+    save("webui-dropdown.png", page.screenshot(clip=clip))
+    page.keyboard.press("Escape")
+
+
+def tab(page) -> None:
+    """A training in the tab, and the list of presets."""
+    page.locator("#tabs button", has_text="S4S").first.click()
+    for field, value in {"prompts": "a cat\na red house", "cfg": "3", "width": "64", "height": "64", "calls": "6",
+                         "name": "my-preset"}.items():
+        page.locator(f"#s4s_{field} textarea, #s4s_{field} input").first.fill(value)
+    page.locator("#s4s_effort").get_by_text("Quick").click()
+    page.locator("#s4s_train").click()
+    page.get_by_text("times closer than the best baseline").first.wait_for(timeout=1_800_000)
+    page.wait_for_timeout(5000)
+    save("webui-training.png", page.screenshot(clip=clip_of(page, "#tab_s4s_tab")))
+    page.locator("#s4s_interrupt").click()
+    page.wait_for_timeout(20_000)
+    page.get_by_role("tab", name="Presets").click()
+    page.wait_for_timeout(3000)
+    save("webui-presets.png", page.screenshot(clip=clip_of(page, "#tab_s4s_tab")))
+
+
+def pasted(page, infotext: str) -> None:
+    """The panel after the preset of a pasted picture was deleted."""
+    page.reload()
+    page.wait_for_selector("#txt2img_steps input[type=number]", timeout=120_000)
+    page.wait_for_timeout(3000)
+    page.locator("#txt2img_prompt textarea").first.fill(infotext)
+    page.locator("#paste").first.click()
+    page.wait_for_timeout(5000)
+    page.locator("#s4s_txt2img .label-wrap").first.click()
+    page.wait_for_timeout(5000)
+    save("webui-panel.png", page.screenshot(clip=clip_of(page, "#s4s_txt2img_warning", "#s4s_txt2img")))
