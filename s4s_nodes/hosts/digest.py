@@ -1,4 +1,4 @@
-"""What a host's loaded model is known by: the sketch of its network, and digests of whatever changes its weights."""
+"""How to recognize a host's loaded model: the sketch of its network, and digests of what changes its weights."""
 
 import functools
 import hashlib
@@ -43,7 +43,7 @@ def digest(content, exact: bool = False) -> str:
 
 
 def hung_in(patcher) -> list[str]:
-    """Digests of the functions and numbers that are hung into a network and its guidance, as ComfyUI's and Forge's
+    """Digests of the functions and numbers added to a network and its guidance, as ComfyUI's and Forge's
     patched models keep them."""
     options = getattr(patcher, "model_options", {})
     inside = options.get("transformer_options", {})

@@ -20,7 +20,7 @@ ROOM = 1 << 20              # bytes that must be free for a preset or a run; eac
 
 
 def run_key(config: Config, model: Model, settings) -> str:
-    """10 digits that name all that a run depends on, but for its seed."""
+    """10 digits that identify everything a run depends on, except its seed."""
     return digest([config.replace(seed=0).flat(), asdict(model), settings], exact=True)[:10]
 
 
@@ -39,7 +39,7 @@ def run_folder(runs: Path, name: str, key: str, seed: int, resume: bool = True) 
 
 
 def check_places(name: str, *folders: Path) -> None:
-    """Raise ValueError where a preset of this name could not be saved now: a full disk, no right, a refused name."""
+    """Raise ValueError if a preset of this name could not be saved now: a full disk, no permission, a refused name."""
     for folder in folders:
         try:
             file = file_in(folder, name)

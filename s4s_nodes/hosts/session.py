@@ -54,7 +54,7 @@ class Host(Protocol):
         """Run work(source) where the host samples."""
 
     def say(self, text: str, warning: bool = False) -> None:
-        """Tell the user what happened: words that stay."""
+        """Tell the user what happened, in a text that stays."""
 
     def show(self, done: int, total: int, line: str, preview: Callable | None = None) -> None:
         """Show how far it is: network calls, a line that the next one replaces, preview() -> (student, teacher)."""
@@ -139,7 +139,7 @@ def race(host: Host, preset: Preset, terms: Terms, write: bool = False) -> Outco
 
 
 class Training:
-    """The life of one training: called with a source where the host samples, it learns, races, saves and draws."""
+    """One training: called with a source where the host samples, it learns, races, saves and draws."""
 
     def __init__(self, host: Host, order: TrainingOrder):
         self.host, self.order, self.config = host, order, order.config
@@ -177,7 +177,7 @@ class Training:
                          self._race_budget(len(self.config.calls) * len(self.config.windows)))
 
     def check(self, source: Source) -> None:
-        """Settle which run it is; no network call. Raises ValueError for a name or a teacher that cannot be used."""
+        """Find which run it is; no network call. Raises ValueError for a name or a teacher that cannot be used."""
         take_teacher(source, self.config)
         if self.order.teacher is not None:
             source.teacher = self.order.teacher(source)
@@ -254,7 +254,7 @@ def _same_model(preset: Preset, model: Model) -> bool:
 
 
 def _inside(host: Host, work: Callable[[Source], Outcome]) -> Outcome | None:
-    """Let the host do the work, and look at its presets again, however it ended."""
+    """Let the host do the work, then reload its presets, however it ended."""
     outcomes: list[Outcome] = []
     try:
         host.inside(lambda source: outcomes.append(work(source)))
@@ -264,7 +264,7 @@ def _inside(host: Host, work: Callable[[Source], Outcome]) -> Outcome | None:
 
 
 def _race_progress(host: Host) -> RaceProgress:
-    """A race's news for a host, on one bar that never goes back, though the forecast may grow."""
+    """A race's progress for a host, on one bar that never goes back even if the forecast grows."""
     place, began, shown = "", time.monotonic(), (0, 1)
 
     def status(line: str) -> None:
@@ -288,7 +288,7 @@ def _left(seconds: float) -> list[str]:
 
 
 def _quietly(work: Callable, *given) -> None:
-    """work(*given), in the way of nothing: what it raises is logged."""
+    """Run work(*given) and log what it raises."""
     try:
         work(*given)
     except Exception:

@@ -1,4 +1,4 @@
-"""What a sampler used, told where people look: the log, the node's face, and the saved image.
+"""Reports what a sampler used where people look: in the log, on the node, and in the saved image.
 
 A prompt that uses S4S gets an entry "s4s" in its extra_pnginfo, the dictionary every saving node embeds, and the same
 in its workflow's "extra", which comes back when the image is dropped into the browser. The samplers fill it while they
@@ -51,7 +51,7 @@ class Notes(list):
         self.sign()
 
     def sign(self) -> None:
-        """Look at the prompt's inputs, again where they changed."""
+        """Read the prompt's inputs, again if they changed."""
         self.signs = graph.signs(self.prompt)
         self.refresh()
 
@@ -83,7 +83,7 @@ class Notes(list):
 
 
 def on_prompt(data: dict) -> dict:
-    """The host's hook, before a prompt is queued: prepare the entry where the prompt uses S4S."""
+    """The host's hook before a prompt is queued: prepare the entry if the prompt uses S4S."""
     prompt = data.get("prompt")
     nodes = prompt.values() if isinstance(prompt, dict) else ()
     if any(graph.is_ours(node) or KEY in graph.inputs(node).values() for node in nodes):
@@ -112,7 +112,7 @@ def typed_inputs(node) -> dict:
 
 
 def presets_changed() -> None:
-    """Mark the rows of the prompts that wait in the queue anew: a preset came or went since they were queued."""
+    """Mark the rows of the waiting prompts again: a preset was added or removed since they were queued."""
     server, mark = _server(), folder_mark()
     for item in list(getattr(getattr(server, "prompt_queue", None), "queue", ())):
         if (notes := _notes.get(item[1])) is not None:
@@ -178,13 +178,13 @@ def tell(selection, facts, **more) -> None:
 
 
 def face(text: str, node_id: str | None) -> None:
-    """Show words on a node, where every version of the browser's part draws them; without a server nothing happens."""
+    """Show a text on a node, where every version of the frontend draws it; without a server nothing happens."""
     if (server := _server()) is not None and node_id is not None:
         server.send_progress_text(text, node_id)
 
 
 def listen() -> None:
-    """Hang on_prompt and a route into the running server, once; without one (a test, a script) nothing is done."""
+    """Add on_prompt and a route to the running server, once; without one (a test, a script) do nothing."""
     server = _server()
     if server is not None and on_prompt not in server.on_prompt_handlers:
         server.add_on_prompt_handler(on_prompt)

@@ -1,4 +1,4 @@
-"""The tables that the workflow of an image holds: whether they run again, and how lost ones come back."""
+"""The tables in the workflow of an image: whether they run again, and how to restore lost ones."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -73,7 +73,7 @@ def _name(old: Preset) -> str:
 
 
 def _fate(old: Preset, there: list[Preset]) -> str:
-    """What became of an image's preset; "" where it is here, or its tables were saved again."""
+    """What became of an image's preset; "" if it is here, or its tables were saved again."""
     if not _digits(old) or _digits(old) in {metadata.origin_of(each)["preset"] for each in there}:
         return ""
     return "has changed since" if old.name in {each.name for each in there} else "is gone"

@@ -80,7 +80,7 @@ def request_of(model, sigmas: Tensor, pinned: Pin = Pin(), size: tuple | None = 
 
 
 def selection_of(request: Request) -> Selection:
-    """The library's answer; a fallback also names a preset file that cannot be read: it may be the one missed."""
+    """The library's answer; a fallback also names a preset file that cannot be read, as it may be the missing one."""
     selection = select(request)
     broken = presets().unreadable() if selection.fallback and request.named is None else ()
     return replace(selection, why=f"{selection.why}, and a file cannot be read ({broken[0]})") if broken else selection

@@ -1,4 +1,4 @@
-"""The node that trains a preset for the MODEL it is given, as it is: with its LoRAs, quantization and patches."""
+"""The node that trains a preset for its MODEL exactly as it is, with LoRAs, quantization and patches."""
 
 from collections import Counter
 
@@ -88,7 +88,7 @@ class S4STrainPreset(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, name="", **_):
-        """How often what was saved by this name was deleted since: then the host runs the node again."""
+        """How often the file saved under this name was deleted since, so that the host runs the node again."""
         if name in SAVED and not SAVED[name].exists():
             del SAVED[name]
             DELETED[name] += 1
@@ -119,7 +119,7 @@ class S4STrainPreset(io.ComfyNode):
 
 
 def _config(calls="6", windows="1", budget="normal", name="", cfg="5", **more) -> Config:
-    """The settings of a training as they are written on the node. Raises ValueError for what cannot work."""
+    """The settings of a training, as entered on the node. Raises ValueError for settings that cannot work."""
     if len(scales := cfg_nodes(cfg)) > 1:                           # one: the scene's
         more["cfg"] = scales
     return Config.of(calls=numbers(calls, int, "calls"), windows=numbers(windows, float, "windows"),

@@ -1,4 +1,4 @@
-"""The nodes that work for a while, to the session: the host's sampling, the node's face, its folders."""
+"""What long-running nodes give to a session: the host's sampling, the node's display, its folders."""
 
 import logging
 import tempfile
@@ -145,7 +145,7 @@ def settings_of(scene: Scene, teacher: tuple | None) -> list:
 
 def painter(base_model, device) -> Callable:
     """latents (n, ...) as the model sees them -> pictures (n, H, W, 3) in 0..1, quickly: through the previewer the user
-    has switched on, else the format's linear colours, else grey."""
+    has switched on, else the format's linear colors, else gray."""
     latent_format = base_model.latent_format
     previewer = latent_preview.get_previewer(device, latent_format)
     if previewer is None and latent_format.latent_rgb_factors is not None:
@@ -161,7 +161,7 @@ def painter(base_model, device) -> Callable:
 
 
 def grey(latents: Tensor) -> Tensor:
-    """Pictures (n, H, W, 3) of a latent's first frame whose colours nobody knows."""
+    """Gray pictures (n, H, W, 3) of a latent's first frame, if its colors are unknown."""
     flat = latents.float().cpu()
     flat = flat[:, :, 0] if flat.ndim == 5 else flat[:, :, None] if flat.ndim == 3 else flat
     mean = flat.mean(1)

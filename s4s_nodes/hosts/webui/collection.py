@@ -1,4 +1,4 @@
-"""The sub-tab Presets: all there are; one to read, share, rename or delete; files to add; several to join into one."""
+"""The sub-tab Presets: list them all; read, share, rename or delete one; add files; join several."""
 
 import os
 import tempfile
@@ -96,7 +96,7 @@ def apply(lists: dict, wishes: int, work: Callable, *asked) -> list:
 
 
 def check_access() -> None:
-    """Raise PresetError where the host is open to others and keeps what changes it from them, as for extensions."""
+    """Raise PresetError if the host is open to others and therefore forbids changes, as for extensions."""
     if getattr(getattr(shared, "cmd_opts", None), "disable_extension_access", False):
         raise PresetError("presets cannot be added, renamed, deleted, joined or given a race's scores here, because "
                           "this server is open to others (--listen, --share, --server-name): start it with "
@@ -162,7 +162,7 @@ def show(name) -> tuple:
 
 
 def add(files) -> Done:
-    """Read uploaded files and save each under the name it carries; one that is refused hinders no other."""
+    """Read uploaded files and save each under the name it carries; a refused one does not stop the others."""
     if not files:
         raise PresetError("no file was given: choose preset files (.safetensors) first, then press Add")
     words, chosen = [], None
@@ -184,7 +184,7 @@ def add(files) -> Done:
 
 
 def _check_uploaded(file) -> None:
-    """Raise PresetError for a file that nobody uploaded: a request can name any file of the server.
+    """Raise PresetError for a file that nobody uploaded, since a request can name any file of the server.
 
     Gradio 3 makes a copy of whatever file is named, and keeps the name as orig_name; gradio 4 looks itself.
     """
@@ -197,7 +197,7 @@ def _check_uploaded(file) -> None:
 
 
 def rename(name, new) -> Done:
-    """Give a preset of the user's another name, in the file and of the file."""
+    """Rename one of the user's presets, both the file and the name in it."""
     new = preset_name(str(new or "").strip())
     check_ships(new)
     known = shelf.library().rename(_known(name), new).relative_to(shelf.folder()).with_suffix("").as_posix()
@@ -215,7 +215,7 @@ def delete(name, sure) -> Done:
 
 
 def join(names, new) -> Done:
-    """One preset of several; they stay as they are."""
+    """Join several presets into a new one; they stay as they are."""
     new = preset_name(str(new or "").strip())
     whole = join_presets([shelf.library().get(name) for name in names or ()], new)
     low, high = whole.training["cfg"]

@@ -37,7 +37,7 @@ def of(wrap, model) -> ModelFacts:
 
 
 def _prediction(predictor, model, high: float) -> str:
-    """Forge's predictor says it; elsewhere a flow's levels end at 1, and v is the model's own word."""
+    """Forge's predictor names it; elsewhere a flow's levels end at 1, and the model itself says v."""
     if predictor is not None:
         return _PREDICTORS.get(predictor.prediction_type, "x0")     # "edm": nothing learned is for it
     if high <= 1.001:
@@ -89,7 +89,7 @@ def of_asking() -> tuple[dict, object]:
 
 
 def told_guidance(p) -> tuple:
-    """What a pass tells a model that is distilled for guidance; () for another one."""
+    """The guidance that a pass gives to a model distilled for guidance; () for other models."""
     if not getattr(shared.sd_model, "use_distilled_cfg_scale", False):
         return ()
     return (float(getattr(p, "hr_distilled_cfg" if is_hires(p) else "distilled_cfg_scale", None) or 3.5),)
@@ -154,7 +154,7 @@ def _changes(model) -> str:
 
 
 def is_patched() -> bool:
-    """Whether the last picture's network had something hung into it, beside LoRAs, that a training has not."""
+    """Whether the last picture's network had patches, beside LoRAs, that a training leaves out."""
     unet = _unet(shared.sd_model)
     return unet is not None and bool(hung_in(unet))
 

@@ -51,7 +51,7 @@ class Scene:
 
 @dataclass
 class Show:
-    """What a person sees of it: words that stay; a line, a picture and how much is done, which change.
+    """What a person sees: messages that stay, and a line, a picture and the progress, which change.
 
     began: whether the host runs it now; stopped: whether the user wants it ended.
     """
@@ -89,7 +89,7 @@ class Show:
 
 
 class Finished(Exception):
-    """The work is done and asks for no picture."""
+    """Raised when the work is done, because no picture is wanted."""
 
 
 def inside(scene: Scene, steps: int, show: Show, work: Callable) -> None:

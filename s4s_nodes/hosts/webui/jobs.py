@@ -1,4 +1,4 @@
-"""The tab's works, one after the other on a thread of their own: a page may be closed and opened again meanwhile."""
+"""The tab's jobs, one after the other on their own thread, so that a page can be closed and opened again."""
 
 import logging
 import threading
@@ -21,7 +21,7 @@ PATIENCE = 120              # seconds that Reload UI waits for a training to be 
 
 @dataclass
 class Job:
-    """One work: what it is called, what does it, what is seen of it (inside.Show), what came of it."""
+    """One job: its title, its work, its display (inside.Show), and its result."""
 
     title: str
     work: Callable
@@ -30,7 +30,7 @@ class Job:
     over: bool = False
 
     def carry_out(self) -> None:
-        """Do the work; what it refuses stands in the report, the trace of what fails in the console too."""
+        """Do the work. The report gets what it refuses; for a failure, the console also gets the traceback."""
         try:
             self.outcome = self.work(self.show)
         except ValueError as error:
@@ -67,7 +67,7 @@ class Jobs:
         return [job for job in self.listed if not job.over]
 
     def interrupt(self) -> None:
-        """End the running one, also before the host has let it begin; a picture that the host makes meanwhile stays."""
+        """End the running job, even before the host lets it begin; a picture that the host makes meanwhile stays."""
         if running := self.open[:1]:
             running[0].show.stopped = True
             if running[0].show.began:

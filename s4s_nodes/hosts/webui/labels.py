@@ -55,7 +55,7 @@ def plain(text: str) -> str:
 
 
 def of_schedule(selection) -> str:
-    """What an infotext says of levels that another sampler ran on: whose they are."""
+    """What an infotext says about levels that another sampler ran on: whose they are."""
     preset = selection.preset
     whose = "the model's own levels" if preset is None else f"{preset.name} {origin_of(preset)['preset']}"
     return plain(f"fallback {whose} - {selection.why}" if selection.fallback else whose)

@@ -1,4 +1,4 @@
-"""What was just made, for a training: prompt, cfg, size and steps of the last picture here, or of one that is shown."""
+"""Settings for a training from a picture: prompt, cfg, size and steps of the last one here, or of a given one."""
 
 from contextlib import suppress
 

@@ -1,4 +1,4 @@
-"""What the page's settings would run, before Generate: words for it, and the steps that would have a table."""
+"""What the page's settings would run, before Generate: a text, and the steps that would have a table."""
 
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -64,7 +64,7 @@ def controls(tab: str) -> dict[str, str]:
 
 
 def settings_of(values: dict) -> Settings:
-    """The outlook for what the page's controls show; an emptied field counts as its default."""
+    """The Settings that the page's controls show; an emptied field counts as its default."""
     return Settings(**{name: value for name, value in values.items() if value is not None})
 
 
