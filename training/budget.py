@@ -1,4 +1,4 @@
-"""What a run costs, and the plan that fits it into a budget of network calls; for each cfg of a run of several."""
+"""What a run costs, and the plan that fits it into a budget of network calls, for each cfg of the run."""
 
 import math
 from bisect import bisect_right

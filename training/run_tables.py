@@ -58,7 +58,7 @@ class RunTables:
     def begin(self, name: str, calls: int, window: Window, plan: Plan, node: CfgNode, noise: float) -> None:
         """Find the table's start, the best baseline that its free numbers can hold, and a fresh optimizer's state.
 
-        noise: of the network's answers, relative.
+        noise: relative noise of the network's answers.
         """
         before = self.source.model_calls
         start = self._start(calls, window, plan, node)

@@ -1,4 +1,4 @@
-"""Images of several sizes as one Source, for a trainer that knows one size.
+"""Images of several sizes as one Source, for a trainer that handles one size.
 
 An image of d numbers is kept as a vector of D, the largest image's: its numbers times sqrt(D / d), then zeros. Whatever
 a table does to states and predictions is linear, so it does to vectors what it does to images. The mean square of a

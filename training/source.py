@@ -1,4 +1,4 @@
-"""What is distilled: a network under guidance as a k-diffusion denoiser, with its conditions."""
+"""What a training learns on: a guided network as a k-diffusion denoiser, with its conditions."""
 
 import hashlib
 from collections.abc import Callable
@@ -18,7 +18,7 @@ NOISE_SCALE = "noise_scale" # key in `about` of a model with stronger than unit 
 
 
 class NaNFromModel(ValueError):
-    """The network answered NaN or infinity: nothing can be learned from it. diverged: so was what it was shown."""
+    """The network answered NaN or infinity, so nothing can be learned from it. diverged: so was its input."""
 
     def __init__(self, words: str, diverged: bool = False):
         super().__init__(words)
@@ -197,7 +197,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def halved(images: int, error: Exception) -> int:
-    """How many images to try next where memory ran out with these; any other error is raised, and that of one image."""
+    """How many images to try after memory ran out with these; raises any other error, and that of a single image."""
     if images < 2 or not out_of_memory(error):
         raise error
     if torch.cuda.is_available():

@@ -12,7 +12,7 @@ SIZE_TOLERANCE = 2.0        # and on half to twice the area; so does a table
 
 
 def condition(score: dict) -> str:
-    """What a score was measured under, in words: its key."""
+    """The condition of a score as text, its key."""
     cfg = score.get("cfg")
     parts = [f"cfg {cfg:g}" if is_number(cfg) else "", size_text(score.get("size")),
              str(score.get("where", "")), f"{score['seeds']} seeds" if "seeds" in score else ""]

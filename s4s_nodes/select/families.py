@@ -1,4 +1,4 @@
-"""What the official workflow of each family of models runs: the fallback where no preset does.
+"""What the official workflow of each family of models runs: the fallback if no preset does.
 
 The deterministic sampler and the schedule of ComfyUI's workflow templates (package 0.11.44, November 2026); the shift
 is the one the model brings, which the templates set by a node. Of SD 1.x, SD 2.x and SDXL the templates have euler on
@@ -52,7 +52,7 @@ def family_of(config) -> str:
 
 
 def base_of(family: str) -> str:
-    """The family whose published numbers a variety of it runs, too: "wan21" of "wan21, 14b"."""
+    """The family whose published numbers a variant also runs: "wan21" for "wan21, 14b"."""
     return family.partition(",")[0]
 
 

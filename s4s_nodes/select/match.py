@@ -104,7 +104,7 @@ def none_of_its_own(presets, facts: ModelFacts) -> tuple[str, str]:
 
 
 def family_schedule(presets, facts: ModelFacts, cfg: float | None, calls: int) -> Preset | None:
-    """The published schedule that is selected automatically for the model's family, where it is at this cfg."""
+    """The published schedule that is selected automatically for the model's family, if there is one at this cfg."""
     wanted = FAMILY_SCHEDULES.get(facts.family)
     most = max((most for least, most in FAMILY_CALLS.items() if cfg is not None and cfg >= least - 1e-9), default=0)
     return next((preset for preset in presets if wanted and calls <= most and preset.model.family.lower() ==
@@ -174,7 +174,7 @@ def differences(preset: Preset, table: str, cfg: float | None, size: tuple | Non
 
 
 def frames_text(preset: Preset, size: tuple | None) -> str:
-    """A clause where a video has another number of latent frames than those it was trained on, else ""."""
+    """A clause if a video has another number of latent frames than the preset was trained on, else ""."""
     counts = {shape[-3] for shape in preset.trained_sizes if len(shape) > 2}
     if size is None or len(size) < 3 or not counts or size[-3] in counts:
         return ""
@@ -202,7 +202,7 @@ def cfg_text(preset: Preset, cfg: float | None) -> str:
 
 
 def unknown_text(preset: Preset, cfg: float | None, size: tuple | None) -> str:
-    """Clauses on what is not known where a preset was learned at some cfg and size, usually empty."""
+    """Clauses on a cfg or size that is unknown although the preset was learned at one; usually empty."""
     trained, sizes = cfg_range(preset), [shape[-2:] for shape in preset.trained_sizes]
     clauses = [f"cfg is not known here, learned at {range_text(trained)}"] if trained and cfg is None else []
     if sizes and size is None:
@@ -211,7 +211,7 @@ def unknown_text(preset: Preset, cfg: float | None, size: tuple | None) -> str:
 
 
 def turns_text(preset: Preset) -> str:
-    """Where the models of a preset for two change, in a sentence."""
+    """The step at which the models of a preset for two change, as text."""
     steps = " or ".join(f"step {half.calls} of {preset.tables[name].calls}"
                         for name, half in preset.experts[experts.HIGH].tables.items())
     return f"{steps} (level {preset.boundary:g})"

@@ -97,7 +97,7 @@ def _schedule(request: Request) -> np.ndarray:
 def _of_two_models(request: Request, steps: int, own: list[Preset]) -> Preset | None:
     """The newest preset for this model and another of which a half will run here; both models need its levels.
 
-    What continues another sampler's state follows that one, also where its own half may not run.
+    A sampler that continues another's state follows that one, even if its own half may not run.
     """
     def usable(preset: Preset) -> bool:
         whole = levels_for(preset, request.facts, steps)

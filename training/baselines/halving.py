@@ -67,7 +67,7 @@ def searched(source: Source, entries: Sequence[Entry], pairs: Pairs, effort: Eff
 
 
 class Entrants(NamedTuple):
-    """Who takes part in a search, in numbers: all these solvers on each schedule; own: entries on others."""
+    """How many take part in a search: all these solvers on each schedule; own: entries on other schedules."""
 
     calls: int
     schedules: int

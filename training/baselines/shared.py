@@ -1,4 +1,4 @@
-"""Many tables on the same noise: what their runs have in common is run once.
+"""Runs many tables on the same noise; what their runs have in common is run once.
 
 Most solvers begin with Euler's step, so that on one schedule they ask the network the same first questions.
 """
@@ -48,7 +48,7 @@ def shared_calls(tables: Iterable[Table]) -> int:
 
 
 def _follow(source: Source, pairs: Pairs, branches: list[Branch], call: int) -> Iterator[tuple[Table, Tensor]]:
-    """Make this call for all branches, and all that follow. A branch's tables all ask for it, and ask alike."""
+    """Make this call for all branches, and all that follow. All tables of a branch make the same call."""
     most = max(1, min(source.chunk, AT_ONCE) // len(pairs))         # branches whose images fill a network call
     for group in _alike(branches, lambda branch: _question(branch.tables[0], call)):
         for i in range(0, len(group), most):

@@ -19,7 +19,7 @@ def moments(latents: torch.Tensor) -> torch.Tensor:
 
 
 def distance(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Between the Gaussians fitted to two feature sets (n, F) and (m, F): Heusel et al. (2017).
+    """The Fréchet distance of the Gaussians fitted to two feature sets (n, F) and (m, F): Heusel et al. (2017).
 
     |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a^1/2 C_b C_a^1/2)^1/2), in float64.
     """

@@ -1,4 +1,4 @@
-"""A race as a host holds it: a preset against the baselines, for so many network calls, told as it goes.
+"""A race in a host: a preset against the baselines, within a budget of network calls, with progress.
 
 Beside distil.py the other way into the trainer: a host hands over a Source and gets numbers, words and latents.
 """
@@ -165,7 +165,7 @@ def _samplers(source: Source, preset: Preset, terms: Terms, progress: RaceProgre
 
 @contextmanager
 def counted(source: Source, progress: RaceProgress):
-    """Tell a race's network calls one by one: the host can interrupt there."""
+    """Report a race's network calls one by one, so that the host can interrupt it."""
     before = source.model_calls
 
     def count(images: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""A run or a race as one HTML page: nothing is loaded from elsewhere, nothing in it runs, and it can be sent around."""
+"""A run or a race as one HTML page that loads nothing from elsewhere and runs no script, so you can send it."""
 
 import base64
 import json

@@ -102,7 +102,7 @@ def _draw(source: Source, held: host_race.RaceResult, out: Path) -> None:
 
 
 def draw_sheet(source, pairs: Pairs, learned: Entry, best: Entry, path) -> None:
-    """From the same noise: teacher, the usual choice, the best baseline, the learned table; and their misses."""
+    """From the same noise: teacher, usual choice, best baseline, learned table; and their errors."""
     few, calls = pairs.part(slice(0, SHEET_COLUMNS)), learned.table.calls
     [usual] = baselines(source, calls, {USUAL[source.flow]})
     rows = [("teacher", "", few.target)]

@@ -30,7 +30,7 @@ class Convergence(NamedTuple):
         return self.error * SHARE <= self.student
 
     def doubt(self, source: Source) -> str:
-        """A clause that says so where the teacher is too coarse; one that the source brings is the user's choice."""
+        """A clause that says if the teacher is too coarse; a teacher of the source's own is the user's choice."""
         if self.suffices:
             return ""
         if source.teacher is not None:

@@ -71,7 +71,7 @@ def joined(parts: list[Pairs]) -> Pairs:
 
 
 def of_one_size(pairs: Pairs, count: int) -> Pairs:
-    """The first pairs that are as large as the very first: they can stand side by side."""
+    """The first pairs of the same size as the very first, to be shown side by side."""
     sizes = pairs.extra.get(SIZE)
     return pairs.part([i for i in range(len(pairs)) if sizes is None or sizes[i] == sizes[0]][:count])
 
