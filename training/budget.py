@@ -28,6 +28,21 @@ NOISE_CALLS = 6             # network calls that measure how noisy the network's
 OTHERS = 0.7                # share of the first cfg's budget for all others together: docs/how-to/several-cfg.md
 
 
+class CfgNode(NamedTuple):
+    """One guidance scale of a run, its share of the budget, and the cfg whose tables its own start from (None: first).
+
+    Tables learned so lie in one valley, and a host can interpolate between them; those learned apart do not.
+    """
+
+    cfg: float
+    config: Config
+    neighbour: float | None = None
+
+    def name(self, stem: str, cfg: float | None = None) -> str:
+        """The table's name in a run: at the node's own cfg, or at another."""
+        return name_at(stem, self.cfg if cfg is None else cfg) if len(self.config.cfg) > 1 else stem
+
+
 @dataclass(frozen=True)
 class Plan(Config):
     """A configuration, reduced to fit its budget.
@@ -48,14 +63,14 @@ class Plan(Config):
         return self.budget or UNLIMITED
 
 
-def plan_for(config: Config, source: Source, teacher_calls: int = 0, checked: int = 0, warm: bool = False) -> Plan:
-    """The plan of a configuration: as many measured pairs as the budget affords, for the table that affords the fewest.
+def plan_for(node: CfgNode, source: Source, teacher_calls: int = 0, checked: int = 0) -> Plan:
+    """The plan of a cfg node: as many measured pairs as its budget affords, for the table that affords the fewest.
 
     teacher_calls: as its measured error requires; checked: what measuring it cost; 0: not measured yet. Raises
     ValueError for too small a budget, with what would do.
     """
-    teacher_calls = calls_of(source.teacher, teacher_calls or config.teacher.calls)
-    plan = Plan(**vars(config), checked=checked, warm=warm).replace(teacher_calls=teacher_calls)
+    config, teacher_calls = node.config, calls_of(source.teacher, teacher_calls or node.config.teacher.calls)
+    plan = Plan(**vars(config), checked=checked, warm=node.neighbour is not None).replace(teacher_calls=teacher_calls)
     held_out = max(8, min(64, plan.most_calls // 600))
     effort = QUICKLY if held_out < 12 else NORMAL if held_out < 32 else THOROUGH
     plan = plan.replace(validation=min(config.data.validation, held_out), effort=effort)
@@ -125,25 +140,6 @@ def forecast(plan: Plan, source: Source, calls: int) -> int:
     return _learning_cost(plan, calls, total, pair_cost(source, calls))
 
 
-class CfgNode(NamedTuple):
-    """One guidance scale of a run, its share of the budget, and the cfg whose tables its own start from (None: first).
-
-    Tables learned so lie in one valley, and a host can interpolate between them; those learned apart do not.
-    """
-
-    cfg: float
-    config: Config
-    neighbour: float | None = None
-
-    def plan(self, source: Source, teacher_calls: int = 0, checked: int = 0) -> Plan:
-        """Raises ValueError for too small a budget."""
-        return plan_for(self.config, source, teacher_calls, checked, self.neighbour is not None)
-
-    def name(self, stem: str, cfg: float | None = None) -> str:
-        """The table's name in a run: at the node's own cfg, or at another."""
-        return name_at(stem, self.cfg if cfg is None else cfg) if len(self.config.cfg) > 1 else stem
-
-
 def nodes_of(config: Config) -> list[CfgNode]:
     """The nodes of a configuration: the highest cfg first, where a teacher has the hardest time, then downwards."""
     falling = sorted(config.cfg, reverse=True)
@@ -154,6 +150,6 @@ def nodes_of(config: Config) -> list[CfgNode]:
 
 def run_calls(nodes: list[CfgNode], source: Source, *teacher: int) -> int:
     """Network calls of a whole run with its teacher, at most. teacher: its calls and cost, as in `plan_for`."""
-    plans = [node.plan(source, *teacher) for node in nodes]
+    plans = [plan_for(node, source, *teacher) for node in nodes]
     return sum(len(plan.windows) * (fixed_cost(plan, source, calls) + shared_cost(plan, plan.data.pairs)
                                     + forecast(plan, source, calls)) for plan in plans for calls in plan.calls)

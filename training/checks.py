@@ -4,7 +4,7 @@ from ..s4s_nodes.core.levels import starts_at
 from .baselines.schedules import schedules_for
 from .config import Config
 from .source import Source
-from .teacher.solvers import check_teacher
+from .teacher.solvers import host_levels, teacher_of
 
 
 def check(config: Config, source: Source) -> None:
@@ -14,22 +14,20 @@ def check(config: Config, source: Source) -> None:
         raise ValueError(f"{source.name} can be sampled at cfg {source.cfg:g} only: give one cfg, or an any_cfg source")
     if source.boundary is not None:
         check_two_models(config, source.boundary, source.sigma_max)
-    if source.teacher_source is not None:
-        check_teacher_source(source, source.teacher_source)
-    check_teacher(source, config.teacher.solver, config.teacher.calls)
+    if (teacher := source.teacher_source) is not None:
+        if source.teacher is not None or source.boundary is not None:
+            raise ValueError(f"{teacher.name} as the teacher runs the trainer's own solver, for one model: leave "
+                             "out a solver with its schedule, teacher_sampler and low_noise_model")
+        if (source.flow, source.shapes) != (teacher.flow, teacher.shapes) \
+                or not starts_at(teacher.sigma_max, source.sigma_max):
+            raise ValueError(f"{teacher.name} cannot be the teacher of {source.name}: their noise levels or latents "
+                             "differ. Use the model that it was distilled from")
+    if source.teacher is not None:
+        host_levels(*source.teacher)
+    else:
+        teacher_of(source, config.teacher.solver, config.teacher.calls).from_level(None)
     if config.schedule not in ("auto", *(known := schedules_for(source))):
         raise ValueError(f"unknown schedule {config.schedule!r} for {source.name}; there are: auto, {', '.join(known)}")
-
-
-def check_teacher_source(source: Source, teacher: Source) -> None:
-    """Raise ValueError where another model cannot make a source's targets from its noise."""
-    if source.teacher is not None or source.boundary is not None:
-        raise ValueError(f"{teacher.name} as the teacher runs the trainer's own solver, for one model: leave out a "
-                         "solver with its schedule, teacher_sampler and low_noise_model")
-    if (source.flow, source.shapes) != (teacher.flow, teacher.shapes) \
-            or not starts_at(teacher.sigma_max, source.sigma_max):
-        raise ValueError(f"{teacher.name} cannot be the teacher of {source.name}: their noise levels or latents "
-                         "differ. Use the model that it was distilled from")
 
 
 def check_two_models(config: Config, boundary: float, top: float = 1.0) -> None:

@@ -13,6 +13,7 @@ from ..s4s_nodes.core.lists import sizes
 from ..s4s_nodes.select.cfg import cfg_nodes
 
 LATER = {"more_sizes": "more_sizes", "teacher_checkpoint": "teacher_checkpoint", "teacher_cfg": "teacher_checkpoint"}
+TEACHER_CFG = 5.0
 MOST_CALLS = 50        # a learned table pays off below about 12 calls
 
 PREDICTIONS, DTYPES = ("auto", "eps", "v", "v_zsnr"), ("auto", "fp32", "fp16", "bf16")
@@ -70,7 +71,7 @@ class ModelSettings(Group):
                               choices=PREDICTIONS)
     shift: float = setting(0.0, "for a flow checkpoint: the shift of its levels; 0: its own", least=0)
     teacher_checkpoint: str = setting("", "for a distilled checkpoint: learn from this one, the undistilled model")
-    teacher_cfg: float = setting(5.0, "the guidance scale of --teacher-checkpoint", least=0)
+    teacher_cfg: float = setting(TEACHER_CFG, "the guidance scale of --teacher-checkpoint", least=0)
     guidance: float = setting(3.5, "for Flux dev: the distilled guidance; use --cfg 1 with it")
 
     def __post_init__(self):
@@ -79,6 +80,9 @@ class ModelSettings(Group):
             raise ValueError("--more-sizes is for checkpoints: the bundled models have one size")
         if self.teacher_checkpoint and not self.checkpoint:
             raise ValueError("--teacher-checkpoint is for a checkpoint: add --checkpoint and --prompts")
+        if self.teacher_cfg != TEACHER_CFG and not self.teacher_checkpoint:
+            raise ValueError(f"--teacher-cfg {self.teacher_cfg:g} is for --teacher-checkpoint, and none is given: add "
+                             "it, or leave --teacher-cfg out")
         if bool(self.checkpoint) != bool(self.prompts):
             raise ValueError("--checkpoint and --prompts go together: the bundled models have no prompts")
 

@@ -67,7 +67,7 @@ def estimate(source: Source, config: Config) -> Estimate:
     with torch.inference_mode(False), torch.no_grad():
         tried = replace(source, on_model_calls=None)
         check(config, tried)
-        plan, pace = plan_for(config, tried), _seconds(tried)
+        plan, pace = plan_for(nodes_of(config)[0], tried), _seconds(tried)
     free = [len(Parameters.of(source, schedules_for(source)["time_uniform"](calls)).initial()) for calls in plan.calls]
     windows = len(plan.windows) * len(config.cfg)
     return Estimate(sum(plan.calls) * windows, windows * sum(free),

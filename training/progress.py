@@ -74,11 +74,12 @@ class RunProgress:
                                "times closer": f"{state.baseline / max(state.best_error, 1e-12):.2f}",
                                "all calls": f"{all_calls:,}"})
 
-    def count(self, images: int, done: int, made: int, state, preview: Callable) -> None:
-        """Report `images` more network calls. done: the run's so far, made: this session's; state: the table's."""
+    def count(self, images: int, source, state, preview: Callable) -> None:
+        """Report `images` more network calls of the source. state: the table's."""
         self._bar.update(images)
         if self.on_progress is None:
             return
+        done, made = source.all_calls, source.model_calls
         total = max(done, self.total)
         left = self.seconds / made * (total - done) if made else math.nan       # at this session's pace
         self.on_progress(Progress(

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ..s4s_nodes.core import Preset
 from . import sources
-from .budget import NOISE_CALLS, CfgNode, forecast, nodes_of, run_calls
+from .baselines.schedules import window_levels
+from .budget import NOISE_CALLS, forecast, nodes_of, plan_for, run_calls
 from .checks import check
 from .config import Config
 from .optimizers.gauss_newton import learn
@@ -17,12 +18,11 @@ from .optimizers.state import State
 from .progress import RunProgress
 from .run_folder import Folder
 from .run_identity import TRAINER, check_same, identity
-from .run_tables import RunTables, TableStart, Window
+from .run_tables import RunTables, TableStart, Window, table_name
 from .source import Source
 from .teacher.convergence import Convergence, converge, probes
 from .teacher.pairs import VALIDATION_SEEDS, Pairs, ends, joined, known_pairs, make_pairs, of_one_size
 from .teacher.solvers import Teacher, teacher_of
-from .teacher.windows import table_name, window_top
 
 CHUNK = 64                  # teacher pairs made, then saved, at a time
 PREVIEWED = 4               # images of a preview
@@ -57,7 +57,7 @@ class Run:
         check(config, self.source)
         self.nodes = nodes_of(config)
         self.node, self.own_cfg = self.nodes[0], self.source.cfg
-        self.plan = [node.plan(self.source) for node in self.nodes][0]
+        self.plan = [plan_for(node, self.source) for node in self.nodes][0]
         self.identity, self.programs = identity(config, self.source), [TRAINER]
         self.files = Folder(self.folder, config, resume, self.progress.say, world, self.identity)
         self.tables = RunTables(self.source, self.node.cfg)
@@ -92,29 +92,34 @@ class Run:
         self.source.on_model_calls, self.source.say = self._count, self.progress.say
         try:
             with self.files.lock():
-                return self._carry_out_or_keep()
+                try:
+                    return self._carry_out()
+                except BaseException as error:
+                    self._keep(error)
+                    raise
         finally:
             self.source.on_model_calls, self.source.cfg = None, self.own_cfg
 
-    def _carry_out_or_keep(self) -> Preset:
-        try:
-            return self._carry_out()
-        except BaseException as error:
-            self.source.on_model_calls = None
-            self.save()
-            with suppress(ValueError, OSError):         # no table yet, or no room
-                self.files.save_preset(self.preset())
-            if self.states and not isinstance(error, KeyboardInterrupt):
-                self.progress.say(f"the run stopped and is saved in {self.folder}; it resumes when you start it again "
-                                  f"with the same settings (on the command line: s4s train --resume {self.folder})"
-                                  f"{self._best_so_far()}")
-            raise
+    def _keep(self, error: BaseException) -> None:
+        """Save what was learned before the error, and say so."""
+        self.source.on_model_calls = None
+        self.save()
+        with suppress(ValueError, OSError):             # no table yet, or no room
+            self.files.save_preset(self.preset())
+        if self.states and not isinstance(error, KeyboardInterrupt):
+            self.progress.say(f"the run stopped and is saved in {self.folder}; it resumes when you start it again "
+                              f"with the same settings (on the command line: s4s train --resume {self.folder})"
+                              f"{self._best_so_far()}")
 
     def _carry_out(self) -> Preset:
         self.source.cfg = self.node.cfg
         self._settle_teacher()
         for node in self.nodes:
-            self._enter(node)
+            self.node, self.source.cfg = node, node.cfg
+            self.plan = plan_for(node, self.source, self.convergence.calls, self.convergence.spent)
+            if len(self.nodes) > 1:
+                after = "" if node.neighbour is None else f", from the tables learned at cfg {node.neighbour:g}"
+                self.progress.say(f"cfg {node.cfg:g}{after}")
             for denoise in sorted(self.plan.windows, reverse=True):
                 window = self._prepare(denoise)
                 for calls in self.plan.calls:
@@ -154,17 +159,10 @@ class Run:
             return False
         return True
 
-    def _enter(self, node: CfgNode) -> None:
-        self.node, self.source.cfg = node, node.cfg
-        self.plan = node.plan(self.source, self.convergence.calls, self.convergence.spent)
-        if len(self.nodes) > 1:
-            after = "" if node.neighbour is None else f", from the tables learned at cfg {node.neighbour:g}"
-            self.progress.say(f"cfg {node.cfg:g}{after}")
-
     def _prepare(self, denoise: float) -> Window:
         """The window with its pairs. One below the top starts on the teacher's results for whole images, noised."""
         self.progress.begin("teacher")
-        top = None if denoise == 1 else window_top(self.tables.curve, denoise, self.source.flow)
+        top = None if denoise == 1 else float(window_levels(self.tables.curve, denoise, 1, self.source.flow)[0])
         table, mark = self.teacher.from_level(top), self.node.name("" if top is None else f"-from{top:.6g}")
         plan, first = self.plan, VALIDATION_SEEDS + self.plan.data.seed
         pairs: dict = {}
@@ -208,7 +206,7 @@ class Run:
                           f"{self.tables.starts[name].schedule}{to_go}")
 
         def on_progress(state, loss):
-            self.progress.note_iteration(state, loss, self.model_calls)
+            self.progress.note_iteration(state, loss, self.source.all_calls)
             self.save()
         with self.progress.bar(forecast(plan, self.source, calls)):
             learn(self.source, parameters, window.pairs, window.held_out, plan, state, on_progress)
@@ -216,8 +214,7 @@ class Run:
         self.save()
 
     def _count(self, images: int) -> None:
-        self.progress.count(images, self.model_calls, self.source.model_calls, self.states.get(self.progress.table),
-                              self.preview)
+        self.progress.count(images, self.source, self.states.get(self.progress.table), self.preview)
 
     def preview(self) -> tuple:
         """(student, teacher): a few held-out images by the best table so far; these calls are not counted."""
@@ -231,18 +228,13 @@ class Run:
         return self.tables.states
 
     @property
-    def model_calls(self) -> int:
-        """Network calls spent by this run so far, all sessions together."""
-        return self.source.all_calls
-
-    @property
     def seconds(self) -> float:
         return self.seconds_before + self.progress.seconds
 
     def save(self) -> None:
         """Write state and log atomically. A failing disk is reported once, and the run continues."""
         self.files.save_state(self.states, {
-            "facts": self.facts, "starts": self.tables.starts_record(), "model_calls": self.model_calls,
+            "facts": self.facts, "starts": self.tables.starts_record(), "model_calls": self.source.all_calls,
             "seconds": self.seconds, "programs": self.programs})
 
     def _best_so_far(self) -> str:
@@ -282,6 +274,6 @@ class Run:
                 "baseline": {name: ", ".join(start.baseline) for name, start in starts.items()},
                 "nothing_gained": [name for name, start in starts.items() if not start.gained],
                 "denoise": {name: start.denoise for name, start in starts.items()},
-                "model_calls": self.model_calls, "seconds": round(self.seconds, 1),
+                "model_calls": self.source.all_calls, "seconds": round(self.seconds, 1),
                 "trainer": ", then ".join(self.programs), "identity": self.identity, **self.source.about,
                 **({"processes": self.world.size} if self.world else {})}

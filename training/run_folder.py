@@ -190,8 +190,9 @@ class Folder:
 
 def _state(name: str, about: dict, tensors: dict) -> State:
     memory = {key.split("/memory/")[1]: value for key, value in tensors.items() if key.startswith(f"{name}/memory/")}
-    parts = {f.name: tensors[f"{name}/{f.name}"] for f in fields(State) if f"{name}/{f.name}" in tensors}
-    return State(**parts, memory=memory, **about)
+    parts = {f.name: tensors[key] if (key := f"{name}/{f.name}") in tensors else about[f.name] for f in fields(State)
+             if f.name != "memory"}
+    return State(**parts, memory=memory)
 
 
 def _log(states: dict[str, State]) -> str:

@@ -8,15 +8,15 @@ import numpy as np
 
 from ..s4s_nodes.core import Table
 from ..s4s_nodes.core.table import PARTS
-from .baselines.measure import measure
+from .baselines.measure import measured
+from .baselines.schedules import window_levels
 from .budget import LEAST_PAIRS, CfgNode, Plan, pair_cost
-from .optimizers.linearized import first_rank
+from .optimizers.linearized import RANK
 from .optimizers.state import State
 from .parametrization.parameters import Parameters
 from .source import Source
 from .starts.search import Start, choose_start
 from .teacher.pairs import Pairs
-from .teacher.windows import table_name, window_levels
 
 
 @dataclass
@@ -47,6 +47,11 @@ class TableStart:
     gained: bool = True
 
 
+def table_name(calls: int, top: float | None = None) -> str:
+    """The key of a table in its preset: a full one, or one that starts at the level `top`."""
+    return f"calls{calls}" if top is None else f"calls{calls}_from{top:.4g}"
+
+
 class RunTables:
     """states and starts by table name. first_cfg: the guidance scale whose full tables give the preset's curve."""
 
@@ -62,14 +67,14 @@ class RunTables:
         """
         before = self.source.model_calls
         start = self._start(calls, window, plan, node)
-        state = State(start.vector, start.vector.clone(), noise=noise, rank=first_rank(noise))
-        best = measure(self.source, start.best, window.held_out)
+        state = State(start.vector, start.vector.clone(), noise=noise, rank=RANK // 2 if noise else RANK)
+        [best] = measured(self.source, [start.best], window.held_out)
         state.baseline, state.baseline_median = float(best.errors.mean()), best.median
-        state.spent = self.source.model_calls - before + math.ceil(window.shared / len(plan.calls))
+        spent = self.source.model_calls - before + math.ceil(window.shared / len(plan.calls))
         least = 2 * plan.data.validation * calls + LEAST_PAIRS * pair_cost(self.source, calls)
-        state.left = max(plan.most_calls - state.spent, least if plan.warm else 0)
+        state.left = max(plan.most_calls - spent, least if plan.warm else 0)
         if start.at_best:                               # measured just now
-            state.begin(state.baseline, state.baseline_median, self.source.all_calls)
+            state.validated(state.baseline, state.baseline_median, math.nan, self.source.all_calls)
         self.starts[name] = TableStart(
             start.levels_name, start.parameters.start.tolist(), node.cfg, window.denoise,
             [best.solver_name, best.schedule_name], {part: getattr(best.table, part).tolist() for part in PARTS})

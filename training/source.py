@@ -81,6 +81,7 @@ class Source:
 
     @property
     def all_calls(self) -> int:
+        """Network calls of the run so far, all sessions together."""
         return self.calls_before + self.model_calls
 
     @property

@@ -9,7 +9,7 @@ from ..s4s_nodes.core import Preset, classical, sample
 from ..s4s_nodes.core.levels import starts_at
 from ..s4s_nodes.core.model import is_number
 from .baselines.schedules import schedules_for
-from .config import Config
+from .config import TEACHER_CFG, Config
 from .source import Source, pick_device
 
 
@@ -22,8 +22,8 @@ def of(config: Config, device: str, say: Callable = print) -> Source:
         from .checkpoints.source import checkpoint  # diffusers is imported for checkpoints only
         source = checkpoint(config.model, config.cfg, pick_device(device), say)
         if other := config.model.teacher_checkpoint:
-            source.teacher_source = checkpoint(replace(config.model, checkpoint=other, teacher_checkpoint=""),
-                                               (config.model.teacher_cfg,), pick_device(device), say)
+            its = replace(config.model, checkpoint=other, teacher_checkpoint="", teacher_cfg=TEACHER_CFG)
+            source.teacher_source = checkpoint(its, (config.model.teacher_cfg,), pick_device(device), say)
     take_teacher(source, config)
     return source
 

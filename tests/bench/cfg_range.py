@@ -26,7 +26,7 @@ from s4s.training.config import Config
 from s4s.training.distil import distil
 from s4s.training.source import Source
 from s4s.training.teacher.pairs import TEST_SEEDS, Pairs, ends, errors, known_pairs, make_pairs
-from s4s.training.teacher.solvers import teacher_table
+from s4s.training.teacher.solvers import AUTO, teacher_table
 from tests.bench.pages import placed
 
 from .limits.models import source
@@ -51,7 +51,7 @@ class Bench:
         path = self.cache / f"{self.name}-cfg{at.cfg:g}-test.safetensors"
         seeds = range(TEST_SEEDS, TEST_SEEDS + SEEDS)
         if not path.is_file():
-            made = make_pairs(at, seeds, teacher_table(at, "auto", FINE), "", quiet=True)
+            made = make_pairs(at, seeds, teacher_table(at, AUTO, FINE), "", quiet=True)
             save_file({"target": made.target.contiguous()}, path)
         return known_pairs(at, seeds, load_file(path)["target"])
 

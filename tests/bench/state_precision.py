@@ -12,7 +12,7 @@ import torch
 
 from s4s.s4s_nodes.core import classical, preset_file, sample, schedules
 from s4s.s4s_nodes.library import shipped_folder
-from s4s.training.demo_models import load
+from s4s.training.demo_models.models import load
 from s4s.training.source import guided
 
 SEEDS, CFG, SHAPE, ROUNDS = 64, 3.0, (8, 4, 128, 128), 15

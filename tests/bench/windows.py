@@ -22,7 +22,7 @@ from s4s.training.optimizers.gauss_newton import learn
 from s4s.training.optimizers.state import State
 from s4s.training.parametrization.parameters import Parameters
 from s4s.training.teacher.pairs import ends, errors, make_pairs
-from s4s.training.teacher.solvers import carried, teacher_table
+from s4s.training.teacher.solvers import AUTO, carried, teacher_table
 
 SOLVERS = ("dpmpp_2m", "unipc_bh2_2", "lms_2", "ipndm_2", "deis_2")
 MOVES = (0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 2.0)            # of a start's noise-to-signal ratio
@@ -45,10 +45,10 @@ class Bench:
         """Pairs from pure noise, or from finished images noised to a start."""
         seeds = range(first, first + count)
         if start is None:
-            return make_pairs(self.source, seeds, teacher_table(self.source, "auto", 40), "", quiet=True)
+            return make_pairs(self.source, seeds, teacher_table(self.source, AUTO, 40), "", quiet=True)
         if seeds not in self.images:
             self.images[seeds] = self.pairs(first, count).target
-        fine = teacher_table(self.source, "auto", 40, start)
+        fine = teacher_table(self.source, AUTO, 40, start)
         return make_pairs(self.source, seeds, fine, "", quiet=True, clean=self.images[seeds])
 
     def error(self, table, pairs) -> float:
@@ -117,7 +117,7 @@ def heads(bench: Bench) -> None:
         for calls in sorted({2, of - 2}):
             begun = {"learned": head(table, calls, bench.flow), "classical": bench.classical(table.sigmas[:calls + 1])}
             rest = (bench.classical(table.sigmas[calls:]),
-                    teacher_table(bench.source, "auto", 40, float(table.sigmas[calls])))
+                    teacher_table(bench.source, AUTO, 40, float(table.sigmas[calls])))
             for label, first in begun.items():
                 with torch.no_grad():
                     middle = carried(bench.source, first, pairs.noise * float(table.sigmas[0]), pairs.extra)

@@ -6,7 +6,7 @@ import torch
 
 from s4s.s4s_nodes.core import classical, schedules
 from s4s.training.baselines.halving import Effort, searched
-from s4s.training.baselines.measure import Entry, features_of, measure
+from s4s.training.baselines.measure import Entry, features_of, measured
 from s4s.training.benchmark import frechet, report
 from s4s.training.benchmark.race import result_of, unseen_pairs
 from s4s.training.demo_models.source import bundled
@@ -43,7 +43,8 @@ def test_a_ratio_is_paired_and_surer_than_its_parts():
 def test_without_a_feature_space_or_with_too_few_seeds_there_is_no_distance():
     source = toy_source()
     pairs = unseen_pairs(source, 6)
-    entry = measure(source, Entry("S4S", "learned", classical.euler(schedules.karras(4, 0.03, 14.6))), pairs, True)
+    entry = Entry("S4S", "learned", classical.euler(schedules.karras(4, 0.03, 14.6)))
+    [entry] = measured(source, [entry], pairs, True)
     race = result_of(source, entry, [entry], pairs)
     assert entry.features is None and "frechet" not in race.scores and "chet" not in report.race_table(race)
     source.features = lambda images: images.repeat(1, 3)    # 6 features, 6 seeds
@@ -54,7 +55,8 @@ def test_finalists_have_it_and_losers_do_not_and_all_are_shown():
     source = toy_source()
     source.features, source.feature_space = (lambda points: torch.cat([points, points ** 2], 1)), "points"
     pairs = unseen_pairs(source, 24)
-    learned = measure(source, Entry("S4S", "learned", classical.dpmpp_2m(schedules.karras(8, 0.03, 14.6))), pairs, True)
+    learned = Entry("S4S", "learned", classical.dpmpp_2m(schedules.karras(8, 0.03, 14.6)))
+    [learned] = measured(source, [learned], pairs, True)
     entries = [Entry("euler", f"{rho}", classical.euler(schedules.karras(6, 0.03, 14.6, rho))) for rho in (1, 3, 5, 7)]
     ranked = searched(source, entries, pairs, Effort(0, 9, ((6, 9), (24, 2))), features=True)
     assert [entry.features is not None for entry in ranked] == [True, True, False, False]

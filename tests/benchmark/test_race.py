@@ -8,13 +8,13 @@ import torch
 
 from s4s.s4s_nodes.core import Preset, classical, schedules
 from s4s.training.baselines.halving import EFFORTS, Effort, Entrants, search_cost, searched
-from s4s.training.baselines.measure import Entry, baselines, measure, measured
+from s4s.training.baselines.measure import Entry, baselines, measured
 from s4s.training.baselines.schedules import schedules_for
 from s4s.training.benchmark import report
 from s4s.training.benchmark.race import TableResult, calls_to_match
 from s4s.training.benchmark.verdict import interval, pooled, share_interval, summary, verdict
 from s4s.training.teacher.pairs import TEST_SEEDS, VALIDATION_SEEDS, make_pairs
-from s4s.training.teacher.solvers import teacher_table
+from s4s.training.teacher.solvers import AUTO, teacher_table
 from tests.bench.passports import race_markdown
 from tests.toy import toy_source
 
@@ -47,7 +47,7 @@ def test_a_table_matches_itself_at_no_more_than_its_calls(raced):
     source, pairs, ranked = raced
     best = ranked[0]
     eight = next(entry for entry in baselines(source, 8, {(best.solver_name, best.schedule_name)}))
-    learned = Entry("S4S", "learned", ranked[0].table, measure(source, eight, pairs).errors)
+    learned = Entry("S4S", "learned", ranked[0].table, measured(source, [eight], pairs)[0].errors)
     calls = calls_to_match(source, learned, ranked, pairs)["classical_calls_to_match"]
     assert 5 < calls <= 8
 
@@ -117,7 +117,7 @@ def test_a_share_of_seeds_has_the_interval_of_a_binomial():
 
 def test_fewer_seeds_are_never_ranked_among_all_and_the_start_runs_them_all():
     source = toy_source()
-    pairs = make_pairs(source, range(TEST_SEEDS, TEST_SEEDS + 12), teacher_table(source, "auto", 40), "", quiet=True)
+    pairs = make_pairs(source, range(TEST_SEEDS, TEST_SEEDS + 12), teacher_table(source, AUTO, 40), "", quiet=True)
     every = baselines(source, 5)
     worst = searched(source, every, pairs.part(slice(0, 2)), Effort(0, 99, ((2, 999),)))[-1].name
     before, effort = source.model_calls, Effort(1, 3, ((1, 999), (12, 4)))
@@ -134,7 +134,7 @@ def test_fewer_seeds_are_never_ranked_among_all_and_the_start_runs_them_all():
 
 def test_a_small_effort_finds_a_baseline_next_to_the_best():
     source = toy_source()
-    pairs = make_pairs(source, range(TEST_SEEDS, TEST_SEEDS + 16), teacher_table(source, "auto", 40), "", quiet=True)
+    pairs = make_pairs(source, range(TEST_SEEDS, TEST_SEEDS + 16), teacher_table(source, AUTO, 40), "", quiet=True)
     full = [entry.errors.mean() for entry in measured(source, baselines(source, 5), pairs)]
     for effort, most in zip(EFFORTS, (1.5, 1.3, 1.01)):            # what a larger effort is for
         assert searched(source, baselines(source, 5), pairs, effort)[0].errors.mean() <= most * min(full)
@@ -160,7 +160,7 @@ def test_a_result_that_is_not_finite_loses_instead_of_winning():
     pairs = make_pairs(source, range(4), teacher_table(source, "euler", 10), "", quiet=True)
     pairs.target[0] = torch.nan
     entry = Entry("euler", "karras", classical.euler(schedules.karras(4, 0.03, 14.6)))
-    assert measure(source, entry, pairs).errors[0] == np.inf
+    assert measured(source, [entry], pairs)[0].errors[0] == np.inf
 
 
 def test_training_validation_and_race_never_share_a_seed():

@@ -89,7 +89,7 @@ def test_a_run_has_its_page_with_every_picture_inside(tmp_path):
     page = Reader(draw_run(run, made).read_text(encoding="utf-8"))
     pictures = [attributes for tag, attributes in page.tags if tag == "img"]
     assert [picture["src"][:22] for picture in pictures] == ["data:image/png;base64,"]
-    assert "not raced yet" in page.text and made.short_hash in page.text and f"{run.model_calls:,}" in page.text
+    assert "not raced yet" in page.text and made.short_hash in page.text and f"{run.source.all_calls:,}" in page.text
     assert "no Fréchet distance" not in page.text and "teacher calls" in page.text.replace("_", " ")
 
 

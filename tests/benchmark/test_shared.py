@@ -7,11 +7,11 @@ import torch
 
 from s4s.s4s_nodes.core.classical import SOLVERS
 from s4s.training.baselines.halving import EFFORTS, Entrants, search_cost, searched
-from s4s.training.baselines.measure import STARTS, baselines, measure, measured
+from s4s.training.baselines.measure import STARTS, baselines, measured
 from s4s.training.baselines.schedules import schedules_for
 from s4s.training.baselines.shared import shared_calls, shared_ends
 from s4s.training.teacher.pairs import ends, make_pairs
-from s4s.training.teacher.solvers import teacher_table
+from s4s.training.teacher.solvers import AUTO, teacher_table
 from tests.toy import toy_source
 
 
@@ -21,7 +21,7 @@ def source(request):
 
 
 def pairs_of(source, count):
-    return make_pairs(source, range(count), teacher_table(source, "auto", 20), "", quiet=True)
+    return make_pairs(source, range(count), teacher_table(source, AUTO, 20), "", quiet=True)
 
 
 @pytest.mark.parametrize("chunk", [7, 64])
@@ -57,7 +57,7 @@ def test_what_an_entry_has_run_it_does_not_run_again(source):
     calls = source.model_calls - before
     assert calls == 5 * shared_calls(e.table for e in entries[:3]) + 9 * shared_calls(e.table for e in entries[3:])
     for entry, other in zip(done, entries):
-        assert entry.errors == pytest.approx(measure(source, other, pairs).errors, rel=1e-5)
+        assert entry.errors == pytest.approx(measured(source, [other], pairs)[0].errors, rel=1e-5)
     before = source.model_calls
     assert measured(source, done, pairs)[0].errors is done[0].errors and source.model_calls == before
 

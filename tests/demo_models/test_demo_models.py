@@ -7,14 +7,13 @@ import torch
 from click.testing import CliRunner
 
 from s4s.s4s_nodes.core import classical, preset_file, schedules
-from s4s.training import demo_models
 from s4s.training.cli.main import main
-from s4s.training.demo_models import features, models
+from s4s.training.demo_models import models
 from s4s.training.demo_models.source import bundled as source_of
 from s4s.training.teacher.pairs import ends, known_pairs
 
 
-@pytest.fixture(scope="module", params=demo_models.NAMES)
+@pytest.fixture(scope="module", params=models.NAMES)
 def source(request):
     return source_of(request.param, cfg=3.0)
 
@@ -27,7 +26,7 @@ def test_samples_are_the_digits_asked_for(source):
     table = classical.unipc(levels(source, 12), source.flow, order=2)
     pairs = known_pairs(source, range(40), None)
     images = ends(source, table, pairs)
-    read = features.load()(images).argmax(1)
+    read = models.load_classifier()(images).argmax(1)
     assert (read == pairs.extra["label"]).float().mean() >= 0.9      # 100 % of 2,000 at 49 calls; 3 deviations of 40
     assert 0.4 < images.std() < 0.9                                  # of digits in -1..1; noise would be 1 or more
 
@@ -55,7 +54,7 @@ def test_the_answer_does_not_depend_on_the_batch_and_keeps_the_dtype(source):
 
 
 def test_the_network_is_smooth_in_state_and_level(source):
-    model = demo_models.load(source.name, dtype=torch.float64)
+    model = models.load(source.name, dtype=torch.float64)
     label = torch.tensor([3])
     for level in (0.2, 0.6, 0.95):
         x = source.noise([5]).double().requires_grad_()
@@ -73,17 +72,17 @@ def test_the_network_is_smooth_in_state_and_level(source):
 
 def test_unknown_missing_and_damaged_weights_are_refused_in_words(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="digits-eps, digits-flow"):
-        demo_models.load("sd15")
+        models.load("sd15")
     monkeypatch.setattr(models, "FOLDER", tmp_path)
     with pytest.raises(FileNotFoundError, match="no weights at .* restore the file"):
-        demo_models.load("digits-eps")
+        models.load("digits-eps")
     whole = models.Path(models.__file__).parent / "digits-eps.safetensors"
     (tmp_path / "digits-eps.safetensors").write_bytes(whole.read_bytes()[:5000])
     with pytest.raises(ValueError, match="does not hold the weights"):
-        demo_models.load("digits-eps")
+        models.load("digits-eps")
     shutil.copy(whole, tmp_path / "digits-flow.safetensors")
     with pytest.raises(ValueError, match="does not hold the weights"):
-        demo_models.load("digits-flow")
+        models.load("digits-flow")
 
 
 def test_a_real_model_is_distilled_from_the_command_line(source, tmp_path):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from s4s.training.budget import plan_for
+from s4s.training.budget import nodes_of, plan_for
 from s4s.training.distil import distil, estimate
 from s4s.training.sources import take_teacher
 from tests.toy import small, toy_source
@@ -59,12 +59,12 @@ def test_an_estimate_refuses_what_a_run_refuses_in_the_same_words_before_any_cal
 
 def test_more_budget_buys_more_pairs_up_to_those_asked_for():
     source = toy_source()
-    few, more, all_of_them = (plan_for(budgeted(budget=budget), source).data.pairs
+    few, more, all_of_them = (plan_for(nodes_of(budgeted(budget=budget))[0], source).data.pairs
                               for budget in (4_000, 8_000, 10 ** 6))
     assert few < more < all_of_them == 256
 
 
 def test_tables_that_share_the_price_of_pairs_learn_from_more_of_them():
     source = toy_source()
-    alone, shared = (plan_for(budgeted(calls=calls), source).data.pairs for calls in ((4,), (3, 4)))
+    alone, shared = (plan_for(nodes_of(budgeted(calls=calls))[0], source).data.pairs for calls in ((4,), (3, 4)))
     assert shared > 1.7 * alone

@@ -37,6 +37,12 @@ def test_a_copy_differs_in_what_is_named():
     assert other.model is config.model
 
 
+def test_a_teachers_cfg_without_the_teacher_is_refused_with_what_to_do():
+    for model in ({}, {"checkpoint": "a", "prompts": "b"}):
+        with pytest.raises(ValueError, match="--teacher-cfg 7 is for --teacher-checkpoint, and none is given: add it"):
+            Config.of(**model, teacher_cfg=7.0)
+
+
 def test_an_unknown_setting_is_refused_by_name():
     with pytest.raises(ValueError, match="unknown settings foo"):
         Config.of(foo=1)

@@ -11,7 +11,7 @@ from s4s.training.baselines.measure import baselines
 from s4s.training.distil import Config, distil, estimate, race, unseen_pairs
 from s4s.training.parametrization.parameters import Parameters
 from s4s.training.starts.search import vector_of
-from s4s.training.teacher.solvers import teacher_table
+from s4s.training.teacher.solvers import AUTO, teacher_table
 from tests.toy import toy_source
 
 BOUNDARY = 0.875
@@ -76,11 +76,11 @@ def test_a_baseline_starts_anew_where_the_models_change():
 
 
 def test_the_teacher_converges_though_the_models_differ_at_the_boundary():
-    source, truth = two_models(), teacher_table(two_models(), "auto", 400)
+    source, truth = two_models(), teacher_table(two_models(), AUTO, 400)
     pairs = unseen_pairs(source, 8)
     start = pairs.start(1.0, True)
     wanted = sample(source.denoiser, start, truth, pairs.extra)
-    tables = [teacher_table(source, "auto", calls) for calls in (32, 128)]
+    tables = [teacher_table(source, AUTO, calls) for calls in (32, 128)]
     off = [float((sample(source.denoiser, start, table, pairs.extra) - wanted).abs().mean()) for table in tables]
     assert BOUNDARY in truth.sigmas and off[1] < off[0] / 4 < 0.02
 

@@ -14,13 +14,13 @@ from s4s.training.optimizers.linearized import Slopes, measured
 from s4s.training.optimizers.state import State
 from s4s.training.parametrization.parameters import Parameters
 from s4s.training.teacher.pairs import ends, make_pairs
-from s4s.training.teacher.solvers import teacher_table
+from s4s.training.teacher.solvers import AUTO, teacher_table
 from tests.toy import small, toy_source
 
 
 def prepared(flow=False, calls=4, network=None, **changes):
     config, source = small(**changes), toy_source(flow)
-    table = teacher_table(source, config.teacher.solver, config.teacher.calls)
+    table = teacher_table(source, AUTO, config.teacher.calls)
     levels = schedules.linear_flow(calls, 2.0) if flow else schedules.karras(calls, 0.03, source.sigma_max)
     parameters = Parameters(levels, flow=flow)
     pairs = make_pairs(source, range(config.data.pairs), table, "", quiet=True)

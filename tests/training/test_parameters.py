@@ -46,7 +46,7 @@ def test_every_weight_of_another_familys_table_is_some_residual(name, flow):
     there = classical.SOLVERS[name](start(3, flow), flow)
     parameters = Parameters(there.sigmas, flow=flow)
     vector = parameters.initial()
-    here, (rows, columns) = parameters.frozen(vector), parameters._places
+    here, (rows, columns) = parameters.frozen(vector), parameters.places
     units = np.maximum(1 - there.sigmas[1:] / there.sigmas[:-1], LEAST_STEP)[rows]
     vector[sum(parameters.sizes[:2]):] = torch.tensor((there.weights - here.weights)[rows, columns] / units)
     found = parameters.frozen(vector)

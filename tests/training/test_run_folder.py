@@ -94,6 +94,17 @@ def test_a_flipped_bit_in_a_teachers_target_is_seen_and_said(copy):
         assert torch.equal(target, expected) if target is not None else "are made again" in said[0]
 
 
+def test_a_state_of_before_with_entries_that_are_gone_is_resumed_to_the_same_bits(copy):
+    other, path = Path(shutil.copytree(copy, copy.parent / "other")), copy / "state.safetensors"
+    expected = resumed(other).train().hash
+    tensors, facts = run_folder.sealed.read(path)
+    state = facts["states"]["calls4"]
+    score = (state["best_error"] * state["best_median"]) ** 0.5
+    state |= {"iteration": len(state["curve"]) - 1, "best_score": score, "spent": 700, "finished": False}
+    path.write_bytes(run_folder.sealed.to_bytes(tensors, facts))
+    assert resumed(copy).train().hash == expected
+
+
 def test_a_file_of_another_run_is_refused_or_made_again(copy, tmp_path):
     other = tmp_path / "other"
     stopped_in(other, seed=7)

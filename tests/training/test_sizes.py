@@ -14,7 +14,7 @@ from s4s.training.run import Run, Stopped
 from s4s.training.sizes import of_sizes, pack, unpack
 from s4s.training.source import NaNFromModel, Source
 from s4s.training.teacher.pairs import ends, errors, make_pairs, of_one_size
-from s4s.training.teacher.solvers import teacher_table
+from s4s.training.teacher.solvers import AUTO, teacher_table
 from tests.toy import small
 
 SHAPES = (2, 3, 4), (2, 2, 2)
@@ -49,7 +49,7 @@ def run_in(folder, resume=False, source=None, **changes):
 
 def test_every_image_ends_where_its_own_size_alone_ends_at_the_same_rmse():
     source, seeds = both(), range(8)
-    teacher, table = (teacher_table(source, "auto", calls) for calls in (12, 4))
+    teacher, table = (teacher_table(source, AUTO, calls) for calls in (12, 4))
     pairs = make_pairs(source, seeds, teacher, "", True)
     off = errors(ends(source, table, pairs), pairs.target)
     for number, shape in enumerate(SHAPES):

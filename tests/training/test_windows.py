@@ -6,11 +6,11 @@ import torch
 
 from s4s.s4s_nodes.core import classical, sample, schedules
 from s4s.training.baselines.measure import baselines
-from s4s.training.baselines.schedules import schedules_for
+from s4s.training.baselines.schedules import schedules_for, window_levels
 from s4s.training.distil import distil, race, unseen_pairs
 from s4s.training.parametrization.parameters import Parameters
+from s4s.training.run_tables import table_name
 from s4s.training.teacher.pairs import known_pairs
-from s4s.training.teacher.windows import table_name, window_levels, window_top
 from tests.toy import small, toy_source
 
 
@@ -20,7 +20,7 @@ def test_one_run_learns_full_tables_and_windows_that_win(tmp_path, flow):
     config = small(calls=(3, 4), windows=(0.5, 1.0), iterations=4, schedule="auto")
     made = distil(source, config, tmp_path)
     curve = made.tables["calls4"].sigmas
-    top = window_top(curve, 0.5, flow)
+    top = window_levels(curve, 0.5, 1, flow)[0]
     assert set(made.tables) == {"calls3", "calls4", table_name(3, top), table_name(4, top)}
     table = made.tables[table_name(3, top)]
     assert table.sigmas[0] == top and table.sigmas[-1] == 0 and made.counts == [3, 4]
@@ -63,7 +63,6 @@ def test_the_whole_window_is_the_curve_and_half_of_it_its_second_half(flow):
     curve = schedules.linear_flow(6, 3.0) if flow else schedules.karras(6, 0.03, 14.6)
     np.testing.assert_allclose(window_levels(curve, 1.0, 6, flow), curve, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(window_levels(curve, 0.5, 3, flow), curve[3:], rtol=1e-12, atol=1e-12)
-    assert window_top(curve, 0.5, flow) == pytest.approx(curve[3])
     np.testing.assert_allclose(window_levels(curve, 1.0, 9, flow), schedules.stretched(curve, 9, flow), rtol=1e-9,
                                atol=1e-12)
 

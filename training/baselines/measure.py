@@ -105,11 +105,6 @@ def table_within(solver, levels, calls: int, flow: bool, boundary: float | None 
     return best
 
 
-def measure(source: Source, entry: Entry, pairs: Pairs, features: bool = False) -> Entry:
-    """The entry, which has run nothing yet, with its errors on these pairs and its features."""
-    return measured(source, [entry], pairs, features)[0]
-
-
 def measured(source: Source, entries: Sequence[Entry], pairs: Pairs, features: bool = False) -> list[Entry]:
     """The entries with their errors on these pairs, of which each has run the first len(errors), and their features,
     for which they run all of them again. A non-finite result counts as infinitely far."""

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from ...s4s_nodes.core import schedules
-from ...s4s_nodes.core.levels import starts_at
+from ...s4s_nodes.core.levels import along, starts_at
 from ..source import Source
 
 GITS_SHOWN = ("gits_1.00", "gits_1.10", "gits_1.20", "gits_1.30")      # of 15 coefficients; the hosts' default is 1.20
@@ -41,6 +41,14 @@ def schedules_for(source: Source, top: float | None = None) -> dict:
         published = ["ays_sd1", "ays_sdxl", *GITS_SHOWN]
     known.update({name: partial(schedules.published, name) for name in published})
     return {name: levels_for for name, levels_for in known.items() if _starts_at(top, levels_for)}
+
+
+def window_levels(curve: np.ndarray, denoise: float, calls: int, flow: bool) -> np.ndarray:
+    """Levels (calls + 1,) of a window, for partial denoising (img2img, inpainting, the second pass of a hires fix).
+
+    Denoise strength d starts 1 - d of the way along the preset's own curve: the levels of its largest full table.
+    """
+    return along(curve, np.linspace(1 - denoise, 1, calls + 1), flow)
 
 
 def _starts_at(top: float, levels_for: Callable) -> bool:

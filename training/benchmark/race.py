@@ -9,12 +9,11 @@ from torch import Tensor
 from ...s4s_nodes.core import Preset, Table
 from ...s4s_nodes.core.levels import starts_below
 from ..baselines.halving import EFFORTS, EVERY, Effort, Entrants, search_cost, searched
-from ..baselines.measure import Entry, baselines, features_of, measure, measured, pooled
-from ..baselines.schedules import schedules_for
+from ..baselines.measure import Entry, baselines, features_of, measured, pooled
+from ..baselines.schedules import schedules_for, window_levels
 from ..source import Source
 from ..teacher.pairs import TEST_SEEDS, Pairs, make_pairs
 from ..teacher.solvers import Teacher, teacher_of
-from ..teacher.windows import window_levels
 from . import frechet
 from .verdict import summary, verdict
 
@@ -100,7 +99,7 @@ def race(source: Source, preset: Preset, table: str, pairs: Pairs, effort: Effor
     entries = baselines(source, raced_table.calls, top=top, curve=curve_of(preset, table))
     frechet_entries = [entry for entry in samplers if entry.frechet_only]
     entries += [entry for entry in samplers if not entry.frechet_only]
-    learned = measure(source, Entry("S4S", "learned", raced_table), pairs, features=True)
+    [learned] = measured(source, [Entry("S4S", "learned", raced_table)], pairs, features=True)
     began_at = preset.training.get("baseline")
     kept = [str(began_at[table])] if isinstance(began_at, dict) and table in began_at else []
     ranked = searched(source, entries, pairs, effort, kept, source.features is not None)

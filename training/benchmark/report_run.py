@@ -52,7 +52,7 @@ def source_for(preset: Preset, opening: dict, cfg: float | None, device: str) ->
         source = sources.of(settings(preset, opening, cfg), device, click.echo)
         click.echo(fit_text(preset, source))
         return source
-    from ..demo_models import NAMES
+    from ..demo_models.models import NAMES
     from ..demo_models.source import bundled
     if preset.model.family not in NAMES:
         raise ValueError(f"preset {preset.name!r} is for {preset.model.family!r}, which does not come with S4S: add "

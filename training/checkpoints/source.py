@@ -32,25 +32,25 @@ def checkpoint(settings: ModelSettings, cfgs: tuple, device: torch.device, say: 
     dtype = DTYPES.get(settings.dtype) or (torch.float32 if device.type == "cpu" else torch.float16)
     if settings.dtype == "auto" and device.type == "cuda" and Path(settings.checkpoint).is_file():
         dtype = HALF.get(files.read(settings.checkpoint).family, torch.float16)
-    checkpoint = open_checkpoint(settings.checkpoint, dtype, settings.config, say)
-    return source_of(checkpoint, texts, settings, cfgs, device, dtype, say)
-
-
-def source_of(checkpoint: Checkpoint, texts: list[str], settings: ModelSettings, cfgs: tuple, device: torch.device,
-              dtype: torch.dtype, say: Callable) -> Source:
-    pipeline, clock = checkpoint.pipeline, clock_of(checkpoint, settings)
-    (width, height, shape), *_ = several = sizes_of(checkpoint, settings)
-    _check_guidance(checkpoint, settings, cfgs)
+    opened = open_checkpoint(settings.checkpoint, dtype, settings.config, say)
+    pipeline, clock = opened.pipeline, clock_of(opened, settings)
+    (width, height, shape), *_ = several = sizes_of(opened, settings)
+    if opened.family in FLUX and max(cfgs) > 1 and not settings.negative:
+        own = f" (it gets --guidance {settings.guidance:g})" if opened.family == "flux" else ""
+        raise ValueError(f"{opened.path.name} is distilled for guidance{own} and runs at cfg 1: add --cfg 1, or "
+                         "--negative prompt if you want to guide it a second time")
     for remark in prompts.remarks(texts, pipeline):
         say(f"WARNING: {remark}")
     rows = prompts.embed(pipeline, texts, settings.negative, device)
-    asked = checkpoint.network.to(device).eval().requires_grad_(False)
-    ask = _ask(checkpoint.family, asked, settings, width // shape[-1])
+    ask = _ask(opened.family, opened.network.to(device).eval().requires_grad_(False), settings, width // shape[-1])
     autoencoder = getattr(pipeline, "vae", None)
+    model = Model(opened.family, clock.prediction, float(clock.sigmas[0]), float(clock.sigmas[-1]),
+                  clock.zero_terminal_snr, getattr(clock, "shift", None), shape[0],
+                  {} if opened.contents is None else files.hashes(opened.contents))
     source = Source(
-        checkpoint.path.stem, model_of(checkpoint, clock, shape[0]), np.asarray(clock.sigmas, dtype=np.float64), shape,
+        opened.path.stem, model, np.asarray(clock.sigmas, dtype=np.float64), shape,
         network.Network(ask, clock, rows, cfgs[0], dtype), by_turns(len(texts), device), cfgs[0], device,
-        any_cfg=True, about=about(checkpoint, texts, settings, width, height, dtype),
+        any_cfg=True, about=about(opened, texts, settings, width, height, dtype),
         decode=None if autoencoder is None else network.decoder(
             autoencoder.to(device).float().eval().requires_grad_(False)))
     return of_sizes([replace(source, shape=shape, chunk=max(1, min(MOST_AT_ONCE, AT_ONCE // (width * height))))
@@ -91,26 +91,12 @@ def sizes_of(checkpoint: Checkpoint, settings: ModelSettings) -> list[tuple[int,
     return [(width, height, (channels, height // factor, width // factor)) for width, height in several]
 
 
-def _check_guidance(checkpoint: Checkpoint, settings: ModelSettings, cfgs: tuple) -> None:
-    if checkpoint.family in FLUX and max(cfgs) > 1 and not settings.negative:
-        own = f" (it gets --guidance {settings.guidance:g})" if checkpoint.family == "flux" else ""
-        raise ValueError(f"{checkpoint.path.name} is distilled for guidance{own} and runs at cfg 1: add --cfg 1, or "
-                         "--negative prompt if you want to guide it a second time")
-
-
 def _ask(family: str, asked, settings: ModelSettings, factor: int) -> Callable:
     if family in FLUX:
         return network.transformer_flux(asked, settings.guidance)
     if family == "sd3":
         return lambda x, timestep, context, pooled: asked(x, context, pooled, timestep, return_dict=False)[0]
     return network.unet(asked, factor if family == "sdxl" else 0)
-
-
-def model_of(checkpoint: Checkpoint, clock, channels: int) -> Model:
-    """What a preset records of the model, so that the hosts choose it for this very file."""
-    return Model(checkpoint.family, clock.prediction, float(clock.sigmas[0]), float(clock.sigmas[-1]),
-                 clock.zero_terminal_snr, getattr(clock, "shift", None), channels,
-                 {} if checkpoint.contents is None else files.hashes(checkpoint.contents))
 
 
 def about(checkpoint: Checkpoint, texts: list[str], settings: ModelSettings, width: int, height: int,

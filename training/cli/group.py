@@ -9,7 +9,7 @@ import click
 from ...s4s_nodes import __version__
 from .shelf import COMMANDS
 
-WORDS = {                   # the first sentence of the help of those that import the trainer
+WORDS = {                   # of commands that import the trainer: the first sentence of their help
     "demo": "Train a preset for a bundled model, race it on unseen seeds, and draw the results.",
     "race": "Race a preset against every classical solver on every schedule at equal calls, on seeds it never saw.",
     "train": "Train a preset: one table for each number of calls.",
@@ -32,23 +32,13 @@ class Group(click.Group):
         except (ValueError, RuntimeError, OSError, MemoryError) as error:
             raise click.ClickException(str(error) or "memory ran out") from None
 
-    def list_commands(self, context) -> list[str]:
-        return sorted({*self.commands, *WORDS})
-
-    def get_command(self, context, name: str) -> click.Command | None:
-        if name in WORDS:
-            import_module(".main", __package__)
-        return super().get_command(context, name)
-
-    def format_commands(self, context, formatter) -> None:
-        """As click writes them, without importing the trainer."""
-        commands = {**{name: click.Command(name, help=words) for name, words in WORDS.items()}, **self.commands}
-        limit = formatter.width - 6 - max(map(len, commands))
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, commands[name].get_short_help_str(limit)) for name in sorted(commands)])
+    def resolve_command(self, context, args):
+        if args[0] in WORDS:
+            import_module(".main", __package__)     # which puts the commands in their places
+        return super().resolve_command(context, args)
 
 
-@click.group(cls=Group, commands=COMMANDS,
+@click.group(cls=Group, commands=[*COMMANDS, *(click.Command(name, help=words) for name, words in WORDS.items())],
              context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="s4s")
 def main():

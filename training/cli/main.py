@@ -33,7 +33,7 @@ def demo(model, calls, cfg, seeds, iterations, device, out):
                        device=device)
     run = Run(config, out, resume=(out / CONFIG).exists())
     run.train()
-    click.echo(f"trained in {run.seconds:.0f} s with {run.model_calls:,} network calls")
+    click.echo(f"trained in {run.seconds:.0f} s with {run.source.all_calls:,} network calls")
     report(run, seeds)
 
 
@@ -73,7 +73,8 @@ def train(out, resume, **settings):
     parallel.leave_world()
     if world and not world.first:
         return
-    click.echo(f"wrote {run.preset_path} ({preset.short_hash}): {run.model_calls:,} network calls, {run.seconds:.0f} s")
+    click.echo(f"wrote {run.preset_path} ({preset.short_hash}): {run.source.all_calls:,} network calls, "
+               f"{run.seconds:.0f} s")
     try:
         click.echo(f"report: {draw_run(run, preset)}")
     except OSError as error:

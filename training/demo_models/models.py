@@ -4,6 +4,7 @@ Images are (B, 1, 28, 28), grey values scaled to -1 (paper) .. 1 (ink). The weig
 safetensors files next to this module; tests/bench/demo_models trained them.
 """
 
+from functools import cache
 from pathlib import Path
 from textwrap import shorten
 
@@ -13,10 +14,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ...s4s_nodes.core import schedules
-from .network import Transformer, UNet
+from .network import Classifier, Transformer, UNet
 
 NAMES = ("digits-eps", "digits-flow")
 FOLDER = Path(__file__).parent
+FEATURES = FOLDER / "digits-features.safetensors"
 NULL = 10  # the class "no class" of classifier-free guidance
 
 
@@ -34,7 +36,7 @@ def level_to_time(sigma, levels):
 class Digits(nn.Module):
     """A bundled model. `sigma` always means the noise level, never a timestep.
 
-    prediction "eps": x = x0 + sigma * noise, sigma from sigma_min 0.029 to sigma_max 14.6.
+    prediction "eps": x = x0 + sigma * noise, sigma from 0.029 to 14.6.
     prediction "flow": x = (1 - sigma) x0 + sigma * noise, sigma from 0.001 to 1.
     """
 
@@ -45,15 +47,9 @@ class Digits(nn.Module):
     def __init__(self, prediction):
         super().__init__()
         self.prediction = prediction
+        self.network = UNet() if prediction == "eps" else Transformer()
         if prediction == "eps":
-            self.network = UNet()
             self.register_buffer("sigmas", torch.from_numpy(schedules.sd_levels()), persistent=False)
-            self.sigma_min, self.sigma_max = float(self.sigmas[0]), float(self.sigmas[-1])
-        elif prediction == "flow":
-            self.network = Transformer()
-            self.sigma_min, self.sigma_max = 0.001, 1.0
-        else:
-            raise ValueError(f"prediction is {prediction!r}; it must be 'eps' or 'flow'")
 
     def run(self, x, t, label):
         """The network on x (B, 1, 28, 28) at time t (B,) in 0..1, in its own dtype, back in x's."""
@@ -94,3 +90,11 @@ def load(name, device="cpu", dtype=torch.float32):
     read_weights(model.network, FOLDER / f"{name}.safetensors")
     model.network.to(dtype=dtype, memory_format=torch.channels_last)  # channels_last: CPU speed
     return model.to(device).eval().requires_grad_(False)
+
+
+@cache
+def load_classifier(device="cpu"):
+    """The bundled classifier, in eval mode, weights frozen, float32."""
+    model = Classifier()
+    read_weights(model, FEATURES)
+    return model.float().to(device, memory_format=torch.channels_last).eval().requires_grad_(False)

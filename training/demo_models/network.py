@@ -1,4 +1,4 @@
-"""Two small class-conditional networks for 28x28 grey images, in plain torch.
+"""Two small class-conditional networks for 28x28 grey images, in plain torch, and a classifier of them.
 
 Both map (x, t, label) -> an image of x's shape: x is (B, 1, 28, 28), t is a float (B,) time in
 0..1, label is (B,) long in 0..10, where 10 is the null class of classifier-free guidance. Both
@@ -31,13 +31,6 @@ class Condition(nn.Module):
         return F.silu(self.time(waves) + self.label(label))
 
 
-def zeroed(layer):
-    """The layer with its weights set to zero: at the start of training its block changes nothing."""
-    nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
-    return layer
-
-
 class Residual(nn.Module):
     """Two 3x3 convolutions on (B, inner, H, W) -> (B, outer, H, W), the second one modulated."""
 
@@ -47,7 +40,7 @@ class Residual(nn.Module):
         self.conv1 = nn.Conv2d(inner, outer, 3, padding=1)
         self.modulation = nn.Linear(width, 2 * outer)
         self.norm2 = nn.GroupNorm(groups, outer)
-        self.conv2 = zeroed(nn.Conv2d(outer, outer, 3, padding=1))
+        self.conv2 = nn.Conv2d(outer, outer, 3, padding=1)
         self.skip = nn.Conv2d(inner, outer, 1) if inner != outer else nn.Identity()
 
     def forward(self, x, condition):
@@ -99,7 +92,7 @@ class UNet(nn.Module):
         self.grow = nn.Conv2d(2 * c, 4 * c, 1)
         self.up1 = Residual(2 * c, c, width)
         self.norm = nn.GroupNorm(8, c)
-        self.head = zeroed(nn.Conv2d(c, 4, 3, padding=1))
+        self.head = nn.Conv2d(c, 4, 3, padding=1)
 
     def forward(self, x, t, label):
         condition = self.condition(t, label)
@@ -135,21 +128,13 @@ class MixedMLP(nn.Module):
         return self.leave(F.gelu(mixed))
 
 
-def waves_2d(channels):
-    """Sine and cosine position embedding of the 7x7 grid, (1, 49, C), the start of training."""
-    angle = torch.arange(7.0)[:, None] * torch.exp(torch.linspace(0, -2.5, channels // 4))
-    line = torch.cat([angle.sin(), angle.cos()], dim=1)  # (7, C / 2)
-    grid = torch.cat([line[:, None].expand(7, 7, -1), line[None].expand(7, 7, -1)], dim=-1)
-    return grid.reshape(1, 49, channels).clone()
-
-
 class Block(nn.Module):
     """One adaLN-zero transformer block (Peebles & Xie 2023, DiT) on (B, N, C) tokens."""
 
     def __init__(self, channels, width, heads):
         super().__init__()
         self.heads = heads
-        self.modulation = zeroed(nn.Linear(width, 6 * channels))
+        self.modulation = nn.Linear(width, 6 * channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
         self.mlp = MixedMLP(channels, 3 * channels)
@@ -168,12 +153,12 @@ class Transformer(nn.Module):
         super().__init__()
         self.condition = Condition(width)
         self.embed = nn.Conv2d(4, channels, 4, stride=2, padding=1)  # 8x8 pixels, overlapping
-        self.position = nn.Parameter(waves_2d(channels))
+        self.position = nn.Parameter(torch.zeros(1, 49, channels))
         self.blocks = nn.ModuleList(Block(channels, width, heads) for _ in range(depth))
-        self.modulation = zeroed(nn.Linear(width, 2 * channels))
+        self.modulation = nn.Linear(width, 2 * channels)
         self.unembed = nn.Linear(channels, 4 * seam)
         self.mend = nn.Conv2d(seam + 4, seam, 3, padding=1)
-        self.head = zeroed(nn.Conv2d(seam, 4, 3, padding=1))
+        self.head = nn.Conv2d(seam, 4, 3, padding=1)
 
     def forward(self, x, t, label):
         condition = self.condition(t, label)
@@ -186,3 +171,27 @@ class Transformer(nn.Module):
         h = torch.cat([F.pixel_shuffle(h, 2), folded], dim=1)
         h = h.contiguous(memory_format=torch.channels_last)
         return F.pixel_shuffle(self.head(F.silu(self.mend(h))), 2)
+
+
+class Classifier(nn.Module):
+    """Four convolutions, then 64 features, then 10 logits; images (B, 1, 28, 28) in -1..1.
+
+    In Inception's place: Fréchet distances in its features compare samplers of the bundled models alone.
+    """
+
+    def __init__(self, width=64):
+        super().__init__()
+        sizes = [(1, 16, 1), (16, 32, 2), (32, 32, 1), (32, 64, 2)]  # channels in, out, stride
+        layers = [layer for inner, outer, stride in sizes for layer in (
+            nn.Conv2d(inner, outer, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outer), nn.SiLU())]
+        self.body = nn.Sequential(*layers, nn.AvgPool2d(2), nn.Flatten())
+        self.last = nn.Linear(64 * 9, width)
+        self.head = nn.Linear(width, 10)
+
+    def features(self, x):
+        """(B, 1, 28, 28) -> (B, 64), the layer before the logits."""
+        return F.silu(self.last(self.body(x)))
+
+    def forward(self, x):
+        """(B, 1, 28, 28) -> logits (B, 10)."""
+        return self.head(self.features(x))

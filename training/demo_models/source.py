@@ -7,8 +7,7 @@ import torch
 
 from ...s4s_nodes.core import Model, schedules
 from ..source import Source, guided
-from . import features
-from .models import load
+from .models import load, load_classifier
 
 
 def bundled(name: str, cfg: float, device="cpu") -> Source:
@@ -34,4 +33,4 @@ def bundled(name: str, cfg: float, device="cpu") -> Source:
 
 def digit_features(device) -> Callable:
     """images (n, 1, 28, 28) -> (n, 64) of the bundled classifier, which is read when it is first asked."""
-    return lambda images: features.load(device).features(images.float())
+    return lambda images: load_classifier(device).features(images.float())

@@ -56,7 +56,7 @@ def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
     The state is replaced only by whole pieces (a block of measured pairs, or an iteration), so that stopping at any
     time leaves it consistent. `best` is never worse than the start on the held-out pairs.
     """
-    while not state.finished and (state.batch or _next_batch(parameters, pairs, held_out, config, state)):
+    while state.rejected < MOST_REJECTED and (state.batch or _next_batch(parameters, pairs, held_out, config, state)):
         before, ahead, loss = source.model_calls, replace(state), math.nan
         some = pairs.part(places(state, len(pairs)))
         known = len(state.memory.get("tensors", ()))
@@ -66,8 +66,7 @@ def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
             _measure(source, parameters, some.part(slice(known, known + BLOCK)), ahead)
         else:
             loss = _iterate(source, parameters, some, held_out, ahead)
-        used = source.model_calls - before
-        ahead.spent, ahead.left = ahead.spent + used, ahead.left - used
+        ahead.left -= source.model_calls - before
         vars(state).update(vars(ahead))
         if on_progress is not None:
             on_progress(state, loss)
@@ -140,7 +139,6 @@ def _iterate(source: Source, here: Parameters, pairs: Pairs, held_out: Pairs, st
     state.rejected = 0 if taken else state.rejected + 1
     if taken is None:
         state.damping = min(DAMPING[1], state.damping * FACTOR)
-    state.iteration, state.finished = state.iteration + 1, state.rejected == MOST_REJECTED
     state.memory, state.measured, state.batch = {}, state.measured + len(pairs), 0
     state.sizes = scale.rsqrt()
     _validate(source, here, held_out, state, loss)
@@ -247,16 +245,6 @@ def _tried(source: Source, here: Parameters, vector: Tensor, pairs: Pairs) -> tu
 
 
 def _validate(source: Source, parameters: Parameters, held_out: Pairs, state: State, loss: float) -> None:
-    """Keep the present numbers as the best if their held-out score is the lowest so far.
-
-    The score is the geometric mean of the images' mean and median RMSE; where either is above the start's, infinite:
-    neither the tail nor the typical image may be lost.
-    """
     found = errors(ends(source, parameters.frozen(state.vector), held_out), held_out.target)
     error, median = (float(found.mean()), float(np.median(found))) if np.isfinite(found).all() else (math.inf,) * 2
-    if not state.curve:
-        return state.begin(error, median, source.all_calls)
-    score = math.sqrt(error * median) if error <= state.start_error and median <= state.start_median else math.inf
-    if score < state.best_score:
-        state.best, state.best_error, state.best_median, state.best_score = state.vector.clone(), error, median, score
-    state.curve = [*state.curve, [state.iteration, loss, error, source.all_calls]]
+    state.validated(error, median, loss, source.all_calls)

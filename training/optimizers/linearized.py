@@ -28,15 +28,10 @@ from ..source import Source
 from ..teacher.pairs import Pairs
 from .noise import level_nudge, nudge_for
 
-RANK = 6                    # principal directions of a state, at first
+RANK = 6                    # principal directions of a state, at first; half as many where each takes two calls
 SKETCHED = 4096             # most numbers kept of an image; larger images are hashed to this many
 ROUNDING = 1e-5             # a sum of float32 tensors is zero below this share of their lengths
 START, TARGET = 0, 1        # places of a run's start and of its target among its tensors
-
-
-def first_rank(noise: float) -> int:
-    """Principal directions at first: half as many where answers are noisy, for each takes two calls."""
-    return RANK // 2 if noise else RANK
 
 
 class Slopes:

@@ -12,43 +12,52 @@ FIRST_BATCH = 4             # pairs of the first iterations
 
 @dataclass
 class State:
-    """All of it, for one table.
+    """All of it, for one table. It is saved by these names.
 
-    vector: free numbers, float64; best: those that validated best; best_error, best_median, best_score: mean and median
-    of their held-out RMSE, and the held-out score they were chosen by; start_error, start_median: those of the start;
-    baseline, baseline_median: of the best baseline; curve: [iteration, training loss, held-out RMSE, network calls]
-    after each validation; spent, left: network calls that the table has cost, and those for the rest of learning.
-    batch: pairs of the present iteration, 0 between two; wanted: pairs the next should have; measured: pairs of all
-    before; memory: what is measured of the present ones; rank: directions they are measured along; sizes (k,): by which
-    the numbers may move, relative to each other; noise: of the network's answers, relative; damping: of the last step
+    The best so far. best: the free numbers, float64, that validated best; best_error, best_median: mean and median of
+    their held-out RMSE; start_error, start_median: those of the start; baseline, baseline_median: of the best baseline;
+    curve: [iteration, training loss, held-out RMSE, network calls] after each validation.
+    The search. vector: the free numbers; left: network calls for the rest of learning; wanted: pairs the next iteration
+    should have; measured: pairs of all before; rank: directions they are measured along; sizes (k,): by which the
+    numbers may move, relative to each other; noise: of the network's answers, relative; damping: of the last step
     taken; rejected: iterations in a row without one.
+    The batch. batch: pairs of the present iteration, 0 between two; memory: what is measured of them.
     """
 
     vector: Tensor
     best: Tensor
-    iteration: int = 0
     best_error: float = math.inf
     best_median: float = math.inf
-    best_score: float = math.inf
     start_error: float = math.inf
     start_median: float = math.inf
     baseline: float = math.inf
     baseline_median: float = math.inf
     curve: list = field(default_factory=list)
-    spent: int = 0
     left: int = 10 ** 9
-    batch: int = 0
     wanted: int = FIRST_BATCH
     measured: int = 0
-    memory: dict = field(default_factory=dict)
     rank: int = RANK
     sizes: Tensor | None = None
     noise: float = 0.0
     damping: float = 1e-2
     rejected: int = 0
-    finished: bool = False
+    batch: int = 0
+    memory: dict[str, Tensor] = field(default_factory=dict)
 
-    def begin(self, error: float, median: float, network_calls: int) -> None:
-        self.start_error, self.start_median = error, median
-        self.best_error, self.best_median, self.best_score = error, median, math.sqrt(error * median)
-        self.curve = [[self.iteration, math.nan, error, network_calls]]
+    @property
+    def iteration(self) -> int:
+        """How many are done; the curve begins before the first."""
+        return max(0, len(self.curve) - 1)
+
+    def validated(self, error: float, median: float, loss: float, network_calls: int) -> None:
+        """Note the held-out errors of the present numbers, and keep these as the best if their score is the lowest.
+
+        The score is the geometric mean of the images' mean and median RMSE, where neither is above the start's: neither
+        the tail nor the typical image may be lost.
+        """
+        if not self.curve:
+            self.start_error, self.start_median = error, median
+        loses = error > self.start_error or median > self.start_median
+        if not loses and math.sqrt(error * median) < math.sqrt(self.best_error * self.best_median):
+            self.best, self.best_error, self.best_median = self.vector.clone(), error, median
+        self.curve = [*self.curve, [len(self.curve), loss, error, network_calls]]

@@ -62,7 +62,7 @@ class Parameters:
         return len(self.start) - 1
 
     @cached_property
-    def _places(self) -> tuple[Tensor, Tensor]:
+    def places(self) -> tuple[Tensor, Tensor]:
         """(rows, columns) of the residuals, newest prediction first; the last row's newest is not free."""
         free = [(row, row - age) for row in range(self.calls) for age in range(row + 1)]
         free.remove((self.calls - 1, self.calls - 1))
@@ -72,7 +72,7 @@ class Parameters:
     @property
     def sizes(self) -> tuple[int, ...]:
         """Lengths of the parts of the vector."""
-        return self.calls - 1, self.calls, len(self._places[0])
+        return self.calls - 1, self.calls, len(self.places[0])
 
     def initial(self) -> Tensor:
         """The vector whose table is the base solver on the initial sigmas, exactly."""
@@ -93,8 +93,8 @@ class Parameters:
         base = classical.SOLVERS[self.base].table(sigmas, self.flow)
         free = sigmas[:-1] * offsets.exp()
         query = free.clamp(max=self._most).detach() + (free - free.detach())    # at the highest level it can still fall
-        rows, units = self._places[0], (1 - sigmas[1:] / sigmas[:-1]).clamp(min=LEAST_STEP)
-        weights = base.weights.index_put(self._places, residuals * units[rows], accumulate=True)
+        rows, units = self.places[0], (1 - sigmas[1:] / sigmas[:-1]).clamp(min=LEAST_STEP)
+        weights = base.weights.index_put(self.places, residuals * units[rows], accumulate=True)
         table = TensorTable(sigmas, query, base.scale, base.carry, weights)
         missing = lawful_total(sigmas[0], sigmas[-1], self.flow) - end_response(table)[1]       # of the constant law
         newest = torch.tensor([self.calls - 1])

@@ -13,7 +13,7 @@ from ...s4s_nodes.core import Table, experts
 from ..baselines.halving import Entrants, search_cost, searched
 from ..baselines.measure import CURVE, STARTS, Entry, baselines
 from ..baselines.schedules import NO_START_SCHEDULES, schedules_for
-from ..parametrization.parameters import Parameters
+from ..parametrization.parameters import LEAST_STEP, Parameters
 from ..source import Source
 from ..teacher.pairs import Pairs
 
@@ -89,16 +89,10 @@ def vector_of(parameters: Parameters, table: Table) -> Tensor | None:
     vector = parameters.initial()
     if parameters.frozen(vector).same_as(table):
         return vector
-    gaps, offsets, residuals, *_ = parameters.sizes
-    some = slice(gaps + offsets, gaps + offsets + residuals)
-    with torch.enable_grad():
-        slopes = torch.autograd.functional.jacobian(lambda free: parameters.table(free).weights, vector)
-    missing = (torch.tensor(table.weights) - torch.tensor(parameters.frozen(vector).weights))[:, :, None]
-    rows = torch.tril(torch.ones(table.calls, table.calls, dtype=torch.bool))
-    rows[-1, -1] = False                                            # the constant law's
-    # not the usual driver, gelsy, whose last digits differ between runs; rounded: they may depend on the memory's place
-    solution = torch.linalg.lstsq(slopes[rows][:, some], missing[rows], driver="gelsd").solution[:, 0]
-    vector[some] += solution.round(decimals=12)
+    here, (rows, columns) = parameters.frozen(vector), parameters.places
+    units = np.maximum(1 - here.sigmas[1:] / here.sigmas[:-1], LEAST_STEP)
+    residuals = (table.weights - here.weights)[rows, columns] / units[rows]
+    vector[sum(parameters.sizes[:2]):] += torch.from_numpy(residuals).round(decimals=12)    # 0 where rounding differs
     rebuilt = parameters.frozen(vector)
     same = all(np.allclose(getattr(rebuilt, part), getattr(table, part), rtol=0, atol=1e-8)
                for part in ("weights", "carry"))

@@ -1,1 +1,1 @@
-"""The teacher, its pairs, and the windows of partial denoising."""
+"""The teacher and its pairs."""

@@ -92,14 +92,6 @@ def on_teacher(source: Source, table: Table) -> Table | HostSampler:
     return HostSampler(run, table.sigmas.copy(), table.calls)
 
 
-def check_teacher(source: Source, name: str, calls: int) -> None:
-    """Raise ValueError as `teacher_of` does, as far as that is possible without a network call."""
-    if source.teacher is None:
-        teacher_table(source, name, calls)
-    else:
-        _levels(*source.teacher)
-
-
 def calls_of(teacher, calls: int) -> int:
     """Calls per image of a source's own teacher, before it has run; else the configured ones."""
     return calls if teacher is None else len(teacher[1]) - 1
@@ -110,7 +102,6 @@ def teacher_table(source: Source, name: str, calls: int, top: float | None = Non
 
     top: start from this level of the schedule instead. Where two models take turns it starts anew at the boundary.
     """
-    name = AUTO if name == "auto" else name
     if name not in classical.SOLVERS:
         raise ValueError(f"unknown solver {name!r}; there are: {', '.join(classical.SOLVERS)}")
     steps = max(1, calls // classical.SOLVERS[name].calls_per_step)
@@ -162,7 +153,7 @@ def tried(source: Source, sampler: HostSampler) -> tuple[int, float]:
 
 def _host_teacher(source: Source, function: Callable, sigmas) -> Teacher:
     """The Teacher that such a sampler is. Raises ValueError if two runs from one start differ."""
-    levels, words = _levels(function, sigmas)
+    levels, words = host_levels(function, sigmas)
     calls, apart = tried(source, HostSampler(function, levels, 0))
     if not apart <= SAME:
         raise ValueError(f"the teacher {words} is stochastic: two runs from the same noise differ by {100 * apart:.3g} "
@@ -176,7 +167,7 @@ def _host_teacher(source: Source, function: Callable, sigmas) -> Teacher:
                    lambda top: on(refined(levels, source.flow), top), 2 * calls)
 
 
-def _levels(function: Callable, sigmas) -> tuple[np.ndarray, str]:
+def host_levels(function: Callable, sigmas) -> tuple[np.ndarray, str]:
     """(levels, the sampler's name). Raises ValueError for levels that do not fall to 0."""
     words = getattr(function, "__name__", type(function).__name__)
     levels = np.asarray(torch.as_tensor(sigmas).detach().double().cpu())

@@ -17,11 +17,12 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from s4s.training.demo_models.features import FILE, Classifier
-from s4s.training.demo_models.models import FOLDER, NAMES, NULL, Digits, read_weights
+from s4s.training.demo_models.models import FEATURES, FOLDER, NAMES, NULL, Digits, read_weights
+from s4s.training.demo_models.network import Classifier
 
 from .data import read
 from .evaluate import evaluate
+from .initial import begun
 
 DROP = 0.12  # share of labels replaced by the null class, for classifier-free guidance
 RATE = 1e-3  # peak learning rate
@@ -129,6 +130,7 @@ def train_digits(name, images, labels, minutes, seed, batch, resume):
     """Train one diffusion model, anew or on from its file, and save its weights' moving average."""
     torch.manual_seed(seed)
     model = Digits(name.removeprefix("digits-"))
+    begun(model.network)
     path = FOLDER / f"{name}.safetensors"
     spent, done = resumed(model.network, path) if resume else (0, 0)
     generator = torch.Generator().manual_seed(seed + done)  # resumed: other batches than before
@@ -165,7 +167,7 @@ def train_features(images, labels, minutes, seed, batch):
         notes = {"prediction": "digit class", "data set": "MNIST train, 60000 images"}
         notes |= {"training seconds": round(seconds), "iterations": iterations, "batch": batch}
         buffers = dict(model.named_buffers())  # the running mean and variance of the norms
-        write(FILE, average | buffers, notes | {"seed": seed, "data licence": LICENCE})
+        write(FEATURES, average | buffers, notes | {"seed": seed, "data licence": LICENCE})
 
     descend(model, loss_of, minutes, "features", save)
 

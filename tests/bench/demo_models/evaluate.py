@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from s4s.s4s_nodes.core import classical, sample as carry, schedules
 from s4s.training.benchmark import frechet
-from s4s.training.demo_models import features, load
+from s4s.training.demo_models.models import load, load_classifier
 from s4s.training.source import guided
 
 CHUNK = 250  # images sampled at once
@@ -20,8 +20,9 @@ CHUNK = 250  # images sampled at once
 def sample(model, label, scale, steps, generator):
     """Images (B, 1, 28, 28) of the classes label (B,) by Heun's method, 2 steps - 1 calls."""
     flow = model.prediction == "flow"
-    levels = schedules.linear_flow(steps) if flow else schedules.karras(steps, model.sigma_min, model.sigma_max)
-    start = model.sigma_max * torch.randn(len(label), *model.shape, generator=generator)
+    low, top = (0.001, 1.0) if flow else map(float, model.sigmas[[0, -1]])
+    levels = schedules.linear_flow(steps) if flow else schedules.karras(steps, low, top)
+    start = top * torch.randn(len(label), *model.shape, generator=generator)
     network = guided(model.denoise, scale, model.null)
     return carry(network, start, classical.heun(levels, flow), {"label": label}).clamp(-1, 1)
 
@@ -68,7 +69,7 @@ def sheet(model, path, seed, scale=3.0, steps=25):
 
 def evaluate(names, train, test, count, seed, sheets):
     """Print the table of measurements; write one sheet per model into folder `sheets`, if any."""
-    net = features.load()
+    net = load_classifier()
     wanted, _ = describe(net, test)
     floor = frechet.distance(describe(net, train[:count])[0].numpy(), wanted.numpy())
     click.echo(f"floor, {count} train images: Fréchet {floor:.3f}")

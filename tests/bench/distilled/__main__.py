@@ -33,7 +33,7 @@ from s4s.training.distil import distil
 from s4s.training.source import Source
 from s4s.training.sources import baseline_teacher
 from s4s.training.teacher.pairs import TEST_SEEDS, Pairs, ends, errors, known_pairs, make_pairs
-from s4s.training.teacher.solvers import teacher_table
+from s4s.training.teacher.solvers import AUTO, teacher_table
 from tests.bench.limits.__main__ import EFFORT
 from tests.bench.pages import placed
 
@@ -75,7 +75,7 @@ class Study:
 
     def fine(self, calls: int) -> Table:
         """Of the undistilled base."""
-        return teacher_table(self.base, "auto", calls)
+        return teacher_table(self.base, AUTO, calls)
 
     def features(self, images: Tensor) -> np.ndarray:
         found = features_of(self.source, images)
@@ -114,7 +114,7 @@ class Study:
 def model_rows(study: Study) -> list[dict]:
     """What the distilled model makes by its own sampler and by the trainer's default teacher."""
     tables = {f"{OWN}, {calls} calls": study.own(calls) for calls in (2, 3, 4, study.calls, 2 * study.calls)}
-    tables |= {f"the default teacher, {calls} calls": teacher_table(study.source, "auto", calls) for calls in (32, 128)}
+    tables |= {f"the default teacher, {calls} calls": teacher_table(study.source, AUTO, calls) for calls in (32, 128)}
     rows = [{"model": f"{study.name}, distilled", "sampler": name,
              **study.piece(f"sampler-{name.replace(', ', '-').replace(' ', '_')}",
                            lambda table=table: study.measured(table, "undistilled"))} for name, table in tables.items()]

@@ -33,7 +33,7 @@ from s4s.training.config import BUDGETS, Config
 from s4s.training.distil import distil
 from s4s.training.source import Source
 from s4s.training.teacher.pairs import TEST_SEEDS, Pairs, ends, errors, known_pairs, make_pairs
-from s4s.training.teacher.solvers import teacher_table
+from s4s.training.teacher.solvers import AUTO, teacher_table
 
 from .models import BUNDLED, NAMES, judged, source
 
@@ -60,7 +60,7 @@ class Bench:
     def _test(self) -> Pairs:
         path, seeds = self.cache / f"{self.name}-test.safetensors", range(TEST_SEEDS, TEST_SEEDS + SEEDS)
         if not path.is_file():
-            made = make_pairs(self.source, seeds, teacher_table(self.source, "auto", FINE), "", quiet=True)
+            made = make_pairs(self.source, seeds, teacher_table(self.source, AUTO, FINE), "", quiet=True)
             save_file({"target": made.target.contiguous()}, path)
         return known_pairs(self.source, seeds, load_file(path)["target"])
 

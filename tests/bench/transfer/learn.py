@@ -101,7 +101,7 @@ def start(lessons: list[Lesson], calls: int, few: int = 6) -> Parameters:
 
 def moving(parameters: Parameters) -> Tensor:
     """Which of the numbers are learned: levels, queries, and the weights of the newest ORDER predictions."""
-    rows, columns = parameters._places
+    rows, columns = parameters.places
     return torch.cat([torch.ones(sum(parameters.sizes[:2]), dtype=torch.bool), rows - columns < ORDER])
 
 

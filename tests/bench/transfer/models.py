@@ -17,6 +17,7 @@ from s4s.training.demo_models.network import UNet
 from s4s.training.demo_models.source import bundled as bundled_source
 from s4s.training.source import Source, guided
 from tests.assets.emoji import conditions as words, network as mmdit
+from tests.bench.demo_models.initial import begun
 
 ZERO_SNR_TOP = 4518.0                   # the highest level ComfyUI and WebUI give a zero terminal SNR model
 FLOW_FLOOR = 1e-3
@@ -86,7 +87,7 @@ class Small(nn.Module):
 
 def _network(kind: Kind, channels: int, labels: int) -> nn.Module:
     """The bundled U-Net with as many channels and labels as asked for."""
-    network = UNet(kind.width)
+    network = begun(UNet(kind.width))
     network.stem = nn.Conv2d(4 * channels, kind.width, 3, padding=1)
     network.head = nn.Conv2d(kind.width, 4 * channels, 3, padding=1)
     nn.init.zeros_(network.head.weight)

@@ -13,7 +13,7 @@ import torch
 
 from s4s.s4s_nodes.core import Table, preset_file
 from s4s.s4s_nodes.library import shipped_folder
-from s4s.training.baselines.measure import Entry, baselines, measure
+from s4s.training.baselines.measure import Entry, baselines, measured
 from s4s.training.config import Config
 from s4s.training.parametrization.parameters import Parameters
 from s4s.training.progress import RunProgress
@@ -93,13 +93,13 @@ class Study:
         def make():
             source, pairs = self.source(setting), self.pairs(setting, "test")
             some = pairs.part(slice(0, FEW))
-            tried = [measure(source, entry, some) for entry in baselines(source, calls)]
+            tried = [measured(source, [entry], some)[0] for entry in baselines(source, calls)]
             tried.sort(key=lambda entry: entry.errors.mean())
             final = tried[:FINALISTS]
             default = DEFAULTS[source.model.prediction]
             if not any((entry.solver_name, entry.schedule_name) == default for entry in final):
                 final += baselines(source, calls, {default})
-            full = [measure(source, entry, pairs) for entry in final]
+            full = [measured(source, [entry], pairs)[0] for entry in final]
             best = min(full, key=lambda entry: entry.rmse)
             return {"few": {entry.name: entry.errors.tolist() for entry in tried},
                     "all": {entry.name: entry.errors.tolist() for entry in full},
@@ -116,7 +116,7 @@ class Study:
             found = baselines(source, calls, {tuple(name.split(", "))})
             if not found:
                 return {"errors": [float("inf")] * TEST}
-            return {"errors": measure(source, found[0], self.pairs(setting, "test")).errors.tolist()}
+            return {"errors": measured(source, [found[0]], self.pairs(setting, "test"))[0].errors.tolist()}
         kept = self.store.cell(f"pair-{setting.mark}-calls{calls}-{name.replace(', ', '-')}", make)
         return np.array(kept["errors"])
 
@@ -151,7 +151,7 @@ class Study:
     def errors(self, name: str, table: Table, setting: Setting) -> np.ndarray:
         """Errors of a table on all test seeds of a setting."""
         def make():
-            found = measure(self.source(setting), Entry("S4S", name, table), self.pairs(setting, "test"))
+            found = measured(self.source(setting), [Entry("S4S", name, table)], self.pairs(setting, "test"))[0]
             return {"errors": found.errors.tolist(), "words": f"{found.rmse:.4f}"}
         return np.array(self.store.cell(f"race-{name}-on-{setting.mark}", make)["errors"])
 
@@ -167,7 +167,7 @@ class Study:
             config = Config.of(name="own", model=source.name, cfg=on.cfg, calls=(calls,), budget=BUDGET)
             with tempfile.TemporaryDirectory() as folder:
                 made = Run(config, folder, progress=RunProgress(quiet=True), source=source).train()
-            found = measure(source, Entry("S4S", "own", made.table(calls)), self.pairs(on, "test"))
+            found = measured(source, [Entry("S4S", "own", made.table(calls))], self.pairs(on, "test"))[0]
             return {"errors": found.errors.tolist(), "calls": made.training["model_calls"],
                     "start": made.training["start"], "words": f"{found.rmse:.4f}"}
         return np.array(self.store.cell(f"trained-{on.mark}-calls{calls}", make)["errors"])

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from s4s.s4s_nodes.core import sample
 from s4s.s4s_nodes.core.files import write_atomically
-from s4s.training.teacher.solvers import teacher_table
+from s4s.training.teacher.solvers import AUTO, teacher_table
 from tests.assets.emoji import pictures as emoji
 from tests.bench.demo_models import data as mnist
 from tests.bench.transfer.models import TRAINED, Kind, Small, source, weights_path
@@ -156,7 +156,7 @@ def sheet(name: str, cache: Path, cfg: float = 3.0, calls: int = 40, columns: in
     made = source(name, cfg, cache)
     classes = 12 if name.startswith("emoji") else 10
     seeds = [classes * column + row for row in range(classes) for column in range(columns)]
-    table = teacher_table(made, "auto", calls)
+    table = teacher_table(made, AUTO, calls)
     rows = [sample(made.denoiser, made.noise(part) * made.sigma_max, table, made.conditions(part))
             for part in (seeds[i:i + 40] for i in range(0, len(seeds), 40))]
     shown = ((torch.cat(rows).clamp(-1, 1) + 1) * 127.5).round().byte()
