@@ -114,17 +114,10 @@ def pair_cost(source: Source, calls: int) -> int:
 def fixed_cost(plan: Plan, source: Source, calls: int) -> int:
     """Network calls before the first step, without the training pairs: held-out pairs and what is measured of teacher
     and network (both shared by the tables), the choice of the start."""
-    return shared_cost(plan, plan.data.validation) + check_cost(plan, source) // len(plan.calls) \
+    twice = 2 * plan.teacher.calls * isinstance(source.teacher, tuple)              # to see whether it is deterministic
+    check = NOISE_CALLS + twice + probes(plan.most_calls) * probe_calls(plan.teacher.calls, max(plan.calls))
+    return shared_cost(plan, plan.data.validation) + (not plan.warm) * (plan.checked or check) // len(plan.calls) \
         + search_calls(source, calls, plan) + VALIDATIONS * plan.data.validation * calls
-
-
-def check_cost(plan: Plan, source: Source) -> int:
-    """Network calls that measure the teacher and the network's noise. A sampler as the teacher runs twice before."""
-    if plan.warm:
-        return 0
-    twice = 2 * plan.teacher.calls * isinstance(source.teacher, tuple)
-    each = probe_calls(plan.teacher.calls, max(plan.calls))
-    return plan.checked or twice + NOISE_CALLS + probes(plan.most_calls) * each
 
 
 def shared_cost(plan: Plan, pairs: int) -> int:

@@ -151,8 +151,7 @@ class Config(Group):
         """A configuration from the flat names of settings. Raises ValueError for an unknown name or a bad value."""
         if unknown := sorted(set(settings) - set(SETTINGS)):
             raise ValueError(f"unknown settings {', '.join(unknown)}: check the spelling and this program's version")
-        groups = _grouped(settings)
-        return cls(**groups.pop("", {}), **{group: GROUPS[group](**values) for group, values in groups.items()})
+        return cls().replace(**settings)
 
     def replace(self: C, **settings) -> C:
         """A copy with these settings, by their flat names (or fields of this class)."""

@@ -96,24 +96,18 @@ class Share:
         self.images = 0
 
     def __call__(self, x: Tensor, sigma: Tensor, **extra) -> Tensor:
-        def work(some):
-            return self.network(x[some], sigma[some], **{key: value[some] for key, value in extra.items()})
-        mine = torch.cat(self._in_parts(work, x)).contiguous()
-        everyone = [torch.empty_like(mine) for _ in range(self.world.size)]
-        dist.all_gather(everyone, mine)
-        return torch.cat(everyone)[:len(x)]             # in order, without what lies past the end
-
-    def _in_parts(self, work: Callable, x: Tensor) -> list:
-        """work(places) over this process's share: as many as every other has, past the end the last image again."""
-        each = -(-len(x) // self.world.size)
+        each = -(-len(x) // self.world.size)            # as many for every process: past the end the last image again
         places = (self.world.rank * each + torch.arange(each)).clamp(max=len(x) - 1).to(x.device)
         done, start = [], 0
         while start < each:
             some = places[start:start + self.chunk]
             try:
-                done.append(work(some))
+                done.append(self.network(x[some], sigma[some], **{key: value[some] for key, value in extra.items()}))
             except (RuntimeError, MemoryError) as error:
                 self.chunk = halved(len(some), error)
                 continue
             start, self.images = start + len(some), self.images + len(some)
-        return done
+        mine = torch.cat(done).contiguous()
+        everyone = [torch.empty_like(mine) for _ in range(self.world.size)]
+        dist.all_gather(everyone, mine)
+        return torch.cat(everyone)[:len(x)]             # in order, without what lies past the end

@@ -1,7 +1,7 @@
 """The tables of a run so far: what each began with, how far its optimizer is, and the table that the preset gets."""
 
 import math
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from .optimizers.linearized import RANK
 from .optimizers.state import State
 from .parametrization.parameters import Parameters
 from .source import Source
-from .starts.search import Start, choose_start
+from .starts.search import choose_start
 from .teacher.pairs import Pairs
 
 
@@ -65,31 +65,27 @@ class RunTables:
 
         noise: relative noise of the network's answers.
         """
-        before = self.source.model_calls
-        start = self._start(calls, window, plan, node)
-        state = State(start.vector, start.vector.clone(), noise=noise, rank=RANK // 2 if noise else RANK)
-        [best] = measured(self.source, [start.best], window.held_out)
+        before, curve = self.source.model_calls, None
+        if window.top is not None:
+            curve = window_levels(self.curve, window.denoise, calls, self.source.flow)
+        best, first, parameters, vector = choose_start(self.source, calls, window.held_out, plan, curve)
+        schedule, at_best = first.name, first is best
+        if node.neighbour is not None:
+            other = node.name(table_name(calls, window.top), node.neighbour)
+            parameters, vector = self.parameters(other), self.states[other].best.clone()
+            schedule, at_best = self.starts[other].schedule, False
+        state = State(vector, vector.clone(), noise=noise, rank=RANK // 2 if noise else RANK)
+        [best] = measured(self.source, [best], window.held_out)
         state.baseline, state.baseline_median = float(best.errors.mean()), best.median
         spent = self.source.model_calls - before + math.ceil(window.shared / len(plan.calls))
         least = 2 * plan.data.validation * calls + LEAST_PAIRS * pair_cost(self.source, calls)
         state.left = max(plan.most_calls - spent, least if plan.warm else 0)
-        if start.at_best:                               # measured just now
+        if at_best:                                     # measured just now
             state.validated(state.baseline, state.baseline_median, math.nan, self.source.all_calls)
         self.starts[name] = TableStart(
-            start.levels_name, start.parameters.start.tolist(), node.cfg, window.denoise,
+            schedule, parameters.start.tolist(), node.cfg, window.denoise,
             [best.solver_name, best.schedule_name], {part: getattr(best.table, part).tolist() for part in PARTS})
         self.states[name] = state                       # last: a stop between the two lines repeats the start
-
-    def _start(self, calls: int, window: Window, plan: Plan, node: CfgNode) -> Start:
-        curve = None
-        if window.top is not None:
-            curve = window_levels(self.curve, window.denoise, calls, self.source.flow)
-        start = choose_start(self.source, calls, window.held_out, plan, curve)
-        if node.neighbour is None:
-            return start
-        other = node.name(table_name(calls, window.top), node.neighbour)
-        return replace(start, parameters=self.parameters(other), vector=self.states[other].best.clone(),
-                       at_best=False, levels_name=self.starts[other].schedule)
 
     def starts_record(self) -> dict[str, dict]:
         return {name: asdict(start) for name, start in self.starts.items()}

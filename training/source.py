@@ -121,23 +121,19 @@ class Source:
         done: list[Tensor] = []
         while (start := sum([len(part) for part in done])) < len(x):
             part = slice(start, start + self.chunk)
-            if (answer := self._answer(x[part], sigma[part], {k: v[part] for k, v in extra.items()})) is not None:
-                done.append(answer)
+            shown, level = x[part], sigma[part]
+            if self.on_model_calls is not None:
+                self.on_model_calls(len(shown))
+            try:
+                answer = self.network(shown, level, **{name: value[part] for name, value in extra.items()})
+            except (RuntimeError, MemoryError) as error:
+                self.chunk = halved(len(shown), error)
+                if self.say is not None:
+                    self.say(f"memory ran out with {len(shown)} images in one call: continuing with {self.chunk}")
+                continue
+            self.model_calls += len(shown)
+            done.append(self._checked(answer, shown, level))
         return done[0] if len(done) == 1 else torch.cat(done)
-
-    def _answer(self, x: Tensor, sigma: Tensor, extra: dict) -> Tensor | None:
-        """The network's answer to one part, or None after memory ran out and the parts were halved."""
-        if self.on_model_calls is not None:
-            self.on_model_calls(len(x))
-        try:
-            answer = self.network(x, sigma, **extra)
-        except (RuntimeError, MemoryError) as error:
-            self.chunk = halved(len(x), error)
-            if self.say is not None:
-                self.say(f"memory ran out with {len(x)} images in one call: continuing with {self.chunk}")
-            return None
-        self.model_calls += len(x)
-        return self._checked(answer, x, sigma)
 
     def _checked(self, denoised: Tensor, x: Tensor, sigma: Tensor) -> Tensor:
         bad = ~torch.isfinite(denoised.flatten(1)).all(1)

@@ -26,11 +26,11 @@ def refused(tmp_path, words, own=None, **settings):
 
 
 @pytest.mark.parametrize("settings, words", [
-    ({"schedule": "karas"}, "no schedule 'karas' for toy; there are: auto, karras, .*laplace"),
+    ({"schedule": "karas"}, "unknown schedule 'karas' for toy; there are: auto, karras, .*laplace"),
     ({"schedule": "nowhere.safetensors"}, "nowhere.safetensors"),
-    ({"schedule": "oss_flux"}, "no schedule 'oss_flux' for toy"),                      # a flow's
-    ({"schedule": "curve", "windows": (1.0, 0.5)}, "no schedule 'curve'"),
-    ({"teacher": "dpmpp_9m"}, "no solver 'dpmpp_9m'; there are: euler"),
+    ({"schedule": "oss_flux"}, "unknown schedule 'oss_flux' for toy"),                      # a flow's
+    ({"schedule": "curve", "windows": (1.0, 0.5)}, "unknown schedule 'curve'"),
+    ({"teacher": "dpmpp_9m"}, "unknown solver 'dpmpp_9m'; there are: euler"),
 ])
 def test_a_name_that_there_is_none_of(tmp_path, settings, words):
     refused(tmp_path, words, **settings)

@@ -103,7 +103,12 @@ def race(source: Source, preset: Preset, table: str, pairs: Pairs, effort: Effor
     began_at = preset.training.get("baseline")
     kept = [str(began_at[table])] if isinstance(began_at, dict) and table in began_at else []
     ranked = searched(source, entries, pairs, effort, kept, source.features is not None)
-    learned, *ranked = with_finer_errors(source, [learned, *ranked], pairs, finer)
+    if finer is not None:
+        few = replace(pairs.part(slice(0, len(finer))), target=finer)
+        whole = [replace(entry, errors=np.empty(0)) for entry in (learned, *ranked) if len(entry.errors) == len(pairs)]
+        finer_errors = {entry.name: entry.errors for entry in measured(source, whole, few)}
+        learned, *ranked = (replace(entry, finer=finer_errors.get(entry.name, entry.finer))
+                            for entry in (learned, *ranked))
     frechet_entries = measured(source, frechet_entries, pairs, features=True)
     more |= calls_to_match(source, learned, ranked, pairs) if match else {}
     return result_of(source, learned, ranked, pairs, frechet_entries, **more)
@@ -126,16 +131,6 @@ def curve_of(preset: Preset, table: str) -> np.ndarray | None:
     if not isinstance(denoise, float) or not 0 < denoise < 1:
         return None
     return window_levels(preset.curve, denoise, preset.tables[table].calls, preset.model.flow)
-
-
-def with_finer_errors(source: Source, entries: list[Entry], pairs: Pairs, finer: Tensor | None) -> list[Entry]:
-    """The entries that ran all pairs with their errors to a finer teacher's targets of the first ones."""
-    if finer is None:
-        return entries
-    few = replace(pairs.part(slice(0, len(finer))), target=finer)
-    whole = [replace(entry, errors=np.empty(0)) for entry in entries if len(entry.errors) == len(pairs)]
-    finer_errors = {entry.name: entry.errors for entry in measured(source, whole, few)}
-    return [replace(entry, finer=finer_errors.get(entry.name, entry.finer)) for entry in entries]
 
 
 def result_of(source: Source, learned: Entry, ranked: list[Entry], pairs: Pairs,

@@ -41,8 +41,8 @@ def _save_image(image: Image.Image, path) -> Path:
 
 
 def _picture(values: Tensor) -> Image.Image:
-    pixels = ((values.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
-    return Image.fromarray(pixels.squeeze(-1) if pixels.shape[2] == 1 else pixels).convert("RGB")
+    pixels = ((values.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().expand(3, -1, -1)
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
 
 class Row(NamedTuple):

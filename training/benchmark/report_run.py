@@ -18,7 +18,6 @@ from ..source import Source, pick_device
 from ..teacher.pairs import Pairs, ends
 from . import host_race, html_report, report as draw
 
-TEACHER_CALLS = 50          # for a race on a bundled model
 BUNDLED_SEEDS, CHECKPOINT_SEEDS = 256, 24       # where none are asked for
 SHEET_COLUMNS = 12
 MISS_SHOWN = 3                  # factor by which the sheet enlarges the difference to the teacher
@@ -63,9 +62,8 @@ def source_for(preset: Preset, opening: dict, cfg: float | None, device: str) ->
 def terms_of(preset: Preset, calls, first: int, seeds: int | None, budget: int | None) -> host_race.Terms:
     """The terms of a race of the tables with these calls. budget: for a checkpoint; None: for a bundled model."""
     tables = tuple(sorted(tables_of(preset, calls or ()), key=lambda name: "_from" in name))      # whole pictures first
-    if budget is None:
-        return host_race.Terms(tables, range(first, first + (seeds or BUNDLED_SEEDS)), 0, TEACHER_CALLS, match=True)
-    return host_race.Terms(tables, range(first, first + (seeds or CHECKPOINT_SEEDS)), budget)
+    count = seeds or (BUNDLED_SEEDS if budget is None else CHECKPOINT_SEEDS)
+    return host_race.Terms(tables, range(first, first + count), budget or 0, match=budget is None)
 
 
 def race_and_show(source: Source, preset: Preset, terms: host_race.Terms, out) -> host_race.RaceResult:

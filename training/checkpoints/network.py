@@ -69,16 +69,11 @@ def transformer_flux(network, guidance: float) -> Callable:
         h, w = x.shape[2] // 2, x.shape[3] // 2
         patches = rearrange(x, "n c (h p) (w q) -> n (h w) (c p q)", p=2, q=2)
         told_guidance = torch.full((len(x),), guidance, device=x.device) if network.config.guidance_embeds else None
-        answer = network(patches, context, pooled, timestep, positions(h, w).to(x), x.new_zeros(
-            context.shape[1], 3), told_guidance, return_dict=False)[0]
+        positions = torch.cartesian_prod(torch.arange(1), torch.arange(h), torch.arange(w))     # 0, row, column
+        answer = network(patches, context, pooled, timestep, positions.to(x), x.new_zeros(context.shape[1], 3),
+                         told_guidance, return_dict=False)[0]
         return rearrange(answer, "n (h w) (c p q) -> n c (h p) (w q)", h=h, p=2, q=2)
     return ask
-
-
-def positions(rows: int, columns: int) -> Tensor:
-    """(rows * columns, 3): 0, row, column of every patch."""
-    grid = torch.cartesian_prod(torch.arange(rows), torch.arange(columns))
-    return torch.cat([torch.zeros(len(grid), 1, dtype=torch.long), grid], 1)
 
 
 def decoder(autoencoder) -> Callable:

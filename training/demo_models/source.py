@@ -1,7 +1,5 @@
 """The small models as what is distilled: guided, conditioned by digit, with a feature space to race in."""
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 
@@ -24,13 +22,11 @@ def bundled(name: str, cfg: float, device="cpu") -> Source:
 
     def conditions(seeds):
         return {"label": torch.as_tensor([int(seed) % digits.classes for seed in seeds], device=device)}
+
+    def features(images):                       # of the classifier, which is read when it is first asked
+        return load_classifier(device).features(images.float())
     model = Model(name, digits.prediction, float(levels[0]), float(levels[-1]), shift=1.0 if flow else None,
                   channels=digits.shape[0])
     return Source(name, model, levels, tuple(digits.shape), guided(digits.denoise, cfg, digits.null), conditions,
-                  cfg, torch.device(device), any_cfg=True, features=digit_features(device),
+                  cfg, torch.device(device), any_cfg=True, features=features,
                   feature_space="64 features of the bundled digit classifier")
-
-
-def digit_features(device) -> Callable:
-    """images (n, 1, 28, 28) -> (n, 64) of the bundled classifier, which is read when it is first asked."""
-    return lambda images: load_classifier(device).features(images.float())

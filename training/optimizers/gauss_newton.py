@@ -195,8 +195,7 @@ def solved(model: Linearized, here: Parameters, start: Tensor, damping: float, s
         except ValueError:                                          # no valid table
             return math.inf
         away = damping * (scale * (vector - start).square()).sum()
-        loss = float((weights * model.squares(miss)[:, 0]).sum() + away)
-        return loss if math.isfinite(loss) else math.inf
+        return float((weights * model.squares(miss)[:, 0]).sum() + away)
     vector, loss = start, float((weights * model.squares(miss)[:, 0]).sum())
     for _ in range(SOLVING):
         step = _step(model, here, vector, start, weights, damping * scale)

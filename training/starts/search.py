@@ -3,8 +3,6 @@
 A table that weighs the whole history holds every classical solver of one call a step, so each is a start, exactly.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -20,26 +18,21 @@ from ..teacher.pairs import Pairs
 LEAST_GAP = 1e-9  # least relative distance of two levels of a start: some schedules repeat one, up to rounding
 
 
-@dataclass(frozen=True)
-class Start:
-    """Where a table begins: its parameters, the free vector, and what the levels are called.
+def choose_start(source: Source, calls: int, held_out: Pairs, config,
+                 curve: np.ndarray | None = None) -> tuple[Entry, Entry, Parameters, Tensor]:
+    """(best baseline, the one that a table of this many calls starts as, its parameters, its free numbers).
 
-    best: the best baseline of all; at_best: the vector is that baseline.
+    curve: for a window, its levels (calls + 1,) on the curve of the full table, one of the schedules that are tried. A
+    schedule that was asked for is the only one, where it can place the levels. Raises ValueError where none can.
     """
-
-    parameters: Parameters
-    vector: Tensor
-    levels_name: str
-    best: Entry
-    at_best: bool
-
-
-def choose_start(source: Source, calls: int, held_out: Pairs, config, curve: np.ndarray | None = None) -> Start:
-    """The start of a table of this many calls. Raises ValueError if no schedule can place as many levels.
-
-    curve: for a window, its levels (calls + 1,) on the curve of the full table, one of the schedules that are tried.
-    """
-    ranked = ranked_baselines(source, calls, held_out, config, curve)
+    top = None if curve is None else float(curve[0])
+    known = schedules_for(source, top)
+    asked = [config.schedule] if config.schedule in known else []
+    for tried in (asked, [name for name in (*known, CURVE) if name not in NO_START_SCHEDULES]):
+        names = {(solver, name) for solver in STARTS for name in tried}
+        if entries := baselines(source, calls, names, top, curve, pin=True):
+            break
+    ranked = searched(source, entries, held_out, config.effort)
     for entry in ranked:
         if not isinstance(table := entry.table, Table):         # a host's sampler has no coefficients
             continue
@@ -50,31 +43,14 @@ def choose_start(source: Source, calls: int, held_out: Pairs, config, curve: np.
         parameters = Parameters.of(source, levels)
         vector = vector_of(parameters, table)
         if vector is not None:
-            return Start(parameters, vector, entry.name, ranked[0], entry is ranked[0])
+            return ranked[0], entry, parameters, vector
     raise ValueError(f"no schedule can place {calls} calls for {source.name}: use another number, or schedule auto")
-
-
-def ranked_baselines(source: Source, calls: int, held_out: Pairs, config,
-                     curve: np.ndarray | None = None) -> list[Entry]:
-    """Classical solvers on schedules, best mean error first, those that ran the most pairs before all others.
-
-    A schedule that was asked for is the only one, where it can place the levels.
-    """
-    top = None if curve is None else float(curve[0])
-    known = schedules_for(source, top)
-    asked = [config.schedule] if config.schedule in known else []
-    for tried in (asked, [name for name in (*known, CURVE) if name not in NO_START_SCHEDULES]):
-        names = {(solver, name) for solver in STARTS for name in tried}
-        if entries := baselines(source, calls, names, top, curve, pin=True):
-            break
-    return searched(source, entries, held_out, config.effort)
 
 
 def search_calls(source: Source, calls: int, config) -> int:
     """The most network calls that `ranked_baselines` makes for a whole table."""
-    tried = set(schedules_for(source)) - set(NO_START_SCHEDULES)
-    tried = {config.schedule} if config.schedule != "auto" else tried
-    entrants = Entrants(calls, len(tried) + 1, source.flow, solvers=STARTS)
+    tried = 1 if config.schedule != "auto" else len(set(schedules_for(source)) - set(NO_START_SCHEDULES))
+    entrants = Entrants(calls, tried + 1, source.flow, solvers=STARTS)
     return search_cost(config.effort, entrants, config.effort.rounds[-1][0])
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from s4s.s4s_nodes.core import schedules
-from s4s.training.demo_models.source import digit_features
+from s4s.training.demo_models.models import load_classifier
 from s4s.training.source import Source
 from tests.bench.limits.models import digits, source, trained
 
@@ -89,7 +89,7 @@ def blend(kept: nn.Module, now: nn.Module, decay: float) -> None:
 
 def base_of(name: str, folder: Path, cache: Path) -> tuple[Source, nn.Module]:
     """The undistilled model under its guidance, with the features of the digits, and its network."""
-    kind, classifier = KINDS[name], digit_features("cpu")
+    kind, classifier = KINDS[name], load_classifier().features
 
     def features(images: Tensor) -> Tensor:
         return classifier(F.interpolate(images, (28, 28), mode="bilinear"))
