@@ -48,7 +48,7 @@ def choose_start(source: Source, calls: int, held_out: Pairs, config,
 
 
 def search_calls(source: Source, calls: int, config) -> int:
-    """The most network calls that `ranked_baselines` makes for a whole table."""
+    """The most network calls that `choose_start` makes for a whole table."""
     tried = 1 if config.schedule != "auto" else len(set(schedules_for(source)) - set(NO_START_SCHEDULES))
     entrants = Entrants(calls, tried + 1, source.flow, solvers=STARTS)
     return search_cost(config.effort, entrants, config.effort.rounds[-1][0])
