@@ -56,6 +56,7 @@ def test_show_as_json_is_every_number(preset_file):
     (("train", "--calls", "six"), "not a list of whole numbers"),
     (("train", "--model", "sd15.safetensors"), "sd15.safetensors"),
     (("train", "--device", "tpu9"), "--device cpu"),
+    (("train", "--teacher-cfg", "7"), "--teacher-cfg 7 is for --teacher-checkpoint, and none is given: add it"),
     (("demo", "--calls", "0"), "0 calls asked for"),
 ])
 def test_wrong_input_is_answered_in_words_without_a_traceback(words, said, tmp_path, monkeypatch):
