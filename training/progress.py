@@ -64,8 +64,7 @@ class RunProgress:
     @contextlib.contextmanager
     def bar(self, calls: int):
         """A bar over the network calls of the table that is learned meanwhile."""
-        off = None if self.bars else True
-        with tqdm(total=calls, desc=f"learning {self.table}", unit="call", disable=off) as self._bar:
+        with tqdm(total=calls, desc=f"learning {self.table}", unit="call", disable=not self.bars or None) as self._bar:
             yield
 
     def note_iteration(self, state, loss: float, all_calls: int) -> None:

@@ -19,10 +19,7 @@ from .measure import Entry, measured, table_within
 from .shared import shared_calls
 
 PROBES = ("dpmpp_2m", "ipndm_2", "unipc_bh2_2")         # solvers that tell good schedules from bad ones
-# levels on which no two solvers coincide; True: for flows. On some schedules one or two calls more are made
-IRREGULAR = {flow: partial(exponential, sigma_min=0.002, sigma_max=1.0 if flow else 14.6, rho=1.7)
-             for flow in (False, True)}
-MARGIN = 1.02
+MARGIN = 1.02                                           # on some schedules one or two calls more are made
 EVERY = 1_000_000                                       # more than there will ever be
 
 
@@ -99,8 +96,9 @@ def search_cost(effort: Effort, entrants: Entrants, seeds: int, features: bool =
 @cache
 def shared_on_a_schedule(solvers: tuple[str, ...], calls: int, flow: bool) -> int:
     """Network calls that these solvers make together for one image, on any one schedule."""
-    tables = []
+    # no two solvers coincide on these levels
+    levels, tables = partial(exponential, sigma_min=0.002, sigma_max=1.0 if flow else 14.6, rho=1.7), []
     for name in solvers:
         with suppress(ValueError):                              # one of its steps makes more calls
-            tables.append(table_within(classical.SOLVERS[name], IRREGULAR[flow], calls, flow))
+            tables.append(table_within(classical.SOLVERS[name], levels, calls, flow))
     return math.ceil(MARGIN * shared_calls(tables))

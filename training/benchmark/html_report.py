@@ -24,7 +24,6 @@ PICTURES = {"sheet": "The same noise by teacher, usual choice, best baseline and
             "race": "RMSE to the teacher with 95 % intervals over seeds.",
             "solver": "Left: the noise levels of the states, and those the network is told. Right: the weights of the "
                       "predictions in the next state."}
-OF_A_RACE = ("sheet", "race")
 PROVENANCE = ("checkpoint", "prompts", "size", "dtype", "guidance",
               "teacher", "teacher_error", "cfg", "resolution", "family", "base", "learn", "clock", "mode", "objective",
               "relaxed", "pairs", "seed", "budget", "iterations", "start", "baseline", "held_out_rmse",
@@ -59,7 +58,7 @@ def _provenance(preset: Preset) -> list[tuple[str, str]]:
 
 
 def _table(preset: Preset, name: str, table: Table, race: TableResult | None, folder: Path) -> dict:
-    wanted = {kind: folder / f"{kind}-{name}.png" for kind in PICTURES if race or kind not in OF_A_RACE}
+    wanted = {kind: folder / f"{kind}-{name}.png" for kind in PICTURES if race or kind == "solver"}
     pictures = [{"kind": kind, "uri": _uri(path), "caption": PICTURES[kind]} for kind, path in wanted.items()
                 if path.exists()]
     scores = race.scores if race else preset.score(name)

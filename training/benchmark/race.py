@@ -97,7 +97,6 @@ def race(source: Source, preset: Preset, table: str, pairs: Pairs, effort: Effor
         raise ValueError(f"{len(pairs)} pairs: a race needs at least 2, better 16")
     raced_table, top = preset.tables[table], window_of(source, preset.tables[table])
     entries = baselines(source, raced_table.calls, top=top, curve=curve_of(preset, table))
-    frechet_entries = [entry for entry in samplers if entry.frechet_only]
     entries += [entry for entry in samplers if not entry.frechet_only]
     [learned] = measured(source, [Entry("S4S", "learned", raced_table)], pairs, features=True)
     began_at = preset.training.get("baseline")
@@ -109,7 +108,7 @@ def race(source: Source, preset: Preset, table: str, pairs: Pairs, effort: Effor
         finer_errors = {entry.name: entry.errors for entry in measured(source, whole, few)}
         learned, *ranked = (replace(entry, finer=finer_errors.get(entry.name, entry.finer))
                             for entry in (learned, *ranked))
-    frechet_entries = measured(source, frechet_entries, pairs, features=True)
+    frechet_entries = measured(source, [entry for entry in samplers if entry.frechet_only], pairs, features=True)
     more |= calls_to_match(source, learned, ranked, pairs) if match else {}
     return result_of(source, learned, ranked, pairs, frechet_entries, **more)
 

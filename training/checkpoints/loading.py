@@ -27,7 +27,6 @@ REPOSITORIES = {"sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5", "sd20": "
 SD35 = {38: "stabilityai/stable-diffusion-3.5-large", 24: "stabilityai/stable-diffusion-3.5-medium"}    # by its blocks
 UNNEEDED = ("safety_checker", "feature_extractor", "image_encoder")
 UNCHECKED = {"StableDiffusionPipeline": {"requires_safety_checker": False}}
-EXTRA = 'pip install "s4s-sampler[checkpoints]"'
 
 
 @dataclass
@@ -65,8 +64,8 @@ def _diffusers():
         import transformers  # noqa: F401  the text encoders
         diffusers.StableDiffusionPipeline  # noqa: B018  only now is it imported
     except ImportError as error:
-        raise ValueError(f"opening a checkpoint needs diffusers, transformers and accelerate ({error}): {EXTRA}"
-                         ) from None
+        raise ValueError(f"opening a checkpoint needs diffusers, transformers and accelerate ({error}): pip install "
+                         '"s4s-sampler[checkpoints]"') from None
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"diffusers is installed, but does not work ({reason}): most often a torchvision is made for "
