@@ -13,6 +13,7 @@ const PICTURE = 320; // and for its pictures
 const SETTLED = 500; // ms until Nodes 2.0 has drawn what was added; it shares the rest of the height out
 const LETTER = 6.3; // pixels of a letter the host's widget shows a node's words in
 const LINE = 17; // and of a line
+const AROUND = 36; // and above and below the lines
 const PROGRESS = "$$node-text-preview"; // the host's own widget, for what a running node says
 
 const ours = (name) => String(name ?? "").startsWith("S4S");
@@ -53,7 +54,7 @@ function makeRoom({ detail }) {
   const text = String(widget?.value ?? "");
   if (!widget || window.LiteGraph.vueNodesMode || !(ours(node.type) || ours(text))) return;
   const lines = Math.ceil(text.length / Math.max(10, (node.size[0] - 50) / LETTER));
-  widget.options.getMinHeight = () => Math.max(58, 30 + LINE * lines);
+  widget.options.getMinHeight = () => Math.max(58, AROUND + LINE * lines);
   node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
 }
 

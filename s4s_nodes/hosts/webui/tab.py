@@ -42,7 +42,7 @@ def tabs() -> list:
             button.click(begin, inputs=[*scene, *fields], outputs=[notice], queue=False).then(**follow).then(**fresh)
         again.click(**fresh)
         page.load(**fresh)
-        page.load(**follow)
+        page.load(**follow).then(**fresh)           # a training that this page has found running
         page.load(lambda: asked_before(len(scene) + len(wish)), inputs=[], outputs=[*scene, *wish], queue=False)
         stop.click(jobs.JOBS.interrupt, inputs=[], outputs=[], queue=False)
         taken = {"outputs": [*scene, *wish[1:3], notice], "queue": False}
@@ -60,7 +60,7 @@ def _progress() -> tuple:
     bar = gr.HTML(value="", elem_id="s4s_bar")
     report = gr.Textbox(label=say("Report"), lines=12, interactive=False, elem_id="s4s_report")
     live = gr.Image(type="pil", label=say("Learned so far, and the teacher"), interactive=False, visible=False,
-                    elem_id="s4s_live")
+                    show_label=False, elem_id="s4s_live")       # gradio 4 lays it over the picture, whose rows say it
     sheet = gr.Image(type="pil", label=say("Before and after: the same seeds at equal steps"), interactive=False,
                      visible=False, show_label=False, elem_id="s4s_sheet")      # a gallery would crop a tall one
     return notice, stop, [bar, report, live, sheet]

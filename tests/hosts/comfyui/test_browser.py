@@ -156,6 +156,17 @@ def test_what_a_node_says_stands_on_it(page, comfy, vue):
     page.evaluate("app.extensionManager.setting.set('Comfy.VueNodes.Enabled', false)")
 
 
+def test_what_a_sampler_says_is_read_without_scrolling(page, comfy):
+    sampler = {"sampler": ["KSampler", {**KSAMPLER, "steps": 3, "denoise": 1.0}, {**FROM, **PROMPTS}]}
+    page.evaluate("(nodes) => s4s.build(nodes)", around(sampler))
+    queue(page, comfy)
+    page.wait_for_function("() => s4s.find('KSampler').widgets.some((widget) => /^S4S fallback/.test(widget.value))")
+    page.wait_for_timeout(1000)
+    hidden = page.evaluate("""() => [...document.querySelectorAll(".dom-widget *")].filter(
+        (each) => /^S4S fallback/.test(each.innerText)).map((each) => each.scrollHeight - each.clientHeight)""")
+    assert hidden and max(hidden) <= 0, hidden
+
+
 def reloaded(page, kind: str, saved: list) -> dict:
     """What stands in a node of a workflow that was saved with these values."""
     page.evaluate("(nodes) => s4s.build(nodes)", {"old": [kind, {}, {}]})

@@ -30,13 +30,14 @@ def shoot(page, base: Path, _) -> None:
     server = hosts.Server(base, "--gradio-allowed-path", str(hosts.folder()))     # its style sheet
     try:
         page.goto(f"http://127.0.0.1:{server.port}")
-        page.wait_for_selector("#txt2img_steps input[type=number]", timeout=120_000)
+        page.wait_for_selector("#txt2img_steps input[type=number]")
         page.wait_for_timeout(3000)
-        [infotext] = json.loads(server.call("/sdapi/v1/txt2img", ASKED)["info"])["infotexts"]
         rows(page)
-        tab(page)
+        presets(page)
+        [infotext] = json.loads(server.call("/sdapi/v1/txt2img", ASKED, seconds=1800)["info"])["infotexts"]
         (folder / f"{PRESET}.safetensors").unlink()
         pasted(page, infotext)
+        training(page)
     finally:
         server.stop()
 
@@ -51,24 +52,13 @@ def rows(page) -> None:
     page.locator("#txt2img_scheduler input").first.click()
     page.keyboard.type("S4S")
     page.wait_for_timeout(1000)
-    clip = clip_of(page, "#txt2img_sampling", "#txt2img_cfg_scale", "ul.options")
+    clip = clip_of(page, "#txt2img_sampling", "#txt2img_cfg_scale", "ul.options:visible")
     save("webui-dropdown.png", page.screenshot(clip=clip))
     page.keyboard.press("Escape")
 
 
-def tab(page) -> None:
-    """A training in the tab, and the list of presets."""
+def presets(page) -> None:
     page.locator("#tabs button", has_text="S4S").first.click()
-    for field, value in {"prompts": "a cat\na red house", "cfg": "3", "width": "64", "height": "64", "calls": "6",
-                         "name": "my-preset"}.items():
-        page.locator(f"#s4s_{field} textarea, #s4s_{field} input").first.fill(value)
-    page.locator("#s4s_effort").get_by_text("Quick").click()
-    page.locator("#s4s_train").click()
-    page.get_by_text("times closer than the best baseline").first.wait_for(timeout=1_800_000)
-    page.wait_for_timeout(5000)
-    save("webui-training.png", page.screenshot(clip=clip_of(page, "#tab_s4s_tab")))
-    page.locator("#s4s_interrupt").click()
-    page.wait_for_timeout(20_000)
     page.get_by_role("tab", name="Presets").click()
     page.wait_for_timeout(3000)
     save("webui-presets.png", page.screenshot(clip=clip_of(page, "#tab_s4s_tab")))
@@ -77,7 +67,7 @@ def tab(page) -> None:
 def pasted(page, infotext: str) -> None:
     """The panel after the preset of a pasted picture was deleted."""
     page.reload()
-    page.wait_for_selector("#txt2img_steps input[type=number]", timeout=120_000)
+    page.wait_for_selector("#txt2img_steps input[type=number]")
     page.wait_for_timeout(3000)
     page.locator("#txt2img_prompt textarea").first.fill(infotext)
     page.locator("#paste").first.click()
@@ -85,3 +75,16 @@ def pasted(page, infotext: str) -> None:
     page.locator("#s4s_txt2img .label-wrap").first.click()
     page.wait_for_timeout(5000)
     save("webui-panel.png", page.screenshot(clip=clip_of(page, "#s4s_txt2img_warning", "#s4s_txt2img")))
+
+
+def training(page) -> None:
+    page.locator("#tabs button", has_text="S4S").first.click()
+    for field, value in {"prompts": "a cat\na red house", "cfg": "3", "width": "64", "height": "64",
+                         "name": "my-preset"}.items():
+        page.locator(f"#s4s_{field} textarea, #s4s_{field} input").first.fill(value)
+    page.locator("#s4s_effort").get_by_text("Own number").click()
+    page.locator("#s4s_budget input").fill("1000")
+    page.locator("#s4s_train").click()
+    page.get_by_text("times closer than the best baseline").first.wait_for(timeout=1_800_000)
+    page.wait_for_timeout(5000)
+    save("webui-training.png", page.screenshot(clip=clip_of(page, "#tab_s4s_tab")))

@@ -97,6 +97,19 @@ def test_the_rows_are_in_the_api_and_on_the_page(server):
     assert "setting_s4s_fallback" in parts and "setting_s4s_default_sd15" in parts
 
 
+def test_a_page_that_finds_a_training_running_shows_its_preset_in_the_end(server):
+    """All that follows work looks for new presets afterwards; the live picture has no label of gradio's over it."""
+    config = server.call("/config")
+    known = {c["props"].get("elem_id"): (c["id"], c["props"]) for c in config["components"] if "props" in c}
+
+    def events(name: str) -> list:
+        return [(each.get("id", i), each) for i, each in enumerate(config["dependencies"])
+                if known[name][0] in each["outputs"]]
+    follow = {id_ for id_, _ in events("s4s_bar")}
+    assert len(follow) == 4 and follow <= {each["trigger_after"] for _, each in events("s4s_collection_list")}
+    assert known["s4s_live"][1]["show_label"] is False
+
+
 def test_a_broken_preset_is_named_in_the_log_and_nothing_of_ours_failed(server):
     assert "broken.safetensors" in server.text()
     assert f"{hosts.CLONE}/s4s_nodes" not in server.text() and "Error loading script: s4s" not in server.text()
