@@ -162,7 +162,6 @@ REFUSED = {
     "ipndm of order 0": (partial(classical.ipndm, [1.0, 0.0], order=0), "order 0 asked for"),
     "deis of half an order": (partial(classical.deis, [1.0, 0.0], order=2.5), "orders 1 to 4"),
     "unipc of order 4": (partial(classical.unipc, [1.0, 0.0], order=4), "orders 1 to 3"),
-    "deis of another kind": (partial(classical.deis, [1.0, 0.0], kind="rho"), "use one of tab, logrho"),
     "unipc of another kind": (partial(classical.unipc, [1.0, 0.0], kind="bh3"), "use bh1 or bh2"),
 }
 

@@ -29,16 +29,12 @@ def lms(trace: Trace, sigmas: Tensor, flow: bool, order: int = 4) -> Tensor:
 
 
 @lowered()
-def deis(trace: Trace, sigmas: Tensor, flow: bool, order: int = 3, kind: str = "tab") -> Tensor:
+def deis(trace: Trace, sigmas: Tensor, flow: bool, order: int = 3) -> Tensor:
     """DEIS (Zhang and Chen 2023, eq. 15), orders 1-4: Adams-Bashforth on slopes polynomial in a clock.
 
-    kind "tab": the time of the VP process for sigma in [0.002, 80], as in the hosts; "logrho": log sigma, as in
-    diffusers for states x0 + sigma noise. The last step to 0 is Euler.
+    The clock is the time of the VP process for sigma in [0.002, 80], as in the hosts. The last step to 0 is Euler.
     """
-    clocks = {"tab": _vp_time, "logrho": torch.log}
-    if kind not in clocks:
-        raise ValueError(f"DEIS kind {kind!r} is not known: use one of {', '.join(clocks)}")
-    return _adams_bashforth(trace, sigmas, order, clocks[kind], euler_at_end=True)
+    return _adams_bashforth(trace, sigmas, order, _vp_time, euler_at_end=True)
 
 
 @lowered()
