@@ -50,9 +50,10 @@ def rows(page) -> None:
     page.wait_for_timeout(3000)
     save("webui-warning.png", page.screenshot(clip=clip_of(page, "#s4s_txt2img_warning", "#txt2img_cfg_scale")))
     page.locator("#txt2img_scheduler input").first.click()
+    page.keyboard.press("Control+A")
     page.keyboard.type("S4S")
     page.wait_for_timeout(1000)
-    clip = clip_of(page, "#txt2img_sampling", "#txt2img_cfg_scale", "ul.options:visible")
+    clip = clip_of(page, "#txt2img_sampling", "#txt2img_cfg_scale", "ul.options:visible", margin=0)
     save("webui-dropdown.png", page.screenshot(clip=clip))
     page.keyboard.press("Escape")
 
@@ -61,7 +62,7 @@ def presets(page) -> None:
     page.locator("#tabs button", has_text="S4S").first.click()
     page.get_by_role("tab", name="Presets").click()
     page.wait_for_timeout(3000)
-    save("webui-presets.png", page.screenshot(clip=clip_of(page, "#tab_s4s_tab")))
+    save("webui-presets.png", page.screenshot(clip=clip_of(page, "#tab_s4s_tab", margin=0)))
 
 
 def pasted(page, infotext: str) -> None:
@@ -87,4 +88,4 @@ def training(page) -> None:
     page.locator("#s4s_train").click()
     page.get_by_text("times closer than the best baseline").first.wait_for(timeout=1_800_000)
     page.wait_for_timeout(5000)
-    save("webui-training.png", page.screenshot(clip=clip_of(page, "#tab_s4s_tab")))
+    save("webui-training.png", page.screenshot(clip=clip_of(page, "#tab_s4s_tab", margin=0)))
