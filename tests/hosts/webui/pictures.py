@@ -67,6 +67,7 @@ def presets(page) -> None:
 
 def pasted(page, infotext: str) -> None:
     """The panel after the preset of a pasted picture was deleted."""
+    page.set_viewport_size({"width": 1340, "height": 1900})
     page.reload()
     page.wait_for_selector("#txt2img_steps input[type=number]")
     page.wait_for_timeout(3000)
@@ -79,6 +80,7 @@ def pasted(page, infotext: str) -> None:
 
 
 def training(page) -> None:
+    page.set_viewport_size({"width": 1120, "height": 1300})
     page.locator("#tabs button", has_text="S4S").first.click()
     for field, value in {"prompts": "a cat\na red house", "cfg": "3", "width": "64", "height": "64",
                          "name": "my-preset"}.items():
