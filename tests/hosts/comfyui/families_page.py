@@ -56,7 +56,7 @@ These are the other models that ComfyUI {version} knows, by the name of their co
 |---|---|---|---|---|---|---|---|
 """
 UNREAD = """
-Not even read, as the host needs the weights for it: {names}.
+Not read, because the host needs the weights for it: {names}.
 """
 
 
