@@ -146,8 +146,8 @@ def test_a_fallback_is_written_too(comfy):
 
 @pytest.mark.parametrize("asked, words", [
     ({}, "S4S schedule: served-sd3 ("),
-    ({"cfg": 7.0}, "S4S schedule, fallback: served-sd3 was learned at cfg 3, you use 7. It has the model's own levels"),
-    ({"steps": 5}, "S4S schedule, fallback: served-sd3 has 4 and 6 steps, you asked for 5. It has the model's own")])
+    ({"cfg": 7.0}, "S4S schedule, fallback: served-sd3 was learned at cfg 3, you use 7. It uses the model's own"),
+    ({"steps": 5}, "S4S schedule, fallback: served-sd3 has 4 and 6 steps, you asked for 5. It uses the model's own")])
 def test_levels_for_another_sampler_are_told_and_written(comfy, presets, asked, words):
     prompt = saved(ksampler("sd3", "euler", seed=61), "sd3")
     prompt["samples"]["inputs"] |= asked
