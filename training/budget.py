@@ -116,7 +116,8 @@ def fixed_cost(plan: Plan, source: Source, calls: int) -> int:
     and network (both shared by the tables), the choice of the start."""
     twice = 2 * plan.teacher.calls * isinstance(source.teacher, tuple)              # to see whether it is deterministic
     check = NOISE_CALLS + twice + probes(plan.most_calls) * probe_calls(plan.teacher.calls, max(plan.calls))
-    return shared_cost(plan, plan.data.validation) + (not plan.warm) * (plan.checked or check) // len(plan.calls) \
+    check = 0 if plan.warm else plan.checked or check
+    return shared_cost(plan, plan.data.validation) + check // len(plan.calls) \
         + search_calls(source, calls, plan) + VALIDATIONS * plan.data.validation * calls
 
 

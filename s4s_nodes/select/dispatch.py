@@ -111,7 +111,7 @@ def table_for(sigmas, facts: ModelFacts, preset: Preset, cfg: float | None = Non
     Args:
         sigmas (N+1,): the host's noise levels.
         facts: of the model.
-        preset: the preset to use; None: a classical solver.
+        preset: the preset to use.
         cfg: the guidance scale; None: unknown.
         own_schedule: whether the levels are our schedule's or a cut of it, so that those between may be replaced;
             None: found out by comparing them with this preset's.

@@ -29,7 +29,8 @@ def read(path: str) -> list[str]:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", "it is not UTF-8 text")
-        raise ValueError(f"the prompts in {path} cannot be read ({reason}): use a text file") from None
+        raise ValueError(f"the prompts in {path} cannot be read ({reason}): use a text file with "
+                         "one prompt per line") from None
     prompts = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
     if not prompts:
         raise ValueError(f"{path} holds no prompt: write one per line; lines that begin with # do not count")

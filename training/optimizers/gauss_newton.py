@@ -7,7 +7,8 @@ a call, at three dampings (Levenberg 1944, Marquardt 1963), real runs of these p
 What all three runs show corrects the model, and the next step follows.
 
 Each iteration takes other pairs. If its gain on them hardly shows on the held-out pairs, the next one takes twice as
-many. So a larger budget continues where a smaller one ends.
+many. If the held-out pairs clearly lose, the next one starts at the best numbers so far. So a larger budget continues
+where a smaller one ends.
 
 The paper's way, Adam on gradients through the sampler, has two to three times the error: docs/constants.md.
 """

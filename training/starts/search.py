@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from ...s4s_nodes.core import Table, experts
+from ...s4s_nodes.select import adapt
 from ..baselines.halving import Entrants, search_cost, searched
 from ..baselines.measure import CURVE, STARTS, Entry, baselines
 from ..baselines.schedules import NO_START_SCHEDULES, schedules_for
-from ..parametrization.parameters import LEAST_STEP, Parameters
+from ..parametrization.parameters import Parameters
 from ..source import Source
 from ..teacher.pairs import Pairs
 
@@ -66,8 +67,7 @@ def vector_of(parameters: Parameters, table: Table) -> Tensor | None:
     if parameters.frozen(vector).same_as(table):
         return vector
     here, (rows, columns) = parameters.frozen(vector), parameters.places
-    units = np.maximum(1 - here.sigmas[1:] / here.sigmas[:-1], LEAST_STEP)
-    residuals = (table.weights - here.weights)[rows, columns] / units[rows]
+    residuals = (table.weights - here.weights)[rows, columns] / adapt.step_units(here.sigmas)[rows]
     vector[sum(parameters.sizes[:2]):] += torch.from_numpy(residuals).round(decimals=12)    # 0 where rounding differs
     rebuilt = parameters.frozen(vector)
     same = all(np.allclose(getattr(rebuilt, part), getattr(table, part), rtol=0, atol=1e-8)

@@ -34,7 +34,8 @@ def of_schedule(sampling) -> ModelFacts:
     """All that a scheduler is shown: the model_sampling object. Raises ValueError for a prediction unknown here."""
     low, high = float(sampling.sigma_min), float(sampling.sigma_max)
     names = [parent.__name__ for parent in type(sampling).__mro__]
-    prediction = next((prediction for prediction, name in _CLASSES if name in names), "")
+    prediction = next((prediction for prediction, name in _CLASSES          # older hosts lack some of these classes
+                       if isinstance(sampling, getattr(comfy.model_sampling, name, ()))), "")
     if not prediction:
         raise ValueError(f"the model's sampling is a {' + '.join(names[1:3])}: S4S knows eps, v, flow and x0 "
                          "predictions; use another sampler for this model")

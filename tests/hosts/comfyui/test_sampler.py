@@ -333,3 +333,11 @@ def test_the_sampler_from_a_preset_says_which_of_its_settings_refused(models):
     with pytest.raises(ValueError, match="unmatched is error: .*or set that to classical solver$"):
         t.sample(model, "sd3", node.execute(preset, "error").args[0], levels)
     assert t.sample(model, "sd3", node.execute(preset, "classical solver").args[0], levels).isfinite().all()
+
+
+def test_a_class_that_only_bears_a_name_of_the_hosts_is_refused():
+    class EPS:
+        sigma_min, sigma_max = 0.03, 14.6
+
+    with pytest.raises(ValueError, match="S4S knows eps, v, flow and x0 predictions"):
+        s4s_host.pack("s4s_nodes.hosts.comfyui.facts").of_schedule(EPS())
