@@ -15,6 +15,7 @@ from .core.files import TICK, stamp
 from .core.model import is_number
 from .core.names import file_name, numbered, preset_name
 from .core.preset_file import Preset, PresetError
+from .core.scores import compared
 from .core.sketch import same_weights
 from .select.dispatch import Selection, levels_for
 from .select.match import ModelFacts, cfg_range, suits
@@ -251,14 +252,18 @@ def save_scores(library: Library, preset: Preset, folder) -> str:
 
 
 def measured_text(preset: Preset) -> str:
-    """What races found of a preset, in words: "no", or how many times closer to the teacher than the classical best."""
+    """What races found of a preset, in words: "no", or how many times closer to the teacher than the best baseline, or
+    further from it: "1.10 to 1.25 times closer", "1.11 times further to 1.25 times closer"."""
     own = [preset.score(table) for table in preset.scores]
     every = own if any(own) else [score for results in preset.scores.values() for score in results.values()]
     ratios = [score["ratio"] for score in every if is_number(score.get("ratio"))]
     if not ratios:
         return "yes" if preset.scores else "no"
-    low, high = f"{min(ratios):.2f}", f"{max(ratios):.2f}"
-    return f"{low} times closer" if low == high else f"{low} to {high} times closer"
+    (least, side), (most, other) = map(compared, (min(ratios), max(ratios)))
+    if side != other:
+        return f"{least} times further to {most} times closer"
+    low, high = sorted((least, most), key=float)
+    return f"{low if low == high else f'{low} to {high}'} times {side.split()[0]}"
 
 
 def recommended_text(preset: Preset) -> str:

@@ -8,6 +8,8 @@ import math
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .core.scores import compared
+
 WIDTH = 1024
 TITLE = 800                 # the widest title: WebUI puts its buttons over the right corner
 INK, QUIET, FAINT = (32, 36, 44), (112, 118, 130), (226, 229, 235)
@@ -81,8 +83,8 @@ def score_lines(scores: dict) -> list[str]:
     numbers = {key: value for key, value in scores.items() if isinstance(value, (int, float))}
     if not {"rmse", "best_rmse", "ratio"} <= set(numbers):
         return []
-    sure = scores.get("ratio_95", ())
-    times = f"{numbers['ratio']:.2f} times closer" + (f" [{sure[0]:.2f}, {sure[1]:.2f}]" if len(sure) == 2 else "")
+    times, side = compared(numbers["ratio"], scores.get("ratio_95", ()))
+    times = f"{times} times {side} the teacher"
     verdict = str(scores.get("verdict"))        # within the teacher's error no ratio is shown: it may be reversed
     times = {"within the teacher's error": verdict, "unsure": f"{times}, too few seeds to decide",
              "even": "nothing was gained"}.get(verdict, times)

@@ -70,7 +70,7 @@ class RunProgress:
     def note_iteration(self, state, loss: float, all_calls: int) -> None:
         self.loss = loss
         self._bar.set_postfix({"iteration": str(state.iteration), "loss": f"{loss:.4f}",
-                               "times closer": f"{state.baseline / max(state.best_error, 1e-12):.2f}",
+                               "times the baseline's error": f"{state.best_error / max(state.baseline, 1e-12):.2f}",
                                "all calls": f"{all_calls:,}"})
 
     def count(self, images: int, source, state, preview: Callable) -> None:

@@ -84,6 +84,15 @@ def chosen(results: dict, cfg: float | None, trained: Sequence, sizes: Sequence 
     return min(pool, key=rank, default={})
 
 
+def compared(ratio: float, bounds: Sequence = ()) -> tuple[str, str]:
+    """The best baseline's error over a table's in words: ("1.25 [1.10, 1.40]", "closer to") the teacher, or, below 1,
+    ("1.72 [1.61, 1.85]", "further from") it. bounds: the ratio's interval, if it is to be said."""
+    further = 0 < ratio < 1
+    numbers = [1 / max(value, 1e-9) for value in (ratio, *reversed(bounds))] if further else (ratio, *bounds)
+    times, *sure = (f"{number:.2f}" for number in numbers)
+    return times + (f" [{', '.join(sure)}]" if sure else ""), "further from" if further else "closer to"
+
+
 def lost(score: dict) -> bool | None:
     """Whether a race says that a baseline is closer; None if it says nothing."""
     verdict = score.get("lost")

@@ -27,7 +27,7 @@ from ...training.source import Source
 from ...training.sources import take_teacher
 from ..core import experts, preset_file
 from ..core.preset_file import Model, Preset
-from ..core.scores import size_record
+from ..core.scores import compared, size_record
 from ..core.sketch import same_network
 from ..library import Library, ModelFacts, file_in, readable, save_scores, save_version, suits
 from ..select.cfg import at_cfg
@@ -226,7 +226,9 @@ class Training:
 
     def _progress(self, now: trainer.Progress) -> None:
         parts = [f"{now.phase} {now.table}".strip(), f"{now.done:,} of {now.total:,} network calls"]
-        parts += [f"so far {now.closer:.2f} times closer than the best baseline"] if math.isfinite(now.closer) else []
+        if math.isfinite(now.closer):
+            times, side = compared(now.closer)
+            parts.append(f"so far {times} times {side} the teacher than the best baseline")
         self.host.show(now.done, now.total, ", ".join([*parts, *_left(now.seconds_left)]), now.preview)
 
     def _keep(self, error: BaseException) -> None:

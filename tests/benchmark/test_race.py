@@ -62,6 +62,9 @@ def test_a_summary_says_who_won_with_an_interval_around_the_ratio(raced):
     assert scores["recommended"] and not scores["lost"] and scores["won"] > 0.7
     lost = {**scores, **summary(Entry("S4S", "x", ranked[0].table, ranked[0].errors * 2), ranked)}
     assert "Not recommended" in verdict(lost) and lost["lost"] and not lost["recommended"]
+    ratio, *bounds = (f"{1 / value:.2f}" for value in (lost["ratio"], *reversed(lost["ratio_95"])))
+    assert f"S4S is {ratio} [{', '.join(bounds)}] times further from the teacher than" in verdict(lost)
+    assert f"by the median seed {1 / lost['ratio_median']:.2f} [" in verdict(lost)
 
 
 def entries(ours, *theirs, finer=((), ())):

@@ -69,6 +69,16 @@ def test_nothing_a_preset_says_becomes_markup(raced, tmp_path):
                      "content": "default-src 'none'; img-src data:; style-src 'unsafe-inline'"}) in page.tags
 
 
+def test_a_tile_says_closer_or_further(raced, tmp_path):
+    preset, _ = raced
+    for ratio, verdict, tile in ((1.25, "better", "1.25 × closer to the teacher than the best baseline [1.00, 2.00]"),
+                                 (0.5, "worse", "2.00 × further from the teacher than the best baseline [1.00, 4.00]"),
+                                 (0.8, "unsure", "[1.00, 2.00]: too few seeds to decide")):
+        bounds = [0.25, 1.0] if verdict == "worse" else [0.5, 1.0] if ratio < 1 else [1.0, 2.0]
+        held = replace(preset, scores={"calls5": {"ratio": ratio, "ratio_95": bounds, "verdict": verdict}})
+        assert tile in " ".join(re.sub("<[^>]*>", " ", html_report.page(held, {}, tmp_path)).split())
+
+
 def test_the_race_is_told_whole_with_the_losers_and_whoever_is_closer(raced, tmp_path):
     preset, races = raced
     text = html_report.page(preset, races, tmp_path)

@@ -35,7 +35,7 @@ def test_list_shows_mine_and_what_ships_and_names_broken_files(mine):
     assert answer.exit_code == 0
     rows = {line.split()[0]: line for line in answer.output.splitlines()}
     assert rows["mine"].split() == f"mine {preset_file.load(mine).short_hash} sd15, eps 4 no not raced".split()
-    assert rows["lost"].endswith("0.90 times closer          no")
+    assert rows["lost"].endswith("1.11 times further         no")
     shipped = preset_file.load(shipped_folder() / "digits-eps-cfg3.safetensors")
     ratios = [shipped.score(name)["ratio"] for name in shipped.tables]
     assert f"{min(ratios):.2f} to {max(ratios):.2f} times closer" in rows["digits-eps-cfg3"]

@@ -46,7 +46,7 @@ def test_the_list_shows_every_preset_and_what_cannot_be_read(host):
     page = host.collection.listing()
     rows = {row.split("</td>")[0].rpartition("<td>")[2]: row for row in page.split("</thead>")[1].split("</tr>")}
     assert "<td>sd15, eps</td><td>4, 6 and 8</td><td>no</td><td>–</td><td>yours</td>" in rows[KEPT]
-    assert "0.90 to 1.50 times closer</td><td>not calls6" in rows["raced"]
+    assert "1.11 times further to 1.50 times closer</td><td>not calls6" in rows["raced"]
     assert "ships with S4S" in rows[SHIPS]
     assert "broken.safetensors" in page.split("</table>")[1] and "<b>" not in page
 

@@ -388,7 +388,9 @@ def test_files_has_the_unreadable_ones_too(mine, shipped):
 
 @pytest.mark.parametrize("scores, words", [
     ({}, ("no", "not raced")), ({"calls6": {"ratio": 1.3, "recommended": True}}, ("1.30 times closer", "yes")),
-    ({"calls6": {"ratio": 0.9, "recommended": False}}, ("0.90 times closer", "not calls6"))])
+    ({"calls6": {"ratio": 0.9, "recommended": False}}, ("1.11 times further", "not calls6")),
+    ({"calls6": {"ratio": 0.7}, "calls8": {"ratio": 0.9}}, ("1.11 to 1.43 times further", "yes")),
+    ({"calls6": {"ratio": 0.9}, "calls8": {"ratio": 1.2}}, ("1.11 times further to 1.20 times closer", "yes"))])
 def test_what_was_measured_is_said_in_words(scores, words):
     one = replace(preset(), scores=scores)
     assert (library.measured_text(one), library.recommended_text(one)) == words

@@ -6,6 +6,7 @@ from PIL import Image
 
 from s4s.s4s_nodes import picture
 from s4s.s4s_nodes.core import Model, Preset, classical, preset_file, schedules
+from s4s.s4s_nodes.core.scores import compared
 from s4s.s4s_nodes.library import shipped_folder
 
 SD = Model("sd15", "eps", 0.03, 14.6)
@@ -58,6 +59,12 @@ def test_no_ratio_is_shown_that_says_nothing():
         errors, times = picture.score_lines({**scores, "verdict": verdict, "seeds": 8})
         assert errors.endswith("unnamed, 0.12") and times.endswith("; measured on 8 unseen seeds")
         assert words in times and ("1.20" in times) == (verdict in ("better", "unsure"))
+
+
+def test_a_ratio_below_1_is_said_as_further():
+    scores = {"rmse": 0.1, "best_rmse": 0.05, "ratio": 0.5, "ratio_95": [0.4, 0.625], "verdict": "worse"}
+    assert picture.score_lines(scores)[1] == "2.00 [1.60, 2.50] times further from the teacher"
+    assert compared(0.0) == ("0.00", "closer to") and compared(0.5, [-1.0, 0.0])[1] == "further from"   # of any file
 
 
 @pytest.mark.parametrize("scores", [{}, {"rmse": "x"}, {"rmse": 1.0}, {"rmse": None, "best_rmse": 1, "ratio": 2}])

@@ -11,13 +11,13 @@ import numpy as np
 from ...s4s_nodes.core import Preset, Table, write_atomically
 from ...s4s_nodes.core.levels import starts_below
 from ...s4s_nodes.core.lists import range_text
-from ...s4s_nodes.core.scores import lost
+from ...s4s_nodes.core.scores import compared, lost
 from ...s4s_nodes.select.match import cfg_range
 from ..run_identity import CONFIG, LOG
 from .host_race import frechet_lines
 from .race import TableResult
 from .report import row_of
-from .verdict import BETTER, EVEN, UNSURE, WITHIN, WORSE
+from .verdict import EVEN, UNSURE, WITHIN
 
 NAME = "report.html"
 PICTURES = {"sheet": "The same noise by teacher, usual choice, best baseline and S4S, with their errors.",
@@ -64,8 +64,8 @@ def _table(preset: Preset, name: str, table: Table, race: TableResult | None, fo
     scores = race.scores if race else preset.score(name)
     return {"id": f"table-{name}", "title": _title(preset, name, table, race), "rows": _numbers(table),
             "pictures": pictures, "curve": _curve(folder / LOG, name),
-            "scores": scores if scores and "ratio" in scores else None, "verdict": race and race.verdict,
-            "said": _verdict_text(scores), "lost": bool(lost(scores)), "race": race and _race(race)}
+            "result": _result(scores) if "ratio" in scores else None, "verdict": race and race.verdict,
+            "lost": bool(lost(scores)), "race": race and _race(race)}
 
 
 def _curve(log: Path, name: str) -> dict | None:
@@ -81,12 +81,14 @@ def _curve(log: Path, name: str) -> dict | None:
             "errors": (errors.max(), errors.min())}
 
 
-def _verdict_text(scores: dict) -> str:
-    words = {BETTER: "closer to the teacher than the best baseline",
-             WORSE: "as close to the teacher as the best baseline",
-             UNSURE: "as close as the best baseline: too few seeds to decide",
-             EVEN: "nothing was gained: it is the baseline", WITHIN: "within the teacher's error"}
-    return words.get(str(scores.get("verdict")), words[WORSE] if lost(scores) else words[BETTER])
+def _result(scores: dict) -> tuple[str, str]:
+    """(how many times closer or further, what that says) of a race."""
+    times, side = compared(scores["ratio"], scores.get("ratio_95", ()))
+    times, _, interval = times.partition(" ")
+    words = {UNSURE: "too few seeds to decide", EVEN: "nothing was gained: it is the baseline",
+             WITHIN: "within the teacher's error"}.get(str(scores.get("verdict")))
+    clause = f"{side} the teacher than the best baseline {interval}".rstrip()
+    return times, f"{clause}: {words}" if words else clause
 
 
 def _title(preset: Preset, name: str, table: Table, race: TableResult | None) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ...s4s_nodes.core.scores import compared
 from ..baselines.measure import Entry, pooled
 
 FEWEST = 6                  # seeds: with fewer even winning all of them may be chance
@@ -68,11 +69,11 @@ def verdict(scores: dict) -> str:
     if outcome == WITHIN:
         return (f"Within the teacher's error: a teacher with more calls could reverse which is closer, S4S or the best "
                 f"baseline ({best})")
-    low, high = scores["ratio_95"]
-    times = (f"S4S is {scores['ratio']:.2f} [{low:.2f}, {high:.2f}] times closer to the teacher than the best baseline "
-             f"({best}); by the median seed {scores['ratio_median']:.2f} [{scores['ratio_median_95'][0]:.2f}, "
-             f"{scores['ratio_median_95'][1]:.2f}] times, and on {100 * scores['won']:.0f} % "
-             f"[{100 * scores['won_95'][0]:.0f}, {100 * scores['won_95'][1]:.0f}] of the seeds")
+    times, side = compared(scores["ratio"], scores["ratio_95"])
+    median, where = compared(scores["ratio_median"], scores["ratio_median_95"])
+    times = (f"S4S is {times} times {side} the teacher than the best baseline ({best}); by the median seed {median} "
+             f"times {where} it; closer on {100 * scores['won']:.0f} % [{100 * scores['won_95'][0]:.0f}, "
+             f"{100 * scores['won_95'][1]:.0f}] of the seeds")
     if outcome == WORSE:
         return f"Not recommended, a baseline is closer: {times}"
     if outcome == UNSURE:

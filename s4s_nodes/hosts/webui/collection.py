@@ -1,6 +1,7 @@
 """The sub-tab Presets: list them all; read, share, rename or delete one; add files; join several."""
 
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -131,13 +132,15 @@ def listing() -> str:
 
 
 def _row(name: str, preset: Preset, ships: bool) -> str:
-    plain = {"yes": say("yes"), "no": say("no"), "unfinished": say("unfinished"), "not raced": "–"}
-    better, fine = measured_text(preset), recommended_text(preset)
+    plain = {"yes": say("yes"), "no": say("no"), "unfinished": say("unfinished"), "not raced": "–",
+             "{} times closer": say("{} times closer"), "{} to {} times closer": say("{} to {} times closer"),
+             "{} times further": say("{} times further"), "{} to {} times further": say("{} to {} times further"),
+             "{} times further to {} times closer": say("{} times further to {} times closer")}
+    measured, fine = measured_text(preset), recommended_text(preset)
     scores = [preset.score(table) for table in preset.tables]
     seeds = min((score["seeds"] for score in scores if is_number(score.get("seeds"))), default=None)
-    ends = better.split(" times")[0].split(" to ")
-    closer = say("{} times closer") if len(ends) == 1 else say("{} to {} times closer")
-    verdict = plain.get(better) or closer.format(*ends)
+    number = re.compile(r"[\d.]+")
+    verdict = plain[number.sub("{}", measured)].format(*number.findall(measured))
     cells = (name, f"{preset.model.family}, {preset.model.prediction}", counts_text(preset.counts),
              verdict + (say(", on {} seeds").format(seeds) if seeds is not None else ""),
              plain.get(fine) or say("not {}").format(fine.removeprefix("not ")),

@@ -44,7 +44,7 @@ def test_the_list_has_every_preset_in_words_and_what_cannot_be_read(comfy, folde
     assert blocks[0].startswith(f"1 of yours in {folder}, ")
     assert blocks[1].splitlines() == [
         f"mine {mine.short_hash}: yours", "for sd3, flow; 4, 6 calls; cfg 3",
-        "measured: 0.90 to 1.25 times closer; recommended: not calls6", str(folder / "mine.safetensors")]
+        "measured: 1.11 times further to 1.25 times closer; recommended: not calls6", str(folder / "mine.safetensors")]
     shipped = next(block for block in blocks if block.startswith("gits-sd15 "))
     assert "ships with S4S" in shipped and not [block for block in blocks if block.startswith("digits-")]
     assert blocks[-1].startswith("! ") and str(folder / "broken.safetensors") in blocks[-1]

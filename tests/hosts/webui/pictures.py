@@ -2,8 +2,11 @@
 
 import json
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+
+from playwright.sync_api import TimeoutError
 
 from tests.hosts.pictures import clip_of, save
 
@@ -30,8 +33,6 @@ def shoot(page, base: Path, _) -> None:
     server = hosts.Server(base, "--gradio-allowed-path", str(hosts.folder()))     # its style sheet
     try:
         page.goto(f"http://127.0.0.1:{server.port}")
-        page.wait_for_selector("#txt2img_steps input[type=number]")
-        page.wait_for_timeout(3000)
         rows(page)
         presets(page)
         [infotext] = json.loads(server.call("/sdapi/v1/txt2img", ASKED, seconds=1800)["info"])["infotexts"]
@@ -42,17 +43,27 @@ def shoot(page, base: Path, _) -> None:
         server.stop()
 
 
+def until(shown, act) -> None:
+    """Act until something is shown: a page that is still being built loses clicks."""
+    while not shown.is_visible():
+        act()
+        with suppress(TimeoutError):
+            shown.wait_for(timeout=10_000)
+
+
 def rows(page) -> None:
     """The line before Generate with its button, and the list of schedule types."""
-    page.locator("#txt2img_sampling input").first.click()
-    page.wait_for_timeout(700)
-    page.get_by_role("option", name="S4S", exact=True).first.click()
-    page.wait_for_timeout(3000)
+    option = page.get_by_role("option", name="S4S", exact=True).first
+    until(option, page.locator("#txt2img_sampling input").first.click)
+    option.click()
+    page.locator("#s4s_txt2img_warning", has_text="S4S: ").wait_for()
+    page.get_by_role("button", name="Set Sampling steps to").first.wait_for()
     save("webui-warning.png", page.screenshot(clip=clip_of(page, "#s4s_txt2img_warning", "#txt2img_cfg_scale")))
     page.locator("#txt2img_scheduler input").first.click()
     page.keyboard.press("Control+A")
     page.keyboard.type("S4S")
-    page.wait_for_timeout(1000)
+    page.get_by_role("option", name=f"S4S {PRESET}", exact=True).wait_for()
+    page.get_by_role("option", name="Karras", exact=True).wait_for(state="hidden")
     clip = clip_of(page, "#txt2img_sampling", "#txt2img_cfg_scale", "ul.options:visible", margin=0)
     save("webui-dropdown.png", page.screenshot(clip=clip))
     page.keyboard.press("Escape")
@@ -61,7 +72,7 @@ def rows(page) -> None:
 def presets(page) -> None:
     page.locator("#tabs button", has_text="S4S").first.click()
     page.get_by_role("tab", name="Presets").click()
-    page.wait_for_timeout(3000)
+    page.locator("#s4s_collection_list td", has_text=PRESET).wait_for()
     save("webui-presets.png", page.screenshot(clip=clip_of(page, "#tab_s4s_tab", margin=0)))
 
 
@@ -69,13 +80,14 @@ def pasted(page, infotext: str) -> None:
     """The panel after the preset of a pasted picture was deleted."""
     page.set_viewport_size({"width": 1340, "height": 1900})
     page.reload()
-    page.wait_for_selector("#txt2img_steps input[type=number]")
-    page.wait_for_timeout(3000)
-    page.locator("#txt2img_prompt textarea").first.fill(infotext)
-    page.locator("#paste").first.click()
-    page.wait_for_timeout(5000)
-    page.locator("#s4s_txt2img .label-wrap").first.click()
-    page.wait_for_timeout(5000)
+
+    def paste():
+        page.locator("#txt2img_prompt textarea").first.fill(infotext)
+        page.locator("#paste").first.click()
+    until(page.locator("#s4s_txt2img_warning", has_text="is not here"), paste)
+    until(page.locator("#s4s_txt2img_outlook"), page.locator("#s4s_txt2img .label-wrap").first.click)
+    page.locator("#s4s_txt2img img").first.wait_for()
+    page.locator("#s4s_txt2img").get_by_text("eps prediction, sigma").last.wait_for()
     save("webui-panel.png", page.screenshot(clip=clip_of(page, "#s4s_txt2img_warning", "#s4s_txt2img")))
 
 
@@ -85,9 +97,9 @@ def training(page) -> None:
     for field, value in {"prompts": "a cat\na red house", "cfg": "3", "width": "64", "height": "64",
                          "name": "my-preset"}.items():
         page.locator(f"#s4s_{field} textarea, #s4s_{field} input").first.fill(value)
-    page.locator("#s4s_effort").get_by_text("Own number").click()
+    page.locator("#s4s_effort label").last.click()              # a number of one's own
     page.locator("#s4s_budget input").fill("1000")
     page.locator("#s4s_train").click()
-    page.get_by_text("times closer than the best baseline").first.wait_for(timeout=1_800_000)
-    page.wait_for_timeout(5000)
+    page.get_by_text("than the best baseline").first.wait_for(timeout=1_800_000)
+    page.locator("#s4s_live img").first.wait_for()
     save("webui-training.png", page.screenshot(clip=clip_of(page, "#tab_s4s_tab", margin=0)))
