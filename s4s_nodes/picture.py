@@ -30,8 +30,7 @@ class Canvas:
         font = _font(size * _SCALE)
         while most and len(text) > 1 and self._draw.textlength(text, font=font) > most * _SCALE:
             text = text[:-2].rstrip() + "…"
-        self._draw.text((x * _SCALE, y * _SCALE), text, font=font, fill=colour,
-                        anchor=anchor if isinstance(font, ImageFont.FreeTypeFont) else None)
+        self._draw.text((x * _SCALE, y * _SCALE), text, font=font, fill=colour, anchor=anchor)
 
     def line(self, points, colour=INK, width: float = 1.5):
         self._draw.line([(x * _SCALE, y * _SCALE) for x, y in points], fill=colour,
@@ -224,9 +223,4 @@ def _short(value: float) -> str:
 
 
 def _font(size: int):
-    if host_font is not None:
-        return host_font(size)
-    try:
-        return ImageFont.load_default(size)
-    except TypeError:                       # Pillow before 10.1 has one small bitmap font
-        return ImageFont.load_default()
+    return ImageFont.load_default(size) if host_font is None else host_font(size)

@@ -16,7 +16,7 @@ ORDER = (       # a room may import those of the lines above it; rooms of one li
     "s4s_nodes.select",
     "s4s_nodes.metadata",
     "s4s_nodes.library s4s_nodes.published s4s_nodes.exporters s4s_nodes.picture",
-    "training training.progress training.config training.lock training.sealed training.weights",
+    "training training.progress training.config training.lock training.weights",
     "training.parametrization training.source",
     "training.sizes",
     "training.teacher training.parallel training.checkpoints training.demo_models",

@@ -6,6 +6,7 @@ Every file carries a checksum and the run's identity; anything else is refused o
 """
 
 import errno
+import hashlib
 import json
 import math
 import tempfile
@@ -17,16 +18,19 @@ from glob import escape
 from pathlib import Path
 from typing import BinaryIO
 
+import safetensors
+import safetensors.torch
 import torch
+from torch import Tensor
 
 from ..s4s_nodes.core import Preset, preset_file, write_atomically
-from . import sealed
 from .config import Config
 from .lock import holds, locked
 from .optimizers.state import State
 from .run_identity import CONFIG, LOG, STATE, TRAINER, check_same, config_text, read_config
 
 PAIRS = "pairs/{}.safetensors"
+FACTS, CHECKSUM = "s4s_run", "sha256"
 
 
 def _in_the_first_process(read: Callable) -> Callable:
@@ -88,11 +92,11 @@ class Folder:
         tensors, about = {"version": torch.ones(1)}, {}
         for name, state in states.items():
             content = {f.name: getattr(state, f.name) for f in fields(state) if f.name != "memory"}
-            arrays = {key: value for key, value in content.items() if isinstance(value, torch.Tensor)}
+            arrays = {key: value for key, value in content.items() if isinstance(value, Tensor)}
             tensors |= {f"{name}/{key}": value for key, value in arrays.items()}
             tensors |= {f"{name}/memory/{key}": value for key, value in state.memory.items()}
             about[name] = {key: value for key, value in content.items() if key not in arrays}
-        self.write(STATE, sealed.to_bytes(tensors, {**self._facts, "states": about, **facts}))
+        self.write(STATE, sealed(tensors, {**self._facts, "states": about, **facts}))
         self.write(LOG, _log(states).encode())
 
     @_in_the_first_process
@@ -105,7 +109,7 @@ class Folder:
         if not path.exists():
             return {}, {}
         try:
-            tensors, facts = sealed.read(path)
+            tensors, facts = unsealed(path)
             program = facts["program"]
             if facts["identity"] == self.identity:
                 return {name: _state(name, about, tensors) for name, about in facts.pop("states").items()}, facts
@@ -125,7 +129,7 @@ class Folder:
         """
         path, why = self.path / PAIRS.format(name), "of another teacher, run or version"
         try:
-            tensors, facts = sealed.read(path)
+            tensors, facts = unsealed(path)
             target, wanted = tensors["target"], {**self._facts, "name": name, "maker": maker}
             if facts == wanted and tuple(target.shape) == tuple(shape):
                 return target
@@ -136,9 +140,9 @@ class Folder:
         self.say(f"the targets in {path} are {why}: they are made again")
         return None
 
-    def save_targets(self, name: str, target: torch.Tensor, maker: str) -> None:
+    def save_targets(self, name: str, target: Tensor, maker: str) -> None:
         facts = {**self._facts, "name": name, "maker": maker}
-        self.write(PAIRS.format(name), sealed.to_bytes({"target": target}, facts))
+        self.write(PAIRS.format(name), sealed({"target": target}, facts))
 
     def save_preset(self, preset: Preset) -> None:
         """Write the preset, if necessary into a temporary folder. Raises OSError if neither has room."""
@@ -200,3 +204,38 @@ def _log(states: dict[str, State]) -> str:
     rows = [{"table": table, **dict(zip(names, row))} for table, state in states.items() for row in state.curve]
     return "".join(json.dumps({k: None if isinstance(v, float) and not math.isfinite(v) else v
                                for k, v in row.items()}) + "\n" for row in rows)
+
+
+def sealed(tensors: dict[str, Tensor], facts: dict) -> bytes:
+    """The content of a file of tensors and facts (JSON-ready) with a checksum."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    text = json.dumps(facts)
+    return safetensors.torch.save(tensors, metadata={FACTS: text, CHECKSUM: _checksum(tensors, text)})
+
+
+def unsealed(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """(tensors, facts) of such a file, as they were written. Raises ValueError for a damaged one, or OSError."""
+    try:
+        # not load_file: a host replaces it with one that changes every error and moves the file
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            # clones are aligned: sums over tensors in a mapped file differ in the last digits
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+        text = metadata[FACTS]
+        facts = json.loads(text)
+    except MemoryError:
+        raise ValueError("it does not fit into memory") from None
+    except (safetensors.SafetensorError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(str(error)) from None
+    if metadata.get(CHECKSUM) != _checksum(tensors, text):
+        raise ValueError("its checksum is another")
+    return tensors, facts
+
+
+def _checksum(tensors: dict[str, Tensor], text: str) -> str:
+    """SHA-256 in hex over the text and every tensor on the CPU: name, type, shape, bytes."""
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

@@ -4,14 +4,14 @@ Such a table is two tables in a row, which share the level of the boundary. No r
 before it: hosts run the two in two samplers, and the second starts without history.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import torch
 
+from .classical import Solver
 from .model import PresetError, is_number
-from .table import PARTS, Table
+from .table import Table
 from .trace import TensorTable
 
 KEY = "experts"             # key in a preset's training record: {"boundary": sigma, "cfg": the low-noise model's}
@@ -43,7 +43,7 @@ def turn_of(levels, boundary: float) -> int:
     return int(np.argmax(~is_high(np.asarray(levels), boundary)))
 
 
-def restarted(solver: Callable, levels, boundary: float, flow: bool) -> Table:
+def restarted(solver: Solver, levels, boundary: float, flow: bool) -> Table:
     """A classical solver as two samplers run it: from the step at which the models change it starts without history.
 
     Raises ValueError as the solver does.
@@ -52,8 +52,7 @@ def restarted(solver: Callable, levels, boundary: float, flow: bool) -> Table:
     turn = turn_of(levels, boundary)
     if turn >= len(levels) - 1:
         return solver(levels, flow=flow)
-    halves = (solver(levels[:turn + 1], flow=flow), solver(levels[turn:], flow=flow))
-    return chained(*(TensorTable(*(torch.tensor(getattr(half, part)) for part in PARTS)) for half in halves)).frozen()
+    return chained(solver.table(levels[:turn + 1], flow), solver.table(levels[turn:], flow)).frozen()
 
 
 def pinned(levels, boundary: float) -> np.ndarray:

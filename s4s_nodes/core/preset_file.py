@@ -29,8 +29,8 @@ FORMAT_VERSION = 1
 MOST_CALLS, MOST_TABLES = 150, 200      # of a preset, so that drawing and interpolating its tables stays quick
 _TABLE_NAME = re.compile(r"[a-z0-9][a-z0-9_.-]{0,63}")
 _SELF_TEST_LIMIT = 1e-9
-_ENTRIES = {"name": str, "model": dict, "training": dict, "scores": dict, "recommended": bool, "licence": str,
-            "source": str, "breaks_constants": list}
+_PLAIN = {"name": str, "training": dict, "scores": dict, "recommended": bool, "licence": str, "source": str}
+_ENTRIES = {**_PLAIN, "model": dict, "breaks_constants": list}
 
 
 @dataclass(frozen=True)
@@ -175,13 +175,10 @@ def self_test(preset: Preset) -> dict:
 
 def to_bytes(preset: Preset) -> bytes:
     """The file's content, deterministic, with its self-test. Raises PresetError if a record is not JSON-ready."""
-    training = {**preset.training, "self_test": self_test(preset)}
     content = {
-        "format_version": FORMAT_VERSION, "name": preset.name, "model": asdict(preset.model), "training": training,
-        "scores": preset.scores, "recommended": preset.recommended, "licence": preset.licence,
-        "source": preset.source, "hash": preset.short_hash,
-        "breaks_constants": sorted(key for key, table in preset.tables.items() if not table.keeps_constants),
-    }
+        **{key: getattr(preset, key) for key in _PLAIN}, "format_version": FORMAT_VERSION, "hash": preset.short_hash,
+        "model": asdict(preset.model), "training": {**preset.training, "self_test": self_test(preset)},
+        "breaks_constants": sorted(key for key, table in preset.tables.items() if not table.keeps_constants)}
     try:
         # as a reader will see it: keys are texts, tuples are lists
         content = parsed(json.dumps(content, sort_keys=True, allow_nan=False))
@@ -226,9 +223,8 @@ def _from_parts(content, tensors: dict) -> Preset:
     for key, kind in _ENTRIES.items():
         if not isinstance(content.get(key), kind):
             raise PresetError(f"{key} is {str(content.get(key))[:60]!r}: expected a {kind.__name__}")
-    preset = Preset(content["name"], _tables(tensors, content["breaks_constants"]), model_of(content["model"]),
-                    content["training"], content["scores"], content["recommended"], content["licence"],
-                    content["source"])
+    preset = Preset(tables=_tables(tensors, content["breaks_constants"]), model=model_of(content["model"]),
+                    **{key: content[key] for key in _PLAIN})
     if content.get("hash") != preset.short_hash:
         raise PresetError(f"says its numbers have hash {str(content.get('hash'))[:20]!r}, but they have "
                           f"{preset.short_hash!r}: the file was changed or damaged; download or train it again")

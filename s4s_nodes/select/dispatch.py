@@ -17,7 +17,7 @@ from ..core.table import MAX_CALLS, Table
 from .adapt import adapted, distance, from_start, head, start_ratio, starts_near
 from .cfg import at_cfg
 from .families import flow_schedule, official
-from .match import ModelFacts, as_seen, counts_text, name_text, remarks, suits, turns_text, unknown_text, unproven
+from .match import ModelFacts, as_seen, counts_text, name_text, remarks, suits, turns_text, unknown_text, unproven_text
 
 # True: for flows; docs/constants.md has the measurements
 MOVED_LEVELS = {True: 0.065, False: 0.09}               # mean |log ratio| up to which a table may be moved
@@ -57,7 +57,7 @@ class Selection:
         """At most two sentences for the log, the node and the picture's metadata: what ran, and what to do."""
         if self.fallback or self.preset is None:
             ran = self.classical + " ran" if self.preset is None else f"{name_text(self.preset)}, {self.table_name} ran"
-            return f"S4S fallback: {self.why}. {ran}{self._published}{self.advice and f'; {self.advice}'}."
+            return f"S4S fallback: {self.why}. {ran}{unproven_text(self.preset)}{self.advice and f'; {self.advice}'}."
         return f"S4S {name_text(self.preset)}, {self.table_name}, {self.kind}: {self.why}{self._stranger}"
 
     def refusal(self, because: str, cure: str) -> str:
@@ -70,15 +70,10 @@ class Selection:
         if self.fallback or self.preset is None:
             whose = self.classical.partition(" on ")[2]
             if self.preset is not None:
-                whose = f"the levels of {name_text(self.preset)}{self._published}"
+                whose = f"the levels of {name_text(self.preset)}{unproven_text(self.preset)}"
             return f"S4S schedule, fallback: {self.why}. It uses {whose}{self.advice and f'; {self.advice}'}."
         clauses = unknown_text(self.preset, cfg, size) + self._stranger
         return f"S4S schedule: {name_text(self.preset)}, {self.table_name}{clauses}"
-
-    @property
-    def _published(self) -> str:
-        shown = self.preset is not None and unproven(self.preset)
-        return " (published numbers, not measured on this checkpoint)" * shown
 
     @property
     def _stranger(self) -> str:

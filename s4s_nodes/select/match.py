@@ -125,11 +125,6 @@ def is_solver(preset: Preset) -> bool:
     return isinstance(origin, dict) and origin.get("kind") == "classical"
 
 
-def unproven(preset: Preset) -> bool:
-    """Whether a preset holds published numbers that were not raced on this model."""
-    return "imported" in preset.training and not preset.scores
-
-
 def cfg_range(preset: Preset, table: str = "") -> tuple[float, float] | None:
     """(lowest, highest) cfg that the preset or this table was trained at; None if unknown."""
     if table and (several := learned_at(preset).get(table)):
@@ -183,11 +178,16 @@ def frames_text(preset: Preset, size: tuple | None) -> str:
 
 def remarks(preset: Preset, cfg: float | None, table: str = "") -> str:
     """Warnings about a preset or table, as clauses in brackets; usually empty."""
-    unmeasured = " (published numbers, not measured on this checkpoint)" if unproven(preset) else ""
     lost = " (not recommended: a classical solver did better in its race)" \
         if table in preset.tables and not preset.recommends(table, cfg) else ""
     stopped = " (unfinished: its training was stopped)" if preset.unfinished else ""
-    return cfg_text(preset, cfg) + unmeasured + lost + stopped
+    return cfg_text(preset, cfg) + unproven_text(preset) + lost + stopped
+
+
+def unproven_text(preset: Preset | None) -> str:
+    """A clause if a preset holds published numbers that were not raced on this model, else ""."""
+    shown = preset is not None and "imported" in preset.training and not preset.scores
+    return " (published numbers, not measured on this checkpoint)" if shown else ""
 
 
 def name_text(preset: Preset) -> str:

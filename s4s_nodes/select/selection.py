@@ -241,7 +241,7 @@ def _fallback(request: Request, levels: np.ndarray, origin, problems: list[_Prob
     """The family's published schedule if it has a table, else a classical solver; as if no preset were there."""
     facts = request.facts
     published = match.family_schedule(request.installed, facts, request.cfg, len(levels) - 1)
-    plain = any(cut_of(levels, preset, facts) for preset in (None, published))
+    plain = bool(cut_of(levels, None, facts) or published is not None and cut_of(levels, published, facts))
     there = levels if origin is None or plain else _without_preset(levels, origin, request)
     ours = bool(request.own_schedule) and request.start is None or plain or there is not levels
     selection = None

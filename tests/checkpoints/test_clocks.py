@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from s4s.training.checkpoints import clocks
+from s4s.training.checkpoints import network as clocks
 from tests.host_checkout import checkout
 
 SCHEDULER = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "num_train_timesteps": 1000}

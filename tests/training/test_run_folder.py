@@ -81,7 +81,7 @@ def test_a_flipped_bit_in_what_a_run_is_resumed_from_is_refused_or_changes_nothi
 def test_a_flipped_bit_in_a_teachers_target_is_seen_and_said(copy):
     said, chance = [], random.Random(0)
     opened, path = resumed(copy, said), next((copy / "pairs").iterdir())
-    maker, count = run_folder.sealed.read(path)[1]["maker"], len(run_folder.sealed.read(path)[0]["target"])
+    maker, count = run_folder.unsealed(path)[1]["maker"], len(run_folder.unsealed(path)[0]["target"])
     content = path.read_bytes()
     expected = opened.files.load_targets(path.stem, (count, 2), maker)
     assert expected is not None and not said
@@ -97,11 +97,11 @@ def test_a_flipped_bit_in_a_teachers_target_is_seen_and_said(copy):
 def test_a_state_of_before_with_entries_that_are_gone_is_resumed_to_the_same_bits(copy):
     other, path = Path(shutil.copytree(copy, copy.parent / "other")), copy / "state.safetensors"
     expected = resumed(other).train().hash
-    tensors, facts = run_folder.sealed.read(path)
+    tensors, facts = run_folder.unsealed(path)
     state = facts["states"]["calls4"]
     score = (state["best_error"] * state["best_median"]) ** 0.5
     state |= {"iteration": len(state["curve"]) - 1, "best_score": score, "spent": 700, "finished": False}
-    path.write_bytes(run_folder.sealed.to_bytes(tensors, facts))
+    path.write_bytes(run_folder.sealed(tensors, facts))
     assert resumed(copy).train().hash == expected
 
 

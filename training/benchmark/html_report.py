@@ -58,9 +58,8 @@ def _provenance(preset: Preset) -> list[tuple[str, str]]:
 
 
 def _table(preset: Preset, name: str, table: Table, race: TableResult | None, folder: Path) -> dict:
-    wanted = {kind: folder / f"{kind}-{name}.png" for kind in PICTURES if race or kind == "solver"}
-    pictures = [{"kind": kind, "uri": _uri(path), "caption": PICTURES[kind]} for kind, path in wanted.items()
-                if path.exists()]
+    pictures = [{"kind": kind, "uri": uri, "caption": caption} for kind, caption in PICTURES.items()
+                if (race or kind == "solver") and (uri := _uri(folder / f"{kind}-{name}.png"))]
     scores = race.scores if race else preset.score(name)
     return {"id": f"table-{name}", "title": _title(preset, name, table, race), "rows": _numbers(table),
             "pictures": pictures, "curve": _curve(folder / LOG, name),

@@ -13,7 +13,7 @@ from ...s4s_nodes.core.lists import sizes
 from ..config import ModelSettings
 from ..sizes import of_sizes
 from ..source import MOST_AT_ONCE, Source, by_turns
-from . import clocks, files, network, prompts
+from . import files, network, prompts
 from .loading import Checkpoint, open_checkpoint
 
 AT_ONCE = 8 * 512 * 512         # pixels per network call to begin with; halved when memory runs out
@@ -57,19 +57,19 @@ def checkpoint(settings: ModelSettings, cfgs: tuple, device: torch.device, say: 
                      for width, height, shape in several], len(texts))
 
 
-def clock_of(checkpoint: Checkpoint, settings: ModelSettings) -> clocks.Discrete | clocks.Flow:
+def clock_of(checkpoint: Checkpoint, settings: ModelSettings) -> network.Discrete | network.Flow:
     """Levels and timesteps as the hosts have them for this checkpoint; --shift moves a flow's."""
     scheduler = checkpoint.pipeline.scheduler.config            # of the one that came with it
     if checkpoint.family == "flux":
-        return clocks.flux(float(np.log(settings.shift)) if settings.shift else clocks.FLUX_SHIFT)
+        return network.flux(float(np.log(settings.shift)) if settings.shift else network.FLUX_SHIFT)
     if checkpoint.family == "fluxschnell":
-        return clocks.flow(settings.shift or 1.0, 1.0)
+        return network.flow(settings.shift or 1.0, 1.0)
     if checkpoint.family == "sd3":
-        return clocks.flow(settings.shift or float(scheduler.get("shift", 3.0)))
+        return network.flow(settings.shift or float(scheduler.get("shift", 3.0)))
     if settings.shift:
         raise ValueError(f"--shift {settings.shift:g} is for flows, and {checkpoint.path.name} "
                          f"({checkpoint.family}) is not one: leave it out")
-    return clocks.discrete(scheduler, *files.prediction(checkpoint.contents, settings.prediction, scheduler))
+    return network.discrete(scheduler, *files.prediction(checkpoint.contents, settings.prediction, scheduler))
 
 
 def sizes_of(checkpoint: Checkpoint, settings: ModelSettings) -> list[tuple[int, int, tuple]]:

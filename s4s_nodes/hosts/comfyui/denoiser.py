@@ -33,7 +33,7 @@ class Scene:
 
     positives: a list of the host's CONDITIONINGs, image i is asked for number i modulo their count; negative may
     be None if cfg is 1. latent: the host's LATENT, of which only the size counts; more_latents: those of other
-    sizes. scales: other cfg that the model will be asked at. low_noise: of two models, what is sampled with the second
+    sizes. low_noise: of two models, what is sampled with the second
     from the level `boundary` on. teacher: what is sampled with another model, which makes the targets.
     """
 
@@ -42,7 +42,6 @@ class Scene:
     negative: list | None
     cfg: float
     latent: dict
-    scales: tuple = ()
     low_noise: "Scene | None" = None
     boundary: float = 0.0
     more_latents: tuple = ()
@@ -54,9 +53,8 @@ class Scene:
                              "unconnected")
         if self.more_latents and self.low_noise:
             raise ValueError("several sizes are for one model: leave latent_2 and latent_3 unconnected")
-        guided = [cfg for cfg in (self.cfg, *self.scales) if cfg != 1.0]
-        if self.negative is None and guided:
-            raise ValueError(f"cfg is {guided[0]:g} but no negative conditioning is connected: connect one, or set cfg "
+        if self.negative is None and self.cfg != 1.0:
+            raise ValueError(f"cfg is {self.cfg:g} but no negative conditioning is connected: connect one, or set cfg "
                              "to 1 for a model that is sampled without guidance")
 
 

@@ -47,14 +47,14 @@ def second_model_inputs() -> list:
     ]
 
 
-def scene_of(model, positive, latent, cfg, negative=None, scales=(), low_noise_model=None, boundary=0.875,
-             low_noise_cfg=0.0, teacher_model=None, teacher_cfg=5.0, **more) -> Scene:
+def scene_of(model, positive, latent, cfg, negative=None, low_noise_model=None, boundary=0.875, low_noise_cfg=0.0,
+             teacher_model=None, teacher_cfg=5.0, **more) -> Scene:
     """The Scene of a node's inputs. Raises ValueError as Scene."""
     prompts = [positive, *(more[name] for name in MORE_PROMPTS if more.get(name) is not None)]
     sizes = tuple(more[name] for name in MORE_LATENTS if more.get(name) is not None)
     low = None if low_noise_model is None else Scene(low_noise_model, prompts, negative, low_noise_cfg or cfg, latent)
     teacher = None if teacher_model is None else Scene(teacher_model, prompts, negative, teacher_cfg, latent)
-    return Scene(model, prompts, negative, cfg, latent, scales, low, boundary, sizes, teacher)
+    return Scene(model, prompts, negative, cfg, latent, low, boundary, sizes, teacher)
 
 
 class S4STrainPreset(io.ComfyNode):
@@ -99,8 +99,7 @@ class S4STrainPreset(io.ComfyNode):
                 teacher_sampler=None, teacher_sigmas=None, vae=None, **scene) -> io.NodeOutput:
         config = _config(calls=calls, windows=windows, budget=budget, teacher_calls=teacher_calls, name=name, seed=seed,
                          cfg=cfg)
-        scales = cfg_nodes(cfg)
-        node = Node(scene_of(cfg=middle_node(scales), scales=scales, **scene))
+        node = Node(scene_of(cfg=middle_node(cfg_nodes(cfg)), **scene))
         teacher = _teacher(node.scene, teacher_sampler, teacher_sigmas)
         if node.scene.low_noise is not None:
             check_two_models(config, node.scene.boundary)

@@ -84,7 +84,7 @@ def training_of(prompts, negative, cfg, width, height, name, calls, windows, eff
     chosen = efforts().get(effort, effort)
     if chosen is None:
         chosen = int(number(budget, say("Most network calls per table"), 1))
-    return {**_scene_of(prompts, negative, cfg, width, height), "scales": _scales(cfg),
+    return {**_scene_of(prompts, negative, cfg, width, height), "scales": cfg_nodes(cfg),
             "name": str(name or "").strip(), "calls": numbers(calls, int, say("Steps")),
             "windows": numbers(windows, float, say("Denoising strengths")), "budget": chosen,
             "race_seeds": int(number(seeds, say("Seeds of the race"), 2)),
@@ -118,12 +118,8 @@ def _teacher_of(text: str) -> dict:
 
 def _scene_of(prompts, negative, cfg, width, height) -> dict:
     return {"prompts": tuple(line.strip() for line in str(prompts or "").splitlines() if line.strip()),
-            "negative": negative or "", "cfg": middle_node(_scales(cfg)), "width": int(number(width, say("Width"), 8)),
-            "height": int(number(height, say("Height"), 8))}
-
-
-def _scales(cfg) -> tuple:
-    return cfg_nodes("" if cfg is None else str(cfg))
+            "negative": negative or "", "cfg": middle_node(cfg_nodes(cfg)),
+            "width": int(number(width, say("Width"), 8)), "height": int(number(height, say("Height"), 8))}
 
 
 def number(value, label: str, least: float = 0) -> float:

@@ -221,5 +221,5 @@ def _better_steps(label: str, asked: Settings, kind: str, seen: ModelFacts, now:
 def _table_near(preset: Preset | None, choice: Selection, asked: Settings) -> str:
     """The table that runs; where none of the preset's does, the one of the nearest number of steps."""
     if preset is None or choice.table_name in preset.tables:
-        return choice.table_name if preset is not None else ""
+        return choice.table_name
     return min(preset.tables, key=lambda name: (abs(preset.tables[name].calls - asked.steps), name))

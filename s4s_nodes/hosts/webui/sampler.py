@@ -51,23 +51,20 @@ class Run:
     missing: str = ""                       # why the schedule type's preset is not there
 
     def table(self, x, sigmas):
-        """The table for the levels the host came with; infotext and log say which. Raises where a stop is wished."""
+        """The table for the levels the host came with; infotext and log say which, and the infotext carries the
+        table itself, of a fallback too. Raises where a stop is wished."""
         size = tuple(x.shape[2:]) or None
         selection = select(replace(self.request, steps=None, calls=None, levels=sigmas, size=size))
         if self.missing:
             selection = replace(selection, why=self.missing, advice="choose another one", fallback=True, warns=True)
         _stop_if_wished(selection)
-        self._write(selection)
-        _tell(self.p, selection, selection.message())
-        return selection.table
-
-    def _write(self, selection: Selection) -> None:
-        """Into the infotext: what ran, and the table itself, of a fallback too."""
         written = self.p.extra_generation_params
         written[labels.HIRES_KEY if self.hires else labels.KEY] = labels.infotext(selection)
         text = metadata.to_text(selection, self.request.facts) if settings.chosen(settings.TABLE) else None
         if text is not None:
             written[labels.HIRES_TABLE_KEY if self.hires else labels.TABLE_KEY] = metadata.pack(text)
+        _tell(self.p, selection, selection.message())
+        return selection.table
 
 
 def _stop_if_wished(selection: Selection) -> None:
