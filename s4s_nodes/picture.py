@@ -3,11 +3,14 @@
 Everything is drawn at twice its size and scaled down once, which smooths Pillow's hard-edged lines.
 """
 
+import io
 import math
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from .core.files import write_atomically
 from .core.scores import compared
 
 WIDTH = 1024
@@ -192,6 +195,13 @@ def bars(title: str, note: str, rows: list[tuple]) -> Image.Image:
         page.line([(left + scale * low, y + 11), (left + scale * high, y + 11)], INK, 2)
         page.text(left + scale * high + 10, y + 11, f"{value:.4f}", 14, QUIET, "lm")
     return page.finish()
+
+
+def save(image: Image.Image, path) -> Path:
+    """Write a picture as a small PNG, atomically, and return its path."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return write_atomically(path, buffer.getvalue())
 
 
 def _ticks(low: float, high: float, linear: bool) -> list[float]:

@@ -75,7 +75,7 @@ class Bench:
         """The preset that the Train node makes for this MODEL, kept in `work`."""
         path = work / f"{name}.safetensors"
         if not path.is_file():
-            train = s4s_host.pack("s4s_nodes.hosts.comfyui.train").S4STrainPreset
+            train = s4s_host.pack("s4s_nodes.hosts.comfyui.nodes_training").S4STrainPreset
             prompts = {f"positive{'' if i == 1 else f'_{i}'}": self.asked[word]
                        for i, word in enumerate(emoji_race.LEARNED_ON, 1)}
             train.execute(model=model, negative=self.asked[None], latent=self.latent(1), cfg=CFG,

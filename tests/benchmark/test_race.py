@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from s4s.s4s_nodes import picture
 from s4s.s4s_nodes.core import Preset, classical, schedules
 from s4s.training.baselines.halving import EFFORTS, Effort, Entrants, search_cost, searched
 from s4s.training.baselines.measure import Entry, baselines, measured
@@ -173,13 +174,14 @@ def test_training_validation_and_race_never_share_a_seed():
 def test_pictures_are_drawn(raced, tmp_path):
     from PIL import Image
     source, _, ranked = raced
-    report.draw_table(Preset("best", {"calls": ranked[0].table}, source.model), "calls", tmp_path / "solver.png")
+    preset = Preset("best", {"calls": ranked[0].table}, source.model)
+    picture.save(picture.table(preset, "calls"), tmp_path / "solver.png")
     report.draw_race(TableResult({}, ranked[0], ranked, ""), tmp_path / "race.png", "race")
     report.sheet([("teacher", "", torch.zeros(3, 1, 8, 8)), ("S4S", "6 calls", torch.ones(3, 3, 8, 8))],
                  tmp_path / "sheet.png")
     for name in ("solver", "race", "sheet"):
-        with Image.open(tmp_path / f"{name}.png") as picture:
-            assert len(set(picture.convert("L").getdata())) > 1
+        with Image.open(tmp_path / f"{name}.png") as drawn:
+            assert len(set(drawn.convert("L").getdata())) > 1
     with Image.open(tmp_path / "sheet.png") as page:
         assert page.getpixel((600, page.height - 100)) == (255, 255, 255)       # S4S's white image
         assert page.getpixel((600, 24 + 52 + 100)) == (128, 128, 128)           # the teacher's grey one

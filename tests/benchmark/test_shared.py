@@ -7,9 +7,8 @@ import torch
 
 from s4s.s4s_nodes.core.classical import SOLVERS
 from s4s.training.baselines.halving import EFFORTS, Entrants, search_cost, searched
-from s4s.training.baselines.measure import STARTS, baselines, measured
+from s4s.training.baselines.measure import STARTS, baselines, measured, shared_calls, shared_ends
 from s4s.training.baselines.schedules import schedules_for
-from s4s.training.baselines.shared import shared_calls, shared_ends
 from s4s.training.teacher.pairs import ends, make_pairs
 from s4s.training.teacher.solvers import AUTO, teacher_table
 from tests.toy import toy_source

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from s4s.s4s_nodes.core import classical, constant_law_error, schedules
-from s4s.training.parametrization.parameters import LEAST_STEP, Parameters
+from s4s.training.parametrization.parameters import SMALLEST_STEP, Parameters
 
 MULTISTEP = [name for name, solver in classical.SOLVERS.items() if solver.calls_per_step == 1]
 
@@ -47,7 +47,7 @@ def test_every_weight_of_another_familys_table_is_some_residual(name, flow):
     parameters = Parameters(there.sigmas, flow=flow)
     vector = parameters.initial()
     here, (rows, columns) = parameters.frozen(vector), parameters.places
-    units = np.maximum(1 - there.sigmas[1:] / there.sigmas[:-1], LEAST_STEP)[rows]
+    units = np.maximum(1 - there.sigmas[1:] / there.sigmas[:-1], SMALLEST_STEP)[rows]
     vector[sum(parameters.sizes[:2]):] = torch.tensor((there.weights - here.weights)[rows, columns] / units)
     found = parameters.frozen(vector)
     np.testing.assert_allclose(found.weights, there.weights, atol=1e-9)

@@ -15,8 +15,7 @@ from ...s4s_nodes.core.schedules import exponential
 from ..source import Source
 from ..teacher.pairs import Pairs
 from ..teacher.solvers import HostSampler
-from .measure import Entry, measured, table_within
-from .shared import shared_calls
+from .measure import Entry, measured, shared_calls, table_within
 
 PROBES = ("dpmpp_2m", "ipndm_2", "unipc_bh2_2")         # solvers that tell good schedules from bad ones
 MARGIN = 1.02                                           # on some schedules one or two calls more are made

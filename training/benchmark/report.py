@@ -1,6 +1,5 @@
 """Pictures and tables for people: what was learned, how the race went, what the images look like."""
 
-import io
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,15 +8,10 @@ from PIL import Image
 from torch import Tensor
 
 from ...s4s_nodes import picture
-from ...s4s_nodes.core import Preset, write_atomically
 from ..baselines.measure import Entry, pooled
 from . import frechet
 from .race import TableResult
 from .verdict import interval, within_text
-
-
-def draw_table(preset: Preset, name: str, path) -> Path:
-    return _save_image(picture.table(preset, name), path)
 
 
 def draw_race(race: TableResult, path, title: str) -> Path:
@@ -25,19 +19,13 @@ def draw_race(race: TableResult, path, title: str) -> Path:
     rows = [("S4S" if entry is race.learned else entry.name, entry.rmse, *interval(entry.errors), entry is race.learned)
             for entry in [race.learned, *race.finalists][:14] if np.isfinite(entry.errors).all()]
     note = f"RMSE to the teacher, {len(race.learned.errors)} unseen seeds (95 % interval)"
-    return _save_image(picture.bars(title, note, rows), path)
+    return picture.save(picture.bars(title, note, rows), path)
 
 
 def sheet(rows: list[tuple[str, str, Tensor]], path) -> Path:
     """Images side by side, one row per (label, caption, (n, 1 or 3, H, W) in -1..1), the same seeds in a column."""
     drawn = [(label, caption, [_picture(image) for image in images]) for label, caption, images in rows]
-    return _save_image(picture.sheet(drawn), path)
-
-
-def _save_image(image: Image.Image, path) -> Path:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return write_atomically(path, buffer.getvalue())
+    return picture.save(picture.sheet(drawn), path)
 
 
 def _picture(values: Tensor) -> Image.Image:

@@ -7,6 +7,7 @@ import click
 import torch
 from tqdm.auto import tqdm
 
+from ...s4s_nodes import picture
 from ...s4s_nodes.core import Preset, preset_file
 from ...s4s_nodes.library import tables_of
 from ...s4s_nodes.select import ModelFacts, suits
@@ -38,7 +39,7 @@ def draw_run(run, preset: Preset) -> Path:
     """Draw what a run learned and how, beside its preset, and write its page; the page's path."""
     folder = run.preset_path.parent                 # not the run's folder where another run holds that now
     for name in run.states:
-        draw.draw_table(preset, name, folder / f"solver-{name}.png")
+        picture.save(picture.table(preset, name), folder / f"solver-{name}.png")
     return html_report.write(folder, preset)
 
 
@@ -88,7 +89,7 @@ def _draw(source: Source, held: host_race.RaceResult, out: Path) -> None:
     # at a cfg between two learned ones the table that ran is none of the preset's
     ran = replace(held.preset, tables={name: result.learned.table for name, result in held.raced.items()})
     for name, result in held.raced.items():
-        draw.draw_table(ran, name, out / f"solver-{name}.png")
+        picture.save(picture.table(ran, name), out / f"solver-{name}.png")
         draw.draw_race(result, out / f"race-{name}.png", f"{ran.name}: {result.learned.table.calls} network calls")
         if source.features is not None and held.whole is not None and "_from" not in name:
             draw_sheet(source, held.whole, result.learned, result.best, out / f"sheet-{name}.png")

@@ -75,11 +75,11 @@ def show(preset_file, plot, as_json, force):
     click.echo(preset_module.describe(preset) + _rights(preset))
     click.echo(f"  self-test   replayed here, deviation {preset_module.verify(preset):.2g}")
     if plot is not None:
-        from ..benchmark.report import draw_table
+        from ...s4s_nodes import picture
         pictures = {name: check_free(plot / f"{names.file_name(preset.name)}-{name}.png", force)
                     for name in preset.tables}
         for name, path in pictures.items():
-            click.echo(f"wrote {draw_table(preset, name, path)}")
+            click.echo(f"wrote {picture.save(picture.table(preset, name), path)}")
 
 
 def _rights(preset) -> str:

@@ -22,9 +22,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from ...s4s_nodes.core import Table, TensorTable, classical, end_response, experts, lawful_total
-from ...s4s_nodes.select import adapt
-
-LEAST_STEP = adapt.SMALLEST_STEP  # least 1 - sigma' / sigma: the unit of a residual never vanishes
+from ...s4s_nodes.select.adapt import SMALLEST_STEP
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ class Parameters:
         base = classical.SOLVERS[self.base].table(sigmas, self.flow)
         free = sigmas[:-1] * offsets.exp()
         query = free.clamp(max=self._most).detach() + (free - free.detach())    # at the highest level it can still fall
-        rows, units = self.places[0], (1 - sigmas[1:] / sigmas[:-1]).clamp(min=LEAST_STEP)
+        rows, units = self.places[0], (1 - sigmas[1:] / sigmas[:-1]).clamp(min=SMALLEST_STEP)
         weights = base.weights.index_put(self.places, residuals * units[rows], accumulate=True)
         table = TensorTable(sigmas, query, base.scale, base.carry, weights)
         missing = lawful_total(sigmas[0], sigmas[-1], self.flow) - end_response(table)[1]       # of the constant law

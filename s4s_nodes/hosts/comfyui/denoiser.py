@@ -240,19 +240,17 @@ def teacher_of(source: Source, sampler, sigmas: Tensor) -> tuple[Callable, Tenso
 
     def teach(denoiser, x, levels, extra_args, disable=True):
         # one prompt and one call's images at a time: some samplers read the model's whole last answer
-        places, ends = [], []
-        for rest in places_of_each(extra_args["which"]):
-            while len(rest):
-                chunk = denoiser.__self__.chunk             # of the Source, which halves it when memory runs out
-                extra = {name: values[rest[:chunk]] for name, values in extra_args.items()}
-                try:
-                    ends.append(run(denoiser, x[rest[:chunk]], levels, extra, disable))
-                except RuntimeError:
-                    if denoiser.__self__.chunk == chunk:
-                        raise
-                    continue
-                places.append(rest[:chunk])
-                rest = rest[chunk:]
-        return torch.cat(ends)[torch.cat(places).argsort()]
+        def ends(here: Tensor) -> Tensor:
+            chunk = denoiser.__self__.chunk                 # of the Source, which halves it when memory runs out
+            if len(here) > chunk:
+                return torch.cat([ends(some) for some in here.split(chunk)])
+            try:
+                return run(denoiser, x[here], levels, {name: each[here] for name, each in extra_args.items()}, disable)
+            except RuntimeError:
+                if denoiser.__self__.chunk == chunk:
+                    raise
+                return ends(here)
+        places = places_of_each(extra_args["which"])
+        return torch.cat([ends(here) for here in places])[torch.cat(places).argsort()]
     teach.__name__ = getattr(sampler.sampler_function, "__name__", "sampler").removeprefix("sample_")
     return teach, sigmas

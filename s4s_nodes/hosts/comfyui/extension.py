@@ -31,8 +31,8 @@ class S4SExtension(ComfyExtension):
         register()
 
     async def get_node_list(self) -> list:
-        from . import nodes_collection, nodes_presets, nodes_sampling, race, train
-        return [*nodes_sampling.NODES, *nodes_presets.NODES, *nodes_collection.NODES, *train.NODES, *race.NODES]
+        from . import nodes_collection, nodes_presets, nodes_sampling, nodes_training
+        return [*nodes_sampling.NODES, *nodes_presets.NODES, *nodes_collection.NODES, *nodes_training.NODES]
 
 
 async def comfy_entrypoint() -> ComfyExtension:

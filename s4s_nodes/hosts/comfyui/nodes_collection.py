@@ -70,8 +70,6 @@ def _refusal(preset: str | None, action: str | None, name: str | None) -> str | 
     if preset not in library.files():
         return (f"preset {preset!r} does not exist: press R and choose another one, or set action to "
                 f"{LIST}; there are: {', '.join(library.listed())}")
-    if library.ships(preset):
-        return f"preset {preset!r} ships with S4S and cannot be changed: set action to {LIST}, or choose one of yours"
     if reason := library.why_kept(preset):
         return f"{reason}. Or set action to {LIST}"
     if name is None:

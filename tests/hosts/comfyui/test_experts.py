@@ -205,7 +205,7 @@ def test_the_race_node_takes_both_models_and_refuses_one(both, learned):
     scene = {"positive": prompt("tiny_wan"), "negative": prompt("tiny_wan", 9), "latent": latent("tiny_wan"),
              "cfg": CFG[0], "preset": learned[1][0], "calls": "", "seeds": 2, "seed": 0, "samplers": "", "budget": 6000,
              "teacher_calls": 12, "write_scores": False, "model": both[0]}
-    node = ours("hosts.comfyui.race").S4SRace
+    node = ours("hosts.comfyui.nodes_training").S4SRace
     second = {"low_noise_model": both[1], "boundary": BOUNDARY, "low_noise_cfg": CFG[1]}
     assert f"calls{CALLS}" in node.execute(**scene, **second).args[1]
     with pytest.raises(ValueError, match="changes models at 0.7, this race at None"):

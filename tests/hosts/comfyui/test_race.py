@@ -29,7 +29,7 @@ def race(model, preset, **settings):
     settings = {"positive": prompt(NAME), "negative": prompt(NAME, 9), "latent": latent(NAME), "cfg": 3.0, "calls": "4",
                 "seeds": 4, "seed": 0, "samplers": "", "budget": 2500, "teacher_calls": 16, "write_scores": False,
                 **settings}
-    return ours("hosts.comfyui.race").S4SRace.execute(model=model, preset=preset, **settings).args
+    return ours("hosts.comfyui.nodes_training").S4SRace.execute(model=model, preset=preset, **settings).args
 
 
 def test_equal_calls_unseen_seeds_and_the_model_stays_as_it_was(sd3, preset):
@@ -129,7 +129,7 @@ def test_the_hosts_euler_is_ours_and_stochastic_samplers_are_told_apart():
 
     def work(source):
         for name in ("euler", "heun", "dpmpp_2m", "uni_pc", "euler_ancestral", "dpmpp_sde", "euler_cfg_pp"):
-            found[name] = ours("hosts.comfyui.race").entries((name,), source, [5])[0][5]
+            found[name] = ours("hosts.comfyui.nodes_training").entries((name,), source, [5])[0][5]
         some = pairs.known_pairs(source, range(3), None)
         [theirs] = [entry.table for entry in found["euler"] if entry.schedule_name == "simple"]
         return pairs.ends(source, theirs, some), pairs.ends(source, ours("core").classical.euler(theirs.sigmas), some)
@@ -146,7 +146,7 @@ def test_every_sampler_that_is_stochastic_or_cfg_pp_is_told_apart_at_two_calls_t
     stochastic = {name for name in comfy.samplers.SAMPLER_NAMES if "ancestral" in name or "sde" in name or
                   name.startswith(("sa_solver", "seeds_"))} | {"ddpm", "lcm"}
     found = inside(load("tiny_sd15"), "tiny_sd15",
-                   lambda source: ours("hosts.comfyui.race").entries(("all",), source, [2, 5]))
+                   lambda source: ours("hosts.comfyui.nodes_training").entries(("all",), source, [2, 5]))
     by_calls, notes = found
     names = {calls: {entry.solver_name.removesuffix(" of ComfyUI"): entry.frechet_only for entry in entries}
              for calls, entries in by_calls.items()}

@@ -80,7 +80,7 @@ def test_the_preset_is_in_the_dropdown_at_once_and_fits_the_model(sd3, learned, 
 
 
 def test_the_host_runs_the_node_again_once_its_preset_was_deleted(sd3, learned):
-    node, path = ours("hosts.comfyui.train").S4STrainPreset, presets() / "learned.safetensors"
+    node, path = ours("hosts.comfyui.nodes_training").S4STrainPreset, presets() / "learned.safetensors"
     before = node.fingerprint_inputs(name="learned", calls="5")
     assert node.fingerprint_inputs(name="learned") == before and node.fingerprint_inputs(name=None) == 0
     content = path.read_bytes()
@@ -146,7 +146,7 @@ def test_another_model_is_the_teacher_of_a_distilled_one(sd3, undistilled):
     assert preset.training["cfg"] == [1.0, 1.0] and sum(shown) > 2 * 12 * 16       # both halves of its guidance
     assert same_state(before, state_of(sd3)) and "teacher teacher_model at cfg 4" in report
     assert preset.training["taught_by"] == "teacher_model"
-    race = ours("hosts.comfyui.race").S4SRace
+    race = ours("hosts.comfyui.nodes_training").S4SRace
     terms = {"positive": prompt("tiny_sd3"), "negative": prompt("tiny_sd3", 9), "latent": latent("tiny_sd3"),
              "cfg": 1.0, "calls": "", "seeds": 2, "seed": 0, "samplers": "", "budget": 4000, "teacher_calls": 12,
              "write_scores": False}
@@ -226,7 +226,7 @@ def checked(monkeypatch, **values):
     """What the node says of its values before a prompt is taken; the host shows one input to it."""
     values = {"calls": "4", "windows": "1.0", "name": "x", **values}
     monkeypatch.setattr(ours("hosts.comfyui.record"), "_checked", {"": {"inputs": {**values, "model": ["1", 0]}}})
-    return ours("hosts.comfyui.train").S4STrainPreset.validate_inputs(calls=values["calls"])
+    return ours("hosts.comfyui.nodes_training").S4STrainPreset.validate_inputs(calls=values["calls"])
 
 
 @pytest.mark.parametrize("values, words", [
@@ -248,7 +248,7 @@ def test_settings_that_can_work_are_taken(monkeypatch, values):
 
 def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(monkeypatch, tmp_path):
     (tmp_path / "file").write_text("no folder")
-    monkeypatch.setattr(ours("hosts.comfyui.train"), "home", lambda: tmp_path / "file")
+    monkeypatch.setattr(ours("hosts.comfyui.nodes_training"), "home", lambda: tmp_path / "file")
     assert "cannot be saved in" in checked(monkeypatch)
 
 

@@ -17,7 +17,7 @@ SHAPES = {          # name: (prompt's width, its pooled width, latent)
 
 
 def ours(name: str):
-    """A module of the pack, e.g. ours("hosts.comfyui.train"), imported as the host would."""
+    """A module of the pack, e.g. ours("hosts.comfyui.nodes_training"), imported as the host would."""
     return importlib.import_module(f"{s4s_host.pack('').__name__}.s4s_nodes.{name}")
 
 
@@ -73,7 +73,7 @@ def train(model, which: str, /, **settings):
     settings = {"positive": prompt(which), "negative": prompt(which, 9), "latent": latent(which), "cfg": 3.0,
                 "calls": "4", "windows": "1.0", "mode": "forward-only", "budget": 4000, "teacher_calls": 24,
                 "race_seeds": 4, "name": "tested", "seed": 0, "resume": False, **settings}
-    return ours("hosts.comfyui.train").S4STrainPreset.execute(model=model, **settings).args
+    return ours("hosts.comfyui.nodes_training").S4STrainPreset.execute(model=model, **settings).args
 
 
 def state_of(model) -> tuple:
