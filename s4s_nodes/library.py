@@ -12,7 +12,6 @@ from pathlib import Path
 
 from .core import container, preset_file
 from .core.files import TICK, stamp
-from .core.model import is_number
 from .core.names import file_name, numbered, preset_name
 from .core.preset_file import Preset, PresetError
 from .core.scores import compared
@@ -256,7 +255,7 @@ def measured_text(preset: Preset) -> str:
     further from it: "1.10 to 1.25 times closer", "1.11 times further to 1.25 times closer"."""
     own = [preset.score(table) for table in preset.scores]
     every = own if any(own) else [score for results in preset.scores.values() for score in results.values()]
-    ratios = [score["ratio"] for score in every if is_number(score.get("ratio"))]
+    ratios = [score["ratio"] for score in every if "ratio" in score]
     if not ratios:
         return "yes" if preset.scores else "no"
     (least, side), (most, other) = map(compared, (min(ratios), max(ratios)))

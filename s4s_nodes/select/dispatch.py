@@ -25,6 +25,7 @@ FALLBACK = {True: "ipndm_2", False: "unipc_bh2_2"}      # for families without a
 USUAL_SHIFT = 3.0           # for a rectified flow whose host does not say its own
 TWO_SAMPLERS = "sample with two KSamplerAdvanced, scheduler s4s in both, end_at_step and start_at_step there"
 _PICK_OURS = "pick scheduler s4s"
+_NAMED = ". You named it: it was not learned on this model"
 _SPOKEN = {"dpmpp_2m": "DPM++ 2M", "unipc_bh2_2": "UniPC bh2 of order 2", "lms_2": "LMS of order 2",
            "ipndm_2": "iPNDM of order 2", "deis_2": "DEIS of order 2", "euler": "Euler",
            "res_multistep": "RES multistep", "unipc_bh1_sigma": "UniPC bh1"}
@@ -58,7 +59,7 @@ class Selection:
         if self.fallback or self.preset is None:
             ran = self.classical + " ran" if self.preset is None else f"{name_text(self.preset)}, {self.table_name} ran"
             return f"S4S fallback: {self.why}. {ran}{unproven_text(self.preset)}{self.advice and f'; {self.advice}'}."
-        return f"S4S {name_text(self.preset)}, {self.table_name}, {self.kind}: {self.why}{self._stranger}"
+        return f"S4S {name_text(self.preset)}, {self.table_name}, {self.kind}: {self.why}{_NAMED * (not self.belongs)}"
 
     def refusal(self, because: str, cure: str) -> str:
         """The message of a fallback that may not run: what it would be, why it is refused, and what to do."""
@@ -72,12 +73,8 @@ class Selection:
             if self.preset is not None:
                 whose = f"the levels of {name_text(self.preset)}{unproven_text(self.preset)}"
             return f"S4S schedule, fallback: {self.why}. It uses {whose}{self.advice and f'; {self.advice}'}."
-        clauses = unknown_text(self.preset, cfg, size) + self._stranger
+        clauses = unknown_text(self.preset, cfg, size) + _NAMED * (not self.belongs)
         return f"S4S schedule: {name_text(self.preset)}, {self.table_name}{clauses}"
-
-    @property
-    def _stranger(self) -> str:
-        return "" if self.belongs else ". You named it: it was not learned on this model"
 
 
 def levels_for(preset: Preset | None, facts: ModelFacts, steps: int) -> np.ndarray:
@@ -90,10 +87,8 @@ def levels_for(preset: Preset | None, facts: ModelFacts, steps: int) -> np.ndarr
     if preset is None or not same_top(preset.curve[0], facts.sigma_max):
         return _classical_levels(facts, steps)
     preset, _ = at_cfg(preset, None)
-    if steps in preset.counts:
-        levels = np.array(preset.table(steps).sigmas)
-    else:
-        levels = schedules.stretched(preset.curve, steps, facts.flow)
+    levels = np.array(preset.table(steps).sigmas) if steps in preset.counts else schedules.stretched(
+        preset.curve, steps, facts.flow)
     if not starts_at(levels[0], facts.sigma_max):
         levels = from_start(levels, facts.sigma_max, facts.flow)    # the hosts' numbers for endless noise differ
     return levels
@@ -249,9 +244,8 @@ def fall_back(levels: np.ndarray, facts: ModelFacts, why: str, advice: str = "",
         table = Table(levels, levels[:-1], np.ones_like(kept), kept, np.diag(1 - kept))     # such a row changes nothing
     else:
         table = classical.SOLVERS[name](levels, facts.flow)
-    spoken = f"{_SPOKEN[name]} on {whose}"
-    return Selection(table, None, "", "classical", why, classical=spoken, advice=advice, fallback=True,
-                     warns=True)
+    return Selection(table, None, "", "classical", why, classical=f"{_SPOKEN[name]} on {whose}", advice=advice,
+                     fallback=True, warns=True)
 
 
 def _classical_levels(facts: ModelFacts, steps: int) -> np.ndarray:

@@ -127,9 +127,8 @@ def is_solver(preset: Preset) -> bool:
 
 def cfg_range(preset: Preset, table: str = "") -> tuple[float, float] | None:
     """(lowest, highest) cfg that the preset or this table was trained at; None if unknown."""
-    if table and (several := learned_at(preset).get(table)):
-        return min(several), max(several)
-    return (min(preset.trained_cfg), max(preset.trained_cfg)) if preset.trained_cfg else None
+    several = learned_at(preset).get(table) or preset.trained_cfg
+    return (min(several), max(several)) if several else None
 
 
 def cfg_distance(preset: Preset, table: str, cfg: float | None) -> tuple[float, float]:

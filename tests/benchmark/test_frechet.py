@@ -7,7 +7,7 @@ import torch
 from s4s.s4s_nodes.core import classical, schedules
 from s4s.training.baselines.halving import Effort, searched
 from s4s.training.baselines.measure import Entry, features_of, measured
-from s4s.training.benchmark import frechet, report
+from s4s.training.benchmark import frechet, report_run
 from s4s.training.benchmark.race import result_of, unseen_pairs
 from s4s.training.demo_models.source import bundled
 from tests.toy import toy_source
@@ -46,7 +46,7 @@ def test_without_a_feature_space_or_with_too_few_seeds_there_is_no_distance():
     entry = Entry("S4S", "learned", classical.euler(schedules.karras(4, 0.03, 14.6)))
     [entry] = measured(source, [entry], pairs, True)
     race = result_of(source, entry, [entry], pairs)
-    assert entry.features is None and "frechet" not in race.scores and "chet" not in report.race_table(race)
+    assert entry.features is None and "frechet" not in race.scores and "chet" not in report_run.race_table(race)
     source.features = lambda images: images.repeat(1, 3)    # 6 features, 6 seeds
     assert features_of(source, pairs.target) is None
 
@@ -67,7 +67,7 @@ def test_finalists_have_it_and_losers_do_not_and_all_are_shown():
     assert scores["feature_space"] == "points" and scores["best_classical_by_frechet"] in {e.name for e in ranked[:2]}
     assert scores["frechet_95"][0] <= scores["frechet"] <= scores["frechet_95"][1]
     assert scores["ratio_frechet"] == pytest.approx(scores["best_frechet"] / scores["frechet"], rel=2e-3)
-    table = report.race_table(race).splitlines()
+    table = report_run.race_table(race).splitlines()
     assert f"{scores['frechet']:.4f}" in table[1] and " - " in table[-2] and "euler" in table[-2]
 
 

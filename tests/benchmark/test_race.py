@@ -11,7 +11,7 @@ from s4s.s4s_nodes.core import Preset, classical, schedules
 from s4s.training.baselines.halving import EFFORTS, Effort, Entrants, search_cost, searched
 from s4s.training.baselines.measure import Entry, baselines, measured
 from s4s.training.baselines.schedules import schedules_for
-from s4s.training.benchmark import report
+from s4s.training.benchmark import report_run
 from s4s.training.benchmark.race import TableResult, calls_to_match
 from s4s.training.benchmark.verdict import interval, pooled, share_interval, summary, verdict
 from s4s.training.teacher.pairs import TEST_SEEDS, VALIDATION_SEEDS, make_pairs
@@ -106,7 +106,7 @@ def test_no_ratio_is_printed_that_the_teachers_error_turns_around():
     found = summary(learned, ranked)
     assert found["verdict"] == "within the teacher's error" and not found["recommended"] and not found["lost"]
     assert "1.1" not in verdict(found) and verdict(found).startswith("Within the teacher's error")
-    text = report.race_table(TableResult(found, learned, ranked, ""))
+    text = report_run.race_table(TableResult(found, learned, ranked, ""))
     assert "within the teacher's error" in text and "1.11x" not in text
     assert "within the teacher's error" in race_markdown({"a": found})
     sure = summary(*entries([0.5] * 8, [1.0] * 8, finer=([0.6] * 4, [1.05] * 4)))
@@ -130,7 +130,7 @@ def test_fewer_seeds_are_never_ranked_among_all_and_the_start_runs_them_all():
     counts = [len(entry.errors) for entry in ranked]
     assert counts == sorted(counts, reverse=True) and counts.count(12) == 5
     assert worst in [entry.name for entry in ranked[:5]]
-    lines = report.race_table(TableResult({}, ranked[0], ranked, ""), 20).splitlines()
+    lines = report_run.race_table(TableResult({}, ranked[0], ranked, ""), 20).splitlines()
     below = lines.index("dropped earlier, on fewer seeds:")
     seeds = [re.search(r" (\d+)(?:  +\S+x)?$", line)[1] for line in lines[1:-1] if line != lines[below]]
     assert seeds == ["12"] * (below - 1) + seeds[below - 1:] and "12" not in seeds[below - 1:]
@@ -176,8 +176,8 @@ def test_pictures_are_drawn(raced, tmp_path):
     source, _, ranked = raced
     preset = Preset("best", {"calls": ranked[0].table}, source.model)
     picture.save(picture.table(preset, "calls"), tmp_path / "solver.png")
-    report.draw_race(TableResult({}, ranked[0], ranked, ""), tmp_path / "race.png", "race")
-    report.sheet([("teacher", "", torch.zeros(3, 1, 8, 8)), ("S4S", "6 calls", torch.ones(3, 3, 8, 8))],
+    report_run.draw_race(TableResult({}, ranked[0], ranked, ""), tmp_path / "race.png", "race")
+    report_run.sheet([("teacher", "", torch.zeros(3, 1, 8, 8)), ("S4S", "6 calls", torch.ones(3, 3, 8, 8))],
                  tmp_path / "sheet.png")
     for name in ("solver", "race", "sheet"):
         with Image.open(tmp_path / f"{name}.png") as drawn:

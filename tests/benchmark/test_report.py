@@ -12,8 +12,8 @@ from PIL import Image
 from s4s.s4s_nodes.core import Model, Preset, classical, schedules
 from s4s.s4s_nodes.core.preset_file import with_scores
 from s4s.training.baselines.halving import Effort
-from s4s.training.benchmark import html_report, report
-from s4s.training.benchmark.race import race, unseen_pairs
+from s4s.training.benchmark import html_report
+from s4s.training.benchmark.race import race, row_of, unseen_pairs
 from s4s.training.benchmark.report_run import draw_run
 from s4s.training.progress import RunProgress
 from s4s.training.run import Run
@@ -87,7 +87,7 @@ def test_the_race_is_told_whole_with_the_losers_and_whoever_is_closer(raced, tmp
         for entry in result.ranked:
             assert entry.name in text and f"{entry.rmse:.4f}" in text
     assert len(re.findall(r'class="ours"', text)) == 2
-    behind = sum(report.row_of(entry, result).times < 1
+    behind = sum(row_of(entry, result).times < 1
                  for result in races.values() for entry in result.ranked)
     assert len(re.findall(r'class="closer"', text)) == behind > 0
     assert preset.lost == ["calls4", "calls5"] and text.count('class="tile lost"') == 2 and "12,345" in text

@@ -118,10 +118,9 @@ def measured(source: Source, entries: Sequence[Entry], pairs: Pairs, features: b
     done = [replace(entry, errors=np.empty(0)) if features else entry for entry in entries]
     results: list[list[Tensor]] = [[] for _ in entries]
     for begin in {len(entry.errors) for entry in done} - {len(pairs)}:
-        places: dict[int, list[int]] = {}                           # by the table, which may be that of several
-        for place, entry in enumerate(done):
-            if len(entry.errors) == begin:
-                places.setdefault(id(entry.table), []).append(place)
+        here = [place for place, entry in enumerate(done) if len(entry.errors) == begin]
+        # by the table, which may be that of several
+        places = {id(done[some[0]].table): some for some in _alike(here, lambda place: id(done[place].table))}
         tables = [done[first].table for first, *_ in places.values()]
         left = pairs.part(slice(begin, None))
         shared = shared_ends(source, [table for table in tables if isinstance(table, Table)], left)

@@ -15,8 +15,7 @@ from ...s4s_nodes.core.scores import compared, lost
 from ...s4s_nodes.select.match import cfg_range
 from ..run_identity import CONFIG, LOG
 from .host_race import frechet_lines
-from .race import TableResult
-from .report import row_of
+from .race import TableResult, row_of
 from .verdict import EVEN, UNSURE, WITHIN
 
 NAME = "report.html"

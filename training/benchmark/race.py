@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -15,7 +16,7 @@ from ..source import Source
 from ..teacher.pairs import TEST_SEEDS, Pairs, make_pairs
 from ..teacher.solvers import Teacher, teacher_of
 from . import frechet
-from .verdict import summary, verdict
+from .verdict import summary, verdict, within_text
 
 CHECKED = 4                 # seeds that a finer teacher runs
 MATCH_SEEDS, MATCH_BASELINES, MATCH_MOST = 64, 8, 4     # of `calls_to_match`
@@ -157,3 +158,26 @@ def calls_to_match(source: Source, learned: Entry, ranked: list[Entry], pairs: P
         if closest.rmse <= goal:
             return {"classical_calls_to_match": calls, "matched_by": closest.name, "most_calls_tried": most}
     return {"classical_calls_to_match": None, "matched_by": "", "most_calls_tried": most}
+
+
+class Row(NamedTuple):
+    """An entry's line; frechet: distance to the teacher's results, if known; times: of S4S' RMSE on the seeds it ran;
+    doubt: a clause where the teacher's error leaves open which is closer."""
+
+    ours: bool
+    name: str
+    rmse: float
+    median: float
+    frechet: float | None
+    seeds: int
+    times: float
+    doubt: str
+
+
+def row_of(entry: Entry, race: TableResult) -> Row:
+    learned = race.learned
+    far = None if entry.features is None or race.teacher is None else frechet.distance(entry.features, race.teacher)
+    times = entry.rmse / float(pooled(learned.errors[:len(entry.errors)]))
+    ours, doubt = entry is learned, within_text(learned, entry).removeprefix(", ")
+    return Row(ours, "S4S (learned)" if ours else entry.name, entry.rmse, entry.median, far, len(entry.errors), times,
+               doubt)

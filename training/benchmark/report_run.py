@@ -4,7 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
+import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from ...s4s_nodes import picture
@@ -17,7 +20,9 @@ from ..baselines.measure import Entry, baselines
 from ..config import Config
 from ..source import Source, pick_device
 from ..teacher.pairs import Pairs, ends
-from . import host_race, html_report, report as draw
+from . import host_race, html_report
+from .race import TableResult, row_of
+from .verdict import interval
 
 BUNDLED_SEEDS, CHECKPOINT_SEEDS = 256, 24       # where none are asked for
 SHEET_COLUMNS = 12
@@ -76,7 +81,7 @@ def race_and_show(source: Source, preset: Preset, terms: host_race.Terms, out) -
         held = host_race.hold_race(source, preset, terms, host_race.RaceProgress(bar.set_description_str, count))
     for name, result in held.raced.items():
         click.echo(f"\n{preset.name}, {name}: {result.learned.table.calls} network calls, cfg {source.cfg:g}\n"
-                   + draw.race_table(result) + f"\n{result.verdict}")
+                   + race_table(result) + f"\n{result.verdict}")
     click.echo(f"\n{held.summary}" + ("" if source.features else
                                       "; no feature space is known for this model, so there is no Fréchet distance"))
     if out is not None:
@@ -90,11 +95,11 @@ def _draw(source: Source, held: host_race.RaceResult, out: Path) -> None:
     ran = replace(held.preset, tables={name: result.learned.table for name, result in held.raced.items()})
     for name, result in held.raced.items():
         picture.save(picture.table(ran, name), out / f"solver-{name}.png")
-        draw.draw_race(result, out / f"race-{name}.png", f"{ran.name}: {result.learned.table.calls} network calls")
+        draw_race(result, out / f"race-{name}.png", f"{ran.name}: {result.learned.table.calls} network calls")
         if source.features is not None and held.whole is not None and "_from" not in name:
             draw_sheet(source, held.whole, result.learned, result.best, out / f"sheet-{name}.png")
     if source.decode is not None and held.whole is not None:
-        draw.sheet([(label, caption, source.decode(latents))
+        sheet([(label, caption, source.decode(latents))
                     for label, caption, latents in host_race.sheet_rows(source, held)], out / "sheet.png")
     elif source.features is None:
         click.echo("no autoencoder, or no table for whole pictures: no sheet is drawn")
@@ -110,7 +115,7 @@ def draw_sheet(source, pairs: Pairs, learned: Entry, best: Entry, path) -> None:
         caption = f"{entry.table.calls} calls{f', {entry.name}' * (entry is not learned)}"
         rows += [(title, caption, images),
                  (f"{title}: its miss", f"enlarged {MISS_SHOWN} times", MISS_SHOWN * (images - few.target))]
-    draw.sheet(rows, path)
+    sheet(rows, path)
 
 
 def settings(preset: Preset, opening: dict, cfg: float | None) -> Config:
@@ -135,3 +140,40 @@ def fit_text(preset: Preset, source: Source) -> str:
         raise ValueError(f"preset {preset.name!r} cannot run on {source.name}: {reason}")
     whose = "" if belongs(preset, seen) else "not "
     return f"{name_text(preset)} was {whose}made for this model{cfg_text(preset, source.cfg)}"
+
+
+def draw_race(race: TableResult, path, title: str) -> Path:
+    """Errors of the learned table and the best baselines, with 95 % intervals over seeds."""
+    rows = [("S4S" if entry is race.learned else entry.name, entry.rmse, *interval(entry.errors), entry is race.learned)
+            for entry in [race.learned, *race.finalists][:14] if np.isfinite(entry.errors).all()]
+    note = f"RMSE to the teacher, {len(race.learned.errors)} unseen seeds (95 % interval)"
+    return picture.save(picture.bars(title, note, rows), path)
+
+
+def sheet(rows: list[tuple[str, str, Tensor]], path) -> Path:
+    """Images side by side, one row per (label, caption, (n, 1 or 3, H, W) in -1..1), the same seeds in a column."""
+    drawn = [(label, caption, [_picture(image) for image in images]) for label, caption, images in rows]
+    return picture.save(picture.sheet(drawn), path)
+
+
+def _picture(values: Tensor) -> Image.Image:
+    pixels = ((values.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().byte().expand(3, -1, -1)
+    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+
+
+def race_table(race: TableResult, shown: int = 12) -> str:
+    """The race as text, best first, those that ran fewer seeds below a line; the page has them all.
+
+    Finalists get their Fréchet distance where the source has a feature space.
+    """
+    def line(entry):
+        row = row_of(entry, race)
+        far = "" if race.teacher is None else f"{'-':>9}" if row.frechet is None else f"{row.frechet:9.4f}"
+        times = "" if row.ours else row.doubt or f"{row.times:6.2f}x"
+        return f"{row.name:36} {row.rmse:8.4f} {row.median:8.4f} {far} {row.seeds:6d}  {times}".rstrip()
+    lines = [f"{'solver, schedule':36} {'RMSE':>8} {'median':>8} {'  Fréchet' if race.teacher is not None else ''} "
+             f"{'seeds':>6}  times S4S", line(race.learned)]
+    for number, entry in enumerate(race.ranked[:shown]):
+        lines += ["dropped earlier, on fewer seeds:"] if number == len(race.finalists) else []
+        lines.append(line(entry))
+    return "\n".join([*lines, f"... and {max(0, len(race.ranked) - shown)} more"])

@@ -27,8 +27,6 @@ def summary(learned: Entry, ranked: list[Entry]) -> dict:
     finalists = [entry for entry in ranked if len(entry.errors) == len(learned.errors)]
     by_rmse = min(finalists, key=lambda entry: entry.rmse)
     by_median = min(finalists, key=lambda entry: entry.median)
-    ratio = interval(by_rmse.errors, learned.errors)
-    ratio_median = interval(by_median.errors, learned.errors, np.median)
     won = min(wins(learned, by_rmse), wins(learned, by_median))
     scores = {
         "seeds": len(learned.errors), "baselines_raced": len(ranked),
@@ -37,9 +35,10 @@ def summary(learned: Entry, ranked: list[Entry]) -> dict:
         "median_95": [round(v, 5) for v in interval(learned.errors, statistic=np.median)],
         "best_classical": by_rmse.name, "best_rmse": round(by_rmse.rmse, 5),
         "best_classical_by_median": by_median.name, "best_median": round(by_median.median, 5),
-        "ratio": round(by_rmse.rmse / learned.rmse, 3), "ratio_95": [round(v, 3) for v in ratio],
+        "ratio": round(by_rmse.rmse / learned.rmse, 3),
+        "ratio_95": [round(v, 3) for v in interval(by_rmse.errors, learned.errors)],
         "ratio_median": round(by_median.median / learned.median, 3),
-        "ratio_median_95": [round(v, 3) for v in ratio_median],
+        "ratio_median_95": [round(v, 3) for v in interval(by_median.errors, learned.errors, np.median)],
         "won": round(won, 3), "won_95": [round(v, 3) for v in share_interval(won, len(learned.errors))],
     }
     if len(learned.finer):

@@ -26,14 +26,13 @@ def config_options(command, only=None):
     for name, setting in reversed(SETTINGS.items()):
         if only and name not in only:
             continue
-        option = f"--{name.replace('_', '-')}"
         extra: dict = {"type": str if name == "budget" else type(setting.default)}
         default = setting.default
         if isinstance(default, tuple):
             reader = list_of(type(default[0]), setting.name == "cfg")
             default, extra = ",".join(map(str, default)), {"type": str, "callback": reader}
-        command = click.option(option, name, default=None if only else default, show_default=True, help=setting.help,
-                               **extra)(command)
+        command = click.option(f"--{name.replace('_', '-')}", default=None if only else default, show_default=True,
+                               help=setting.help, **extra)(command)
     return command
 
 

@@ -7,8 +7,6 @@ from comfy_api.latest import ComfyExtension
 from . import folder, record
 from .sampler import s4s_scheduler, sample_s4s
 
-NAME = "s4s"
-
 
 def register() -> None:
     """Add `s4s` to the host's samplers and schedulers; done twice, it changes nothing.
@@ -16,12 +14,12 @@ def register() -> None:
     The lists the dropdowns show are the host's own objects, so they are appended to, never replaced; where a pack
     put another list in place, that one gets the row.
     """
-    setattr(k_diffusion_sampling, f"sample_{NAME}", sample_s4s)           # where the host looks samplers up by name
-    comfy.samplers.SCHEDULER_HANDLERS[NAME] = comfy.samplers.SchedulerHandler(s4s_scheduler, use_ms=True)
+    setattr(k_diffusion_sampling, f"sample_{record.KEY}", sample_s4s)     # where the host looks samplers up by name
+    comfy.samplers.SCHEDULER_HANDLERS[record.KEY] = comfy.samplers.SchedulerHandler(s4s_scheduler, use_ms=True)
     for names in (comfy.samplers.KSAMPLER_NAMES, comfy.samplers.SAMPLER_NAMES, comfy.samplers.KSampler.SAMPLERS,
                   comfy.samplers.SCHEDULER_NAMES, comfy.samplers.KSampler.SCHEDULERS):
-        if NAME not in names:
-            names.append(NAME)
+        if record.KEY not in names:
+            names.append(record.KEY)
 
 
 class S4SExtension(ComfyExtension):

@@ -192,8 +192,7 @@ def _check_uploaded(file) -> None:
     Gradio 3 makes a copy of whatever file is named, and keeps the name as orig_name; gradio 4 looks itself.
     """
     uploads = os.path.realpath(os.environ.get("GRADIO_TEMP_DIR") or os.path.join(tempfile.gettempdir(), "gradio"))
-    for path in {str(getattr(file, "name", file)), str(getattr(file, "orig_name", None) or
-                                                       getattr(file, "name", file))}:
+    for path in map(str, filter(None, (getattr(file, "name", file), getattr(file, "orig_name", None)))):
         real = os.path.realpath(path)
         if not os.path.isabs(path) or Path(uploads) not in Path(real).parents:
             raise PresetError("was not uploaded on this page: choose the file there, then press Add")
