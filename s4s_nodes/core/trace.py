@@ -31,7 +31,8 @@ class TensorTable(NamedTuple):
 
     def frozen(self, keeps_constants: bool = True) -> Table:
         """The checked, frozen table. Raises ValueError as Table does."""
-        return Table(*(part.detach().cpu().numpy() for part in self), keeps_constants=keeps_constants)
+        sigmas, query, scale, carry, weights = (part.detach().cpu().numpy() for part in self)
+        return Table(sigmas, query, scale, carry, weights, keeps_constants)
 
 
 class Trace:

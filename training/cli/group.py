@@ -44,7 +44,7 @@ class Group(click.Group):
 def main():
     """S4S: learn a few-call solver for a diffusion model, and measure it.
 
-    A preset is a table of 20 to 60 learned numbers: which noise levels to visit and how to weigh the network's
-    answers. Start with `s4s demo`: it trains one for a small bundled model and races it against the classical
+    A preset holds tables of learned numbers, 31 for six calls: which noise levels to visit and how to weigh the
+    network's answers. Start with `s4s demo`: it trains one for a small bundled model and races it against the classical
     solvers, in a few minutes on two cores.
     """
