@@ -3,14 +3,14 @@
 select/selection.py decides which of them runs; its names are exported here, so that a host needs only this module.
 """
 
-import json
 import os
 import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from .core import container, preset_file
+from .core import preset_file
+from .core.container import is_preset_file
 from .core.files import TICK, stamp
 from .core.names import file_name, numbered, preset_name
 from .core.preset_file import Preset, PresetError
@@ -223,15 +223,6 @@ def readable(path) -> Preset | None:
         return None
 
 
-def is_preset_file(path) -> bool:
-    """Whether a file claims to be a preset, even if damaged or of a later format."""
-    try:
-        fits = os.path.isfile(path) and os.stat(path).st_size <= container.MAX_BYTES
-        return fits and container.KEY in json.loads(container.header(path))["__metadata__"]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return False
-
-
 def save_scores(library: Library, preset: Preset, folder) -> str:
     """Add a preset's scores to the user's file that holds its tables, else write a new file; words on it.
 
@@ -251,8 +242,7 @@ def save_scores(library: Library, preset: Preset, folder) -> str:
 
 
 def measured_text(preset: Preset) -> str:
-    """What races found of a preset, in words: "no", or how many times closer to the teacher than the best baseline, or
-    further from it: "1.10 to 1.25 times closer", "1.11 times further to 1.25 times closer"."""
+    """What races found, in words: "no", "1.10 to 1.25 times closer", "1.11 times further to 1.25 times closer"."""
     own = [preset.score(table) for table in preset.scores]
     every = own if any(own) else [score for results in preset.scores.values() for score in results.values()]
     ratios = [score["ratio"] for score in every if "ratio" in score]

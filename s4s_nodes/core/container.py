@@ -97,6 +97,15 @@ def header(path) -> bytes:
         return file.read(size)
 
 
+def is_preset_file(path) -> bool:
+    """Whether a file claims to be a preset, even if damaged or of a later format."""
+    try:
+        fits = os.path.isfile(path) and os.stat(path).st_size <= MAX_BYTES
+        return fits and KEY in json.loads(header(path))["__metadata__"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return False
+
+
 def _without_repeats(pairs: list) -> dict:
     """Refuse an object with a duplicate key: parsers disagree on which value counts."""
     content = dict(pairs)

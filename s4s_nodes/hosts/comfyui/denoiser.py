@@ -173,13 +173,13 @@ class Network:
             self._load(x)
         if cfg is not None:
             self.guider.set_cfg(float(cfg[0]))
-        places, done = places_of_each(which), []
-        for here in places:
+
+        def answer(here: Tensor) -> Tensor:
             comfy.model_management.throw_exception_if_processing_interrupted()
             self.guider.conds = self.prepared[int(which[here[0]])]
             with torch.inference_mode():
-                done.append(self.guider(x[here], sigma[here], **self.extra_args))
-        return torch.cat(done)[torch.cat(places).argsort()]
+                return self.guider(x[here], sigma[here], **self.extra_args)
+        return by_prompt(which, answer)
 
     def _load(self, x: Tensor) -> None:
         patcher, others = self.guider.model_patcher, list(self.guider.loaded_models)
@@ -209,8 +209,10 @@ def taught(student: Source, teacher: Source) -> Source:
                    teacher_source=replace(teacher, name="teacher_model"))
 
 
-def places_of_each(which: Tensor) -> list[Tensor]:
-    return [torch.nonzero(which == index).flatten() for index in which.unique()]
+def by_prompt(which: Tensor, answer: Callable[[Tensor], Tensor]) -> Tensor:
+    """answer(places of its images) of one prompt after another, in the order of the images."""
+    places = [torch.nonzero(which == index).flatten() for index in which.unique()]
+    return torch.cat([answer(here) for here in places])[torch.cat(places).argsort()]
 
 
 def teacher_of(source: Source, sampler, sigmas: Tensor) -> tuple[Callable, Tensor]:
@@ -250,7 +252,6 @@ def teacher_of(source: Source, sampler, sigmas: Tensor) -> tuple[Callable, Tenso
                 if denoiser.__self__.chunk == chunk:
                     raise
                 return ends(here)
-        places = places_of_each(extra_args["which"])
-        return torch.cat([ends(here) for here in places])[torch.cat(places).argsort()]
+        return by_prompt(extra_args["which"], ends)
     teach.__name__ = getattr(sampler.sampler_function, "__name__", "sampler").removeprefix("sample_")
     return teach, sigmas
