@@ -24,7 +24,7 @@ QUICKLY, NORMAL, THOROUGH = (Effort(1, 2, ((1, EVERY), (6, 3))), Effort(1, 3, ((
 USUAL_BATCH = 6             # pairs of an iteration, about
 MOST_TURNS = 4              # how often a training pair is used in the iterations
 VALIDATIONS = 2             # beside those of the iterations: the best baseline, and a different start
-NOISE_CALLS = 6             # network calls that measure how noisy the network's answers are
+NOISE_CALLS = 10            # network calls that measure how noisy the network's answers are
 OTHERS = 0.7                # share of the first cfg's budget for all others together: docs/how-to/several-cfg.md
 
 

@@ -8,8 +8,9 @@ from ..source import Source
 from ..teacher.pairs import known_pairs
 
 APART = 2 ** -8             # relative distance of two states that half precision tells apart
-LEAST = 2.5e-5              # least noise that counts: below it is float32 rounding
+FOURTH = (1, -4, 6, -4, 1)  # weights of a fourth difference
 NUDGE = 1e-2                # length of a finite difference, as a share of the state
+LEAST = NUDGE ** 2          # least noise that counts: below it, this length suits a network with or without noise
 WIDEST = 0.1                # the widest, if the network's answers are noisy
 LEAST_SHARE = 0.05          # least share of a level's logarithm at a flow's top, where half-logSNR is unbounded
 
@@ -18,7 +19,8 @@ LEAST_SHARE = 0.05          # least share of a level's logarithm at a flow's top
 def noise_of(source: Source, seeds: range) -> float:
     """Relative noise in the network's answers, at the middle of its levels.
 
-    It is what a smooth function cannot have: a second difference over a small distance. 0 for rounding of float32.
+    It is what a smooth function cannot have: a fourth difference over a small distance. (In a second difference, the
+    curvature of a guided network would pass for noise.) 0 for rounding of float32.
     """
     pairs = known_pairs(source, seeds, None)
     level = float(source.levels[len(source.levels) // 2])
@@ -26,9 +28,10 @@ def noise_of(source: Source, seeds: range) -> float:
     per_image = x.new_full((len(x),), level)
     signs = torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
     step = x * signs.to(x) * APART
-    below, here, above = (source.denoiser(each, per_image, **pairs.extra).double() for each in (x - step, x, x + step))
-    variance = float((below - 2 * here + above).square().mean() / 6)
-    noise = math.sqrt(variance / float(here.square().mean().clamp(min=1e-24)))
+    answers = [source.denoiser(x + place * step, per_image, **pairs.extra).double() for place in range(-2, 3)]
+    fourth = sum(factor * answer for factor, answer in zip(FOURTH, answers))
+    variance = float(fourth.square().mean()) / sum(factor ** 2 for factor in FOURTH)
+    noise = math.sqrt(variance / float(answers[2].square().mean().clamp(min=1e-24)))
     return noise if noise > LEAST else 0.0
 
 
