@@ -71,6 +71,21 @@ def test_where_the_held_out_pairs_clearly_lose_learning_returns_to_the_best_numb
     assert torch.equal(state.vector, start) and torch.equal(state.best, start)
 
 
+def test_what_former_pairs_say_holds_the_numbers_that_the_new_ones_say_little_about():
+    source, parameters, pairs, held_out, config = prepared(pairs=64, iterations=2)
+    state, left = begun(parameters), []
+    learn(source, parameters, pairs, held_out, config, state)
+    size = len(state.vector)
+    torch.testing.assert_close(state.former, state.former.T)
+    assert torch.linalg.matrix_rank(state.former) > size // 2 and torch.linalg.eigvalsh(state.former).min() > -1e-9
+    for former in (None, state.former, 1e12 * torch.eye(size, dtype=state.vector.dtype)):
+        one = State(state.vector.clone(), state.best.clone(), curve=state.curve[:1], former=former)
+        learn(source, parameters, pairs, held_out, replace(config, iterations=1), one)
+        away = one.vector - state.vector
+        left.append(float(away @ state.former @ away))
+    assert left[0] > 2 * left[1] > 0 == left[2]
+
+
 def test_an_answer_of_nan_to_a_finite_state_rejects_the_step_in_words():
     """A step that ran away is rejected silently: it would in every run."""
     for start, words in ((1.0, "answered NaN or infinity"), (math.inf, None)):
@@ -101,7 +116,8 @@ def test_the_linearised_runs_have_the_gradient_and_a_heavily_damped_step_goes_do
     weight = 1 / (model.squares(miss).sqrt() * model.tensors.shape[2] * len(miss))
     slope = (weight * (changes @ model.products @ miss.transpose(1, 2))[:, :, 0]).sum(0)
     torch.testing.assert_close(slope, gradient, rtol=0.05, atol=0.02 * float(gradient.abs().max()))     # nudge of 0.01
-    step = solved(model, parameters, vector, 1e2, gauss_newton._scale(model, parameters, vector)) - vector
+    hold = torch.diag(1e2 * gauss_newton._scale(model, parameters, vector))
+    step = solved(model, parameters, vector, hold) - vector
     assert float(step @ gradient) < 0
 
 
@@ -112,7 +128,7 @@ def test_what_is_solved_is_better_by_the_model_and_no_number_moves_far(flow):
     model = measured(source, parameters, vector, pairs)
     scale, losses = gauss_newton._scale(model, parameters, vector), {}
     for damping in (1e-6, 1e-3, 1.0):
-        there = solved(model, parameters, vector, damping, scale)
+        there = solved(model, parameters, vector, torch.diag(damping * scale))
         assert (there - vector).abs().max() < gauss_newton.LONGEST + 1e-6
         losses[damping] = float(model.squares(model.run(parameters.frozen(there))[0]).sqrt().mean())
     before = float(model.squares(model.run(parameters.frozen(vector))[0]).sqrt().mean())

@@ -8,7 +8,8 @@ What all three runs show corrects the model, and the next step follows.
 
 Each iteration takes other pairs. If its gain on them hardly shows on the held-out pairs, the next one takes twice as
 many. If the held-out pairs clearly lose, the next one starts at the best numbers so far. So a larger budget continues
-where a smaller one ends.
+where a smaller one ends. Where the new pairs say little, the curvature of the former ones' losses holds the numbers
+(incremental Gauss-Newton, Bertsekas 1996): a few pairs alone would be fitted too well.
 
 The paper's way, Adam on gradients through the sampler, has two to three times the error: docs/constants.md.
 """
@@ -43,6 +44,7 @@ FURTHER = 4                 # real steps on a corrected model
 DOUBT = 0.4                 # relative error of the model along a step above which its rank is doubled
 MOST_RANK = 12              # beyond it, more pairs are worth more
 WORSE = 1.25                # times the best held-out error, above which learning returns to the best numbers
+FADE = 0.25                 # share of the curvature of former pairs that stays after an iteration
 LEAST = 1e-4                # share of the loss that a step must win to be taken
 ENOUGH = 5e-3               # and that a further one must win for another one to follow
 MOST_REJECTED = 3           # iterations in a row without a step before the run is given up
@@ -121,20 +123,25 @@ def _iterate(source: Source, here: Parameters, pairs: Pairs, held_out: Pairs, st
     model, trials = Linearized(**state.memory), []
     scale, (miss, _) = _scale(model, here, state.vector), model.run(here.frozen(state.vector))
     first = loss = float(model.squares(miss).sqrt().mean())
+    former = 0.0 if state.former is None else FADE * state.former
+
+    def hold(damping):
+        return torch.diag(damping * scale) + former / len(pairs)
 
     def trial(damping):
-        ahead = solved(model, here, state.vector, damping, scale)
+        ahead = solved(model, here, state.vector, hold(damping))
         trials.append((damping, ahead, *_tried(source, here, ahead, pairs)))
         return trials[-1]
-    taken, doubt = best_trial(trial, state.damping, loss), math.inf
+    taken, doubt, corrected = best_trial(trial, state.damping, loss), math.inf, model
     if taken is not None:
         state.damping, vector, _, loss = taken
-        table, corrected = here.frozen(vector), model
+        table = here.frozen(vector)
         for _, ahead, answers, after in sorted(trials, key=lambda each: -each[-1]):         # the one taken is the last
             if math.isfinite(after):
                 corrected = corrected.corrected(here.frozen(ahead), answers, state.noise)
         doubt = _error(corrected, table, miss, model.run(table)[0])
-        state.vector, loss = _further(source, here, pairs, corrected, vector, loss, scale, state)
+        state.vector, loss = _further(source, here, pairs, corrected, vector, loss, hold(state.damping), state.noise)
+    state.former = former + len(pairs) * _normal(corrected, here, state.vector)[0]
     if doubt > DOUBT:
         state.rank = min(2 * state.rank, MOST_RANK)
     state.rejected = 0 if taken else state.rejected + 1
@@ -170,23 +177,23 @@ def best_trial(trial: Callable, damping: float, loss: float):
 
 
 def _further(source: Source, here: Parameters, pairs: Pairs, model: Linearized, vector: Tensor, loss: float,
-             scale: Tensor, state: State) -> tuple[Tensor, float]:
+             hold: Tensor, noise: float) -> tuple[Tensor, float]:
     """(vector, loss) after further steps; the real runs of each correct the model for the next."""
     for _ in range(FURTHER):
-        ahead = solved(model, here, vector, state.damping, scale)
+        ahead = solved(model, here, vector, hold)
         answers, after = _tried(source, here, ahead, pairs)
         if not after < loss * (1 - LEAST):
             break
         small, vector, loss = after > loss * (1 - ENOUGH), ahead, after
         if small:
             break
-        model = model.corrected(here.frozen(vector), answers, state.noise)
+        model = model.corrected(here.frozen(vector), answers, noise)
     return vector, loss
 
 
-def solved(model: Linearized, here: Parameters, start: Tensor, damping: float, scale: Tensor) -> Tensor:
+def solved(model: Linearized, here: Parameters, start: Tensor, hold: Tensor) -> Tensor:
     """The free numbers (k,) near these that end best by the model: least weighed squares of the misses, and of the
-    distance from the start times damping and scale (k,)."""
+    distance from the start by the metric `hold` (k, k)."""
     miss, _ = model.run(here.frozen(start))
     weights = _weights(model, miss)
 
@@ -195,11 +202,11 @@ def solved(model: Linearized, here: Parameters, start: Tensor, damping: float, s
             miss, _ = model.run(here.frozen(vector))
         except ValueError:                                          # no valid table
             return math.inf
-        away = damping * (scale * (vector - start).square()).sum()
-        return float((weights * model.squares(miss)[:, 0]).sum() + away)
+        return float((weights * model.squares(miss)[:, 0]).sum() + (vector - start) @ hold @ (vector - start))
     vector, loss = start, float((weights * model.squares(miss)[:, 0]).sum())
     for _ in range(SOLVING):
-        step = _step(model, here, vector, start, weights, damping * scale)
+        normal, slope = _normal(model, here, vector, weights)
+        step = -torch.linalg.solve(normal + hold, slope + hold @ (vector - start))
         for shortened in range(4):
             away = vector + step / SHORTER ** shortened - start
             ahead = here.bounded(start + away / (away.abs().max() / LONGEST).clamp(min=1.0))
@@ -213,13 +220,13 @@ def solved(model: Linearized, here: Parameters, start: Tensor, damping: float, s
     return vector
 
 
-def _step(model: Linearized, here: Parameters, vector: Tensor, start: Tensor, weights: Tensor,
-          damping: Tensor) -> Tensor:
-    """The Gauss-Newton step (k,) of what `solved` lowers; damping (k,)."""
+def _normal(model: Linearized, here: Parameters, vector: Tensor,
+            weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The Gauss-Newton curvature (k, k) and half the slope (k,) of the weighed squares of the misses."""
     miss, changes = model.run(here.frozen(vector), Slopes(here, vector))
+    weights = _weights(model, miss) if weights is None else weights
     weighed = (weights / model.tensors.shape[2])[:, None, None] * changes @ model.products
-    normal, slope = (weighed @ changes.transpose(1, 2)).sum(0), (weighed @ miss.transpose(1, 2)).sum(0)[:, 0]
-    return -torch.linalg.solve(normal + torch.diag(damping), slope + damping * (vector - start))
+    return (weighed @ changes.transpose(1, 2)).sum(0), (weighed @ miss.transpose(1, 2)).sum(0)[:, 0]
 
 
 def _tried(source: Source, here: Parameters, vector: Tensor, pairs: Pairs) -> tuple[Tensor | None, float]:

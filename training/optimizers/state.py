@@ -20,7 +20,8 @@ class State:
     The search. vector: the free numbers; left: network calls for the rest of learning; wanted: pairs the next iteration
     should have; measured: pairs of all before; rank: directions they are measured along; sizes (k,): by which the
     numbers may move, relative to each other; noise: of the network's answers, relative; damping: of the last step
-    taken; rejected: iterations in a row without one.
+    taken; former (k, k): the curvature of the losses of all pairs before, faded; rejected: iterations in a row without
+    a step.
     The batch. batch: pairs of the present iteration, 0 between two; memory: what is measured of them.
     """
 
@@ -40,6 +41,7 @@ class State:
     sizes: Tensor | None = None
     noise: float = 0.0
     damping: float = 1e-2
+    former: Tensor | None = None
     rejected: int = 0
     batch: int = 0
     memory: dict[str, Tensor] = field(default_factory=dict)
