@@ -156,6 +156,7 @@ def ltxv(calls: int, shift: float = float(np.exp(2.05)), last: float = 0.1) -> n
 
 def flux2(calls: int, tokens: int = 4096) -> np.ndarray:
     """Flux.2's: a shift by the number of image tokens and of steps (Black Forest Labs; ComfyUI's Flux2Scheduler)."""
+    check_calls(calls)
     mu = at_200 = 0.00016927 * tokens + 0.45666666
     if tokens <= 4300:
         at_10 = 8.73809524e-05 * tokens + 1.89833333
