@@ -68,7 +68,7 @@ def test_where_the_held_out_pairs_clearly_lose_learning_returns_to_the_best_numb
     held_out = replace(held_out, target=ends(source, parameters.frozen(start), held_out) + 1e-3)
     learn(source, parameters, pairs, held_out, config, state)
     assert state.curve[1][2] > gauss_newton.WORSE * state.curve[0][2] and state.wanted == 8
-    assert torch.equal(state.vector, start) and torch.equal(state.best, start)
+    assert torch.equal(state.vector, start) and torch.equal(state.best, start) and state.former is None
 
 
 def test_what_former_pairs_say_holds_the_numbers_that_the_new_ones_say_little_about():

@@ -141,7 +141,7 @@ def _iterate(source: Source, here: Parameters, pairs: Pairs, held_out: Pairs, st
                 corrected = corrected.corrected(here.frozen(ahead), answers, state.noise)
         doubt = _error(corrected, table, miss, model.run(table)[0])
         state.vector, loss = _further(source, here, pairs, corrected, vector, loss, hold(state.damping), state.noise)
-    state.former = former + len(pairs) * _normal(corrected, here, state.vector)[0]
+    curvature, _ = _normal(corrected, here, state.vector)
     if doubt > DOUBT:
         state.rank = min(2 * state.rank, MOST_RANK)
     state.rejected = 0 if taken else state.rejected + 1
@@ -155,6 +155,8 @@ def _iterate(source: Source, here: Parameters, pairs: Pairs, held_out: Pairs, st
         state.wanted *= 2
     if after > WORSE * state.best_error:
         state.vector = state.best.clone()
+    else:
+        state.former = former + len(pairs) * curvature
     return loss
 
 
