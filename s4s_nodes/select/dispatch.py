@@ -69,9 +69,8 @@ class Selection:
     def schedule_message(self, cfg: float | None, size: tuple | None) -> str:
         """The same of the levels alone, for another sampler; cfg and size as far as the scheduler knows them."""
         if self.fallback or self.preset is None:
-            whose = self.classical.partition(" on ")[2]
-            if self.preset is not None:
-                whose = f"the levels of {name_text(self.preset)}{unproven_text(self.preset)}"
+            whose = self.classical.partition(" on ")[2] if self.preset is None else (
+                f"the levels of {name_text(self.preset)}{unproven_text(self.preset)}")
             return f"S4S schedule, fallback: {self.why}. It uses {whose}{self.advice and f'; {self.advice}'}."
         clauses = unknown_text(self.preset, cfg, size) + _NAMED * (not self.belongs)
         return f"S4S schedule: {name_text(self.preset)}, {self.table_name}{clauses}"

@@ -97,12 +97,10 @@ def _title(preset: Preset, name: str, table: Table, race: TableResult | None) ->
 
 
 def _race(race: TableResult) -> dict:
-    seeds = len(race.learned.errors)
-    rows = sorted([row_of(entry, race) for entry in (race.learned, *race.ranked)],
-                  key=lambda row: (-row.seeds, row.rmse))
-    return {"all": len(race.ranked), "seeds": seeds, "space": race.scores.get("feature_space", ""),
-            "top": [row for row in rows if row.seeds == seeds], "rest": [row for row in rows if row.seeds < seeds],
-            "frechet": frechet_lines(race)}
+    entries = sorted((race.learned, *race.ranked), key=lambda entry: (-len(entry.errors), entry.rmse))
+    rows, whole = [row_of(entry, race) for entry in entries], 1 + len(race.finalists)
+    return {"all": len(race.ranked), "seeds": len(race.learned.errors), "space": race.scores.get("feature_space", ""),
+            "top": rows[:whole], "rest": rows[whole:], "frechet": frechet_lines(race)}
 
 
 def _numbers(table: Table) -> list[list[str]]:

@@ -164,12 +164,10 @@ class Row(NamedTuple):
     """An entry's line; frechet: distance to the teacher's results, if known; times: of S4S' RMSE on the seeds it ran;
     doubt: a clause where the teacher's error leaves open which is closer."""
 
+    entry: Entry
     ours: bool
     name: str
-    rmse: float
-    median: float
     frechet: float | None
-    seeds: int
     times: float
     doubt: str
 
@@ -179,5 +177,4 @@ def row_of(entry: Entry, race: TableResult) -> Row:
     far = None if entry.features is None or race.teacher is None else frechet.distance(entry.features, race.teacher)
     times = entry.rmse / float(pooled(learned.errors[:len(entry.errors)]))
     ours, doubt = entry is learned, within_text(learned, entry).removeprefix(", ")
-    return Row(ours, "S4S (learned)" if ours else entry.name, entry.rmse, entry.median, far, len(entry.errors), times,
-               doubt)
+    return Row(entry, ours, "S4S (learned)" if ours else entry.name, far, times, doubt)

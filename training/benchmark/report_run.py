@@ -170,7 +170,7 @@ def race_table(race: TableResult, shown: int = 12) -> str:
         row = row_of(entry, race)
         far = "" if race.teacher is None else f"{'-':>9}" if row.frechet is None else f"{row.frechet:9.4f}"
         times = "" if row.ours else row.doubt or f"{row.times:6.2f}x"
-        return f"{row.name:36} {row.rmse:8.4f} {row.median:8.4f} {far} {row.seeds:6d}  {times}".rstrip()
+        return f"{row.name:36} {entry.rmse:8.4f} {entry.median:8.4f} {far} {len(entry.errors):6d}  {times}".rstrip()
     lines = [f"{'solver, schedule':36} {'RMSE':>8} {'median':>8} {'  Fréchet' if race.teacher is not None else ''} "
              f"{'seeds':>6}  times S4S", line(race.learned)]
     for number, entry in enumerate(race.ranked[:shown]):

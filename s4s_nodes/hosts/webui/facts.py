@@ -3,6 +3,7 @@
 import math
 import sys
 import weakref
+from collections import ChainMap
 from functools import partial
 from itertools import islice
 from traceback import walk_stack
@@ -76,12 +77,9 @@ def of_asking() -> tuple[dict, object]:
     The host shows a schedule its number of steps alone. Whoever asks is a sampler of the host, whose functions hold p,
     the latent x and, of an img2img or a hires pass, t_enc, the index of the last step that runs.
     """
-    held: dict = {}
-    for frame, _ in islice(walk_stack(sys._getframe(1)), _CALLERS):
-        here = frame.f_locals
-        if isinstance(here.get("self"), sd_samplers_common.Sampler):
-            held = {**{name: here[name] for name in ("p", "x", "t_enc") if name in here}, **held}
-    p, x, last = (held.get(name) for name in ("p", "x", "t_enc"))
+    held = ChainMap(*(frame.f_locals for frame, _ in islice(walk_stack(sys._getframe(1)), _CALLERS)
+                      if isinstance(frame.f_locals.get("self"), sd_samplers_common.Sampler)))
+    p, x, last = map(held.get, ("p", "x", "t_enc"))
     asked = {"cfg": is_hires(p) and getattr(p, "hr_cfg", None) or getattr(p, "cfg_scale", None),
              "size": tuple(x.shape[2:]) if getattr(x, "ndim", 0) > 3 else None,
              "calls": None if last is None else int(last) + 1, "guidance": told_guidance(p), "around": _around(p)}
