@@ -13,10 +13,11 @@ import importlib
 import io
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import TimeoutError, sync_playwright
 
 IMAGES = Path(__file__).resolve().parents[2] / "docs" / "images"
 
@@ -41,6 +42,14 @@ def clip_of(page, *parts: str, margin: int = 10) -> dict:
     x, y = (min(box[side] for box in boxes) - margin for side in "xy")
     right, bottom = (max(box[side] + box[length] for box in boxes) for side, length in zip("xy", ("width", "height")))
     return {"x": x, "y": y, "width": right + margin - x, "height": bottom + margin // 5 - y}
+
+
+def until(shown, act) -> None:
+    """Act until something is shown: a page that is still being built loses clicks."""
+    while not shown.is_visible():
+        act()
+        with suppress(TimeoutError):
+            shown.wait_for(timeout=10_000)
 
 
 def main() -> None:

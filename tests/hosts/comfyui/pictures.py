@@ -3,11 +3,12 @@
 import io
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from tests.hosts.pictures import IMAGES, clip_of, save
+from tests.hosts.pictures import IMAGES, clip_of, save, until
 
 sys.path[:0] = [str(Path(__file__).parent)]
 import emoji_race  # noqa: E402
@@ -132,23 +133,30 @@ def templates(page) -> None:
     page.wait_for_timeout(800)
 
 
+def search(page, words: str) -> None:
+    """Open the search of nodes, anew if it is open, and type the words."""
+    page.keyboard.press("Escape")
+    page.mouse.dblclick(1300, 700)
+    page.wait_for_timeout(1500)
+    page.keyboard.type(words)
+
+
 def blueprints(graph: Graph) -> None:
     """The search for one, and all three on the canvas."""
     page = graph.page
     page.set_viewport_size({"width": 1500, "height": 850})
     page.evaluate("() => app.graph.clear()")
-    for name in ("sampler", "train", "race"):
-        page.mouse.dblclick(1300, 700)
-        page.wait_for_timeout(1500)
-        page.keyboard.type(f"S4S {name}")
-        page.wait_for_timeout(1500)
+    for number, name in enumerate(("sampler", "train", "race")):
+        found = page.get_by_test_id("result-item").filter(has_text="Blueprint").filter(has_text=f"S4S {name}").first
+        until(found, partial(search, page, f"S4S {name}"))
         if name == "sampler":
             clip = clip_of(page, "[role=dialog]", "[data-testid=node-preview-card]", margin=0)
             save("comfyui-blueprint.png", page.screenshot(clip=clip))
-        page.get_by_test_id("result-item").filter(has_text="Blueprint").first.click()
+        found.click()
+        found.wait_for(state="hidden")
         page.wait_for_timeout(800)
         page.mouse.click(300, 300)
-        page.wait_for_timeout(800)
+        page.wait_for_function("(before) => app.graph._nodes.length > before", arg=number)
     ids = page.evaluate("() => app.graph._nodes.map((node) => node.id)")
     page.evaluate("(places) => shots.arrange(places)", {id_: (330 * i, 0, 300, 230) for i, id_ in enumerate(ids)})
     graph.shoot("comfyui-blueprints.webp", ids)

@@ -3,13 +3,10 @@
 import json
 import re
 import sys
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from playwright.sync_api import TimeoutError
-
-from tests.hosts.pictures import clip_of, save
+from tests.hosts.pictures import clip_of, save, until
 
 HERE = Path(__file__).resolve().parent
 PRESET = "my-sd15"
@@ -42,14 +39,6 @@ def shoot(page, base: Path, _) -> None:
         training(page)
     finally:
         server.stop()
-
-
-def until(shown, act) -> None:
-    """Act until something is shown: a page that is still being built loses clicks."""
-    while not shown.is_visible():
-        act()
-        with suppress(TimeoutError):
-            shown.wait_for(timeout=10_000)
 
 
 def rows(page) -> None:
