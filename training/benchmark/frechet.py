@@ -58,14 +58,11 @@ def scores(learned, finalists: list, teacher: np.ndarray | None, space: str) -> 
         return {}
     known = {entry.name: entry for entry in finalists if entry.features is not None}
     far = {name: distance(entry.features, teacher) for name, entry in known.items()}
-    ours = distance(learned.features, teacher)
-    mine = {"feature_space": space, "frechet": _short(ours),
-            "frechet_95": [_short(v) for v in interval(learned.features, teacher)]}
-    if not far:
-        return mine
-    best = min(far, key=lambda name: far[name])
+    ours, best = distance(learned.features, teacher), min(far, key=lambda name: far[name])
     ratio = interval(known[best].features, teacher, learned.features)
-    return {**mine, "best_classical_by_frechet": best, "best_frechet": _short(far[best]),
+    return {"feature_space": space, "frechet": _short(ours),
+            "frechet_95": [_short(v) for v in interval(learned.features, teacher)],
+            "best_classical_by_frechet": best, "best_frechet": _short(far[best]),
             "ratio_frechet": round(far[best] / max(ours, 1e-12), 3), "ratio_frechet_95": [round(v, 3) for v in ratio]}
 
 
