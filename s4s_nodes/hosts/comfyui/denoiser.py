@@ -228,9 +228,8 @@ def teacher_of(source: Source, sampler, sigmas: Tensor) -> tuple[Callable, Tenso
 
     def run(denoiser, x, levels, extra, disable):
         def model(x, sigma, model_options=None, seed=None, denoise_mask=None, **extra):
-            before = network.extra_args
-            if model_options is not None:           # some samplers hang functions into them
-                network.extra_args = {**before, "model_options": model_options}
+            before = network.extra_args             # some samplers hang functions into the model's options
+            network.extra_args = before if model_options is None else {**before, "model_options": model_options}
             try:
                 return denoiser(x, sigma, **extra)
             finally:
