@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from ..s4s_nodes.select.cfg import name_at
@@ -25,7 +25,8 @@ USUAL_BATCH = 6             # pairs of an iteration, about
 MOST_TURNS = 4              # how often a training pair is used in the iterations
 VALIDATIONS = 2             # beside those of the iterations: the best baseline, and a different start
 NOISE_CALLS = 10            # network calls that measure how noisy the network's answers are
-OTHERS = 0.7                # share of the first cfg's budget for all others together: docs/how-to/several-cfg.md
+PRICE = 1.7                 # budgets that all nodes of a range of cfg cost together: docs/how-to/several-cfg.md
+FIRST = 0.7                 # of these, the least for the first node, where the others begin
 
 
 class CfgNode(NamedTuple):
@@ -36,6 +37,7 @@ class CfgNode(NamedTuple):
 
     cfg: float
     config: Config
+    share: float = 1.0
     neighbour: float | None = None
 
     def name(self, stem: str, cfg: float | None = None) -> str:
@@ -66,29 +68,32 @@ class Plan(Config):
 def plan_for(node: CfgNode, source: Source, teacher_calls: int = 0, checked: int = 0) -> Plan:
     """The plan of a cfg node: as many measured pairs as its budget affords, for the table that affords the fewest.
 
-    teacher_calls: as its measured error requires; checked: what measuring it cost; 0: not measured yet. Raises
-    ValueError for too small a budget, with what would do.
+    teacher_calls: as its measured error requires; checked: what measuring it cost; 0: not measured yet. A small share
+    of a budget is exceeded. Raises ValueError if the whole budget is too small for a table, with what would do.
     """
     config, teacher_calls = node.config, calls_of(source.teacher, teacher_calls or node.config.teacher.calls)
-    plan = Plan(**vars(config), checked=checked, warm=node.neighbour is not None).replace(teacher_calls=teacher_calls)
+    whole = config.budget or UNLIMITED
+    plan = Plan(**vars(config), checked=checked, warm=node.neighbour is not None)
+    plan = plan.replace(teacher_calls=teacher_calls, budget=int(node.share * whole))
     held_out = max(8, min(64, plan.most_calls // 600))
     effort = QUICKLY if held_out < 12 else NORMAL if held_out < 32 else THOROUGH
     plan = plan.replace(validation=min(config.data.validation, held_out), effort=effort)
     afforded = {calls: affordable(plan, source, calls) for calls in plan.calls}
     calls = min(afforded, key=lambda count: afforded[count])
-    if afforded[calls] < LEAST_PAIRS:
-        least = fixed_cost(plan, source, calls) + _growing_cost(plan, calls, LEAST_PAIRS, pair_cost(source, calls))
-        raise ValueError(f"a budget of {plan.budget:,} network calls is too small for a table of {calls} calls: at "
+    least = fixed_cost(plan, source, calls) + _growing_cost(plan, calls, LEAST_PAIRS, pair_cost(source, calls))
+    if least > whole:
+        raise ValueError(f"a budget of {config.budget:,} network calls is too small for a table of {calls} calls: at "
                          f"least {math.ceil(least):,} are needed")
     return plan.replace(pairs=_distinct(plan, afforded[calls]), pairs_cut=True)
 
 
 def affordable(plan: Plan, source: Source, calls: int) -> int:
-    """The most pairs that a table's budget can measure, with all that goes with them; made already with `pairs_cut`."""
+    """The most pairs that a table's budget can measure, with all that goes with them, and LEAST_PAIRS at least; made
+    already with `pairs_cut`."""
     pair, fixed = pair_cost(source, calls), fixed_cost(plan, source, calls)
     most = bisect_right(range(1, MOST_TURNS * plan.data.pairs + 1), plan.most_calls,
                         key=lambda total: fixed + _growing_cost(plan, calls, total, pair))
-    return max(most, LEAST_PAIRS) if plan.warm else most        # a small share of a budget is exceeded, not refused
+    return max(most, LEAST_PAIRS)
 
 
 def _growing_cost(plan: Plan, calls: int, total: int, pair: int) -> int:
@@ -136,10 +141,13 @@ def forecast(plan: Plan, source: Source, calls: int) -> int:
 
 def nodes_of(config: Config) -> list[CfgNode]:
     """The nodes of a configuration: the highest cfg first, where a teacher has the hardest time, then downwards."""
-    falling = sorted(config.cfg, reverse=True)
-    share = OTHERS / max(1, len(falling) - 1)
-    other = replace(config, budget=int(share * (config.budget or UNLIMITED)))
-    return [CfgNode(falling[0], config), *(CfgNode(cfg, other, above) for above, cfg in zip(falling, falling[1:]))]
+    highest, *others = sorted(config.cfg, reverse=True)
+    if not others:
+        return [CfgNode(highest, config)]
+    first = max(FIRST, PRICE / len(config.cfg))
+    share = (PRICE - first) / len(others)
+    return [CfgNode(highest, config, first),
+            *(CfgNode(cfg, config, share, above) for above, cfg in zip([highest, *others], others))]
 
 
 def run_calls(nodes: list[CfgNode], source: Source, *teacher: int) -> int:

@@ -4,14 +4,14 @@
 
 FOLDER and the cache are those of tests/bench/limits. For each model a range is trained in one run, and a table of its
 own at each of the nodes and halfway between them, with the same budget. Errors are the mean over 128 unseen seeds of
-the RMSE to a fine teacher at that cfg. Every finished piece lies in the cache. --write makes docs/cfg-range.json and
+the RMSE to a fine teacher at that cfg, and the geometric mean of three trainings, whose pairs differ: single ones
+differ by a tenth and more. Every finished piece lies in the cache. --write makes docs/cfg-range.json and
 the table in docs/how-to/several-cfg.md.
 """
 
 import argparse
 import json
 import tempfile
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from .limits.models import source
 
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS, FINE, CALLS = 128, 120, 6
+TRAININGS = 3
 RANGES = {"latent-flow": "1.5:6", "vit-digits": "1.5:6", "eps-ddpm": "3:7", "digits-eps": "2:8"}
 MARKS = ("<!-- measured: tests/bench/cfg_range.py -->", "<!-- end -->")
 
@@ -55,10 +56,10 @@ class Bench:
             save_file({"target": made.target.contiguous()}, path)
         return known_pairs(at, seeds, load_file(path)["target"])
 
-    def preset(self, cfg, budget: str, make: Callable | None = None) -> tuple[Preset, int]:
+    def preset(self, cfg, budget: str, seed: int) -> tuple[Preset, int]:
         """The preset that a training makes at this cfg or range, and the network calls a counter outside saw."""
         nodes = cfg_nodes(cfg)
-        path = self.cache / f"{self.name}-cfg{'-'.join(f'{node:g}' for node in nodes)}-{budget}.safetensors"
+        path = self.cache / f"{self.name}-cfg{'-'.join(f'{node:g}' for node in nodes)}-{budget}-{seed}.safetensors"
         count = path.with_suffix(".json")
         if not count.is_file():
             counted, at = [0], self.source(nodes[0])
@@ -67,8 +68,8 @@ class Bench:
                 counted[0] += len(x)
                 return at.network(x, sigma, **extra)
             with tempfile.TemporaryDirectory() as folder:
-                made = distil(replace(at, network=network), Config.of(calls=(CALLS,), cfg=nodes, budget=budget), folder,
-                              say=print)
+                config = Config.of(calls=(CALLS,), cfg=nodes, budget=budget, seed=seed)
+                made = distil(replace(at, network=network), config, folder, say=print)
             preset_file.save(made, path)
             write_atomically(count, json.dumps(counted[0]).encode())
         return preset_file.load(path), json.loads(count.read_text())
@@ -84,16 +85,19 @@ def rows_of(bench: Bench, budget: str) -> list[dict]:
     """One row for each cfg: the error of the range's table, of one trained there, and of the nearest node's."""
     nodes = cfg_nodes(RANGES[bench.name])
     between = [float(f"{(low * high) ** 0.5:.2g}") for low, high in zip(nodes, nodes[1:])]
-    ranged, price = bench.preset(RANGES[bench.name], budget)
     rows, stem = [], f"calls{CALLS}"
     for cfg in sorted([*nodes, *between]):
-        alone, cost = bench.preset(cfg, budget)
-        nearest = min(nodes, key=lambda node: abs(node - cfg))
-        found = {"range": at_cfg(ranged, cfg)[0].tables[stem], "own": alone.tables[stem],
-                 "nearest": at_cfg(ranged, nearest)[0].tables[stem]}
+        nearest, each = min(nodes, key=lambda node: abs(node - cfg)), []
+        for seed in range(TRAININGS):
+            (ranged, price), (alone, cost) = (bench.preset(at, budget, seed) for at in (RANGES[bench.name], cfg))
+            found = {"range": at_cfg(ranged, cfg)[0].tables[stem], "own": alone.tables[stem],
+                     "nearest": at_cfg(ranged, nearest)[0].tables[stem]}
+            each.append({**{name: bench.error(table, cfg) for name, table in found.items()},
+                         "price": price, "own_price": cost})
+        ratios = [one["range"] / one["own"] for one in each]
         rows.append({"model": bench.name, "calls": CALLS, "budget": budget, "cfg": cfg, "node": cfg in nodes,
-                     **{name: bench.error(table, cfg) for name, table in found.items()},
-                     "price": price, "own_price": cost, "lost": stem in alone.training["nothing_gained"]})
+                     **{name: float(np.exp(np.mean(np.log([one[name] for one in each])))) for name in each[0]},
+                     "ratios": ratios})
         print({name: round(value, 4) if isinstance(value, float) else value for name, value in rows[-1].items()},
               flush=True)
     return rows
@@ -102,12 +106,13 @@ def rows_of(bench: Bench, budget: str) -> list[dict]:
 def page(rows: list[dict]) -> str:
     """The table as Markdown."""
     lines = ["| model | budget | cfg | between nodes | trained there | range | range / trained there "
-             "| nearest node's table | price of the range |", "|---|" + "---|" * 8]
+             "| of each training | nearest node's table | price of the range |", "|---|" + "---|" * 9]
     for row in rows:
         like = [other["own_price"] for other in rows
                 if (other["model"], other["budget"]) == (row["model"], row["budget"])]
         lines.append(f"| {row['model']} | {row['budget']} | {row['cfg']:g} | {'' if row['node'] else 'yes'} "
                      f"| {row['own']:.4f} | {row['range']:.4f} | {row['range'] / row['own']:.2f} "
+                     f"| {', '.join(f'{ratio:.2f}' for ratio in row['ratios'])} "
                      f"| {'' if row['node'] else format(row['nearest'], '.4f')} | {row['price'] / np.mean(like):.2f} |")
     return "\n".join(lines) + "\n"
 

@@ -8,7 +8,7 @@ import torch
 
 from s4s.s4s_nodes.core import mixture, preset_file
 from s4s.s4s_nodes.select.cfg import at_cfg, cfg_nodes, learned_at
-from s4s.training.budget import OTHERS, nodes_of
+from s4s.training.budget import FIRST, PRICE, nodes_of, plan_for
 from s4s.training.config import Config
 from s4s.training.distil import distil, estimate
 from tests.toy import small, toy_source
@@ -41,9 +41,25 @@ def test_what_is_no_cfg_is_refused_with_what_to_write(given):
 def test_the_nodes_share_the_price_and_start_from_their_neighbour():
     nodes = nodes_of(Config(cfg="2:8", budget=10_000))
     assert [(node.cfg, node.neighbour) for node in nodes] == [(8.0, None), (4.0, 8.0), (2.0, 4.0)]
-    assert sum(node.config.budget for node in nodes[1:]) <= OTHERS * nodes[0].config.budget
-    assert [node.config.budget for node in nodes_of(Config(cfg="2:8", budget=0))] == [0, 35_000, 35_000]
-    assert nodes_of(Config(cfg=3)) == [(3.0, Config(cfg=3), None)]
+    for cfg in ("3-6", "2:8", "1.5:12"):
+        first, *others = (node.share for node in nodes_of(Config(cfg=cfg)))
+        assert first + sum(others) == pytest.approx(PRICE) and FIRST <= first and max(others) <= first
+    for budget, own in ((10_000, [7_000, 5_000, 5_000]), (0, [70_000, 50_000, 50_000])):
+        assert [plan_for(node, guided_source()).budget for node in nodes_of(Config(cfg="2:8", budget=budget))] == own
+    assert nodes_of(Config(cfg=3)) == [(3.0, Config(cfg=3), 1.0, None)]
+
+
+def test_a_share_of_a_budget_is_exceeded_and_only_too_small_a_whole_one_is_refused():
+    source = guided_source()
+    least = next(budget for budget in range(50, 10_000, 50) if fits(source, cfg=4, budget=budget))
+    assert fits(source, cfg="2-6", budget=least) and not fits(source, cfg="2-6", budget=least - 50)
+
+
+def fits(source, **changes) -> bool:
+    try:
+        return all(plan_for(node, source).data.pairs >= 4 for node in nodes_of(Config(**{"calls": "6", **changes})))
+    except ValueError:
+        return False
 
 
 def test_a_range_is_learned_in_one_run_whose_preset_runs_at_every_cfg(tmp_path):
