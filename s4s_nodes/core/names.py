@@ -36,8 +36,7 @@ def file_name(name: str) -> str:
 def numbered(name: str, number: int) -> str:
     """The name with a suffix "-2", "-3", ..., shortened if it would be too long."""
     mark = f"-{number}"
-    room = MOST_BYTES - len(mark)
-    return name[:LONGEST - len(mark)].encode()[:room].decode(errors="ignore").rstrip(" .") + mark
+    return name[:LONGEST - len(mark)].encode()[:MOST_BYTES - len(mark)].decode(errors="ignore").rstrip(" .") + mark
 
 
 def _reason(text) -> str | None:

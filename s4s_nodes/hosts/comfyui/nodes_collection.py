@@ -101,9 +101,8 @@ def _listed(library: Library) -> str:
 def _passport(preset: Preset, path: Path, name: str, ships: bool) -> str:
     trained = cfg_range(preset)
     cfg = f"; cfg {range_text(trained)}" if trained else ""
-    calls = ", ".join(map(str, preset.counts))
     return (f"{name} {preset.short_hash}: {'ships with S4S' if ships else 'yours'}\n"
-            f"for {preset.model.family}, {preset.model.prediction}; {calls} calls{cfg}\n"
+            f"for {preset.model.family}, {preset.model.prediction}; {', '.join(map(str, preset.counts))} calls{cfg}\n"
             f"measured: {measured_text(preset)}; recommended: {recommended_text(preset)}\n"
             f"{path}")
 

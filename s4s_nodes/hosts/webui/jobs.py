@@ -124,8 +124,7 @@ def warning(text: str) -> str:
 
 def report() -> str:
     """What all the listed ones said, under their titles where there are several."""
-    several = len(JOBS.listed) > 1
-    return "\n\n".join("\n".join([*[f"{job.title}:"] * several, *job.show.messages])
+    return "\n\n".join("\n".join([*[f"{job.title}:"] * (len(JOBS.listed) > 1), *job.show.messages])
                        for job in JOBS.listed if job.show.messages)
 
 

@@ -88,8 +88,7 @@ def of(asked: Settings, img2img: bool) -> Outlook:
     ours = [one for one in passes if one[1].sampling == labels.SAMPLER]
     if not ours:
         text = say("Sampling method is {}: S4S does not run.").format(asked.sampling)
-        meant = asked.preset or shelf.is_ours(asked.scheduler)
-        return Outlook(text, text if meant else "", sampling=labels.SAMPLER)
+        return Outlook(text, text if asked.preset or shelf.is_ours(asked.scheduler) else "", sampling=labels.SAMPLER)
     outlooks = [_pass(*one, seen) for one in ours]
     first = outlooks[0]
     return replace(first, text="\n".join(each.text for each in outlooks),
