@@ -34,7 +34,7 @@ from .limits.models import source
 ROOT = Path(__file__).resolve().parents[2]
 SEEDS, FINE, CALLS = 128, 120, 6
 TRAININGS = 3
-RANGES = {"latent-flow": "1.5:6", "vit-digits": "1.5:6", "eps-ddpm": "3:7", "digits-eps": "2:8"}
+RANGES = {"latent-flow": "1.5:6", "vit-digits": "1.5:6", "eps-ddpm": "3:7", "flow-emoji": "1.5:6"}
 MARKS = ("<!-- measured: tests/bench/cfg_range.py -->", "<!-- end -->")
 
 
