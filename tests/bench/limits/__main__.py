@@ -174,7 +174,8 @@ def page(cells: list[dict]) -> str:
         logarithms. Two runs that differ only in their seeds can differ by 0.1 to 0.25. The runs marked *noise* and
         *bf16* learn from a network with 1 % of noise, or in bfloat16, and are measured here with the plain one.
         The runs of the models that are not judged are older, except those of latent-flow: the trainer did not yet keep
-        the curvature of former pairs (`FADE` on the page of constants), so their shares at 10 calls would be higher now. Made by
+        the curvature of former pairs (`FADE` on the page of constants), so their shares at 10
+        calls would be higher now. Made by
         `python -m tests.bench.limits --data FOLDER --write --counts {','.join(map(str, counts))}`."""
     lines = ["# How far each training is from what a table can give", "", fill(" ".join(about.split()), 110), "",
              "| model | calls | judged | button | network calls | baseline | found | limit | times closer: mean "
