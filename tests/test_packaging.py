@@ -152,7 +152,7 @@ def test_the_icon_is_a_small_square():
 def test_the_package_keeps_what_the_nodes_need():
     gone = left_out()
     needed = imported(ROOT / "__init__.py", set())
-    assert {ROOT / "training" / "distil.py", ROOT / "s4s_nodes" / "hosts" / "comfyui" / "race.py"} <= needed
+    assert {ROOT / "training" / "distil.py", ROOT / "s4s_nodes" / "hosts" / "comfyui" / "nodes_training.py"} <= needed
     demo = ROOT / "training" / "demo_models"                              # named by the command line's part alone
     assert not {path for path in needed & gone if demo not in path.parents}
     for folder, ending in (("s4s_nodes", "json"), ("solver_presets", "safetensors"), ("web", "md"), ("locales", "json"),
