@@ -21,9 +21,9 @@ from .select.match import ModelFacts, cfg_range, suits
 from .select.selection import Request, schedule, select
 
 ENDING = ".safetensors"
-__all__ = ["Library", "ModelFacts", "Preset", "PresetError", "Request", "Selection", "cfg_range",
-           "file_in", "file_name", "levels_for", "measured_text", "preset_name", "recommended_text", "save_new",
-           "readable", "save_scores", "save_version", "schedule", "select", "shipped_folder", "suits", "tables_of"]
+__all__ = ["Library", "ModelFacts", "Preset", "PresetError", "Request", "Selection", "cfg_range", "file_in",
+           "file_name", "levels_for", "measured", "measured_text", "preset_name", "readable", "recommended_text",
+           "save_new", "save_scores", "save_version", "schedule", "select", "shipped_folder", "suits", "tables_of"]
 
 
 def shipped_folder() -> Path:
@@ -241,18 +241,24 @@ def save_scores(library: Library, preset: Preset, folder) -> str:
     return f"saved with its scores as {save_new(preset, folder)}"
 
 
-def measured_text(preset: Preset) -> str:
-    """What races found, in words: "no", "1.10 to 1.25 times closer", "1.11 times further to 1.25 times closer"."""
+def measured(preset: Preset) -> tuple[str, tuple[str, ...]]:
+    """What races found: a template such as "no" or "{} to {} times closer", and the numbers for its places."""
     own = [preset.score(table) for table in preset.scores]
     every = own if any(own) else [score for results in preset.scores.values() for score in results.values()]
     ratios = [score["ratio"] for score in every if "ratio" in score]
     if not ratios:
-        return "yes" if preset.scores else "no"
+        return "yes" if preset.scores else "no", ()
     (least, side), (most, other) = map(compared, (min(ratios), max(ratios)))
     if side != other:
-        return f"{least} times further to {most} times closer"
-    low, high = sorted((least, most), key=float)
-    return f"{low if low == high else f'{low} to {high}'} times {side.split()[0]}"
+        return "{} times further to {} times closer", (least, most)
+    numbers = tuple(sorted({least, most}, key=float))
+    return " to ".join("{}" for _ in numbers) + f" times {side.split()[0]}", numbers
+
+
+def measured_text(preset: Preset) -> str:
+    """The same in words: "no", "1.10 to 1.25 times closer", "1.11 times further to 1.25 times closer"."""
+    template, numbers = measured(preset)
+    return template.format(*numbers)
 
 
 def recommended_text(preset: Preset) -> str:

@@ -72,10 +72,13 @@ class Table:
         """The table as Python floats without zero weights, and after which call each prediction can be freed."""
         used = [np.flatnonzero(self.weights[i, :i + 1]) for i in range(self.calls)]
         last = {**{i: i for i in range(self.calls)}, **{int(j): i for i in range(self.calls) for j in used[i]}}
+        done: list[list[int]] = [[] for _ in used]
+        for j, i in last.items():
+            done[i].append(j)
         return tuple(
             Row(float(self.sigmas[i]), float(self.query[i]), float(self.scale[i]), float(self.carry[i]),
                 tuple((int(j), float(self.weights[i, j])) for j in reversed(used[i])),
-                tuple(j for j in last if last[j] == i)) for i in range(self.calls))
+                tuple(done[i])) for i in range(self.calls))
 
     def same_as(self, other: "Table") -> bool:
         """Whether both tables hold exactly the same numbers."""

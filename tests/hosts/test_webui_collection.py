@@ -43,11 +43,12 @@ def test_the_list_shows_every_preset_and_what_cannot_be_read(host):
     preset_file.save(replace(eps_preset("<i>raced</i>"), scores={"calls6": {"ratio": 0.9, "recommended": False},
                                                             "calls8": {"ratio": 1.5, "recommended": True}}),
                 host.folder / "raced.safetensors")
+    preset_file.save(replace(eps_preset("odd"), scores={"calls6": {"ratio": -1.0}}), host.folder / "odd.safetensors")
     page = host.collection.listing()
     rows = {row.split("</td>")[0].rpartition("<td>")[2]: row for row in page.split("</thead>")[1].split("</tr>")}
     assert "<td>sd15, eps</td><td>4, 6 and 8</td><td>no</td><td>–</td><td>yours</td>" in rows[KEPT]
     assert "1.11 times further to 1.50 times closer</td><td>not calls6" in rows["raced"]
-    assert "ships with S4S" in rows[SHIPS]
+    assert "-1.00 times closer" in rows["odd"] and "ships with S4S" in rows[SHIPS]
     assert "broken.safetensors" in page.split("</table>")[1] and "<b>" not in page
 
 

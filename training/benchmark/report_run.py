@@ -100,7 +100,7 @@ def _draw(source: Source, held: host_race.RaceResult, out: Path) -> None:
             draw_sheet(source, held.whole, result.learned, result.best, out / f"sheet-{name}.png")
     if source.decode is not None and held.whole is not None:
         sheet([(label, caption, source.decode(latents))
-                    for label, caption, latents in host_race.sheet_rows(source, held)], out / "sheet.png")
+               for label, caption, latents in host_race.sheet_rows(source, held)], out / "sheet.png")
     elif source.features is None:
         click.echo("no autoencoder, or no table for whole pictures: no sheet is drawn")
 

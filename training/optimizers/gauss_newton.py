@@ -108,8 +108,7 @@ def _measure(source: Source, parameters: Parameters, block: Pairs, state: State)
 
 def _scale(model: Linearized, here: Parameters, vector: Tensor) -> Tensor:
     """The damping (k,) of each free number: between its own curvature (Marquardt) and the same for all (Levenberg)."""
-    miss, changes = model.run(here.frozen(vector), Slopes(here, vector))
-    curvature = (model.squares(changes) * _weights(model, miss)[:, None]).sum(0).clamp(min=1e-12)
+    curvature = _normal(model, here, vector)[0].diagonal().clamp(min=1e-12)
     return curvature + FLOOR * curvature.mean()
 
 

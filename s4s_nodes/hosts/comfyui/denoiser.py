@@ -33,8 +33,8 @@ class Scene:
 
     positives: a list of the host's CONDITIONINGs, image i is asked for number i modulo their count; negative may
     be None if cfg is 1. latent: the host's LATENT, of which only the size counts; more_latents: those of other
-    sizes. low_noise: of two models, what is sampled with the second
-    from the level `boundary` on. teacher: what is sampled with another model, which makes the targets.
+    sizes. low_noise: of two models, what is sampled with the second from the level `boundary` on. teacher: what is
+    sampled with another model, which makes the targets.
     """
 
     patcher: object

@@ -1,7 +1,6 @@
 """The sub-tab Presets: list them all; read, share, rename or delete one; add files; join several."""
 
 import os
-import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from ... import published
 from ...core import preset_file
 from ...core.model import is_number
 from ...core.names import file_name, preset_name
-from ...library import ENDING, Preset, PresetError, measured_text, recommended_text, save_new
+from ...library import ENDING, Preset, PresetError, measured, recommended_text, save_new
 from ...select.cfg import join_presets
 from ...select.match import counts_text
 from . import dropdowns, panel, settings, shelf
@@ -136,13 +135,11 @@ def _row(name: str, preset: Preset, ships: bool) -> str:
              "{} times closer": say("{} times closer"), "{} to {} times closer": say("{} to {} times closer"),
              "{} times further": say("{} times further"), "{} to {} times further": say("{} to {} times further"),
              "{} times further to {} times closer": say("{} times further to {} times closer")}
-    measured, fine = measured_text(preset), recommended_text(preset)
+    (found, numbers), fine = measured(preset), recommended_text(preset)
     scores = [preset.score(table) for table in preset.tables]
     seeds = min((score["seeds"] for score in scores if is_number(score.get("seeds"))), default=None)
-    number = re.compile(r"[\d.]+")
-    verdict = plain[number.sub("{}", measured)].format(*number.findall(measured))
     cells = (name, f"{preset.model.family}, {preset.model.prediction}", counts_text(preset.counts),
-             verdict + (say(", on {} seeds").format(seeds) if seeds is not None else ""),
+             plain[found].format(*numbers) + (say(", on {} seeds").format(seeds) if seeds is not None else ""),
              plain.get(fine) or say("not {}").format(fine.removeprefix("not ")),
              say("ships with S4S") if ships else say("yours"))
     return f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
