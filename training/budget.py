@@ -47,7 +47,7 @@ class CfgNode(NamedTuple):
 
 @dataclass(frozen=True)
 class Plan(Config):
-    """A configuration, reduced to fit its budget.
+    """A configuration, reduced to fit its budget: the node's share of the run's, or of UNLIMITED if that has none.
 
     effort: of the search for the start; checked: network calls that measuring the teacher has cost, 0 before;
     pairs_cut: the number of training pairs is cut to the budget, by the table that affords the fewest; warm: its tables
@@ -58,11 +58,6 @@ class Plan(Config):
     checked: int = 0
     pairs_cut: bool = False
     warm: bool = False
-
-    @property
-    def most_calls(self) -> int:
-        """The most network calls a table may cost."""
-        return self.budget or UNLIMITED
 
 
 def plan_for(node: CfgNode, source: Source, teacher_calls: int = 0, checked: int = 0) -> Plan:
@@ -75,7 +70,7 @@ def plan_for(node: CfgNode, source: Source, teacher_calls: int = 0, checked: int
     whole = config.budget or UNLIMITED
     plan = Plan(**vars(config), checked=checked, warm=node.neighbour is not None)
     plan = plan.replace(teacher_calls=teacher_calls, budget=int(node.share * whole))
-    held_out = max(8, min(64, plan.most_calls // 600))
+    held_out = max(8, min(64, plan.budget // 600))
     effort = QUICKLY if held_out < 12 else NORMAL if held_out < 32 else THOROUGH
     plan = plan.replace(validation=min(config.data.validation, held_out), effort=effort)
     afforded = {calls: affordable(plan, source, calls) for calls in plan.calls}
@@ -91,7 +86,7 @@ def affordable(plan: Plan, source: Source, calls: int) -> int:
     """The most pairs that a table's budget can measure, with all that goes with them, and LEAST_PAIRS at least; made
     already with `pairs_cut`."""
     pair, fixed = pair_cost(source, calls), fixed_cost(plan, source, calls)
-    most = bisect_right(range(1, MOST_TURNS * plan.data.pairs + 1), plan.most_calls,
+    most = bisect_right(range(1, MOST_TURNS * plan.data.pairs + 1), plan.budget,
                         key=lambda total: fixed + _growing_cost(plan, calls, total, pair))
     return max(most, LEAST_PAIRS)
 
@@ -120,7 +115,7 @@ def fixed_cost(plan: Plan, source: Source, calls: int) -> int:
     """Network calls before the first step, without the training pairs: held-out pairs and what is measured of teacher
     and network (both shared by the tables), the choice of the start."""
     twice = 2 * plan.teacher.calls * isinstance(source.teacher, tuple)              # to see whether it is deterministic
-    check = NOISE_CALLS + twice + probes(plan.most_calls) * probe_calls(plan.teacher.calls, max(plan.calls))
+    check = NOISE_CALLS + twice + probes(plan.budget) * probe_calls(plan.teacher.calls, max(plan.calls))
     check = 0 if plan.warm else plan.checked or check
     return shared_cost(plan, plan.data.validation) + check // len(plan.calls) \
         + search_calls(source, calls, plan) + VALIDATIONS * plan.data.validation * calls

@@ -136,7 +136,7 @@ class Run:
         self.progress.total = run_calls(self.nodes, self.source)
         if "teacher" not in self.facts:
             first = VALIDATION_SEEDS + plan.data.seed
-            seeds = range(first, first + probes(plan.most_calls))
+            seeds = range(first, first + probes(plan.budget))
             before = self.source.model_calls
             checked = converge(self.source, plan.teacher.solver, plan.teacher.calls, max(plan.calls), seeds,
                                self._affords)
@@ -151,7 +151,7 @@ class Run:
 
     def _affords(self, calls: int, spent: int) -> bool:
         """Whether the budget suffices for a teacher of so many calls, once measuring it has cost so much."""
-        if spent > SHARE_OF_CHECK * len(self.plan.calls) * self.plan.most_calls:
+        if spent > SHARE_OF_CHECK * len(self.plan.calls) * self.plan.budget:
             return False
         try:
             run_calls(self.nodes, self.source, calls, spent + NOISE_CALLS)

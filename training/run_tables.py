@@ -79,7 +79,7 @@ class RunTables:
         state.baseline, state.baseline_median = float(best.errors.mean()), best.median
         spent = self.source.model_calls - before + math.ceil(window.shared / len(plan.calls))
         least = 2 * plan.data.validation * calls + LEAST_PAIRS * pair_cost(self.source, calls)
-        state.left = max(plan.most_calls - spent, least)
+        state.left = max(plan.budget - spent, least)
         if at_best:                                     # measured just now
             state.validated(state.baseline, state.baseline_median, math.nan, self.source.all_calls)
         self.starts[name] = TableStart(
