@@ -1,5 +1,7 @@
 """A run with its network linearised ends where real runs end, near and far, for a fraction of their calls."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -183,6 +185,32 @@ def test_noise_in_an_answer_is_not_taken_for_its_derivative():
         answer, slope = (model.tensors[:, k] - clean.tensors[:, k] for k in (2, 3))     # of the first row: their noise
         shared.append(level_nudge(nudge_for(noise), 1.0, True) * float((answer * slope).sum() / answer.square().sum()))
     assert abs(shared[0]) < 0.2 and shared[1] > 0.8
+
+
+def test_noise_does_not_pass_for_curvature():
+    """The losses' curvature along the ten ways in which it is least, with noise, of that without."""
+    plain = bundled("digits-eps", 3.0)
+    parameters, pairs = prepared(plain, 5, 8)
+    vector = parameters.initial()
+
+    def curvature(model):
+        changes = model.run(parameters.frozen(vector), Slopes(parameters, vector))[1]
+        return (changes @ model.products @ changes.transpose(1, 2)).sum(0)
+
+    def asked(source):
+        return measured(source, parameters, vector, pairs, RANK, None, 0.01)
+    clean = curvature(asked(plain))
+    unit = clean.diagonal().rsqrt()
+    least, ways = torch.linalg.eigh(unit[:, None] * clean * unit)
+    ways = (unit[:, None] * ways)[:, :10]
+    model = asked(noisy(plain, 0.01))
+    louder = replace(model, loud=torch.zeros_like(model.loud))
+    told, untold = (((ways.T @ curvature(each) @ ways).diagonal() / least[:10]).log().mean().exp()
+                    for each in (model, louder))
+    assert untold > 3 and 0.8 < told < 1.8
+    quiet = asked(noisy(plain, 1e-4))           # far less than was measured elsewhere: next to nothing is subtracted
+    assert ((ways.T @ curvature(quiet) @ ways).diagonal() / least[:10]).sub(1).abs().max() < 0.1
+    assert not measured(plain, parameters, vector, pairs).loud.any()
 
 
 def test_a_sketch_keeps_squares_and_inner_products_within_its_size():

@@ -96,6 +96,16 @@ def test_an_answer_of_nan_to_a_finite_state_rejects_the_step_in_words():
         assert [words in one for one in said] == ([True] if words else [])
 
 
+def test_what_another_version_measured_is_measured_again():
+    source, parameters, pairs, held_out, config = prepared(pairs=64, iterations=1)
+    fresh, other = begun(parameters), begun(parameters)
+    for state in (fresh, other):
+        if state is other:
+            state.batch, state.memory = 4, {"tensors": torch.zeros(4, 2, 3), "lengths": torch.zeros(4)}
+        learn(source, parameters, pairs, held_out, config, state)
+    assert torch.equal(fresh.vector, other.vector) and other.iteration == 1
+
+
 def test_calls_that_buy_no_two_pairs_are_left():
     source, parameters, pairs, held_out, config = prepared(pairs=64)
     state = begun(parameters)

@@ -59,6 +59,8 @@ def learn(source: Source, parameters: Parameters, pairs: Pairs, held_out: Pairs,
     The state is replaced only by whole pieces (a block of measured pairs, or an iteration), so that stopping at any
     time leaves it consistent. `best` is never worse than the start on the held-out pairs.
     """
+    if set(state.memory) != set(PARTS):         # another version's: measured again
+        state.memory = {}
     while state.rejected < MOST_REJECTED and (state.batch or _next_batch(parameters, pairs, held_out, config, state)):
         before, ahead, loss = source.model_calls, replace(state), math.nan
         some = pairs.part(places(state, len(pairs)))

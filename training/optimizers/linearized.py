@@ -8,8 +8,9 @@ changed state does to an answer is measured along a few directions, by finite di
 
 For what they leave, the answer is taken to change by the directions' mean slope, and along them by what it shares with
 them: the derivative of a denoiser is symmetric (a covariance over sigma^2). Measuring a run of N calls costs 2 N for
-itself and its levels, and rank + 1 for each call but the first; all but the run twice where answers are noisy. A real
-run elsewhere then corrects the derivative of each answer along the way the state went (Broyden 1965).
+itself and its levels, and rank + 1 for each call but the first; all but the run twice where answers are noisy. What
+noise then adds to the lengths of the derivatives is subtracted, or it would pass for curvature. A real run elsewhere
+corrects the derivative of each answer along the way the state went (Broyden 1965).
 """
 
 import math
@@ -31,6 +32,7 @@ from .noise import level_nudge, nudge_for
 RANK = 6                    # principal directions of a state, at first; half as many where each takes two calls
 SKETCHED = 4096             # most numbers kept of an image; larger images are hashed to this many
 ROUNDING = 1e-5             # a sum of float32 tensors is zero below this share of their lengths
+SECOND = 6                  # squares of a second difference's weights: 1, -2, 1
 START, TARGET = 0, 1        # places of a run's start and of its target among its tensors
 
 
@@ -65,7 +67,8 @@ class Linearized:
     tensors (n, b, d): start, target, the network's answers and their derivatives, as sketches. All others are sums of
     these: states and answers (n, N, b) of each call; slopes (n, N, b), an answer's change with the logarithm of its
     level, which is of `levels` (n, N). A change x of a state changes the answer by
-    usual x + sum_ab forms[a, b] <x, tensor a> tensor b: usual (n, N), forms (n, N, b, b).
+    usual x + sum_ab forms[a, b] <x, tensor a> tensor b: usual (n, N), forms (n, N, b, b). loud (n, b): the part of each
+    tensor's mean square that is noise of a measurement.
     """
 
     tensors: Tensor
@@ -75,12 +78,13 @@ class Linearized:
     forms: Tensor
     slopes: Tensor
     levels: Tensor
+    loud: Tensor
 
     @cached_property
     def products(self) -> Tensor:
-        """Inner products (n, b, b) of the tensors."""
+        """Inner products (n, b, b) of the tensors, as they would be without noise in the derivatives."""
         exact = self.tensors.double()           # a product of two float32 numbers is exact in float64
-        return exact @ exact.transpose(1, 2)
+        return exact @ exact.transpose(1, 2) - torch.diag_embed(exact.shape[2] * self.loud)
 
     def run(self, table: Table, slopes: Slopes | None = None, before: Callable | None = None) -> tuple[Tensor, Tensor]:
         """(miss (n, 1, b), its derivatives (n, k, b) in the free numbers; none without slopes) of this table.
@@ -129,7 +133,7 @@ class Linearized:
         states, before, slopes = (pad(each, (0, calls)) for each in (self.states, self.answers, self.slopes))
         forms = pad(self.forms, (0, calls, 0, calls))
         ahead = Linearized(torch.cat([self.tensors, answers], 1), states, before, self.usual.clone(), forms, slopes,
-                           self.levels.clone())
+                           self.levels.clone(), pad(self.loud, (0, calls)))
 
         def correct(i, row, state, moved):
             exact = torch.zeros_like(before[:, i])
@@ -167,13 +171,13 @@ class _Measurement:
     def __init__(self, source: Source, table: Table, slopes: Slopes, pairs: Pairs, rank: int, sizes: Tensor | None,
                  noise: float):
         self.source, self.slopes, self.pairs, self.rank, self.sizes = source, slopes, pairs, rank, sizes
-        self.noisy, self.nudge, self.length = noise > 0, nudge_for(noise), 0
+        self.noise, self.nudge, self.length = noise, nudge_for(noise), 0
         self.start = pairs.start(float(table.sigmas[0]), source.flow)
         n, calls, b = len(pairs), table.calls, 2 + sum(slopes.asks(i, rank, noise > 0) for i in range(table.calls))
         states, answers, changes = (torch.zeros(n, calls, b).double() for _ in range(3))
         usual, forms = torch.zeros(n, calls).double(), torch.zeros(n, calls, b, b).double()
         self.model = Linearized(torch.zeros(n, b, self.start[0].numel()), states, answers, usual, forms, changes,
-                                torch.ones(n, calls).double())
+                                torch.ones(n, calls).double(), torch.zeros(n, b).double())
         self.model.products = torch.zeros(n, b, b, dtype=torch.float64)         # filled with the tensors
         self.add(self.start)
         self.add(pairs.target)
@@ -204,28 +208,38 @@ class _Measurement:
         model.states[:, i], model.answers[:, i, place], model.levels[:, i] = state[:, 0], 1, row.query
         directions = self.directions(place, state, moved, self.slopes.directions(i, self.rank)) if i else state[:, :0]
         count, by_level = directions.shape[1], bool(self.slopes.query[i].any())
-        lengths, by_state = x.flatten(1).norm(dim=1, keepdim=True), [1] * (x.dim() - 2)
+        lengths, by_state = x.flatten(1).norm(dim=1), [1] * (x.dim() - 2)
         nudge = level_nudge(self.nudge, row.query, self.source.flow)            # along x's own direction, too
-        places = []
+        places, noise = [], [(self.noise * answer.float().cpu()).square().mean(1)]
+
+        def differ(ask, width, length):
+            change, rough = self.difference(ask, answer, width)
+            noise.append(rough)
+            new = self.add(change / length[:, None])
+            model.loud[:, new] = 1 / (2 * (width * length) ** 2)
+            return new
         for k in range(count):
             away = self.image(directions[:, k]) * lengths.reshape(-1, 1, *by_state)
-            change = self.difference(lambda at, away=away: ask(x + at * away), answer, nudge if k == 0 else self.nudge)
-            places.append(self.add(change / lengths.cpu()))
+            places.append(differ(lambda at, away=away: ask(x + at * away), self.nudge if k else nudge, lengths.cpu()))
         if by_level:
-            level = min(row.query, self.source.sigma_max * math.exp(-nudge)) if self.noisy else row.query
-            place = self.add(self.difference(lambda at: ask(x, level * math.exp(at)), answer, -nudge))
-            model.slopes[:, i, place] = 1
+            level = min(row.query, self.source.sigma_max * math.exp(-nudge)) if self.noise else row.query
+            model.slopes[:, i, differ(lambda at: ask(x, level * math.exp(at)), -nudge, torch.ones(len(x)))] = 1
+        model.loud[:, place + 1:self.length] *= torch.stack(noise).amin(0)[:, None]
         if count:
             model.usual[:, i], model.forms[:, i] = self.response(directions, places)
 
-    def difference(self, ask: Callable, answer: Tensor, width: float) -> Tensor:
-        """The derivative (n, d) at 0 of ask(at), whose value there is this answer, on the CPU.
+    def difference(self, ask: Callable, answer: Tensor, width: float) -> tuple[Tensor, Tensor]:
+        """(the derivative (n, d) at 0 of ask(at), whose value there is this answer; the most that the noise of an
+        answer's numbers can be by it: its variance (n,)), on the CPU.
 
         Where answers are noisy, from one point on either side: that answer's noise would pass for a derivative, and
         over a wide difference the curvature cancels.
         """
-        ahead, behind, width = (ask(width), ask(-width), 2 * width) if self.noisy else (ask(width), answer, width)
-        return (ahead - behind).float().cpu() / width
+        here, ahead = answer.float().cpu(), ask(width).float().cpu()
+        if not self.noise:
+            return (ahead - here) / width, torch.zeros(len(here))
+        behind = ask(-width).float().cpu()
+        return (ahead - behind) / (2 * width), (ahead + behind - 2 * here).square().mean(1) / SECOND
 
     def directions(self, answer: int, state: Tensor, moved: Tensor, most: int) -> Tensor:
         """Orthonormal directions (n, most + 1, b): x - answer, in which x moves with its own level, and the principal
