@@ -233,3 +233,16 @@ def test_the_loss_of_a_real_run_is_that_of_the_model_where_images_are_sketched(m
     assert model.tensors.shape[2] == 64
     expected = float(model.squares(model.run(parameters.frozen(vector))[0]).sqrt().mean())
     assert gauss_newton._tried(source, parameters, vector, pairs)[1] == pytest.approx(expected, rel=1e-4)
+
+
+def test_sketched_runs_change_with_the_free_numbers_as_whole_ones_do(monkeypatch):
+    source = bundled("digits-flow", 3.0)
+    parameters, pairs = prepared(source, 5, 8)
+    vector = parameters.initial()
+
+    def curvature():
+        model = measured(source, parameters, vector, pairs)
+        return gauss_newton._normal(model, parameters, vector)[0].diagonal()[4:6]      # those of two queries
+    whole = curvature()
+    monkeypatch.setattr(linearized, "SKETCHED", 512)
+    torch.testing.assert_close(curvature(), whole, rtol=0.2, atol=0)

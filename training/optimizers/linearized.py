@@ -162,7 +162,9 @@ def measured(source: Source, parameters: Parameters, vector: Tensor, pairs: Pair
     measurement = _Measurement(source, table, slopes, pairs, rank, sizes, noise)
     model = measurement.model
     model.run(table, slopes, measurement.ask_about)
-    return replace(model, tensors=torch.stack([sketch(each) for each in model.tensors.unbind(1)], 1))
+    tensors = torch.stack([sketch(each) for each in model.tensors.unbind(1)], 1)
+    forms = model.forms * (model.tensors.shape[2] / tensors.shape[2])           # a sketch shortens inner products
+    return replace(model, tensors=tensors, forms=forms)
 
 
 class _Measurement:
