@@ -24,3 +24,9 @@ def test_mypy_has_nothing_to_say(tmp_path):
     done = subprocess.run([sys.executable, "-m", "mypy", "--config-file", str(ROOT / "pyproject.toml"), "--cache-dir",
                            str(ROOT / ".mypy_cache")], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_tensor_becomes_float64_on_its_device():
+    """Apple's GPUs know no float64: first to the CPU."""
+    code = [*ROOT.glob("s4s_nodes/**/*.py"), *ROOT.glob("training/**/*.py"), *ROOT.glob("scripts/*.py")]
+    assert len(code) > 100 and not [str(path) for path in code if ".double().cpu()" in path.read_text("utf-8")]

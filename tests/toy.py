@@ -38,3 +38,16 @@ def noisy(source, size: float):
         scale = size * answer.square().mean().sqrt()
         return answer + scale * torch.randn(answer.shape, generator=generator)
     return replace(source, network=network)
+
+
+class OnApple(torch.Tensor):
+    """A tensor as on Apple's GPUs, which know no float64."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        result = super().__torch_function__(func, types, args, kwargs or {})
+        if func is torch.Tensor.cpu:
+            return result.as_subclass(torch.Tensor)
+        if isinstance(result, cls) and result.dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64")
+        return result

@@ -171,7 +171,7 @@ def host_source(network: Callable, model: Model, levels: Tensor, x: Tensor, prom
     network(x, sigma (B,), which (B,), cfg (B,)): one cfg for a whole call; which: the number of each image's prompt.
     weights: digest of what the model's hashes leave out.
     """
-    return Source(model.family, model, levels.detach().double().cpu().numpy().copy(), tuple(x.shape[1:]), network,
+    return Source(model.family, model, levels.detach().cpu().double().numpy().copy(), tuple(x.shape[1:]), network,
                   by_turns(prompts, x.device), cfg, x.device, chunk=chunk, any_cfg=True, about=about, weights=weights)
 
 

@@ -60,6 +60,6 @@ def recorded_teacher(source: Source, preset: Preset) -> tuple | None:
 
 def _sampler(solver: str, name: str, flow: bool) -> Callable:
     def run(model, x, sigmas, extra_args=None, disable=None):
-        return sample(model, x, classical.SOLVERS[solver](sigmas.double().cpu().numpy(), flow=flow), extra_args)
+        return sample(model, x, classical.SOLVERS[solver](sigmas.cpu().double().numpy(), flow=flow), extra_args)
     run.__name__ = name
     return run

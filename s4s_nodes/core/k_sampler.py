@@ -35,7 +35,7 @@ def sample_table(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = Non
         check_levels(table, sigmas)
         runs = table
     else:
-        runs = table(sigmas.detach().double().cpu())
+        runs = table(sigmas.detach().cpu().double())
     with tqdm(total=runs.calls, disable=disable) as bar:
         def on_call(i, state, row, denoised):
             if callback is not None:
@@ -48,7 +48,7 @@ def sample_table(model, x: Tensor, sigmas: Tensor, extra_args: dict | None = Non
 
 def check_levels(table: Table, sigmas) -> None:
     """Raise ValueError unless the host's levels are those the table was made for, to 1 part in 1000."""
-    offered = np.asarray(sigmas.detach().double().cpu() if isinstance(sigmas, Tensor) else sigmas, dtype=np.float64)
+    offered = np.asarray(sigmas.detach().cpu().double() if isinstance(sigmas, Tensor) else sigmas, dtype=np.float64)
     if not same_levels(table, offered):
         between = " with other levels between" if len(offered) == len(table.sigmas) else ""
         raise ValueError(

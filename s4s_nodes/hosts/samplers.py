@@ -76,7 +76,7 @@ def _of(name: str, host: str, sampler: Sampler, source: Source, counts: Iterable
         raise ValueError(f"{name} chooses its own number of calls: leave it out")
 
     def on(schedule: str, steps: int, spent: int = 0) -> HostSampler | None:
-        sigmas = np.asarray(torch.as_tensor(sampler.levels(schedule, steps + sampler.discards)).detach().double().cpu())
+        sigmas = np.asarray(torch.as_tensor(sampler.levels(schedule, steps + sampler.discards)).detach().cpu().double())
         sigmas = np.delete(sigmas, -2) if sampler.discards else sigmas
         usable = len(sigmas) == steps + 1 and (np.diff(sigmas) < 0).all() and starts_at(sigmas[0], source.sigma_max)
         if not usable:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from s4s.s4s_nodes.core import Table, check_levels, classical, mixture, sample, sample_table, schedules
+from tests.toy import OnApple
 
 SIGMAS = torch.from_numpy(schedules.karras(6, 0.03, 14.6))
 
@@ -51,6 +52,13 @@ def test_in_float64_it_equals_k_diffusion(name, noise, k_diffusion_sampling):
 def test_the_leading_arguments_are_those_of_k_diffusion(k_diffusion_sampling):
     wanted = list(inspect.signature(k_diffusion_sampling.sample_dpmpp_2m).parameters)
     assert list(inspect.signature(sample_table).parameters)[:len(wanted)] == wanted
+
+
+@pytest.mark.parametrize("table", [classical.euler, classical.euler(SIGMAS.numpy())])
+def test_levels_may_lie_on_a_device_without_float64(noise, table):
+    levels, x = SIGMAS.float().as_subclass(OnApple), (14.6 * noise).float()
+    assert torch.equal(sample_table(mixture, x, levels, disable=True, table=table),
+                       sample_table(mixture, x, levels.cpu(), disable=True, table=table))
 
 
 def test_a_function_gets_the_hosts_levels_in_float64(noise):

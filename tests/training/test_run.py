@@ -12,7 +12,7 @@ from s4s.training import run_folder
 from s4s.training.progress import RunProgress
 from s4s.training.run import Run, Stopped
 from s4s.training.source import NaNFromModel
-from tests.toy import small, toy_source
+from tests.toy import OnApple, small, toy_source
 
 
 def run_in(folder, resume=False, source=None, **changes):
@@ -126,6 +126,12 @@ def test_damaged_cached_pairs_are_made_again(tmp_path):
     pairs = sorted((tmp_path / "pairs").iterdir())
     pairs[0].write_bytes(b"not a file of tensors")
     assert run_in(tmp_path, resume=True).train().short_hash == whole.short_hash
+
+
+def test_a_device_without_float64_learns_the_same_table(tmp_path, monkeypatch):
+    made, source = run_in(tmp_path / "cpu").train(), toy_source()
+    monkeypatch.setattr(source, "noise", lambda *given: toy_source().noise(*given).as_subclass(OnApple))
+    assert run_in(tmp_path / "apple", source=source).train().short_hash == made.short_hash
 
 
 def test_a_model_that_answers_nan_is_named(tmp_path):

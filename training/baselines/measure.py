@@ -143,7 +143,7 @@ def features_of(source: Source, results: Tensor) -> np.ndarray | None:
     if source.features is None:
         return None
     decode = source.decode or (lambda latents: latents)
-    features = torch.cat([source.features(decode(part)).double().cpu() for part in results.split(AT_ONCE)]).numpy()
+    features = torch.cat([source.features(decode(part)).cpu().double() for part in results.split(AT_ONCE)]).numpy()
     return features if len(features) > features.shape[1] and np.isfinite(features).all() else None
 
 

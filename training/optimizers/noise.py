@@ -28,7 +28,7 @@ def noise_of(source: Source, seeds: range) -> float:
     per_image = x.new_full((len(x),), level)
     signs = torch.randint(0, 2, x.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
     step = x * signs.to(x) * APART
-    answers = [source.denoiser(x + place * step, per_image, **pairs.extra).double() for place in range(-2, 3)]
+    answers = [source.denoiser(x + place * step, per_image, **pairs.extra).cpu().double() for place in range(-2, 3)]
     fourth = sum(factor * answer for factor, answer in zip(FOURTH, answers))
     variance = float(fourth.square().mean()) / sum(factor ** 2 for factor in FOURTH)
     noise = math.sqrt(variance / float(answers[2].square().mean().clamp(min=1e-24)))

@@ -78,9 +78,9 @@ def of_one_size(pairs: Pairs, count: int) -> Pairs:
 
 def rmse(result: Tensor, target: Tensor) -> float:
     """Root of the mean squared difference over everything."""
-    return float((result.double() - target.double()).square().mean().sqrt())
+    return float((result.cpu().double() - target.cpu().double()).square().mean().sqrt())
 
 
 def errors(result: Tensor, target: Tensor) -> np.ndarray:
     """RMSE of each item, (n,) float64."""
-    return (result.double() - target.double()).flatten(1).square().mean(1).sqrt().cpu().numpy()
+    return (result.cpu().double() - target.cpu().double()).flatten(1).square().mean(1).sqrt().numpy()

@@ -146,7 +146,7 @@ def tried(source: Source, sampler: HostSampler) -> tuple[int, float]:
     for seed in (1, 2):
         with torch.random.fork_rng(enabled=True), torch.no_grad():
             torch.manual_seed(seed)
-            ends.append(sampler(source.denoiser, start.clone(), extra).double())
+            ends.append(sampler(source.denoiser, start.clone(), extra).cpu().double())
     apart = float((ends[0] - ends[1]).square().mean().sqrt() / ends[0].square().mean().sqrt().clamp(min=1e-12))
     return max(1, (source.model_calls - before) // 2), apart
 
@@ -170,7 +170,7 @@ def _host_teacher(source: Source, function: Callable, sigmas) -> Teacher:
 def host_levels(function: Callable, sigmas) -> tuple[np.ndarray, str]:
     """(levels, the sampler's name). Raises ValueError for levels that do not fall to 0."""
     words = getattr(function, "__name__", type(function).__name__)
-    levels = np.asarray(torch.as_tensor(sigmas).detach().double().cpu())
+    levels = np.asarray(torch.as_tensor(sigmas).detach().cpu().double())
     if levels.ndim != 1 or len(levels) < 2 or not (np.diff(levels) < 0).all() or levels[-1] != 0:
         raise ValueError(f"the teacher {words} has levels of shape {levels.shape}: expected at least two "
                          "falling ones that end in 0")

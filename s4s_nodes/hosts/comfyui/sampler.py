@@ -75,7 +75,7 @@ def pinned_to(model, asked: Pin) -> Pin:
 
 def request_of(model, sigmas: Tensor, pinned: Pin = Pin(), size: tuple | None = None) -> Request:
     """The library's request for a running model and a host's levels."""
-    return Request(facts.of_running(model), presets().candidates(), levels=sigmas.detach().double().cpu().numpy(),
+    return Request(facts.of_running(model), presets().candidates(), levels=sigmas.detach().cpu().double().numpy(),
                    size=size, named=pinned.preset, strict=pinned.strict, **facts.of_sampling(model))
 
 
