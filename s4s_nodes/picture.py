@@ -30,7 +30,7 @@ class Canvas:
 
     def text(self, x: float, y: float, text: str, size: int = 15, colour=INK, anchor: str = "la", most: float = 0):
         """Words at a point; shortened with an ellipsis where `most` pixels are given and they are longer."""
-        font = _font(size * _SCALE)
+        font = (host_font or ImageFont.load_default)(size * _SCALE)
         while most and len(text) > 1 and self._draw.textlength(text, font=font) > most * _SCALE:
             text = text[:-2].rstrip() + "…"
         self._draw.text((x * _SCALE, y * _SCALE), text, font=font, fill=colour, anchor=anchor)
@@ -230,7 +230,3 @@ def _short(value: float) -> str:
     """Two decimals without the leading zero: .86, -.35, 1.25."""
     text = f"{value:.2f}" if abs(value) < 10 else f"{value:.0f}"
     return "0" if text in ("0.00", "-0.00") else text.replace("-0.", "-.").removeprefix("0")
-
-
-def _font(size: int):
-    return ImageFont.load_default(size) if host_font is None else host_font(size)

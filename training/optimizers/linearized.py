@@ -204,44 +204,37 @@ class _Measurement:
         per_image = torch.ones(len(x), dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)
 
         def ask(x, level=row.query):
-            return self.source.denoiser(x * row.scale, per_image * level, **self.pairs.extra).flatten(1)
+            return self.source.denoiser(x * row.scale, per_image * level, **self.pairs.extra).flatten(1).float().cpu()
         answer = ask(x)
-        place = self.add(answer)
+        place, self.rough, places = self.add(answer), (self.noise * answer).square().mean(1), []
         model.states[:, i], model.answers[:, i, place], model.levels[:, i] = state[:, 0], 1, row.query
         directions = self.directions(place, state, moved, self.slopes.directions(i, self.rank)) if i else state[:, :0]
-        count, by_level = directions.shape[1], bool(self.slopes.query[i].any())
         lengths, by_state = x.flatten(1).norm(dim=1), [1] * (x.dim() - 2)
         nudge = level_nudge(self.nudge, row.query, self.source.flow)            # along x's own direction, too
-        places, noise = [], [(self.noise * answer.float().cpu()).square().mean(1)]
-
-        def differ(ask, width, length):
-            change, rough = self.difference(ask, answer, width)
-            noise.append(rough)
-            new = self.add(change / length[:, None])
-            model.loud[:, new] = 1 / (2 * (width * length) ** 2)
-            return new
-        for k in range(count):
-            away = self.image(directions[:, k]) * lengths.reshape(-1, 1, *by_state)
-            places.append(differ(lambda at, away=away: ask(x + at * away), self.nudge if k else nudge, lengths.cpu()))
-        if by_level:
+        for k in range(directions.shape[1]):
+            away, width = self.image(directions[:, k]) * lengths.reshape(-1, 1, *by_state), self.nudge if k else nudge
+            places.append(self.difference(lambda at, away=away: ask(x + at * away), answer, width, lengths.cpu()))
+        if self.slopes.query[i].any():
             level = min(row.query, self.source.sigma_max * math.exp(-nudge)) if self.noise else row.query
-            model.slopes[:, i, differ(lambda at: ask(x, level * math.exp(at)), -nudge, torch.ones(len(x)))] = 1
-        model.loud[:, place + 1:self.length] *= torch.stack(noise).amin(0)[:, None]
-        if count:
+            along = self.difference(lambda at: ask(x, level * math.exp(at)), answer, -nudge, torch.ones(len(x)))
+            model.slopes[:, i, along] = 1
+        model.loud[:, place + 1:self.length] *= self.rough[:, None]
+        if places:
             model.usual[:, i], model.forms[:, i] = self.response(directions, places)
 
-    def difference(self, ask: Callable, answer: Tensor, width: float) -> tuple[Tensor, Tensor]:
-        """(the derivative (n, d) at 0 of ask(at), whose value there is this answer; the most that the noise of an
-        answer's numbers can be by it: its variance (n,)), on the CPU.
+    def difference(self, ask: Callable, answer: Tensor, width: float, lengths: Tensor) -> int:
+        """Keep the derivative at 0 of ask(at), whose value there is this answer, by `lengths` (n,); returns its place.
 
         Where answers are noisy, from one point on either side: that answer's noise would pass for a derivative, and
-        over a wide difference the curvature cancels.
+        over a wide difference the curvature cancels. rough (n,): the most that the variance of noise can be so far.
         """
-        here, ahead = answer.float().cpu(), ask(width).float().cpu()
-        if not self.noise:
-            return (ahead - here) / width, torch.zeros(len(here))
-        behind = ask(-width).float().cpu()
-        return (ahead - behind) / (2 * width), (ahead + behind - 2 * here).square().mean(1) / SECOND
+        ahead, behind, apart = ask(width), answer, width
+        if self.noise:
+            behind, apart = ask(-width), 2 * width
+            self.rough = torch.minimum(self.rough, (ahead + behind - 2 * answer).square().mean(1) / SECOND)
+        place = self.add((ahead - behind) / apart / lengths[:, None])
+        self.model.loud[:, place] = 1 / (2 * (width * lengths) ** 2)            # times `rough`, once that is known
+        return place
 
     def directions(self, answer: int, state: Tensor, moved: Tensor, most: int) -> Tensor:
         """Orthonormal directions (n, most + 1, b): x - answer, in which x moves with its own level, and the principal

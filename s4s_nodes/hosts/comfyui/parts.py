@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import fields, replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +22,7 @@ CATEGORY = "S4S"
 AUTO = "auto"
 MOST_CALLS = 1000
 WHOLE = 0.9999              # the host's KSampler treats a denoise above this as the whole schedule
-
-
-@cache
-def _words() -> dict:
-    return json.loads((Path(__file__).parents[3] / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
+_WORDS = json.loads((Path(__file__).parents[3] / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
 
 
 def Schema(node_id: str, inputs: list, outputs: list, aliases: tuple, **more) -> io.Schema:
@@ -35,7 +30,7 @@ def Schema(node_id: str, inputs: list, outputs: list, aliases: tuple, **more) ->
 
     outputs: their types; aliases: words to find it by, which older hosts do not know.
     """
-    words = _words()[node_id]
+    words = _WORDS[node_id]
     for each in inputs:
         each.tooltip = words["inputs"][each.id]["tooltip"]
     if "search_aliases" in {field.name for field in fields(io.Schema)}:

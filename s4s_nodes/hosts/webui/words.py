@@ -4,15 +4,16 @@ Not by the host's localizations/ folder: there A1111 takes one file a language, 
 """
 
 import json
-from functools import cache
 from pathlib import Path
 
 from modules import shared
 
+_TRANSLATIONS = json.loads(Path(__file__).with_name("words.json").read_text(encoding="utf-8"))
+
 
 def say(text: str) -> str:
     """The text in the host's language, or as it is."""
-    return _translations().get(language(), {}).get(text, text)
+    return _TRANSLATIONS.get(language(), {}).get(text, text)
 
 
 def language() -> str:
@@ -21,8 +22,3 @@ def language() -> str:
     if name.startswith(("zh", "chinese", "简", "繁", "中")):
         return "zh"
     return "ja" if name.startswith(("ja", "日")) else "en"
-
-
-@cache
-def _translations() -> dict:
-    return json.loads(Path(__file__).with_name("words.json").read_text(encoding="utf-8"))
