@@ -40,8 +40,8 @@ from .models import BUNDLED, NAMES, judged, source
 ROOT = Path(__file__).resolve().parents[3]
 SEEDS, FINE = 128, 120                  # unseen seeds, and the calls of the teacher that judges
 EFFORT = Effort(0, EVERY, ((4, EVERY), (24, 60), (EVERY, 12)))        # of the search for the baseline
-COUNTS, NOISY_COUNTS = (4, 6, 8, 10), (6,)
-NO_BUDGET_COUNTS = (6,)
+COUNTS, NOISY_COUNTS = (4, 5, 6, 8, 10), (6,)
+NO_BUDGET_COUNTS = (6, 8, 10)
 NOISE = 0.01
 IN_NOISE = """Tables run with the noisy network, as a user of such a network runs them: the one learned from it, and
     those that *normal* and *thorough* learned without noise. Mean RMSE to the exact teacher; noise adds to every
@@ -169,13 +169,12 @@ def page(cells: list[dict]) -> str:
         trainer's constants on others{f' and on {tuned} of these' if tuned else ''}, none on the {held} *judged* ones,
         with one exception: flow-emoji suggested `WIDEST`. Errors are the mean RMSE to a
         fine teacher over {SEEDS} unseen seeds. The baseline is the best classical solver on any schedule, chosen on
-        these very seeds. The limit is the best table of all the runs here, mostly that of *thorough* or of *none*
-        (no budget, 100,000 calls); the true limit may be lower. Share: how much of the possible gain was found, in
+        these very seeds. The limit is the best table of all the runs here, mostly that of *none* (no budget,
+        100,000 calls), or of *thorough* where *none* did not run; the true limit may be lower.
+        Share: how much of the possible gain was found, in
         logarithms. Two runs that differ only in their seeds can differ by 0.1 to 0.25. The runs marked *noise* and
         *bf16* learn from a network with 1 % of noise, or in bfloat16, and are measured here with the plain one.
-        The runs of the models that are not judged are older, except those of latent-flow: the trainer did not yet keep
-        the curvature of former pairs (`FADE` on the page of constants), so their shares at 10
-        calls would be higher now. Made by
+        Made by
         `python -m tests.bench.limits --data FOLDER --write --counts {','.join(map(str, counts))}`."""
     lines = ["# How far each training is from what a table can give", "", fill(" ".join(about.split()), 110), "",
              "| model | calls | judged | button | network calls | baseline | found | limit | times closer: mean "
